@@ -1,0 +1,120 @@
+//! What to search for: block sizes, budget, estimate.
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+
+/// How *Stream* searches. Sizes of blocks are in tokens, everything else is counted in key blocks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StreamConfig {
+    /// Tokens in a query block; they share one set of kept key blocks.
+    pub block_size_q: usize,
+    /// Tokens in a key block, the unit that is kept or pruned.
+    pub block_size_k: usize,
+    /// Key blocks kept for each head and query block, sinks and local blocks included.
+    pub top_k: usize,
+    /// If set, `top_k` is chosen for each prompt: the largest that prunes at least this share of its causal pairs.
+    pub pruned: Option<f64>,
+    /// Key blocks at the start of the prompt that are always kept.
+    pub sink_blocks: usize,
+    /// Key blocks before a query block's end that are always kept; never fewer than hold its own tokens.
+    pub local_blocks: usize,
+    /// How key blocks are found.
+    pub search: Search,
+    /// The hierarchical search keeps this many times its budget of ranges until the last round.
+    pub beam: usize,
+    /// Tokens whose attention is recorded key by key; the last 32 if not set.
+    pub focus: Option<Range<usize>>,
+}
+
+/// Which search finds the kept key blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Search {
+    /// Reads every key: exact top-k blocks by their largest query·key, the reference. O(T²) time, O(T) memory.
+    Exhaustive,
+    /// Stream: ranges of keys are halved and pruned by an estimate. O(T log T) time.
+    Hierarchical(Estimate),
+}
+
+/// How the hierarchical search estimates the largest query·key in a range of keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Estimate {
+    /// The range's first key speaks for it (HiP 1.x).
+    First,
+    /// The range's middle key speaks for it (InfiniteHiP).
+    Middle,
+    /// The mean of the range's keys.
+    Mean,
+    /// Mean plus spread: q·μ + √(Σ q_d² σ_d²) · √(2 ln m) for m keys of mean μ and variance σ².
+    MeanSpread,
+}
+
+impl Default for StreamConfig {
+    fn default() -> Self {
+        StreamConfig {
+            block_size_q: 32,
+            block_size_k: 8,
+            top_k: 128,
+            pruned: None,
+            sink_blocks: 4,
+            local_blocks: 16,
+            search: Search::Hierarchical(Estimate::MeanSpread),
+            beam: 2,
+            focus: None,
+        }
+    }
+}
+
+impl StreamConfig {
+    /// Tokens that are recorded key by key when no focus is set.
+    pub const DEFAULT_FOCUS: usize = 32;
+
+    /// Whether the settings fit each other, whatever the prompt.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for sizes that are 0 or do not divide, and for a `top_k` smaller than what is always kept.
+    pub fn validate(&self) -> Result<(), Error> {
+        let setting = |setting: &str, expected: &str, found: String, fix: String| {
+            Err(Error::Setting { setting: setting.into(), expected: expected.into(), found, fix })
+        };
+        let (bq, bk) = (self.block_size_q, self.block_size_k);
+        if bq == 0 || bk == 0 || (bq % bk != 0 && bk % bq != 0) {
+            let fix = "choose powers of two, such as 32 and 8".into();
+            return setting("block sizes", "sizes above 0 of which one divides the other", format!("{bq} and {bk}"), fix);
+        }
+        if bq > 256 || bk > 256 {
+            return setting("block sizes", "at most 256 tokens", format!("{bq} and {bk}"), "choose smaller blocks".into());
+        }
+        if self.beam == 0 {
+            return setting("beam", "at least 1", "0".into(), "1 is the published search, 2 the default".into());
+        }
+        match self.pruned {
+            Some(share) if !(0.0..1.0).contains(&share) => {
+                return setting("pruned", "a share of at least 0 and below 1", share.to_string(), "0.95 is common".into());
+            }
+            Some(_) => {}
+            None if self.top_k < self.always_kept() => {
+                let expected = format!("at least {}, the sink and local blocks that are always kept", self.always_kept());
+                let fix = "raise top_k, or lower sink_blocks and local_blocks".into();
+                return setting("top_k", &expected, self.top_k.to_string(), fix);
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Local blocks in effect: at least those that hold a query block's own tokens.
+    pub fn effective_local_blocks(&self) -> usize {
+        self.local_blocks.max(self.block_size_q.div_ceil(self.block_size_k))
+    }
+
+    /// Key blocks that every query block keeps if it can see them.
+    pub fn always_kept(&self) -> usize {
+        self.sink_blocks + self.effective_local_blocks()
+    }
+}

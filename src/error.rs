@@ -1,0 +1,77 @@
+//! The one error type: what was expected, what was found, and what to do about it.
+
+use std::{fmt, io, path::Path};
+
+use serde::{Deserialize, Serialize};
+
+/// Everything that can go wrong, in words for the person at the keyboard.
+///
+/// Serialisable, because an engine in another process reports its errors to the notebook unchanged.
+#[derive(Clone, PartialEq, thiserror::Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file could not be read or written.
+    #[error("cannot {action} {path}: {reason}")]
+    File { action: String, path: String, reason: String },
+
+    /// A model folder that cannot be used: files, architecture, tensors, tokenizer.
+    #[error("model {path}: expected {expected}, found {found}; {fix}")]
+    Model { path: String, expected: String, found: String, fix: String },
+
+    /// A prompt that cannot be traced.
+    #[error("prompt: expected {expected}, found {found}; {fix}")]
+    Prompt { expected: String, found: String, fix: String },
+
+    /// A setting of the search or the tracer that makes no sense.
+    #[error("{setting}: expected {expected}, found {found}; {fix}")]
+    Setting { setting: String, expected: String, found: String, fix: String },
+
+    /// The run would need more memory than it may take; nothing was run.
+    #[error("memory: this run needs {needed} and may take {limit}; {fix}")]
+    Memory { needed: String, limit: String, fix: String },
+
+    /// A trace file that cannot be used.
+    #[error("trace {path}: expected {expected}, found {found}; {fix}")]
+    Trace { path: String, expected: String, found: String, fix: String },
+
+    /// A layer, head, token or span that does not exist, or a text that does not occur.
+    #[error("{what} {index} does not exist: {available}")]
+    Missing { what: String, index: String, available: String },
+
+    /// The engine process could not be started, ended, or spoke another protocol.
+    #[error("engine: {what}; {fix}")]
+    Engine { what: String, fix: String },
+
+    /// A number that is not one: NaN or infinite weights or activations.
+    #[error("not a number: {found} in {place}; {fix}")]
+    NotFinite { place: String, found: String, fix: String },
+
+    /// The GPU or its libraries cannot be used.
+    #[error("device {device}: {what}; {fix}")]
+    Device { device: String, what: String, fix: String },
+}
+
+impl Error {
+    /// A failed file operation: `action` reads as "read", "write", "create".
+    pub(crate) fn file(action: &str, path: &Path, reason: impl fmt::Display) -> Self {
+        Error::File { action: action.into(), path: path.display().to_string(), reason: reason.to_string() }
+    }
+
+    /// For `map_err` on I/O: `file.read(..).map_err(Error::io("read", path))`.
+    pub(crate) fn io<'a>(action: &'a str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
+        move |e| {
+            let reason = match e.kind() {
+                io::ErrorKind::StorageFull => "the disk is full; free some space or choose another folder".into(),
+                _ => e.to_string(),
+            };
+            Error::file(action, path, reason)
+        }
+    }
+}
+
+/// Notebooks print errors with `{:?}`: the message, not the fields.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}

@@ -1,0 +1,302 @@
+//! The trace file: safetensors, written layer by layer to a temporary file, renamed when complete, read through a memory map.
+//!
+//! | tensor | shape | type | |
+//! |---|---|---|---|
+//! | `tokens` | `[n_tokens]` | U32 | token ids |
+//! | `offsets` | `[n_tokens, 2]` | U32 | bytes of `text` that a token covers |
+//! | `text` | `[n_bytes]` | U8 | the prompt in UTF-8 |
+//! | `logits` | `[vocab_size]` | F32 | of the token after the prompt |
+//! | `layers.N.received` | `[n_heads, n_tokens]` | F32 | attention mass a key received, summed over queries |
+//! | `layers.N.mass` | `[n_heads, n_query_blocks, top_k]` | F16 | mean over the block's queries of the mass on a kept block |
+//! | `layers.N.focus` | `[n_heads, n_focus, top_k · block_size_k]` | F16 | probabilities of the focus tokens on the keys of their kept blocks |
+//! | `layers.N.kept` | `[n_heads, n_query_blocks, top_k]` | U16 or U32 | kept key blocks, ascending; the type's largest value fills up |
+//!
+//! The metadata holds `format` ("streamtrace"), `version` and `summary` (JSON of [`Summary`]).
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::{BufWriter, Seek, SeekFrom, Write},
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use half::f16;
+use memmap2::Mmap;
+use safetensors::{Dtype, SafeTensors, tensor::Metadata, tensor::TensorInfo};
+use tempfile::NamedTempFile;
+
+use super::{BlockMask, Summary, Trace, name};
+use crate::error::Error;
+
+/// Version of the layout above; a reader refuses a newer one.
+const FORMAT_VERSION: u32 = 1;
+
+/// What the attention of one layer leaves behind.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LayerRecord {
+    pub mask: BlockMask,
+    /// Mean over a query block's queries of the mass on each kept block. `[n_heads, n_query_blocks, top_k]`
+    pub mass: Vec<f32>,
+    /// Mass that each key received. `[n_heads, n_tokens]`
+    pub received: Vec<f32>,
+    /// Probabilities of the focus tokens on their kept blocks' keys. `[n_heads, n_focus, top_k · block_size_k]`
+    pub focus: Vec<f32>,
+}
+
+/// Writes a trace layer by layer into a temporary file that vanishes unless the trace is saved.
+pub struct TraceWriter {
+    file: BufWriter<File>,
+    n_written: usize,
+    tensors: Vec<(String, TensorInfo)>,
+}
+
+impl TraceWriter {
+    /// # Errors
+    /// [`Error::File`] when the system's temporary folder cannot be written.
+    pub fn new(tokens: &[u32], offsets: &[(usize, usize)], text: &str) -> Result<Self, Error> {
+        let file = tempfile::tempfile().map_err(Error::io("create", &std::env::temp_dir()))?;
+        let mut writer = TraceWriter { file: BufWriter::new(file), n_written: 0, tensors: Vec::new() };
+        let offsets: Vec<u32> = offsets.iter().flat_map(|o| [o.0 as u32, o.1 as u32]).collect();
+        writer.write("tokens", Dtype::U32, &[tokens.len()], tokens.iter().flat_map(|t| t.to_le_bytes()))?;
+        writer.write("offsets", Dtype::U32, &[tokens.len(), 2], offsets.iter().flat_map(|t| t.to_le_bytes()))?;
+        writer.write("text", Dtype::U8, &[text.len()], text.bytes())?;
+        Ok(writer)
+    }
+
+    /// Appends a layer.
+    ///
+    /// # Errors
+    /// [`Error::File`] when the disk is full.
+    pub fn layer(&mut self, layer: usize, record: &LayerRecord) -> Result<(), Error> {
+        let mask = &record.mask;
+        let (n_heads, n_query_blocks) = (mask.n_heads, mask.blocks.n_query_blocks());
+        let shape = [n_heads, n_query_blocks, mask.top_k];
+        let n_focus_keys = mask.top_k * mask.blocks.block_size_k;
+        let focus_shape = [n_heads, record.focus.len() / (n_heads * n_focus_keys), n_focus_keys];
+        let f16s = |values: &[f32]| values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect::<Vec<u8>>();
+        let received = record.received.iter().flat_map(|v| v.to_le_bytes());
+        self.write(&name(layer, "received"), Dtype::F32, &[n_heads, mask.blocks.n_tokens], received)?;
+        self.write(&name(layer, "mass"), Dtype::F16, &shape, f16s(&record.mass))?;
+        self.write(&name(layer, "focus"), Dtype::F16, &focus_shape, f16s(&record.focus))?;
+        let kept = &mask.kept;
+        match mask.blocks.n_key_blocks() < u16::MAX as usize {
+            true => self.write(&name(layer, "kept"), Dtype::U16, &shape, kept.iter().flat_map(|&b| (b as u16).to_le_bytes())),
+            false => self.write(&name(layer, "kept"), Dtype::U32, &shape, kept.iter().flat_map(|b| b.to_le_bytes())),
+        }
+    }
+
+    /// Closes the file and opens it as a trace.
+    ///
+    /// # Errors
+    /// [`Error::File`] when the disk is full.
+    pub fn finish(mut self, summary: Summary, logits: &[f32]) -> Result<Trace, Error> {
+        self.write("logits", Dtype::F32, &[logits.len()], logits.iter().flat_map(|v| v.to_le_bytes()))?;
+        let temporary = std::env::temp_dir();
+        let file = self.file.into_inner().map_err(|e| Error::io("write", &temporary)(e.into_error()))?;
+        let metadata = Metadata::new(None, self.tensors).map_err(|e| Error::file("write", &temporary, e))?;
+        Ok(Trace { summary, tensors: Arc::new(Tensors::new(file, temporary, metadata, 0)?) })
+    }
+
+    fn write(&mut self, name: &str, dtype: Dtype, shape: &[usize], bytes: impl IntoIterator<Item = u8>) -> Result<(), Error> {
+        let bytes: Vec<u8> = bytes.into_iter().collect();
+        self.file.write_all(&bytes).map_err(Error::io("write", &std::env::temp_dir()))?;
+        let data_offsets = (self.n_written, self.n_written + bytes.len());
+        self.n_written = data_offsets.1;
+        self.tensors.push((name.into(), TensorInfo { dtype, shape: shape.to_vec(), data_offsets }));
+        Ok(())
+    }
+}
+
+impl Trace {
+    /// Opens a trace file; layers are read when they are asked for.
+    ///
+    /// # Errors
+    /// [`Error::File`] when it cannot be read, [`Error::Trace`] when it is not a whole trace of this or an older version.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let file = File::open(path).map_err(Error::io("read", path))?;
+        Trace::from_file(file, path)
+    }
+
+    /// Writes the trace to a file: first to a temporary one beside it, so that `path` never holds half a trace.
+    ///
+    /// # Errors
+    /// [`Error::File`] when the folder cannot be written or the disk is full; what `path` held before is untouched.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
+        let path = path.as_ref();
+        let failed = || Error::io("write", path);
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut temporary = NamedTempFile::new_in(folder).map_err(failed())?;
+        self.write_to(temporary.as_file_mut()).map_err(failed())?;
+        temporary.as_file().sync_all().map_err(failed())?;
+        temporary.persist(path).map_err(|e| failed()(e.error))?;
+        Ok(())
+    }
+
+    /// Writes the bytes of the trace file.
+    pub(crate) fn write_to(&self, out: &mut impl Write) -> std::io::Result<()> {
+        let header = self.header()?;
+        out.write_all(&(header.len() as u64).to_le_bytes())?;
+        out.write_all(&header)?;
+        out.write_all(self.tensors.data())
+    }
+
+    /// Bytes that [`Trace::write_to`] writes.
+    pub(crate) fn n_bytes(&self) -> std::io::Result<u64> {
+        Ok((8 + self.header()?.len() + self.tensors.data().len()) as u64)
+    }
+
+    fn header(&self) -> std::io::Result<Vec<u8>> {
+        let metadata = HashMap::from([
+            ("format".to_string(), "streamtrace".to_string()),
+            ("version".to_string(), FORMAT_VERSION.to_string()),
+            ("summary".to_string(), serde_json::to_string(&self.summary)?),
+        ]);
+        let tensors = self.tensors.metadata.tensors();
+        let mut tensors: Vec<_> = tensors.into_iter().map(|(name, info)| (name, info.clone())).collect();
+        tensors.sort_by_key(|(_, info)| info.data_offsets);
+        let header = Metadata::new(Some(metadata), tensors).map_err(std::io::Error::other)?;
+        let mut header = serde_json::to_vec(&header)?;
+        header.resize(header.len().next_multiple_of(8), b' ');
+        Ok(header)
+    }
+
+    /// Opens a trace in an open file; `path` is named in errors.
+    pub(crate) fn from_file(file: File, path: &Path) -> Result<Self, Error> {
+        let bad = |expected: &str, found: String| Error::Trace {
+            path: path.display().to_string(),
+            expected: expected.into(),
+            found,
+            fix: "trace the prompt again".into(),
+        };
+        let map = map(&file, path)?;
+        let (n_header, metadata) = SafeTensors::read_metadata(&map).map_err(|e| bad("a safetensors file", format!("{e:?}")))?;
+        let notes = metadata.metadata().clone().unwrap_or_default();
+        if notes.get("format").map(String::as_str) != Some("streamtrace") {
+            return Err(bad("a file written by streamtrace", "another safetensors file".into()));
+        }
+        match notes.get("version").map(|v| v.parse::<u32>()) {
+            Some(Ok(FORMAT_VERSION)) => {}
+            Some(Ok(version)) if version > FORMAT_VERSION => {
+                let fix = "update streamtrace to read it".into();
+                let (expected, found) = (format!("format version {FORMAT_VERSION} or older"), format!("version {version}"));
+                return Err(Error::Trace { path: path.display().to_string(), expected, found, fix });
+            }
+            _ => return Err(bad("a format version", format!("{:?}", notes.get("version")))),
+        }
+        let summary = notes.get("summary").ok_or_else(|| bad("a summary", "none".into()))?;
+        let summary: Summary = serde_json::from_str(summary).map_err(|e| bad("a readable summary", e.to_string()))?;
+        let expected_bytes = 8 + n_header + metadata.data_len();
+        if map.len() != expected_bytes {
+            return Err(bad(&format!("{expected_bytes} bytes"), format!("{}: the file was cut off", map.len())));
+        }
+        let tensors = Tensors { map, path: path.into(), metadata, start: 8 + n_header };
+        tensors.check(&summary).map_err(|found| bad("tensors that fit the summary", found))?;
+        Ok(Trace { summary, tensors: Arc::new(tensors) })
+    }
+}
+
+/// A mapped file and where its tensors lie.
+pub(super) struct Tensors {
+    map: Mmap,
+    path: PathBuf,
+    metadata: Metadata,
+    /// Byte of the file at which the tensors' data starts.
+    start: usize,
+}
+
+fn map(file: &File, path: &Path) -> Result<Mmap, Error> {
+    // SAFETY: the map is read-only. Our own temporary file is unlinked and has no other writer; a file that a user opens
+    // is replaced by rename, never rewritten in place, by this crate. Bytes are only ever copied out, so that a change
+    // by another program gives wrong numbers, not invalid values; cutting the file off under us is not guarded against.
+    unsafe { Mmap::map(file) }.map_err(Error::io("map", path))
+}
+
+impl Tensors {
+    fn new(mut file: File, path: PathBuf, metadata: Metadata, start: usize) -> Result<Self, Error> {
+        file.seek(SeekFrom::Start(0)).map_err(Error::io("read", &path))?;
+        let map = map(&file, &path)?;
+        Ok(Tensors { map, path, metadata, start })
+    }
+
+    /// All tensors' bytes.
+    fn data(&self) -> &[u8] {
+        &self.map[self.start..]
+    }
+
+    /// Whether every tensor is there, with the summary's shapes and a type that the readers below take.
+    fn check(&self, summary: &Summary) -> Result<(), String> {
+        let (t, n_heads, config) = (summary.n_tokens, summary.model.n_heads, &summary.config);
+        if t == 0 || config.block_size_q == 0 || config.block_size_k == 0 || summary.model.windows.len() != summary.model.n_layers {
+            return Err("a summary without tokens, block sizes or windows".into());
+        }
+        if summary.focus.start > summary.focus.end || summary.focus.end > t {
+            return Err("a focus outside the prompt".into());
+        }
+        let is = |name: &str, dtypes: &[Dtype], shape: &[usize]| match self.metadata.info(name) {
+            Some(info) if dtypes.contains(&info.dtype) && info.shape == shape => Ok(()),
+            Some(info) => Err(format!("{name} of {:?} {:?}, not {dtypes:?} {shape:?}", info.dtype, info.shape)),
+            None => Err(format!("no tensor {name}")),
+        };
+        is("tokens", &[Dtype::U32], &[t])?;
+        is("offsets", &[Dtype::U32], &[t, 2])?;
+        is("logits", &[Dtype::F32], &[summary.model.vocab_size])?;
+        std::str::from_utf8(self.bytes("text")).map_err(|e| format!("a text that is not UTF-8: {e}"))?;
+        let rows = [n_heads, t.div_ceil(config.block_size_q), config.top_k];
+        for layer in 0..summary.model.n_layers {
+            is(&name(layer, "received"), &[Dtype::F32], &[n_heads, t])?;
+            is(&name(layer, "mass"), &[Dtype::F16], &rows)?;
+            is(&name(layer, "kept"), &[Dtype::U16, Dtype::U32], &rows)?;
+            is(&name(layer, "focus"), &[Dtype::F16], &[n_heads, summary.focus.len(), config.top_k * config.block_size_k])?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn text(&self) -> &str {
+        std::str::from_utf8(self.bytes("text")).unwrap_or_default()
+    }
+
+    /// Elements of a U32 tensor.
+    pub(super) fn u32s(&self, name: &str, range: Range<usize>) -> Result<Vec<u32>, Error> {
+        self.read(name, Dtype::U32, range, u32::from_le_bytes)
+    }
+
+    /// Elements of an F16 or F32 tensor.
+    pub(super) fn floats(&self, name: &str, range: Range<usize>) -> Result<Vec<f32>, Error> {
+        match self.metadata.info(name).map(|i| i.dtype) {
+            Some(Dtype::F16) => self.read(name, Dtype::F16, range, |b| f16::from_le_bytes(b).to_f32()),
+            _ => self.read(name, Dtype::F32, range, f32::from_le_bytes),
+        }
+    }
+
+    /// Elements of a U16 or U32 tensor; the type's largest value reads as [`BlockMask::NONE`].
+    pub(super) fn indices(&self, name: &str, range: Range<usize>) -> Result<Vec<u32>, Error> {
+        let widen = |b| match u16::from_le_bytes(b) {
+            u16::MAX => BlockMask::NONE,
+            block => block as u32,
+        };
+        match self.metadata.info(name).map(|i| i.dtype) {
+            Some(Dtype::U16) => self.read(name, Dtype::U16, range, widen),
+            _ => self.u32s(name, range),
+        }
+    }
+
+    fn bytes(&self, name: &str) -> &[u8] {
+        self.metadata.info(name).map_or(&[], |i| &self.data()[i.data_offsets.0..i.data_offsets.1])
+    }
+
+    fn read<const N: usize, T>(&self, name: &str, dtype: Dtype, range: Range<usize>, of: impl Fn([u8; N]) -> T) -> Result<Vec<T>, Error> {
+        let right_type = self.metadata.info(name).is_some_and(|i| i.dtype == dtype);
+        match self.bytes(name).get(range.start * N..range.end * N) {
+            Some(bytes) if right_type => Ok(bytes.as_chunks::<N>().0.iter().map(|&b| of(b)).collect()),
+            _ => Err(Error::Trace {
+                path: self.path.display().to_string(),
+                expected: format!("tensor {name} of {dtype:?} with elements {range:?}"),
+                found: format!("{:?}", self.metadata.info(name)),
+                fix: "trace the prompt again".into(),
+            }),
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Which key blocks each query block of one layer keeps.
+
+use crate::trace::Blocks;
+
+/// Kept key blocks of every head and query block of one layer, in ascending order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockMask {
+    pub blocks: Blocks,
+    pub n_heads: usize,
+    pub top_k: usize,
+    /// `[n_heads, n_query_blocks, top_k]`; a row that sees fewer blocks ends in [`BlockMask::NONE`].
+    pub kept: Vec<u32>,
+}
+
+impl BlockMask {
+    /// Fills a row that has fewer than `top_k` blocks.
+    pub const NONE: u32 = u32::MAX;
+
+    /// A mask that keeps nothing yet.
+    pub fn empty(blocks: Blocks, n_heads: usize, top_k: usize) -> Self {
+        let kept = vec![Self::NONE; n_heads * blocks.n_query_blocks() * top_k];
+        BlockMask { blocks, n_heads, top_k, kept }
+    }
+
+    /// Key blocks that a query block keeps, ascending.
+    pub fn kept(&self, head: usize, query_block: usize) -> &[u32] {
+        let row = &self.kept[self.row(head, query_block)];
+        &row[..row.partition_point(|&b| b != Self::NONE)]
+    }
+
+    /// Where a query block's row lies in `kept`.
+    pub fn row(&self, head: usize, query_block: usize) -> std::ops::Range<usize> {
+        let start = (head * self.blocks.n_query_blocks() + query_block) * self.top_k;
+        start..start + self.top_k
+    }
+
+    /// Visible (query, key) pairs of all heads that are kept.
+    pub fn kept_pairs(&self) -> u64 {
+        (0..self.n_heads)
+            .flat_map(|h| (0..self.blocks.n_query_blocks()).map(move |q| (h, q)))
+            .map(|(h, q)| self.kept(h, q).iter().map(|&k| self.blocks.pairs(q, k as usize) as u64).sum::<u64>())
+            .sum()
+    }
+}

@@ -1,0 +1,235 @@
+//! A trace: what one run looked at, as plain data. No model, no GPU and no plotting is needed to read one.
+
+mod blocks;
+mod file;
+mod mask;
+mod span;
+mod summary;
+
+use std::{ops::Range, sync::Arc};
+
+pub use blocks::Blocks;
+pub use file::{LayerRecord, TraceWriter};
+pub use mask::BlockMask;
+pub use span::Span;
+pub use summary::{Fidelity, ModelInfo, NextToken, Seconds, Summary};
+
+use crate::error::Error;
+use file::Tensors;
+
+/// What a language model attended to over one prompt, sparse, by layer and head.
+///
+/// Cheap to clone. The masks stay in a memory-mapped file and are read head by head as they are needed.
+#[derive(Clone)]
+pub struct Trace {
+    summary: Summary,
+    tensors: Arc<Tensors>,
+}
+
+/// One head of one layer, read into memory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HeadTrace {
+    pub blocks: Blocks,
+    top_k: usize,
+    kept: Vec<u32>,
+    mass: Vec<f32>,
+    received: Vec<f32>,
+}
+
+impl HeadTrace {
+    /// A head with the given rows: `kept` and `mass` are `[n_query_blocks, top_k]` as in [`BlockMask`], `received` `[n_tokens]`.
+    pub fn new(blocks: Blocks, top_k: usize, kept: Vec<u32>, mass: Vec<f32>, received: Vec<f32>) -> Self {
+        HeadTrace { blocks, top_k, kept, mass, received }
+    }
+
+    /// Kept key blocks of a query block, ascending, each with its attention mass:
+    /// the mean over the block's queries of the probability on the key block's keys.
+    pub fn row(&self, query_block: usize) -> impl Iterator<Item = (usize, f32)> + '_ {
+        let row = query_block * self.top_k..(query_block + 1) * self.top_k;
+        let kept = self.kept[row.clone()].iter().take_while(|&&b| b != BlockMask::NONE);
+        kept.zip(&self.mass[row]).map(|(&block, &mass)| (block as usize, mass))
+    }
+
+    /// Attention mass that each key token received, summed over all queries. `[n_tokens]`
+    pub fn received(&self) -> &[f32] {
+        &self.received
+    }
+}
+
+impl Trace {
+    /// Everything about the run but the masks.
+    pub fn summary(&self) -> &Summary {
+        &self.summary
+    }
+
+    pub fn n_tokens(&self) -> usize {
+        self.summary.n_tokens
+    }
+
+    pub fn n_layers(&self) -> usize {
+        self.summary.model.n_layers
+    }
+
+    pub fn n_heads(&self) -> usize {
+        self.summary.model.n_heads
+    }
+
+    /// The prompt.
+    pub fn text(&self) -> &str {
+        self.tensors.text()
+    }
+
+    /// Token ids. `[n_tokens]`
+    pub fn tokens(&self) -> Result<Vec<u32>, Error> {
+        self.tensors.u32s("tokens", 0..self.n_tokens())
+    }
+
+    /// The text of some tokens.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] when the span ends past the prompt.
+    pub fn span_text(&self, span: impl Into<Span>) -> Result<&str, Error> {
+        let span = self.checked(span.into())?;
+        if span.is_empty() {
+            return Ok("");
+        }
+        let start = self.tensors.u32s("offsets", 2 * span.start..2 * span.start + 1)?[0];
+        let end = self.tensors.u32s("offsets", 2 * span.end - 1..2 * span.end)?[0];
+        // A token may hold part of a character: widen to whole ones.
+        let text = self.text();
+        let start = (0..=start as usize).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
+        let end = (end as usize..=text.len()).find(|&i| text.is_char_boundary(i)).unwrap_or(text.len());
+        Ok(&text[start.min(end)..end])
+    }
+
+    /// The tokens that cover the first occurrence of a text.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] when the prompt does not contain it.
+    pub fn find(&self, text: &str) -> Result<Span, Error> {
+        let missing = |why: &str| Error::Missing { what: "text".into(), index: format!("{text:?}"), available: why.into() };
+        if text.is_empty() {
+            return Err(missing("an empty text is nowhere"));
+        }
+        let at = self.text().find(text).ok_or_else(|| missing("the prompt does not contain it"))?;
+        let offsets = self.tensors.u32s("offsets", 0..2 * self.n_tokens())?;
+        let start = offsets.chunks(2).position(|o| o[1] as usize > at);
+        let end = offsets.chunks(2).rposition(|o| (o[0] as usize) < at + text.len());
+        match (start, end) {
+            (Some(start), Some(end)) if start <= end => Ok(Span { start, end: end + 1 }),
+            _ => Err(missing("no token covers it")),
+        }
+    }
+
+    /// The last token: the query whose attention produced the next one.
+    pub fn output(&self) -> Span {
+        Span { start: self.n_tokens() - 1, end: self.n_tokens() }
+    }
+
+    /// Blocks of a layer, with its sliding window if it has one.
+    pub fn blocks(&self, layer: usize) -> Result<Blocks, Error> {
+        self.check_layer(layer)?;
+        Ok(self.summary.blocks(layer))
+    }
+
+    /// One head's kept blocks and masses.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] for a layer or head out of range, [`Error::Trace`] when the file is damaged.
+    pub fn head(&self, layer: usize, head: usize) -> Result<HeadTrace, Error> {
+        let blocks = self.blocks(layer)?;
+        self.check_head(head)?;
+        let (top_k, t) = (self.summary.config.top_k, self.n_tokens());
+        let rows = blocks.n_query_blocks() * top_k;
+        let (rows, keys) = (head * rows..(head + 1) * rows, head * t..(head + 1) * t);
+        Ok(HeadTrace {
+            blocks,
+            top_k,
+            kept: self.tensors.indices(&name(layer, "kept"), rows.clone())?,
+            mass: self.tensors.floats(&name(layer, "mass"), rows)?,
+            received: self.tensors.floats(&name(layer, "received"), keys)?,
+        })
+    }
+
+    /// The kept blocks of a whole layer.
+    ///
+    /// # Errors
+    /// As [`Trace::head`].
+    pub fn mask(&self, layer: usize) -> Result<BlockMask, Error> {
+        let (blocks, n_heads, top_k) = (self.blocks(layer)?, self.n_heads(), self.summary.config.top_k);
+        let kept = self.tensors.indices(&name(layer, "kept"), 0..n_heads * blocks.n_query_blocks() * top_k)?;
+        Ok(BlockMask { blocks, n_heads, top_k, kept })
+    }
+
+    /// Attention of one focus token, key by key: `(key token, probability)` for each key it could see in a kept block.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] for a layer or head out of range or a token outside the focus span.
+    pub fn attention_row(&self, layer: usize, head: usize, token: usize) -> Result<Vec<(usize, f32)>, Error> {
+        let blocks = self.blocks(layer)?;
+        self.check_head(head)?;
+        let focus = self.summary.focus;
+        if !focus.range().contains(&token) {
+            return Err(Error::Missing {
+                what: "row of token".into(),
+                index: token.to_string(),
+                available: format!("rows were recorded for tokens {} to {}; set StreamConfig::focus", focus.start, focus.end - 1),
+            });
+        }
+        let (top_k, bk) = (self.summary.config.top_k, blocks.block_size_k);
+        let query_block = token / blocks.block_size_q;
+        let row = (head * blocks.n_query_blocks() + query_block) * top_k;
+        let kept = self.tensors.indices(&name(layer, "kept"), row..row + top_k)?;
+        let at = (head * focus.len() + token - focus.start) * top_k * bk;
+        let probabilities = self.tensors.floats(&name(layer, "focus"), at..at + top_k * bk)?;
+        let visible = blocks.visible_keys(token);
+        Ok(kept
+            .iter()
+            .take_while(|&&b| b != BlockMask::NONE)
+            .flat_map(|&b| b as usize * bk..(b as usize + 1) * bk)
+            .zip(probabilities)
+            .filter(|(key, _)| visible.contains(key))
+            .collect())
+    }
+
+    /// Logits of the token after the prompt. `[vocab_size]`
+    pub fn logits(&self) -> Result<Vec<f32>, Error> {
+        self.tensors.floats("logits", 0..self.summary.model.vocab_size)
+    }
+
+    /// The same trace with the result of a comparison with dense attention.
+    pub fn with_fidelity(&self, fidelity: Fidelity) -> Self {
+        let mut trace = self.clone();
+        trace.summary.fidelity = Some(fidelity);
+        trace
+    }
+
+    fn check_layer(&self, layer: usize) -> Result<(), Error> {
+        in_range("layer", layer, self.n_layers())
+    }
+
+    fn check_head(&self, head: usize) -> Result<(), Error> {
+        in_range("head", head, self.n_heads())
+    }
+
+    fn checked(&self, span: Span) -> Result<Span, Error> {
+        if span.end > self.n_tokens() {
+            let available = format!("the prompt has {} tokens", self.n_tokens());
+            return Err(Error::Missing { what: "span".into(), index: format!("{}..{}", span.start, span.end), available });
+        }
+        Ok(span)
+    }
+}
+
+fn in_range(what: &str, index: usize, len: usize) -> Result<(), Error> {
+    let valid: Range<usize> = 0..len;
+    if valid.contains(&index) {
+        return Ok(());
+    }
+    Err(Error::Missing { what: what.into(), index: index.to_string(), available: format!("choose 0 to {}", len.saturating_sub(1)) })
+}
+
+/// The name of a layer's tensor in the file.
+fn name(layer: usize, tensor: &str) -> String {
+    format!("layers.{layer}.{tensor}")
+}
