@@ -1,0 +1,110 @@
+"""Run notebooks from top to bottom without a browser, and fail when a cell does not do what it did when it was kept.
+
+The kernel answers "ok" to a cell that panics, and to one that a failing `?` leaves, so this reads what the cells show.
+A cell fails on: a compile error, a panic, a failing `?`, anything else on stderr, a kind of output (MIME type) that the
+kept notebook has and this run has not, no end in time, and the kernel's death. A cell tagged `raises-exception` must fail.
+
+    .venv/bin/python notebooks/run.py tutorials/*.ipynb           # exit code 1 if a cell fails
+    .venv/bin/python notebooks/run.py --write tutorials/*.ipynb   # and keep the outputs if none does
+"""
+
+import argparse
+import re
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+
+from session import KernelDied, Result, Session
+
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("notebooks", nargs="+", type=Path, metavar="NOTEBOOK")
+    parser.add_argument("--write", action="store_true", help="keep the new outputs, cleaned, if no cell fails")
+    parser.add_argument("--timeout", type=float, default=300, metavar="SECONDS", help="for each cell (default: 300)")
+    arguments = parser.parse_args()
+    failed = [path for path in arguments.notebooks if not run_file(path, arguments.write, arguments.timeout)]
+    if failed:
+        sys.exit(f"{len(failed)} of {len(arguments.notebooks)} notebooks failed: {', '.join(map(str, failed))}")
+
+
+def run_file(path, write, timeout):
+    notebook = nbformat.read(path, as_version=4)
+    problems = run(notebook, path.resolve().parent, timeout, kept_matters=not write)
+    if write and not problems:
+        nbformat.write(clean(notebook), path)
+    return not problems
+
+
+def run(notebook, folder, timeout=300, kept_matters=True, out=sys.stdout):
+    """Run all cells, put their outputs in place of the kept ones, and return what was wrong, one line a problem."""
+    problems = []
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+    started = time.monotonic()
+    with Session(folder) as kernel:
+        for number, cell in enumerate(cells, 1):
+            kept = Result(cell.outputs, 0) if kept_matters else Result([], 0)
+            try:
+                result = kernel.run(cell.source, timeout)
+            except (TimeoutError, KernelDied) as error:
+                problems.append(f"cell {number}: {error}")
+                print(f"  FAILED {problems[-1]}", file=out)
+                break
+            cell.outputs = result.outputs
+            print(f"  {number:>2}/{len(cells)} {result.seconds:6.2f} s  {headline(cell)}", file=out, flush=True)
+            for problem in problems_of(kept, result, "raises-exception" in cell.metadata.get("tags", [])):
+                problems.append(f"cell {number}: {problem}")
+                print(f"  FAILED {problems[-1]}", file=out)
+    print(f"{'FAILED' if problems else 'ok'} after {time.monotonic() - started:.1f} s", file=out)
+    return problems
+
+
+def problems_of(kept, result, must_fail):
+    """What a cell shows that it must not, and what it does not show that it must."""
+    errors = ["\n".join(o.traceback) for o in result.outputs if o.output_type == "error"]
+    stderr = result.stream("stderr").strip()
+    if must_fail:
+        return [] if errors or stderr else ["it is tagged raises-exception and did not fail"]
+    problems = [ANSI.sub("", error) for error in errors]
+    if "panicked at" in stderr:
+        problems.append(f"it panicked: {stderr}")
+    elif stderr:
+        problems.append(f"stderr: {stderr}")
+    missing = kept.mime_types() - result.mime_types()
+    if kept.stream("stdout") and not result.stream("stdout"):
+        missing.add("stdout")
+    if missing:
+        problems.append(f"no output of kind {', '.join(sorted(missing))}, which the kept notebook has")
+    return problems
+
+
+def clean(notebook):
+    """Outputs without what differs from run to run for no reason: counts, timings, whatever a frontend noted."""
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Rust", "language": "rust", "name": "rust"},
+        "language_info": {"file_extension": ".rs", "mimetype": "text/rust", "name": "Rust"},
+    }
+    for cell in notebook.cells:
+        cell.metadata = {"tags": cell.metadata.tags} if cell.metadata.get("tags") else {}
+    for number, cell in enumerate((c for c in notebook.cells if c.cell_type == "code"), 1):
+        cell.execution_count = number
+        for output in cell.outputs:
+            if "execution_count" in output:
+                output.execution_count = number
+            if "metadata" in output:
+                output.metadata = {}
+    return nbformat.from_dict(notebook)
+
+
+def headline(cell):
+    """The cell's last line of code: what it shows."""
+    lines = [line for line in cell.source.splitlines() if line.strip() and not line.strip().startswith("//")]
+    return (lines or [""])[-1].strip()[:90]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""Install what the tutorials and the tests need. Needs Rust (rustup), gcc and Python 3; a second run only checks.
+
+Everything lands in the repository (`.venv`, `target`), but for two things that belong to Rust's own folders:
+the notebook kernel in `~/.cargo/bin` and the sources of the standard library.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
+REQUIREMENTS = ROOT / "notebooks" / "requirements.txt"
+CARGO_BIN = Path(os.environ.get("CARGO_HOME", Path.home() / ".cargo")) / "bin"
+EVCXR = "0.22.0"
+
+
+def main():
+    started = time.monotonic()
+    for tool, where in [("cargo", "https://rustup.rs"), ("cc", "your system's packages, as gcc")]:
+        if not shutil.which(tool):
+            sys.exit(f"[setup] `{tool}` is missing: install it from {where}, then run this again")
+    python_packages()
+    rust_sources()
+    kernel()
+    engine()
+    say(f"all set after {time.monotonic() - started:.0f} s")
+
+
+def python_packages():
+    """JupyterLab and its friends, in a virtual environment; again only when the list of them changes."""
+    installed = VENV / "requirements.txt"
+    if PYTHON.exists() and installed.exists() and installed.read_text() == REQUIREMENTS.read_text():
+        return
+    say("Python packages into .venv", "1 minute")
+    if subprocess.run([sys.executable, "-m", "venv", VENV]).returncode:
+        sys.exit("[setup] no virtual environment: on Debian and Ubuntu, `apt install python3-venv`, then run this again")
+    run(PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", REQUIREMENTS)
+    shutil.copy(REQUIREMENTS, installed)
+
+
+def rust_sources():
+    """The kernel's completions and error texts read the standard library's sources."""
+    sysroot = subprocess.run(["rustc", "--print", "sysroot"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    if (Path(sysroot.strip()) / "lib/rustlib/src/rust/library").exists():
+        return
+    say("rust-src, the standard library's sources", "10 seconds")
+    if not shutil.which("rustup"):
+        sys.exit("[setup] this Rust has no rustup: install your distribution's rust-src package, then run this again")
+    run("rustup", "component", "add", "rust-src")
+
+
+def kernel():
+    """Rust for Jupyter: the program, and the entry in .venv through which JupyterLab finds it."""
+    installed = subprocess.run(["cargo", "install", "--list"], check=True, capture_output=True, text=True).stdout
+    if not re.search(rf"^evcxr_jupyter v{re.escape(EVCXR)}\b", installed, re.M):
+        say(f"evcxr_jupyter {EVCXR}, the Rust kernel, into {CARGO_BIN}", "7 minutes on 2 cores")
+        run("cargo", "install", "--locked", "evcxr_jupyter", "--version", EVCXR)
+    folder = VENV / "share" / "jupyter" / "kernels" / "rust"
+    folder.mkdir(parents=True, exist_ok=True)
+    entry = {
+        "argv": [str(PYTHON), str(ROOT / "notebooks" / "kernel.py"), "{connection_file}"],
+        "display_name": "Rust",
+        "language": "rust",
+        # The kernel ends the running cell's process when it is told so; a signal would end the kernel itself.
+        "interrupt_mode": "message",
+    }
+    (folder / "kernel.json").write_text(json.dumps(entry, indent=1) + "\n")
+
+
+def engine():
+    """The program that runs models. Cargo knows whether it is up to date, so it is always asked."""
+    say("the engine, target/release/streamtrace", "4 minutes on 2 cores, a second when nothing changed")
+    run("cargo", "build", "--release", "--features", "engine", "--bin", "streamtrace")
+
+
+def run(*command):
+    result = subprocess.run([str(part) for part in command], cwd=ROOT)
+    if result.returncode:
+        sys.exit(f"[setup] failed: {' '.join(map(str, command))}")
+
+
+def say(what, usually=None):
+    print(f"[setup] {what}" + (f" (usually {usually})" if usually else ""), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""The runner catches each way in which a cell can fail, and keeps notebooks clean."""
+
+import copy
+import io
+import tempfile
+import unittest
+from pathlib import Path
+
+import nbformat
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+import run
+
+TUTORIALS = sorted((Path(__file__).resolve().parent.parent / "tutorials").glob("*.ipynb"))
+
+
+def problems(*cells, timeout=60):
+    """The problems of a notebook of some cells, each a source or a cell."""
+    cells = [new_code_cell(cell) if isinstance(cell, str) else cell for cell in cells]
+    return run.run(new_notebook(cells=cells), tempfile.gettempdir(), timeout, out=io.StringIO())
+
+
+class Failures(unittest.TestCase):
+    """One kernel a test: a start costs seconds, so the cells of one notebook share it where one failure allows it."""
+
+    def test_what_a_cell_must_not_show(self):
+        found = problems(
+            "let a = 1; a",
+            'panic!("boom")',
+            'let b: i32 = "x".parse()?; b',
+            'let c: i32 = "not a number";',
+            'eprintln!("a warning");',
+            "a",
+            "std::process::exit(3)",
+        )
+        self.assertEqual(
+            [problem.splitlines()[0] for problem in found],
+            [
+                "cell 2: it panicked: thread '<unnamed>'" + found[0].splitlines()[0].split("'<unnamed>'")[1],
+                "cell 3: stderr: invalid digit found in string",
+                "cell 4: [E0308] Error: mismatched types",
+                "cell 5: stderr: a warning",
+                "cell 7: Subprocess terminated with status: exit status: 3",
+            ],
+        )
+        self.assertIn("boom", found[0])
+
+    def test_what_a_cell_must_show(self):
+        def kept(source, *outputs):
+            return new_code_cell(source, outputs=list(outputs))
+
+        figure = new_output("execute_result", data={"image/svg+xml": "<svg/>", "text/plain": "a figure"})
+        text = new_output("execute_result", data={"text/plain": "1"})
+        printed = new_output("stream", name="stdout", text="1\n")
+        expected_failure = new_code_cell('panic!("on purpose")', metadata={"tags": ["raises-exception"]})
+        unexpected_success = new_code_cell("1", metadata={"tags": ["raises-exception"]})
+        found = problems(
+            kept("2", text),
+            kept("2", figure),
+            kept("let a = 2;", text),
+            kept('println!("2");', printed),
+            kept("let b = 2;", printed),
+            expected_failure,
+            unexpected_success,
+        )
+        self.assertEqual(
+            found,
+            [
+                "cell 2: no output of kind image/svg+xml, which the kept notebook has",
+                "cell 3: no output of kind text/plain, which the kept notebook has",
+                "cell 5: no output of kind stdout, which the kept notebook has",
+                "cell 7: it is tagged raises-exception and did not fail",
+            ],
+        )
+
+    def test_a_cell_without_end(self):
+        self.assertEqual(problems("loop {}", timeout=3), ["cell 1: no end after 3 s"])
+
+    def test_a_kernel_that_dies(self):
+        parent = 'std::process::Command::new("kill").arg("-9").arg(std::os::unix::process::parent_id().to_string()).status()'
+        self.assertEqual(problems(f"{parent}.unwrap(); loop {{}}"), ["cell 1: the kernel died"])
+
+
+class Kept(unittest.TestCase):
+    def test_tutorials_are_clean(self):
+        for path in TUTORIALS:
+            with self.subTest(path.name):
+                notebook = nbformat.read(path, as_version=4)
+                self.assertEqual(run.clean(copy.deepcopy(notebook)), notebook, "clean it with notebooks/run.py --write")
+
+    def test_write_cleans(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "a.ipynb"
+            cell = new_code_cell("1 + 1", execution_count=7, metadata={"execution": {"iopub.status.idle": "now"}})
+            nbformat.write(new_notebook(cells=[cell], metadata={"widgets": {}}), path)
+            self.assertTrue(run.run_file(path, write=True, timeout=60))
+            notebook = nbformat.read(path, as_version=4)
+            self.assertEqual(notebook.cells[0].outputs[0].data, {"text/plain": "2"})
+            self.assertEqual(notebook.cells[0].execution_count, 1)
+            self.assertEqual(notebook.cells[0].metadata, {})
+            self.assertEqual(set(notebook.metadata), {"kernelspec", "language_info"})
+
+    def test_write_keeps_the_old_when_a_cell_fails(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "a.ipynb"
+            nbformat.write(new_notebook(cells=[new_code_cell("nonsense")]), path)
+            before = path.read_text()
+            self.assertFalse(run.run_file(path, write=True, timeout=60))
+            self.assertEqual(path.read_text(), before)
+
+
+if __name__ == "__main__":
+    unittest.main()
