@@ -1,0 +1,70 @@
+//! Word problems over a few people, worked out sentence by sentence, with the sentences that each one needs:
+//! chains of thought whose anchors are known.
+
+mod chain;
+mod people;
+mod prompt;
+
+use fastrand::Rng;
+use serde::{Deserialize, Serialize};
+
+use super::{kind::SentenceKind, prose::NAMES};
+use crate::error::Error;
+use people::People;
+pub use prompt::ReasoningPrompt;
+
+/// A word problem with its chain of thought. Every text starts with a space.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WordProblem {
+    /// What the problem says about each person, in random order.
+    pub facts: Vec<String>,
+    pub question: String,
+    pub chain: Vec<ChainSentence>,
+    /// " The answer is 42."
+    pub answer: String,
+    pub seed: u64,
+}
+
+/// A sentence of a chain of thought.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ChainSentence {
+    pub text: String,
+    pub kind: SentenceKind,
+    /// Indices of the earlier sentences of the chain that this one needs, ascending: its true anchors.
+    pub depends_on: Vec<usize>,
+}
+
+impl WordProblem {
+    /// The most people that there are names for. The bundled model was trained on 3 to 24.
+    pub const MAX_PEOPLE: usize = NAMES.len();
+
+    /// A problem about so many people, the last of whom is asked about.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for no people or more than [`WordProblem::MAX_PEOPLE`].
+    pub fn generate(n_people: usize, seed: u64) -> Result<Self, Error> {
+        if !(1..=Self::MAX_PEOPLE).contains(&n_people) {
+            return Err(Error::Setting {
+                setting: "n_people".into(),
+                expected: format!("1 to {}", Self::MAX_PEOPLE),
+                found: n_people.to_string(),
+                fix: "the bundled model was trained on 3 to 24".into(),
+            });
+        }
+        let mut rng = Rng::with_seed(seed);
+        let people = People::generate(n_people, &mut rng);
+        let mut order: Vec<usize> = (0..n_people).collect();
+        rng.shuffle(&mut order);
+        let steps = people.steps(&mut rng);
+        Ok(WordProblem {
+            facts: order.into_iter().map(|p| people.fact(p)).collect(),
+            question: people.question(),
+            chain: people.chain(&steps),
+            answer: people.answer(),
+            seed,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

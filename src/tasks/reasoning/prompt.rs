@@ -1,0 +1,81 @@
+//! A word problem whose facts are scattered over prose, followed by its chain of thought.
+
+use std::ops::Range;
+
+use fastrand::Rng;
+use serde::{Deserialize, Serialize};
+
+use super::WordProblem;
+use crate::{
+    error::Error,
+    tasks::{
+        draft::{Draft, Insert, Role},
+        fit::{CountTokens, Elastic, fit},
+        haystack::{Haystack, Source},
+    },
+};
+
+/// A word problem as a prompt: facts among prose, question, chain of thought.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReasoningPrompt {
+    pub text: String,
+    /// Bytes of `text` that hold each fact, in order.
+    pub facts: Vec<Range<usize>>,
+    pub question: Range<usize>,
+    /// Bytes of `text` that hold each sentence of the problem's chain, in order.
+    pub chain: Vec<Range<usize>>,
+    /// The text that continues the prompt: "\nAnswer: The answer is 42."
+    pub answer: String,
+    /// As counted while fitting.
+    pub n_tokens: usize,
+}
+
+impl WordProblem {
+    /// The problem with its facts in order at random places of a prose haystack, then the question and the chain,
+    /// of at most `n_tokens` tokens and at most 1 % or 64 tokens or one sentence fewer.
+    ///
+    /// # Errors
+    /// [`Error::Prompt`] when facts, question and chain alone are longer; and what `count_tokens` returns.
+    pub fn prompt(&self, n_tokens: usize, count_tokens: &mut CountTokens<'_>) -> Result<ReasoningPrompt, Error> {
+        let fitted = fit(&mut Scattered::new(self), n_tokens, count_tokens)?;
+        Ok(ReasoningPrompt {
+            facts: fitted.draft.ranges(Role::Needle),
+            question: fitted.draft.ranges(Role::Question).swap_remove(0),
+            chain: fitted.draft.ranges(Role::Thought),
+            answer: format!("\nAnswer:{}", self.answer),
+            text: fitted.draft.text,
+            n_tokens: fitted.n_tokens,
+        })
+    }
+}
+
+struct Scattered<'a> {
+    problem: &'a WordProblem,
+    haystack: Haystack,
+    facts: Vec<Insert>,
+}
+
+impl<'a> Scattered<'a> {
+    fn new(problem: &'a WordProblem) -> Self {
+        // Not the stream that the problem was drawn from.
+        let mut rng = Rng::with_seed(!problem.seed);
+        let haystack = Haystack::new(Source::Prose(rng.fork()));
+        let mut depths: Vec<f64> = problem.facts.iter().map(|_| f64::from(rng.u32(..)) / f64::from(u32::MAX)).collect();
+        depths.sort_by(f64::total_cmp);
+        let insert = |(text, depth): (&String, f64)| Insert { depth, text: text.clone(), role: Role::Needle };
+        let facts = problem.facts.iter().zip(depths).map(insert).collect();
+        Scattered { problem, haystack, facts }
+    }
+}
+
+impl Elastic for Scattered<'_> {
+    fn draft(&mut self, n_units: usize) -> Draft {
+        let mut draft = Draft::default();
+        draft.scatter(self.haystack.take(n_units), Role::Filling, &self.facts);
+        draft.push("\nQuestion:", Role::Filling);
+        draft.push(&self.problem.question, Role::Question);
+        draft.push("\nThink:", Role::Filling);
+        self.problem.chain.iter().for_each(|sentence| draft.push(&sentence.text, Role::Thought));
+        draft
+    }
+}

@@ -1,0 +1,136 @@
+//! RULER's synthetic tasks (Hsieh et al. 2024): prompts of any length whose answer is known, and where in them it stands.
+
+mod counting;
+mod niah;
+mod score;
+mod task;
+mod vt;
+mod wording;
+
+use std::ops::Range;
+
+use fastrand::Rng;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    draft::Role,
+    fit::{CountTokens, Elastic, fit},
+};
+use crate::error::Error;
+use counting::{Cwe, Fwe};
+use niah::Niah;
+pub use score::score;
+pub use task::Task;
+use vt::Vt;
+
+/// Which prompt to make. The same settings and token counts give the same prompt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RulerConfig {
+    pub task: Task,
+    /// The prompt has at most this many tokens, and at most 1 % or 64 tokens or one haystack sentence fewer.
+    pub n_tokens: usize,
+    pub seed: u64,
+    /// Share of the haystack before the needle asked for (the first, if several are), 0 to 1.
+    /// One of [`RulerConfig::depths`] by the seed if not set. Not for `cwe` and `fwe`.
+    pub depth: Option<f64>,
+    /// Text to hide needles in, instead of generated prose. Tasks whose haystack is not prose leave it alone.
+    pub essay: Option<String>,
+}
+
+impl Default for RulerConfig {
+    fn default() -> Self {
+        RulerConfig { task: Task::NiahSingle2, n_tokens: 16_384, seed: 0, depth: None, essay: None }
+    }
+}
+
+/// A prompt with its answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Prompt {
+    pub task: Task,
+    pub text: String,
+    /// References as [`score`] takes them.
+    pub answers: Vec<String>,
+    /// The text that continues the prompt, such as " 9077192."
+    pub answer: String,
+    /// Bytes of `text` that hold the answer, in order: needles, assignments, or every occurrence of a word asked for.
+    pub needles: Vec<Range<usize>>,
+    /// Bytes of `text` that hold needles not asked for.
+    pub distractors: Vec<Range<usize>>,
+    /// Bytes of `text` that hold the question, without the beginning of the answer after it.
+    pub question: Range<usize>,
+    /// As counted while fitting.
+    pub n_tokens: usize,
+    pub seed: u64,
+    /// Share of the haystack before the needle asked for; none for `cwe` and `fwe`.
+    pub depth: Option<f64>,
+}
+
+impl RulerConfig {
+    /// RULER's 40 depths: whole percents from 0 to 100, as shares.
+    pub fn depths() -> [f64; 40] {
+        std::array::from_fn(|i| (i as f64 * 100.0 / 39.0).round() / 100.0)
+    }
+
+    /// The prompt. `count_tokens` counts a whole text, and is called three to five times.
+    ///
+    /// # Errors
+    /// [`Error::Prompt`] when `n_tokens` is too small for needles and question, [`Error::Setting`] for a depth outside
+    /// 0 to 1 or a task without one, an essay too short, more words than `cwe` has; and what `count_tokens` returns.
+    pub fn prompt(&self, count_tokens: &mut CountTokens<'_>) -> Result<Prompt, Error> {
+        self.check_depth()?;
+        let mut rng = self.rng();
+        // Drawn in any case: a set depth changes nothing else.
+        let drawn = RulerConfig::depths()[rng.usize(..40)];
+        let depth = self.depth.unwrap_or(drawn);
+        let mut prompt: Box<dyn Asks> = match self.task {
+            Task::Cwe => Box::new(Cwe::new(self.n_tokens, rng)),
+            Task::Fwe => Box::new(Fwe::new(self.n_tokens, rng)),
+            Task::Vt => Box::new(Vt::new(depth, rng)),
+            _ => Box::new(Niah::new(self, depth, rng)),
+        };
+        let fitted = fit(&mut *prompt, self.n_tokens, count_tokens)?;
+        Ok(Prompt {
+            task: self.task,
+            answers: prompt.answers().to_vec(),
+            answer: prompt.answer(),
+            needles: fitted.draft.ranges(Role::Needle),
+            distractors: fitted.draft.ranges(Role::Distractor),
+            question: fitted.draft.ranges(Role::Question).swap_remove(0),
+            text: fitted.draft.text,
+            n_tokens: fitted.n_tokens,
+            seed: self.seed,
+            depth: self.task.has_depth().then_some(depth),
+        })
+    }
+
+    fn check_depth(&self) -> Result<(), Error> {
+        let wrong = |expected: &str, found: f64, fix: &str| {
+            Err(Error::Setting { setting: "depth".into(), expected: expected.into(), found: found.to_string(), fix: fix.into() })
+        };
+        match self.depth {
+            Some(depth) if !self.task.has_depth() => {
+                wrong(&format!("none: the words that {} asks for are everywhere", self.task), depth, "leave it unset")
+            }
+            Some(depth) if !(0.0..=1.0).contains(&depth) => wrong("a share from 0 to 1", depth, "0.5 is the middle"),
+            _ => Ok(()),
+        }
+    }
+
+    /// Every task and seed has its own stream.
+    fn rng(&self) -> Rng {
+        Rng::with_seed(self.seed.wrapping_mul(Task::ALL.len() as u64).wrapping_add(self.task as u64))
+    }
+}
+
+/// A prompt that has an answer.
+trait Asks: Elastic {
+    /// References for scoring.
+    fn answers(&self) -> &[String];
+
+    /// What a model has to write.
+    fn answer(&self) -> String;
+}
+
+#[cfg(test)]
+mod tests;
