@@ -1,0 +1,180 @@
+"""Checks every kernel on the GPU at hand against reference.py. Prints a line a kernel and shape; exits 1 if one fails.
+
+usage: python3 check.py [--few] [--seed N]      (--few: small shapes for compute-sanitizer)
+"""
+
+import sys
+
+import torch
+
+import launch
+import reference
+from reference import FIRST, MEAN, MEAN_SPREAD, MIDDLE, NONE, Shape
+
+SEED = int(sys.argv[sys.argv.index("--seed") + 1]) if "--seed" in sys.argv else 1
+FEW = "--few" in sys.argv
+FAILED = []
+
+#      T   bq  bk  H  G   D  top_k sinks local window beam
+SHAPES = [
+    Shape(1, 16, 8, 1, 1, 64, 4),
+    Shape(100, 128, 64, 2, 1, 128, 4),
+    Shape(500, 32, 8, 4, 2, 64, 12, 2, 4),
+    Shape(777, 64, 32, 4, 1, 128, 6),
+    Shape(1000, 128, 64, 4, 2, 128, 6),
+    Shape(1000, 128, 8, 2, 2, 64, 24, 1, 16),
+    Shape(700, 16, 16, 2, 1, 96, 7, 1, 2, beam=1),
+    Shape(600, 16, 64, 2, 2, 256, 3),
+    Shape(901, 64, 16, 2, 1, 256, 9, 0, 4),
+    Shape(2100, 128, 16, 2, 1, 128, 20, 2, 8, window=900),
+    Shape(1500, 32, 32, 3, 3, 64, 6, 1, 1, window=700, beam=3),
+    Shape(1111, 64, 64, 2, 1, 64, 5, 1, 2, window=500),
+    Shape(3000, 64, 8, 2, 1, 128, 40, 4, 16, beam=1),
+]
+
+
+def report(name, shape, ok, note):
+    print(f"{'ok  ' if ok else 'FAIL'} {name:34} {note:44} {shape if shape else ''}", flush=True)
+    if not ok:
+        FAILED.append(name)
+
+
+def error(got, want):
+    """Relative error; NaN counts as infinite."""
+    value = ((got.double() - want.double()).norm() / want.double().norm().clamp_min(1e-12)).item()
+    return value if value == value else float("inf")
+
+
+def close(name, shape, got, want, tolerance):
+    e = error(got, want)
+    report(name, shape, e < tolerance, f"error {e:.1e} (at most {tolerance:.0e})")
+
+
+def inputs(shape, generator, whole):
+    """Queries, keys and values; `whole`: small integers, so that every product is exact and ties abound."""
+    def one(heads):
+        size = (shape.n_tokens, heads, shape.head_dim)
+        if whole:
+            return torch.randint(-1, 2, size, generator=generator, device="cuda").bfloat16()
+        return torch.randn(size, generator=generator, device="cuda").bfloat16()
+    return one(shape.n_heads), one(shape.n_kv_heads), one(shape.n_kv_heads)
+
+
+def as_mask(kept):
+    return kept.long() & NONE
+
+
+def new_mask(shape):
+    return launch.new(shape, shape.n_heads, shape.n_query_blocks, shape.top_k, dtype=torch.int32)
+
+
+def chunks(shape, x):
+    """Query blocks in two chunks, as a layer that never holds all queries would send them."""
+    first = shape.n_query_blocks // 2
+    parts = [(0, x[: first * shape.block_q]), (first, x[first * shape.block_q :])]
+    return [(b, part.contiguous()) for b, part in parts if part.shape[0]]
+
+
+def same_masks(name, shape, got, want, share):
+    rows = (got == want).all(-1).double().mean().item()
+    report(name, shape, rows >= share, f"rows equal {rows:.4f} (at least {share})")
+
+
+def check_search(shape, generator):
+    for whole in (True, False):
+        q, k, _ = inputs(shape, generator, whole)
+        kind = "whole numbers" if whole else "normal"
+        pyramid = launch.Pyramid(shape).build(shape, k)
+        means, variances = reference.pyramid(k, shape.block_k)
+        close(f"pyramid mean, {kind}", shape, pyramid.mean, torch.cat(means, 1), 3e-3)
+        close(f"pyramid variance, {kind}", shape, pyramid.variance, torch.cat(variances, 1), 3e-3)
+        of_level = pyramid.levels_of(shape, pyramid.mean), pyramid.levels_of(shape, pyramid.variance)
+        for estimate, name in ((FIRST, "first"), (MIDDLE, "middle"), (MEAN, "mean"), (MEAN_SPREAD, "mean_spread")):
+            kept = new_mask(shape)
+            for first, part in chunks(shape, q):
+                launch.search_hierarchical(shape, part, k, estimate, pyramid, kept, first)
+            want = reference.search_hierarchical(shape, q, k, estimate, *of_level)
+            exact = whole and estimate != MEAN_SPREAD
+            same_masks(f"search {name}, {kind}", shape, as_mask(kept.cpu()), want, 1.0 if exact else 0.98)
+        kept, scores = new_mask(shape), launch.new(shape, shape.n_heads * shape.n_query_blocks * shape.n_key_blocks)
+        for first, part in chunks(shape, q):
+            launch.search_exhaustive(shape, part, k, kept, scores, first)
+        same_masks(f"search exhaustive, {kind}", shape, as_mask(kept.cpu()), reference.search_exhaustive(shape, q, k), 1.0 if whole else 0.98)
+
+
+def check_attention(shape, generator):
+    q, k, v = inputs(shape, generator, False)
+    kept = new_mask(shape)
+    launch.search_hierarchical(shape, q, k, MIDDLE, None, kept)
+    mask = as_mask(kept.cpu())
+    sentence = (torch.arange(shape.n_tokens, device="cuda") // 23).int()
+    weight = 1.0 / torch.bincount(sentence)[sentence.long()].float()
+    focus = range(max(shape.n_tokens - 33, 0), shape.n_tokens - 1)
+    want_out, want_lse, p = reference.attention(shape, q, k, v, mask)
+    want = reference.record(shape, mask, p, focus, sentence, 4)
+    dense_out, dense_lse, dense_p = reference.attention(shape, q, k, v)
+    for warpgroups in (False, True) if launch.hopper(shape) else (False,):
+        kind = "warpgroups" if warpgroups else "warps"
+        outs, lses, dense, dense_lses = [], [], [], []
+        mass = launch.new(shape, shape.n_heads, shape.n_query_blocks, shape.top_k)
+        received, anchors = (launch.new(shape, shape.n_heads, shape.n_tokens, fill=0.0) for _ in range(2))
+        rows = launch.new(shape, shape.n_heads, max(len(focus), 1), shape.top_k * shape.block_k, fill=0.0)
+        for first, part in chunks(shape, q):
+            for kept_or_none, all_outs, all_lses in ((kept, outs, lses), (None, dense, dense_lses)):
+                out, lse = launch.new(shape, *part.shape, dtype=torch.bfloat16), launch.new(shape, shape.n_heads, part.shape[0])
+                launch.attention(shape, part, k, v, kept_or_none, out, lse, first, warpgroups=warpgroups)
+                all_outs.append(out), all_lses.append(lse)
+            launch.record(shape, part, k, kept, lses[-1], mass, received, rows, focus, sentence, weight, anchors, 4, first, warpgroups)
+        lse, lse_dense = torch.cat(lses, 1), torch.cat(dense_lses, 1)
+        close(f"attention sparse, {kind}", shape, torch.cat(outs), want_out, 6e-3)
+        close(f"attention sparse lse, {kind}", shape, lse, want_lse, 1e-4)
+        close(f"attention dense, {kind}", shape, torch.cat(dense), dense_out, 6e-3)
+        close(f"attention dense lse, {kind}", shape, lse_dense, dense_lse, 1e-4)
+        close(f"record mass, {kind}", shape, mass, want[0], 1e-3)
+        close(f"record received, {kind}", shape, received, want[1], 1e-3)
+        if len(focus):
+            close(f"record focus, {kind}", shape, rows, want[2], 1e-3)
+        close(f"record anchors, {kind}", shape, anchors, want[3], 1e-3)
+        plain = launch.new(shape, shape.n_heads, shape.n_tokens, fill=0.0)
+        launch.record(shape, q, k, kept, lse, mass, plain, rows, focus, warpgroups=warpgroups)
+        close(f"record received alone, {kind}", shape, plain, want[1], 1e-3)
+        got = launch.recall(shape, lse, lse_dense)
+        close(f"recall, {kind}", shape, got, reference.recall(dense_p, reference.kept_keys(shape, mask, "cuda")), 1e-3)
+
+
+def check_rest(generator):
+    def normal(*size):
+        return torch.randn(size, generator=generator, device="cuda").bfloat16()
+    table, tokens = normal(50, 192), torch.randint(0, 50, (77,), generator=generator, device="cuda").int()
+    report("embed", None, torch.equal(launch.embed(table, tokens), reference.embed(table, tokens)), "equal")
+    x, delta, weight = normal(37, 1032), normal(37, 1032), normal(1032)
+    close("rms_norm", None, launch.rms_norm(x, None, weight, 1e-5, 1.0), reference.rms_norm(x, weight, 1e-5, 1.0), 3e-3)
+    want = x + delta
+    got = launch.rms_norm(x, delta, weight, 1e-5, 0.0)
+    report("rms_norm residual", None, torch.equal(x, want), "equal")
+    close("rms_norm after residual", None, got, reference.rms_norm(want, weight, 1e-5, 0.0), 3e-3)
+    gate_up = normal(19, 2 * 264)
+    close("swiglu", None, launch.swiglu(gate_up), reference.swiglu(gate_up), 3e-3)
+    for dim, n_rotated, normed in ((64, 64, True), (96, 48, False), (128, 128, True), (256, 256, False)):
+        x, weight = normal(21, 6, dim), normal(dim)
+        frequency = 10000.0 ** (-torch.arange(n_rotated // 2, device="cuda", dtype=torch.float64) * 2 / n_rotated)
+        start = reference.rms_norm(x, weight, 1e-6, 0.0).bfloat16() if normed else x
+        want = reference.rope(start, frequency, 999_990, n_rotated, 1.5)
+        launch.rope(x, weight if normed else None, frequency, n_rotated, 999_990, 1e-6, 0.0, 1.5)
+        close("rope with norm" if normed else "rope", f"head dim {dim}, rotated {n_rotated}", x, want, 4e-3)
+
+
+def main():
+    generator = torch.Generator("cuda").manual_seed(SEED)
+    shapes = [s for s in SHAPES if s.n_tokens <= 1000] if FEW else SHAPES
+    check_rest(generator)
+    for shape in shapes:
+        check_search(shape, generator)
+        check_attention(shape, generator)
+    torch.cuda.synchronize()
+    print(f"{len(FAILED)} failed" + "".join(f"\n  {name}" for name in FAILED))
+    sys.exit(1 if FAILED else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""Compiles every kernel for every architecture and shape; needs NVRTC (`pip install nvidia-cuda-nvrtc`), no GPU.
+
+usage: python3 compile.py [--all] [-v] [file.cu ...]
+Without --all only a few shapes of each kernel are compiled. -v prints registers, shared memory and spills.
+"""
+
+import re
+import sys
+import time
+
+from device import compile_cubin, nvrtc_version
+
+ARCHITECTURES = ["80", "86", "89", "90a", "100", "120"]
+FEW = [(64, 32, 8), (128, 128, 64), (96, 16, 8), (256, 64, 16)]  # head dim, block q, block k
+ALL = [(d, bq, bk) for d in (64, 96, 128, 256) for bq in (16, 32, 64, 128) for bk in (8, 16, 32, 64)]
+
+
+def variants(file, shapes):
+    """Macros with which a file is compiled."""
+    if file in ("embed.cu", "rms_norm.cu", "swiglu.cu", "recall.cu"):
+        return [{}]
+    if file == "rope.cu":
+        return [{"HEAD_DIM": d} for d in sorted({s[0] for s in shapes})]
+    if file == "pyramid.cu":
+        return [{"HEAD_DIM": d, "BLOCK_K": k, "SPAN_LEVELS": (1024 // k).bit_length() - 1} for d, k in sorted({(s[0], s[2]) for s in shapes})]
+    found = []
+    for d, q, k in shapes:
+        if file.endswith("_sm90.cu") and (q < 64 or d not in (64, 128)):
+            continue
+        blocks = {"HEAD_DIM": d, "BLOCK_Q": q, "BLOCK_K": k}
+        if file.startswith("search_hierarchical"):
+            found += [{**blocks, "ESTIMATE": e} for e in ((0, 1, 2, 3) if shapes is ALL else (1, 3))]
+        elif file.startswith("attention_record"):
+            found += [{**blocks, "ANCHORS": a} for a in (0, 1)]
+        else:
+            found.append(blocks)
+    return found
+
+
+FILES = ["embed.cu", "rms_norm.cu", "rope.cu", "swiglu.cu", "pyramid.cu", "search_hierarchical.cu", "search_exhaustive.cu",
+         "attention.cu", "attention_record.cu", "recall.cu", "attention_sm90.cu", "attention_record_sm90.cu"]
+
+
+def main():
+    files = [a for a in sys.argv[1:] if a.endswith(".cu")] or FILES
+    shapes, verbose = (ALL if "--all" in sys.argv else FEW), "-v" in sys.argv
+    archs = [a for a in ARCHITECTURES if a in sys.argv] or ARCHITECTURES
+    print(f"NVRTC {nvrtc_version()}")
+    for file in files:
+        start, n, entries = time.time(), 0, set()
+        for arch in archs:
+            for defines in variants(file, shapes):
+                _, log = compile_cubin(file, defines, arch)
+                n += 1
+                warnings = [l for l in log.splitlines() if "warning" in l.lower()]
+                entries |= set(re.findall(r"Compiling entry function '(\w+)'", log))
+                if verbose or warnings:
+                    used = re.findall(r"entry function '(\w+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores.*?Used (\d+) registers", log, re.S)
+                    print(f"  sm_{arch} {defines}", *[f"{e}: {r} registers, {s} bytes spilled, stack {f}" for e, f, s, r in used], *warnings, sep="\n      ")
+        print(f"{file}: {n} variants in {time.time() - start:.1f} s: {', '.join(sorted(entries))}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""Compiles the kernels with NVRTC and launches them through the CUDA driver, both by ctypes: no toolkit, no headers."""
+
+import ctypes
+import glob
+import os
+import site
+import sys
+
+KERNELS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "kernels")
+
+
+def _nvrtc():
+    """NVRTC from the wheel `nvidia-cuda-nvrtc` (builtins first), else from the system."""
+    folders = [*site.getsitepackages(), *sys.path]
+    for name in ("libnvrtc-builtins.so*", "libnvrtc.so*"):
+        found = [f for folder in folders for f in glob.glob(os.path.join(folder, "nvidia", "*", "lib", name)) if "alt" not in f]
+        library = ctypes.CDLL(found[0] if found else name.replace("*", ""), mode=ctypes.RTLD_GLOBAL) if found or "builtins" not in name else None
+    return library
+
+
+NVRTC = _nvrtc()
+
+
+def source(name):
+    """A kernel file with the prelude (and, for Hopper files, its prelude) before it."""
+    parts = ["prelude.cu"] + (["prelude_sm90.cu"] if name.endswith("_sm90.cu") else []) + [name]
+    return "\n".join(open(os.path.join(KERNELS, part)).read() for part in parts)
+
+
+def compile_cubin(name, defines, arch):
+    """`(cubin, compiler's log)` of a kernel file for an architecture such as `90a`."""
+    program = ctypes.c_void_p()
+    options = [f"--gpu-architecture=sm_{arch}", "-default-device", "--std=c++17", "--ptxas-options=-v"]
+    options += [f"-D{key}={value}" for key, value in defines.items()]
+    encoded = (ctypes.c_char_p * len(options))(*[o.encode() for o in options])
+    NVRTC.nvrtcCreateProgram(ctypes.byref(program), source(name).encode(), name.encode(), 0, None, None)
+    status = NVRTC.nvrtcCompileProgram(program, len(options), encoded)
+    size = ctypes.c_size_t()
+    NVRTC.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+    log = ctypes.create_string_buffer(size.value)
+    NVRTC.nvrtcGetProgramLog(program, log)
+    if status != 0:
+        raise RuntimeError(f"{name} {defines} sm_{arch}: NVRTC error {status}\n{log.value.decode()}")
+    NVRTC.nvrtcGetCUBINSize(program, ctypes.byref(size))
+    cubin = ctypes.create_string_buffer(size.value)
+    NVRTC.nvrtcGetCUBIN(program, cubin)
+    NVRTC.nvrtcDestroyProgram(ctypes.byref(program))
+    return cubin.raw, log.value.decode()
+
+
+def nvrtc_version():
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    NVRTC.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
+    return f"{major.value}.{minor.value}"
+
+
+class TensorMap(ctypes.Structure):
+    """A CUtensorMap: 128 bytes, aligned to 64, passed to kernels by value."""
+
+    _align_ = 64
+    _fields_ = [("opaque", ctypes.c_uint64 * 16)]
+
+
+class Kernels:
+    """Compiled kernels of the current device, by file, entry and macros."""
+
+    def __init__(self):
+        import torch
+
+        torch.cuda.init()
+        torch.zeros(1, device="cuda")  # makes the context current
+        self.torch = torch
+        self.driver = ctypes.CDLL("libcuda.so.1")
+        major, minor = torch.cuda.get_device_capability()
+        self.arch = f"{major}{minor}" + ("a" if major >= 9 else "")
+        self.modules, self.functions = {}, {}
+
+    def check(self, status, what):
+        if status != 0:
+            message = ctypes.c_char_p()
+            self.driver.cuGetErrorString(status, ctypes.byref(message))
+            raise RuntimeError(f"{what}: {message.value.decode() if message.value else status}")
+
+    def function(self, file, entry, defines, shared):
+        module_key = (file, tuple(sorted(defines.items())))
+        if module_key not in self.modules:
+            cubin, _ = compile_cubin(file, defines, self.arch)
+            module = ctypes.c_void_p()
+            self.check(self.driver.cuModuleLoadData(ctypes.byref(module), cubin), f"load {file}")
+            self.modules[module_key] = module
+        key = (*module_key, entry)
+        if key not in self.functions:
+            function = ctypes.c_void_p()
+            self.check(self.driver.cuModuleGetFunction(ctypes.byref(function), self.modules[module_key], entry.encode()), entry)
+            self.functions[key] = [function, 0]
+        function, allowed = self.functions[key]
+        if shared > max(allowed, 48 * 1024):
+            self.check(self.driver.cuFuncSetAttribute(function, 8, shared), f"{entry}: {shared} bytes of shared memory")
+            self.functions[key][1] = shared
+        return function
+
+    def launch(self, file, entry, defines, grid, block, shared, *args):
+        """Launches on torch's current stream. Tensors become pointers, None a null pointer, ints i32, floats f32."""
+        function = self.function(file, entry, defines, shared)
+        values = [self._argument(a) for a in args]
+        pointers = (ctypes.c_void_p * len(values))(*[ctypes.cast(ctypes.pointer(v), ctypes.c_void_p) for v in values])
+        grid, block = (*grid, 1, 1)[:3], (*block, 1, 1)[:3]
+        stream = ctypes.c_void_p(self.torch.cuda.current_stream().cuda_stream)
+        self.check(self.driver.cuLaunchKernel(function, *grid, *block, shared, stream, pointers, None), entry)
+
+    def _argument(self, a):
+        if a is None:
+            return ctypes.c_void_p(0)
+        if isinstance(a, self.torch.Tensor):
+            assert a.is_contiguous() and a.is_cuda
+            return ctypes.c_void_p(a.data_ptr())
+        if isinstance(a, float):
+            return ctypes.c_float(a)
+        return ctypes.c_int(a) if isinstance(a, int) else a
+
+    def tensor_map(self, x, box):
+        """A map of a bf16 tensor `[n_rows, n_heads, head_dim]` whose boxes hold `box` rows of 64 values of one head."""
+        rows, heads, dim = x.shape
+        result = TensorMap()
+        address = ctypes.addressof(result)
+        assert address % 64 == 0
+        sizes = (ctypes.c_uint64 * 3)(dim, heads, rows)
+        strides = (ctypes.c_uint64 * 2)(dim * 2, heads * dim * 2)
+        boxes, steps = (ctypes.c_uint32 * 3)(64, 1, box), (ctypes.c_uint32 * 3)(1, 1, 1)
+        # bf16 = 9, no interleave, 128-byte swizzle = 3, L2 promotion to 256 bytes = 3, zeros outside
+        status = self.driver.cuTensorMapEncodeTiled(ctypes.c_void_p(address), 9, 3, ctypes.c_void_p(x.data_ptr()), sizes, strides, boxes, steps, 0, 3, 3, 0)
+        self.check(status, "tensor map")
+        return result
