@@ -1,0 +1,229 @@
+//! The map of one head: what each query looked at.
+
+use std::path::Path;
+
+use super::{
+    bitmap::Bitmap,
+    canvas::{Canvas, Pen, Type},
+    figure::Figure,
+    grid::{Cells, Grid},
+    labels::{facts, percent, shortened, thousands, token},
+    layout::{Axis, Frame, MAX_TEXTS, SIDE, key_axis, query_axis, received_bars},
+    legend::legend,
+    rulers::{Mark, rulers, space},
+    theme::LogScale,
+};
+use crate::{
+    error::Error,
+    trace::{HeadTrace, Span, Trace},
+};
+
+/// Most bytes of the picture in a figure; axes and labels take a few more.
+const MAX_PICTURE: usize = 160_000;
+/// Room for the axis left of a map.
+const LEFT: i32 = 84;
+const HEADER: i32 = 52;
+
+/// One head's attention: rows are queries from top to bottom, columns are keys.
+///
+/// The whole prompt unless [`queries`](Self::queries) and [`keys`](Self::keys) zoom in. A cell shows the largest mass
+/// in it, so that nothing strong vanishes. Queries inside the trace's focus are drawn key by key, others block by block.
+#[derive(Clone)]
+pub struct AttentionMap {
+    trace: Trace,
+    layer: usize,
+    head: usize,
+    attention: HeadTrace,
+    queries: Side,
+    keys: Side,
+    /// Key by key, when all queries lie in the focus.
+    rows: Option<Vec<Vec<(usize, f32)>>>,
+    marks: Vec<Mark>,
+}
+
+/// The tokens along one side, with their texts if they are few.
+#[derive(Clone)]
+struct Side {
+    span: Span,
+    texts: Vec<String>,
+}
+
+impl Trace {
+    /// A map of what one head attends to, ready to be zoomed, marked, shown or saved.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] for a layer or head out of range, [`Error::Trace`] when the file is damaged.
+    pub fn attention_map(&self, layer: usize, head: usize) -> Result<AttentionMap, Error> {
+        let whole = Span { start: 0, end: self.n_tokens() };
+        let map = AttentionMap {
+            trace: self.clone(),
+            layer,
+            head,
+            attention: self.head(layer, head)?,
+            queries: Side::new(self, "queries", whole)?,
+            keys: Side::new(self, "keys", whole)?,
+            rows: None,
+            marks: Vec::new(),
+        };
+        map.queries(whole)
+    }
+}
+
+impl AttentionMap {
+    /// Zooms to some queries.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] for a span that is empty or ends past the prompt.
+    pub fn queries(mut self, span: impl Into<Span>) -> Result<Self, Error> {
+        self.queries = Side::new(&self.trace, "queries", span.into())?;
+        let (span, focus) = (self.queries.span, self.trace.summary().focus);
+        self.rows = match focus.start <= span.start && span.end <= focus.end {
+            true => Some(span.range().map(|query| self.trace.attention_row(self.layer, self.head, query)).collect::<Result<_, _>>()?),
+            false => None,
+        };
+        Ok(self)
+    }
+
+    /// Zooms to some keys.
+    ///
+    /// # Errors
+    /// As [`queries`](Self::queries).
+    pub fn keys(mut self, span: impl Into<Span>) -> Result<Self, Error> {
+        self.keys = Side::new(&self.trace, "keys", span.into())?;
+        Ok(self)
+    }
+
+    /// Names a span on both axes: a needle, a sentence.
+    ///
+    /// # Errors
+    /// As [`queries`](Self::queries).
+    pub fn mark(mut self, label: &str, span: impl Into<Span>) -> Result<Self, Error> {
+        let span = checked(&self.trace, "mark", span.into())?;
+        self.marks.push(Mark { label: label.into(), span });
+        Ok(self)
+    }
+
+    /// Draws the map.
+    pub fn figure(&self) -> Figure {
+        let (queries, keys) = (Cells::new(self.queries.span, SIDE), Cells::new(self.keys.span, SIDE));
+        let grid = match &self.rows {
+            Some(rows) => Grid::of_rows(rows, self.attention.blocks, queries, keys),
+            None => Grid::of_blocks(&self.attention, queries, keys),
+        };
+        let scale = LogScale::of_shares(grid.max());
+        let mut picture = Bitmap::new(keys.n_cells, queries.n_cells);
+        grid.paint(scale, &mut picture, (0, 0));
+
+        let (above, right) = space(&self.marks, self.queries.span, self.keys.span);
+        let frame = Frame::new((LEFT, HEADER + above), queries, keys);
+        let mut canvas = Canvas::default();
+        canvas.picture((frame.left, frame.top), (frame.width, frame.height), &picture.address(MAX_PICTURE));
+        let mut end = 0;
+        canvas.draw(|pen| end = self.surround(pen, &frame, keys));
+        let end = legend(&mut canvas, (frame.left, end + 16), scale, &self.caption(queries, keys), self.outside());
+        canvas.figure((frame.right() + right, end), &self.title(), &self.description(&grid))
+    }
+
+    /// The map as an SVG document.
+    pub fn svg(&self) -> String {
+        self.figure().svg().into()
+    }
+
+    /// Saves the map as `.svg` or `.png`.
+    ///
+    /// # Errors
+    /// As [`Figure::save`].
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
+        self.figure().save(path)
+    }
+
+    /// Draws everything around the cells; returns where it ends.
+    fn surround(&self, pen: &Pen, frame: &Frame, keys: Cells) -> i32 {
+        pen.text(&self.title(), (14, 20), Type::TITLE);
+        pen.text(&self.facts(), (14, 39), Type::NOTE);
+        rulers(pen, frame, &self.marks);
+        query_axis(pen, frame, &self.queries.axis("query"));
+        let bars = received_bars(pen, frame, keys, self.attention.received());
+        key_axis(pen, frame, bars, &self.keys.axis("key"))
+    }
+
+    fn title(&self) -> String {
+        let model = shortened(&self.trace.summary().model.name, 24);
+        format!("{model} · layer {} · head {}", self.layer, self.head)
+    }
+
+    fn facts(&self) -> String {
+        let summary = self.trace.summary();
+        let recall = summary.fidelity.as_ref().and_then(|f| f.recall_by_head.get(self.layer)?.get(self.head).copied());
+        facts(summary, self.attention.pruned(), recall)
+    }
+
+    /// What the colours measure, and over how much.
+    fn caption(&self, queries: Cells, keys: Cells) -> String {
+        let measure = match self.rows {
+            Some(_) => "Attention of a query token on a key token",
+            None => "Attention mass on a block of keys, mean over its queries",
+        };
+        let (rows, columns) = (queries.tokens_per_cell(), keys.tokens_per_cell());
+        match (rows, columns) {
+            (1, 1) => measure.into(),
+            _ => format!("{measure}; a cell is {rows} × {columns} tokens and shows its largest"),
+        }
+    }
+
+    fn outside(&self) -> &'static str {
+        match self.attention.blocks.window {
+            Some(_) => "after the query, or before its window",
+            None => "after the query",
+        }
+    }
+
+    /// The picture in words.
+    fn description(&self, grid: &Grid) -> String {
+        let tokens = |span: Span| format!("{} to {}", thousands(span.start as u64), thousands(span.end as u64 - 1));
+        let strongest = grid.strongest().map_or("Nothing is kept.".into(), |(row, column, mass)| {
+            let (queries, keys) = (grid.queries.tokens(row).into(), grid.keys.tokens(column).into());
+            format!("The strongest cell holds {}: queries {}, keys {}.", percent(mass.into()), tokens(queries), tokens(keys))
+        });
+        format!(
+            "Rows are query tokens {}, columns key tokens {}. {}. {strongest}",
+            tokens(self.queries.span),
+            tokens(self.keys.span),
+            self.facts()
+        )
+    }
+}
+
+impl Side {
+    fn new(trace: &Trace, what: &str, span: Span) -> Result<Self, Error> {
+        let span = checked(trace, what, span)?;
+        let text = |t: usize| Ok(token(trace.span_text(t..t + 1)?));
+        let texts = if span.len() <= MAX_TEXTS { span.range().map(text).collect::<Result<_, Error>>()? } else { Vec::new() };
+        Ok(Side { span, texts })
+    }
+
+    fn axis<'a>(&'a self, name: &'a str) -> Axis<'a> {
+        Axis { name, span: self.span, texts: &self.texts }
+    }
+}
+
+/// A span that holds at least one token of the prompt.
+fn checked(trace: &Trace, what: &str, span: Span) -> Result<Span, Error> {
+    if span.start < span.end && span.end <= trace.n_tokens() {
+        return Ok(span);
+    }
+    Err(Error::Missing {
+        what: format!("span of {what}"),
+        index: format!("{}..{}", span.start, span.end),
+        available: format!("the prompt has tokens 0..{}, and a span at least one of them", trace.n_tokens()),
+    })
+}
+
+impl HeadTrace {
+    /// 1 − (query, key) pairs kept / causal pairs.
+    fn pruned(&self) -> f64 {
+        let pairs = |query_block| self.row(query_block).map(move |(key_block, _)| self.blocks.pairs(query_block, key_block) as u64).sum::<u64>();
+        let kept: u64 = (0..self.blocks.n_query_blocks()).map(pairs).sum();
+        1.0 - kept as f64 / self.blocks.causal_pairs() as f64
+    }
+}

@@ -1,0 +1,226 @@
+//! Attention aggregated by maximum: a grid of cells over a span of queries and a span of keys.
+
+use std::ops::Range;
+
+use super::{
+    bitmap::{Bitmap, Shade},
+    theme::LogScale,
+};
+use crate::trace::{Blocks, HeadTrace, Span};
+
+/// A span of tokens cut into equal cells, one token each if they are few.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Cells {
+    pub span: Span,
+    pub n_cells: usize,
+}
+
+impl Cells {
+    /// Cells of a span that is not empty, at most `max` of them.
+    pub fn new(span: Span, max: usize) -> Self {
+        Cells { span, n_cells: span.len().min(max) }
+    }
+
+    /// Tokens of a cell.
+    pub fn tokens(&self, cell: usize) -> Range<usize> {
+        let edge = |cell: usize| self.span.start + cell * self.span.len() / self.n_cells;
+        edge(cell)..edge(cell + 1)
+    }
+
+    /// Cells that hold at least one of the tokens.
+    pub fn holding(&self, tokens: &Range<usize>) -> Range<usize> {
+        let (start, end) = (tokens.start.max(self.span.start), tokens.end.min(self.span.end));
+        if start >= end {
+            return 0..0;
+        }
+        // The last cell whose first token, ⌊cell · len / n_cells⌋, is not after the token.
+        let cell = |token: usize| ((token - self.span.start + 1) * self.n_cells - 1) / self.span.len();
+        cell(start)..cell(end - 1) + 1
+    }
+
+    /// Tokens in the largest cell.
+    pub fn tokens_per_cell(&self) -> usize {
+        self.span.len().div_ceil(self.n_cells)
+    }
+}
+
+/// What a map says of a cell.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Cell {
+    /// No query of the cell sees a key of the cell.
+    Outside,
+    /// Seen, but no block of the cell was kept.
+    Pruned,
+    /// The largest mass that a kept block of the cell holds.
+    Kept(f32),
+}
+
+/// The largest kept mass of each cell. Rows are queries, columns are keys.
+pub(super) struct Grid {
+    pub queries: Cells,
+    pub keys: Cells,
+    blocks: Blocks,
+    /// `[queries.n_cells, keys.n_cells]`, negative where nothing is kept.
+    largest: Vec<f32>,
+}
+
+impl Grid {
+    /// The blocks of a head: each covers its tokens with its attention mass.
+    pub fn of_blocks(head: &HeadTrace, queries: Cells, keys: Cells) -> Self {
+        let mut grid = Grid::empty(head.blocks, queries, keys);
+        let size = head.blocks.block_size_q;
+        for query_block in queries.span.start / size..queries.span.end.div_ceil(size) {
+            let rows = queries.holding(&head.blocks.queries(query_block));
+            for (key_block, mass) in head.row(query_block) {
+                grid.raise(rows.clone(), keys.holding(&head.blocks.keys(key_block)), mass);
+            }
+        }
+        grid
+    }
+
+    /// Single tokens: the kept keys of each query of the span, with their probabilities.
+    pub fn of_rows(rows: &[Vec<(usize, f32)>], blocks: Blocks, queries: Cells, keys: Cells) -> Self {
+        let mut grid = Grid::empty(blocks, queries, keys);
+        for (query, row) in queries.span.range().zip(rows) {
+            let cells = queries.holding(&(query..query + 1));
+            for &(key, probability) in row {
+                grid.raise(cells.clone(), keys.holding(&(key..key + 1)), probability);
+            }
+        }
+        grid
+    }
+
+    fn empty(blocks: Blocks, queries: Cells, keys: Cells) -> Self {
+        Grid { queries, keys, blocks, largest: vec![-1.0; queries.n_cells * keys.n_cells] }
+    }
+
+    fn raise(&mut self, rows: Range<usize>, columns: Range<usize>, mass: f32) {
+        for row in rows {
+            let start = row * self.keys.n_cells;
+            for cell in &mut self.largest[start + columns.start..start + columns.end] {
+                // A mass that is not a number still marks its cell as kept.
+                *cell = cell.max(mass).max(0.0);
+            }
+        }
+    }
+
+    pub fn cell(&self, row: usize, column: usize) -> Cell {
+        let (queries, keys) = (self.queries.tokens(row), self.keys.tokens(column));
+        let seen = keys.start < queries.end && keys.end > self.blocks.visible_keys(queries.start).start;
+        match self.largest[row * self.keys.n_cells + column] {
+            _ if !seen => Cell::Outside,
+            mass if mass < 0.0 => Cell::Pruned,
+            mass => Cell::Kept(mass),
+        }
+    }
+
+    /// The largest mass of all cells, 0 if nothing is kept.
+    pub fn max(&self) -> f32 {
+        self.strongest().map_or(0.0, |(_, _, mass)| mass)
+    }
+
+    /// Row, column and mass of the strongest cell, the first of equals; none if nothing is kept.
+    pub fn strongest(&self) -> Option<(usize, usize, f32)> {
+        let first = |best: (usize, f32), (at, &mass): (usize, &f32)| if mass > best.1 { (at, mass) } else { best };
+        let (at, mass) = self.largest.iter().enumerate().fold((0, -1.0), first);
+        (mass >= 0.0).then(|| (at / self.keys.n_cells, at % self.keys.n_cells, mass))
+    }
+
+    /// One pixel for each cell, drawn with its corner at `(left, top)`.
+    pub fn paint(&self, scale: LogScale, picture: &mut Bitmap, (left, top): (usize, usize)) {
+        for row in 0..self.queries.n_cells {
+            for column in 0..self.keys.n_cells {
+                let shade = match self.cell(row, column) {
+                    Cell::Outside => Shade::Outside,
+                    Cell::Pruned => Shade::Pruned,
+                    Cell::Kept(mass) => Shade::Kept(scale.level(mass)),
+                };
+                picture.set(left + column, top + row, shade);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::trace::BlockMask;
+
+    proptest! {
+        #[test]
+        fn cells_cover_the_span_once(start in 0usize..50, len in 1usize..2000, max in 1usize..600) {
+            let cells = Cells::new(Span { start, end: start + len }, max);
+            let mut next = start;
+            for cell in 0..cells.n_cells {
+                let tokens = cells.tokens(cell);
+                prop_assert!(tokens.start == next && tokens.end > next && tokens.len() <= cells.tokens_per_cell());
+                prop_assert_eq!(cells.holding(&tokens), cell..cell + 1);
+                next = tokens.end;
+            }
+            prop_assert_eq!(next, start + len);
+        }
+
+        #[test]
+        fn cells_hold_exactly_the_tokens_they_share(len in 1usize..900, max in 1usize..40, a in 0usize..1000, n in 0usize..100) {
+            let cells = Cells::new(Span { start: 5, end: 5 + len }, max);
+            let tokens = a..a + n;
+            let expected: Vec<usize> = (0..cells.n_cells)
+                .filter(|&c| { let t = cells.tokens(c); t.start < tokens.end && tokens.start < t.end && n > 0 })
+                .collect();
+            prop_assert_eq!(cells.holding(&tokens).collect::<Vec<_>>(), expected);
+        }
+    }
+
+    /// A head of a million tokens that keeps its own block and, in one row, a block far back.
+    fn needle(n_tokens: usize, query_block: usize, key_block: u32, mass: f32) -> HeadTrace {
+        let blocks = Blocks { n_tokens, block_size_q: 32, block_size_k: 8, window: None };
+        let n = blocks.n_query_blocks();
+        let mut kept = vec![BlockMask::NONE; 2 * n];
+        let mut masses = vec![0.0; 2 * n];
+        for row in 0..n {
+            kept[2 * row] = (blocks.visible(row).end - 1) as u32;
+            masses[2 * row] = 1e-4;
+        }
+        kept[2 * query_block] = key_block;
+        masses[2 * query_block] = mass;
+        HeadTrace::new(blocks, 2, kept, masses, vec![0.0; n_tokens])
+    }
+
+    #[test]
+    fn a_lone_block_among_a_million_tokens_survives() {
+        let head = needle(1 << 20, 20_000, 1234, 0.9);
+        let whole = Cells::new(Span { start: 0, end: 1 << 20 }, 512);
+        let grid = Grid::of_blocks(&head, whole, whole);
+        let strong: Vec<(usize, usize)> = (0..512)
+            .flat_map(|r| (0..512).map(move |c| (r, c)))
+            .filter(|&(r, c)| grid.cell(r, c) == Cell::Kept(0.9))
+            .collect();
+        assert_eq!(strong, [(20_000 * 32 / 2048, 1234 * 8 / 2048)]);
+        assert_eq!(grid.max(), 0.9);
+    }
+
+    #[test]
+    fn three_states_are_told_apart() {
+        let head = needle(64, 1, 0, 0.5);
+        let cells = Cells::new(Span { start: 0, end: 64 }, 512);
+        let grid = Grid::of_blocks(&head, cells, cells);
+        assert_eq!(grid.cell(40, 3), Cell::Kept(0.5));
+        assert_eq!(grid.cell(40, 20), Cell::Pruned);
+        assert_eq!(grid.cell(40, 41), Cell::Outside);
+        assert_eq!(grid.cell(40, 40), Cell::Pruned);
+        assert_eq!(grid.cell(31, 31), Cell::Kept(1e-4));
+    }
+
+    #[test]
+    fn a_window_hides_old_keys() {
+        let mut head = needle(64, 1, 6, 0.5);
+        head.blocks.window = Some(8);
+        let cells = Cells::new(Span { start: 0, end: 64 }, 512);
+        let grid = Grid::of_blocks(&head, cells, cells);
+        assert_eq!(grid.cell(50, 42), Cell::Outside);
+        assert_eq!(grid.cell(50, 43), Cell::Pruned);
+        assert_eq!(grid.cell(50, 48), Cell::Kept(0.5));
+    }
+}

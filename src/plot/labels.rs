@@ -1,0 +1,130 @@
+//! Numbers and tokens as a reader wants them: 16,384, 95.2 %, ·word.
+
+use crate::trace::{Span, Summary};
+
+/// 1234567 as "1,234,567".
+pub(crate) fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A share as a percentage that never rounds to 0 or 100 unless it is.
+pub(crate) fn percent(share: f64) -> String {
+    let percent = 100.0 * share;
+    let decimals = (1..4).find(|&d| {
+        let shown: f64 = format!("{percent:.d$}").parse().unwrap_or(percent);
+        (shown < 100.0 || share >= 1.0) && (shown > 0.0 || share <= 0.0)
+    });
+    let text = format!("{percent:.*}", decimals.unwrap_or(4));
+    format!("{} %", text.strip_suffix(".0").unwrap_or(&text))
+}
+
+/// 10 to a power, as a percentage: "100 %", "0.01 %".
+pub(super) fn decade_percent(exponent: i32) -> String {
+    let decimals = (-exponent - 2).max(0) as usize;
+    format!("{:.decimals$} %", 10f64.powi(exponent + 2))
+}
+
+/// 10 to a power, as a number: "10,000", "0.01".
+pub(super) fn decade(exponent: i32) -> String {
+    match u32::try_from(exponent) {
+        Ok(exponent) => thousands(10u64.saturating_pow(exponent)),
+        Err(_) => format!("{:.*}", exponent.unsigned_abs() as usize, 10f64.powi(exponent)),
+    }
+}
+
+/// At most `max` round token positions inside a span: multiples of 1, 2 or 5 times a power of ten.
+pub(super) fn ticks(span: Span, max: usize) -> Vec<usize> {
+    let steps = (0..).flat_map(|e| [1, 2, 5].map(|m| m * 10usize.pow(e)));
+    let count = |step: usize| (span.end - 1) / step + 1 - span.start.div_ceil(step);
+    let step = steps.take(57).find(|&step| count(step) <= max.max(1)).unwrap_or(usize::MAX);
+    (span.start.div_ceil(step)..=(span.end - 1) / step).map(|i| i * step).collect()
+}
+
+/// A token's text on one short line: spaces and line ends become visible, long texts are cut.
+pub(super) fn token(text: &str) -> String {
+    let visible: String = text
+        .chars()
+        .map(|c| match c {
+            ' ' => '·',
+            '\n' => '⏎',
+            '\t' => '⇥',
+            c if c.is_control() => '\u{fffd}',
+            c => c,
+        })
+        .collect();
+    shortened(&visible, 12)
+}
+
+/// A text of at most `max` characters, an ellipsis in the place of what is cut; control characters become spaces.
+pub(crate) fn shortened(text: &str, max: usize) -> String {
+    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if text.chars().count() <= max {
+        return text;
+    }
+    text.chars().take(max.saturating_sub(1)).chain(['…']).collect()
+}
+
+/// Width in pixels that a text of the usual size takes at most, in a wide font.
+pub(super) fn width(text: &str) -> i32 {
+    (text.chars().count() as f64 * 6.6).ceil() as i32
+}
+
+/// What a figure of a trace always says: length, blocks, budget, share pruned, recall if it was measured.
+pub(super) fn facts(summary: &Summary, pruned: f64, recall: Option<f64>) -> String {
+    let config = &summary.config;
+    let mut facts = vec![
+        match summary.n_tokens {
+            1 => "1 token".into(),
+            n => format!("{} tokens", thousands(n as u64)),
+        },
+        format!("blocks of {} queries × {} keys", config.block_size_q, config.block_size_k),
+        format!("k = {}", thousands(config.top_k as u64)),
+        format!("{} pruned", percent(pruned)),
+    ];
+    facts.extend(recall.map(|recall| format!("recall {recall:.3}")));
+    facts.join(" · ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped() {
+        assert_eq!([0, 999, 1000, 1_048_576].map(thousands), ["0", "999", "1,000", "1,048,576"]);
+        assert_eq!([0, -2, -4, -6].map(decade_percent), ["100 %", "1 %", "0.01 %", "0.0001 %"]);
+        assert_eq!([4, 0, -2].map(decade), ["10,000", "1", "0.01"]);
+    }
+
+    #[test]
+    fn percentages_do_not_round_to_the_ends() {
+        assert_eq!([0.0, 0.5, 0.9517, 1.0].map(percent), ["0 %", "50 %", "95.2 %", "100 %"]);
+        assert_eq!([0.99999, 0.9996, 0.0001].map(percent), ["99.999 %", "99.96 %", "0.01 %"]);
+    }
+
+    #[test]
+    fn ticks_are_round_and_few() {
+        assert_eq!(ticks(Span { start: 0, end: 16384 }, 6), [0, 5000, 10000, 15000]);
+        assert_eq!(ticks(Span { start: 7, end: 8 }, 6), [7]);
+        assert_eq!(ticks(Span { start: 0, end: 1 }, 1), [0]);
+        for span in [3..900, 999_990..1_048_576, 17..18, 0..2] {
+            let ticks = ticks(span.clone().into(), 6);
+            assert!(ticks.len() <= 6 && ticks.iter().all(|t| span.contains(t)), "{span:?} {ticks:?}");
+        }
+    }
+
+    #[test]
+    fn tokens_stay_on_one_line() {
+        assert_eq!(token(" is\n"), "·is⏎");
+        assert_eq!(token("\u{0}\u{1b}[0m"), "\u{fffd}\u{fffd}[0m");
+        assert_eq!(token("internationalization"), "internation…");
+    }
+}

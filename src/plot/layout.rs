@@ -1,0 +1,197 @@
+//! Where a map lies on its page; its axes and the bars of received mass below it.
+
+use plotters::style::RGBColor;
+
+use super::{
+    canvas::{Pen, Point, Type},
+    grid::Cells,
+    labels::{decade, thousands, ticks},
+    theme::{BAR, LINE, LogScale},
+};
+use crate::trace::Span;
+
+/// Most pixels and most cells of a map's side.
+pub(super) const SIDE: usize = 512;
+/// Most tokens of a side whose text is written on the axis.
+pub(super) const MAX_TEXTS: usize = 60;
+/// Height of the bars of received mass.
+const BARS: i32 = 44;
+
+/// The rectangle of a map and the tokens along its sides.
+#[derive(Clone, Copy)]
+pub(super) struct Frame {
+    pub left: i32,
+    pub top: i32,
+    pub width: i32,
+    pub height: i32,
+    pub queries: Span,
+    pub keys: Span,
+}
+
+impl Frame {
+    pub fn new((left, top): Point, queries: Cells, keys: Cells) -> Self {
+        let (n_queries, n_keys) = (queries.n_cells, keys.n_cells);
+        // A few rows make a low map, but never one too low for its axis, nor lower than square cells would.
+        let tallest = (96 / n_queries).max(18).max(SIDE / n_keys);
+        let (width, height) = (side(n_keys, SIDE), side(n_queries, tallest));
+        Frame { left, top, width, height, queries: queries.span, keys: keys.span }
+    }
+
+    pub fn right(&self) -> i32 {
+        self.left + self.width
+    }
+
+    pub fn bottom(&self) -> i32 {
+        self.top + self.height
+    }
+
+    /// Where a key lies; halves are the middles of tokens.
+    pub fn x(&self, key: f64) -> i32 {
+        self.left + along(key, self.keys, self.width)
+    }
+
+    /// Where a query lies; halves are the middles of tokens.
+    pub fn y(&self, query: f64) -> i32 {
+        self.top + along(query, self.queries, self.height)
+    }
+}
+
+/// Pixels of a side: a whole number for each cell where cells are large enough for the eye to compare.
+fn side(n_cells: usize, largest_cell: usize) -> i32 {
+    match SIDE / n_cells {
+        cell if cell >= 8 => (n_cells * cell.min(largest_cell)) as i32,
+        _ => SIDE as i32,
+    }
+}
+
+fn along(token: f64, span: Span, pixels: i32) -> i32 {
+    let share = (token - span.start as f64) / span.len() as f64;
+    (share.clamp(0.0, 1.0) * f64::from(pixels)).round() as i32
+}
+
+/// One axis' tokens: their numbers, or their texts when there is room.
+pub(super) struct Axis<'a> {
+    pub name: &'a str,
+    pub span: Span,
+    /// The text of each token, or nothing.
+    pub texts: &'a [String],
+}
+
+impl Axis<'_> {
+    /// Each label and the token that it stands at.
+    fn labels(&self) -> Vec<(usize, String)> {
+        match self.texts {
+            [] => ticks(self.span, 6).into_iter().map(|t| (t, thousands(t as u64))).collect(),
+            texts => self.span.range().zip(texts.iter().cloned()).collect(),
+        }
+    }
+
+    fn title(&self) -> String {
+        let number = |token: usize| thousands(token as u64);
+        match self.texts {
+            [] => format!("{} token", self.name),
+            [_] => format!("{} token {}", self.name, number(self.span.start)),
+            _ => format!("{} tokens {} to {}", self.name, number(self.span.start), number(self.span.end - 1)),
+        }
+    }
+
+    fn kind(&self) -> Type {
+        if self.texts.is_empty() { Type::TEXT } else { Type::SMALL }
+    }
+}
+
+/// Ticks, labels and title left of the map.
+pub(super) fn query_axis(pen: &Pen, frame: &Frame, axis: &Axis) {
+    for (token, label) in axis.labels() {
+        let y = frame.y(token as f64 + 0.5);
+        pen.line((frame.left - 4, y), (frame.left, y), LINE);
+        pen.text(&label, (frame.left - 7, y), axis.kind().before());
+    }
+    pen.text(&axis.title(), (11, (frame.top + frame.bottom()) / 2), Type::NOTE.upwards().centered());
+}
+
+/// Ticks, labels and title below `top`; returns where they end.
+pub(super) fn key_axis(pen: &Pen, frame: &Frame, top: i32, axis: &Axis) -> i32 {
+    for (token, label) in axis.labels() {
+        let x = frame.x(token as f64 + 0.5);
+        pen.line((x, top), (x, top + 4), LINE);
+        match axis.texts.is_empty() {
+            true => pen.text(&label, (x, top + 13), axis.kind().centered()),
+            false => pen.text(&label, (x, top + 7), axis.kind().upwards().before()),
+        }
+    }
+    let longest = axis.texts.iter().map(|t| t.chars().count()).max().unwrap_or(0) as i32;
+    let bottom = if axis.texts.is_empty() { top + 20 } else { top + 12 + 6 * longest };
+    pen.text(&axis.title(), ((frame.left + frame.right()) / 2, bottom + 8), Type::NOTE.centered());
+    bottom + 16
+}
+
+/// Bars of the mass that each key received, largest of each cell, on a scale of four decades; returns where they end.
+pub(super) fn received_bars(pen: &Pen, frame: &Frame, keys: Cells, received: &[f32]) -> i32 {
+    let largest = |cell| received[keys.tokens(cell)].iter().copied().fold(0.0, f32::max);
+    let values: Vec<f32> = (0..keys.n_cells).map(largest).collect();
+    let scale = LogScale::covering(values.iter().copied().fold(0.0, f32::max));
+    let (top, bottom) = (frame.bottom() + 8, frame.bottom() + 8 + BARS);
+    let y = |level: f64| bottom - (level * f64::from(BARS)).round() as i32;
+    let mut outline = vec![(frame.left, bottom)];
+    for (cell, &value) in values.iter().enumerate() {
+        let tokens = keys.tokens(cell);
+        step(&mut outline, frame.x(tokens.start as f64), frame.x(tokens.end as f64), y(scale.level(value)));
+    }
+    outline.push((frame.right(), bottom));
+    pen.area(outline, BAR);
+    pen.line((frame.left, bottom), (frame.right(), bottom), LINE);
+    bars_axis(pen, frame, scale, (top, bottom));
+    bottom
+}
+
+/// Continues an outline to the right, on the same level or over a step.
+fn step(outline: &mut Vec<Point>, from: i32, to: i32, y: i32) {
+    match outline.as_mut_slice() {
+        [.., a, b] if a.1 == y && b.1 == y => b.0 = to,
+        _ => outline.extend([(from, y), (to, y)]),
+    }
+}
+
+fn bars_axis(pen: &Pen, frame: &Frame, scale: LogScale, (top, bottom): (i32, i32)) {
+    let tick: RGBColor = LINE;
+    for (exponent, y) in [(scale.top, top), (scale.top - LogScale::DECADES, bottom)] {
+        pen.line((frame.left - 4, y), (frame.left, y), tick);
+        pen.text(&decade(exponent), (frame.left - 7, y), Type::SMALL.before());
+    }
+    pen.text("received", (frame.left - 7, (top + bottom) / 2), Type::SMALL.before());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(n_queries: usize, n_keys: usize) -> Frame {
+        let cells = |n| Cells::new(Span { start: 0, end: n }, SIDE);
+        Frame::new((10, 20), cells(n_queries), cells(n_keys))
+    }
+
+    #[test]
+    fn cells_have_whole_pixels_when_they_are_large() {
+        let f = frame(32, 60);
+        assert_eq!((f.width % 60, f.height % 32), (0, 0));
+        assert_eq!((frame(1 << 20, 1 << 20).width, frame(1, 1).height), (512, 512));
+        assert!(frame(1, 60).height >= 96 && frame(2, 1000).height < 200);
+    }
+
+    #[test]
+    fn tokens_lie_inside_the_frame() {
+        let f = frame(100, 1000);
+        assert_eq!((f.x(0.0), f.x(1000.0), f.y(50.0)), (10, 522, 276));
+        assert_eq!((f.x(-5.0), f.x(2000.0)), (10, 522));
+    }
+
+    #[test]
+    fn an_outline_merges_equal_levels() {
+        let mut outline = vec![(0, 9)];
+        for (x, y) in [(0, 5), (1, 5), (2, 7)] {
+            step(&mut outline, x, x + 1, y);
+        }
+        assert_eq!(outline, [(0, 9), (0, 5), (2, 5), (2, 7), (3, 7)]);
+    }
+}

@@ -1,0 +1,25 @@
+//! Pictures of traces: SVG with attributes only, legible on its own, small enough to keep in a notebook.
+//!
+//! In every map rows are queries, top to bottom, and columns are keys, left to right.
+
+mod attention_map;
+mod bitmap;
+mod canvas;
+mod figure;
+#[cfg(test)]
+mod gallery;
+mod grid;
+mod labels;
+mod layout;
+mod legend;
+mod overview;
+mod raster;
+mod rulers;
+#[cfg(test)]
+pub(crate) mod synthetic;
+mod theme;
+
+pub use attention_map::AttentionMap;
+pub use figure::Figure;
+#[cfg(feature = "engine")]
+pub use raster::png;

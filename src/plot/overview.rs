@@ -1,0 +1,137 @@
+//! All heads at once: where in the model is attention worth a closer look?
+
+use super::{
+    bitmap::Bitmap,
+    canvas::{Canvas, Pen, Type},
+    figure::Figure,
+    grid::{Cells, Grid},
+    labels::{facts, shortened},
+    legend::legend,
+    theme::{LogScale, MUTED},
+};
+use crate::{
+    error::Error,
+    trace::{Span, Trace},
+};
+
+/// Most bytes of the picture in a figure.
+const MAX_PICTURE: usize = 900_000;
+/// Width that the panels share, and the smallest and largest side of one, in pixels.
+const WIDTH: usize = 680;
+const PANEL: std::ops::RangeInclusive<usize> = 12..=96;
+/// Panels of at least this side have room for their own label.
+const LABELLED: usize = 44;
+const LEFT: usize = 52;
+const TOP: usize = 88;
+
+/// How the panels lie: layers are rows from top to bottom, heads are columns.
+struct Panels {
+    n_layers: usize,
+    n_heads: usize,
+    /// Pixels of a panel's side; a cell is a pixel.
+    side: usize,
+    gap: usize,
+}
+
+impl Trace {
+    /// Every head of every layer as a small map, all in the same colours.
+    ///
+    /// # Errors
+    /// [`Error::Trace`] when the file is damaged.
+    pub fn overview(&self) -> Result<Figure, Error> {
+        let panels = Panels::new(self.n_layers(), self.n_heads());
+        let cells = Cells::new(Span { start: 0, end: self.n_tokens() }, panels.side);
+        let grids = (0..self.n_layers())
+            .flat_map(|layer| (0..self.n_heads()).map(move |head| (layer, head)))
+            .map(|(layer, head)| Ok(Grid::of_blocks(&self.head(layer, head)?, cells, cells)))
+            .collect::<Result<Vec<_>, Error>>()?;
+        let scale = LogScale::of_shares(grids.iter().map(Grid::max).fold(0.0, f32::max));
+        Ok(figure(self, &panels, &grids, scale))
+    }
+}
+
+impl Panels {
+    fn new(n_layers: usize, n_heads: usize) -> Self {
+        let side = (WIDTH / n_heads).clamp(*PANEL.start(), *PANEL.end());
+        let gap = if side < LABELLED { 2 } else { 5 };
+        Panels { n_layers, n_heads, side: side - gap, gap }
+    }
+
+    /// Left or upper edge of the nth panel.
+    fn at(&self, n: usize) -> usize {
+        n * (self.side + self.gap)
+    }
+
+    fn size(&self) -> (usize, usize) {
+        (self.at(self.n_heads) - self.gap, self.at(self.n_layers) - self.gap)
+    }
+
+    /// Every how many rows or columns a number fits.
+    fn stride(&self) -> usize {
+        [1, 2, 4, 8].into_iter().find(|s| s * (self.side + self.gap) >= 17).unwrap_or(8)
+    }
+}
+
+fn figure(trace: &Trace, panels: &Panels, grids: &[Grid], scale: LogScale) -> Figure {
+    let (width, height) = panels.size();
+    let (left, top) = (LEFT as i32, TOP as i32);
+    let mut canvas = Canvas::default();
+    canvas.picture((left, top), (width as i32, height as i32), &picture(panels, grids, scale).address(MAX_PICTURE));
+    let (title, facts) = (title(trace), overview_facts(trace));
+    canvas.draw(|pen| {
+        pen.text(&title, (14, 20), Type::TITLE);
+        pen.text(&facts, (14, 39), Type::NOTE);
+        label(pen, panels);
+    });
+    let caption = "Attention mass on a block of keys, mean over its queries; a cell shows its largest";
+    let end = legend(&mut canvas, (left, top + height as i32 + 18), scale, caption, outside(trace));
+    let description = format!("Rows are layers, columns are heads; in each panel rows are queries, columns keys. {facts}.");
+    canvas.figure(((LEFT + width + 20).max(640) as i32, end), &title, &description)
+}
+
+/// All panels in one picture; the gaps are as empty as what no query sees.
+fn picture(panels: &Panels, grids: &[Grid], scale: LogScale) -> Bitmap {
+    let (width, height) = panels.size();
+    let mut picture = Bitmap::new(width, height);
+    for (at, grid) in grids.iter().enumerate() {
+        let (layer, head) = (at / panels.n_heads, at % panels.n_heads);
+        grid.paint(scale, &mut picture, (panels.at(head), panels.at(layer)));
+    }
+    picture
+}
+
+/// Numbers of layers and heads along the sides, and L·H in the empty corner of each panel that has room.
+fn label(pen: &Pen, panels: &Panels) {
+    let (width, height) = panels.size();
+    let middle = |n: usize| (panels.at(n) + panels.side / 2) as i32;
+    for layer in (0..panels.n_layers).step_by(panels.stride()) {
+        pen.text(&layer.to_string(), (LEFT as i32 - 7, TOP as i32 + middle(layer)), Type::TEXT.before());
+    }
+    for head in (0..panels.n_heads).step_by(panels.stride()) {
+        pen.text(&head.to_string(), (LEFT as i32 + middle(head), TOP as i32 - 9), Type::TEXT.centered());
+    }
+    pen.text("layer", (14, (TOP + height / 2) as i32), Type::NOTE.upwards().centered());
+    pen.text("head", ((LEFT + width / 2) as i32, TOP as i32 - 25), Type::NOTE.centered());
+    if panels.side >= LABELLED {
+        for (layer, head) in (0..panels.n_layers).flat_map(|l| (0..panels.n_heads).map(move |h| (l, h))) {
+            let corner = ((LEFT + panels.at(head) + panels.side - 2) as i32, (TOP + panels.at(layer) + 7) as i32);
+            pen.text(&format!("{layer}·{head}"), corner, Type::SMALL.colored(MUTED).before());
+        }
+    }
+}
+
+fn title(trace: &Trace) -> String {
+    format!("{} · {} layers × {} heads", shortened(&trace.summary().model.name, 24), trace.n_layers(), trace.n_heads())
+}
+
+fn overview_facts(trace: &Trace) -> String {
+    let summary = trace.summary();
+    facts(summary, summary.pruned, summary.fidelity.as_ref().map(|f| f.recall))
+}
+
+fn outside(trace: &Trace) -> &'static str {
+    match trace.summary().model.windows.iter().any(Option::is_some) {
+        true => "after the query, or before its window",
+        false => "after the query",
+    }
+}

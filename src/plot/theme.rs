@@ -1,0 +1,128 @@
+//! Colours, fonts and sizes of every figure, and the logarithmic scale of colours.
+
+use plotters::style::RGBColor;
+
+pub(super) const FONT: &str = "Helvetica, Arial, sans-serif";
+pub(super) const TITLE_SIZE: u32 = 15;
+pub(super) const TEXT_SIZE: u32 = 11;
+pub(super) const SMALL_SIZE: u32 = 9;
+
+pub(super) const INK: RGBColor = RGBColor(0x1f, 0x24, 0x2b);
+pub(super) const MUTED: RGBColor = RGBColor(0x55, 0x5f, 0x6a);
+pub(super) const LINE: RGBColor = RGBColor(0x9a, 0xa3, 0xad);
+pub(super) const PAPER: RGBColor = RGBColor(0xff, 0xff, 0xff);
+
+/// Cells that a query may see but whose block was not kept.
+pub(super) const PRUNED: RGBColor = RGBColor(0xdd, 0xe2, 0xe8);
+/// Cells that no query sees: keys after it, or before its window.
+pub(super) const OUTSIDE: RGBColor = PAPER;
+pub(super) const BAR: RGBColor = RGBColor(0x8b, 0x4a, 0x8f);
+
+/// Colours of marked spans, dark enough to be read as text on paper.
+pub(super) const MARKS: [RGBColor; 6] = [
+    RGBColor(0x0b, 0x64, 0x9c),
+    RGBColor(0xae, 0x42, 0x08),
+    RGBColor(0x0a, 0x72, 0x51),
+    RGBColor(0x9a, 0x34, 0x76),
+    RGBColor(0x4b, 0x55, 0x63),
+    RGBColor(0x7a, 0x5e, 0x00),
+];
+
+/// Anchors of matplotlib's magma (CC0), whose lightness rises steadily, eight steps from 0 to 1.
+const MAGMA: [[u8; 3]; 9] = [
+    [0x00, 0x00, 0x04],
+    [0x1d, 0x11, 0x47],
+    [0x51, 0x12, 0x7c],
+    [0x83, 0x26, 0x81],
+    [0xb7, 0x37, 0x79],
+    [0xe6, 0x51, 0x63],
+    [0xfb, 0x87, 0x61],
+    [0xfe, 0xc2, 0x87],
+    [0xfc, 0xfd, 0xbf],
+];
+
+/// The colour of a kept cell: `level` 0 is the weakest, a light orange; 1 the strongest, nearly black.
+pub(super) fn kept_color(level: f64) -> RGBColor {
+    let at = (0.83 - 0.79 * level.clamp(0.0, 1.0)) * 8.0;
+    let (low, share) = (at as usize, at.fract());
+    let mix = |c: usize| (MAGMA[low][c] as f64 * (1.0 - share) + MAGMA[low + 1][c] as f64 * share).round() as u8;
+    RGBColor(mix(0), mix(1), mix(2))
+}
+
+/// A logarithmic scale over four decades that end at a power of ten.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct LogScale {
+    /// Exponent of the upper end.
+    pub top: i32,
+}
+
+impl LogScale {
+    pub const DECADES: i32 = 4;
+
+    /// The scale whose upper end is the power of ten at or above `max`.
+    pub fn covering(max: f32) -> Self {
+        let top = if max > 0.0 && max.is_finite() { (max.log10() - 1e-3).ceil() as i32 } else { 0 };
+        LogScale { top }
+    }
+
+    /// The same for shares of 1: a share rounded up never opens another decade.
+    pub fn of_shares(max: f32) -> Self {
+        LogScale { top: LogScale::covering(max).top.min(0) }
+    }
+
+    /// 0 at or below the lower end, 1 at the upper end; 0 for what is not a number.
+    pub fn level(&self, value: f32) -> f64 {
+        let level = (f64::from(value).log10() - f64::from(self.top - Self::DECADES)) / f64::from(Self::DECADES);
+        if level.is_nan() { 0.0 } else { level.clamp(0.0, 1.0) }
+    }
+
+    /// Exponents of the decades, lowest first.
+    pub fn exponents(&self) -> std::ops::RangeInclusive<i32> {
+        self.top - Self::DECADES..=self.top
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// L* of CIELAB, 0 to 100.
+    fn lightness(RGBColor(r, g, b): RGBColor) -> f64 {
+        let linear = |c: u8| match f64::from(c) / 255.0 {
+            c if c <= 0.04045 => c / 12.92,
+            c => ((c + 0.055) / 1.055).powf(2.4),
+        };
+        let y = 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+        116.0 * y.cbrt() - 16.0
+    }
+
+    #[test]
+    fn lightness_falls_with_attention() {
+        let levels: Vec<f64> = (0..=100).map(|i| lightness(kept_color(f64::from(i) / 100.0))).collect();
+        assert!(levels.windows(2).all(|w| w[1] < w[0]), "{levels:?}");
+        assert!(levels[0] - levels[100] > 65.0);
+    }
+
+    #[test]
+    fn states_differ_in_lightness_alone() {
+        let (outside, pruned, kept) = (lightness(OUTSIDE), lightness(PRUNED), lightness(kept_color(0.0)));
+        assert!(outside - pruned > 8.0 && pruned - kept > 8.0, "{outside} {pruned} {kept}");
+    }
+
+    #[test]
+    fn marks_can_be_read_on_paper() {
+        assert!(MARKS.iter().all(|&c| lightness(c) < 50.0));
+    }
+
+    #[test]
+    fn a_scale_ends_at_a_power_of_ten() {
+        assert_eq!(LogScale::of_shares(1.0004).top, 0);
+        assert_eq!(LogScale::of_shares(0.1).top, -1);
+        assert_eq!(LogScale::of_shares(0.11).top, 0);
+        assert_eq!(LogScale::covering(9000.0).top, 4);
+        assert_eq!(LogScale::covering(0.0).top, 0);
+        let scale = LogScale { top: 0 };
+        assert_eq!((scale.level(1.0), scale.level(1e-4f32 * 0.99), scale.level(1e-9)), (1.0, 0.0, 0.0));
+        assert_eq!((scale.level(0.0), scale.level(f32::NAN), scale.level(f32::INFINITY)), (0.0, 0.0, 1.0));
+    }
+}
