@@ -1,4 +1,4 @@
-//! SVG to PNG: with the engine in this program, through its fonts; otherwise not at all.
+//! SVG to PNG: with the engine in this program, through its fonts; otherwise by the engine's process.
 
 use crate::error::Error;
 
@@ -33,9 +33,8 @@ fn bad(setting: &str, expected: &str, found: String) -> Error {
     Error::Setting { setting: setting.into(), expected: expected.into(), found, fix: "save the figure as .svg instead".into() }
 }
 
-/// Without an engine in this program there are no fonts to draw with.
+/// Without an engine in this program there are no fonts to draw with: the engine's own process draws.
 #[cfg(not(feature = "engine"))]
-pub(super) fn png(_svg: &str, _scale: f32) -> Result<Vec<u8>, Error> {
-    let what = "a PNG needs the fonts of the engine, which is not part of this program".into();
-    Err(Error::Engine { what, fix: "save the figure as .svg instead".into() })
+pub(super) fn png(svg: &str, scale: f32) -> Result<Vec<u8>, Error> {
+    crate::engine::rasterize(svg, scale)
 }

@@ -1,0 +1,187 @@
+//! Attention of one head and one query block on the CPU: over the kept key blocks, with what it records, and dense for comparison.
+//!
+//! Scores of one key lie side by side for 32 queries, so the softmax of 32 queries is computed in step.
+
+use std::ops::Range;
+
+use crate::{
+    lanes::{LANES, Lanes, add_weighted, exp2, max_into, products, sum_of},
+    search::{Queries, QueryPanel},
+    trace::Blocks,
+};
+
+/// Keys that the dense attention works on at a time.
+const TILE: usize = 128;
+
+/// One key-value head. `keys` and `values` are `[n_tokens, head_dim]`.
+#[derive(Clone, Copy)]
+pub struct KeysValues<'a> {
+    pub keys: &'a [f32],
+    pub values: &'a [f32],
+    pub head_dim: usize,
+}
+
+impl<'a> KeysValues<'a> {
+    fn key(&self, token: usize) -> &'a [f32] {
+        &self.keys[token * self.head_dim..][..self.head_dim]
+    }
+
+    fn value(&self, token: usize) -> &'a [f32] {
+        &self.values[token * self.head_dim..][..self.head_dim]
+    }
+
+    /// Makes a query·key a power of two: 1/√head_dim, and log₂e for the softmax in base 2.
+    fn scale(&self) -> f32 {
+        std::f32::consts::LOG2_E / (self.head_dim as f32).sqrt()
+    }
+}
+
+/// What the sparse attention of one query block gives.
+pub struct SparseBlock {
+    /// `[n_queries, head_dim]`
+    pub output: Vec<f32>,
+    /// Mean over the block's queries of the mass on each kept block. `[n_kept]`
+    pub mass: Vec<f32>,
+    /// Mass that each kept key received from the block's queries, in the order of the kept blocks. `[n_keys]`
+    pub received: Vec<f32>,
+    /// Probabilities of the queries in the focus span, `(query, [n_keys])`.
+    pub focus: Vec<(usize, Vec<f32>)>,
+}
+
+/// Softmax and value sum over the kept key blocks of one query block, causally masked.
+#[inline(always)]
+pub fn sparse(queries: &Queries, kv: KeysValues, blocks: &Blocks, query_block: usize, kept: &[u32], focus: Range<usize>) -> SparseBlock {
+    let n_queries = blocks.queries(query_block).len();
+    let tokens: Vec<usize> = kept.iter().flat_map(|&b| blocks.keys(b as usize)).collect();
+    let mut block = SparseBlock {
+        output: Vec::with_capacity(n_queries * kv.head_dim),
+        mass: Vec::with_capacity(kept.len()),
+        received: vec![0.0; tokens.len()],
+        focus: Vec::new(),
+    };
+    let mut weights = vec![[0.0; LANES]; tokens.len()];
+    for panel in &queries.panels {
+        probabilities(panel, kv, blocks, query_block, kept, &tokens, &mut weights);
+        block.received.iter_mut().zip(&weights).for_each(|(received, weight)| *received += sum_of(weight));
+        let mut sums = vec![[0.0; LANES]; kv.head_dim];
+        for (tile, weights) in weights.chunks(TILE).enumerate() {
+            add_weighted(&mut sums, weights, #[inline(always)] |i| kv.value(tokens[tile * TILE + i]));
+        }
+        append_rows(&mut block.output, panel, &sums);
+        let in_focus = (0..panel.n).filter(|lane| focus.contains(&(panel.first + lane)));
+        block.focus.extend(in_focus.map(|lane| (panel.first + lane, weights.iter().map(|w| w[lane]).collect())));
+    }
+    let mut received = block.received.iter();
+    for &kept in kept {
+        let on_block: f32 = received.by_ref().take(blocks.keys(kept as usize).len()).sum();
+        block.mass.push(on_block / n_queries as f32);
+    }
+    block
+}
+
+/// Probabilities of each kept key for a panel of queries, 0 in lanes without a query. `[n_keys][LANES]`
+#[inline(always)]
+fn probabilities(
+    panel: &QueryPanel,
+    kv: KeysValues,
+    blocks: &Blocks,
+    query_block: usize,
+    kept: &[u32],
+    tokens: &[usize],
+    weights: &mut [Lanes],
+) {
+    let scale = kv.scale();
+    products(&panel.values, tokens.len(), #[inline(always)] |i| kv.key(tokens[i]), #[inline(always)] |i, scores| weights[i] = scores.map(|s| s * scale));
+    let mut i = 0;
+    for &block in kept {
+        let keys = blocks.keys(block as usize);
+        if !blocks.is_full(query_block, block as usize) {
+            for (key, scores) in keys.clone().zip(&mut weights[i..]) {
+                hide_invisible(scores, panel, key, blocks);
+            }
+        }
+        i += keys.len();
+    }
+    let mut most = [f32::NEG_INFINITY; LANES];
+    weights.iter().for_each(|scores| max_into(&mut most, scores));
+    let mut sum = [0.0; LANES];
+    for scores in weights.iter_mut() {
+        for lane in 0..LANES {
+            scores[lane] = exp2(scores[lane] - most[lane]);
+            sum[lane] += scores[lane];
+        }
+    }
+    let inverse: Lanes = std::array::from_fn(|lane| if lane < panel.n { 1.0 / sum[lane] } else { 0.0 });
+    for weight in weights.iter_mut() {
+        for lane in 0..LANES {
+            weight[lane] *= inverse[lane];
+        }
+    }
+}
+
+/// Sets the scores of the queries that do not see a key to −∞.
+#[inline(always)]
+fn hide_invisible(scores: &mut Lanes, panel: &QueryPanel, key: usize, blocks: &Blocks) {
+    for (lane, score) in scores.iter_mut().enumerate() {
+        let query = panel.first + lane.min(panel.n - 1);
+        if !blocks.visible_keys(query).contains(&key) {
+            *score = f32::NEG_INFINITY;
+        }
+    }
+}
+
+/// Appends the outputs of a panel's queries, `[n, head_dim]`.
+#[inline(always)]
+fn append_rows(rows: &mut Vec<f32>, panel: &QueryPanel, sums: &[Lanes]) {
+    for lane in 0..panel.n {
+        rows.extend(sums.iter().map(|dim| dim[lane]));
+    }
+}
+
+/// Softmax and value sum over all visible keys of one query block, streaming: the running maximum, sum and output of each
+/// query are all that is held.
+///
+/// Returns the outputs `[n_queries, head_dim]`, and the sum over the queries of the mass on the `kept` key blocks.
+#[inline(always)]
+pub fn dense(queries: &Queries, kv: KeysValues, blocks: &Blocks, query_block: usize, kept: &[u32]) -> (Vec<f32>, f64) {
+    let (visible, scale) = (blocks.visible(query_block), kv.scale());
+    let keys = blocks.keys(visible.start).start..blocks.keys(visible.end - 1).end;
+    let (mut output, mut kept_mass) = (Vec::with_capacity(blocks.queries(query_block).len() * kv.head_dim), 0.0);
+    let mut tile = vec![[0.0; LANES]; TILE];
+    for panel in &queries.panels {
+        let first = panel.first;
+        let seen_by_all = blocks.visible_keys(first + panel.n - 1).start..first + 1;
+        let mut most = [f32::MIN; LANES];
+        let (mut sum, mut on_kept) = ([0.0; LANES], [0.0; LANES]);
+        let mut sums = vec![[0.0; LANES]; kv.head_dim];
+        for start in keys.clone().step_by(TILE) {
+            let n = TILE.min(keys.end - start);
+            let scores = &mut tile[..n];
+            products(&panel.values, n, #[inline(always)] |i| kv.key(start + i), #[inline(always)] |i, s| scores[i] = s.map(|s| s * scale));
+            for (key, scores) in (start..start + n).zip(scores.iter_mut()).filter(|(key, _)| !seen_by_all.contains(key)) {
+                hide_invisible(scores, panel, key, blocks);
+            }
+            let before = most;
+            scores.iter().for_each(|s| max_into(&mut most, s));
+            for lane in 0..LANES {
+                let shrink = exp2(before[lane] - most[lane]);
+                sum[lane] *= shrink;
+                on_kept[lane] *= shrink;
+                sums.iter_mut().for_each(|dim| dim[lane] *= shrink);
+            }
+            for (key, scores) in (start..start + n).zip(scores.iter_mut()) {
+                let is_kept = kept.binary_search(&((key / blocks.block_size_k) as u32)).is_ok() as u32 as f32;
+                for lane in 0..LANES {
+                    scores[lane] = exp2(scores[lane] - most[lane]);
+                    sum[lane] += scores[lane];
+                    on_kept[lane] += is_kept * scores[lane];
+                }
+            }
+            add_weighted(&mut sums, scores, #[inline(always)] |i| kv.value(start + i));
+        }
+        sums.iter_mut().for_each(|dim| (0..LANES).for_each(|lane| dim[lane] /= sum[lane]));
+        append_rows(&mut output, panel, &sums);
+        kept_mass += (0..panel.n).map(|lane| (on_kept[lane] / sum[lane]) as f64).sum::<f64>();
+    }
+    (output, kept_mass)
+}

@@ -1,0 +1,170 @@
+//! One layer's attention on the CPU: keys, values and pyramids of every head, and the record, filled chunk by chunk.
+
+use rayon::prelude::*;
+
+use crate::{
+    attention::{KeysValues, SparseBlock, dense, sparse},
+    config::Search,
+    device::AttentionShape,
+    lanes::vectorized,
+    search::{Queries, exhaustive, hierarchical, pyramid::Pyramid},
+    trace::{BlockMask, LayerRecord},
+};
+
+/// Keys and values of the whole prompt, and what search and attention have found so far.
+pub struct Attention {
+    shape: AttentionShape,
+    /// Per key-value head. `[n_tokens, head_dim]`
+    keys: Vec<Vec<f32>>,
+    values: Vec<Vec<f32>>,
+    /// Per key-value head; empty for the exhaustive search.
+    pyramids: Vec<Pyramid>,
+    record: LayerRecord,
+}
+
+impl Attention {
+    pub fn new(shape: AttentionShape) -> Self {
+        let (n_tokens, n_heads, top_k) = (shape.blocks.n_tokens, shape.n_heads, shape.config.top_k);
+        let mask = BlockMask::empty(shape.blocks, n_heads, top_k);
+        let empty = || vec![Vec::with_capacity(n_tokens * shape.head_dim); shape.n_kv_heads];
+        Attention {
+            keys: empty(),
+            values: empty(),
+            pyramids: Vec::new(),
+            record: LayerRecord {
+                mass: vec![0.0; mask.kept.len()],
+                received: vec![0.0; n_heads * n_tokens],
+                focus: vec![0.0; n_heads * shape.focus.len() * top_k * shape.blocks.block_size_k],
+                mask,
+            },
+            shape,
+        }
+    }
+
+    /// Adds rows of keys, `[n_rows, n_kv_heads · head_dim]`.
+    pub fn append_keys(&mut self, rows: &[f32]) {
+        append(&mut self.keys, rows, self.shape.head_dim);
+    }
+
+    /// Adds rows of values, `[n_rows, n_kv_heads · head_dim]`.
+    pub fn append_values(&mut self, rows: &[f32]) {
+        append(&mut self.values, rows, self.shape.head_dim);
+    }
+
+    /// Builds the pyramids.
+    pub fn index(&mut self) {
+        if let Search::Hierarchical(estimate) = self.shape.config.search {
+            let pyramid = |keys: &Vec<f32>| Pyramid::new(keys, self.shape.head_dim, self.shape.blocks, estimate);
+            self.pyramids = self.keys.par_iter().map(pyramid).collect();
+        }
+    }
+
+    /// Finds the kept blocks of rows of queries, `[n_rows, n_heads · head_dim]`.
+    pub fn search(&mut self, rows: &[f32], first_query_block: usize) {
+        let AttentionShape { blocks, config, .. } = &self.shape;
+        let found = self.for_each_block(rows, first_query_block, #[inline(always)] |head, query_block, queries| {
+            let kv_head = self.shape.kv_head(head);
+            let (keys, mut row) = (&self.keys[kv_head], vec![BlockMask::NONE; config.top_k]);
+            match config.search {
+                Search::Exhaustive => exhaustive::search(queries, keys, blocks, config, query_block, &mut row),
+                Search::Hierarchical(_) => hierarchical::search(queries, keys, &self.pyramids[kv_head], blocks, config, query_block, &mut row),
+            };
+            row
+        });
+        for (head, query_block, row) in found {
+            let at = self.record.mask.row(head, query_block);
+            self.record.mask.kept[at].copy_from_slice(&row);
+        }
+    }
+
+    /// Attention over the kept blocks of rows of queries. `[n_rows, n_heads · head_dim]`
+    pub fn attend(&mut self, rows: &[f32], first_query_block: usize) -> Vec<f32> {
+        let (shape, mask) = (&self.shape, &self.record.mask);
+        let attended = self.for_each_block(rows, first_query_block, #[inline(always)] |head, query_block, queries| {
+            let kept = mask.kept(head, query_block);
+            sparse(queries, self.keys_values(head), &shape.blocks, query_block, kept, shape.focus.range())
+        });
+        let mut output = vec![0.0; rows.len()];
+        for (head, query_block, block) in attended {
+            self.place(&mut output, first_query_block, head, query_block, &block.output);
+            self.note(head, query_block, &block);
+        }
+        output
+    }
+
+    /// Attention over all keys of rows of queries; adds to each head the mass that falls on the mask's blocks.
+    pub fn attend_dense(&self, rows: &[f32], first_query_block: usize, mask: &BlockMask, kept_mass: &mut [f64]) -> Vec<f32> {
+        let attended = self.for_each_block(rows, first_query_block, #[inline(always)] |head, query_block, queries| {
+            dense(queries, self.keys_values(head), &self.shape.blocks, query_block, mask.kept(head, query_block))
+        });
+        let mut output = vec![0.0; rows.len()];
+        for (head, query_block, (rows, mass)) in attended {
+            self.place(&mut output, first_query_block, head, query_block, &rows);
+            kept_mass[head] += mass;
+        }
+        output
+    }
+
+    pub fn into_record(self) -> LayerRecord {
+        self.record
+    }
+
+    fn keys_values(&self, head: usize) -> KeysValues<'_> {
+        let kv_head = self.shape.kv_head(head);
+        KeysValues { keys: &self.keys[kv_head], values: &self.values[kv_head], head_dim: self.shape.head_dim }
+    }
+
+    /// Runs `work` for every head and query block of the rows, in parallel, and returns the results in order.
+    fn for_each_block<R: Send>(
+        &self,
+        rows: &[f32],
+        first_query_block: usize,
+        work: impl Fn(usize, usize, &Queries) -> R + Sync,
+    ) -> Vec<(usize, usize, R)> {
+        let AttentionShape { blocks, n_heads, head_dim, .. } = self.shape;
+        let stride = n_heads * head_dim;
+        let query_blocks = self.shape.query_blocks(first_query_block, rows.len() / stride);
+        let first_position = blocks.queries(first_query_block).start;
+        let tasks: Vec<_> = (0..n_heads).flat_map(|head| query_blocks.clone().map(move |q| (head, q))).collect();
+        let run = |(head, query_block)| {
+            let positions = blocks.queries(query_block);
+            let start = (positions.start - first_position) * stride + head * head_dim;
+            vectorized(#[inline(always)] || {
+                let queries = Queries::new(&rows[start..], stride, head_dim, positions);
+                (head, query_block, work(head, query_block, &queries))
+            })
+        };
+        tasks.into_par_iter().map(run).collect()
+    }
+
+    /// Copies a block's outputs `[n_queries, head_dim]` to their place in the rows.
+    fn place(&self, output: &mut [f32], first_query_block: usize, head: usize, query_block: usize, rows: &[f32]) {
+        let AttentionShape { blocks, n_heads, head_dim, .. } = self.shape;
+        let first = blocks.queries(query_block).start - blocks.queries(first_query_block).start;
+        for (i, row) in rows.chunks(head_dim).enumerate() {
+            output[((first + i) * n_heads + head) * head_dim..][..head_dim].copy_from_slice(row);
+        }
+    }
+
+    /// Adds what a block recorded to the layer's record.
+    fn note(&mut self, head: usize, query_block: usize, block: &SparseBlock) {
+        let (blocks, focus) = (self.shape.blocks, self.shape.focus);
+        let record = &mut self.record;
+        let row = record.mask.row(head, query_block);
+        record.mass[row][..block.mass.len()].copy_from_slice(&block.mass);
+        let keys = record.mask.kept(head, query_block).iter().flat_map(|&b| blocks.keys(b as usize));
+        let received = &mut record.received[head * blocks.n_tokens..][..blocks.n_tokens];
+        keys.zip(&block.received).for_each(|(key, mass)| received[key] += mass);
+        let n_keys = record.mask.top_k * blocks.block_size_k;
+        for (query, probabilities) in &block.focus {
+            let at = (head * focus.len() + query - focus.start) * n_keys;
+            record.focus[at..at + probabilities.len()].copy_from_slice(probabilities);
+        }
+    }
+}
+
+fn append(heads: &mut [Vec<f32>], rows: &[f32], head_dim: usize) {
+    for row in rows.chunks(head_dim * heads.len()) {
+        heads.iter_mut().zip(row.chunks(head_dim)).for_each(|(head, values)| head.extend_from_slice(values));
+    }
+}

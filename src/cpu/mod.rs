@@ -1,0 +1,150 @@
+//! The decoder's operations on the CPU: products and norms by candle, search and attention by our own vector code, in
+//! parallel over heads and query blocks by rayon. Everything is f32, whatever the weights are stored in.
+
+mod attention;
+
+use candle_core::{D, DType, Tensor, safetensors::Load};
+use safetensors::tensor::TensorView;
+
+use crate::{
+    device::{AttentionShape, Device},
+    error::Error,
+    trace::{BlockMask, LayerRecord},
+};
+pub use attention::Attention;
+
+/// The processor that this program runs on.
+pub struct Cpu;
+
+/// Cosines and sines of every position. `[n_tokens, head_dim / 2]`
+pub struct Angles {
+    cos: Tensor,
+    sin: Tensor,
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(e: candle_core::Error) -> Self {
+        let what = e.to_string().lines().next().unwrap_or_default().into();
+        Error::Device { device: "cpu".into(), what, fix: "please report this with the model's config.json".into() }
+    }
+}
+
+/// Calls `work` with the numbers of a contiguous f32 tensor.
+fn with_slice<R>(x: &Tensor, work: impl FnOnce(&[f32]) -> R) -> Result<R, Error> {
+    let (storage, layout) = x.storage_and_layout();
+    match (&*storage, layout.contiguous_offsets()) {
+        (candle_core::Storage::Cpu(storage), Some((start, end))) => Ok(work(&storage.as_slice::<f32>()?[start..end])),
+        _ => Err(candle_core::Error::Msg("a tensor that is not contiguous on the CPU".into()).into()),
+    }
+}
+
+impl Device for Cpu {
+    type Tensor = Tensor;
+    type Angles = Angles;
+    type Attention = Attention;
+
+    fn name(&self) -> String {
+        "cpu".into()
+    }
+
+    fn weight(&self, weight: &TensorView) -> Result<Tensor, Error> {
+        Ok(weight.load(&candle_core::Device::Cpu)?.to_dtype(DType::F32)?)
+    }
+
+    fn embed(&self, table: &TensorView, ids: &[u32]) -> Result<Tensor, Error> {
+        let width = table.data().len() / table.shape()[0];
+        let rows: Vec<u8> = ids.iter().flat_map(|&id| &table.data()[id as usize * width..][..width]).copied().collect();
+        let rows = TensorView::new(table.dtype(), vec![ids.len(), table.shape()[1]], &rows).map_err(candle_core::Error::wrap)?;
+        self.weight(&rows)
+    }
+
+    fn rms_norm(&self, x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor, Error> {
+        Ok(candle_nn::ops::rms_norm(x, weight, eps as f32)?)
+    }
+
+    fn linear(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor, Error> {
+        let y = x.matmul(&weight.t()?)?;
+        Ok(match bias {
+            Some(bias) => y.broadcast_add(bias)?,
+            None => y,
+        })
+    }
+
+    fn swiglu(&self, gate: &Tensor, up: &Tensor) -> Result<Tensor, Error> {
+        Ok((gate.silu()? * up)?)
+    }
+
+    fn add(&self, x: &Tensor, y: &Tensor) -> Result<Tensor, Error> {
+        Ok((x + y)?)
+    }
+
+    fn angles(&self, n_tokens: usize, inverse_frequencies: &[f64]) -> Result<Angles, Error> {
+        let of = |trigonometric: fn(f64) -> f64| {
+            let angles = (0..n_tokens).flat_map(|t| inverse_frequencies.iter().map(move |f| trigonometric(t as f64 * f) as f32));
+            Tensor::from_iter(angles, &candle_core::Device::Cpu)?.reshape((n_tokens, inverse_frequencies.len()))
+        };
+        Ok(Angles { cos: of(f64::cos)?, sin: of(f64::sin)? })
+    }
+
+    fn rope(&self, x: &Tensor, norm: Option<(&Tensor, f64)>, first_position: usize, angles: &Angles) -> Result<Tensor, Error> {
+        let (n_rows, width) = x.dims2()?;
+        let head_dim = 2 * angles.cos.dim(D::Minus1)?;
+        let mut x = x.reshape((1, n_rows, width / head_dim, head_dim))?;
+        if let Some((weight, eps)) = norm {
+            x = candle_nn::ops::rms_norm(&x, weight, eps as f32)?;
+        }
+        let [cos, sin] = [&angles.cos, &angles.sin].map(|table| table.narrow(0, first_position, n_rows));
+        Ok(candle_nn::rotary_emb::rope_thd(&x, &cos?, &sin?)?.reshape((n_rows, width))?)
+    }
+
+    fn last_row(&self, x: &Tensor) -> Result<Tensor, Error> {
+        Ok(x.narrow(0, x.dim(0)? - 1, 1)?.contiguous()?)
+    }
+
+    fn to_host(&self, x: &Tensor) -> Result<Vec<f32>, Error> {
+        Ok(x.flatten_all()?.to_vec1()?)
+    }
+
+    fn is_finite(&self, x: &Tensor) -> Result<bool, Error> {
+        with_slice(x, |x| x.iter().all(|v| v.is_finite()))
+    }
+
+    fn attention(&self, shape: AttentionShape) -> Result<Attention, Error> {
+        Ok(Attention::new(shape))
+    }
+
+    fn append(&self, attention: &mut Attention, keys: &Tensor, values: &Tensor) -> Result<(), Error> {
+        with_slice(keys, |rows| attention.append_keys(rows))?;
+        with_slice(values, |rows| attention.append_values(rows))
+    }
+
+    fn index(&self, attention: &mut Attention) -> Result<(), Error> {
+        attention.index();
+        Ok(())
+    }
+
+    fn search(&self, attention: &mut Attention, queries: &Tensor, first_query_block: usize) -> Result<(), Error> {
+        with_slice(queries, |rows| attention.search(rows, first_query_block))
+    }
+
+    fn attend(&self, attention: &mut Attention, queries: &Tensor, first_query_block: usize) -> Result<Tensor, Error> {
+        let output = with_slice(queries, |rows| attention.attend(rows, first_query_block))?;
+        Ok(Tensor::from_vec(output, queries.shape(), queries.device())?)
+    }
+
+    fn attend_dense(
+        &self,
+        attention: &mut Attention,
+        queries: &Tensor,
+        first_query_block: usize,
+        mask: &BlockMask,
+        kept_mass: &mut [f64],
+    ) -> Result<Tensor, Error> {
+        let output = with_slice(queries, |rows| attention.attend_dense(rows, first_query_block, mask, kept_mass))?;
+        Ok(Tensor::from_vec(output, queries.shape(), queries.device())?)
+    }
+
+    fn record(&self, attention: Attention) -> Result<LayerRecord, Error> {
+        Ok(attention.into_record())
+    }
+}

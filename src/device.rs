@@ -1,0 +1,109 @@
+//! The operations that the decoder needs of a device. Each device implements them once; the decoder is written once.
+
+use std::ops::Range;
+
+use safetensors::tensor::TensorView;
+
+use crate::{
+    config::StreamConfig,
+    error::Error,
+    trace::{BlockMask, Blocks, LayerRecord, Span},
+};
+
+/// A processor that runs a decoder. Activations are chunks of the prompt, `[n_rows, width]`.
+pub trait Device {
+    /// Activations or weights on the device.
+    type Tensor;
+    /// Rotary angles of every position.
+    type Angles;
+    /// The attention of one layer: keys and values of the whole prompt, what the search reads, what was recorded.
+    type Attention;
+
+    /// "cpu", or the GPU's name.
+    fn name(&self) -> String;
+
+    /// Brings a weight to the device.
+    fn weight(&self, weight: &TensorView) -> Result<Self::Tensor, Error>;
+
+    /// Rows of an embedding `[vocab_size, hidden_size]`.
+    fn embed(&self, table: &TensorView, ids: &[u32]) -> Result<Self::Tensor, Error>;
+
+    /// `x / √(mean(x²) + eps) · weight` over each row.
+    fn rms_norm(&self, x: &Self::Tensor, weight: &Self::Tensor, eps: f64) -> Result<Self::Tensor, Error>;
+
+    /// `x · weightᵀ + bias`; `weight` is `[n_out, n_in]`.
+    fn linear(&self, x: &Self::Tensor, weight: &Self::Tensor, bias: Option<&Self::Tensor>) -> Result<Self::Tensor, Error>;
+
+    /// `silu(gate) · up`.
+    fn swiglu(&self, gate: &Self::Tensor, up: &Self::Tensor) -> Result<Self::Tensor, Error>;
+
+    fn add(&self, x: &Self::Tensor, y: &Self::Tensor) -> Result<Self::Tensor, Error>;
+
+    /// Position times `inverse_frequencies` `[head_dim / 2]`, for each position of the prompt.
+    fn angles(&self, n_tokens: usize, inverse_frequencies: &[f64]) -> Result<Self::Angles, Error>;
+
+    /// Rotates each head's pairs of dimensions (i, i + head_dim/2) by the angles of their positions, after an RMS norm
+    /// of each head if `norm` gives its weight `[head_dim]` and eps. `x` is `[n_rows, n_heads · head_dim]`.
+    fn rope(&self, x: &Self::Tensor, norm: Option<(&Self::Tensor, f64)>, first_position: usize, angles: &Self::Angles) -> Result<Self::Tensor, Error>;
+
+    /// The last row alone. `[1, width]`
+    fn last_row(&self, x: &Self::Tensor) -> Result<Self::Tensor, Error>;
+
+    /// All numbers, row by row.
+    fn to_host(&self, x: &Self::Tensor) -> Result<Vec<f32>, Error>;
+
+    /// Whether all numbers are finite.
+    fn is_finite(&self, x: &Self::Tensor) -> Result<bool, Error>;
+
+    /// Room for the attention of one layer.
+    fn attention(&self, shape: AttentionShape) -> Result<Self::Attention, Error>;
+
+    /// Adds the next rows of keys and values, `[n_rows, n_kv_heads · head_dim]`.
+    fn append(&self, attention: &mut Self::Attention, keys: &Self::Tensor, values: &Self::Tensor) -> Result<(), Error>;
+
+    /// Prepares the search, once all keys are there.
+    fn index(&self, attention: &mut Self::Attention) -> Result<(), Error>;
+
+    /// Finds the kept key blocks of a chunk of queries `[n_rows, n_heads · head_dim]` that starts at a query block.
+    fn search(&self, attention: &mut Self::Attention, queries: &Self::Tensor, first_query_block: usize) -> Result<(), Error>;
+
+    /// Attention of those queries over their kept blocks, recording. `[n_rows, n_heads · head_dim]`
+    fn attend(&self, attention: &mut Self::Attention, queries: &Self::Tensor, first_query_block: usize) -> Result<Self::Tensor, Error>;
+
+    /// Attention of those queries over all keys. Adds to `kept_mass` `[n_heads]` the sum over queries of the mass that
+    /// falls on the blocks that `mask` keeps.
+    fn attend_dense(
+        &self,
+        attention: &mut Self::Attention,
+        queries: &Self::Tensor,
+        first_query_block: usize,
+        mask: &BlockMask,
+        kept_mass: &mut [f64],
+    ) -> Result<Self::Tensor, Error>;
+
+    /// What the layer's sparse attention left behind.
+    fn record(&self, attention: Self::Attention) -> Result<LayerRecord, Error>;
+}
+
+/// Sizes and settings of one layer's attention.
+#[derive(Clone, Debug)]
+pub struct AttentionShape {
+    pub blocks: Blocks,
+    pub n_heads: usize,
+    pub n_kv_heads: usize,
+    pub head_dim: usize,
+    pub config: StreamConfig,
+    pub focus: Span,
+}
+
+impl AttentionShape {
+    /// The key-value head that a query head reads.
+    pub fn kv_head(&self, head: usize) -> usize {
+        head / (self.n_heads / self.n_kv_heads)
+    }
+
+    /// Query blocks of a chunk of rows.
+    pub fn query_blocks(&self, first_query_block: usize, n_rows: usize) -> Range<usize> {
+        first_query_block..first_query_block + n_rows.div_ceil(self.blocks.block_size_q)
+    }
+}

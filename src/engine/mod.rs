@@ -1,0 +1,155 @@
+//! What runs a model: in this process, or in a process of its own that is spoken to over pipes.
+//!
+//! A notebook compiles none of the model code: its [`Tracer`](crate::Tracer) starts the binary `streamtrace serve` and
+//! sends it [`Request`]s ([`protocol`] says how). With the feature `engine` the same requests are answered in process.
+
+#[cfg(feature = "engine")]
+pub mod local;
+pub mod process;
+pub mod protocol;
+#[cfg(feature = "engine")]
+pub mod serve;
+
+use std::{fmt, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    config::StreamConfig,
+    error::Error,
+    memory::{MemoryPlan, format_bytes},
+    trace::{Fidelity, ModelInfo, Trace},
+};
+
+/// Something that an engine is asked to do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// Open a model folder; it replaces the one that was open.
+    Load(LoadOptions),
+    /// How many tokens a text is.
+    CountTokens { text: String },
+    /// What a trace of so many tokens would take.
+    Plan { n_tokens: usize, config: StreamConfig },
+    /// Trace a prompt. The reply carries the trace.
+    Trace { prompt: String, config: StreamConfig },
+    /// Run the prompt of the trace that comes with the request densely, and compare.
+    Compare,
+    /// Draw the SVG as a PNG, `scale` pixels to a unit.
+    Rasterize { svg: String, scale: f32 },
+}
+
+/// What an engine answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    Loaded { model: ModelInfo, device: String },
+    Count(usize),
+    Plan(MemoryPlan),
+    /// The trace comes with the reply.
+    Traced,
+    Compared(Fidelity),
+    /// The picture's bytes come with the reply.
+    Rasterized,
+}
+
+/// What comes with a request or a reply beside its words.
+#[derive(Clone, Default)]
+pub enum Payload {
+    #[default]
+    None,
+    Trace(Trace),
+    Bytes(Vec<u8>),
+}
+
+/// Which model to run, where, in how much memory.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LoadOptions {
+    /// A Hugging Face model folder.
+    pub model: PathBuf,
+    pub device: DeviceChoice,
+    /// Most memory that a run may take, in bytes; what is free if not set.
+    pub memory: Option<u64>,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        LoadOptions { model: PathBuf::new(), device: DeviceChoice::Auto, memory: None }
+    }
+}
+
+/// Where a model runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceChoice {
+    /// A GPU if there is one that works, else the CPU.
+    #[default]
+    Auto,
+    Cpu,
+    Cuda,
+}
+
+/// How far a run has come.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// "trace", or "dense" for a comparison.
+    pub stage: String,
+    /// Layers that are done.
+    pub layer: usize,
+    pub n_layers: usize,
+    /// Tokens through all layers per second, at the rate so far.
+    pub tokens_per_second: f64,
+    pub seconds_left: f64,
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Progress { stage, layer, n_layers, tokens_per_second, seconds_left } = self;
+        write!(f, "{stage}: layer {layer} of {n_layers}, {tokens_per_second:.0} tokens/s, {seconds_left:.0} s left")
+    }
+}
+
+/// Answers requests; keeps the model between them.
+pub trait Engine: Send {
+    /// # Errors
+    /// What the request can fail with; [`Error::Engine`] when the engine itself is gone.
+    fn call(&mut self, request: Request, payload: Payload, progress: &mut dyn FnMut(Progress)) -> Result<(Reply, Payload), Error>;
+}
+
+/// The engine of this build: in process with the feature `engine`, else the binary.
+pub(crate) fn default_engine() -> Result<Box<dyn Engine>, Error> {
+    #[cfg(feature = "engine")]
+    return Ok(Box::new(local::Local::default()));
+    #[cfg(not(feature = "engine"))]
+    Ok(Box::new(process::Process::new(process::Command::find()?)))
+}
+
+/// Draws an SVG as a PNG, `scale` pixels to a unit.
+///
+/// # Errors
+/// [`Error::Engine`] when the engine's binary is not there.
+#[cfg(not(feature = "engine"))]
+pub(crate) fn rasterize(svg: &str, scale: f32) -> Result<Vec<u8>, Error> {
+    let request = Request::Rasterize { svg: svg.into(), scale };
+    match default_engine()?.call(request, Payload::None, &mut |_| {})? {
+        (Reply::Rasterized, Payload::Bytes(png)) => Ok(png),
+        (reply, _) => Err(unexpected(&reply)),
+    }
+}
+
+/// An engine that answers something else than it was asked.
+pub(crate) fn unexpected(reply: &Reply) -> Error {
+    Error::Engine { what: format!("an answer to another question: {reply:?}"), fix: "this is a bug in the engine: please report it".into() }
+}
+
+impl Payload {
+    /// What it is, for messages.
+    pub(crate) fn describe(&self) -> String {
+        match self {
+            Payload::None => "nothing".into(),
+            Payload::Trace(trace) => format!("a trace of {} tokens", trace.n_tokens()),
+            Payload::Bytes(bytes) => format_bytes(bytes.len() as u64),
+        }
+    }
+}

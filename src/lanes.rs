@@ -1,0 +1,181 @@
+//! Vector arithmetic on 32 queries side by side, for the search and the attention on the CPU.
+//!
+//! Queries lie transposed, one dimension after the other, so that one key is multiplied with 32 queries at once and
+//! key rows are read where they are, in any order, without gathering. Everything here is inlined into a caller that runs
+//! under [`vectorized`], where the compiler may use what the processor has (AVX-512, AVX2, NEON).
+
+/// Queries that are worked on together.
+pub const LANES: usize = 32;
+
+/// One number for each of 32 queries.
+pub type Lanes = [f32; LANES];
+
+/// Rows multiplied together: enough independent sums to fill the pipelines, few enough to stay in registers.
+const ROWS: usize = 4;
+
+/// Runs `work` compiled for the best instruction set that the processor has.
+#[inline(always)]
+pub fn vectorized<R>(work: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(work)
+}
+
+/// Transposes up to 32 rows of `[head_dim]` that lie `stride` apart; missing lanes repeat the last row, so that a
+/// maximum over lanes is a maximum over queries. `[head_dim][LANES]`
+pub fn panel(rows: &[f32], stride: usize, n_rows: usize, head_dim: usize) -> Vec<Lanes> {
+    let mut panel = vec![[0.0; LANES]; head_dim];
+    for lane in 0..LANES {
+        let row = &rows[lane.min(n_rows - 1) * stride..][..head_dim];
+        for (dim, &value) in panel.iter_mut().zip(row) {
+            dim[lane] = value;
+        }
+    }
+    panel
+}
+
+/// Products of each row with all lanes: `out[i] = Σ_d row(i)[d] · panel[d]`.
+#[inline(always)]
+pub fn products<'a>(panel: &[Lanes], n_rows: usize, row: impl Fn(usize) -> &'a [f32], mut out: impl FnMut(usize, &Lanes)) {
+    let mut first = 0;
+    while first + ROWS <= n_rows {
+        let sums = products_of::<ROWS>(panel, std::array::from_fn(|i| row(first + i)));
+        for (i, sum) in sums.iter().enumerate() {
+            out(first + i, sum);
+        }
+        first += ROWS;
+    }
+    for i in first..n_rows {
+        out(i, &products_of::<1>(panel, [row(i)])[0]);
+    }
+}
+
+#[inline(always)]
+fn products_of<const N: usize>(panel: &[Lanes], rows: [&[f32]; N]) -> [Lanes; N] {
+    let mut sums = [[0.0; LANES]; N];
+    let rows = rows.map(|row| &row[..panel.len()]);
+    for (d, queries) in panel.iter().enumerate() {
+        for i in 0..N {
+            fused_add(&mut sums[i], rows[i][d], queries);
+        }
+    }
+    sums
+}
+
+/// Adds weighted value rows: `out[d] += Σ_i row(i)[d] · weights[i]`, `out` is `[head_dim][LANES]`.
+#[inline(always)]
+pub fn add_weighted<'a>(out: &mut [Lanes], weights: &[Lanes], row: impl Fn(usize) -> &'a [f32]) {
+    let (groups, rest) = out.as_chunks_mut::<ROWS>();
+    let n_grouped = groups.len() * ROWS;
+    for (group, sums) in groups.iter_mut().enumerate() {
+        let mut local = *sums;
+        for (i, weight) in weights.iter().enumerate() {
+            let values = &row(i)[group * ROWS..][..ROWS];
+            for d in 0..ROWS {
+                fused_add(&mut local[d], values[d], weight);
+            }
+        }
+        *sums = local;
+    }
+    for (d, sum) in rest.iter_mut().enumerate() {
+        for (i, weight) in weights.iter().enumerate() {
+            fused_add(sum, row(i)[n_grouped + d], weight);
+        }
+    }
+}
+
+#[inline(always)]
+fn fused_add(sum: &mut Lanes, factor: f32, lanes: &Lanes) {
+    for lane in 0..LANES {
+        sum[lane] = factor.mul_add(lanes[lane], sum[lane]);
+    }
+}
+
+/// The larger of each lane.
+#[inline(always)]
+pub fn max_into(most: &mut Lanes, other: &Lanes) {
+    for lane in 0..LANES {
+        most[lane] = most[lane].max(other[lane]);
+    }
+}
+
+/// The largest lane.
+#[inline(always)]
+pub fn max_of(lanes: &Lanes) -> f32 {
+    reduce(lanes, f32::max)
+}
+
+/// The sum of all lanes.
+#[inline(always)]
+pub fn sum_of(lanes: &Lanes) -> f32 {
+    reduce(lanes, |a, b| a + b)
+}
+
+#[inline(always)]
+fn reduce(lanes: &Lanes, of: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut halves = *lanes;
+    let mut n = LANES / 2;
+    while n > 0 {
+        for lane in 0..n {
+            halves[lane] = of(halves[lane], halves[lane + n]);
+        }
+        n /= 2;
+    }
+    halves[0]
+}
+
+/// 2^x for x ≤ 0, relative error under 3e-7; 0 below the smallest normal number.
+#[inline(always)]
+pub fn exp2(x: f32) -> f32 {
+    const ROUND: f32 = 12_582_912.0; // 1.5 · 2²³: adding it leaves the rounded integer in the low bits
+    const LN2: f32 = std::f32::consts::LN_2;
+    let shifted = x + ROUND;
+    let r = (x - (shifted - ROUND)) * LN2;
+    let mut e = 1.0 / 720.0;
+    for c in [1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+        e = r.mul_add(e, c);
+    }
+    let scaled = f32::from_bits(e.to_bits().wrapping_add(shifted.to_bits() << 23));
+    if x < -125.0 { 0.0 } else { scaled }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp2_is_close_to_the_library() {
+        for i in 0..100_000 {
+            let x = -(i as f32) * 1.3e-3;
+            let (fast, exact) = (exp2(x) as f64, (x as f64).exp2());
+            assert!((fast - exact).abs() <= 3e-7 * exact + 3e-38, "2^{x}: {fast} {exact}");
+        }
+        assert_eq!(exp2(f32::NEG_INFINITY), 0.0);
+        assert_eq!(exp2(0.0), 1.0);
+    }
+
+    #[test]
+    fn products_and_sums_match_the_definition() {
+        let number = |i: usize| ((i * 7919) % 1000) as f32 / 500.0 - 1.0;
+        for (n_queries, n_keys, head_dim) in [(1, 1, 1), (3, 5, 6), (32, 9, 64), (31, 4, 7)] {
+            let queries: Vec<f32> = (0..n_queries * head_dim).map(number).collect();
+            let keys: Vec<f32> = (0..n_keys * head_dim).map(|i| number(i + 13)).collect();
+            let panel = panel(&queries, head_dim, n_queries, head_dim);
+            let mut scores = vec![[0.0; LANES]; n_keys];
+            vectorized(|| products(&panel, n_keys, |i| &keys[i * head_dim..][..head_dim], |i, s| scores[i] = *s));
+            let mut sums = vec![[1.0; LANES]; head_dim];
+            vectorized(|| add_weighted(&mut sums, &scores, |i| &keys[i * head_dim..][..head_dim]));
+            for lane in 0..LANES {
+                let q = lane.min(n_queries - 1);
+                let dot = |k: usize| -> f32 { (0..head_dim).map(|d| queries[q * head_dim + d] * keys[k * head_dim + d]).sum() };
+                for (k, score) in scores.iter().enumerate() {
+                    assert!((score[lane] - dot(k)).abs() < 1e-5);
+                }
+                for (d, sum) in sums.iter().enumerate() {
+                    let exact: f32 = 1.0 + (0..n_keys).map(|k| dot(k) * keys[k * head_dim + d]).sum::<f32>();
+                    assert!((sum[lane] - exact).abs() < 1e-4);
+                }
+            }
+            assert!((sum_of(&scores[0]) - scores[0].iter().sum::<f32>()).abs() < 1e-4);
+            assert_eq!(max_of(&scores[0]), scores[0].iter().copied().fold(f32::MIN, f32::max));
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Memory in words and in bytes, and the plan that says beforehand what a run will take.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+
+/// What a run will hold at its peak, part by part.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MemoryPlan {
+    pub n_tokens: usize,
+    /// Bytes of each part.
+    pub parts: Vec<(String, u64)>,
+    /// What may be taken: the limit that was set, else what the device has free. Bytes.
+    pub limit: u64,
+}
+
+impl MemoryPlan {
+    /// Bytes of all parts.
+    pub fn total(&self) -> u64 {
+        self.parts.iter().map(|part| part.1).sum()
+    }
+
+    /// # Errors
+    /// [`Error::Memory`] when the plan does not fit its limit.
+    pub fn check(&self) -> Result<(), Error> {
+        if self.total() <= self.limit {
+            return Ok(());
+        }
+        let largest = self.parts.iter().max_by_key(|part| part.1).map_or("", |part| &part.0);
+        Err(Error::Memory {
+            needed: format_bytes(self.total()),
+            limit: format_bytes(self.limit),
+            fix: format!("raise the limit to {} or shorten the prompt (most is for {largest})", format_bytes(self.total())),
+        })
+    }
+}
+
+const UNITS: [(&str, u64); 4] = [("TB", 1_000_000_000_000), ("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1_000)];
+
+/// "1.6 GB": powers of 1000.
+pub fn format_bytes(bytes: u64) -> String {
+    match UNITS.iter().find(|(_, size)| bytes >= *size) {
+        Some((unit, size)) if bytes >= 100 * size => format!("{:.0} {unit}", bytes as f64 / *size as f64),
+        Some((unit, size)) => format!("{:.1} {unit}", bytes as f64 / *size as f64),
+        None => format!("{bytes} B"),
+    }
+}
+
+/// Bytes of "8GB", "500 MB", "1.5gb" or a plain number.
+///
+/// # Errors
+/// [`Error::Setting`] for anything else.
+pub fn parse_bytes(text: &str) -> Result<u64, Error> {
+    let lower = text.trim().to_lowercase();
+    let (number, size) = UNITS
+        .iter()
+        .find_map(|(unit, size)| Some((lower.strip_suffix(&unit.to_lowercase())?, *size)))
+        .unwrap_or((lower.strip_suffix('b').unwrap_or(&lower), 1));
+    match number.trim().parse::<f64>() {
+        Ok(number) if number > 0.0 && number.is_finite() => Ok((number * size as f64) as u64),
+        _ => Err(Error::Setting {
+            setting: "memory".into(),
+            expected: "an amount such as 8GB or 500MB".into(),
+            found: text.into(),
+            fix: "write a number and kB, MB, GB or TB".into(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_read_as_they_are_written() {
+        for (text, bytes) in [("8GB", 8_000_000_000), ("1.5 gb", 1_500_000_000), ("500MB", 500_000_000), ("12", 12), ("7 kB", 7000)] {
+            assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "GB", "-1GB", "8 XB", "nan", "inf"] {
+            assert!(parse_bytes(text).is_err(), "{text}");
+        }
+        assert_eq!([999, 1_000, 1_560_000_000, 123_400_000].map(format_bytes), ["999 B", "1.0 kB", "1.6 GB", "123 MB"]);
+    }
+}

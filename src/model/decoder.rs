@@ -1,0 +1,229 @@
+//! The decoder, written once for all families and devices: the whole prompt through one layer after the other.
+//!
+//! Only the hidden states, one layer's keys and values, and chunks of everything else exist at a time: no key-value cache
+//! over layers, and nothing of size T × T.
+
+use std::time::{Duration, Instant};
+
+use safetensors::tensor::TensorView;
+
+use super::{LayerWeights, Linear, Model, rope::inverse_frequencies};
+use crate::{
+    config::StreamConfig,
+    device::{AttentionShape, Device},
+    error::Error,
+    trace::{BlockMask, Blocks, LayerRecord, Span},
+};
+
+/// Rows that are worked on together; rounded to whole query blocks.
+pub const CHUNK: usize = 2048;
+
+/// Rows of the output layer that are on the device together.
+pub const VOCABULARY_CHUNK: usize = 16_384;
+
+/// A model on a device, about to read a prompt.
+pub struct Decoder<'a, D: Device> {
+    pub model: &'a Model,
+    pub device: &'a D,
+    pub tokens: &'a [u32],
+    pub config: StreamConfig,
+    pub focus: Span,
+}
+
+/// Time spent in the two stages that this crate is about.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StageTimes {
+    pub search: Duration,
+    pub attention: Duration,
+}
+
+/// What happens to each layer's attention: the one thing in which a sparse and a dense run differ.
+trait Visitor<D: Device> {
+    /// Attention of a chunk of queries that starts at a query block.
+    fn attend(&mut self, device: &D, layer: usize, attention: &mut D::Attention, queries: &D::Tensor, first: usize) -> Result<D::Tensor, Error>;
+
+    /// Takes the attention once all chunks are through.
+    fn finish(&mut self, device: &D, layer: usize, attention: D::Attention) -> Result<(), Error>;
+}
+
+/// Searches, attends to what was kept, and records it.
+struct Sparse<'a, F> {
+    times: &'a mut StageTimes,
+    on_layer: F,
+}
+
+impl<D: Device, F: FnMut(usize, LayerRecord) -> Result<(), Error>> Visitor<D> for Sparse<'_, F> {
+    fn attend(&mut self, device: &D, _: usize, attention: &mut D::Attention, queries: &D::Tensor, first: usize) -> Result<D::Tensor, Error> {
+        let start = Instant::now();
+        device.search(attention, queries, first)?;
+        self.times.search += start.elapsed();
+        let start = Instant::now();
+        let output = device.attend(attention, queries, first)?;
+        self.times.attention += start.elapsed();
+        Ok(output)
+    }
+
+    fn finish(&mut self, device: &D, layer: usize, attention: D::Attention) -> Result<(), Error> {
+        (self.on_layer)(layer, device.record(attention)?)
+    }
+}
+
+/// Attends to everything and measures how much of it falls on a mask.
+struct Dense<M, F> {
+    mask: M,
+    current: Option<(BlockMask, Vec<f64>)>,
+    on_layer: F,
+}
+
+impl<D: Device, M, F> Visitor<D> for Dense<M, F>
+where
+    M: FnMut(usize) -> Result<BlockMask, Error>,
+    F: FnMut(usize, Vec<f64>),
+{
+    fn attend(&mut self, device: &D, layer: usize, attention: &mut D::Attention, queries: &D::Tensor, first: usize) -> Result<D::Tensor, Error> {
+        let (mask, kept_mass) = match &mut self.current {
+            Some(current) => current,
+            none => {
+                let mask = (self.mask)(layer)?;
+                let kept_mass = vec![0.0; mask.n_heads];
+                none.insert((mask, kept_mass))
+            }
+        };
+        device.attend_dense(attention, queries, first, mask, kept_mass)
+    }
+
+    fn finish(&mut self, _: &D, layer: usize, _: D::Attention) -> Result<(), Error> {
+        if let Some((_, kept_mass)) = self.current.take() {
+            (self.on_layer)(layer, kept_mass);
+        }
+        Ok(())
+    }
+}
+
+impl<D: Device> Decoder<'_, D> {
+    /// Runs the model on kept key blocks alone; hands each layer's record to `on_layer`. Returns the logits `[vocab_size]`
+    /// of the token after the prompt.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] naming the layer, [`Error::Device`], and what `on_layer` returns.
+    pub fn sparse(&self, times: &mut StageTimes, on_layer: impl FnMut(usize, LayerRecord) -> Result<(), Error>) -> Result<Vec<f32>, Error> {
+        self.run(&mut Sparse { times, on_layer })
+    }
+
+    /// Runs the model densely; `mask` gives the blocks of a layer whose share of the dense attention mass is measured, and
+    /// `on_layer` gets it, summed over all queries, by head. Returns the logits `[vocab_size]` of the token after the prompt.
+    ///
+    /// # Errors
+    /// As [`Decoder::sparse`].
+    pub fn dense(&self, mask: impl FnMut(usize) -> Result<BlockMask, Error>, on_layer: impl FnMut(usize, Vec<f64>)) -> Result<Vec<f32>, Error> {
+        self.run(&mut Dense { mask, current: None, on_layer })
+    }
+
+    /// Rows of a chunk: whole query blocks.
+    fn chunk(&self) -> usize {
+        CHUNK.next_multiple_of(self.config.block_size_q)
+    }
+
+    fn run(&self, visitor: &mut impl Visitor<D>) -> Result<Vec<f32>, Error> {
+        let config = &self.model.config;
+        let angles = self.device.angles(self.tokens.len(), &inverse_frequencies(&config.rope, config.head_dim))?;
+        let embedding = self.model.embedding()?;
+        let mut hidden = self.tokens.chunks(self.chunk()).map(|ids| self.device.embed(&embedding, ids)).collect::<Result<Vec<_>, _>>()?;
+        for layer in 0..config.n_layers {
+            let weights = self.model.layer(layer)?.try_map(|w| self.device.weight(w))?;
+            let mut attention = self.device.attention(self.shape(layer))?;
+            for (i, x) in hidden.iter().enumerate() {
+                self.append(&weights, &mut attention, x, i * self.chunk(), &angles)?;
+            }
+            self.device.index(&mut attention)?;
+            for (i, x) in hidden.iter_mut().enumerate() {
+                let queries = self.queries(&weights, x, i * self.chunk(), &angles)?;
+                let first_query_block = i * self.chunk() / self.config.block_size_q;
+                let attended = visitor.attend(self.device, layer, &mut attention, &queries, first_query_block)?;
+                *x = self.device.add(x, &self.linear(&attended, &weights.output)?)?;
+                *x = self.device.add(x, &self.mlp(&weights, x)?)?;
+                if !self.device.is_finite(x)? {
+                    return Err(self.not_finite(format!("the output of layer {layer}")));
+                }
+            }
+            visitor.finish(self.device, layer, attention)?;
+        }
+        self.logits(hidden.last().expect("a prompt has a token"))
+    }
+
+    fn shape(&self, layer: usize) -> AttentionShape {
+        let config = &self.model.config;
+        AttentionShape {
+            blocks: Blocks {
+                n_tokens: self.tokens.len(),
+                block_size_q: self.config.block_size_q,
+                block_size_k: self.config.block_size_k,
+                window: config.windows[layer],
+            },
+            n_heads: config.n_heads,
+            n_kv_heads: config.n_kv_heads,
+            head_dim: config.head_dim,
+            config: self.config.clone(),
+            focus: self.focus,
+        }
+    }
+
+    /// Adds the keys and values of a chunk to the layer's attention.
+    fn append(
+        &self,
+        weights: &LayerWeights<D::Tensor>,
+        attention: &mut D::Attention,
+        x: &D::Tensor,
+        position: usize,
+        angles: &D::Angles,
+    ) -> Result<(), Error> {
+        let x = self.norm(x, &weights.attention_norm)?;
+        let norm = weights.key_norm.as_ref().map(|norm| (norm, self.model.config.rms_norm_eps));
+        let keys = self.device.rope(&self.linear(&x, &weights.key)?, norm, position, angles)?;
+        self.device.append(attention, &keys, &self.linear(&x, &weights.value)?)
+    }
+
+    fn queries(&self, weights: &LayerWeights<D::Tensor>, x: &D::Tensor, position: usize, angles: &D::Angles) -> Result<D::Tensor, Error> {
+        let x = self.norm(x, &weights.attention_norm)?;
+        let norm = weights.query_norm.as_ref().map(|norm| (norm, self.model.config.rms_norm_eps));
+        self.device.rope(&self.linear(&x, &weights.query)?, norm, position, angles)
+    }
+
+    fn mlp(&self, weights: &LayerWeights<D::Tensor>, x: &D::Tensor) -> Result<D::Tensor, Error> {
+        let x = self.norm(x, &weights.mlp_norm)?;
+        let activated = self.device.swiglu(&self.linear(&x, &weights.gate)?, &self.linear(&x, &weights.up)?)?;
+        self.linear(&activated, &weights.down)
+    }
+
+    fn norm(&self, x: &D::Tensor, weight: &D::Tensor) -> Result<D::Tensor, Error> {
+        self.device.rms_norm(x, weight, self.model.config.rms_norm_eps)
+    }
+
+    fn linear(&self, x: &D::Tensor, linear: &Linear<D::Tensor>) -> Result<D::Tensor, Error> {
+        self.device.linear(x, &linear.weight, linear.bias.as_ref())
+    }
+
+    fn not_finite(&self, place: String) -> Error {
+        let fix = "the weights are damaged, or too large for their type: download them again".into();
+        Error::NotFinite { place: format!("{place} of {}", self.model.name), found: "NaN or an infinity".into(), fix }
+    }
+
+    /// Logits of the token after the last row. `[vocab_size]`
+    fn logits(&self, last_chunk: &D::Tensor) -> Result<Vec<f32>, Error> {
+        let config = &self.model.config;
+        let norm = self.device.weight(&self.model.final_norm()?)?;
+        let x = self.norm(&self.device.last_row(last_chunk)?, &norm)?;
+        let table = self.model.output()?;
+        let n_bytes = table.data().len() / config.vocab_size;
+        let mut logits = Vec::with_capacity(config.vocab_size);
+        for rows in table.data().chunks(VOCABULARY_CHUNK * n_bytes) {
+            let shape = vec![rows.len() / n_bytes, config.hidden_size];
+            let rows = TensorView::new(table.dtype(), shape, rows).expect("whole rows of a checked tensor");
+            logits.extend(self.device.to_host(&self.device.linear(&x, &self.device.weight(&rows)?, None)?)?);
+        }
+        if logits.iter().any(|l: &f32| !l.is_finite()) {
+            return Err(self.not_finite("the logits".into()));
+        }
+        Ok(logits)
+    }
+}

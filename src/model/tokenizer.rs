@@ -1,0 +1,64 @@
+//! `tokenizer.json`: text to token ids and back.
+
+use std::path::Path;
+
+use crate::error::Error;
+
+/// A Hugging Face tokenizer, checked against the model's vocabulary.
+pub struct Tokenizer(tokenizers::Tokenizer);
+
+/// A prompt in tokens.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Encoding {
+    pub ids: Vec<u32>,
+    /// Bytes of the text that each token covers; `(0, 0)` for a token that was added, such as a start token.
+    pub offsets: Vec<(usize, usize)>,
+}
+
+impl Tokenizer {
+    /// # Errors
+    /// [`Error::File`] when the file is missing, [`Error::Model`] when it is damaged or has ids past the model's vocabulary.
+    pub fn read(path: &Path, vocab_size: usize) -> Result<Self, Error> {
+        let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+        let bad = |expected: String, found: String, fix: &str| Error::Model {
+            path: path.display().to_string(),
+            expected,
+            found,
+            fix: fix.into(),
+        };
+        let mut tokenizer = tokenizers::Tokenizer::from_bytes(bytes)
+            .map_err(|e| bad("a tokenizer".into(), e.to_string(), "the file is damaged: download it again"))?;
+        let largest = tokenizer.get_vocab(true).into_values().max().map_or(0, |id| id as usize);
+        if largest >= vocab_size {
+            let found = format!("id {largest}");
+            return Err(bad(format!("ids below {vocab_size}"), found, "this tokenizer belongs to another model"));
+        }
+        // A tokenizer may carry the truncation and padding of its training; a trace needs the whole prompt and no more.
+        tokenizer.with_padding(None);
+        tokenizer.with_truncation(None).map_err(|e| bad("no truncation".into(), e.to_string(), "download it again"))?;
+        Ok(Tokenizer(tokenizer))
+    }
+
+    /// # Errors
+    /// [`Error::Prompt`] when the text gives no token.
+    pub fn encode(&self, text: &str) -> Result<Encoding, Error> {
+        let refused = |found: String| Error::Prompt {
+            expected: "a text of at least one token".into(),
+            found,
+            fix: "give some text".into(),
+        };
+        if text.is_empty() {
+            return Err(refused("an empty text".into()));
+        }
+        let encoding = self.0.encode(text, true).map_err(|e| refused(e.to_string()))?;
+        if encoding.is_empty() {
+            return Err(refused("a text without tokens".into()));
+        }
+        Ok(Encoding { ids: encoding.get_ids().to_vec(), offsets: encoding.get_offsets().to_vec() })
+    }
+
+    /// The text of one token, as it would read after others.
+    pub fn text(&self, id: u32) -> String {
+        self.0.decode(&[id], false).unwrap_or_default()
+    }
+}

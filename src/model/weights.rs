@@ -1,0 +1,99 @@
+//! The weights of a model folder, memory-mapped: `model.safetensors`, or shards with their index.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
+
+use candle_core::safetensors::MmapedSafetensors;
+use safetensors::{Dtype, tensor::TensorView};
+use serde::Deserialize;
+
+use crate::error::Error;
+
+/// Named tensors of a folder; nothing is copied until it is used.
+pub struct Weights {
+    shards: Vec<MmapedSafetensors>,
+    /// Which shard holds a tensor.
+    shard_of: BTreeMap<String, usize>,
+    folder: PathBuf,
+}
+
+/// A sharded model's `model.safetensors.index.json`.
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+impl Weights {
+    /// # Errors
+    /// [`Error::File`] when a file is missing, [`Error::Model`] when one is damaged.
+    pub fn open(folder: &Path) -> Result<Self, Error> {
+        let mut weights = Weights { shards: Vec::new(), shard_of: BTreeMap::new(), folder: folder.into() };
+        for file in files(folder)? {
+            let shard = map(&file)?;
+            weights.shard_of.extend(shard.tensors().into_iter().map(|(name, _)| (name, weights.shards.len())));
+            weights.shards.push(shard);
+        }
+        Ok(weights)
+    }
+
+    pub fn contains(&self, name: &str) -> bool {
+        self.shard_of.contains_key(name)
+    }
+
+    /// A tensor of the shape that the decoder needs.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when it is missing, misshapen, or of a type other than f32, f16 and bf16.
+    pub fn get(&self, name: &str, shape: &[usize]) -> Result<TensorView<'_>, Error> {
+        let bad = |expected: String, found: String| Error::Model {
+            path: self.folder.display().to_string(),
+            expected,
+            found,
+            fix: "the weights do not belong to this config.json, or the download is incomplete".into(),
+        };
+        let view = self.shard_of.get(name).and_then(|&shard| self.shards[shard].get(name).ok());
+        let view = view.ok_or_else(|| bad(format!("a tensor {name} {shape:?}"), "none of that name".into()))?;
+        if view.shape() != shape {
+            return Err(bad(format!("{name} of shape {shape:?}"), format!("{:?}", view.shape())));
+        }
+        if ![Dtype::F32, Dtype::F16, Dtype::BF16].contains(&view.dtype()) {
+            return Err(bad(format!("{name} in f32, f16 or bf16"), format!("{:?}", view.dtype())));
+        }
+        Ok(view)
+    }
+
+    /// Numbers in all tensors.
+    pub fn n_parameters(&self) -> u64 {
+        let tensors = self.shards.iter().flat_map(|s| s.tensors());
+        tensors.map(|(_, t)| t.shape().iter().product::<usize>() as u64).sum()
+    }
+}
+
+fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let index = folder.join("model.safetensors.index.json");
+    if !index.exists() {
+        return Ok(vec![folder.join("model.safetensors")]);
+    }
+    let text = std::fs::read_to_string(&index).map_err(Error::io("read", &index))?;
+    let index: Index = serde_json::from_str(&text).map_err(|e| damaged(&index, e))?;
+    let names: BTreeSet<String> = index.weight_map.into_values().collect();
+    Ok(names.iter().map(|name| folder.join(name)).collect())
+}
+
+fn map(path: &Path) -> Result<MmapedSafetensors, Error> {
+    std::fs::File::open(path).map_err(Error::io("read", path))?;
+    // SAFETY: the map is read-only; a weights file is replaced by its tools, not rewritten in place while it is in use.
+    unsafe { MmapedSafetensors::new(path) }.map_err(|e| damaged(path, e))
+}
+
+fn damaged(path: &Path, why: impl std::fmt::Display) -> Error {
+    let why = why.to_string();
+    Error::Model {
+        path: path.display().to_string(),
+        expected: "a whole safetensors file".into(),
+        found: why.lines().next().unwrap_or_default().into(),
+        fix: "the file is damaged or cut off: download it again".into(),
+    }
+}

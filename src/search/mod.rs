@@ -1,0 +1,106 @@
+//! Which key blocks does each query block of a head keep?
+//!
+//! [`exhaustive`] reads every key and is the reference; [`hierarchical`] is *Stream*: it halves and prunes ranges of keys
+//! by an estimate ([`pyramid`]). Both work on one head and one query block at a time; grouped keys are the caller's matter.
+
+pub mod budget;
+pub mod exhaustive;
+pub mod hierarchical;
+pub mod pyramid;
+
+use std::ops::Range;
+
+use crate::{config::StreamConfig, lanes::Lanes, trace::Blocks};
+
+/// The key blocks a query block sees, split into what is always kept and what competes for the rest of the budget.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidates {
+    pub sinks: Range<usize>,
+    pub candidates: Range<usize>,
+    pub local: Range<usize>,
+    /// Candidates that are kept.
+    pub budget: usize,
+}
+
+impl Candidates {
+    pub fn new(blocks: &Blocks, config: &StreamConfig, query_block: usize) -> Self {
+        let visible = blocks.visible(query_block);
+        let sinks = visible.start..config.sink_blocks.clamp(visible.start, visible.end);
+        let local_start = visible.end.saturating_sub(config.effective_local_blocks()).max(sinks.end);
+        let local = local_start..visible.end;
+        let budget = config.top_k.saturating_sub(sinks.len() + local.len());
+        Candidates { candidates: sinks.end..local_start, sinks, local, budget }
+    }
+
+    /// Writes the row of the mask: sinks, the chosen candidates in ascending order, local blocks.
+    fn write(&self, chosen: impl Iterator<Item = usize>, row: &mut [u32]) {
+        let kept = self.sinks.clone().chain(chosen).chain(self.local.clone());
+        for (slot, block) in row.iter_mut().zip(kept) {
+            *slot = block as u32;
+        }
+    }
+}
+
+/// One head's queries of one query block: panels of 32 with the number of queries in each.
+pub struct Queries {
+    pub panels: Vec<QueryPanel>,
+}
+
+pub struct QueryPanel {
+    /// `[head_dim][LANES]`
+    pub values: Vec<Lanes>,
+    /// The prompt's position of the first lane.
+    pub first: usize,
+    pub n: usize,
+}
+
+impl Queries {
+    /// Queries that lie `stride` apart in `rows`, of which the first is at position `first` of the prompt.
+    pub fn new(rows: &[f32], stride: usize, head_dim: usize, positions: Range<usize>) -> Self {
+        let panels = positions.clone().step_by(crate::lanes::LANES).map(|first| {
+            let n = (positions.end - first).min(crate::lanes::LANES);
+            let values = crate::lanes::panel(&rows[(first - positions.start) * stride..], stride, n, head_dim);
+            QueryPanel { values, first, n }
+        });
+        Queries { panels: panels.collect() }
+    }
+}
+
+/// Keeps the `n` best of scored items; ties go to the lower item. The kept items come out ascending.
+fn keep_best(items: &mut Vec<(f32, u32)>, n: usize) {
+    if items.len() > n {
+        if n > 0 {
+            items.select_nth_unstable_by(n - 1, |a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        }
+        items.truncate(n);
+    }
+    items.sort_unstable_by_key(|item| item.1);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blocks(n_tokens: usize, window: Option<usize>) -> Blocks {
+        Blocks { n_tokens, block_size_q: 4, block_size_k: 2, window }
+    }
+
+    #[test]
+    fn candidates_lie_between_sinks_and_local_blocks() {
+        let config = StreamConfig { top_k: 6, sink_blocks: 1, local_blocks: 3, ..StreamConfig::default() };
+        let config = StreamConfig { block_size_q: 4, block_size_k: 2, ..config };
+        let of = |b: &Blocks, q| Candidates::new(b, &config, q);
+        let b = blocks(40, None);
+        assert_eq!(of(&b, 0), Candidates { sinks: 0..1, candidates: 1..1, local: 1..2, budget: 4 });
+        assert_eq!(of(&b, 9), Candidates { sinks: 0..1, candidates: 1..17, local: 17..20, budget: 2 });
+        let windowed = of(&blocks(40, Some(12)), 9);
+        assert_eq!(windowed, Candidates { sinks: 12..12, candidates: 12..17, local: 17..20, budget: 3 });
+    }
+
+    #[test]
+    fn ties_go_to_the_lower_block() {
+        let mut items = vec![(1.0, 7), (2.0, 3), (1.0, 2), (1.0, 9), (0.5, 1)];
+        keep_best(&mut items, 3);
+        assert_eq!(items.iter().map(|i| i.1).collect::<Vec<_>>(), [2, 3, 7]);
+    }
+}

@@ -1,0 +1,144 @@
+//! What the hierarchical search knows about ranges of keys: a pyramid over key blocks, and an estimate of the largest
+//! query·key in each of its nodes.
+//!
+//! Node `i` of level `l` stands for key blocks `i·2^l .. (i+1)·2^l`; level 0 is the blocks themselves. Building it reads
+//! every key once; it holds at most two numbers per key and dimension of a block: O(T) time and memory.
+
+use std::ops::Range;
+
+use super::Queries;
+use crate::{
+    config::Estimate,
+    lanes::{LANES, Lanes, max_of, products},
+    trace::Blocks,
+};
+
+/// One key-value head's pyramid.
+pub struct Pyramid {
+    estimate: Estimate,
+    blocks: Blocks,
+    head_dim: usize,
+    /// Empty for the estimates that read single keys.
+    levels: Vec<Moments>,
+}
+
+/// Mean and variance of the keys of each node of one level, per dimension. `[n_nodes, head_dim]`
+struct Moments {
+    means: Vec<f32>,
+    /// Empty unless the estimate uses them.
+    variances: Vec<f32>,
+}
+
+impl Pyramid {
+    /// `keys` is `[n_tokens, head_dim]`.
+    pub fn new(keys: &[f32], head_dim: usize, blocks: Blocks, estimate: Estimate) -> Self {
+        let mut pyramid = Pyramid { estimate, blocks, head_dim, levels: Vec::new() };
+        if matches!(estimate, Estimate::Mean | Estimate::MeanSpread) {
+            pyramid.levels.push(pyramid.leaves(keys));
+            while pyramid.n_nodes(pyramid.levels.len() - 1) > 1 {
+                pyramid.levels.push(pyramid.parents(pyramid.levels.len()));
+            }
+        }
+        pyramid
+    }
+
+    fn n_nodes(&self, level: usize) -> usize {
+        self.blocks.n_key_blocks().div_ceil(1 << level)
+    }
+
+    /// Tokens below a node.
+    fn tokens(&self, level: usize, node: usize) -> Range<usize> {
+        let size = self.blocks.block_size_k << level;
+        (node * size).min(self.blocks.n_tokens)..((node + 1) * size).min(self.blocks.n_tokens)
+    }
+
+    fn leaves(&self, keys: &[f32]) -> Moments {
+        let (d, n) = (self.head_dim, self.n_nodes(0));
+        let mut level = Moments { means: vec![0.0; n * d], variances: Vec::new() };
+        for (block, mean) in level.means.chunks_mut(d).enumerate() {
+            let tokens = self.tokens(0, block);
+            for key in keys[tokens.start * d..tokens.end * d].chunks(d) {
+                mean.iter_mut().zip(key).for_each(|(m, k)| *m += k / tokens.len() as f32);
+            }
+        }
+        if self.estimate == Estimate::MeanSpread {
+            level.variances = vec![0.0; n * d];
+            for (block, (variance, mean)) in level.variances.chunks_mut(d).zip(level.means.chunks(d)).enumerate() {
+                let tokens = self.tokens(0, block);
+                for key in keys[tokens.start * d..tokens.end * d].chunks(d) {
+                    let squares = key.iter().zip(mean).map(|(k, m)| (k - m) * (k - m));
+                    variance.iter_mut().zip(squares).for_each(|(v, s)| *v += s / tokens.len() as f32);
+                }
+            }
+        }
+        level
+    }
+
+    /// The level above `level - 1`: moments of two groups of keys taken together.
+    fn parents(&self, level: usize) -> Moments {
+        let (d, below) = (self.head_dim, &self.levels[level - 1]);
+        let mut parents = Moments { means: Vec::new(), variances: Vec::new() };
+        for node in 0..self.n_nodes(level) {
+            let left = 2 * node;
+            // A last node without a right child equals its left one.
+            let right = (left + 1).min(self.n_nodes(level - 1) - 1);
+            let [n_left, n_right] = [left, right].map(|i| self.tokens(level - 1, i).len() as f32);
+            let (a, b) = (n_left / (n_left + n_right), n_right / (n_left + n_right));
+            let of = |values: &[f32], i: usize| [values[left * d + i], values[right * d + i]];
+            parents.means.extend((0..d).map(|i| of(&below.means, i)).map(|[l, r]| a * l + b * r));
+            if !below.variances.is_empty() {
+                let pooled = |i| {
+                    let ([l, r], [vl, vr]) = (of(&below.means, i), of(&below.variances, i));
+                    a * vl + b * vr + a * b * (l - r) * (l - r)
+                };
+                parents.variances.extend((0..d).map(pooled));
+            }
+        }
+        parents
+    }
+
+    /// Estimates the largest query·key of each node, over all queries: `out(i, score)` for `nodes[i]`.
+    #[inline(always)]
+    pub fn score(&self, queries: &Queries, keys: &[f32], level: usize, nodes: &[(f32, u32)], scores: &mut [f32]) {
+        scores.fill(f32::NEG_INFINITY);
+        let d = self.head_dim;
+        for panel in &queries.panels {
+            let node = |i: usize| nodes[i].1 as usize;
+            let mut keep = |i: usize, estimate: &Lanes| scores[i] = scores[i].max(max_of(estimate));
+            match self.estimate {
+                Estimate::First | Estimate::Middle => {
+                    let row = |i: usize| &keys[self.representative(level, node(i)) * d..][..d];
+                    products(&panel.values, nodes.len(), row, keep);
+                }
+                Estimate::Mean => {
+                    let means = &self.levels[level].means;
+                    products(&panel.values, nodes.len(), |i| &means[node(i) * d..][..d], keep);
+                }
+                Estimate::MeanSpread => {
+                    let Moments { means, variances } = &self.levels[level];
+                    let squares: Vec<Lanes> = panel.values.iter().map(|lanes| lanes.map(|q| q * q)).collect();
+                    let mut spreads = vec![[0.0; LANES]; nodes.len()];
+                    products(&squares, nodes.len(), |i| &variances[node(i) * d..][..d], |i, s| spreads[i] = *s);
+                    products(&panel.values, nodes.len(), |i| &means[node(i) * d..][..d], |i, mean| {
+                        let reach = (2.0 * (self.tokens(level, node(i)).len() as f32).ln()).sqrt();
+                        let mut estimate = *mean;
+                        for lane in 0..LANES {
+                            estimate[lane] = spreads[i][lane].sqrt().mul_add(reach, estimate[lane]);
+                        }
+                        keep(i, &estimate);
+                    });
+                }
+            }
+        }
+    }
+
+    /// The key that stands for a node.
+    fn representative(&self, level: usize, node: usize) -> usize {
+        let tokens = self.tokens(level, node);
+        match self.estimate {
+            Estimate::First => tokens.start,
+            _ => tokens.start + tokens.len() / 2,
+        }
+    }
+}
+
