@@ -12,6 +12,7 @@ use plotters::{
 };
 
 use super::{
+    bitmap::Bitmap,
     figure::{Figure, allowed_in_xml},
     theme::{FONT, INK, MUTED, PAPER, SMALL_SIZE, TEXT_SIZE, TITLE_SIZE},
 };
@@ -39,8 +40,9 @@ impl Canvas {
         self.body.push_str(inside.trim_start());
     }
 
-    /// A picture stretched over a rectangle, its pixels kept sharp.
-    pub fn picture(&mut self, (left, top): Point, (width, height): (i32, i32), address: &str) {
+    /// A picture stretched over a rectangle, its pixels kept sharp; at most `max_bytes` if fewer shades can do it.
+    pub fn picture(&mut self, (left, top): Point, (width, height): (i32, i32), picture: &Bitmap, max_bytes: usize) {
+        let address = picture.stretched(width as usize, height as usize).address(max_bytes);
         self.body.push_str(&format!(
             "<image x=\"{left}\" y=\"{top}\" width=\"{width}\" height=\"{height}\" preserveAspectRatio=\"none\" \
              image-rendering=\"pixelated\" href=\"{address}\"/>\n"

@@ -15,6 +15,11 @@ pub(crate) fn thousands(number: u64) -> String {
     text
 }
 
+/// "1 head", "8 heads".
+pub(crate) fn count(number: usize, thing: &str) -> String {
+    format!("{} {thing}{}", thousands(number as u64), if number == 1 { "" } else { "s" })
+}
+
 /// A share as a percentage that never rounds to 0 or 100 unless it is.
 pub(crate) fn percent(share: f64) -> String {
     let percent = 100.0 * share;
@@ -81,11 +86,8 @@ pub(super) fn width(text: &str) -> i32 {
 pub(super) fn facts(summary: &Summary, pruned: f64, recall: Option<f64>) -> String {
     let config = &summary.config;
     let mut facts = vec![
-        match summary.n_tokens {
-            1 => "1 token".into(),
-            n => format!("{} tokens", thousands(n as u64)),
-        },
-        format!("blocks of {} queries × {} keys", config.block_size_q, config.block_size_k),
+        count(summary.n_tokens, "token"),
+        format!("query blocks of {}, key blocks of {}", config.block_size_q, config.block_size_k),
         format!("k = {}", thousands(config.top_k as u64)),
         format!("{} pruned", percent(pruned)),
     ];

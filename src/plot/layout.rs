@@ -5,7 +5,7 @@ use plotters::style::RGBColor;
 use super::{
     canvas::{Pen, Point, Type},
     grid::Cells,
-    labels::{decade, thousands, ticks},
+    labels::{decade, thousands, ticks, width},
     theme::{BAR, LINE, LogScale},
 };
 use crate::trace::Span;
@@ -13,7 +13,7 @@ use crate::trace::Span;
 /// Most pixels and most cells of a map's side.
 pub(super) const SIDE: usize = 512;
 /// Most tokens of a side whose text is written on the axis.
-pub(super) const MAX_TEXTS: usize = 60;
+pub(super) const MAX_TEXTS: usize = 56;
 /// Height of the bars of received mass.
 const BARS: i32 = 44;
 
@@ -102,12 +102,14 @@ impl Axis<'_> {
 
 /// Ticks, labels and title left of the map.
 pub(super) fn query_axis(pen: &Pen, frame: &Frame, axis: &Axis) {
-    for (token, label) in axis.labels() {
+    let labels = axis.labels();
+    let longest = labels.iter().map(|(_, label)| width(label)).max().unwrap_or(0);
+    for (token, label) in labels {
         let y = frame.y(token as f64 + 0.5);
         pen.line((frame.left - 4, y), (frame.left, y), LINE);
         pen.text(&label, (frame.left - 7, y), axis.kind().before());
     }
-    pen.text(&axis.title(), (11, (frame.top + frame.bottom()) / 2), Type::NOTE.upwards().centered());
+    pen.text(&axis.title(), ((frame.left - 18 - longest).max(11), (frame.top + frame.bottom()) / 2), Type::NOTE.upwards().centered());
 }
 
 /// Ticks, labels and title below `top`; returns where they end.

@@ -21,5 +21,7 @@ mod theme;
 
 pub use attention_map::AttentionMap;
 pub use figure::Figure;
+pub(crate) use figure::escaped;
+pub(crate) use labels::{count, percent, thousands};
 #[cfg(feature = "engine")]
 pub use raster::png;

