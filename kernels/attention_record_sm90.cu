@@ -1,23 +1,23 @@
 // attention_record_sm90: attention_record.cu on Hopper, with the copy engine and warpgroup products.
 //
-// Same results. One warpgroup copies tiles of 64 keys into a ring; the others take tiles in turn, so that one multiplies
-// while another computes exponentials. A thread holds two keys and all its columns (queries): the sum over queries needs
-// only the four lanes of a quad.
+// Same results. One warp copies tiles of 64 keys into a ring, one warpgroup multiplies. Three such thread blocks share a
+// multiprocessor, so that one multiplies while another computes exponentials. A thread holds two keys and a quarter of the
+// queries: the sum over queries needs only the four lanes of a quad.
 //
 // query_map, key_map: maps of queries [n_rows, n_heads, HEAD_DIM] and keys [n_tokens, n_kv_heads, HEAD_DIM] bf16; boxes of 64
 // rows for queries, BLOCK_K rows for keys
 // kept, lse, mass, received, focus, sentence, weight, anchors and the integers: as in attention_record.cu
-// grid (query blocks of this chunk, n_heads), block 128 * (GROUPS + 1)
-// shared bytes 1024 + 128 * HEAD_DIM * (BLOCK_Q / 64 + STAGES) + 4 * top_k
+// grid (query blocks of this chunk, n_heads), block 160
+// shared bytes 1024 + 128 * HEAD_DIM * (BLOCK_Q / 64 + STAGES) + 4 * top_k + 32 * ceil(top_k * BLOCK_K / 64)
 // Compile with -D HEAD_DIM (64 or 128), BLOCK_Q (64 or 128), BLOCK_K (8 to 64), ANCHORS (0 or 1) for sm_90a.
 // Reference: attention_record.cu and tests/cuda/reference.py, record
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
 constexpr int TILE = 64;                 // keys in a stage
-constexpr int STAGES = 4;
+constexpr int STAGES = 2;
 constexpr int SLOTS = TILE / BLOCK_K;
-constexpr int GROUPS = 2;                // warpgroups that multiply
+constexpr int THREADS = 160;             // four warps that multiply, one that copies
 constexpr int HALVES = HEAD_DIM / 64;    // tiles of 64 columns in a head
 constexpr int TILE_BYTES = TILE * 128;   // of one of them
 constexpr int QUERY_TILE = BLOCK_Q * 128;
@@ -50,19 +50,20 @@ DEVICE void copy_all(const u32* row, int count, int n_tiles, Ring ring, const Te
 
 // What the columns of a thread need: queries q0 + 8 n + 2 (lane % 4) and the next.
 struct Columns {
-    int first, q1;
+    int first;
     float base[COLUMNS];  // log2-sum-exp, infinite past the prompt
 };
 
 DEVICE int token_of(const Columns& c, int j) { return c.first + j / 2 * 8 + j % 2; }
 
-struct Sums {
-    float received[2], anchors[2];
-};
+DEVICE float quad_sum(float x) {
+    x += __shfl_xor_sync(~0u, x, 1);
+    return x + __shfl_xor_sync(~0u, x, 2);
+}
 
-// Probabilities of one key, summed over this thread's queries.
+// Turns the dots of one key into probabilities; returns their sum over the quad's queries.
 template <bool EDGE>
-DEVICE void sum_row(Sums& sums, float (&dots)[DOTS], const Columns& c, int r, int key, int window, float scale) {
+DEVICE float sum_row(float (&dots)[DOTS], const Columns& c, int r, int key, int window, float scale) {
     float sum[2] = {};
 #pragma unroll
     for (int j = 0; j < COLUMNS; j++) {
@@ -71,15 +72,45 @@ DEVICE void sum_row(Sums& sums, float (&dots)[DOTS], const Columns& c, int r, in
         if (EDGE && !sees(token_of(c, j), key, window)) p = 0.0f;
         sum[j % 2] += p;
     }
-    sums.received[r] = sum[0] + sum[1];
+    return quad_sum(sum[0] + sum[1]);
 }
 
-DEVICE float quad_sum(float x) {
-    x += __shfl_xor_sync(~0u, x, 1);
-    return x + __shfl_xor_sync(~0u, x, 2);
+DEVICE float anchor_row(const float (&dots)[DOTS], const Columns& c, int r, int key, const u32* sentence, const float* weight,
+                        int n_tokens, int distance) {
+    int key_sentence = key < n_tokens ? (int)sentence[key] : 0x7FFFFFF0;
+    float sum = 0.0f;
+#pragma unroll
+    for (int j = 0; j < COLUMNS; j++) {
+        int token = min(token_of(c, j), n_tokens - 1);
+        if (key_sentence <= (int)sentence[token] - distance) sum += dots[j / 2 * 4 + r * 2 + j % 2] * weight[token];
+    }
+    return quad_sum(sum);
 }
 
-KERNEL void __launch_bounds__(128 * (GROUPS + 1), 1)
+DEVICE void write_focus(float* focus, const float (&dots)[DOTS], const Columns& c, int r, int focus0, int focus1, int stride) {
+#pragma unroll
+    for (int j = 0; j < COLUMNS; j++) {
+        int token = token_of(c, j);
+        if (token >= focus0 && token < focus1) focus[(u64)(token - focus0) * stride] = dots[j / 2 * 4 + r * 2 + j % 2];
+    }
+}
+
+// dots[key, query] of one tile.
+DEVICE void multiply_tile(float (&dots)[DOTS], Ring ring, int tile) {
+    u32 stage = ring.keys + tile % STAGES * STAGE_BYTES;
+    barrier_wait(ring.full + tile % STAGES * 8, tile / STAGES & 1);
+    hold(dots);
+    wgmma_begin();
+#pragma unroll
+    for (int k = 0; k < HEAD_DIM / 16; k++) {
+        wgmma(dots, descriptor(stage + k / 4 * TILE_BYTES + k % 4 * 32, 16), descriptor(ring.query + k / 4 * QUERY_TILE + k % 4 * 32, 16), k > 0);
+    }
+    wgmma_commit();
+    wgmma_wait<0>();
+    hold(dots);
+}
+
+KERNEL void __launch_bounds__(THREADS, BLOCK_Q == 64 ? 4 : 3)
     attention_record(const __grid_constant__ TensorMap query_map, const __grid_constant__ TensorMap key_map, const u32* kept,
                      const float* lse, float* mass, float* received, float* focus, const u32* sentence, const float* weight,
                      float* anchors, int first_block, int n_rows, int n_query_blocks, int n_tokens, int window, int n_kv_heads,
@@ -92,32 +123,32 @@ KERNEL void __launch_bounds__(128 * (GROUPS + 1), 1)
     ring.query_full = shared_address(barriers);
     ring.full = ring.query_full + 8;
     ring.empty = ring.full + 8 * STAGES;
-    float* block_mass = (float*)(shared + (ring.keys - shared_address(shared)) + STAGES * STAGE_BYTES);
+    u32* row = (u32*)(shared + (ring.keys - shared_address(shared)) + STAGES * STAGE_BYTES);  // this row's kept blocks
+    float* pieces = (float*)(row + top_k);                                                    // mass on every eight keys
 
-    int query_block = first_block + blockIdx.x, row0 = first_block * BLOCK_Q;
+    int query_block = first_block + blockIdx.x, row0 = first_block * BLOCK_Q, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     Sight sight = sight_of(query_block, BLOCK_Q, BLOCK_K, n_tokens, window);
     u64 at_row = ((u64)blockIdx.y * n_query_blocks + query_block) * top_k;
-    const u32* row = kept + at_row;
-    int count = top_k;
-    while (count > 1 && row[count - 1] == NONE) count--;
-    int n_tiles = (count + SLOTS - 1) / SLOTS, group = threadIdx.x / 128 - 1, lane = threadIdx.x % 32;
-
+    int count = 0;
+    for (int i = threadIdx.x; i < (top_k + THREADS - 1) / THREADS * THREADS; i += THREADS) {
+        u32 block = i < top_k ? kept[at_row + i] : NONE;
+        if (i < top_k) row[i] = block;
+        count += __syncthreads_count(block != NONE);
+    }
+    int n_tiles = (count + SLOTS - 1) / SLOTS;
     if (threadIdx.x == 0) {
         barrier_init(ring.query_full, 1);
         for (int i = 0; i < STAGES; i++) barrier_init(ring.full + i * 8, 1);
-        for (int i = 0; i < STAGES; i++) barrier_init(ring.empty + i * 8, 4);  // the warps of the one group that reads it
+        for (int i = 0; i < STAGES; i++) barrier_init(ring.empty + i * 8, 4);  // one arrival a warp
         barriers_ready();
     }
-    for (int i = threadIdx.x; i < top_k; i += blockDim.x) block_mass[i] = 0.0f;
     __syncthreads();
-    if (group < 0) {
-        give_registers<24>();
+    if (warp == 4) {
         int kv_head = blockIdx.y / (gridDim.y / n_kv_heads);
-        if (threadIdx.x == 0) copy_all(row, count, n_tiles, ring, &query_map, &key_map, kv_head, sight.q0 - row0);
+        if (lane == 0) copy_all(row, count, n_tiles, ring, &query_map, &key_map, kv_head, sight.q0 - row0);
     } else {
-        take_registers<240>();
         const float scale = LOG2E / sqrtf((float)HEAD_DIM);
-        Columns columns = {sight.q0 + lane % 4 * 2, sight.q1, {}};
+        Columns columns = {sight.q0 + lane % 4 * 2, {}};
 #pragma unroll
         for (int j = 0; j < COLUMNS; j++) {
             int token = token_of(columns, j);
@@ -125,64 +156,40 @@ KERNEL void __launch_bounds__(128 * (GROUPS + 1), 1)
         }
         bool has_focus = sight.q0 < focus1 && sight.q1 > focus0;
         barrier_wait(ring.query_full, 0);
-        for (int tile = group; tile < n_tiles; tile += GROUPS) {
-            int stage = tile % STAGES;
+        for (int tile = 0; tile < n_tiles; tile++) {
             float dots[DOTS];
-            barrier_wait(ring.full + stage * 8, tile / STAGES & 1);
-            hold(dots);
-            wgmma_begin();
-#pragma unroll
-            for (int k = 0; k < HEAD_DIM / 16; k++) {
-                u32 keys = ring.keys + stage * STAGE_BYTES + k / 4 * TILE_BYTES + k % 4 * 32;
-                wgmma(dots, descriptor(keys, 16), descriptor(ring.query + k / 4 * QUERY_TILE + k % 4 * 32, 16), k > 0);
-            }
-            wgmma_commit();
-            wgmma_wait<0>();
-            hold(dots);
-            if (lane == 0) barrier_arrive(ring.empty + stage * 8);
+            multiply_tile(dots, ring, tile);
+            if (lane == 0) barrier_arrive(ring.empty + tile % STAGES * 8);
 
-            int i = threadIdx.x % 128 / 32 * 16 + lane / 4, last = min((tile + 1) * SLOTS, count) - 1;  // keys i and i + 8
+            int i = warp * 16 + lane / 4, last = min((tile + 1) * SLOTS, count) - 1;  // keys i and i + 8 of the tile
             bool edge = (tile + 1) * SLOTS > count || (int)row[last] * BLOCK_K + BLOCK_K - 1 > sight.q0 ||
                         (window > 0 && (int)row[tile * SLOTS] * BLOCK_K <= sight.q0 + BLOCK_Q - 1 - window);
-            int slot[2], key[2];
-            Sums sums = {};
 #pragma unroll
             for (int r = 0; r < 2; r++) {
-                slot[r] = tile * SLOTS + (i + r * 8) / BLOCK_K;
-                key[r] = slot[r] < count ? (int)row[slot[r]] * BLOCK_K + (i + r * 8) % BLOCK_K : 0x7FFFFFF0;
-                if (edge) sum_row<true>(sums, dots, columns, r, key[r], window, scale);
-                else sum_row<false>(sums, dots, columns, r, key[r], window, scale);
+                int slot = tile * SLOTS + (i + r * 8) / BLOCK_K;
+                int key = slot < count ? (int)row[slot] * BLOCK_K + (i + r * 8) % BLOCK_K : 0x7FFFFFF0;
+                float sum = edge ? sum_row<true>(dots, columns, r, key, window, scale)
+                                 : sum_row<false>(dots, columns, r, key, window, scale);
                 if (ANCHORS) {
-                    int key_sentence = key[r] < n_tokens ? (int)sentence[key[r]] : 0x7FFFFFF0;
-#pragma unroll
-                    for (int j = 0; j < COLUMNS; j++) {
-                        int token = min(token_of(columns, j), n_tokens - 1);
-                        bool far = key_sentence <= (int)sentence[token] - distance;
-                        if (far) sums.anchors[r] += dots[j / 2 * 4 + r * 2 + j % 2] * weight[token];
-                    }
-                    sums.anchors[r] = quad_sum(sums.anchors[r]);
+                    float anchor = anchor_row(dots, columns, r, key, sentence, weight, n_tokens, distance);
+                    if (lane % 4 == 0 && key < n_tokens) atomicAdd(&anchors[(u64)blockIdx.y * n_tokens + key], anchor);
                 }
-                if (has_focus && slot[r] < count) {
-#pragma unroll
-                    for (int j = 0; j < COLUMNS; j++) {
-                        int token = token_of(columns, j);
-                        if (token < focus0 || token >= min(focus1, sight.q1)) continue;
-                        u64 at = ((u64)blockIdx.y * (focus1 - focus0) + token - focus0) * top_k + slot[r];
-                        focus[at * BLOCK_K + (i + r * 8) % BLOCK_K] = dots[j / 2 * 4 + r * 2 + j % 2];
-                    }
+                if (has_focus && slot < count) {
+                    u64 at = ((u64)blockIdx.y * (focus1 - focus0) * top_k + slot) * BLOCK_K + (i + r * 8) % BLOCK_K;
+                    write_focus(focus + at, dots, columns, r, focus0, min(focus1, sight.q1), top_k * BLOCK_K);
                 }
-                sums.received[r] = quad_sum(sums.received[r]);
-                if (lane % 4 == 0 && key[r] < n_tokens) {
-                    atomicAdd(&received[(u64)blockIdx.y * n_tokens + key[r]], sums.received[r]);
-                    if (ANCHORS) atomicAdd(&anchors[(u64)blockIdx.y * n_tokens + key[r]], sums.anchors[r]);
-                }
-                for (int step = 4; step < 32; step *= 2) sums.received[r] += __shfl_xor_sync(~0u, sums.received[r], step);
-                if (lane == 0 && slot[r] < count) atomicAdd(&block_mass[slot[r]], sums.received[r]);
+                if (lane % 4 == 0 && key < n_tokens) atomicAdd(&received[(u64)blockIdx.y * n_tokens + key], sum);
+                for (int step = 4; step < 32; step *= 2) sum += __shfl_xor_sync(~0u, sum, step);
+                if (lane == 0) pieces[tile * 8 + warp * 2 + r] = sum;
             }
         }
     }
     __syncthreads();
-    for (int i = threadIdx.x; i < top_k; i += blockDim.x) mass[at_row + i] = block_mass[i] / (sight.q1 - sight.q0);
+    for (int slot = threadIdx.x; slot < top_k; slot += THREADS) {
+        float sum = 0.0f;
+        for (int i = 0; i < BLOCK_K / 8 && slot < count; i++) sum += pieces[slot * (BLOCK_K / 8) + i];
+        mass[at_row + slot] = sum / (sight.q1 - sight.q0);
+    }
 }
 
 #endif

@@ -82,7 +82,12 @@ DEVICE void begin_values(float (&o)[OUTS], const u32 (&p)[TILE / 16][4], u32 val
     wgmma_commit();
 }
 
-DEVICE void hide(float (&s)[SCORES], Row row, int tile, int query, int window) {
+// Hides keys after their query, out of its window, or of slots past the row's end; most tiles have none.
+DEVICE void hide_at_edge(float (&s)[SCORES], Row row, Sight sight, int tile, int query, int window) {
+    int last = min((tile + 1) * SLOTS, row.count) - 1;
+    bool edge = (tile + 1) * SLOTS > row.count || row.block(last) * BLOCK_K + BLOCK_K - 1 > sight.q0 ||
+                (window > 0 && row.block(tile * SLOTS) * BLOCK_K <= sight.q0 + BLOCK_Q - 1 - window);
+    if (!edge) return;
 #pragma unroll
     for (int n = 0; n < TILE / 8; n++) {
         int slot = tile * SLOTS + n * 8 / BLOCK_K;
@@ -162,35 +167,36 @@ DEVICE void attend(Row row, Sight sight, int row0, const TensorMap* query_map, c
     u32 p[TILE / 16][4];
 
     barrier_wait(ring.query_full, 0);
-    for (int tile = 0; tile <= n_tiles; tile++) {
-        int stage = tile % STAGES, phase = tile / STAGES & 1, before = (tile + STAGES - 1) % STAGES;
-        if (tile < n_tiles) {
-            barrier_wait(ring.keys_full + stage * 8, phase);
-            begin_scores(s, my_query, ring.keys + stage * STAGE_BYTES);
-        }
-        if (tile > 0) {
-            barrier_wait(ring.values_full + before * 8, (tile - 1) / STAGES & 1);
-            begin_values(o, p, ring.values + before * STAGE_BYTES);
-        }
-        if (tile < n_tiles) {
-            if (tile > 0) wgmma_wait<1>();
-            else wgmma_wait<0>();
-            hold(s);
-            if (lane == 0) barrier_arrive(ring.keys_empty + stage * 8);
-            int last = min((tile + 1) * SLOTS, row.count) - 1;
-            bool edge = (tile + 1) * SLOTS > row.count || row.block(last) * BLOCK_K + BLOCK_K - 1 > sight.q0 ||
-                        (window > 0 && row.block(tile * SLOTS) * BLOCK_K <= sight.q0 + BLOCK_Q - 1 - window);
-            if (edge) hide(s, row, tile, query, window);
-            online_softmax(s, largest, sum, shrink, scale);
-        }
+    barrier_wait(ring.keys_full, 0);
+    begin_scores(s, my_query, ring.keys);
+    wgmma_wait<0>();
+    hold(s);
+    if (lane == 0) barrier_arrive(ring.keys_empty);
+    hide_at_edge(s, row, sight, 0, query, window);
+    online_softmax(s, largest, sum, shrink, scale);
+    pack(p, s);
+    for (int tile = 1; tile < n_tiles; tile++) {
+        int stage = tile % STAGES, before = (tile - 1) % STAGES;
+        barrier_wait(ring.keys_full + stage * 8, tile / STAGES & 1);
+        begin_scores(s, my_query, ring.keys + stage * STAGE_BYTES);
+        barrier_wait(ring.values_full + before * 8, (tile - 1) / STAGES & 1);
+        begin_values(o, p, ring.values + before * STAGE_BYTES);
+        wgmma_wait<1>();
+        hold(s);
+        if (lane == 0) barrier_arrive(ring.keys_empty + stage * 8);
+        hide_at_edge(s, row, sight, tile, query, window);
+        online_softmax(s, largest, sum, shrink, scale);
         wgmma_wait<0>();
         hold(o);
-        if (tile > 0 && lane == 0) barrier_arrive(ring.values_empty + before * 8);
-        if (tile == n_tiles) break;
+        if (lane == 0) barrier_arrive(ring.values_empty + before * 8);
 #pragma unroll
         for (int i = 0; i < OUTS; i++) o[i] *= shrink[i / 2 % 2];
         pack(p, s);
     }
+    barrier_wait(ring.values_full + (n_tiles - 1) % STAGES * 8, (n_tiles - 1) / STAGES & 1);
+    begin_values(o, p, ring.values + (n_tiles - 1) % STAGES * STAGE_BYTES);
+    wgmma_wait<0>();
+    hold(o);
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         float total = sum[r];

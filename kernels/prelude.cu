@@ -52,6 +52,12 @@ DEVICE float sqrt_fast(float x) {
     return y;
 }
 
+// Larger floats get larger integers, none of them 0 or above 0xFF800000; both zeros the same.
+DEVICE u32 ordered(float x) {
+    u32 bits = __float_as_uint(x + 0.0f);
+    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+
 // ---- shared memory, filled while the threads go on
 
 DEVICE u32 shared_address(const void* p) { return (u32)__cvta_generic_to_shared(p); }

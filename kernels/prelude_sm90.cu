@@ -73,7 +73,8 @@ DEVICE void hold(float (&d)[N]) {
     for (int i = 0; i < N; i++) asm volatile("" : "+f"(d[i])::"memory");
 }
 
-#define EIGHT(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
+#define FOUR(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
+#define EIGHT(d, i) FOUR(d, i), FOUR(d, i + 4)
 
 // D[64, 64] (+)= A[64, 16] B[16, 64]: A and B in shared memory, both with the summed dimension contiguous.
 DEVICE void wgmma(float (&d)[32], u64 a, u64 b, int accumulate) {
@@ -84,6 +85,20 @@ DEVICE void wgmma(float (&d)[32], u64 a, u64 b, int accumulate) {
         "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
         "}, %32, %33, p, 1, 1, 0, 0;}"
         : EIGHT(d, 0), EIGHT(d, 8), EIGHT(d, 16), EIGHT(d, 24)
+        : "l"(a), "l"(b), "r"(accumulate));
+}
+
+// D[64, 88] (+)= A[64, 16] B[16, 88]: A and B in shared memory, both with the summed dimension contiguous.
+DEVICE void wgmma(float (&d)[44], u64 a, u64 b, int accumulate) {
+    asm volatile(
+        "{.reg .pred p; setp.ne.b32 p, %46, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n88k16.f32.bf16.bf16 {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43"
+        "}, %44, %45, p, 1, 1, 0, 0;}"
+        : EIGHT(d, 0), EIGHT(d, 8), EIGHT(d, 16), EIGHT(d, 24),
+          EIGHT(d, 32), FOUR(d, 40)
         : "l"(a), "l"(b), "r"(accumulate));
 }
 

@@ -90,7 +90,8 @@ KERNEL void pyramid_spans(const u16* keys, u32* mean, u32* variance, float2* spa
     u64 below = (u64)blockIdx.y * n_nodes;
 #pragma unroll
     for (int level = 0; level <= SPAN_LEVELS; level++) {  // the nodes cut at the end of the prompt
-        if (whole.n > 0.0f && n_blocks & ((1 << level) - 1)) {
+        bool in_tree = level > 0 && nodes_at(level - 1, n_key_blocks) > 1;
+        if (in_tree && whole.n > 0.0f && n_blocks & ((1 << level) - 1)) {
             write_node(whole, below + ((first + n_blocks - 1) >> level), mean, variance);
         }
         if ((n_blocks >> level) & 1) whole = merge(complete[level], whole);

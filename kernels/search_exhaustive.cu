@@ -30,12 +30,6 @@ DEVICE void load_tile(const u16* keys, int first, int n_tokens, int n_kv_heads, 
     copies_commit();
 }
 
-// Larger floats get larger integers; both zeros the same.
-DEVICE u32 ordered(float x) {
-    u32 bits = __float_as_uint(x + 0.0f);
-    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-}
-
 KERNEL void __launch_bounds__(32 * WARPS)
     exhaustive_scores(const u16* queries, const u16* keys, float* scores, int first_block, int n_tokens, int window,
                       int n_kv_heads, int sink_blocks, int local_blocks, int top_k) {

@@ -101,8 +101,11 @@ def main():
     parser.add_argument("--estimate", choices=ESTIMATES, default="mean_spread")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--no-torch", action="store_true")
+    parser.add_argument("--warps", action="store_true", help="the portable kernels, not Hopper's")
     parser.add_argument("--json")
     o = parser.parse_args()
+    if o.warps:
+        launch.hopper = lambda shape: False
     torch.manual_seed(1)
     results = {"device": torch.cuda.get_device_name(), "driver": driver(), "torch": torch.__version__, "nvrtc": nvrtc_version(), "options": vars(o), "rows": []}
     print(f"{results['device']}, driver {results['driver']}, torch {torch.__version__}, NVRTC {nvrtc_version()}, {o}")

@@ -34,7 +34,7 @@ SHAPES = [
 
 
 def report(name, shape, ok, note):
-    print(f"{'ok  ' if ok else 'FAIL'} {name:34} {note:44} {shape if shape else ''}", flush=True)
+    print(f"{'ok  ' if ok else 'FAIL'} {name:44} {note:36} {shape if shape else ''}", flush=True)
     if not ok:
         FAILED.append(name)
 
@@ -90,12 +90,14 @@ def check_search(shape, generator):
         close(f"pyramid variance, {kind}", shape, pyramid.variance, torch.cat(variances, 1), 3e-3)
         of_level = pyramid.levels_of(shape, pyramid.mean), pyramid.levels_of(shape, pyramid.variance)
         for estimate, name in ((FIRST, "first"), (MIDDLE, "middle"), (MEAN, "mean"), (MEAN_SPREAD, "mean_spread")):
-            kept = new_mask(shape)
-            for first, part in chunks(shape, q):
-                launch.search_hierarchical(shape, part, k, estimate, pyramid, kept, first)
             want = reference.search_hierarchical(shape, q, k, estimate, *of_level)
-            exact = whole and estimate != MEAN_SPREAD
-            same_masks(f"search {name}, {kind}", shape, as_mask(kept.cpu()), want, 1.0 if exact else 0.98)
+            exact = whole and estimate in (FIRST, MIDDLE)  # sums of rounded means are not exact in f32: near ties may turn
+            for warpgroups in (False, True) if launch.hopper(shape) else (False,):
+                kept = new_mask(shape)
+                for first, part in chunks(shape, q):
+                    launch.search_hierarchical(shape, part, k, estimate, pyramid, kept, first, warpgroups)
+                label = f"search {name}, {kind}, {'warpgroups' if warpgroups else 'warps'}"
+                same_masks(label, shape, as_mask(kept.cpu()), want, 1.0 if exact else 0.95)
         kept, scores = new_mask(shape), launch.new(shape, shape.n_heads * shape.n_query_blocks * shape.n_key_blocks)
         for first, part in chunks(shape, q):
             launch.search_exhaustive(shape, part, k, kept, scores, first)

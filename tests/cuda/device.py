@@ -21,10 +21,15 @@ def _nvrtc():
 NVRTC = _nvrtc()
 
 
+SEARCH = ["search.cu", "score_warps.cu", "search_hierarchical.cu"]
+SEARCH_SM90 = ["prelude_sm90.cu", "search.cu", "score_warpgroups.cu", "search_hierarchical.cu"]
+PARTS = {"search_hierarchical.cu": SEARCH, "search_hierarchical_sm90.cu": SEARCH_SM90}
+
+
 def source(name):
-    """A kernel file with the prelude (and, for Hopper files, its prelude) before it."""
-    parts = ["prelude.cu"] + (["prelude_sm90.cu"] if name.endswith("_sm90.cu") else []) + [name]
-    return "\n".join(open(os.path.join(KERNELS, part)).read() for part in parts)
+    """A kernel's whole source: no file includes another, so the loader puts the files it needs before it."""
+    parts = PARTS.get(name) or (["prelude_sm90.cu", name] if name.endswith("_sm90.cu") else [name])
+    return "\n".join(open(os.path.join(KERNELS, part)).read() for part in ["prelude.cu", *parts])
 
 
 def compile_cubin(name, defines, arch):
@@ -55,9 +60,8 @@ def nvrtc_version():
 
 
 class TensorMap(ctypes.Structure):
-    """A CUtensorMap: 128 bytes, aligned to 64, passed to kernels by value."""
+    """A CUtensorMap: 128 bytes, passed to kernels by value."""
 
-    _align_ = 64
     _fields_ = [("opaque", ctypes.c_uint64 * 16)]
 
 
@@ -121,9 +125,9 @@ class Kernels:
     def tensor_map(self, x, box):
         """A map of a bf16 tensor `[n_rows, n_heads, head_dim]` whose boxes hold `box` rows of 64 values of one head."""
         rows, heads, dim = x.shape
-        result = TensorMap()
+        room = ctypes.create_string_buffer(192)
+        result = TensorMap.from_buffer(room, -ctypes.addressof(room) % 64)  # the driver wants 64-byte alignment
         address = ctypes.addressof(result)
-        assert address % 64 == 0
         sizes = (ctypes.c_uint64 * 3)(dim, heads, rows)
         strides = (ctypes.c_uint64 * 2)(dim * 2, heads * dim * 2)
         boxes, steps = (ctypes.c_uint32 * 3)(64, 1, box), (ctypes.c_uint32 * 3)(1, 1, 1)

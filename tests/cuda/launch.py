@@ -105,17 +105,21 @@ class Pyramid:
             n = -(-n // 2)
 
 
-def search_hierarchical(shape, queries, keys, estimate, pyramid, kept, first_block=0):
-    tile = 32 if shape.head_dim > 128 else 64
-    stage = tile * row_bytes(shape) * (2 if estimate == 3 else 1)
-    max_frontier = -(-2 * shape.beam * shape.top_k // 64) * 64
-    rows, variance = (pyramid.mean, pyramid.variance if estimate == 3 else None) if estimate >= 2 else (keys, None)
-    nodes = pyramid.n_nodes if pyramid else 0
+def search_hierarchical(shape, queries, keys, estimate, pyramid, kept, first_block=0, warpgroups=None):
+    kinds, max_frontier = 2 if estimate == 3 else 1, -(-2 * shape.beam * shape.top_k // 64) * 64
     defines = {"HEAD_DIM": shape.head_dim, "BLOCK_Q": shape.block_q, "BLOCK_K": shape.block_k, "ESTIMATE": estimate}
-    gpu().launch("search_hierarchical.cu", "search_hierarchical", defines, (n_blocks(shape, queries), shape.n_heads),
-                 (32 * warps(shape, tile),), 2 * stage + 4 * (shape.block_q // 16 + 4) * max_frontier, queries, rows, variance, kept,
-                 first_block, shape.n_query_blocks, shape.n_tokens, shape.window, shape.n_kv_heads, nodes, shape.sink_blocks,
-                 shape.local, shape.top_k, shape.beam, max_frontier)
+    if hopper(shape) if warpgroups is None else warpgroups:
+        file, threads = "search_hierarchical_sm90.cu", 2 * shape.block_q
+        frontier = 2 * shape.beam * max(shape.top_k - shape.sink_blocks - shape.local, 1)
+        defines["NODES"] = min((64, 88), key=lambda n: -(-frontier // n) * n)
+        scoring = 1024 + kinds * shape.head_dim * 2 * (shape.block_q + defines["NODES"])
+    else:
+        tile = 32 if shape.head_dim > 128 else 64
+        file, threads, scoring = "search_hierarchical.cu", 32 * warps(shape, tile), 2 * kinds * tile * row_bytes(shape)
+    rows, variance = (pyramid.mean, pyramid.variance if estimate == 3 else None) if estimate >= 2 else (keys, None)
+    gpu().launch(file, "search_hierarchical", defines, (n_blocks(shape, queries), shape.n_heads), (threads,), scoring + 16 * max_frontier,
+                 queries, rows, variance, kept, first_block, shape.n_query_blocks, shape.n_tokens, shape.window, shape.n_kv_heads,
+                 pyramid.n_nodes if pyramid else 0, shape.sink_blocks, shape.local, shape.top_k, shape.beam, max_frontier)
 
 
 def search_exhaustive(shape, queries, keys, kept, scores, first_block=0):
@@ -155,9 +159,9 @@ def record(shape, queries, keys, kept, lse, mass, received, focus_rows, focus, s
     tail = (kept, lse, mass, received, focus_rows, sentence, weight, anchors, first_block, queries.shape[0], shape.n_query_blocks,
             shape.n_tokens, shape.window, shape.n_kv_heads, shape.top_k, focus.start, focus.stop, distance)
     if hopper(shape) if warpgroups is None else warpgroups:
-        shared = 1024 + 128 * shape.head_dim * (shape.block_q // 64 + 4) + 4 * shape.top_k
+        shared = 1024 + 128 * shape.head_dim * (shape.block_q // 64 + 2) + 4 * shape.top_k + 32 * -(-shape.top_k * shape.block_k // 64)
         maps = (gpu().tensor_map(queries, 64), gpu().tensor_map(keys, shape.block_k))
-        gpu().launch("attention_record_sm90.cu", "attention_record", defines, grid, (384,), shared, *maps, *tail)
+        gpu().launch("attention_record_sm90.cu", "attention_record", defines, grid, (160,), shared, *maps, *tail)
         return
     shared = 2 * 64 * row_bytes(shape) + 4 * (2 * 64 + shape.top_k)
     gpu().launch("attention_record.cu", "attention_record", defines, grid, (32 * warps(shape, 64),), shared, queries, keys, *tail)
