@@ -8,9 +8,9 @@ use super::words::WORDS;
 pub(super) const NAMES: [&str; 74] = [
     "Ada", "Ben", "Cara", "Dan", "Eva", "Finn", "Gina", "Hugo", "Iris", "Jack", "Kara", "Liam", "Mona", "Noah", "Olga", "Paul",
     "Quinn", "Rosa", "Sam", "Tina", "Uma", "Vera", "Will", "Xena", "Yara", "Zed", "Amir", "Bela", "Chen", "Dora", "Emil", "Faye",
-    "Glen", "Hana", "Igor", "June", "Kofi", "Lena", "Mark", "Nina", "Omar", "Petra", "Rafi", "Sara", "Tom", "Udo", "Vito", "Wanda",
-    "Yuri", "Zoe", "Anton", "Bruno", "Clara", "Diego", "Elena", "Felix", "Greta", "Harry", "Ines", "Jonas", "Katya", "Leo", "Maria",
-    "Nils", "Oscar", "Paola", "Ralf", "Sonia", "Theo", "Ursula", "Victor", "Wendy", "Yves", "Zara",
+    "Glen", "Hana", "Igor", "June", "Kofi", "Lena", "Mark", "Nina", "Omar", "Petra", "Rafi", "Sara", "Tom", "Udo", "Vito",
+    "Wanda", "Yuri", "Zoe", "Anton", "Bruno", "Clara", "Diego", "Elena", "Felix", "Greta", "Harry", "Ines", "Jonas", "Katya",
+    "Leo", "Maria", "Nils", "Oscar", "Paola", "Ralf", "Sonia", "Theo", "Ursula", "Victor", "Wendy", "Yves", "Zara",
 ];
 
 /// RULER's noise, repeated as a whole.

@@ -42,7 +42,7 @@ impl Blocks {
     pub fn visible(&self, query_block: usize) -> Range<usize> {
         let queries = self.queries(query_block);
         let first = self.visible_keys(queries.start).start / self.block_size_k;
-        first..(queries.end - 1) / self.block_size_k + 1
+        first..queries.end.saturating_sub(1) / self.block_size_k + 1
     }
 
     /// Whether every query of the block sees every key of the block.
@@ -78,8 +78,8 @@ impl Blocks {
 }
 
 fn block_range(block: usize, size: usize, n_tokens: usize) -> Range<usize> {
-    let start = (block * size).min(n_tokens);
-    start..(start + size).min(n_tokens)
+    let start = block.saturating_mul(size).min(n_tokens);
+    start..start.saturating_add(size).min(n_tokens)
 }
 
 #[cfg(test)]
@@ -104,9 +104,7 @@ mod tests {
         for window in [None, Some(1), Some(3), Some(7), Some(100)] {
             for (t, bq, bk) in [(1, 4, 2), (10, 4, 2), (23, 2, 8), (17, 4, 4), (5, 1, 1)] {
                 let b = blocks(t, bq, bk, window);
-                let by_block: usize = (0..b.n_query_blocks())
-                    .flat_map(|q| b.visible(q).map(move |k| b.pairs(q, k)))
-                    .sum();
+                let by_block: usize = (0..b.n_query_blocks()).flat_map(|q| b.visible(q).map(move |k| b.pairs(q, k))).sum();
                 let by_query: usize = (0..t).map(|q| b.visible_keys(q).len()).sum();
                 assert_eq!(by_block, by_query, "{b:?}");
             }

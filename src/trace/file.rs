@@ -25,7 +25,6 @@ use std::{
 use half::f16;
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors, tensor::Metadata, tensor::TensorInfo};
-use tempfile::NamedTempFile;
 
 use super::{BlockMask, Summary, Trace, name};
 use crate::error::Error;
@@ -74,7 +73,8 @@ impl TraceWriter {
         let (n_heads, n_query_blocks) = (mask.n_heads, mask.blocks.n_query_blocks());
         let shape = [n_heads, n_query_blocks, mask.top_k];
         let n_focus_keys = mask.top_k * mask.blocks.block_size_k;
-        let focus_shape = [n_heads, record.focus.len() / (n_heads * n_focus_keys), n_focus_keys];
+        let n_focus = record.focus.len().checked_div(n_heads * n_focus_keys).unwrap_or_default();
+        let focus_shape = [n_heads, n_focus, n_focus_keys];
         let f16s = |values: &[f32]| values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect::<Vec<u8>>();
         let received = record.received.iter().flat_map(|v| v.to_le_bytes());
         self.write(&name(layer, "received"), Dtype::F32, &[n_heads, mask.blocks.n_tokens], received)?;
@@ -90,13 +90,15 @@ impl TraceWriter {
     /// Closes the file and opens it as a trace.
     ///
     /// # Errors
-    /// [`Error::File`] when the disk is full.
+    /// [`Error::File`] when the disk is full, [`Error::Trace`] when the layers do not fit the summary.
     pub fn finish(mut self, summary: Summary, logits: &[f32]) -> Result<Trace, Error> {
         self.write("logits", Dtype::F32, &[logits.len()], logits.iter().flat_map(|v| v.to_le_bytes()))?;
         let temporary = std::env::temp_dir();
         let file = self.file.into_inner().map_err(|e| Error::io("write", &temporary)(e.into_error()))?;
         let metadata = Metadata::new(None, self.tensors).map_err(|e| Error::file("write", &temporary, e))?;
-        Ok(Trace { summary, tensors: Arc::new(Tensors::new(file, temporary, metadata, 0)?) })
+        let tensors = Tensors::new(file, temporary, metadata, 0)?;
+        tensors.check(&summary).map_err(|found| tensors.damaged("tensors that fit the summary", found))?;
+        Ok(Trace { summary, tensors: Arc::new(tensors) })
     }
 
     fn write(&mut self, name: &str, dtype: Dtype, shape: &[usize], bytes: impl IntoIterator<Item = u8>) -> Result<(), Error> {
@@ -128,7 +130,7 @@ impl Trace {
         let path = path.as_ref();
         let failed = || Error::io("write", path);
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut temporary = NamedTempFile::new_in(folder).map_err(failed())?;
+        let mut temporary = readable_by_all().tempfile_in(folder).map_err(failed())?;
         self.write_to(temporary.as_file_mut()).map_err(failed())?;
         temporary.as_file().sync_all().map_err(failed())?;
         temporary.persist(path).map_err(|e| failed()(e.error))?;
@@ -149,10 +151,13 @@ impl Trace {
     }
 
     fn header(&self) -> std::io::Result<Vec<u8>> {
+        let summary = serde_json::to_string(&self.summary)?;
+        // JSON has no NaN: rather no file than one that cannot be read.
+        serde_json::from_str::<Summary>(&summary)?;
         let metadata = HashMap::from([
             ("format".to_string(), "streamtrace".to_string()),
             ("version".to_string(), FORMAT_VERSION.to_string()),
-            ("summary".to_string(), serde_json::to_string(&self.summary)?),
+            ("summary".to_string(), summary),
         ]);
         let tensors = self.tensors.metadata.tensors();
         let mut tensors: Vec<_> = tensors.into_iter().map(|(name, info)| (name, info.clone())).collect();
@@ -172,7 +177,9 @@ impl Trace {
             fix: "trace the prompt again".into(),
         };
         let map = map(&file, path)?;
-        let (n_header, metadata) = SafeTensors::read_metadata(&map).map_err(|e| bad("a safetensors file", format!("{e:?}")))?;
+        let (n_header, metadata) = SafeTensors::read_metadata(&map).map_err(|e| {
+            bad("a whole safetensors file", format!("{} bytes that were cut off or are another kind of file: {e}", map.len()))
+        })?;
         let notes = metadata.metadata().clone().unwrap_or_default();
         if notes.get("format").map(String::as_str) != Some("streamtrace") {
             return Err(bad("a file written by streamtrace", "another safetensors file".into()));
@@ -184,14 +191,10 @@ impl Trace {
                 let (expected, found) = (format!("format version {FORMAT_VERSION} or older"), format!("version {version}"));
                 return Err(Error::Trace { path: path.display().to_string(), expected, found, fix });
             }
-            _ => return Err(bad("a format version", format!("{:?}", notes.get("version")))),
+            _ => return Err(bad("a format version", notes.get("version").map_or("none".into(), |v| format!("{v:?}")))),
         }
         let summary = notes.get("summary").ok_or_else(|| bad("a summary", "none".into()))?;
         let summary: Summary = serde_json::from_str(summary).map_err(|e| bad("a readable summary", e.to_string()))?;
-        let expected_bytes = 8 + n_header + metadata.data_len();
-        if map.len() != expected_bytes {
-            return Err(bad(&format!("{expected_bytes} bytes"), format!("{}: the file was cut off", map.len())));
-        }
         let tensors = Tensors { map, path: path.into(), metadata, start: 8 + n_header };
         tensors.check(&summary).map_err(|found| bad("tensors that fit the summary", found))?;
         Ok(Trace { summary, tensors: Arc::new(tensors) })
@@ -205,6 +208,14 @@ pub(super) struct Tensors {
     metadata: Metadata,
     /// Byte of the file at which the tensors' data starts.
     start: usize,
+}
+
+/// Temporary files that become files of the user's: with the permissions of any other, where the system has them.
+fn readable_by_all() -> tempfile::Builder<'static, 'static> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder
 }
 
 fn map(file: &File, path: &Path) -> Result<Mmap, Error> {
@@ -229,12 +240,7 @@ impl Tensors {
     /// Whether every tensor is there, with the summary's shapes and a type that the readers below take.
     fn check(&self, summary: &Summary) -> Result<(), String> {
         let (t, n_heads, config) = (summary.n_tokens, summary.model.n_heads, &summary.config);
-        if t == 0 || config.block_size_q == 0 || config.block_size_k == 0 || summary.model.windows.len() != summary.model.n_layers {
-            return Err("a summary without tokens, block sizes or windows".into());
-        }
-        if summary.focus.start > summary.focus.end || summary.focus.end > t {
-            return Err("a focus outside the prompt".into());
-        }
+        check_sizes(summary)?;
         let is = |name: &str, dtypes: &[Dtype], shape: &[usize]| match self.metadata.info(name) {
             Some(info) if dtypes.contains(&info.dtype) && info.shape == shape => Ok(()),
             Some(info) => Err(format!("{name} of {:?} {:?}, not {dtypes:?} {shape:?}", info.dtype, info.shape)),
@@ -243,6 +249,7 @@ impl Tensors {
         is("tokens", &[Dtype::U32], &[t])?;
         is("offsets", &[Dtype::U32], &[t, 2])?;
         is("logits", &[Dtype::F32], &[summary.model.vocab_size])?;
+        is("text", &[Dtype::U8], &[self.bytes("text").len()])?;
         std::str::from_utf8(self.bytes("text")).map_err(|e| format!("a text that is not UTF-8: {e}"))?;
         let rows = [n_heads, t.div_ceil(config.block_size_q), config.top_k];
         for layer in 0..summary.model.n_layers {
@@ -287,16 +294,49 @@ impl Tensors {
         self.metadata.info(name).map_or(&[], |i| &self.data()[i.data_offsets.0..i.data_offsets.1])
     }
 
-    fn read<const N: usize, T>(&self, name: &str, dtype: Dtype, range: Range<usize>, of: impl Fn([u8; N]) -> T) -> Result<Vec<T>, Error> {
+    fn read<const N: usize, T>(
+        &self,
+        name: &str,
+        dtype: Dtype,
+        range: Range<usize>,
+        of: impl Fn([u8; N]) -> T,
+    ) -> Result<Vec<T>, Error> {
         let right_type = self.metadata.info(name).is_some_and(|i| i.dtype == dtype);
         match self.bytes(name).get(range.start * N..range.end * N) {
             Some(bytes) if right_type => Ok(bytes.as_chunks::<N>().0.iter().map(|&b| of(b)).collect()),
-            _ => Err(Error::Trace {
-                path: self.path.display().to_string(),
-                expected: format!("tensor {name} of {dtype:?} with elements {range:?}"),
-                found: format!("{:?}", self.metadata.info(name)),
-                fix: "trace the prompt again".into(),
-            }),
+            _ => {
+                let expected = format!("tensor {name} of {dtype:?} with elements {range:?}");
+                Err(self.damaged(&expected, format!("{:?}", self.metadata.info(name))))
+            }
         }
     }
+
+    /// The error for a file that holds something else than it should.
+    pub(super) fn damaged(&self, expected: &str, found: String) -> Error {
+        Error::Trace {
+            path: self.path.display().to_string(),
+            expected: expected.into(),
+            found,
+            fix: "trace the prompt again".into(),
+        }
+    }
+}
+
+/// Whether a summary's sizes are ones that arithmetic on them is safe with.
+fn check_sizes(summary: &Summary) -> Result<(), String> {
+    let (t, config, model) = (summary.n_tokens, &summary.config, &summary.model);
+    let sizes = [t, config.block_size_q, config.block_size_k, config.top_k, model.n_layers, model.n_heads];
+    if sizes.iter().any(|&size| size == 0 || u32::try_from(size).is_err()) {
+        return Err(format!(
+            "{t} tokens in blocks of {} and {}, top_k {}, {} layers of {} heads",
+            sizes[1], sizes[2], sizes[3], sizes[4], sizes[5]
+        ));
+    }
+    if model.windows.len() != model.n_layers || model.windows.contains(&Some(0)) {
+        return Err(format!("windows {:?} of {} layers", model.windows, model.n_layers));
+    }
+    if summary.focus.start > summary.focus.end || summary.focus.end > t {
+        return Err(format!("a focus from {} to {} in {t} tokens", summary.focus.start, summary.focus.end));
+    }
+    Ok(())
 }

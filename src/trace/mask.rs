@@ -28,6 +28,15 @@ impl BlockMask {
         &row[..row.partition_point(|&b| b != Self::NONE)]
     }
 
+    /// Whether a row holds blocks that its queries see, ascending, then nothing.
+    pub(super) fn is_row(blocks: &Blocks, query_block: usize, row: &[u32]) -> bool {
+        let (kept, rest) = row.split_at(row.iter().position(|&b| b == Self::NONE).unwrap_or(row.len()));
+        let visible = blocks.visible(query_block);
+        kept.is_sorted_by(|a, b| a < b)
+            && kept.iter().all(|&b| visible.contains(&(b as usize)))
+            && rest.iter().all(|&b| b == Self::NONE)
+    }
+
     /// Where a query block's row lies in `kept`.
     pub fn row(&self, head: usize, query_block: usize) -> std::ops::Range<usize> {
         let start = (head * self.blocks.n_query_blocks() + query_block) * self.top_k;

@@ -43,11 +43,13 @@ impl HeadTrace {
     }
 
     /// Kept key blocks of a query block, ascending, each with its attention mass:
-    /// the mean over the block's queries of the probability on the key block's keys.
+    /// the mean over the block's queries of the probability on the key block's keys. Nothing for a block that is not there.
     pub fn row(&self, query_block: usize) -> impl Iterator<Item = (usize, f32)> + '_ {
-        let row = query_block * self.top_k..(query_block + 1) * self.top_k;
-        let kept = self.kept[row.clone()].iter().take_while(|&&b| b != BlockMask::NONE);
-        kept.zip(&self.mass[row]).map(|(&block, &mass)| (block as usize, mass))
+        let start = query_block.saturating_mul(self.top_k);
+        let row = start..start.saturating_add(self.top_k);
+        let kept = self.kept.get(row.clone()).unwrap_or_default().iter().take_while(|&&b| b != BlockMask::NONE);
+        let mass = self.mass.get(row).unwrap_or_default();
+        kept.zip(mass).map(|(&block, &mass)| (block as usize, mass))
     }
 
     /// Attention mass that each key token received, summed over all queries. `[n_tokens]`
@@ -97,7 +99,7 @@ impl Trace {
         let end = self.tensors.u32s("offsets", 2 * span.end - 1..2 * span.end)?[0];
         // A token may hold part of a character: widen to whole ones.
         let text = self.text();
-        let start = (0..=start as usize).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
+        let start = (0..=text.len().min(start as usize)).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
         let end = (end as usize..=text.len()).find(|&i| text.is_char_boundary(i)).unwrap_or(text.len());
         Ok(&text[start.min(end)..end])
     }
@@ -113,10 +115,9 @@ impl Trace {
         }
         let at = self.text().find(text).ok_or_else(|| missing("the prompt does not contain it"))?;
         let offsets = self.tensors.u32s("offsets", 0..2 * self.n_tokens())?;
-        let start = offsets.chunks(2).position(|o| o[1] as usize > at);
-        let end = offsets.chunks(2).rposition(|o| (o[0] as usize) < at + text.len());
-        match (start, end) {
-            (Some(start), Some(end)) if start <= end => Ok(Span { start, end: end + 1 }),
+        let covers = |o: &[u32]| (o[0] as usize) < at + text.len() && o[1] as usize > at;
+        match (offsets.chunks(2).position(covers), offsets.chunks(2).rposition(covers)) {
+            (Some(start), Some(end)) => Ok(Span { start, end: end + 1 }),
             _ => Err(missing("no token covers it")),
         }
     }
@@ -145,7 +146,7 @@ impl Trace {
         Ok(HeadTrace {
             blocks,
             top_k,
-            kept: self.tensors.indices(&name(layer, "kept"), rows.clone())?,
+            kept: self.kept(layer, head * blocks.n_query_blocks()..(head + 1) * blocks.n_query_blocks())?,
             mass: self.tensors.floats(&name(layer, "mass"), rows)?,
             received: self.tensors.floats(&name(layer, "received"), keys)?,
         })
@@ -157,7 +158,7 @@ impl Trace {
     /// As [`Trace::head`].
     pub fn mask(&self, layer: usize) -> Result<BlockMask, Error> {
         let (blocks, n_heads, top_k) = (self.blocks(layer)?, self.n_heads(), self.summary.config.top_k);
-        let kept = self.tensors.indices(&name(layer, "kept"), 0..n_heads * blocks.n_query_blocks() * top_k)?;
+        let kept = self.kept(layer, 0..n_heads * blocks.n_query_blocks())?;
         Ok(BlockMask { blocks, n_heads, top_k, kept })
     }
 
@@ -173,13 +174,17 @@ impl Trace {
             return Err(Error::Missing {
                 what: "row of token".into(),
                 index: token.to_string(),
-                available: format!("rows were recorded for tokens {} to {}; set StreamConfig::focus", focus.start, focus.end - 1),
+                available: match focus.is_empty() {
+                    true => "no rows were recorded; set StreamConfig::focus".into(),
+                    false => {
+                        format!("rows were recorded for tokens {} to {}; set StreamConfig::focus", focus.start, focus.end - 1)
+                    }
+                },
             });
         }
         let (top_k, bk) = (self.summary.config.top_k, blocks.block_size_k);
-        let query_block = token / blocks.block_size_q;
-        let row = (head * blocks.n_query_blocks() + query_block) * top_k;
-        let kept = self.tensors.indices(&name(layer, "kept"), row..row + top_k)?;
+        let row = head * blocks.n_query_blocks() + token / blocks.block_size_q;
+        let kept = self.kept(layer, row..row + 1)?;
         let at = (head * focus.len() + token - focus.start) * top_k * bk;
         let probabilities = self.tensors.floats(&name(layer, "focus"), at..at + top_k * bk)?;
         let visible = blocks.visible_keys(token);
@@ -190,6 +195,22 @@ impl Trace {
             .zip(probabilities)
             .filter(|(key, _)| visible.contains(key))
             .collect())
+    }
+
+    /// Kept blocks of some rows of a layer, counted over heads and query blocks. `[rows, top_k]`
+    fn kept(&self, layer: usize, rows: Range<usize>) -> Result<Vec<u32>, Error> {
+        let (blocks, top_k, name) = (self.summary.blocks(layer), self.summary.config.top_k, name(layer, "kept"));
+        let kept = self.tensors.indices(&name, rows.start * top_k..rows.end * top_k)?;
+        match rows.zip(kept.chunks(top_k)).find(|(row, kept)| !BlockMask::is_row(&blocks, row % blocks.n_query_blocks(), kept)) {
+            None => Ok(kept),
+            Some((row, kept)) => {
+                let expected = format!(
+                    "blocks {:?} in ascending order in row {row} of {name}",
+                    blocks.visible(row % blocks.n_query_blocks())
+                );
+                Err(self.tensors.damaged(&expected, format!("{kept:?}")))
+            }
+        }
     }
 
     /// Logits of the token after the prompt. `[vocab_size]`
@@ -226,7 +247,11 @@ fn in_range(what: &str, index: usize, len: usize) -> Result<(), Error> {
     if valid.contains(&index) {
         return Ok(());
     }
-    Err(Error::Missing { what: what.into(), index: index.to_string(), available: format!("choose 0 to {}", len.saturating_sub(1)) })
+    Err(Error::Missing {
+        what: what.into(),
+        index: index.to_string(),
+        available: format!("choose 0 to {}", len.saturating_sub(1)),
+    })
 }
 
 /// The name of a layer's tensor in the file.

@@ -13,11 +13,11 @@ pub struct Span {
 
 impl Span {
     pub fn len(&self) -> usize {
-        self.end - self.start
+        self.end.saturating_sub(self.start)
     }
 
     pub fn is_empty(&self) -> bool {
-        self.start == self.end
+        self.start >= self.end
     }
 
     pub fn range(&self) -> Range<usize> {

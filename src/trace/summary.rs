@@ -82,13 +82,13 @@ pub struct Fidelity {
 }
 
 impl Summary {
-    /// Blocks of a layer.
+    /// Blocks of a layer; a layer that does not exist has no window.
     pub fn blocks(&self, layer: usize) -> Blocks {
         Blocks {
             n_tokens: self.n_tokens,
             block_size_q: self.config.block_size_q,
             block_size_k: self.config.block_size_k,
-            window: self.model.windows[layer],
+            window: self.model.windows.get(layer).copied().flatten(),
         }
     }
 }

@@ -74,8 +74,12 @@ impl People {
                 format!(" {name} has as many as {a} and {b}, so {name} has {value_a} + {value_b} = {value} {item}.")
             }
             How::Same(a) => format!(" {name} has as many as {}, so {name} has {value} {item}.", of(a).0),
-            How::More(a, d) => format!(" {name} has {d} more than {}, so {name} has {} + {d} = {value} {item}.", of(a).0, of(a).1),
-            How::Fewer(a, d) => format!(" {name} has {d} fewer than {}, so {name} has {} - {d} = {value} {item}.", of(a).0, of(a).1),
+            How::More(a, d) => {
+                format!(" {name} has {d} more than {}, so {name} has {} + {d} = {value} {item}.", of(a).0, of(a).1)
+            }
+            How::Fewer(a, d) => {
+                format!(" {name} has {d} fewer than {}, so {name} has {} - {d} = {value} {item}.", of(a).0, of(a).1)
+            }
         }
     }
 }

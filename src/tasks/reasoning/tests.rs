@@ -82,7 +82,10 @@ fn check_chain(problem: &WordProblem) {
     for (i, sentence) in chain.iter().enumerate() {
         let needs = &sentence.depends_on;
         assert!(needs.is_sorted_by(|a, b| a < b) && needs.iter().all(|&j| j < i), "{sentence:?}");
-        let found = needs.iter().map(|&j| &chain[j]).filter(|s| matches!(s.kind, SentenceKind::FactRetrieval | SentenceKind::ActiveComputation));
+        let found = needs
+            .iter()
+            .map(|&j| &chain[j])
+            .filter(|s| matches!(s.kind, SentenceKind::FactRetrieval | SentenceKind::ActiveComputation));
         let found: HashMap<String, u32> = found.map(|s| stated(&s.text)).map(|(name, value, _)| (name, value)).collect();
         match sentence.kind {
             SentenceKind::Filler | SentenceKind::ProblemSetup | SentenceKind::UncertaintyManagement => assert!(needs.is_empty()),

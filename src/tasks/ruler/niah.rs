@@ -56,20 +56,28 @@ impl Niah {
         let shape = Shape::of(config.task);
         let mut fresh = Fresh { rng: rng.fork(), used: HashSet::new() };
         let keys: Vec<String> = (0..shape.n_keys).map(|_| fresh.draw(shape.key)).collect();
-        let values: Vec<Vec<String>> = keys.iter().map(|_| (0..shape.n_values).map(|_| fresh.draw(shape.value)).collect()).collect();
+        let values: Vec<Vec<String>> =
+            keys.iter().map(|_| (0..shape.n_values).map(|_| fresh.draw(shape.value)).collect()).collect();
         let mut depths: Vec<f64> = RulerConfig::depths().into_iter().filter(|&d| d != depth).collect();
         rng.shuffle(&mut depths);
         let role = |key| if key < shape.n_asked { Role::Needle } else { Role::Distractor };
-        let needles = keys.iter().zip(&values).enumerate().flat_map(|(i, (key, values))| {
-            values.iter().map(move |value| (needle(shape.value, key, value), role(i)))
-        });
-        let inserts = needles
-            .zip(std::iter::once(depth).chain(depths))
-            .map(|((text, role), depth)| Insert { depth, text, role })
-            .collect();
+        let needles = keys
+            .iter()
+            .zip(&values)
+            .enumerate()
+            .flat_map(|(i, (key, values))| values.iter().map(move |value| (needle(shape.value, key, value), role(i))));
+        let inserts =
+            needles.zip(std::iter::once(depth).chain(depths)).map(|((text, role), depth)| Insert { depth, text, role }).collect();
         let answers = values[..shape.n_asked].concat();
         let (haystack, hay) = haystack(config, &shape, rng, fresh);
-        Niah { kind: shape.value, haystack, hay, inserts, asked: niah_question(shape.value, &keys[..shape.n_asked], &answers), answers }
+        Niah {
+            kind: shape.value,
+            haystack,
+            hay,
+            inserts,
+            asked: niah_question(shape.value, &keys[..shape.n_asked], &answers),
+            answers,
+        }
     }
 }
 

@@ -87,7 +87,8 @@ proptest! {
 #[test]
 fn niah_prompts_read_as_in_training() {
     let p = prompt(Task::NiahMultikey1, 1000, 3);
-    let key = needles(&p)[0].strip_prefix("One of the special magic numbers for ").unwrap().split(" is: ").next().unwrap().to_string();
+    let key =
+        needles(&p)[0].strip_prefix("One of the special magic numbers for ").unwrap().split(" is: ").next().unwrap().to_string();
     let end = format!(
         "\n What is the special magic number for {key} mentioned in the provided text? \
          The special magic number for {key} mentioned in the provided text is"
@@ -143,7 +144,8 @@ fn a_chain_of_variables_is_in_order() {
 fn counted_words_are_the_most_frequent() {
     for (task, n_tokens, n_needles) in [(Task::Cwe, 8000, 300), (Task::Cwe, 3000, 60), (Task::Fwe, 3000, 0)] {
         let p = prompt(task, n_tokens, 2);
-        let list = &p.text[p.text[..p.question.start].rfind(if task == Task::Cwe { "often.\n" } else { "words. " }).unwrap()..p.question.start];
+        let list = &p.text
+            [p.text[..p.question.start].rfind(if task == Task::Cwe { "often.\n" } else { "words. " }).unwrap()..p.question.start];
         let mut counts = std::collections::HashMap::new();
         list.split_whitespace().skip(1).filter(|w| !w.contains('.')).for_each(|w| *counts.entry(w).or_insert(0) += 1);
         let mut counts: Vec<(usize, &str)> = counts.into_iter().map(|(w, n)| (n, w)).collect();
@@ -167,7 +169,10 @@ fn an_essay_is_the_haystack_where_prose_would_be() {
     assert!(needles(&p)[0].ends_with(&format!("is: {}.", p.answers[0])));
     assert_eq!(with(Task::Vt, 4000).unwrap(), prompt(Task::Vt, 4000, 0));
     let error = with(Task::NiahSingle2, 100_000).unwrap_err().to_string();
-    assert!(error.starts_with("essay: expected enough for a prompt of 100000 tokens, found 2000 sentences, which make one of 1"), "{error}");
+    assert!(
+        error.starts_with("essay: expected enough for a prompt of 100000 tokens, found 2000 sentences, which make one of 1"),
+        "{error}"
+    );
     let empty = RulerConfig { essay: Some(String::new()), ..config(Task::NiahSingle2, 4000, 0) };
     assert!(empty.prompt(&mut bytes_over_4).unwrap_err().to_string().contains("0 sentences"));
 }

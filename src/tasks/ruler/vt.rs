@@ -30,7 +30,8 @@ impl Vt {
     pub fn new(depth: f64, mut rng: Rng) -> Self {
         let value = rng.u32(10_000..100_000).to_string();
         let names = names(&mut rng);
-        let mut later: Vec<f64> = (0..HOPS).map(|_| depth + (1.0 - depth) * f64::from(rng.u32(..)) / f64::from(u32::MAX)).collect();
+        let mut later: Vec<f64> =
+            (0..HOPS).map(|_| depth + (1.0 - depth) * f64::from(rng.u32(..)) / f64::from(u32::MAX)).collect();
         later.sort_by(f64::total_cmp);
         let inserts = vt_lines(&names, &value)
             .into_iter()

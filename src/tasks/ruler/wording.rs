@@ -130,7 +130,10 @@ mod tests {
             let (key, value) = (case["key"].as_str().unwrap(), case["value"].as_str().unwrap());
             assert_eq!(needle(Kind::Number, key, value), case["text"].as_str().unwrap());
         }
-        assert_eq!([niah_intro(Kind::Number, 1), niah_intro(Kind::Number, 4), VT_INTRO.into()].as_slice(), strings(&golden["intros"]));
+        assert_eq!(
+            [niah_intro(Kind::Number, 1), niah_intro(Kind::Number, 4), VT_INTRO.into()].as_slice(),
+            strings(&golden["intros"])
+        );
         assert_eq!(crate::tasks::prose::NOISE, golden["noise"].as_str().unwrap());
     }
 

@@ -1,0 +1,241 @@
+//! Damaged, foreign and hostile files: an error that says what is wrong, never a panic.
+
+use std::fs;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use streamtrace::{error::Error, trace::Trace};
+
+use crate::sample::{Size, small};
+
+/// A trace file in memory, to be tampered with.
+#[derive(Clone)]
+struct Bytes {
+    header: Value,
+    data: Vec<u8>,
+}
+
+impl Bytes {
+    fn of(size: Size) -> Self {
+        let whole = whole(size);
+        let n_header = u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
+        Bytes { header: serde_json::from_slice(&whole[8..8 + n_header]).unwrap(), data: whole[8 + n_header..].to_vec() }
+    }
+
+    fn written(&self) -> Vec<u8> {
+        let header = serde_json::to_vec(&self.header).unwrap();
+        [(header.len() as u64).to_le_bytes().as_slice(), &header, &self.data].concat()
+    }
+
+    fn note(mut self, name: &str, value: &str) -> Self {
+        self.header["__metadata__"][name] = value.into();
+        self
+    }
+
+    /// Changes the summary: `path` as in "/config/top_k".
+    fn summary(self, path: &str, value: Value) -> Self {
+        let mut summary: Value = serde_json::from_str(self.header["__metadata__"]["summary"].as_str().unwrap()).unwrap();
+        *summary.pointer_mut(path).unwrap() = value;
+        let summary = summary.to_string();
+        self.note("summary", &summary)
+    }
+
+    /// Overwrites elements of a tensor of 16-bit numbers.
+    fn u16s(mut self, tensor: &str, at: usize, values: &[u16]) -> Self {
+        let start = self.header[tensor]["data_offsets"][0].as_u64().unwrap() as usize + 2 * at;
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        self.data[start..start + bytes.len()].copy_from_slice(&bytes);
+        self
+    }
+
+    fn rename(mut self, tensor: &str, to: &str) -> Self {
+        let info = self.header.as_object_mut().unwrap().remove(tensor).unwrap();
+        self.header[to] = info;
+        self
+    }
+}
+
+fn whole(size: Size) -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.trace");
+    size.sample().trace.save(&path).unwrap();
+    fs::read(path).unwrap()
+}
+
+fn open(bytes: &[u8]) -> Result<Trace, Error> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), bytes).unwrap();
+    Trace::open(file.path())
+}
+
+/// The message of the error that a file must give.
+fn refused(bytes: &[u8]) -> String {
+    refusal(open(bytes))
+}
+
+fn refusal(opened: Result<Trace, Error>) -> String {
+    match opened {
+        Err(error @ Error::Trace { .. }) => error.to_string(),
+        Err(other) => panic!("another error: {other}"),
+        Ok(_) => panic!("opened"),
+    }
+}
+
+/// Asks for everything; panics are what the tests look for, errors are fine.
+fn read_all(trace: &Trace) {
+    let (n_tokens, focus) = (trace.n_tokens(), trace.summary().focus);
+    let _ = (trace.tokens(), trace.logits(), trace.output(), trace.find("n"), trace.find("😀 né"));
+    for i in 0..=n_tokens.min(64) {
+        let _ = (trace.span_text(i..n_tokens), trace.span_text(0..i));
+    }
+    for layer in 0..trace.n_layers().min(8) {
+        let _ = (trace.blocks(layer), trace.mask(layer).map(|mask| mask.kept_pairs()));
+        for head in 0..trace.n_heads().min(8) {
+            if let Ok(head) = trace.head(layer, head) {
+                (0..head.blocks.n_query_blocks()).for_each(|q| drop(head.row(q).collect::<Vec<_>>()));
+            }
+            focus.range().chain([0, n_tokens]).for_each(|token| drop(trace.attention_row(layer, head, token)));
+        }
+    }
+}
+
+#[test]
+fn a_file_cut_off_anywhere_is_refused() {
+    let whole = whole(small().windows(&[None, Some(5)]));
+    assert!(open(&whole).is_ok());
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), &whole).unwrap();
+    for end in (0..whole.len()).rev() {
+        file.as_file().set_len(end as u64).unwrap();
+        let message = refusal(Trace::open(file.path()));
+        assert!(message.contains("expected a whole safetensors file") && message.contains(&format!("{end} bytes")), "{message}");
+    }
+    assert!(refused(&[whole.as_slice(), b"x"].concat()).contains("another kind of file"));
+}
+
+#[test]
+fn files_that_are_no_traces_are_refused() {
+    let bytes = Bytes::of(small().windows(&[None]));
+    assert!(open(&bytes.written()).is_ok());
+    assert!(refused(b"A special magic number is hidden within the following text.").contains("another kind of file"));
+    assert!(refused(&bytes.clone().note("format", "pt").written()).contains("expected a file written by streamtrace"));
+    let mut foreign = bytes.clone();
+    foreign.header.as_object_mut().unwrap().remove("__metadata__");
+    assert!(refused(&foreign.written()).contains("another safetensors file"));
+    let folder = tempfile::tempdir().unwrap();
+    for path in [folder.path(), &folder.path().join("none.trace")] {
+        let error = Trace::open(path).err().unwrap();
+        assert!(matches!(error, Error::File { .. }) && error.to_string().contains(&path.display().to_string()), "{error}");
+    }
+}
+
+#[test]
+fn a_newer_version_asks_for_an_update() {
+    let bytes = Bytes::of(small().windows(&[None]));
+    let newer = refused(&bytes.clone().note("version", "2").written());
+    assert!(newer.contains("expected format version 1 or older, found version 2; update streamtrace"), "{newer}");
+    for version in ["", "0", "-1", "1.0", "99999999999"] {
+        assert!(refused(&bytes.clone().note("version", version).written()).contains("expected a format version"));
+    }
+    let mut without = bytes;
+    without.header["__metadata__"].as_object_mut().unwrap().remove("version");
+    assert!(refused(&without.written()).contains("found none"));
+}
+
+#[test]
+fn tensors_that_do_not_fit_the_summary_are_refused() {
+    let bytes = Bytes::of(small().windows(&[None, Some(5)]));
+    for tensor in ["tokens", "offsets", "text", "logits", "layers.0.received", "layers.1.mass", "layers.1.kept", "layers.0.focus"]
+    {
+        let message = refused(&bytes.clone().rename(tensor, "other").written());
+        assert!(message.contains(&format!("no tensor {tensor}")), "{message}");
+    }
+    let mut wrong = bytes.clone();
+    wrong.header["layers.1.mass"]["dtype"] = "BF16".into();
+    assert!(refused(&wrong.written()).contains("layers.1.mass of BF16"));
+    let mut wrong = bytes.clone();
+    wrong.header["layers.1.kept"]["shape"] = json!([9, 5]);
+    assert!(refused(&wrong.written()).contains("layers.1.kept of U16 [9, 5]"));
+    let mut wrong = bytes.clone();
+    let text = wrong.header["text"]["data_offsets"][0].as_u64().unwrap() as usize;
+    wrong.data[text] = 0xff;
+    assert!(refused(&wrong.written()).contains("not UTF-8"));
+}
+
+#[test]
+fn summaries_with_impossible_sizes_are_refused() {
+    let bytes = Bytes::of(small().windows(&[None, Some(5)]));
+    let sizes = [
+        "/n_tokens",
+        "/model/n_layers",
+        "/model/n_heads",
+        "/model/vocab_size",
+        "/config/top_k",
+        "/config/block_size_q",
+        "/config/block_size_k",
+    ];
+    for path in sizes {
+        for value in [0, 1, 4, 24, 1 << 31, 1 << 33, u64::MAX / 2, u64::MAX] {
+            refused(&bytes.clone().summary(path, json!(value)).written());
+        }
+    }
+    for (start, end) in [(9, 3), (0, 24), (0, u64::MAX), (u64::MAX, u64::MAX)] {
+        refused(&bytes.clone().summary("/focus", json!({"start": start, "end": end})).written());
+    }
+    for windows in [json!([]), json!([null]), json!([0, null]), json!([null, null, null])] {
+        refused(&bytes.clone().summary("/model/windows", windows).written());
+    }
+    let without_focus = Bytes::of(Size { focus: 4..4, ..small() }.windows(&[None]));
+    refused(&without_focus.clone().summary("/config/block_size_k", json!(u64::MAX)).written());
+    for summary in ["", "{}", "null", "{\"n_tokens\": -1}"] {
+        assert!(refused(&bytes.clone().note("summary", summary).written()).contains("expected a readable summary"));
+    }
+}
+
+#[test]
+fn kept_blocks_that_cannot_be_are_refused() {
+    // Rows of 5 slots; block 0 sees key blocks 0 to 3, block 2 sees 0 to 11.
+    let bytes = Bytes::of(small().windows(&[None, Some(5)]));
+    let wrong: [(usize, &[u16]); 6] =
+        [(10, &[12]), (14, &[65_534]), (12, &[65_535]), (10, &[9, 8]), (10, &[8, 8]), (0, &[0, 1, 2, 5])];
+    for (at, values) in wrong {
+        let trace = open(&bytes.clone().u16s("layers.0.kept", at, values).written()).unwrap();
+        let expected = format!("in ascending order in row {} of layers.0.kept", at / 5);
+        for error in [trace.head(0, 0).unwrap_err(), trace.mask(0).unwrap_err()] {
+            assert!(error.to_string().contains(&expected), "{at} {values:?} {error}");
+        }
+        assert!(trace.head(0, 1).is_ok() && trace.mask(1).is_ok());
+        read_all(&trace);
+    }
+    let in_focus = open(&bytes.clone().u16s("layers.0.kept", 5, &[9]).written()).unwrap();
+    assert!(matches!(in_focus.attention_row(0, 0, 14), Err(Error::Trace { .. })));
+    let windowed = open(&bytes.u16s("layers.1.kept", 10, &[0]).written()).unwrap();
+    assert!(windowed.mask(1).unwrap_err().to_string().contains("row 2 of layers.1.kept"));
+}
+
+#[test]
+fn wild_offsets_are_clipped_to_the_text() {
+    let mut bytes = Bytes::of(small().windows(&[None]));
+    let [start, end] = [0, 1].map(|i| bytes.header["offsets"]["data_offsets"][i].as_u64().unwrap() as usize);
+    for fill in [0xff, 0x00, 0x2e] {
+        bytes.data[start..end].fill(fill);
+        read_all(&open(&bytes.written()).unwrap());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..Default::default() })]
+
+    #[test]
+    fn any_changed_bytes_give_an_error_or_a_readable_trace(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)) {
+        static WHOLE: std::sync::LazyLock<Vec<u8>> = std::sync::LazyLock::new(|| whole(small().windows(&[None, Some(5)])));
+        let mut bytes = WHOLE.clone();
+        for (at, value) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        if let Ok(trace) = open(&bytes) {
+            read_all(&trace);
+        }
+    }
+}

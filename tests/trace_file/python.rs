@@ -1,0 +1,92 @@
+//! Python reads a trace with one import.
+
+use std::{env, fs, process::Command};
+
+use serde_json::json;
+use streamtrace::trace::Trace;
+
+use crate::sample::{Sample, Size, small};
+
+/// Compares every tensor of a trace with the values beside it.
+const SCRIPT: &str = r#"
+import json, sys
+from safetensors import safe_open
+import numpy as np
+expected = json.load(open(sys.argv[2]))
+with safe_open(sys.argv[1], framework="np") as trace:
+    notes = trace.metadata()
+    assert notes["format"] == "streamtrace" and notes["version"] == "1", notes
+    assert json.loads(notes["summary"]) == expected["summary"]
+    assert set(trace.keys()) == set(expected["tensors"]), trace.keys()
+    for name, values in expected["tensors"].items():
+        tensor = trace.get_tensor(name)
+        assert str(tensor.dtype) == values["dtype"] and list(tensor.shape) == values["shape"], (name, tensor.dtype, tensor.shape)
+        assert np.array_equal(tensor.ravel().astype(np.float64), np.array(values["values"], dtype=np.float64)), name
+    assert bytes(trace.get_tensor("text")).decode() == expected["text"]
+    first = trace.get_slice("layers.0.mass")[0]
+    assert first.shape == tuple(expected["tensors"]["layers.0.mass"]["shape"][1:])
+print("same")
+"#;
+
+fn expected(sample: &Sample, kept_type: &str) -> serde_json::Value {
+    let (n_heads, n_tokens) = (sample.summary.model.n_heads, sample.tokens.len());
+    let offsets: Vec<usize> = sample.offsets.iter().flat_map(|o| [o.0, o.1]).collect();
+    let mut tensors = json!({
+        "tokens": {"dtype": "uint32", "shape": [n_tokens], "values": sample.tokens},
+        "offsets": {"dtype": "uint32", "shape": [n_tokens, 2], "values": offsets},
+        "text": {"dtype": "uint8", "shape": [sample.text.len()], "values": sample.text.as_bytes()},
+        "logits": {"dtype": "float32", "shape": [sample.logits.len()], "values": sample.logits},
+    });
+    for (i, record) in sample.layers.iter().enumerate() {
+        let mask = &record.mask;
+        let rows = [n_heads, mask.blocks.n_query_blocks(), mask.top_k];
+        let focus = [n_heads, sample.summary.focus.len(), mask.top_k * mask.blocks.block_size_k];
+        let none = if kept_type == "uint16" { u16::MAX as u32 } else { u32::MAX };
+        let kept: Vec<u32> = mask.kept.iter().map(|&b| b.min(none)).collect();
+        tensors[format!("layers.{i}.received")] =
+            json!({"dtype": "float32", "shape": [n_heads, n_tokens], "values": record.received});
+        tensors[format!("layers.{i}.mass")] = json!({"dtype": "float16", "shape": rows, "values": record.mass});
+        tensors[format!("layers.{i}.focus")] = json!({"dtype": "float16", "shape": focus, "values": record.focus});
+        tensors[format!("layers.{i}.kept")] = json!({"dtype": kept_type, "shape": rows, "values": kept});
+    }
+    json!({"summary": sample.summary, "text": sample.text, "tensors": tensors})
+}
+
+/// A Python with safetensors and numpy, or none if these tests are to be left out.
+fn python() -> Option<String> {
+    if env::var("STREAMTRACE_SKIP_PYTHON").is_ok_and(|v| v == "1") {
+        return None;
+    }
+    let python = env::var("STREAMTRACE_PYTHON").unwrap_or("python3".into());
+    let found = Command::new(&python).args(["-c", "import safetensors, numpy"]).output();
+    assert!(
+        found.as_ref().is_ok_and(|o| o.status.success()),
+        "{python} has no safetensors and numpy: run `{python} -m pip install safetensors numpy`, or set STREAMTRACE_PYTHON \
+         to a Python that has them, or STREAMTRACE_SKIP_PYTHON=1 to leave these tests out"
+    );
+    Some(python)
+}
+
+fn assert_python_reads(size: Size, kept_type: &str) {
+    let Some(python) = python() else { return };
+    let (sample, folder) = (size.sample(), tempfile::tempdir().unwrap());
+    let (trace, values) = (folder.path().join("a.trace"), folder.path().join("values.json"));
+    sample.trace.save(&trace).unwrap();
+    assert!(Trace::open(&trace).is_ok());
+    fs::write(&values, expected(&sample, kept_type).to_string()).unwrap();
+    let output = Command::new(python).args(["-c", SCRIPT]).args([&trace, &values]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "same");
+}
+
+#[test]
+fn python_reads_every_tensor() {
+    assert_python_reads(small().windows(&[None, Some(5)]), "uint16");
+}
+
+#[test]
+fn python_reads_wide_block_indices() {
+    let n_tokens = 65_600;
+    let size = Size { n_tokens, block_size_q: 256, block_size_k: 1, top_k: 2, n_heads: 1, focus: 0..2, windows: vec![None] };
+    assert_python_reads(size, "uint32");
+}

@@ -1,0 +1,134 @@
+//! Small made-up traces, and all that should be read from them.
+
+use streamtrace::{
+    config::StreamConfig,
+    trace::{BlockMask, Blocks, LayerRecord, ModelInfo, NextToken, Seconds, Span, Summary, Trace, TraceWriter},
+};
+
+/// A trace and what went into it.
+pub struct Sample {
+    pub trace: Trace,
+    pub summary: Summary,
+    pub tokens: Vec<u32>,
+    pub text: String,
+    pub offsets: Vec<(usize, usize)>,
+    pub logits: Vec<f32>,
+    pub layers: Vec<LayerRecord>,
+}
+
+/// How large a sample is.
+#[derive(Clone)]
+pub struct Size {
+    pub n_tokens: usize,
+    pub block_size_q: usize,
+    pub block_size_k: usize,
+    pub top_k: usize,
+    pub n_heads: usize,
+    pub focus: std::ops::Range<usize>,
+    pub windows: Vec<Option<usize>>,
+}
+
+/// Two layers, one with a window; rows that see fewer blocks than they could keep; lengths that no block size divides.
+pub const fn small() -> Size {
+    Size { n_tokens: 23, block_size_q: 8, block_size_k: 2, top_k: 5, n_heads: 3, focus: 13..17, windows: Vec::new() }
+}
+
+impl Size {
+    pub fn windows(mut self, windows: &[Option<usize>]) -> Self {
+        self.windows = windows.to_vec();
+        self
+    }
+
+    pub fn sample(&self) -> Sample {
+        let tokens: Vec<u32> = (0..self.n_tokens as u32).map(|i| i * 7 % 4096).collect();
+        let (text, offsets) = text(self.n_tokens);
+        let logits: Vec<f32> = (0..11).map(|i| i as f32 / 3.0 - 2.0).collect();
+        let layers: Vec<_> = (0..self.windows.len()).map(|layer| self.layer(layer)).collect();
+        let summary = self.summary(logits.len());
+        let mut writer = TraceWriter::new(&tokens, &offsets, &text).unwrap();
+        layers.iter().enumerate().for_each(|(i, record)| writer.layer(i, record).unwrap());
+        let trace = writer.finish(summary.clone(), &logits).unwrap();
+        Sample { trace, summary, tokens, text, offsets, logits, layers }
+    }
+
+    fn blocks(&self, layer: usize) -> Blocks {
+        let (n_tokens, window) = (self.n_tokens, self.windows[layer]);
+        Blocks { n_tokens, block_size_q: self.block_size_q, block_size_k: self.block_size_k, window }
+    }
+
+    /// The newest visible blocks, and the oldest in every other head; numbers that half precision holds exactly.
+    fn layer(&self, layer: usize) -> LayerRecord {
+        let mut mask = BlockMask::empty(self.blocks(layer), self.n_heads, self.top_k);
+        for head in 0..self.n_heads {
+            for query_block in 0..mask.blocks.n_query_blocks() {
+                let visible = mask.blocks.visible(query_block);
+                let n = visible.len().min(self.top_k);
+                let mut kept: Vec<usize> = (visible.end - n..visible.end).collect();
+                kept[0] = if head % 2 == 0 { visible.start } else { kept[0] };
+                let row = mask.row(head, query_block);
+                mask.kept[row][..n].iter_mut().zip(kept).for_each(|(slot, block)| *slot = block as u32);
+            }
+        }
+        let exact = |n: usize, step: usize| (0..n).map(|i| ((i * step + layer) % 512) as f32 / 512.0).collect::<Vec<_>>();
+        let n_keys = self.top_k * self.block_size_k;
+        LayerRecord {
+            mass: exact(mask.kept.len(), 3),
+            received: (0..self.n_heads * self.n_tokens).map(|i| (i + layer) as f32 / 7.0).collect(),
+            focus: exact(self.n_heads * self.focus.len() * n_keys, 5),
+            mask,
+        }
+    }
+
+    fn summary(&self, vocab_size: usize) -> Summary {
+        let config = StreamConfig {
+            block_size_q: self.block_size_q,
+            block_size_k: self.block_size_k,
+            top_k: self.top_k,
+            focus: Some(self.focus.clone()),
+            ..Default::default()
+        };
+        let model = ModelInfo {
+            name: "made-up \"model\" \u{e9}".into(),
+            architecture: "qwen3".into(),
+            n_layers: self.windows.len(),
+            n_heads: self.n_heads,
+            n_kv_heads: 1,
+            head_dim: 4,
+            hidden_size: 8,
+            vocab_size,
+            n_parameters: u64::MAX,
+            windows: self.windows.clone(),
+        };
+        Summary {
+            model,
+            config,
+            n_tokens: self.n_tokens,
+            focus: Span::from(self.focus.clone()),
+            next_token: NextToken { id: 3, text: " \u{fffd}".into(), logprob: -0.1234567890123456 },
+            pruned: 1.0 / 3.0,
+            seconds: Seconds { load: 0.1, search: 1e-9, attention: 2.5, total: 1e6 },
+            peak_memory_bytes: 1 << 40,
+            planned_memory_bytes: 7,
+            device: "cpu".into(),
+            fidelity: None,
+            version: "0.1.0".into(),
+        }
+    }
+}
+
+/// Text for so many tokens of two bytes each, of characters of one, two and four bytes: tokens cut some of them apart.
+fn text(n_tokens: usize) -> (String, Vec<(usize, usize)>) {
+    let mut text: String = "né😀 "
+        .chars()
+        .cycle()
+        .take_while({
+            let mut n_bytes = 0;
+            move |c| {
+                n_bytes += c.len_utf8();
+                n_bytes <= 2 * n_tokens
+            }
+        })
+        .collect();
+    text.push_str(&"x".repeat(2 * n_tokens - text.len()));
+    (text, (0..n_tokens).map(|i| (2 * i, 2 * i + 2)).collect())
+}

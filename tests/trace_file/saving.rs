@@ -1,0 +1,96 @@
+//! A path holds a whole trace or what it held before.
+
+use std::{fs, path::Path};
+
+use streamtrace::{
+    error::Error,
+    trace::{Fidelity, Trace, TraceWriter},
+};
+
+use crate::{reading::assert_holds, sample::small};
+
+fn names(folder: &Path) -> Vec<String> {
+    fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn a_trace_is_replaced_while_it_is_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.trace");
+    let (old, new) = (small().windows(&[None, Some(5)]).sample(), small().windows(&[None]).sample());
+    old.trace.save(&path).unwrap();
+    let open = Trace::open(&path).unwrap();
+    new.trace.save(&path).unwrap();
+    assert_holds(&open, &old);
+    assert_holds(&Trace::open(&path).unwrap(), &new);
+    open.save(&path).unwrap();
+    assert_holds(&Trace::open(&path).unwrap(), &old);
+    Trace::open(&path).unwrap().save(&path).unwrap();
+    assert_holds(&Trace::open(&path).unwrap(), &old);
+    assert_eq!(names(folder.path()), ["a.trace"]);
+}
+
+#[test]
+fn saving_where_it_cannot_be_leaves_nothing() {
+    let sample = small().windows(&[None]).sample();
+    let folder = tempfile::tempdir().unwrap();
+    let (missing, taken) = (folder.path().join("no/such/a.trace"), folder.path().join("taken"));
+    fs::create_dir(&taken).unwrap();
+    for path in [missing.as_path(), &taken, Path::new("/proc/a.trace")] {
+        let error = sample.trace.save(path).unwrap_err();
+        assert!(
+            matches!(error, Error::File { .. }) && error.to_string().starts_with(&format!("cannot write {}", path.display())),
+            "{error}"
+        );
+    }
+    assert_eq!(names(folder.path()), ["taken"]);
+    assert!(names(&taken).is_empty());
+}
+
+#[test]
+fn a_trace_that_could_not_be_read_is_not_written() {
+    let sample = small().windows(&[None]).sample();
+    let fidelity = Fidelity { recall_by_head: vec![], recall: 0.5, same_next_token: true, kl: f64::NAN, n_rows: 1 };
+    let folder = tempfile::tempdir().unwrap();
+    sample.trace.with_fidelity(fidelity).save(folder.path().join("a.trace")).unwrap_err();
+    assert!(names(folder.path()).is_empty());
+}
+
+#[test]
+fn layers_that_do_not_fit_the_summary_are_refused() {
+    let sample = small().windows(&[None, None]).sample();
+    let writer = || TraceWriter::new(&sample.tokens, &sample.offsets, &sample.text).unwrap();
+    let error = writer().finish(sample.summary.clone(), &sample.logits).err().unwrap().to_string();
+    assert!(error.contains("no tensor layers.0.received"), "{error}");
+    let mut short = writer();
+    let mut record = sample.layers[0].clone();
+    record.mass.pop();
+    short.layer(0, &record).unwrap();
+    assert!(matches!(short.finish(sample.summary.clone(), &sample.logits), Err(Error::File { .. })));
+    let mut empty = writer();
+    record.mask.top_k = 0;
+    empty.layer(0, &record).unwrap();
+    assert!(empty.finish(sample.summary.clone(), &sample.logits).is_err());
+}
+
+#[cfg(unix)]
+#[test]
+fn others_may_read_a_trace_as_any_other_file() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let (trace, other) = (folder.path().join("a.trace"), folder.path().join("other"));
+    small().windows(&[None]).sample().trace.save(&trace).unwrap();
+    fs::write(&other, "").unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+    assert_eq!(mode(&trace), mode(&other));
+}
+
+#[test]
+fn a_file_name_alone_is_saved_in_the_current_folder() {
+    let name = format!("trace-file-test-{}.trace", std::process::id());
+    let sample = small().windows(&[None]).sample();
+    sample.trace.save(&name).unwrap();
+    let found = Trace::open(&name);
+    fs::remove_file(&name).unwrap();
+    assert_holds(&found.unwrap(), &sample);
+}
