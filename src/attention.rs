@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use crate::{
-    lanes::{LANES, Lanes, add_weighted, exp2, max_into, products, sum_of},
+    lanes::{LANES, Lanes, add_weighted, exp2, max_into, products, sum_of, vectorized},
     search::{Queries, QueryPanel},
     trace::Blocks,
 };
@@ -49,7 +49,6 @@ pub struct SparseBlock {
 }
 
 /// Softmax and value sum over the kept key blocks of one query block, causally masked.
-#[inline(always)]
 pub fn sparse(queries: &Queries, kv: KeysValues, blocks: &Blocks, query_block: usize, kept: &[u32], focus: Range<usize>) -> SparseBlock {
     let n_queries = blocks.queries(query_block).len();
     let tokens: Vec<usize> = kept.iter().flat_map(|&b| blocks.keys(b as usize)).collect();
@@ -65,7 +64,7 @@ pub fn sparse(queries: &Queries, kv: KeysValues, blocks: &Blocks, query_block: u
         block.received.iter_mut().zip(&weights).for_each(|(received, weight)| *received += sum_of(weight));
         let mut sums = vec![[0.0; LANES]; kv.head_dim];
         for (tile, weights) in weights.chunks(TILE).enumerate() {
-            add_weighted(&mut sums, weights, #[inline(always)] |i| kv.value(tokens[tile * TILE + i]));
+            add_weighted(&mut sums, weights, |i| kv.value(tokens[tile * TILE + i]));
         }
         append_rows(&mut block.output, panel, &sums);
         let in_focus = (0..panel.n).filter(|lane| focus.contains(&(panel.first + lane)));
@@ -80,7 +79,6 @@ pub fn sparse(queries: &Queries, kv: KeysValues, blocks: &Blocks, query_block: u
 }
 
 /// Probabilities of each kept key for a panel of queries, 0 in lanes without a query. `[n_keys][LANES]`
-#[inline(always)]
 fn probabilities(
     panel: &QueryPanel,
     kv: KeysValues,
@@ -91,7 +89,8 @@ fn probabilities(
     weights: &mut [Lanes],
 ) {
     let scale = kv.scale();
-    products(&panel.values, tokens.len(), #[inline(always)] |i| kv.key(tokens[i]), #[inline(always)] |i, scores| weights[i] = scores.map(|s| s * scale));
+    products(&panel.values, |i| kv.key(tokens[i]), weights);
+    weights.iter_mut().flatten().for_each(|score| *score *= scale);
     let mut i = 0;
     for &block in kept {
         let keys = blocks.keys(block as usize);
@@ -102,6 +101,15 @@ fn probabilities(
         }
         i += keys.len();
     }
+    vectorized(
+        #[inline(always)]
+        || softmax(weights, panel.n),
+    );
+}
+
+/// Softmax in base 2 of each lane; lanes from `n` on become 0.
+#[inline(always)]
+fn softmax(weights: &mut [Lanes], n: usize) {
     let mut most = [f32::NEG_INFINITY; LANES];
     weights.iter().for_each(|scores| max_into(&mut most, scores));
     let mut sum = [0.0; LANES];
@@ -111,7 +119,7 @@ fn probabilities(
             sum[lane] += scores[lane];
         }
     }
-    let inverse: Lanes = std::array::from_fn(|lane| if lane < panel.n { 1.0 / sum[lane] } else { 0.0 });
+    let inverse: Lanes = std::array::from_fn(|lane| if lane < n { 1.0 / sum[lane] } else { 0.0 });
     for weight in weights.iter_mut() {
         for lane in 0..LANES {
             weight[lane] *= inverse[lane];
@@ -120,7 +128,6 @@ fn probabilities(
 }
 
 /// Sets the scores of the queries that do not see a key to −∞.
-#[inline(always)]
 fn hide_invisible(scores: &mut Lanes, panel: &QueryPanel, key: usize, blocks: &Blocks) {
     for (lane, score) in scores.iter_mut().enumerate() {
         let query = panel.first + lane.min(panel.n - 1);
@@ -131,7 +138,6 @@ fn hide_invisible(scores: &mut Lanes, panel: &QueryPanel, key: usize, blocks: &B
 }
 
 /// Appends the outputs of a panel's queries, `[n, head_dim]`.
-#[inline(always)]
 fn append_rows(rows: &mut Vec<f32>, panel: &QueryPanel, sums: &[Lanes]) {
     for lane in 0..panel.n {
         rows.extend(sums.iter().map(|dim| dim[lane]));
@@ -142,7 +148,6 @@ fn append_rows(rows: &mut Vec<f32>, panel: &QueryPanel, sums: &[Lanes]) {
 /// query are all that is held.
 ///
 /// Returns the outputs `[n_queries, head_dim]`, and the sum over the queries of the mass on the `kept` key blocks.
-#[inline(always)]
 pub fn dense(queries: &Queries, kv: KeysValues, blocks: &Blocks, query_block: usize, kept: &[u32]) -> (Vec<f32>, f64) {
     let (visible, scale) = (blocks.visible(query_block), kv.scale());
     let keys = blocks.keys(visible.start).start..blocks.keys(visible.end - 1).end;
@@ -151,37 +156,57 @@ pub fn dense(queries: &Queries, kv: KeysValues, blocks: &Blocks, query_block: us
     for panel in &queries.panels {
         let first = panel.first;
         let seen_by_all = blocks.visible_keys(first + panel.n - 1).start..first + 1;
-        let mut most = [f32::MIN; LANES];
-        let (mut sum, mut on_kept) = ([0.0; LANES], [0.0; LANES]);
+        let mut running = RunningSoftmax { most: [f32::MIN; LANES], sum: [0.0; LANES], on_kept: [0.0; LANES] };
         let mut sums = vec![[0.0; LANES]; kv.head_dim];
         for start in keys.clone().step_by(TILE) {
             let n = TILE.min(keys.end - start);
             let scores = &mut tile[..n];
-            products(&panel.values, n, #[inline(always)] |i| kv.key(start + i), #[inline(always)] |i, s| scores[i] = s.map(|s| s * scale));
+            products(&panel.values, |i| kv.key(start + i), scores);
+            scores.iter_mut().flatten().for_each(|score| *score *= scale);
             for (key, scores) in (start..start + n).zip(scores.iter_mut()).filter(|(key, _)| !seen_by_all.contains(key)) {
                 hide_invisible(scores, panel, key, blocks);
             }
-            let before = most;
-            scores.iter().for_each(|s| max_into(&mut most, s));
-            for lane in 0..LANES {
-                let shrink = exp2(before[lane] - most[lane]);
-                sum[lane] *= shrink;
-                on_kept[lane] *= shrink;
-                sums.iter_mut().for_each(|dim| dim[lane] *= shrink);
-            }
-            for (key, scores) in (start..start + n).zip(scores.iter_mut()) {
-                let is_kept = kept.binary_search(&((key / blocks.block_size_k) as u32)).is_ok() as u32 as f32;
-                for lane in 0..LANES {
-                    scores[lane] = exp2(scores[lane] - most[lane]);
-                    sum[lane] += scores[lane];
-                    on_kept[lane] += is_kept * scores[lane];
-                }
-            }
-            add_weighted(&mut sums, scores, #[inline(always)] |i| kv.value(start + i));
+            let is_kept = |i: usize| kept.binary_search(&(((start + i) / blocks.block_size_k) as u32)).is_ok();
+            vectorized(
+                #[inline(always)]
+                || running.add(scores, &mut sums, is_kept),
+            );
+            add_weighted(&mut sums, scores, |i| kv.value(start + i));
         }
-        sums.iter_mut().for_each(|dim| (0..LANES).for_each(|lane| dim[lane] /= sum[lane]));
+        sums.iter_mut().for_each(|dim| (0..LANES).for_each(|lane| dim[lane] /= running.sum[lane]));
         append_rows(&mut output, panel, &sums);
-        kept_mass += (0..panel.n).map(|lane| (on_kept[lane] / sum[lane]) as f64).sum::<f64>();
+        kept_mass += (0..panel.n).map(|lane| (running.on_kept[lane] / running.sum[lane]) as f64).sum::<f64>();
     }
     (output, kept_mass)
+}
+
+/// A softmax in base 2 over keys that come in tiles.
+struct RunningSoftmax {
+    most: Lanes,
+    sum: Lanes,
+    /// The part of `sum` that falls on kept keys.
+    on_kept: Lanes,
+}
+
+impl RunningSoftmax {
+    /// Turns a tile's scores into weights against the largest score so far, and shrinks what was summed before to match.
+    #[inline(always)]
+    fn add(&mut self, scores: &mut [Lanes], sums: &mut [Lanes], is_kept: impl Fn(usize) -> bool) {
+        let before = self.most;
+        scores.iter().for_each(|s| max_into(&mut self.most, s));
+        let shrink: Lanes = std::array::from_fn(|lane| exp2(before[lane] - self.most[lane]));
+        for lanes in sums.iter_mut().chain([&mut self.sum, &mut self.on_kept]) {
+            for lane in 0..LANES {
+                lanes[lane] *= shrink[lane];
+            }
+        }
+        for (i, scores) in scores.iter_mut().enumerate() {
+            let kept = if is_kept(i) { 1.0 } else { 0.0 };
+            for lane in 0..LANES {
+                scores[lane] = exp2(scores[lane] - self.most[lane]);
+                self.sum[lane] += scores[lane];
+                self.on_kept[lane] += kept * scores[lane];
+            }
+        }
+    }
 }

@@ -1,8 +1,10 @@
 //! Vector arithmetic on 32 queries side by side, for the search and the attention on the CPU.
 //!
 //! Queries lie transposed, one dimension after the other, so that one key is multiplied with 32 queries at once and
-//! key rows are read where they are, in any order, without gathering. Everything here is inlined into a caller that runs
-//! under [`vectorized`], where the compiler may use what the processor has (AVX-512, AVX2, NEON).
+//! key rows are read where they are, in any order, without gathering. The instructions are chosen at run time (AVX-512,
+//! AVX2, NEON). The two products are written with explicit vectors: left to itself the compiler packs rows, not lanes.
+
+use pulp::{Simd, WithSimd};
 
 /// Queries that are worked on together.
 pub const LANES: usize = 32;
@@ -13,7 +15,7 @@ pub type Lanes = [f32; LANES];
 /// Rows multiplied together: enough independent sums to fill the pipelines, few enough to stay in registers.
 const ROWS: usize = 4;
 
-/// Runs `work` compiled for the best instruction set that the processor has.
+/// Runs loops over lanes compiled for the best instruction set that the processor has.
 #[inline(always)]
 pub fn vectorized<R>(work: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(work)
@@ -33,60 +35,137 @@ pub fn panel(rows: &[f32], stride: usize, n_rows: usize, head_dim: usize) -> Vec
 }
 
 /// Products of each row with all lanes: `out[i] = Σ_d row(i)[d] · panel[d]`.
-#[inline(always)]
-pub fn products<'a>(panel: &[Lanes], n_rows: usize, row: impl Fn(usize) -> &'a [f32], mut out: impl FnMut(usize, &Lanes)) {
-    let mut first = 0;
-    while first + ROWS <= n_rows {
-        let sums = products_of::<ROWS>(panel, std::array::from_fn(|i| row(first + i)));
-        for (i, sum) in sums.iter().enumerate() {
-            out(first + i, sum);
-        }
-        first += ROWS;
-    }
-    for i in first..n_rows {
-        out(i, &products_of::<1>(panel, [row(i)])[0]);
-    }
-}
-
-#[inline(always)]
-fn products_of<const N: usize>(panel: &[Lanes], rows: [&[f32]; N]) -> [Lanes; N] {
-    let mut sums = [[0.0; LANES]; N];
-    let rows = rows.map(|row| &row[..panel.len()]);
-    for (d, queries) in panel.iter().enumerate() {
-        for i in 0..N {
-            fused_add(&mut sums[i], rows[i][d], queries);
-        }
-    }
-    sums
+pub fn products<'a>(panel: &[Lanes], row: impl Fn(usize) -> &'a [f32], out: &mut [Lanes]) {
+    pulp::Arch::new().dispatch(Products { panel, row, out });
 }
 
 /// Adds weighted value rows: `out[d] += Σ_i row(i)[d] · weights[i]`, `out` is `[head_dim][LANES]`.
-#[inline(always)]
 pub fn add_weighted<'a>(out: &mut [Lanes], weights: &[Lanes], row: impl Fn(usize) -> &'a [f32]) {
-    let (groups, rest) = out.as_chunks_mut::<ROWS>();
-    let n_grouped = groups.len() * ROWS;
-    for (group, sums) in groups.iter_mut().enumerate() {
-        let mut local = *sums;
-        for (i, weight) in weights.iter().enumerate() {
-            let values = &row(i)[group * ROWS..][..ROWS];
-            for d in 0..ROWS {
-                fused_add(&mut local[d], values[d], weight);
-            }
+    pulp::Arch::new().dispatch(AddWeighted { out, weights, row });
+}
+
+struct Products<'p, R> {
+    panel: &'p [Lanes],
+    row: R,
+    out: &'p mut [Lanes],
+}
+
+impl<'a, R: Fn(usize) -> &'a [f32]> WithSimd for Products<'_, R> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        match LANES / S::F32_LANES {
+            2 => self.run::<S, 2>(simd),
+            4 => self.run::<S, 4>(simd),
+            8 => self.run::<S, 8>(simd),
+            _ => self.run::<S, LANES>(simd),
         }
-        *sums = local;
     }
-    for (d, sum) in rest.iter_mut().enumerate() {
-        for (i, weight) in weights.iter().enumerate() {
-            fused_add(sum, row(i)[n_grouped + d], weight);
+}
+
+impl<'a, R: Fn(usize) -> &'a [f32]> Products<'_, R> {
+    /// `V` vectors make up the lanes.
+    #[inline(always)]
+    fn run<S: Simd, const V: usize>(self, simd: S) {
+        let Products { panel, row, out } = self;
+        let (groups, rest) = out.as_chunks_mut::<ROWS>();
+        let n_grouped = groups.len() * ROWS;
+        for (group, sums) in groups.iter_mut().enumerate() {
+            let rows: [&[f32]; ROWS] = std::array::from_fn(|i| &row(group * ROWS + i)[..panel.len()]);
+            *sums = products_of::<S, V, ROWS>(simd, panel, rows);
+        }
+        for (i, sum) in rest.iter_mut().enumerate() {
+            [*sum] = products_of::<S, V, 1>(simd, panel, [&row(n_grouped + i)[..panel.len()]]);
         }
     }
 }
 
 #[inline(always)]
-fn fused_add(sum: &mut Lanes, factor: f32, lanes: &Lanes) {
-    for lane in 0..LANES {
-        sum[lane] = factor.mul_add(lanes[lane], sum[lane]);
+fn products_of<S: Simd, const V: usize, const N: usize>(simd: S, panel: &[Lanes], rows: [&[f32]; N]) -> [Lanes; N] {
+    let mut sums = [[simd.splat_f32s(0.0); V]; N];
+    for (d, queries) in panel.iter().enumerate() {
+        let queries = vectors::<S, V>(queries);
+        for i in 0..N {
+            fused_add(simd, &mut sums[i], rows[i][d], &queries);
+        }
     }
+    sums.map(lanes::<S, V>)
+}
+
+struct AddWeighted<'p, R> {
+    out: &'p mut [Lanes],
+    weights: &'p [Lanes],
+    row: R,
+}
+
+impl<'a, R: Fn(usize) -> &'a [f32]> WithSimd for AddWeighted<'_, R> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        match LANES / S::F32_LANES {
+            2 => self.run::<S, 2>(simd),
+            4 => self.run::<S, 4>(simd),
+            8 => self.run::<S, 8>(simd),
+            _ => self.run::<S, LANES>(simd),
+        }
+    }
+}
+
+impl<'a, R: Fn(usize) -> &'a [f32]> AddWeighted<'_, R> {
+    /// `V` vectors make up the lanes.
+    #[inline(always)]
+    fn run<S: Simd, const V: usize>(self, simd: S) {
+        let AddWeighted { out, weights, row } = self;
+        let (groups, rest) = out.as_chunks_mut::<ROWS>();
+        let n_grouped = groups.len() * ROWS;
+        for (group, sums) in groups.iter_mut().enumerate() {
+            add_weighted_to::<S, V, ROWS>(simd, sums, weights, |i| row(i)[group * ROWS..].first_chunk());
+        }
+        for (d, sum) in rest.iter_mut().enumerate() {
+            let one = std::array::from_mut(sum);
+            add_weighted_to::<S, V, 1>(simd, one, weights, |i| row(i)[n_grouped + d..].first_chunk());
+        }
+    }
+}
+
+#[inline(always)]
+fn add_weighted_to<'a, S: Simd, const V: usize, const N: usize>(
+    simd: S,
+    out: &mut [Lanes; N],
+    weights: &[Lanes],
+    values: impl Fn(usize) -> Option<&'a [f32; N]>,
+) {
+    let mut sums: [[S::f32s; V]; N] = std::array::from_fn(|i| vectors::<S, V>(&out[i]));
+    for (i, weight) in weights.iter().enumerate() {
+        let (weight, Some(values)) = (vectors::<S, V>(weight), values(i)) else { return };
+        for d in 0..N {
+            fused_add(simd, &mut sums[d], values[d], &weight);
+        }
+    }
+    *out = sums.map(lanes::<S, V>);
+}
+
+#[inline(always)]
+fn fused_add<S: Simd, const V: usize>(simd: S, sums: &mut [S::f32s; V], factor: f32, vectors: &[S::f32s; V]) {
+    let factor = simd.splat_f32s(factor);
+    for v in 0..V {
+        sums[v] = simd.mul_add_e_f32s(factor, vectors[v], sums[v]);
+    }
+}
+
+#[inline(always)]
+fn vectors<S: Simd, const V: usize>(lanes: &Lanes) -> [S::f32s; V] {
+    let (vectors, _) = S::as_simd_f32s(lanes);
+    std::array::from_fn(|v| vectors[v])
+}
+
+#[inline(always)]
+fn lanes<S: Simd, const V: usize>(vectors: [S::f32s; V]) -> Lanes {
+    let mut lanes = [0.0; LANES];
+    S::as_mut_simd_f32s(&mut lanes).0.copy_from_slice(&vectors);
+    lanes
 }
 
 /// The larger of each lane.
@@ -97,10 +176,11 @@ pub fn max_into(most: &mut Lanes, other: &Lanes) {
     }
 }
 
-/// The largest lane.
+/// The largest lane of `mean + √variance · reach`.
 #[inline(always)]
-pub fn max_of(lanes: &Lanes) -> f32 {
-    reduce(lanes, f32::max)
+pub fn largest(mean: &Lanes, variance: &Lanes, reach: f32) -> f32 {
+    let estimate: Lanes = std::array::from_fn(|lane| mean[lane] + variance[lane].max(0.0).sqrt() * reach);
+    reduce(&estimate, f32::max)
 }
 
 /// The sum of all lanes.
@@ -160,9 +240,9 @@ mod tests {
             let keys: Vec<f32> = (0..n_keys * head_dim).map(|i| number(i + 13)).collect();
             let panel = panel(&queries, head_dim, n_queries, head_dim);
             let mut scores = vec![[0.0; LANES]; n_keys];
-            vectorized(|| products(&panel, n_keys, |i| &keys[i * head_dim..][..head_dim], |i, s| scores[i] = *s));
+            products(&panel, |i| &keys[i * head_dim..][..head_dim], &mut scores);
             let mut sums = vec![[1.0; LANES]; head_dim];
-            vectorized(|| add_weighted(&mut sums, &scores, |i| &keys[i * head_dim..][..head_dim]));
+            add_weighted(&mut sums, &scores, |i| &keys[i * head_dim..][..head_dim]);
             for lane in 0..LANES {
                 let q = lane.min(n_queries - 1);
                 let dot = |k: usize| -> f32 { (0..head_dim).map(|d| queries[q * head_dim + d] * keys[k * head_dim + d]).sum() };
@@ -175,7 +255,8 @@ mod tests {
                 }
             }
             assert!((sum_of(&scores[0]) - scores[0].iter().sum::<f32>()).abs() < 1e-4);
-            assert_eq!(max_of(&scores[0]), scores[0].iter().copied().fold(f32::MIN, f32::max));
+            let plain = scores[0].iter().copied().fold(f32::MIN, f32::max);
+            assert_eq!(largest(&scores[0], &[0.0; LANES], 1.0), plain);
         }
     }
 }

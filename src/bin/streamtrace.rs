@@ -205,7 +205,7 @@ impl RunArgs {
 fn print_trace(trace: &Trace, as_json: bool) {
     match as_json {
         true => println!("{}", summary_json(trace)),
-        false => println!("{:#?}", trace.summary()),
+        false => println!("{trace}"),
     }
 }
 

@@ -6,7 +6,6 @@ use crate::{
     attention::{KeysValues, SparseBlock, dense, sparse},
     config::Search,
     device::AttentionShape,
-    lanes::vectorized,
     search::{Queries, exhaustive, hierarchical, pyramid::Pyramid},
     trace::{BlockMask, LayerRecord},
 };
@@ -62,7 +61,7 @@ impl Attention {
     /// Finds the kept blocks of rows of queries, `[n_rows, n_heads · head_dim]`.
     pub fn search(&mut self, rows: &[f32], first_query_block: usize) {
         let AttentionShape { blocks, config, .. } = &self.shape;
-        let found = self.for_each_block(rows, first_query_block, #[inline(always)] |head, query_block, queries| {
+        let found = self.for_each_block(rows, first_query_block, |head, query_block, queries| {
             let kv_head = self.shape.kv_head(head);
             let (keys, mut row) = (&self.keys[kv_head], vec![BlockMask::NONE; config.top_k]);
             match config.search {
@@ -80,7 +79,7 @@ impl Attention {
     /// Attention over the kept blocks of rows of queries. `[n_rows, n_heads · head_dim]`
     pub fn attend(&mut self, rows: &[f32], first_query_block: usize) -> Vec<f32> {
         let (shape, mask) = (&self.shape, &self.record.mask);
-        let attended = self.for_each_block(rows, first_query_block, #[inline(always)] |head, query_block, queries| {
+        let attended = self.for_each_block(rows, first_query_block, |head, query_block, queries| {
             let kept = mask.kept(head, query_block);
             sparse(queries, self.keys_values(head), &shape.blocks, query_block, kept, shape.focus.range())
         });
@@ -94,7 +93,7 @@ impl Attention {
 
     /// Attention over all keys of rows of queries; adds to each head the mass that falls on the mask's blocks.
     pub fn attend_dense(&self, rows: &[f32], first_query_block: usize, mask: &BlockMask, kept_mass: &mut [f64]) -> Vec<f32> {
-        let attended = self.for_each_block(rows, first_query_block, #[inline(always)] |head, query_block, queries| {
+        let attended = self.for_each_block(rows, first_query_block, |head, query_block, queries| {
             dense(queries, self.keys_values(head), &self.shape.blocks, query_block, mask.kept(head, query_block))
         });
         let mut output = vec![0.0; rows.len()];
@@ -129,10 +128,8 @@ impl Attention {
         let run = |(head, query_block)| {
             let positions = blocks.queries(query_block);
             let start = (positions.start - first_position) * stride + head * head_dim;
-            vectorized(#[inline(always)] || {
-                let queries = Queries::new(&rows[start..], stride, head_dim, positions);
-                (head, query_block, work(head, query_block, &queries))
-            })
+            let queries = Queries::new(&rows[start..], stride, head_dim, positions);
+            (head, query_block, work(head, query_block, &queries))
         };
         tasks.into_par_iter().map(run).collect()
     }

@@ -3,14 +3,13 @@
 use super::{Candidates, Queries, keep_best};
 use crate::{
     config::StreamConfig,
-    lanes::{max_of, products},
+    lanes::{LANES, products},
     trace::Blocks,
 };
 
 /// Writes the key blocks that a query block keeps: those that hold the largest query·key of a visible pair.
 ///
 /// `keys` is `[n_tokens, head_dim]`; `row` `[top_k]` as in [`crate::trace::BlockMask`]. Returns the number of keys read.
-#[inline(always)]
 pub fn search(queries: &Queries, keys: &[f32], blocks: &Blocks, config: &StreamConfig, query_block: usize, row: &mut [u32]) -> usize {
     let split = Candidates::new(blocks, config, query_block);
     if split.candidates.len() <= split.budget {
@@ -28,24 +27,17 @@ pub fn search(queries: &Queries, keys: &[f32], blocks: &Blocks, config: &StreamC
 }
 
 /// The largest query·key of a query block and a key block, over the pairs that are visible.
-#[inline(always)]
 fn largest_product(queries: &Queries, keys: &[f32], blocks: &Blocks, query_block: usize, key_block: usize) -> f32 {
     let (tokens, full) = (blocks.keys(key_block), blocks.is_full(query_block, key_block));
-    let mut most = f32::NEG_INFINITY;
+    let (mut most, mut scores) = (f32::NEG_INFINITY, vec![[0.0; LANES]; tokens.len()]);
     for panel in &queries.panels {
         let head_dim = panel.values.len();
-        let row = |i: usize| &keys[(tokens.start + i) * head_dim..][..head_dim];
-        products(&panel.values, tokens.len(), row, |i, products| {
-            if full {
-                most = most.max(max_of(products));
-                return;
-            }
-            for (lane, &product) in products[..panel.n].iter().enumerate() {
-                if blocks.visible_keys(panel.first + lane).contains(&(tokens.start + i)) {
-                    most = most.max(product);
-                }
-            }
-        });
+        products(&panel.values, |i| &keys[(tokens.start + i) * head_dim..][..head_dim], &mut scores);
+        for (key, scores) in tokens.clone().zip(&scores) {
+            let sees = |lane: usize| full || blocks.visible_keys(panel.first + lane).contains(&key);
+            let visible = scores[..panel.n].iter().enumerate().filter(|(lane, _)| sees(*lane));
+            most = visible.fold(most, |most, (_, &score)| most.max(score));
+        }
     }
     most
 }

@@ -11,7 +11,6 @@ use crate::{config::StreamConfig, trace::Blocks};
 ///
 /// `keys` is `[n_tokens, head_dim]`, what `pyramid` was made of; `row` `[top_k]` as in [`crate::trace::BlockMask`].
 /// Returns the number of nodes that were scored.
-#[inline(always)]
 pub fn search(
     queries: &Queries,
     keys: &[f32],

@@ -6,10 +6,10 @@
 
 use std::ops::Range;
 
-use super::Queries;
+use super::{Queries, QueryPanel};
 use crate::{
     config::Estimate,
-    lanes::{LANES, Lanes, max_of, products},
+    lanes::{LANES, Lanes, largest, products, vectorized},
     trace::Blocks,
 };
 
@@ -97,38 +97,33 @@ impl Pyramid {
         parents
     }
 
-    /// Estimates the largest query·key of each node, over all queries: `out(i, score)` for `nodes[i]`.
-    #[inline(always)]
+    /// Estimates the largest query·key of each node, over all queries.
     pub fn score(&self, queries: &Queries, keys: &[f32], level: usize, nodes: &[(f32, u32)], scores: &mut [f32]) {
         scores.fill(f32::NEG_INFINITY);
-        let d = self.head_dim;
-        for panel in &queries.panels {
-            let node = |i: usize| nodes[i].1 as usize;
-            let mut keep = |i: usize, estimate: &Lanes| scores[i] = scores[i].max(max_of(estimate));
+        let (mut estimates, mut spreads) = (vec![[0.0; LANES]; nodes.len()], vec![[0.0; LANES]; nodes.len()]);
+        let (d, node) = (self.head_dim, |i: usize| nodes[i].1 as usize);
+        for QueryPanel { values, .. } in &queries.panels {
             match self.estimate {
                 Estimate::First | Estimate::Middle => {
-                    let row = |i: usize| &keys[self.representative(level, node(i)) * d..][..d];
-                    products(&panel.values, nodes.len(), row, keep);
+                    products(values, |i| &keys[self.representative(level, node(i)) * d..][..d], &mut estimates);
                 }
-                Estimate::Mean => {
-                    let means = &self.levels[level].means;
-                    products(&panel.values, nodes.len(), |i| &means[node(i) * d..][..d], keep);
-                }
+                Estimate::Mean => products(values, |i| &self.levels[level].means[node(i) * d..][..d], &mut estimates),
                 Estimate::MeanSpread => {
                     let Moments { means, variances } = &self.levels[level];
-                    let squares: Vec<Lanes> = panel.values.iter().map(|lanes| lanes.map(|q| q * q)).collect();
-                    let mut spreads = vec![[0.0; LANES]; nodes.len()];
-                    products(&squares, nodes.len(), |i| &variances[node(i) * d..][..d], |i, s| spreads[i] = *s);
-                    products(&panel.values, nodes.len(), |i| &means[node(i) * d..][..d], |i, mean| {
-                        let reach = (2.0 * (self.tokens(level, node(i)).len() as f32).ln()).sqrt();
-                        let mut estimate = *mean;
-                        for lane in 0..LANES {
-                            estimate[lane] = spreads[i][lane].sqrt().mul_add(reach, estimate[lane]);
-                        }
-                        keep(i, &estimate);
-                    });
+                    let squares: Vec<Lanes> = values.iter().map(|lanes| lanes.map(|q| q * q)).collect();
+                    products(values, |i| &means[node(i) * d..][..d], &mut estimates);
+                    products(&squares, |i| &variances[node(i) * d..][..d], &mut spreads);
                 }
             }
+            let reach = |i: usize| (2.0 * (self.tokens(level, node(i)).len() as f32).ln()).sqrt();
+            vectorized(
+                #[inline(always)]
+                || {
+                    for (i, score) in scores.iter_mut().enumerate() {
+                        *score = score.max(largest(&estimates[i], &spreads[i], reach(i)));
+                    }
+                },
+            );
         }
     }
 
