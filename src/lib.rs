@@ -23,6 +23,7 @@ pub mod config;
 pub mod engine;
 pub mod error;
 pub mod memory;
+pub mod notebook;
 pub mod plot;
 pub mod tasks;
 pub mod trace;
