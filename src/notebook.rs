@@ -10,6 +10,7 @@ use crate::{
     error::Error,
     memory::format_bytes,
     plot::{AttentionMap, Figure, count, escaped, percent, thousands},
+    tasks::{ChainSentence, Prompt, ReasoningPrompt, RulerConfig, SentenceKind, Task, WordProblem},
     trace::{BlockMask, Blocks, Fidelity, HeadTrace, LayerRecord, ModelInfo, NextToken, Seconds, Span, Summary, Trace},
 };
 
@@ -93,6 +94,7 @@ macro_rules! show_as_table {
     )*};
 }
 
+show_as_table!(ChainSentence, Prompt, ReasoningPrompt, RulerConfig, SentenceKind, Task, WordProblem);
 show_as_table!(Trace, Summary, ModelInfo, NextToken, Seconds, Fidelity, StreamConfig, Span, Blocks, BlockMask, HeadTrace, LayerRecord);
 
 impl Describe for Trace {

@@ -11,6 +11,7 @@
 //! # Ok::<(), streamtrace::error::Error>(())
 //! ```
 
+mod describe;
 mod draft;
 mod fit;
 mod haystack;
