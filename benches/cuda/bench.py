@@ -84,7 +84,7 @@ def flex(shape, repeats, block=128):
     diagonal = torch.zeros_like(full)
     diagonal[..., 0] = row
     ones = torch.ones(1, shape.n_heads, n_blocks, dtype=torch.int32, device="cuda")
-    mask = BlockMask.from_kv_blocks(ones, diagonal, (ones * (keep - 1)).int(), full, BLOCK_SIZE=block, mask_mod=lambda b, h, i, j: i >= j)
+    mask = BlockMask.from_kv_blocks(ones, diagonal, (ones * (keep - 1)).int(), full, BLOCK_SIZE=block, mask_mod=lambda b, h, i, j: i >= j, compute_q_blocks=False)
     run = torch.compile(flex_attention)
     return milliseconds(lambda: run(q, k, v, block_mask=mask, enable_gqa=True), repeats)
 

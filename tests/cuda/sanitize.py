@@ -1,0 +1,56 @@
+"""Runs every kernel once on small odd shapes, with nothing to compare: for compute-sanitizer, which is slow.
+
+usage: PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck|racecheck --error-exitcode 9 python3 sanitize.py
+"""
+
+import torch
+
+import launch
+from reference import FIRST, MEAN_SPREAD, Shape
+
+SHAPES = [
+    Shape(1, 16, 8, 1, 1, 64, 4),
+    Shape(333, 32, 8, 4, 2, 64, 12, 2, 4),
+    Shape(300, 64, 32, 4, 1, 128, 4, 0, 2),
+    Shape(900, 128, 64, 2, 1, 128, 6, 1, 2),
+    Shape(700, 128, 16, 2, 2, 64, 14, 1, 8, window=300),
+    Shape(210, 16, 16, 2, 1, 96, 5, 1, 2, beam=1),
+    Shape(290, 64, 64, 2, 1, 256, 3),
+]
+
+
+def normal(*size):
+    return torch.randn(size, device="cuda").bfloat16()
+
+
+def run(shape):
+    q, k, v = (normal(shape.n_tokens, heads, shape.head_dim) for heads in (shape.n_heads, shape.n_kv_heads, shape.n_kv_heads))
+    pyramid = launch.Pyramid(shape).build(shape, k)
+    kept = launch.new(shape, shape.n_heads, shape.n_query_blocks, shape.top_k, dtype=torch.int32)
+    scores = launch.new(shape, shape.n_heads * shape.n_query_blocks * shape.n_key_blocks)
+    launch.search_exhaustive(shape, q, k, kept, scores)
+    sentence = (torch.arange(shape.n_tokens, device="cuda") // 23).int()
+    weight = torch.full((shape.n_tokens,), 1 / 23, device="cuda")
+    focus = range(max(shape.n_tokens - 33, 0), shape.n_tokens)
+    for warpgroups in (False, True) if launch.hopper(shape) else (False,):
+        for estimate in (FIRST, MEAN_SPREAD):
+            launch.search_hierarchical(shape, q, k, estimate, pyramid, kept, 0, warpgroups)
+        out, lse, dense_lse = torch.empty_like(q), *(launch.new(shape, shape.n_heads, shape.n_tokens) for _ in range(2))
+        launch.attention(shape, q, k, v, kept, out, lse, warpgroups=warpgroups)
+        launch.attention(shape, q, k, v, None, out, dense_lse, warpgroups=warpgroups)
+        mass = launch.new(shape, shape.n_heads, shape.n_query_blocks, shape.top_k)
+        received, anchors = (launch.new(shape, shape.n_heads, shape.n_tokens, fill=0.0) for _ in range(2))
+        rows = launch.new(shape, shape.n_heads, len(focus), shape.top_k * shape.block_k, fill=0.0)
+        launch.record(shape, q, k, kept, lse, mass, received, rows, focus, sentence, weight, anchors, 4, 0, warpgroups)
+        launch.record(shape, q, k, kept, lse, mass, received, rows, focus, warpgroups=warpgroups)
+        launch.recall(shape, lse, dense_lse)
+    torch.cuda.synchronize()
+
+
+launch.embed(normal(50, 192), torch.randint(0, 50, (77,), device="cuda").int())
+launch.rms_norm(normal(37, 1032), normal(37, 1032), normal(1032), 1e-5, 0.0)
+launch.swiglu(normal(19, 2 * 264))
+launch.rope(normal(21, 6, 96), normal(96), torch.rand(24, device="cuda", dtype=torch.float64), 48, 7, 1e-6, 0.0, 1.0)
+for shape in SHAPES:
+    run(shape)
+print("every kernel ran")
