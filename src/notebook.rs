@@ -176,14 +176,14 @@ impl Describe for Fidelity {
             .row("recall", format!("{:.4}, mean over {}", self.recall, count(self.n_rows, "row")))
             .maybe("lowest recall", worst)
             .row("next token", if self.same_next_token { "the same" } else { "another" })
-            .row("KL(dense ‖ sparse)", format!("{:.4} nats", self.kl))
+            .row("KL(dense ‖ sparse)", nats(self.kl))
     }
 }
 
 impl Fidelity {
     fn line(&self) -> String {
         let token = if self.same_next_token { "same next token" } else { "another next token" };
-        format!("{:.4} of the dense attention mass; {token}, KL {:.4} nats", self.recall, self.kl)
+        format!("{:.4} of the dense attention mass; {token}, KL {}", self.recall, nats(self.kl))
     }
 }
 
@@ -297,6 +297,11 @@ impl fmt::Display for Span {
 /// "3.6 s", and "12 ms" below a tenth of a second.
 fn seconds(seconds: f64) -> String {
     if seconds < 0.1 { format!("{:.0} ms", 1000.0 * seconds) } else { format!("{seconds:.1} s") }
+}
+
+/// "0.0012 nats", and a power of ten below that.
+fn nats(kl: f64) -> String {
+    if kl.abs() < 1e-3 && kl != 0.0 { format!("{kl:.1e} nats") } else { format!("{kl:.4} nats") }
 }
 
 /// "6.3 M", "8.0 B".

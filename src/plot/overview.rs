@@ -83,7 +83,7 @@ fn figure(trace: &Trace, panels: &Panels, grids: &[Grid], scale: LogScale) -> Fi
         pen.text(&facts, (14, 39), Type::NOTE);
         label(pen, panels);
     });
-    let caption = "Attention mass on a key block, mean over a query block; a cell shows its largest";
+    let caption = "Attention mass on a key block, mean over a query block; largest in each cell";
     let states = [("pruned", PRUNED), (outside(trace), OUTSIDE)];
     let end = legend(&mut canvas, (left, top + size.1 + 18), scale, caption, &states);
     let description = format!("Rows are layers, columns are heads; in each panel rows are queries, columns keys. {facts}.");
