@@ -46,8 +46,8 @@ pub trait Device {
     /// of each head if `norm` gives its weight `[head_dim]` and eps. `x` is `[n_rows, n_heads · head_dim]`.
     fn rope(&self, x: &Self::Tensor, norm: Option<(&Self::Tensor, f64)>, first_position: usize, angles: &Self::Angles) -> Result<Self::Tensor, Error>;
 
-    /// The last row alone. `[1, width]`
-    fn last_row(&self, x: &Self::Tensor) -> Result<Self::Tensor, Error>;
+    /// Some rows alone.
+    fn rows(&self, x: &Self::Tensor, rows: Range<usize>) -> Result<Self::Tensor, Error>;
 
     /// All numbers, row by row.
     fn to_host(&self, x: &Self::Tensor) -> Result<Vec<f32>, Error>;

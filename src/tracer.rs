@@ -12,7 +12,7 @@ use crate::{
     error::Error,
     memory::MemoryPlan,
     tasks::{Prompt, RulerConfig},
-    trace::{ModelInfo, Trace},
+    trace::{AnswerScore, ModelInfo, Trace},
 };
 
 /// A loaded model with the settings of its search.
@@ -123,6 +123,30 @@ impl Tracer {
     pub fn compare(&self, trace: &Trace) -> Result<Trace, Error> {
         match self.call(Request::Compare, Payload::Trace(trace.clone()))? {
             (Reply::Compared(fidelity), _) => Ok(trace.with_fidelity(fidelity)),
+            (reply, _) => Err(unexpected(&reply)),
+        }
+    }
+
+    /// How likely the model finds an answer after a prompt, on what the search keeps.
+    ///
+    /// # Errors
+    /// As [`Tracer::trace`].
+    pub fn score(&self, prompt: &str, answer: &str) -> Result<AnswerScore, Error> {
+        self.score_with(prompt, answer, false)
+    }
+
+    /// How likely the model finds an answer after a prompt, with dense attention. O(T²) time.
+    ///
+    /// # Errors
+    /// As [`Tracer::trace`].
+    pub fn score_dense(&self, prompt: &str, answer: &str) -> Result<AnswerScore, Error> {
+        self.score_with(prompt, answer, true)
+    }
+
+    fn score_with(&self, prompt: &str, answer: &str, dense: bool) -> Result<AnswerScore, Error> {
+        let request = Request::Score { prompt: prompt.into(), answer: answer.into(), config: self.config.clone(), dense };
+        match self.call(request, Payload::None)? {
+            (Reply::Scored(score), _) => Ok(score),
             (reply, _) => Err(unexpected(&reply)),
         }
     }

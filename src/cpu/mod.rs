@@ -3,6 +3,8 @@
 
 mod attention;
 
+use std::ops::Range;
+
 use candle_core::{D, DType, Tensor, safetensors::Load};
 use safetensors::tensor::TensorView;
 
@@ -97,8 +99,8 @@ impl Device for Cpu {
         Ok(candle_nn::rotary_emb::rope_thd(&x, &cos?, &sin?)?.reshape((n_rows, width))?)
     }
 
-    fn last_row(&self, x: &Tensor) -> Result<Tensor, Error> {
-        Ok(x.narrow(0, x.dim(0)? - 1, 1)?.contiguous()?)
+    fn rows(&self, x: &Tensor, rows: Range<usize>) -> Result<Tensor, Error> {
+        Ok(x.narrow(0, rows.start, rows.len())?.contiguous()?)
     }
 
     fn to_host(&self, x: &Tensor) -> Result<Vec<f32>, Error> {

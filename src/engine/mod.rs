@@ -18,7 +18,7 @@ use crate::{
     config::StreamConfig,
     error::Error,
     memory::{MemoryPlan, format_bytes},
-    trace::{Fidelity, ModelInfo, Trace},
+    trace::{AnswerScore, Fidelity, ModelInfo, Trace},
 };
 
 /// Something that an engine is asked to do.
@@ -35,6 +35,8 @@ pub enum Request {
     Trace { prompt: String, config: StreamConfig },
     /// Run the prompt of the trace that comes with the request densely, and compare.
     Compare,
+    /// How likely the model finds an answer after a prompt, token by token, sparse or dense.
+    Score { prompt: String, answer: String, config: StreamConfig, dense: bool },
     /// Draw the SVG as a PNG, `scale` pixels to a unit.
     Rasterize { svg: String, scale: f32 },
 }
@@ -49,6 +51,7 @@ pub enum Reply {
     /// The trace comes with the reply.
     Traced,
     Compared(Fidelity),
+    Scored(AnswerScore),
     /// The picture's bytes come with the reply.
     Rasterized,
 }

@@ -101,22 +101,32 @@ where
 }
 
 impl<D: Device> Decoder<'_, D> {
-    /// Runs the model on kept key blocks alone; hands each layer's record to `on_layer`. Returns the logits `[vocab_size]`
-    /// of the token after the prompt.
+    /// Runs the model on kept key blocks alone; hands each layer's record to `on_layer`. Returns the logits that follow the
+    /// last `n_logits` tokens. `[n_logits][vocab_size]`
     ///
     /// # Errors
     /// [`Error::NotFinite`] naming the layer, [`Error::Device`], and what `on_layer` returns.
-    pub fn sparse(&self, times: &mut StageTimes, on_layer: impl FnMut(usize, LayerRecord) -> Result<(), Error>) -> Result<Vec<f32>, Error> {
-        self.run(&mut Sparse { times, on_layer })
+    pub fn sparse(
+        &self,
+        n_logits: usize,
+        times: &mut StageTimes,
+        on_layer: impl FnMut(usize, LayerRecord) -> Result<(), Error>,
+    ) -> Result<Vec<Vec<f32>>, Error> {
+        self.run(n_logits, &mut Sparse { times, on_layer })
     }
 
     /// Runs the model densely; `mask` gives the blocks of a layer whose share of the dense attention mass is measured, and
-    /// `on_layer` gets it, summed over all queries, by head. Returns the logits `[vocab_size]` of the token after the prompt.
+    /// `on_layer` gets it, summed over all queries, by head. Returns logits as [`Decoder::sparse`].
     ///
     /// # Errors
     /// As [`Decoder::sparse`].
-    pub fn dense(&self, mask: impl FnMut(usize) -> Result<BlockMask, Error>, on_layer: impl FnMut(usize, Vec<f64>)) -> Result<Vec<f32>, Error> {
-        self.run(&mut Dense { mask, current: None, on_layer })
+    pub fn dense(
+        &self,
+        n_logits: usize,
+        mask: impl FnMut(usize) -> Result<BlockMask, Error>,
+        on_layer: impl FnMut(usize, Vec<f64>),
+    ) -> Result<Vec<Vec<f32>>, Error> {
+        self.run(n_logits, &mut Dense { mask, current: None, on_layer })
     }
 
     /// Rows of a chunk: whole query blocks.
@@ -124,7 +134,7 @@ impl<D: Device> Decoder<'_, D> {
         CHUNK.next_multiple_of(self.config.block_size_q)
     }
 
-    fn run(&self, visitor: &mut impl Visitor<D>) -> Result<Vec<f32>, Error> {
+    fn run(&self, n_logits: usize, visitor: &mut impl Visitor<D>) -> Result<Vec<Vec<f32>>, Error> {
         let config = &self.model.config;
         let angles = self.device.angles(self.tokens.len(), &inverse_frequencies(&config.rope, config.head_dim))?;
         let embedding = self.model.embedding()?;
@@ -148,7 +158,7 @@ impl<D: Device> Decoder<'_, D> {
             }
             visitor.finish(self.device, layer, attention)?;
         }
-        self.logits(hidden.last().expect("a prompt has a token"))
+        self.logits(&hidden, n_logits)
     }
 
     fn shape(&self, layer: usize) -> AttentionShape {
@@ -208,22 +218,40 @@ impl<D: Device> Decoder<'_, D> {
         Error::NotFinite { place: format!("{place} of {}", self.model.name), found: "NaN or an infinity".into(), fix }
     }
 
-    /// Logits of the token after the last row. `[vocab_size]`
-    fn logits(&self, last_chunk: &D::Tensor) -> Result<Vec<f32>, Error> {
-        let config = &self.model.config;
+    /// Logits that follow the last `n` rows. `[n][vocab_size]`
+    fn logits(&self, hidden: &[D::Tensor], n: usize) -> Result<Vec<Vec<f32>>, Error> {
+        let vocab_size = self.model.config.vocab_size;
         let norm = self.device.weight(&self.model.final_norm()?)?;
-        let x = self.norm(&self.device.last_row(last_chunk)?, &norm)?;
+        let first = self.tokens.len() - n.min(self.tokens.len());
+        let mut logits = vec![Vec::with_capacity(vocab_size); self.tokens.len() - first];
+        for (i, x) in hidden.iter().enumerate() {
+            let rows = i * self.chunk()..((i + 1) * self.chunk()).min(self.tokens.len());
+            if rows.end <= first {
+                continue;
+            }
+            let start = first.max(rows.start);
+            let x = self.norm(&self.device.rows(x, start - rows.start..rows.len())?, &norm)?;
+            let place = &mut logits[start - first..rows.end - first];
+            self.for_each_vocabulary_chunk(&x, |values: Vec<f32>| {
+                let width = values.len() / place.len();
+                place.iter_mut().zip(values.chunks(width)).for_each(|(row, part)| row.extend_from_slice(part));
+            })?;
+        }
+        match logits.iter().flatten().all(|l| l.is_finite()) {
+            true => Ok(logits),
+            false => Err(self.not_finite("the logits".into())),
+        }
+    }
+
+    /// Products of rows with the output layer, which is too large to be on the device as a whole.
+    fn for_each_vocabulary_chunk(&self, x: &D::Tensor, mut on_values: impl FnMut(Vec<f32>)) -> Result<(), Error> {
         let table = self.model.output()?;
-        let n_bytes = table.data().len() / config.vocab_size;
-        let mut logits = Vec::with_capacity(config.vocab_size);
-        for rows in table.data().chunks(VOCABULARY_CHUNK * n_bytes) {
-            let shape = vec![rows.len() / n_bytes, config.hidden_size];
-            let rows = TensorView::new(table.dtype(), shape, rows).expect("whole rows of a checked tensor");
-            logits.extend(self.device.to_host(&self.device.linear(&x, &self.device.weight(&rows)?, None)?)?);
+        let n_bytes = table.data().len() / table.shape()[0];
+        for bytes in table.data().chunks(VOCABULARY_CHUNK * n_bytes) {
+            let shape = vec![bytes.len() / n_bytes, table.shape()[1]];
+            let part = TensorView::new(table.dtype(), shape, bytes).expect("whole rows of a checked tensor");
+            on_values(self.device.to_host(&self.device.linear(x, &self.device.weight(&part)?, None)?)?);
         }
-        if logits.iter().any(|l: &f32| !l.is_finite()) {
-            return Err(self.not_finite("the logits".into()));
-        }
-        Ok(logits)
+        Ok(())
     }
 }

@@ -58,6 +58,40 @@ pub struct NextToken {
     pub logprob: f64,
 }
 
+/// How likely a model finds a given answer after a prompt, each token after the ones before it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AnswerScore {
+    pub tokens: Vec<AnswerToken>,
+    /// Of the run on prompt and answer; 0 for a dense one.
+    pub pruned: f64,
+    pub top_k: usize,
+    pub n_tokens: usize,
+    pub seconds: Seconds,
+}
+
+/// One token of an answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AnswerToken {
+    pub id: u32,
+    pub text: String,
+    /// Natural logarithm of its probability.
+    pub logprob: f64,
+    /// Whether no token is more likely.
+    pub is_argmax: bool,
+}
+
+impl AnswerScore {
+    /// Whether the model would write the whole answer, greedily.
+    pub fn retained(&self) -> bool {
+        self.tokens.iter().all(|token| token.is_argmax)
+    }
+
+    /// Natural logarithm of the whole answer's probability.
+    pub fn logprob(&self) -> f64 {
+        self.tokens.iter().map(|token| token.logprob).sum()
+    }
+}
+
 /// Where the time went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Seconds {

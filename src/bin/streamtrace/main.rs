@@ -1,14 +1,18 @@
-//! The command line: `streamtrace trace | compare | map | show | serve`.
+//! The command line: `streamtrace trace | compare | map | overview | show | ruler | serve`.
 //!
 //! Exit codes: 0 done; 1 the run failed, with a sentence on standard error; 2 the arguments make no sense.
 
+mod args;
+mod ruler;
+
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use serde_json::json;
-use streamtrace::{
-    DeviceChoice, Error, Estimate, LoadOptions, Search, StreamConfig, Trace, Tracer, engine::serve::serve, memory::parse_bytes,
-};
+use streamtrace::{Error, Trace, engine::serve::serve};
+
+use args::ModelArgs;
+use ruler::RulerArgs;
 
 /// What did a language model look at over a very long prompt?
 ///
@@ -51,15 +55,16 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Ask for needles in haystacks of known answer, and count how often the search keeps what the answer needs
+    Ruler(RulerArgs),
     /// Answer a notebook over standard input and output
     Serve,
 }
 
 #[derive(Args)]
 struct RunArgs {
-    /// A Hugging Face model folder
-    #[arg(long)]
-    model: PathBuf,
+    #[command(flatten)]
+    model: ModelArgs,
     /// The prompt
     #[arg(long, required_unless_present = "prompt_file", conflicts_with = "prompt_file")]
     prompt: Option<String>,
@@ -72,111 +77,9 @@ struct RunArgs {
     /// One JSON object on standard output
     #[arg(long)]
     json: bool,
-    #[arg(long, value_enum, default_value = "auto")]
-    device: DeviceArg,
-    /// Most memory to take, such as 8GB
-    #[arg(long, value_parser = parse_bytes)]
-    memory: Option<u64>,
-    #[command(flatten)]
-    search: SearchArgs,
-}
-
-/// What to keep
-#[derive(Args)]
-struct SearchArgs {
-    /// Key blocks kept for each head and query block
-    #[arg(long, conflicts_with = "pruned")]
-    top_k: Option<usize>,
-    /// Choose top_k to prune at least this share of the causal pairs, such as 0.95
-    #[arg(long)]
-    pruned: Option<f64>,
-    /// Tokens in a query block
-    #[arg(long)]
-    block_size_q: Option<usize>,
-    /// Tokens in a key block
-    #[arg(long)]
-    block_size_k: Option<usize>,
-    /// Key blocks at the start that are always kept
-    #[arg(long)]
-    sink_blocks: Option<usize>,
-    /// Key blocks before the end of a query block that are always kept
-    #[arg(long)]
-    local_blocks: Option<usize>,
-    /// How the largest product in a range of keys is estimated
-    #[arg(long, value_enum, conflicts_with = "exhaustive")]
-    estimate: Option<EstimateArg>,
-    /// Ranges kept until the last round, in budgets
-    #[arg(long)]
-    beam: Option<usize>,
-    /// Read every key: exact top-k blocks
-    #[arg(long)]
-    exhaustive: bool,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum DeviceArg {
-    Auto,
-    Cpu,
-    Cuda,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum EstimateArg {
-    First,
-    Middle,
-    Mean,
-    MeanSpread,
-}
-
-impl From<DeviceArg> for DeviceChoice {
-    fn from(device: DeviceArg) -> Self {
-        match device {
-            DeviceArg::Auto => DeviceChoice::Auto,
-            DeviceArg::Cpu => DeviceChoice::Cpu,
-            DeviceArg::Cuda => DeviceChoice::Cuda,
-        }
-    }
-}
-
-impl From<EstimateArg> for Estimate {
-    fn from(estimate: EstimateArg) -> Self {
-        match estimate {
-            EstimateArg::First => Estimate::First,
-            EstimateArg::Middle => Estimate::Middle,
-            EstimateArg::Mean => Estimate::Mean,
-            EstimateArg::MeanSpread => Estimate::MeanSpread,
-        }
-    }
-}
-
-impl SearchArgs {
-    fn config(&self) -> StreamConfig {
-        let default = StreamConfig::default();
-        let search = match (self.exhaustive, self.estimate) {
-            (true, _) => Search::Exhaustive,
-            (false, Some(estimate)) => Search::Hierarchical(estimate.into()),
-            (false, None) => default.search,
-        };
-        StreamConfig {
-            block_size_q: self.block_size_q.unwrap_or(default.block_size_q),
-            block_size_k: self.block_size_k.unwrap_or(default.block_size_k),
-            top_k: self.top_k.unwrap_or(default.top_k),
-            pruned: self.pruned,
-            sink_blocks: self.sink_blocks.unwrap_or(default.sink_blocks),
-            local_blocks: self.local_blocks.unwrap_or(default.local_blocks),
-            search,
-            beam: self.beam.unwrap_or(default.beam),
-            focus: None,
-        }
-    }
 }
 
 impl RunArgs {
-    fn tracer(&self) -> Result<Tracer, Error> {
-        let options = LoadOptions { model: self.model.clone(), device: self.device.into(), memory: self.memory };
-        Ok(Tracer::load_with(options)?.with(self.search.config()))
-    }
-
     fn prompt(&self) -> Result<String, Error> {
         let Some(path) = &self.prompt_file else {
             return Ok(self.prompt.clone().unwrap_or_default());
@@ -189,7 +92,7 @@ impl RunArgs {
     }
 
     fn run(&self, compare: bool) -> Result<(), Error> {
-        let tracer = self.tracer()?;
+        let tracer = self.model.tracer()?;
         let mut trace = tracer.trace(&self.prompt()?)?;
         if compare {
             trace = tracer.compare(&trace)?;
@@ -239,6 +142,7 @@ fn run(command: &Command) -> Result<(), Error> {
             print_trace(&Trace::open(trace)?, *json);
             Ok(())
         }
+        Command::Ruler(args) => args.run(),
         Command::Serve => serve(),
     }
 }

@@ -1,0 +1,117 @@
+//! The arguments that choose a model, a device and a search.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use streamtrace::{DeviceChoice, Error, Estimate, LoadOptions, Search, StreamConfig, Tracer, memory::parse_bytes};
+
+#[derive(Args)]
+pub struct ModelArgs {
+    /// A Hugging Face model folder
+    #[arg(long)]
+    model: PathBuf,
+    #[arg(long, value_enum, default_value = "auto")]
+    device: DeviceArg,
+    /// Most memory to take, such as 8GB
+    #[arg(long, value_parser = parse_bytes)]
+    memory: Option<u64>,
+    #[command(flatten)]
+    search: SearchArgs,
+}
+
+impl ModelArgs {
+    pub fn tracer(&self) -> Result<Tracer, Error> {
+        let options = LoadOptions { model: self.model.clone(), device: self.device.into(), memory: self.memory };
+        Ok(Tracer::load_with(options)?.with(self.search.config()))
+    }
+}
+
+/// What to keep
+#[derive(Args)]
+struct SearchArgs {
+    /// Key blocks kept for each head and query block
+    #[arg(long, conflicts_with = "pruned")]
+    top_k: Option<usize>,
+    /// Choose top_k to prune at least this share of the causal pairs, such as 0.95
+    #[arg(long)]
+    pruned: Option<f64>,
+    /// Tokens in a query block
+    #[arg(long)]
+    block_size_q: Option<usize>,
+    /// Tokens in a key block
+    #[arg(long)]
+    block_size_k: Option<usize>,
+    /// Key blocks at the start that are always kept
+    #[arg(long)]
+    sink_blocks: Option<usize>,
+    /// Key blocks before the end of a query block that are always kept
+    #[arg(long)]
+    local_blocks: Option<usize>,
+    /// How the largest product in a range of keys is estimated
+    #[arg(long, value_enum, conflicts_with = "exhaustive")]
+    estimate: Option<EstimateArg>,
+    /// Ranges kept until the last round, in budgets
+    #[arg(long)]
+    beam: Option<usize>,
+    /// Read every key: exact top-k blocks
+    #[arg(long)]
+    exhaustive: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum DeviceArg {
+    Auto,
+    Cpu,
+    Cuda,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum EstimateArg {
+    First,
+    Middle,
+    Mean,
+    MeanSpread,
+}
+
+impl From<DeviceArg> for DeviceChoice {
+    fn from(device: DeviceArg) -> Self {
+        match device {
+            DeviceArg::Auto => DeviceChoice::Auto,
+            DeviceArg::Cpu => DeviceChoice::Cpu,
+            DeviceArg::Cuda => DeviceChoice::Cuda,
+        }
+    }
+}
+
+impl From<EstimateArg> for Estimate {
+    fn from(estimate: EstimateArg) -> Self {
+        match estimate {
+            EstimateArg::First => Estimate::First,
+            EstimateArg::Middle => Estimate::Middle,
+            EstimateArg::Mean => Estimate::Mean,
+            EstimateArg::MeanSpread => Estimate::MeanSpread,
+        }
+    }
+}
+
+impl SearchArgs {
+    fn config(&self) -> StreamConfig {
+        let default = StreamConfig::default();
+        let search = match (self.exhaustive, self.estimate) {
+            (true, _) => Search::Exhaustive,
+            (false, Some(estimate)) => Search::Hierarchical(estimate.into()),
+            (false, None) => default.search,
+        };
+        StreamConfig {
+            block_size_q: self.block_size_q.unwrap_or(default.block_size_q),
+            block_size_k: self.block_size_k.unwrap_or(default.block_size_k),
+            top_k: self.top_k.unwrap_or(default.top_k),
+            pruned: self.pruned,
+            sink_blocks: self.sink_blocks.unwrap_or(default.sink_blocks),
+            local_blocks: self.local_blocks.unwrap_or(default.local_blocks),
+            search,
+            beam: self.beam.unwrap_or(default.beam),
+            focus: None,
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! One run of a model over a prompt: sparse for a trace, dense for a comparison, either to score an answer.
+
+use std::time::Instant;
+
+use crate::{
+    config::StreamConfig,
+    device::Device,
+    engine::Progress,
+    error::Error,
+    model::{
+        Model,
+        decoder::{Decoder, StageTimes},
+        memory,
+        tokenizer::Encoding,
+    },
+    search::budget,
+    trace::{AnswerScore, AnswerToken, BlockMask, Blocks, Fidelity, NextToken, Seconds, Span, Summary, Trace, TraceWriter},
+};
+
+/// A model on a device, ready to read.
+pub(super) struct Run<'a, D> {
+    pub model: &'a Model,
+    pub device: &'a D,
+    /// Most memory to take, in bytes.
+    pub memory: Option<u64>,
+    /// What loading the model took.
+    pub load_seconds: f64,
+    pub progress: &'a mut dyn FnMut(Progress),
+}
+
+impl<D: Device> Run<'_, D> {
+    pub fn trace(&mut self, prompt: &str, config: &StreamConfig) -> Result<Trace, Error> {
+        let start = Instant::now();
+        let Encoding { ids, offsets } = self.model.tokenizer.encode(prompt)?;
+        let decoder = self.decoder(&ids, config)?;
+        let plan = memory::plan(self.model, ids.len(), &decoder.config, self.memory);
+        plan.check()?;
+        memory::reset_peak();
+        let mut writer = TraceWriter::new(&ids, &offsets, prompt)?;
+        let (mut times, mut kept_pairs, clock) = (StageTimes::default(), 0, self.clock("trace", ids.len()));
+        let logits = decoder.sparse(1, &mut times, |layer, record| {
+            kept_pairs += record.mask.kept_pairs();
+            writer.layer(layer, &record)?;
+            (self.progress)(clock.at(layer));
+            Ok(())
+        })?;
+        let summary = Summary {
+            n_tokens: ids.len(),
+            focus: decoder.focus,
+            next_token: self.next_token(&logits[0]),
+            pruned: self.pruned(kept_pairs, ids.len()),
+            config: decoder.config,
+            seconds: self.seconds(&times, start),
+            peak_memory_bytes: memory::peak(),
+            planned_memory_bytes: plan.total(),
+            device: self.device.name(),
+            fidelity: None,
+            version: env!("CARGO_PKG_VERSION").into(),
+            model: self.model.info(),
+        };
+        writer.finish(summary, &logits[0])
+    }
+
+    pub fn compare(&mut self, trace: &Trace) -> Result<Fidelity, Error> {
+        let (summary, info) = (trace.summary(), self.model.info());
+        if summary.model != info {
+            return Err(Error::Setting {
+                setting: "trace".into(),
+                expected: format!("a trace of {}, the model that is loaded", info.name),
+                found: format!("a trace of {}", summary.model.name),
+                fix: "load the model that made the trace".into(),
+            });
+        }
+        let tokens = trace.tokens()?;
+        let decoder = self.decoder(&tokens, &StreamConfig { pruned: None, ..summary.config.clone() })?;
+        memory::plan(self.model, tokens.len(), &decoder.config, self.memory).check()?;
+        let (mut recall_by_head, clock) = (Vec::new(), self.clock("dense", tokens.len()));
+        let on_layer = |layer, kept_mass: Vec<f64>| {
+            recall_by_head.push(kept_mass.iter().map(|mass| mass / tokens.len() as f64).collect::<Vec<f64>>());
+            (self.progress)(clock.at(layer));
+        };
+        let logits = decoder.dense(1, |layer| trace.mask(layer), on_layer)?;
+        Ok(Fidelity {
+            recall: recall_by_head.iter().flatten().sum::<f64>() / (info.n_layers * info.n_heads) as f64,
+            recall_by_head,
+            same_next_token: self.next_token(&logits[0]).id == summary.next_token.id,
+            kl: kl(&logits[0], &trace.logits()?),
+            n_rows: tokens.len(),
+        })
+    }
+
+    pub fn score(&mut self, prompt: &str, answer: &str, config: &StreamConfig, dense: bool) -> Result<AnswerScore, Error> {
+        let start = Instant::now();
+        let n_prompt = self.model.tokenizer.encode(prompt)?.ids.len();
+        let ids = self.model.tokenizer.encode(&format!("{prompt}{answer}"))?.ids;
+        let answer_ids = &ids[n_prompt.min(ids.len())..];
+        if answer_ids.is_empty() {
+            return Err(Error::Prompt {
+                expected: "an answer of at least one token".into(),
+                found: format!("{answer:?}"),
+                fix: "give the text that should follow the prompt".into(),
+            });
+        }
+        let decoder = self.decoder(&ids[..ids.len() - 1], config)?;
+        let n_tokens = decoder.tokens.len();
+        memory::plan(self.model, n_tokens, &decoder.config, self.memory).check()?;
+        let (mut times, mut kept_pairs, clock) = (StageTimes::default(), 0, self.clock(if dense { "dense" } else { "trace" }, n_tokens));
+        let logits = match dense {
+            true => {
+                let nothing = |layer| Ok(BlockMask::empty(blocks(self.model, &decoder.config, n_tokens, layer), self.model.config.n_heads, 0));
+                decoder.dense(answer_ids.len(), nothing, |layer, _| (self.progress)(clock.at(layer)))?
+            }
+            false => decoder.sparse(answer_ids.len(), &mut times, |layer, record| {
+                kept_pairs += record.mask.kept_pairs();
+                (self.progress)(clock.at(layer));
+                Ok(())
+            })?,
+        };
+        let tokens = answer_ids.iter().zip(&logits).map(|(&id, logits)| AnswerToken {
+            id,
+            text: self.model.tokenizer.text(id),
+            logprob: log_softmax(logits)[id as usize],
+            is_argmax: argmax(logits) == id,
+        });
+        Ok(AnswerScore {
+            tokens: tokens.collect(),
+            pruned: if dense { 0.0 } else { self.pruned(kept_pairs, n_tokens) },
+            top_k: decoder.config.top_k,
+            n_tokens,
+            seconds: self.seconds(&times, start),
+        })
+    }
+
+    fn decoder<'t>(&self, tokens: &'t [u32], config: &StreamConfig) -> Result<Decoder<'t, D>, Error>
+    where
+        Self: 't,
+    {
+        let config = settled(self.model, config, tokens.len())?;
+        Ok(Decoder { model: self.model, device: self.device, tokens, focus: focus(&config, tokens.len())?, config })
+    }
+
+    fn next_token(&self, logits: &[f32]) -> NextToken {
+        let id = argmax(logits);
+        NextToken { id, text: self.model.tokenizer.text(id), logprob: log_softmax(logits)[id as usize] }
+    }
+
+    /// Share of the causal pairs of all layers and heads that were not computed.
+    fn pruned(&self, kept_pairs: u64, n_tokens: usize) -> f64 {
+        let config = &self.model.config;
+        let causal = n_tokens as f64 * (n_tokens as f64 + 1.0) / 2.0;
+        1.0 - kept_pairs as f64 / (causal * (config.n_layers * config.n_heads) as f64)
+    }
+
+    fn seconds(&self, times: &StageTimes, start: Instant) -> Seconds {
+        Seconds {
+            load: self.load_seconds,
+            search: times.search.as_secs_f64(),
+            attention: times.attention.as_secs_f64(),
+            total: start.elapsed().as_secs_f64(),
+        }
+    }
+
+    fn clock(&self, stage: &'static str, n_tokens: usize) -> Clock {
+        Clock { start: Instant::now(), stage, n_tokens, n_layers: self.model.config.n_layers }
+    }
+}
+
+/// The settings with a `top_k` for a prompt of this length, checked.
+pub(super) fn settled(model: &Model, config: &StreamConfig, n_tokens: usize) -> Result<StreamConfig, Error> {
+    config.validate()?;
+    let mut settled = config.clone();
+    if let Some(share) = config.pruned {
+        let layers: Vec<Blocks> = (0..model.config.n_layers).map(|layer| blocks(model, config, n_tokens, layer)).collect();
+        settled.top_k = budget::for_share(&layers, config, share)?;
+    }
+    // More than all blocks is all blocks.
+    settled.top_k = settled.top_k.min(n_tokens.div_ceil(config.block_size_k).max(1));
+    Ok(settled)
+}
+
+fn blocks(model: &Model, config: &StreamConfig, n_tokens: usize, layer: usize) -> Blocks {
+    let window = model.config.windows[layer];
+    Blocks { n_tokens, block_size_q: config.block_size_q, block_size_k: config.block_size_k, window }
+}
+
+/// The tokens that are recorded key by key.
+fn focus(config: &StreamConfig, n_tokens: usize) -> Result<Span, Error> {
+    match &config.focus {
+        None => Ok(Span::from(n_tokens.saturating_sub(StreamConfig::DEFAULT_FOCUS)..n_tokens)),
+        Some(range) if range.start < range.end && range.end <= n_tokens => Ok(Span::from(range.clone())),
+        Some(range) => Err(Error::Setting {
+            setting: "focus".into(),
+            expected: format!("a span of the prompt's {n_tokens} tokens"),
+            found: format!("{range:?}"),
+            fix: "choose tokens of the prompt, or leave it out for the last ones".into(),
+        }),
+    }
+}
+
+/// The first of the largest logits.
+fn argmax(logits: &[f32]) -> u32 {
+    (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b]).then(b.cmp(&a))).unwrap_or(0) as u32
+}
+
+/// Natural logarithms of the probabilities.
+fn log_softmax(logits: &[f32]) -> Vec<f64> {
+    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max) as f64;
+    let total = logits.iter().map(|&l| (l as f64 - most).exp()).sum::<f64>().ln();
+    logits.iter().map(|&l| l as f64 - most - total).collect()
+}
+
+/// KL(dense ‖ sparse) in nats.
+fn kl(dense: &[f32], sparse: &[f32]) -> f64 {
+    let (p, q) = (log_softmax(dense), log_softmax(sparse));
+    p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>().max(0.0)
+}
+
+/// Measures how fast layers go by.
+struct Clock {
+    start: Instant,
+    stage: &'static str,
+    n_tokens: usize,
+    n_layers: usize,
+}
+
+impl Clock {
+    /// The progress when a layer is done.
+    fn at(&self, layer: usize) -> Progress {
+        let (done, seconds) = ((layer + 1) as f64, self.start.elapsed().as_secs_f64().max(1e-9));
+        let whole = seconds / done * self.n_layers as f64;
+        Progress {
+            stage: self.stage.into(),
+            layer: layer + 1,
+            n_layers: self.n_layers,
+            tokens_per_second: self.n_tokens as f64 / whole,
+            seconds_left: whole - seconds,
+        }
+    }
+}
