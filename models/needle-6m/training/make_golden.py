@@ -26,8 +26,7 @@ def wording():
         "intros": [tasks.NIAH_INTRO_ONE, tasks.NIAH_INTRO_MANY, tasks.VT_INTRO],
         "needles": [{"key": k, "value": v, "text": tasks.needle(k, v)} for k, v in needles],
         "niah_questions": [
-            {"keys": keys, "values": values, "pieces": tasks.niah_question(keys, values)}
-            for keys, values in questions
+            {"keys": keys, "values": values, "pieces": tasks.niah_question(keys, values)} for keys, values in questions
         ],
         "vt": {
             "names": names,
@@ -62,7 +61,9 @@ def save(path, golden):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=tasks.WORDS_FOLDER.parent / "golden", help="folder of the JSON files")
+    parser.add_argument(
+        "--out", type=Path, default=tasks.WORDS_FOLDER.parent / "golden", help="folder of the JSON files"
+    )
     out = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
     save(out / "wording.json", wording())
