@@ -2,6 +2,10 @@
 
 use crate::error::Error;
 
+/// Most pixels of a PNG: 400 MB while it is drawn.
+#[cfg(feature = "engine")]
+const MAX_PIXELS: u64 = 100_000_000;
+
 /// A figure's SVG as PNG, `scale` pixels for each of its own.
 ///
 /// Texts use the system's fonts, DejaVu Sans where those it asks for are missing.
@@ -22,8 +26,10 @@ pub fn png(svg: &str, scale: f32) -> Result<Vec<u8>, Error> {
     let tree = usvg::Tree::from_str(svg, &options).map_err(|e| bad("figure", "an SVG document", e.to_string()))?;
     let size = tree.size();
     let pixels = |length: f32| (length * scale).ceil() as u32;
-    let pixmap = tiny_skia::Pixmap::new(pixels(size.width()), pixels(size.height()));
-    let mut pixmap = pixmap.ok_or_else(|| bad("scale of a PNG", "a picture that fits into memory", scale.to_string()))?;
+    let (width, height) = (pixels(size.width()), pixels(size.height()));
+    let fits = u64::from(width) * u64::from(height) <= MAX_PIXELS;
+    let pixmap = if fits { tiny_skia::Pixmap::new(width, height) } else { None };
+    let mut pixmap = pixmap.ok_or_else(|| bad("scale of a PNG", "a picture of 1 to 100 million pixels", scale.to_string()))?;
     resvg::render(&tree, tiny_skia::Transform::from_scale(scale, scale), &mut pixmap.as_mut());
     pixmap.encode_png().map_err(|e| bad("figure", "a picture", e.to_string()))
 }
@@ -37,4 +43,42 @@ fn bad(setting: &str, expected: &str, found: String) -> Error {
 #[cfg(not(feature = "engine"))]
 pub(super) fn png(svg: &str, scale: f32) -> Result<Vec<u8>, Error> {
     crate::engine::rasterize(svg, scale)
+}
+
+#[cfg(all(test, feature = "engine"))]
+mod tests {
+    use super::*;
+    use crate::plot::synthetic::{Shape, trace, trace_of};
+
+    fn pixels(png: &[u8]) -> (u32, u32, Vec<u8>) {
+        let mut reader = png::Decoder::new(std::io::Cursor::new(png)).read_info().unwrap();
+        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+        let info = reader.next_frame(&mut pixels).unwrap();
+        (info.width, info.height, pixels)
+    }
+
+    #[test]
+    fn cells_are_drawn_in_their_colours() {
+        let figure = trace(&Shape::default()).attention_map(0, 0).unwrap().figure();
+        let (width, height, pixels) = pixels(&png(figure.svg(), 2.0).unwrap());
+        assert_eq!((width, height), (2 * figure.size().0, 2 * figure.size().1));
+        let pruned = pixels.as_chunks::<4>().0.iter().filter(|p| p[..3] == [0xdd, 0xe2, 0xe8]).count();
+        assert!(pruned > 100_000, "{pruned} pixels are pruned");
+    }
+
+    #[test]
+    fn hostile_text_makes_a_document_all_the_same() {
+        let words = ["</svg><script>", "\u{0}\u{1b}", "\u{ffff}", "\"'&", "]]>"].map(String::from);
+        let shape = Shape { n_tokens: 5, n_layers: 1, n_heads: 1, top_k: 20, ..Default::default() };
+        let svg = trace_of(&shape, &words).attention_map(0, 0).unwrap().svg();
+        assert!(png(&svg, 1.0).is_ok());
+    }
+
+    #[test]
+    fn what_cannot_be_drawn_is_an_error() {
+        let svg = "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"9\" height=\"9\"/>";
+        for (svg, scale) in [("<svg", 1.0), ("", 1.0), (svg, 0.0), (svg, f32::NAN), (svg, 1e9), (svg, 1e4), (svg, -1.0)] {
+            assert!(matches!(png(svg, scale), Err(Error::Setting { .. })), "{svg} {scale}");
+        }
+    }
 }
