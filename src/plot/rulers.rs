@@ -19,7 +19,7 @@ const LANE: i32 = 14;
 const RULER: i32 = 6;
 const GAP: i32 = 3;
 /// Pixels that a label may move away from its mark.
-const MAX_SHIFT: i32 = 20;
+const MAX_SHIFT: i32 = 14;
 /// Lines across the map are drawn for a few marks only.
 const MAX_GUIDED: usize = 6;
 
