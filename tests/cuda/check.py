@@ -149,21 +149,24 @@ def check_rest(generator):
         return torch.randn(size, generator=generator, device="cuda").bfloat16()
     table, tokens = normal(50, 192), torch.randint(0, 50, (77,), generator=generator, device="cuda").int()
     report("embed", None, torch.equal(launch.embed(table, tokens), reference.embed(table, tokens)), "equal")
-    x, delta, weight = normal(37, 1032), normal(37, 1032), normal(1032)
-    close("rms_norm", None, launch.rms_norm(x, None, weight, 1e-5, 1.0), reference.rms_norm(x, weight, 1e-5, 1.0), 3e-3)
-    want = x + delta
-    got = launch.rms_norm(x, delta, weight, 1e-5, 0.0)
-    report("rms_norm residual", None, torch.equal(x, want), "equal")
-    close("rms_norm after residual", None, got, reference.rms_norm(want, weight, 1e-5, 0.0), 3e-3)
-    gate_up = normal(19, 2 * 264)
-    close("swiglu", None, launch.swiglu(gate_up), reference.swiglu(gate_up), 3e-3)
+    x, weight, y = normal(37, 1032), normal(1032), normal(37, 1032)
+    close("rms_norm", None, launch.rms_norm(x, weight, 1e-5), reference.rms_norm(x, weight, 1e-5), 3e-3)
+    close("swiglu", None, launch.swiglu(x, y), reference.swiglu(x, y), 3e-3)
+    report("add", None, torch.equal(launch.add(x, y), x + y), "equal")
+    want = y + weight
+    launch.add_bias(y, weight)
+    report("add_bias", None, torch.equal(y, want), "equal")
+    report("is_finite", None, launch.is_finite(x), "finite")
+    for odd in (float("nan"), float("-inf")):
+        x[36, 1031] = odd
+        report("is_finite", None, not launch.is_finite(x), f"sees {odd}")
     for dim, n_rotated, normed in ((64, 64, True), (96, 48, False), (128, 128, True), (256, 256, False)):
         x, weight = normal(21, 6, dim), normal(dim)
         frequency = 10000.0 ** (-torch.arange(n_rotated // 2, device="cuda", dtype=torch.float64) * 2 / n_rotated)
-        start = reference.rms_norm(x, weight, 1e-6, 0.0).bfloat16() if normed else x
-        want = reference.rope(start, frequency, 999_990, n_rotated, 1.5)
-        launch.rope(x, weight if normed else None, frequency, n_rotated, 999_990, 1e-6, 0.0, 1.5)
-        close("rope with norm" if normed else "rope", f"head dim {dim}, rotated {n_rotated}", x, want, 4e-3)
+        start = reference.rms_norm(x, weight, 1e-6).bfloat16() if normed else x
+        want = reference.rope(start, frequency, 999_990, n_rotated)
+        got = launch.rope(x, weight if normed else None, frequency, n_rotated, 999_990, 1e-6)
+        close("rope with norm" if normed else "rope", f"head dim {dim}, rotated {n_rotated}", got, want, 4e-3)
 
 
 def main():

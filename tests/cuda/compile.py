@@ -17,7 +17,7 @@ ALL = [(d, bq, bk) for d in (64, 96, 128, 256) for bq in (16, 32, 64, 128) for b
 
 def variants(file, shapes):
     """Macros with which a file is compiled."""
-    if file in ("embed.cu", "rms_norm.cu", "swiglu.cu", "recall.cu"):
+    if file in ("embed.cu", "rms_norm.cu", "elementwise.cu", "recall.cu"):
         return [{}]
     if file == "rope.cu":
         return [{"HEAD_DIM": d} for d in sorted({s[0] for s in shapes})]
@@ -38,7 +38,7 @@ def variants(file, shapes):
     return found
 
 
-FILES = ["embed.cu", "rms_norm.cu", "rope.cu", "swiglu.cu", "pyramid.cu", "search_hierarchical.cu", "search_exhaustive.cu",
+FILES = ["embed.cu", "rms_norm.cu", "rope.cu", "elementwise.cu", "pyramid.cu", "search_hierarchical.cu", "search_exhaustive.cu",
          "attention.cu", "attention_record.cu", "recall.cu", "search_hierarchical_sm90.cu", "attention_sm90.cu",
          "attention_record_sm90.cu"]
 

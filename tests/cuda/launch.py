@@ -1,5 +1,7 @@
 """The kernels as functions on torch tensors: outputs are made here, launch settings worked out as their headers say."""
 
+import ctypes
+
 import torch
 
 from device import Kernels
@@ -45,23 +47,45 @@ def embed(table, tokens):
     return out
 
 
-def rms_norm(x, delta, weight, eps, offset):
+def rms_norm(x, weight, eps):
     out = new(None, *x.shape, dtype=torch.bfloat16)
-    gpu().launch("rms_norm.cu", "rms_norm", {}, (x.shape[0],), (256,), 0, x, delta, weight, out, x.shape[1], eps, offset)
+    gpu().launch("rms_norm.cu", "rms_norm", {}, (x.shape[0],), (256,), 0, x, weight, out, x.shape[1], eps)
     return out
 
 
-def rope(x, norm_weight, frequency, n_rotated, first_position, eps, offset, scale):
+def rope(x, norm_weight, frequency, n_rotated, first_position, eps):
     rows, heads, dim = x.shape
-    gpu().launch("rope.cu", "rope", {"HEAD_DIM": dim}, (rows, -(-heads // 4)), (32, 4), 0, x, norm_weight, frequency, heads,
-                 heads * dim, n_rotated, first_position, eps, offset, scale)
-
-
-def swiglu(gate_up):
-    rows, width = gate_up.shape[0], gate_up.shape[1] // 2
-    out = new(None, rows, width, dtype=torch.bfloat16)
-    gpu().launch("swiglu.cu", "swiglu", {}, (-(-width // 2048), rows), (256,), 0, gate_up, out, width)
+    out = new(None, *x.shape, dtype=torch.bfloat16)
+    gpu().launch("rope.cu", "rope", {"HEAD_DIM": dim}, (rows, -(-heads // 4)), (32, 4), 0, x, norm_weight, frequency, out, heads,
+                 n_rotated, first_position, eps)
     return out
+
+
+def elementwise(entry, x, *args):
+    n_vectors = x.numel() // 8
+    gpu().launch("elementwise.cu", entry, {}, (-(-n_vectors // 256),), (256,), 0, x, *args, ctypes.c_uint64(n_vectors))
+
+
+def swiglu(gate, up):
+    out = new(None, *gate.shape, dtype=torch.bfloat16)
+    elementwise("swiglu", gate, up, out)
+    return out
+
+
+def add(x, y):
+    out = new(None, *x.shape, dtype=torch.bfloat16)
+    elementwise("add", x, y, out)
+    return out
+
+
+def add_bias(x, bias):
+    elementwise("add_bias", x, bias, bias.numel())
+
+
+def is_finite(x):
+    found = new(None, 1, dtype=torch.int32, fill=0)
+    elementwise("is_finite", x, found)
+    return found.item() == 0
 
 
 def n_nodes(shape):
@@ -167,7 +191,7 @@ def record(shape, queries, keys, kept, lse, mass, received, focus_rows, focus, s
     gpu().launch("attention_record.cu", "attention_record", defines, grid, (32 * warps(shape, 64),), shared, queries, keys, *tail)
 
 
-def recall(shape, lse_kept, lse_dense, step=1):
+def recall(shape, lse_kept, lse_dense):
     total = new(shape, shape.n_heads, fill=0.0)
-    gpu().launch("recall.cu", "recall", {}, (shape.n_heads,), (256,), 0, lse_kept, lse_dense, total, lse_kept.shape[1], shape.block_q, step)
+    gpu().launch("recall.cu", "recall", {}, (shape.n_heads,), (256,), 0, lse_kept, lse_dense, total, lse_kept.shape[1])
     return total

@@ -213,19 +213,18 @@ def embed(table, tokens):
     return table[tokens.long()]
 
 
-def rms_norm(x, weight, eps, offset):
+def rms_norm(x, weight, eps):
     x = x.double()
-    return x / (x.pow(2).mean(-1, keepdim=True) + eps).sqrt() * (weight.double() + offset)
+    return x / (x.pow(2).mean(-1, keepdim=True) + eps).sqrt() * weight.double()
 
 
-def rope(x, frequency, first_position, n_rotated, scale):
+def rope(x, frequency, first_position, n_rotated):
     """x [n_rows, n_heads, head_dim]."""
     angle = (first_position + torch.arange(x.shape[0], device=x.device, dtype=torch.float64))[:, None, None] * frequency
-    cos, sin = angle.cos() * scale, angle.sin() * scale
     a, b, rest = x.double().split([n_rotated // 2, n_rotated // 2, x.shape[2] - n_rotated], -1)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin, rest], -1)
+    return torch.cat([a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin(), rest], -1)
 
 
-def swiglu(gate_up):
-    gate, up = gate_up.double().chunk(2, -1)
+def swiglu(gate, up):
+    gate, up = gate.double(), up.double()
     return gate * gate.sigmoid() * up
