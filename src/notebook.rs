@@ -8,10 +8,11 @@ use std::{fmt, io::Write};
 use crate::{
     config::StreamConfig,
     error::Error,
-    memory::format_bytes,
+    memory::{MemoryPlan, format_bytes},
     plot::{AttentionMap, Figure, count, escaped, percent, thousands},
     tasks::{ChainSentence, Prompt, ReasoningPrompt, RulerConfig, SentenceKind, Task, WordProblem},
-    trace::{BlockMask, Blocks, Fidelity, HeadTrace, LayerRecord, ModelInfo, NextToken, Seconds, Span, Summary, Trace},
+    trace::{AnswerScore, BlockMask, Blocks, Fidelity, HeadTrace, LayerRecord, ModelInfo, NextToken, Seconds, Span, Summary, Trace},
+    tracer::Tracer,
 };
 
 /// Shows a value in a cell: `text` where there is nothing better, else `rich` of the given MIME type.
@@ -95,7 +96,7 @@ macro_rules! show_as_table {
 }
 
 show_as_table!(ChainSentence, Prompt, ReasoningPrompt, RulerConfig, SentenceKind, Task, WordProblem);
-show_as_table!(Trace, Summary, ModelInfo, NextToken, Seconds, Fidelity, StreamConfig, Span, Blocks, BlockMask, HeadTrace, LayerRecord);
+show_as_table!(Trace, Summary, ModelInfo, NextToken, Seconds, Fidelity, StreamConfig, Span, Blocks, BlockMask, HeadTrace, LayerRecord, AnswerScore, MemoryPlan, Tracer);
 
 impl Describe for Trace {
     fn table(&self) -> Table {
@@ -120,6 +121,38 @@ impl Describe for Summary {
             .row("memory", memory)
             .row("device", &self.device)
             .maybe("recall", self.fidelity.as_ref().map(Fidelity::line))
+    }
+}
+
+impl Describe for Tracer {
+    fn table(&self) -> Table {
+        let table = Table::new(format!("Tracer of {}", self.model().line())).row("device", self.device());
+        [16_384, 131_072, 1_048_576].iter().fold(table, |table, &n_tokens| {
+            let cost = self.plan(n_tokens).map(|plan| match plan.total() <= plan.limit {
+                true => format!("takes {}", format_bytes(plan.total())),
+                false => format!("takes {}, more than the {} there are", format_bytes(plan.total()), format_bytes(plan.limit)),
+            });
+            table.row(&count(n_tokens, "token"), cost.unwrap_or_else(|e| e.to_string()))
+        })
+    }
+}
+
+impl Describe for MemoryPlan {
+    fn table(&self) -> Table {
+        let title = format!("{} for {}", format_bytes(self.total()), count(self.n_tokens, "token"));
+        let parts = self.parts.iter().fold(Table::new(title), |table, (name, bytes)| table.row(name, format_bytes(*bytes)));
+        parts.row("limit", format_bytes(self.limit))
+    }
+}
+
+impl Describe for AnswerScore {
+    fn table(&self) -> Table {
+        let title = format!("Answer of {}", count(self.tokens.len(), "token"));
+        let tokens = self.tokens.iter().fold(Table::new(title), |table, token| {
+            let likely = if token.is_argmax { "the most likely token" } else { "another token is more likely" };
+            table.row(&format!("{:?}", token.text), format!("{}, {likely}", percent(token.logprob.exp())))
+        });
+        tokens.row("retained", if self.retained() { "yes" } else { "no" }).row("pruned", percent(self.pruned))
     }
 }
 
