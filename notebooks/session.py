@@ -1,6 +1,7 @@
 """A Rust kernel without a browser: run a cell, get everything that it showed."""
 
 import queue
+import subprocess
 import time
 from dataclasses import dataclass
 
@@ -34,9 +35,10 @@ class Session:
     """`with Session(folder) as kernel: kernel.run("1 + 1")`. Relative paths in cells start at the folder."""
 
     def __init__(self, folder, kernel_name="rust", **options):
-        """`options` go to the kernel's process: `env`, `stderr`."""
+        """`options` go to the kernel's process, such as `env`."""
         self.manager = KernelManager(kernel_name=kernel_name)
-        self.options = {"cwd": str(folder), **options}
+        # What evcxr itself says on standard output is that it has no configuration file.
+        self.options = {"cwd": str(folder), "stdout": subprocess.DEVNULL, **options}
 
     def __enter__(self):
         self.manager.start_kernel(**self.options)

@@ -3,6 +3,8 @@
 //! A notebook compiles none of the model code: its [`Tracer`](crate::Tracer) starts the binary `streamtrace serve` and
 //! sends it [`Request`]s ([`protocol`] says how). With the feature `engine` the same requests are answered in process.
 
+#[cfg(all(unix, not(feature = "engine")))]
+mod kernel;
 #[cfg(feature = "engine")]
 pub mod local;
 pub mod process;
@@ -124,6 +126,8 @@ pub trait Engine: Send {
 pub(crate) fn default_engine() -> Result<Box<dyn Engine>, Error> {
     #[cfg(feature = "engine")]
     return Ok(Box::new(local::Local::default()));
+    #[cfg(all(unix, not(feature = "engine")))]
+    kernel::end_with_kernel();
     #[cfg(not(feature = "engine"))]
     Ok(Box::new(process::Process::new(process::Command::find()?)))
 }
