@@ -7,6 +7,8 @@ use safetensors::tensor::TensorView;
 use crate::{
     config::StreamConfig,
     error::Error,
+    memory::MemoryPlan,
+    model::Model,
     trace::{BlockMask, Blocks, LayerRecord, Span},
 };
 
@@ -21,6 +23,16 @@ pub trait Device {
 
     /// "cpu", or the GPU's name.
     fn name(&self) -> String;
+
+    /// What a trace of `n_tokens` will hold of the device's memory at its peak. `config.top_k` as it will be used; `limit`
+    /// in bytes, what is free if not set.
+    fn plan(&self, model: &Model, n_tokens: usize, config: &StreamConfig, limit: Option<u64>) -> Result<MemoryPlan, Error>;
+
+    /// Starts a new measurement of the most memory held.
+    fn reset_peak(&self);
+
+    /// Most memory that was held since [`Device::reset_peak`], in bytes; 0 where it cannot be measured.
+    fn peak(&self) -> u64;
 
     /// Brings a weight to the device.
     fn weight(&self, weight: &TensorView) -> Result<Self::Tensor, Error>;

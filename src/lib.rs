@@ -34,6 +34,8 @@ pub mod attention;
 #[cfg(feature = "engine")]
 pub mod cpu;
 #[cfg(feature = "engine")]
+pub mod cuda;
+#[cfg(feature = "engine")]
 pub mod device;
 #[cfg(feature = "engine")]
 pub mod lanes;

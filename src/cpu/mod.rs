@@ -9,8 +9,11 @@ use candle_core::{D, DType, Tensor, safetensors::Load};
 use safetensors::tensor::TensorView;
 
 use crate::{
+    config::StreamConfig,
     device::{AttentionShape, Device},
     error::Error,
+    memory::MemoryPlan,
+    model::{Model, memory},
     trace::{BlockMask, LayerRecord},
 };
 pub use attention::Attention;
@@ -47,6 +50,18 @@ impl Device for Cpu {
 
     fn name(&self) -> String {
         "cpu".into()
+    }
+
+    fn plan(&self, model: &Model, n_tokens: usize, config: &StreamConfig, limit: Option<u64>) -> Result<MemoryPlan, Error> {
+        Ok(memory::plan(model, n_tokens, config, limit))
+    }
+
+    fn reset_peak(&self) {
+        memory::reset_peak();
+    }
+
+    fn peak(&self) -> u64 {
+        memory::peak()
     }
 
     fn weight(&self, weight: &TensorView) -> Result<Tensor, Error> {

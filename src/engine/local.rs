@@ -5,7 +5,7 @@ mod run;
 use std::time::Instant;
 
 use super::{DeviceChoice, Engine, LoadOptions, Payload, Progress, Reply, Request};
-use crate::{cpu::Cpu, device::Device, error::Error, model::{Model, memory}};
+use crate::{cpu::Cpu, cuda::Cuda, device::Device, error::Error, model::Model};
 use run::Run;
 
 /// An engine without a model until it is asked to load one.
@@ -17,42 +17,54 @@ pub struct Local {
 struct Loaded {
     model: Model,
     options: LoadOptions,
+    processor: Processor,
     /// Seconds that loading took.
     seconds: f64,
 }
 
+/// Where models run.
+enum Processor {
+    Cpu,
+    Cuda(Box<Cuda>),
+}
+
 impl Engine for Local {
     fn call(&mut self, request: Request, payload: Payload, progress: &mut dyn FnMut(Progress)) -> Result<(Reply, Payload), Error> {
-        match (request, payload) {
-            (Request::Load(options), _) => {
+        match request {
+            Request::Load(options) => {
                 let loaded = self.loaded.insert(Loaded::open(options)?);
-                Ok((Reply::Loaded { model: loaded.model.info(), device: Cpu.name() }, Payload::None))
+                let device = match &loaded.processor {
+                    Processor::Cpu => Cpu.name(),
+                    Processor::Cuda(cuda) => cuda.name(),
+                };
+                Ok((Reply::Loaded { model: loaded.model.info(), device }, Payload::None))
             }
-            (Request::CountTokens { text }, _) => Ok((Reply::Count(self.loaded()?.model.tokenizer.encode(&text)?.ids.len()), Payload::None)),
-            (Request::Plan { n_tokens, config }, _) => {
-                let loaded = self.loaded()?;
-                let config = run::settled(&loaded.model, &config, n_tokens)?;
-                Ok((Reply::Plan(memory::plan(&loaded.model, n_tokens, &config, loaded.options.memory)), Payload::None))
-            }
-            (Request::Trace { prompt, config }, _) => {
-                let trace = self.run(progress)?.trace(&prompt, &config)?;
-                Ok((Reply::Traced, Payload::Trace(trace)))
-            }
-            (Request::Compare, Payload::Trace(trace)) => {
-                Ok((Reply::Compared(self.run(progress)?.compare(&trace)?), Payload::None))
-            }
-            (Request::Compare, other) => Err(Error::Engine {
-                what: format!("a comparison needs a trace, and {} came", other.describe()),
-                fix: "this is a bug in the caller: please report it".into(),
-            }),
-            (Request::Score { prompt, answer, config, dense }, _) => {
-                let score = self.run(progress)?.score(&prompt, &answer, &config, dense)?;
-                Ok((Reply::Scored(score), Payload::None))
-            }
-            (Request::Rasterize { svg, scale }, _) => {
-                Ok((Reply::Rasterized, Payload::Bytes(crate::plot::png(&svg, scale)?)))
-            }
+            Request::CountTokens { text } => Ok((Reply::Count(self.loaded()?.model.tokenizer.encode(&text)?.ids.len()), Payload::None)),
+            Request::Rasterize { svg, scale } => Ok((Reply::Rasterized, Payload::Bytes(crate::plot::png(&svg, scale)?))),
+            request => match &self.loaded()?.processor {
+                Processor::Cpu => answer(self.run(&Cpu, progress)?, request, payload),
+                Processor::Cuda(cuda) => answer(self.run(&**cuda, progress)?, request, payload),
+            },
         }
+    }
+}
+
+/// Answers what needs a model on its device.
+fn answer<D: Device>(mut run: Run<D>, request: Request, payload: Payload) -> Result<(Reply, Payload), Error> {
+    match (request, payload) {
+        (Request::Plan { n_tokens, config }, _) => {
+            let config = run::settled(run.model, &config, n_tokens)?;
+            Ok((Reply::Plan(run.device.plan(run.model, n_tokens, &config, run.memory)?), Payload::None))
+        }
+        (Request::Trace { prompt, config }, _) => Ok((Reply::Traced, Payload::Trace(run.trace(&prompt, &config)?))),
+        (Request::Compare, Payload::Trace(trace)) => Ok((Reply::Compared(run.compare(&trace)?), Payload::None)),
+        (Request::Score { prompt, answer, config, dense }, _) => {
+            Ok((Reply::Scored(run.score(&prompt, &answer, &config, dense)?), Payload::None))
+        }
+        (_, other) => Err(Error::Engine {
+            what: format!("a comparison needs a trace, and {} came", other.describe()),
+            fix: "this is a bug in the caller: please report it".into(),
+        }),
     }
 }
 
@@ -61,23 +73,30 @@ impl Local {
         self.loaded.as_ref().ok_or_else(|| Error::Engine { what: "no model is loaded".into(), fix: "load one first".into() })
     }
 
-    fn run<'a>(&'a self, progress: &'a mut dyn FnMut(Progress)) -> Result<Run<'a, Cpu>, Error> {
-        let Loaded { model, options, seconds } = self.loaded()?;
-        Ok(Run { model, device: &Cpu, memory: options.memory, load_seconds: *seconds, progress })
+    fn run<'a, D>(&'a self, device: &'a D, progress: &'a mut dyn FnMut(Progress)) -> Result<Run<'a, D>, Error> {
+        let Loaded { model, options, seconds, .. } = self.loaded()?;
+        Ok(Run { model, device, memory: options.memory, load_seconds: *seconds, progress })
     }
 }
 
 impl Loaded {
     fn open(options: LoadOptions) -> Result<Self, Error> {
-        if options.device == DeviceChoice::Cuda {
-            return Err(Error::Device {
-                device: "cuda".into(),
-                what: "this version runs on the CPU alone".into(),
-                fix: "choose auto or cpu".into(),
-            });
-        }
         let start = Instant::now();
         let model = Model::open(&options.model)?;
-        Ok(Loaded { model, options, seconds: start.elapsed().as_secs_f64() })
+        let processor = Processor::open(options.device)?;
+        Ok(Loaded { model, options, processor, seconds: start.elapsed().as_secs_f64() })
+    }
+}
+
+impl Processor {
+    fn open(choice: DeviceChoice) -> Result<Self, Error> {
+        match (choice, || Cuda::open().map(|cuda| Processor::Cuda(Box::new(cuda)))) {
+            (DeviceChoice::Cpu, _) => Ok(Processor::Cpu),
+            (DeviceChoice::Cuda, open) => open(),
+            (DeviceChoice::Auto, open) => Ok(open().unwrap_or_else(|why| {
+                eprintln!("on the CPU: {why}");
+                Processor::Cpu
+            })),
+        }
     }
 }

@@ -10,7 +10,6 @@ use crate::{
     model::{
         Model,
         decoder::{Decoder, StageTimes},
-        memory,
         tokenizer::Encoding,
     },
     search::budget,
@@ -33,9 +32,9 @@ impl<D: Device> Run<'_, D> {
         let start = Instant::now();
         let Encoding { ids, offsets } = self.model.tokenizer.encode(prompt)?;
         let decoder = self.decoder(&ids, config)?;
-        let plan = memory::plan(self.model, ids.len(), &decoder.config, self.memory);
+        let plan = self.device.plan(self.model, ids.len(), &decoder.config, self.memory)?;
         plan.check()?;
-        memory::reset_peak();
+        self.device.reset_peak();
         let mut writer = TraceWriter::new(&ids, &offsets, prompt)?;
         let (mut times, mut kept_pairs, clock) = (StageTimes::default(), 0, self.clock("trace", ids.len()));
         let logits = decoder.sparse(1, &mut times, |layer, record| {
@@ -51,7 +50,7 @@ impl<D: Device> Run<'_, D> {
             pruned: self.pruned(kept_pairs, ids.len()),
             config: decoder.config,
             seconds: self.seconds(&times, start),
-            peak_memory_bytes: memory::peak(),
+            peak_memory_bytes: self.device.peak(),
             planned_memory_bytes: plan.total(),
             device: self.device.name(),
             fidelity: None,
@@ -73,7 +72,7 @@ impl<D: Device> Run<'_, D> {
         }
         let tokens = trace.tokens()?;
         let decoder = self.decoder(&tokens, &StreamConfig { pruned: None, ..summary.config.clone() })?;
-        memory::plan(self.model, tokens.len(), &decoder.config, self.memory).check()?;
+        self.device.plan(self.model, tokens.len(), &decoder.config, self.memory)?.check()?;
         let (mut recall_by_head, clock) = (Vec::new(), self.clock("dense", tokens.len()));
         let on_layer = |layer, kept_mass: Vec<f64>| {
             recall_by_head.push(kept_mass.iter().map(|mass| mass / tokens.len() as f64).collect::<Vec<f64>>());
@@ -103,7 +102,7 @@ impl<D: Device> Run<'_, D> {
         }
         let decoder = self.decoder(&ids[..ids.len() - 1], config)?;
         let n_tokens = decoder.tokens.len();
-        memory::plan(self.model, n_tokens, &decoder.config, self.memory).check()?;
+        self.device.plan(self.model, n_tokens, &decoder.config, self.memory)?.check()?;
         let (mut times, mut kept_pairs, clock) = (StageTimes::default(), 0, self.clock(if dense { "dense" } else { "trace" }, n_tokens));
         let logits = match dense {
             true => {

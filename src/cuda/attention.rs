@@ -1,0 +1,257 @@
+//! One layer's attention on a GPU: keys, values, pyramid, mask and record stay on the card until the layer is done.
+
+use cudarc::driver::CudaSlice;
+
+use super::{
+    gpu::{Arg, Gpu, Kernel, Launch},
+    settings::Settings,
+    tensor::Tensor,
+};
+use crate::{
+    device::AttentionShape,
+    error::Error,
+    trace::{BlockMask, LayerRecord},
+};
+
+pub struct Attention {
+    shape: AttentionShape,
+    settings: Settings,
+    /// `[n_tokens, n_kv_heads, head_dim]`, of which `n_rows` are there.
+    keys: CudaSlice<u16>,
+    values: CudaSlice<u16>,
+    n_rows: usize,
+    pyramid: Option<Pyramid>,
+    /// `[n_heads, n_query_blocks, top_k]`
+    kept: CudaSlice<u32>,
+    mass: CudaSlice<f32>,
+    /// `[n_heads, n_tokens]`
+    received: CudaSlice<f32>,
+    /// `[n_heads, n_focus, top_k · block_size_k]`
+    focus: CudaSlice<f32>,
+    /// Whether `kept` holds the mask that a dense run compares with.
+    has_mask: bool,
+}
+
+/// Means and variances of the nodes over key blocks, as `kernels/pyramid.cu` orders them. `[n_kv_heads, n_nodes, head_dim]`
+struct Pyramid {
+    means: CudaSlice<u16>,
+    variances: CudaSlice<u16>,
+    n_nodes: usize,
+}
+
+/// Tokens whose sums one thread block of the pyramid merges.
+const SPAN: usize = 1024;
+
+impl Attention {
+    pub fn new(gpu: &Gpu, shape: AttentionShape) -> Result<Self, Error> {
+        let (n_tokens, n_heads, top_k) = (shape.blocks.n_tokens, shape.n_heads, shape.config.top_k);
+        let n_kept = n_heads * shape.blocks.n_query_blocks() * top_k;
+        let width = shape.n_kv_heads * shape.head_dim;
+        Ok(Attention {
+            settings: Settings::new(&shape, gpu.is_hopper())?,
+            keys: gpu.alloc(n_tokens * width)?,
+            values: gpu.alloc(n_tokens * width)?,
+            n_rows: 0,
+            pyramid: None,
+            kept: gpu.alloc(n_kept)?,
+            mass: gpu.alloc(n_kept)?,
+            received: gpu.zeros(n_heads * n_tokens)?,
+            focus: gpu.zeros(n_heads * shape.focus.len() * top_k * shape.blocks.block_size_k)?,
+            has_mask: false,
+            shape,
+        })
+    }
+
+    /// Adds rows of keys and values, `[n_rows, n_kv_heads · head_dim]`.
+    pub fn append(&mut self, gpu: &Gpu, keys: &Tensor, values: &Tensor) -> Result<(), Error> {
+        let at = self.n_rows * keys.width;
+        gpu.copy(&keys.data, 0, &mut self.keys, at, keys.len())?;
+        gpu.copy(&values.data, 0, &mut self.values, at, values.len())?;
+        self.n_rows += keys.n_rows;
+        Ok(())
+    }
+
+    /// Builds the pyramid, for the estimates that read it.
+    pub fn index(&mut self, gpu: &Gpu) -> Result<(), Error> {
+        if self.settings.estimate.is_some_and(|estimate| estimate >= 2) {
+            self.pyramid = Some(self.pyramid(gpu)?);
+        }
+        Ok(())
+    }
+
+    fn pyramid(&self, gpu: &Gpu) -> Result<Pyramid, Error> {
+        let AttentionShape { blocks, n_kv_heads, head_dim, .. } = self.shape;
+        let n_blocks = blocks.n_key_blocks();
+        let span_levels = (SPAN / blocks.block_size_k).ilog2() as usize;
+        let nodes_at = |level: usize| n_blocks.div_ceil(1 << level);
+        let n_levels = n_blocks.next_power_of_two().ilog2() as usize + 1;
+        let n_nodes: usize = (0..n_levels).map(nodes_at).sum();
+        let in_spans: usize = (0..n_levels.min(span_levels + 1)).map(nodes_at).sum();
+        let n_spans = nodes_at(span_levels);
+        let len = n_kv_heads * n_nodes * head_dim;
+        let pyramid = Pyramid { means: gpu.alloc(len)?, variances: gpu.alloc(len)?, n_nodes };
+        let spans = gpu.alloc::<f32>(n_kv_heads * n_spans * 2 * head_dim)?;
+        let macros = vec![("HEAD_DIM", head_dim), ("BLOCK_K", blocks.block_size_k), ("SPAN_LEVELS", span_levels)];
+        let kernel = |entry| Kernel { file: "pyramid", entry, macros: macros.clone() };
+        let launch = |n| Launch { grid: (n, n_kv_heads), block: (head_dim / 2, 1), shared: 0 };
+        let [keys, means, variances] = [&self.keys, &pyramid.means, &pyramid.variances].map(|x| gpu.pointer(x));
+        let [n_tokens, kv, n, n_spans_arg] = [blocks.n_tokens, n_kv_heads, n_nodes, n_spans].map(|n| Arg::Int(n as i32));
+        // SAFETY: as the header of kernels/pyramid.cu says; all keys were appended.
+        unsafe {
+            gpu.launch(&kernel("pyramid_spans"), launch(n_spans), &[keys, means, variances, gpu.pointer(&spans), n_tokens, kv, n])?;
+            let [means, variances] = [&pyramid.means, &pyramid.variances].map(|x| gpu.pointer(x));
+            let args = [gpu.pointer(&spans), means, variances, Arg::Int(blocks.n_tokens as i32), n_spans_arg, Arg::Int(n_nodes as i32)];
+            gpu.launch(&kernel("pyramid_top"), launch(n_nodes - in_spans), &args)?;
+        }
+        Ok(pyramid)
+    }
+
+    /// Finds the kept blocks of rows of queries, `[n_rows, n_heads · head_dim]`.
+    pub fn search(&mut self, gpu: &Gpu, queries: &Tensor, first_query_block: usize) -> Result<(), Error> {
+        let n_blocks = self.shape.query_blocks(first_query_block, queries.n_rows).len();
+        match self.settings.estimate {
+            Some(estimate) => self.search_hierarchical(gpu, queries, first_query_block, n_blocks, estimate),
+            None => self.search_exhaustive(gpu, queries, first_query_block, n_blocks),
+        }
+    }
+
+    fn search_hierarchical(&self, gpu: &Gpu, queries: &Tensor, first: usize, n_blocks: usize, estimate: usize) -> Result<(), Error> {
+        let AttentionShape { blocks, config, n_kv_heads, .. } = &self.shape;
+        let (kernel, launch) = self.settings.search_hierarchical(estimate, n_blocks);
+        let (rows, variances, n_nodes) = match &self.pyramid {
+            Some(pyramid) if estimate == 3 => (gpu.pointer(&pyramid.means), gpu.pointer(&pyramid.variances), pyramid.n_nodes),
+            Some(pyramid) => (gpu.pointer(&pyramid.means), Arg::Pointer(0), pyramid.n_nodes),
+            None => (gpu.pointer(&self.keys), Arg::Pointer(0), 0),
+        };
+        let numbers = [
+            first,
+            blocks.n_query_blocks(),
+            blocks.n_tokens,
+            blocks.window.unwrap_or(0),
+            *n_kv_heads,
+            n_nodes,
+            config.sink_blocks,
+            config.effective_local_blocks(),
+            config.top_k,
+            config.beam,
+            self.settings.max_frontier(),
+        ];
+        let mut args = vec![gpu.pointer(&queries.data), rows, variances, gpu.pointer(&self.kept)];
+        args.extend(numbers.map(|n| Arg::Int(n as i32)));
+        // SAFETY: as the header of kernels/search_hierarchical.cu says.
+        unsafe { gpu.launch(&kernel, launch, &args) }
+    }
+
+    fn search_exhaustive(&self, gpu: &Gpu, queries: &Tensor, first: usize, n_blocks: usize) -> Result<(), Error> {
+        let AttentionShape { blocks, config, n_kv_heads, n_heads, .. } = &self.shape;
+        let scores = gpu.alloc::<f32>(n_heads * n_blocks * blocks.n_key_blocks())?;
+        let (n_tokens, window) = (blocks.n_tokens, blocks.window.unwrap_or(0));
+        let rule = [config.sink_blocks, config.effective_local_blocks(), config.top_k];
+        let ints = |numbers: &[usize]| numbers.iter().map(|&n| Arg::Int(n as i32)).collect::<Vec<_>>();
+        let [queries, keys, row, kept] = [gpu.pointer(&queries.data), gpu.pointer(&self.keys), gpu.pointer(&scores), gpu.pointer(&self.kept)];
+        let mut args = vec![queries, keys, row];
+        args.extend(ints(&[&[first, n_tokens, window, *n_kv_heads], &rule[..]].concat()));
+        let mut select = vec![gpu.pointer(&scores), kept];
+        select.extend(ints(&[&[first, blocks.n_query_blocks(), n_tokens, window], &rule[..]].concat()));
+        let (score, score_launch) = self.settings.exhaustive_scores(n_blocks);
+        let (choose, choose_launch) = self.settings.exhaustive_select(n_blocks);
+        // SAFETY: as the header of kernels/search_exhaustive.cu says.
+        unsafe {
+            gpu.launch(&score, score_launch, &args)?;
+            gpu.launch(&choose, choose_launch, &select)
+        }
+    }
+
+    /// Attention over the kept blocks of rows of queries, recording. `[n_rows, n_heads · head_dim]`
+    pub fn attend(&mut self, gpu: &Gpu, queries: &Tensor, first_query_block: usize) -> Result<Tensor, Error> {
+        let (output, lse) = self.run(gpu, "attention_sparse", queries, first_query_block)?;
+        let AttentionShape { blocks, config, n_kv_heads, focus, .. } = &self.shape;
+        let n_blocks = self.shape.query_blocks(first_query_block, queries.n_rows).len();
+        let (kernel, launch) = self.settings.record(n_blocks);
+        let mut args = self.maps(gpu, queries, &[&self.keys])?;
+        args.extend([&self.kept].map(|x| gpu.pointer(x)));
+        args.extend([&lse, &self.mass, &self.received, &self.focus].map(|x| gpu.pointer(x)));
+        args.extend([0, 0, 0].map(Arg::Pointer)); // anchors
+        let numbers = [
+            first_query_block,
+            queries.n_rows,
+            blocks.n_query_blocks(),
+            blocks.n_tokens,
+            blocks.window.unwrap_or(0),
+            *n_kv_heads,
+            config.top_k,
+            focus.start,
+            focus.end,
+            0,
+        ];
+        args.extend(numbers.map(|n| Arg::Int(n as i32)));
+        // SAFETY: as the header of kernels/attention_record.cu says.
+        unsafe { gpu.launch(&kernel, launch, &args)? };
+        Ok(output)
+    }
+
+    /// Attention over all keys; adds to each head the mass that falls on the mask's blocks.
+    pub fn attend_dense(&mut self, gpu: &Gpu, queries: &Tensor, first: usize, mask: &BlockMask, kept_mass: &mut [f64]) -> Result<Tensor, Error> {
+        let (output, lse) = self.run(gpu, "attention_dense", queries, first)?;
+        if mask.top_k == 0 {
+            return Ok(output);
+        }
+        if !self.has_mask {
+            self.shape.config.top_k = mask.top_k;
+            self.kept = gpu.upload(&mask.kept)?;
+            self.has_mask = true;
+        }
+        let (_, lse_kept) = self.run(gpu, "attention_sparse", queries, first)?;
+        let recall = gpu.zeros::<f32>(self.shape.n_heads)?;
+        let args = [gpu.pointer(&lse_kept), gpu.pointer(&lse), gpu.pointer(&recall), Arg::Int(queries.n_rows as i32)];
+        let kernel = Kernel { file: "recall", entry: "recall", macros: Vec::new() };
+        let launch = Launch { grid: (self.shape.n_heads, 1), block: (256, 1), shared: 0 };
+        // SAFETY: as the header of kernels/recall.cu says.
+        unsafe { gpu.launch(&kernel, launch, &args)? };
+        let recall = gpu.download(&recall, self.shape.n_heads)?;
+        kept_mass.iter_mut().zip(recall).for_each(|(sum, mass)| *sum += mass as f64);
+        Ok(output)
+    }
+
+    /// Output and log-sum-exp of an attention kernel.
+    fn run(&self, gpu: &Gpu, entry: &'static str, queries: &Tensor, first: usize) -> Result<(Tensor, CudaSlice<f32>), Error> {
+        let AttentionShape { blocks, config, n_kv_heads, n_heads, .. } = &self.shape;
+        let output = Tensor::new(gpu, queries.n_rows, queries.width)?;
+        let lse = gpu.alloc::<f32>(n_heads * queries.n_rows)?;
+        let (kernel, launch) = self.settings.attention(entry, self.shape.query_blocks(first, queries.n_rows).len());
+        let mut args = self.maps(gpu, queries, &[&self.keys, &self.values])?;
+        args.extend([gpu.pointer(&self.kept), gpu.pointer(&output.data), gpu.pointer(&lse)]);
+        let window = blocks.window.unwrap_or(0);
+        let numbers = [first, 1, queries.n_rows, blocks.n_query_blocks(), blocks.n_tokens, window, *n_kv_heads, config.top_k];
+        args.extend(numbers.map(|n| Arg::Int(n as i32)));
+        // SAFETY: as the headers of kernels/attention.cu and attention_sm90.cu say.
+        unsafe { gpu.launch(&kernel, launch, &args)? };
+        Ok((output, lse))
+    }
+
+    /// Queries and keys or values as the kernels take them: pointers, or maps for Hopper's copy engine.
+    fn maps(&self, gpu: &Gpu, queries: &Tensor, keys: &[&CudaSlice<u16>]) -> Result<Vec<Arg>, Error> {
+        if !self.settings.takes_maps() {
+            return Ok([&queries.data].into_iter().chain(keys.iter().copied()).map(|x| gpu.pointer(x)).collect());
+        }
+        let AttentionShape { blocks, n_heads, n_kv_heads, head_dim, .. } = self.shape;
+        let mut maps = vec![gpu.map(&queries.data, queries.n_rows, n_heads, head_dim, 64)?];
+        for &x in keys {
+            maps.push(gpu.map(x, blocks.n_tokens, n_kv_heads, head_dim, blocks.block_size_k)?);
+        }
+        Ok(maps)
+    }
+
+    pub fn into_record(self, gpu: &Gpu) -> Result<LayerRecord, Error> {
+        let AttentionShape { blocks, n_heads, config, focus, .. } = &self.shape;
+        let mut mask = BlockMask::empty(*blocks, *n_heads, config.top_k);
+        let n_kept = mask.kept.len();
+        mask.kept = gpu.download(&self.kept, n_kept)?;
+        Ok(LayerRecord {
+            mask,
+            mass: gpu.download(&self.mass, n_kept)?,
+            received: gpu.download(&self.received, n_heads * blocks.n_tokens)?,
+            focus: gpu.download(&self.focus, n_heads * focus.len() * config.top_k * blocks.block_size_k)?,
+        })
+    }
+}

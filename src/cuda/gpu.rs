@@ -1,0 +1,255 @@
+//! A card: its memory, its one stream, its kernels. Every launch goes through [`Gpu::launch`].
+
+use std::{collections::HashMap, ffi::c_void, sync::{Arc, Mutex, PoisonError}};
+
+use cudarc::driver::{
+    CudaContext, CudaFunction, CudaSlice, CudaStream, DevicePtr, DeviceRepr, DriverError, result,
+    sys::{self, CUfunction_attribute_enum, CUresult},
+};
+use cudarc::nvrtc::Ptx;
+
+use super::compile;
+use crate::error::Error;
+
+/// A kernel's file (or several that belong together), macros and name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Kernel {
+    pub file: &'static str,
+    pub entry: &'static str,
+    pub macros: Vec<(&'static str, usize)>,
+}
+
+/// How many thread blocks, threads in each, and bytes of dynamic shared memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Launch {
+    pub grid: (usize, usize),
+    pub block: (usize, usize),
+    pub shared: usize,
+}
+
+/// A kernel's argument.
+pub enum Arg {
+    Pointer(u64),
+    Int(i32),
+    Long(u64),
+    Float(f32),
+    Map(sys::CUtensorMap),
+}
+
+pub struct Gpu {
+    pub stream: Arc<CudaStream>,
+    pub name: String,
+    /// "sm_90a"
+    pub architecture: String,
+    loaded: Mutex<HashMap<Kernel, CudaFunction>>,
+}
+
+impl Gpu {
+    /// The first card.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when there is none that works, or it is too old.
+    pub fn open() -> Result<Self, Error> {
+        super::libraries::load()?;
+        let context = CudaContext::new(0).map_err(|e| failed("cuda", "no card could be opened", e))?;
+        let name = context.name().map_err(|e| failed("cuda", "the card does not answer", e))?;
+        let capability = context.compute_capability().map_err(|e| failed(&name, "the card does not answer", e))?;
+        let architecture = match capability {
+            (9, 0) => "sm_90a".to_string(),
+            (major, minor) => format!("sm_{major}{minor}"),
+        };
+        if capability < (8, 0) {
+            let what = format!("its architecture {architecture} has no bf16 products; sm_80 (A100, RTX 30) or later is needed");
+            return Err(Error::Device { device: name, what, fix: "choose the CPU".into() });
+        }
+        let gpu = Gpu { stream: context.default_stream(), name, architecture, loaded: Mutex::default() };
+        gpu.keep_freed_memory()?;
+        Ok(gpu)
+    }
+
+    /// Memory that is given back stays with this process: taking it again costs nothing.
+    fn keep_freed_memory(&self) -> Result<(), Error> {
+        let pool = self.pool()?;
+        let mut threshold = u64::MAX;
+        // SAFETY: the attribute is a 64-bit number.
+        let status = unsafe {
+            let attribute = sys::CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+            sys::cuMemPoolSetAttribute(pool, attribute, (&raw mut threshold).cast())
+        };
+        status.result().map_err(|e| self.failed("its memory pool cannot be set up", e))
+    }
+
+    fn pool(&self) -> Result<sys::CUmemoryPool, Error> {
+        let mut pool = std::ptr::null_mut();
+        // SAFETY: writes one handle.
+        let status = unsafe { sys::cuDeviceGetDefaultMemPool(&mut pool, self.stream.context().cu_device()) };
+        status.result().map_err(|e| self.failed("it has no memory pool", e))?;
+        Ok(pool)
+    }
+
+    /// A number that the memory pool keeps; 0 where it does not.
+    fn of_pool(&self, attribute: sys::CUmemPool_attribute_enum) -> u64 {
+        let mut bytes = 0u64;
+        let Ok(pool) = self.pool() else { return 0 };
+        // SAFETY: the attribute is a 64-bit number.
+        let status = unsafe { sys::cuMemPoolGetAttribute(pool, attribute, (&raw mut bytes).cast()) };
+        status.result().map_or(0, |()| bytes)
+    }
+
+    /// Most bytes that were in use at once since [`Gpu::reset_peak`].
+    pub fn peak(&self) -> u64 {
+        self.of_pool(sys::CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_USED_MEM_HIGH)
+    }
+
+    /// Starts a new measurement of the peak.
+    pub fn reset_peak(&self) {
+        let (Ok(pool), mut zero) = (self.pool(), 0u64) else { return };
+        // SAFETY: the attribute is a 64-bit number; 0 is the only value that may be set.
+        unsafe { sys::cuMemPoolSetAttribute(pool, sys::CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_USED_MEM_HIGH, (&raw mut zero).cast()) };
+    }
+
+    /// Bytes that can be had: free ones, and those that this process keeps without using them.
+    pub fn available(&self) -> Result<u64, Error> {
+        let free = self.stream.context().mem_get_info().map_err(|e| self.failed("its memory cannot be measured", e))?.0;
+        let kept = self.of_pool(sys::CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT);
+        Ok(free as u64 + kept - self.of_pool(sys::CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_USED_MEM_CURRENT))
+    }
+
+    pub fn is_hopper(&self) -> bool {
+        self.architecture == "sm_90a"
+    }
+
+    /// Memory whose content is not set.
+    pub fn alloc<T: DeviceRepr>(&self, len: usize) -> Result<CudaSlice<T>, Error> {
+        // SAFETY: every kernel that gets such memory first writes what it or others read.
+        unsafe { self.stream.alloc(len.max(1)) }.map_err(|e| self.failed(&format!("{} bytes could not be had", len * size_of::<T>()), e))
+    }
+
+    /// Memory full of zeros.
+    pub fn zeros<T: DeviceRepr + cudarc::driver::ValidAsZeroBits>(&self, len: usize) -> Result<CudaSlice<T>, Error> {
+        self.stream.alloc_zeros(len.max(1)).map_err(|e| self.failed(&format!("{} bytes could not be had", len * size_of::<T>()), e))
+    }
+
+    pub fn upload<T: DeviceRepr>(&self, values: &[T]) -> Result<CudaSlice<T>, Error> {
+        let mut to = self.alloc(values.len())?;
+        if !values.is_empty() {
+            self.stream.memcpy_htod(values, &mut to).map_err(|e| self.failed("a copy to the card failed", e))?;
+        }
+        Ok(to)
+    }
+
+    /// The first `len` values; waits for everything before.
+    pub fn download<T: DeviceRepr + Default + Clone>(&self, from: &CudaSlice<T>, len: usize) -> Result<Vec<T>, Error> {
+        let mut values = vec![T::default(); len];
+        self.stream.memcpy_dtoh(&from.slice(..len), &mut values).map_err(|e| self.failed("a copy from the card failed", e))?;
+        self.stream.synchronize().map_err(|e| self.failed("the card stopped", e))?;
+        Ok(values)
+    }
+
+    /// Copies `len` values.
+    pub fn copy<T: DeviceRepr>(&self, from: &CudaSlice<T>, at: usize, to: &mut CudaSlice<T>, to_at: usize, len: usize) -> Result<(), Error> {
+        let copied = self.stream.memcpy_dtod(&from.slice(at..at + len), &mut to.slice_mut(to_at..to_at + len));
+        copied.map_err(|e| self.failed("a copy on the card failed", e))
+    }
+
+    pub fn pointer<T>(&self, x: &CudaSlice<T>) -> Arg {
+        Arg::Pointer(x.device_ptr(&self.stream).0)
+    }
+
+    /// A map of `x` `[n_rows, n_heads, head_dim]` bf16, whose boxes hold `rows` rows of 64 values of a head, for Hopper's copy engine.
+    pub fn map(&self, x: &CudaSlice<u16>, n_rows: usize, n_heads: usize, head_dim: usize, rows: usize) -> Result<Arg, Error> {
+        let mut map = sys::CUtensorMap { opaque: [0; 16] };
+        let (sizes, strides) = ([head_dim as u64, n_heads as u64, n_rows as u64], [head_dim as u64 * 2, (n_heads * head_dim) as u64 * 2]);
+        // SAFETY: the arrays have the three dimensions' lengths; the driver checks the rest.
+        let status = unsafe {
+            sys::cuTensorMapEncodeTiled(
+                &mut map,
+                sys::CUtensorMapDataType_enum::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+                3,
+                x.device_ptr(&self.stream).0 as *mut c_void,
+                sizes.as_ptr(),
+                strides.as_ptr(),
+                [64, 1, rows as u32].as_ptr(),
+                [1, 1, 1].as_ptr(),
+                sys::CUtensorMapInterleave_enum::CU_TENSOR_MAP_INTERLEAVE_NONE,
+                sys::CUtensorMapSwizzle_enum::CU_TENSOR_MAP_SWIZZLE_128B,
+                sys::CUtensorMapL2promotion_enum::CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                sys::CUtensorMapFloatOOBfill_enum::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+            )
+        };
+        status.result().map_err(|e| self.failed("a tensor map was refused", e))?;
+        Ok(Arg::Map(map))
+    }
+
+    /// Starts a kernel; returns before it is done.
+    ///
+    /// # Safety
+    /// The arguments must be those of the kernel's header comment, in its order, with memory of the sizes given there.
+    pub unsafe fn launch(&self, kernel: &Kernel, launch: Launch, args: &[Arg]) -> Result<(), Error> {
+        if launch.grid.0 == 0 || launch.grid.1 == 0 {
+            return Ok(());
+        }
+        let function = self.function(kernel)?;
+        self.allow_shared(kernel, &function, launch.shared)?;
+        let mut pointers: Vec<*mut c_void> = args.iter().map(Arg::address).collect();
+        let [grid, block] = [launch.grid, launch.block].map(|(x, y)| (x as u32, y as u32, 1));
+        // SAFETY: the caller vouches for the arguments; their values live until the driver has copied them.
+        let launched = unsafe {
+            result::launch_kernel(function.cu_function(), grid, block, launch.shared as u32, self.stream.cu_stream(), &mut pointers)
+        };
+        launched.map_err(|e| self.failed(&format!("kernel {} did not start", kernel.entry), e))
+    }
+
+    /// A kernel's function, compiled and loaded when it is first asked for.
+    fn function(&self, kernel: &Kernel) -> Result<CudaFunction, Error> {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(function) = loaded.get(kernel) {
+            return Ok(function.clone());
+        }
+        let code = compile::cubin(kernel.file, &super::kernels::source(kernel.file), &kernel.macros, &self.architecture)?;
+        let module = self.stream.context().load_module(Ptx::from_binary(code));
+        let function = module.and_then(|module| module.load_function(kernel.entry));
+        let function = function.map_err(|e| self.failed(&format!("kernel {} cannot be loaded", kernel.entry), e))?;
+        loaded.insert(kernel.clone(), function.clone());
+        Ok(function)
+    }
+
+    /// More shared memory than every kernel may take has to be asked for.
+    fn allow_shared(&self, kernel: &Kernel, function: &CudaFunction, bytes: usize) -> Result<(), Error> {
+        if bytes <= 48 * 1024 {
+            return Ok(());
+        }
+        let attribute = CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        function.set_attribute(attribute, bytes as i32).map_err(|_| Error::Device {
+            device: self.name.clone(),
+            what: format!("kernel {} needs {bytes} bytes of shared memory, more than this card has", kernel.entry),
+            fix: "choose a smaller block_size_q, top_k or beam, or the CPU".into(),
+        })
+    }
+
+    pub fn failed(&self, what: &str, e: DriverError) -> Error {
+        failed(&self.name, what, e)
+    }
+}
+
+impl Arg {
+    fn address(&self) -> *mut c_void {
+        match self {
+            Arg::Pointer(v) | Arg::Long(v) => (&raw const *v).cast_mut().cast(),
+            Arg::Int(v) => (&raw const *v).cast_mut().cast(),
+            Arg::Float(v) => (&raw const *v).cast_mut().cast(),
+            Arg::Map(v) => (&raw const *v).cast_mut().cast(),
+        }
+    }
+}
+
+fn failed(device: &str, what: &str, e: DriverError) -> Error {
+    let fix = match e.0 {
+        CUresult::CUDA_ERROR_OUT_OF_MEMORY => "free its memory (nvidia-smi shows who holds it), set a smaller limit or prompt, or choose the CPU",
+        CUresult::CUDA_ERROR_SYSTEM_DRIVER_MISMATCH | CUresult::CUDA_ERROR_STUB_LIBRARY => "update the NVIDIA driver, or choose the CPU",
+        CUresult::CUDA_ERROR_NO_DEVICE | CUresult::CUDA_ERROR_INVALID_DEVICE => "choose the CPU",
+        _ => "try again, or choose the CPU",
+    };
+    let reason = e.error_string().map_or_else(|_| format!("{e:?}"), |text| text.to_string_lossy().into_owned());
+    Error::Device { device: device.into(), what: format!("{what}: {reason}"), fix: fix.into() }
+}

@@ -1,0 +1,64 @@
+//! Finds the driver, NVRTC and cuBLAS at run time: on the system's path, under `CUDA_HOME`, or in the `nvidia-*` wheels of the
+//! active virtual environment. Nothing of CUDA is needed to build or to start this program.
+
+use std::path::{Path, PathBuf};
+
+use cudarc::{cublas, driver, nvrtc};
+
+use crate::error::Error;
+
+/// Libraries in the order in which they need each other; the start of their file names.
+const IN_ORDER: [&str; 4] = ["libnvrtc-builtins.so", "libnvrtc.so", "libcublasLt.so", "libcublas.so"];
+
+/// Makes all three available, or says what to install.
+///
+/// # Errors
+/// [`Error::Device`] naming what was not found.
+pub fn load() -> Result<(), Error> {
+    // SAFETY: opens shared libraries, which runs their initialisers; the vendor's libraries may be loaded at any time.
+    let [driver, nvrtc, cublas] = unsafe {
+        if !(nvrtc::sys::is_culib_present() && cublas::sys::is_culib_present()) {
+            folders().iter().for_each(|folder| open_all(folder));
+        }
+        [driver::sys::is_culib_present(), nvrtc::sys::is_culib_present(), cublas::sys::is_culib_present()]
+    };
+    let missing = |what: &str, fix: &str| Err(Error::Device { device: "cuda".into(), what: what.into(), fix: fix.into() });
+    match (driver, nvrtc, cublas) {
+        (false, ..) => missing("no NVIDIA driver was found (libcuda.so)", "install the driver, or choose the CPU"),
+        (_, false, _) => missing("NVRTC was not found (libnvrtc.so)", "pip install nvidia-cuda-nvrtc in the active environment, or set CUDA_HOME"),
+        (.., false) => missing("cuBLAS was not found (libcublas.so)", "pip install nvidia-cublas in the active environment, or set CUDA_HOME"),
+        _ => Ok(()),
+    }
+}
+
+/// Where the libraries may lie beside the system's path.
+fn folders() -> Vec<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let toolkits = ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(set).flat_map(|home| [home.join("lib64"), home.join("lib")]);
+    let environments = ["VIRTUAL_ENV", "CONDA_PREFIX"].into_iter().filter_map(set).flat_map(|prefix| wheels(&prefix));
+    toolkits.chain(environments).filter(|folder| folder.is_dir()).collect()
+}
+
+/// `lib/python*/site-packages/nvidia/*/lib` of a virtual environment.
+fn wheels(environment: &Path) -> Vec<PathBuf> {
+    let list = |folder: PathBuf| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let pythons = list(environment.join("lib")).map(|python| python.join("site-packages/nvidia"));
+    pythons.flat_map(list).map(|package| package.join("lib")).collect()
+}
+
+/// Opens what a folder has of the libraries, for the rest of the program's life and visible to each other.
+///
+/// # Safety
+/// The folder must hold NVIDIA's libraries under these names.
+unsafe fn open_all(folder: &Path) {
+    use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+    for start in IN_ORDER {
+        let files = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        for file in files.filter(|file| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with(start))) {
+            // SAFETY: the caller vouches for the library.
+            if let Ok(library) = unsafe { Library::open(Some(&file), RTLD_NOW | RTLD_GLOBAL) } {
+                std::mem::forget(library);
+            }
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! How the search and attention kernels are launched: macros, grids and shared memory, as their header comments say.
+
+use super::gpu::{Kernel, Launch};
+use crate::{
+    config::{Estimate, Search},
+    device::AttentionShape,
+    error::Error,
+};
+
+/// One layer's shape as the kernels see it.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub head_dim: usize,
+    pub block_q: usize,
+    pub block_k: usize,
+    pub n_heads: usize,
+    pub top_k: usize,
+    pub beam: usize,
+    pub always_kept: usize,
+    /// Whether Hopper's kernels run.
+    warpgroups: bool,
+    /// Of the hierarchical search.
+    pub estimate: Option<usize>,
+}
+
+impl Settings {
+    /// # Errors
+    /// [`Error::Setting`] for blocks, [`Error::Device`] for heads that the kernels do not have.
+    pub fn new(shape: &AttentionShape, is_hopper: bool) -> Result<Self, Error> {
+        let (block_q, block_k) = (shape.blocks.block_size_q, shape.blocks.block_size_k);
+        if ![16, 32, 64, 128].contains(&block_q) || ![8, 16, 32, 64].contains(&block_k) {
+            return Err(Error::Setting {
+                setting: "block sizes".into(),
+                expected: "on a GPU, query blocks of 16, 32, 64 or 128 tokens and key blocks of 8, 16, 32 or 64".into(),
+                found: format!("{block_q} and {block_k}"),
+                fix: "choose such sizes, or the CPU".into(),
+            });
+        }
+        if ![64, 96, 128, 256].contains(&shape.head_dim) {
+            let what = format!("the kernels have heads of 64, 96, 128 or 256 dimensions, not {}", shape.head_dim);
+            return Err(Error::Device { device: "cuda".into(), what, fix: "choose the CPU".into() });
+        }
+        Ok(Settings {
+            head_dim: shape.head_dim,
+            block_q,
+            block_k,
+            n_heads: shape.n_heads,
+            top_k: shape.config.top_k,
+            beam: shape.config.beam,
+            always_kept: shape.config.always_kept(),
+            warpgroups: is_hopper && block_q >= 64 && matches!(shape.head_dim, 64 | 128),
+            estimate: match shape.config.search {
+                Search::Exhaustive => None,
+                Search::Hierarchical(Estimate::First) => Some(0),
+                Search::Hierarchical(Estimate::Middle) => Some(1),
+                Search::Hierarchical(Estimate::Mean) => Some(2),
+                Search::Hierarchical(Estimate::MeanSpread) => Some(3),
+            },
+        })
+    }
+
+    /// Whether queries, keys and values go to the attention kernels as tensor maps.
+    pub fn takes_maps(&self) -> bool {
+        self.warpgroups
+    }
+
+    fn row_bytes(&self) -> usize {
+        self.head_dim * 2 + 16
+    }
+
+    fn macros(&self) -> Vec<(&'static str, usize)> {
+        vec![("HEAD_DIM", self.head_dim), ("BLOCK_Q", self.block_q), ("BLOCK_K", self.block_k)]
+    }
+
+    fn kernel(&self, file: &'static str, entry: &'static str, more: &[(&'static str, usize)]) -> Kernel {
+        Kernel { file, entry, macros: [self.macros().as_slice(), more].concat() }
+    }
+
+    /// Warps of the kernels that work on tiles of keys or nodes.
+    fn warps(&self, tile: usize) -> usize {
+        let warps_q = self.block_q / 16;
+        warps_q * (8 / warps_q).min(tile / 16)
+    }
+
+    fn grid(&self, n_blocks: usize) -> (usize, usize) {
+        (n_blocks, self.n_heads)
+    }
+
+    fn narrow_tile(&self) -> usize {
+        if self.head_dim > 128 { 32 } else { 64 }
+    }
+
+    /// Nodes that the search may hold at a time.
+    pub fn max_frontier(&self) -> usize {
+        (2 * self.beam * self.top_k).next_multiple_of(64)
+    }
+
+    pub fn search_hierarchical(&self, estimate: usize, n_blocks: usize) -> (Kernel, Launch) {
+        let kinds = if estimate == 3 { 2 } else { 1 };
+        let (kernel, threads, scoring) = if self.warpgroups {
+            let frontier = 2 * self.beam * self.top_k.saturating_sub(self.always_kept).max(1);
+            let nodes = [64, 88].into_iter().min_by_key(|&n| frontier.next_multiple_of(n)).unwrap_or(64);
+            let kernel = self.kernel("search_hierarchical_sm90", "search_hierarchical", &[("ESTIMATE", estimate), ("NODES", nodes)]);
+            (kernel, 2 * self.block_q, 1024 + kinds * self.head_dim * 2 * (self.block_q + nodes))
+        } else {
+            let kernel = self.kernel("search_hierarchical", "search_hierarchical", &[("ESTIMATE", estimate)]);
+            (kernel, 32 * self.warps(self.narrow_tile()), 2 * kinds * self.narrow_tile() * self.row_bytes())
+        };
+        (kernel, Launch { grid: self.grid(n_blocks), block: (threads, 1), shared: scoring + 16 * self.max_frontier() })
+    }
+
+    pub fn exhaustive_scores(&self, n_blocks: usize) -> (Kernel, Launch) {
+        let tile = self.narrow_tile();
+        let shared = 2 * tile * self.row_bytes() + self.block_q / 4 * tile;
+        let launch = Launch { grid: self.grid(n_blocks), block: (32 * self.warps(tile), 1), shared };
+        (self.kernel("search_exhaustive", "exhaustive_scores", &[]), launch)
+    }
+
+    pub fn exhaustive_select(&self, n_blocks: usize) -> (Kernel, Launch) {
+        let launch = Launch { grid: self.grid(n_blocks), block: (256, 1), shared: 0 };
+        (self.kernel("search_exhaustive", "exhaustive_select", &[]), launch)
+    }
+
+    /// `entry` is "attention_sparse" or "attention_dense".
+    pub fn attention(&self, entry: &'static str, n_blocks: usize) -> (Kernel, Launch) {
+        let (file, threads, shared) = if self.warpgroups {
+            let tile = if self.block_q == 64 { 64 } else { 128 };
+            ("attention_sm90", 2 * self.block_q + 128, 1024 + self.head_dim * 2 * (self.block_q + 4 * tile))
+        } else {
+            let tile = if self.block_k == 64 || (self.block_q >= 64 && self.head_dim <= 128) { 64 } else { 32 };
+            let queries = if self.head_dim > 128 { self.block_q * self.row_bytes() } else { 0 };
+            ("attention", 2 * self.block_q, 4 * tile * self.row_bytes() + queries)
+        };
+        (self.kernel(file, entry, &[]), Launch { grid: self.grid(n_blocks), block: (threads, 1), shared })
+    }
+
+    pub fn record(&self, n_blocks: usize) -> (Kernel, Launch) {
+        let (file, threads, shared) = if self.warpgroups {
+            let pieces = 32 * (self.top_k * self.block_k).div_ceil(64);
+            ("attention_record_sm90", 160, 1024 + 128 * self.head_dim * (self.block_q / 64 + 2) + 4 * self.top_k + pieces)
+        } else {
+            ("attention_record", 32 * self.warps(64), 2 * 64 * self.row_bytes() + 4 * (2 * 64 + self.top_k))
+        };
+        (self.kernel(file, "attention_record", &[("ANCHORS", 0)]), Launch { grid: self.grid(n_blocks), block: (threads, 1), shared })
+    }
+}
