@@ -60,8 +60,7 @@ pub fn sparse(queries: &Queries, kv: KeysValues, blocks: &Blocks, query_block: u
     };
     let mut weights = vec![[0.0; LANES]; tokens.len()];
     for panel in &queries.panels {
-        probabilities(panel, kv, blocks, query_block, kept, &tokens, &mut weights);
-        block.received.iter_mut().zip(&weights).for_each(|(received, weight)| *received += sum_of(weight));
+        probabilities(panel, kv, blocks, query_block, kept, &tokens, &mut weights, &mut block.received);
         let mut sums = vec![[0.0; LANES]; kv.head_dim];
         for (tile, weights) in weights.chunks(TILE).enumerate() {
             add_weighted(&mut sums, weights, |i| kv.value(tokens[tile * TILE + i]));
@@ -78,7 +77,8 @@ pub fn sparse(queries: &Queries, kv: KeysValues, blocks: &Blocks, query_block: u
     block
 }
 
-/// Probabilities of each kept key for a panel of queries, 0 in lanes without a query. `[n_keys][LANES]`
+/// Probabilities of each kept key for a panel of queries, 0 in lanes without a query. `[n_keys][LANES]` Adds each key's sum
+/// over the queries to `received`.
 fn probabilities(
     panel: &QueryPanel,
     kv: KeysValues,
@@ -87,10 +87,9 @@ fn probabilities(
     kept: &[u32],
     tokens: &[usize],
     weights: &mut [Lanes],
+    received: &mut [f32],
 ) {
-    let scale = kv.scale();
     products(&panel.values, |i| kv.key(tokens[i]), weights);
-    weights.iter_mut().flatten().for_each(|score| *score *= scale);
     let mut i = 0;
     for &block in kept {
         let keys = blocks.keys(block as usize);
@@ -103,27 +102,29 @@ fn probabilities(
     }
     vectorized(
         #[inline(always)]
-        || softmax(weights, panel.n),
+        || softmax(weights, kv.scale(), panel.n, received),
     );
 }
 
-/// Softmax in base 2 of each lane; lanes from `n` on become 0.
+/// Softmax in base 2 of each lane's scores times `scale`; lanes from `n` on become 0. Adds each key's sum over lanes to `received`.
 #[inline(always)]
-fn softmax(weights: &mut [Lanes], n: usize) {
+fn softmax(weights: &mut [Lanes], scale: f32, n: usize, received: &mut [f32]) {
     let mut most = [f32::NEG_INFINITY; LANES];
     weights.iter().for_each(|scores| max_into(&mut most, scores));
+    let most = most.map(|most| most * scale);
     let mut sum = [0.0; LANES];
     for scores in weights.iter_mut() {
         for lane in 0..LANES {
-            scores[lane] = exp2(scores[lane] - most[lane]);
+            scores[lane] = exp2(scores[lane] * scale - most[lane]);
             sum[lane] += scores[lane];
         }
     }
     let inverse: Lanes = std::array::from_fn(|lane| if lane < n { 1.0 / sum[lane] } else { 0.0 });
-    for weight in weights.iter_mut() {
+    for (weight, received) in weights.iter_mut().zip(received) {
         for lane in 0..LANES {
             weight[lane] *= inverse[lane];
         }
+        *received += sum_of(weight);
     }
 }
 
@@ -149,7 +150,7 @@ fn append_rows(rows: &mut Vec<f32>, panel: &QueryPanel, sums: &[Lanes]) {
 ///
 /// Returns the outputs `[n_queries, head_dim]`, and the sum over the queries of the mass on the `kept` key blocks.
 pub fn dense(queries: &Queries, kv: KeysValues, blocks: &Blocks, query_block: usize, kept: &[u32]) -> (Vec<f32>, f64) {
-    let (visible, scale) = (blocks.visible(query_block), kv.scale());
+    let visible = blocks.visible(query_block);
     let keys = blocks.keys(visible.start).start..blocks.keys(visible.end - 1).end;
     let (mut output, mut kept_mass) = (Vec::with_capacity(blocks.queries(query_block).len() * kv.head_dim), 0.0);
     let mut tile = vec![[0.0; LANES]; TILE];
@@ -162,14 +163,13 @@ pub fn dense(queries: &Queries, kv: KeysValues, blocks: &Blocks, query_block: us
             let n = TILE.min(keys.end - start);
             let scores = &mut tile[..n];
             products(&panel.values, |i| kv.key(start + i), scores);
-            scores.iter_mut().flatten().for_each(|score| *score *= scale);
             for (key, scores) in (start..start + n).zip(scores.iter_mut()).filter(|(key, _)| !seen_by_all.contains(key)) {
                 hide_invisible(scores, panel, key, blocks);
             }
             let is_kept = |i: usize| kept.binary_search(&(((start + i) / blocks.block_size_k) as u32)).is_ok();
             vectorized(
                 #[inline(always)]
-                || running.add(scores, &mut sums, is_kept),
+                || running.add(scores, kv.scale(), &mut sums, is_kept),
             );
             add_weighted(&mut sums, scores, |i| kv.value(start + i));
         }
@@ -189,11 +189,13 @@ struct RunningSoftmax {
 }
 
 impl RunningSoftmax {
-    /// Turns a tile's scores into weights against the largest score so far, and shrinks what was summed before to match.
+    /// Turns a tile's scores times `scale` into weights against the largest so far, and shrinks what was summed before to match.
     #[inline(always)]
-    fn add(&mut self, scores: &mut [Lanes], sums: &mut [Lanes], is_kept: impl Fn(usize) -> bool) {
+    fn add(&mut self, scores: &mut [Lanes], scale: f32, sums: &mut [Lanes], is_kept: impl Fn(usize) -> bool) {
         let before = self.most;
-        scores.iter().for_each(|s| max_into(&mut self.most, s));
+        let mut most = [f32::NEG_INFINITY; LANES];
+        scores.iter().for_each(|s| max_into(&mut most, s));
+        max_into(&mut self.most, &most.map(|most| most * scale));
         let shrink: Lanes = std::array::from_fn(|lane| exp2(before[lane] - self.most[lane]));
         for lanes in sums.iter_mut().chain([&mut self.sum, &mut self.on_kept]) {
             for lane in 0..LANES {
@@ -203,7 +205,7 @@ impl RunningSoftmax {
         for (i, scores) in scores.iter_mut().enumerate() {
             let kept = if is_kept(i) { 1.0 } else { 0.0 };
             for lane in 0..LANES {
-                scores[lane] = exp2(scores[lane] - self.most[lane]);
+                scores[lane] = exp2(scores[lane] * scale - self.most[lane]);
                 self.sum[lane] += scores[lane];
                 self.on_kept[lane] += kept * scores[lane];
             }

@@ -32,12 +32,14 @@ impl Candidates {
         Candidates { candidates: sinks.end..local_start, sinks, local, budget }
     }
 
-    /// Writes the row of the mask: sinks, the chosen candidates in ascending order, local blocks.
+    /// Writes the row of the mask, ascending: sinks, the chosen candidates, local blocks.
     fn write(&self, chosen: impl Iterator<Item = usize>, row: &mut [u32]) {
-        let kept = self.sinks.clone().chain(chosen).chain(self.local.clone());
-        for (slot, block) in row.iter_mut().zip(kept) {
+        let mut n = 0;
+        for (slot, block) in row.iter_mut().zip(self.sinks.clone().chain(chosen).chain(self.local.clone())) {
             *slot = block as u32;
+            n += 1;
         }
+        row[..n].sort_unstable();
     }
 }
 
@@ -66,7 +68,7 @@ impl Queries {
     }
 }
 
-/// Keeps the `n` best of scored items; ties go to the lower item. The kept items come out ascending.
+/// Keeps the `n` best of scored items, in no order; ties go to the lower item.
 fn keep_best(items: &mut Vec<(f32, u32)>, n: usize) {
     if items.len() > n {
         if n > 0 {
@@ -74,7 +76,6 @@ fn keep_best(items: &mut Vec<(f32, u32)>, n: usize) {
         }
         items.truncate(n);
     }
-    items.sort_unstable_by_key(|item| item.1);
 }
 
 #[cfg(test)]
@@ -101,6 +102,8 @@ mod tests {
     fn ties_go_to_the_lower_block() {
         let mut items = vec![(1.0, 7), (2.0, 3), (1.0, 2), (1.0, 9), (0.5, 1)];
         keep_best(&mut items, 3);
-        assert_eq!(items.iter().map(|i| i.1).collect::<Vec<_>>(), [2, 3, 7]);
+        let mut kept: Vec<u32> = items.iter().map(|i| i.1).collect();
+        kept.sort();
+        assert_eq!(kept, [2, 3, 7]);
     }
 }

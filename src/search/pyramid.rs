@@ -115,7 +115,11 @@ impl Pyramid {
                     products(&squares, |i| &variances[node(i) * d..][..d], &mut spreads);
                 }
             }
-            let reach = |i: usize| (2.0 * (self.tokens(level, node(i)).len() as f32).ln()).sqrt();
+            // All nodes of a level are of one size, but for the last.
+            let reach_of = |node: usize| (2.0 * (self.tokens(level, node).len() as f32).ln()).sqrt();
+            let (last, reach) = (self.n_nodes(level) - 1, reach_of(0));
+            let reach_of_last = reach_of(last);
+            let reach = |i: usize| if node(i) == last { reach_of_last } else { reach };
             vectorized(
                 #[inline(always)]
                 || {

@@ -1,0 +1,87 @@
+//! How time and memory of a trace grow with the prompt, on the CPU: `cargo bench --features engine --bench scaling`.
+//!
+//! Prints a table with the exponent of the time, and draws the curve into `benches/scaling.svg`. Every length is traced
+//! three times in turn, so that what else the machine does falls on all of them; medians are shown.
+
+use std::{error::Error, path::Path};
+
+use plotters::prelude::*;
+use streamtrace::{
+    DeviceChoice, LoadOptions, Tracer,
+    tasks::{RulerConfig, Task},
+    trace::Summary,
+};
+
+const LENGTHS: [usize; 4] = [8_192, 16_384, 32_768, 65_536];
+const ROUNDS: usize = 3;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let options = LoadOptions { model: root.join("models/needle-6m"), device: DeviceChoice::Cpu, memory: None };
+    let tracer = Tracer::load_with(options)?;
+    let mut runs: Vec<Vec<Summary>> = vec![Vec::new(); LENGTHS.len()];
+    for round in 0..ROUNDS {
+        for (&n_tokens, runs) in LENGTHS.iter().zip(&mut runs) {
+            let task = RulerConfig { task: Task::NiahMultikey1, n_tokens, seed: round as u64, ..RulerConfig::default() };
+            let prompt = tracer.prompt(&task)?;
+            runs.push(tracer.trace(&prompt.text)?.summary().clone());
+        }
+    }
+    let medians: Vec<Summary> = runs.into_iter().map(median).collect();
+    println!("| tokens | seconds | search | attention | peak memory MB | planned MB | pruned |");
+    println!("|---|---|---|---|---|---|---|");
+    for s in &medians {
+        let [peak, planned] = [s.peak_memory_bytes, s.planned_memory_bytes].map(|bytes| bytes / 1_000_000);
+        let seconds = s.seconds;
+        println!(
+            "| {} | {:.2} | {:.2} | {:.2} | {peak} | {planned} | {:.3} |",
+            s.n_tokens, seconds.total, seconds.search, seconds.attention, s.pruned
+        );
+    }
+    let time = exponent(medians.iter().map(|s| (s.n_tokens as f64, s.seconds.total)));
+    let memory = exponent(medians.iter().map(|s| (s.n_tokens as f64, s.peak_memory_bytes as f64)));
+    println!("\ntime grows with T^{time:.2}, memory with T^{memory:.2}");
+    draw(&root.join("benches/scaling.svg"), &medians, time)
+}
+
+fn median(mut runs: Vec<Summary>) -> Summary {
+    runs.sort_by(|a, b| a.seconds.total.total_cmp(&b.seconds.total));
+    runs.swap_remove(runs.len() / 2)
+}
+
+/// Slope of the least-squares line through the logarithms.
+fn exponent(points: impl Iterator<Item = (f64, f64)>) -> f64 {
+    let points: Vec<(f64, f64)> = points.map(|(x, y)| (x.ln(), y.ln())).collect();
+    let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / points.len() as f64;
+    let (x, y) = (mean(|p| p.0), mean(|p| p.1));
+    let covariance: f64 = points.iter().map(|p| (p.0 - x) * (p.1 - y)).sum();
+    covariance / points.iter().map(|p| (p.0 - x).powi(2)).sum::<f64>()
+}
+
+fn draw(path: &Path, medians: &[Summary], exponent: f64) -> Result<(), Box<dyn Error>> {
+    let root = SVGBackend::new(path, (640, 420)).into_drawing_area();
+    root.fill(&WHITE)?;
+    let longest = medians.iter().map(|s| s.seconds.total).fold(0.0, f64::max);
+    let mut chart = ChartBuilder::on(&root)
+        .caption(format!("One trace of needle-6m on the CPU: time grows with T^{exponent:.2}"), ("sans-serif", 18))
+        .margin(16)
+        .x_label_area_size(44)
+        .y_label_area_size(56)
+        .build_cartesian_2d((LENGTHS[0] as f64 * 0.8..LENGTHS[3] as f64 * 1.2).log_scale(), (0.1..longest * 1.5).log_scale())?;
+    let thousands = |tokens: &f64| format!("{:.0}k", tokens / 1024.0);
+    chart.configure_mesh().x_desc("tokens").y_desc("seconds").x_label_formatter(&thousands).light_line_style(BLACK.mix(0.06)).draw()?;
+    let stages: [(&str, RGBColor, fn(&Summary) -> f64); 3] = [
+        ("total", RGBColor(0, 0, 0), |s| s.seconds.total),
+        ("search", RGBColor(0, 114, 178), |s| s.seconds.search),
+        ("attention", RGBColor(213, 94, 0), |s| s.seconds.attention),
+    ];
+    for (name, color, of) in stages {
+        let points: Vec<(f64, f64)> = medians.iter().map(|s| (s.n_tokens as f64, of(s))).collect();
+        chart.draw_series(points.iter().map(|&point| Circle::new(point, 4, color.filled())))?;
+        let line = chart.draw_series(LineSeries::new(points, color.stroke_width(2)))?;
+        line.label(name).legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2)));
+    }
+    chart.configure_series_labels().position(SeriesLabelPosition::UpperLeft).background_style(WHITE.mix(0.9)).border_style(BLACK.mix(0.2)).draw()?;
+    root.present()?;
+    Ok(())
+}
