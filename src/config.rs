@@ -59,12 +59,12 @@ impl Default for StreamConfig {
         StreamConfig {
             block_size_q: 32,
             block_size_k: 8,
-            top_k: 128,
+            top_k: 96,
             pruned: None,
             sink_blocks: 4,
             local_blocks: 16,
             search: Search::Hierarchical(Estimate::MeanSpread),
-            beam: 2,
+            beam: 1,
             focus: None,
         }
     }
@@ -73,6 +73,9 @@ impl Default for StreamConfig {
 impl StreamConfig {
     /// Tokens that are recorded key by key when no focus is set.
     pub const DEFAULT_FOCUS: usize = 32;
+
+    /// A beam far wider than any that loses something.
+    const MAX_BEAM: usize = 1024;
 
     /// Whether the settings fit each other, whatever the prompt.
     ///
@@ -90,8 +93,9 @@ impl StreamConfig {
         if bq > 256 || bk > 256 {
             return setting("block sizes", "at most 256 tokens", format!("{bq} and {bk}"), "choose smaller blocks".into());
         }
-        if self.beam == 0 {
-            return setting("beam", "at least 1", "0".into(), "1 is the published search, 2 the default".into());
+        if !(1..=Self::MAX_BEAM).contains(&self.beam) {
+            let (expected, fix) = (format!("at least 1 and at most {}", Self::MAX_BEAM), "1 is the published search");
+            return setting("beam", &expected, self.beam.to_string(), fix.into());
         }
         match self.pruned {
             Some(share) if !(0.0..1.0).contains(&share) => {
@@ -115,6 +119,6 @@ impl StreamConfig {
 
     /// Key blocks that every query block keeps if it can see them.
     pub fn always_kept(&self) -> usize {
-        self.sink_blocks + self.effective_local_blocks()
+        self.sink_blocks.saturating_add(self.effective_local_blocks())
     }
 }

@@ -17,7 +17,7 @@ pub struct MemoryPlan {
 impl MemoryPlan {
     /// Bytes of all parts.
     pub fn total(&self) -> u64 {
-        self.parts.iter().map(|part| part.1).sum()
+        self.parts.iter().fold(0, |total: u64, part| total.saturating_add(part.1))
     }
 
     /// # Errors

@@ -81,14 +81,18 @@ struct ConfigFile {
 
 #[derive(Deserialize)]
 struct RopeFile {
-    #[serde(alias = "type")]
     rope_type: Option<String>,
+    /// The older name of `rope_type`; files may have both.
+    r#type: Option<String>,
     rope_theta: Option<f64>,
     factor: Option<f64>,
     low_freq_factor: Option<f64>,
     high_freq_factor: Option<f64>,
     original_max_position_embeddings: Option<f64>,
 }
+
+/// No decoder has sizes like this; products of three of them can still be computed.
+const MAX_SIZE: usize = 1 << 20;
 
 fn default_eps() -> f64 {
     1e-6
@@ -127,10 +131,12 @@ impl ModelConfig {
         }
         let n_kv_heads = file.num_key_value_heads.unwrap_or(file.num_attention_heads);
         let head_dim = file.head_dim.unwrap_or(file.hidden_size / file.num_attention_heads.max(1));
-        let sizes = [file.hidden_size, file.intermediate_size, file.num_hidden_layers, n_kv_heads, head_dim, file.vocab_size];
-        if sizes.contains(&0) || file.num_attention_heads % n_kv_heads != 0 || head_dim % 2 != 0 {
-            let found = format!("sizes {sizes:?} with {} query heads", file.num_attention_heads);
-            return Err(Unsupported::new("sizes above 0, an even head size, query heads a multiple of key-value heads", &found));
+        let n_heads = file.num_attention_heads;
+        let sizes = [file.hidden_size, file.intermediate_size, file.num_hidden_layers, n_heads, n_kv_heads, head_dim, file.vocab_size];
+        if sizes.iter().any(|size| !(1..=MAX_SIZE).contains(size)) || n_heads % n_kv_heads != 0 || head_dim % 2 != 0 {
+            let rule = "an even head size, query heads a multiple of key-value heads";
+            let found = format!("hidden, intermediate, layers, heads, key-value heads, head size, vocabulary {sizes:?}");
+            return Err(Unsupported::new(&format!("sizes above 0 and at most {MAX_SIZE}, {rule}"), &found));
         }
         let family = file.model_type.as_str();
         Ok(ModelConfig {
@@ -138,7 +144,7 @@ impl ModelConfig {
             hidden_size: file.hidden_size,
             intermediate_size: file.intermediate_size,
             n_layers: file.num_hidden_layers,
-            n_heads: file.num_attention_heads,
+            n_heads,
             n_kv_heads,
             head_dim,
             vocab_size: file.vocab_size,
@@ -156,12 +162,19 @@ impl ModelConfig {
 
 fn rope(file: &ConfigFile) -> Result<RopeConfig, Unsupported> {
     let settings = file.rope_parameters.as_ref().or(file.rope_scaling.as_ref());
-    let theta = settings.and_then(|s| s.rope_theta).or(file.rope_theta).unwrap_or(10_000.0);
+    let positive = |name: &str, value: f64| match value > 0.0 {
+        true => Ok(value),
+        false => Err(Unsupported::new(&format!("{name} above 0"), &value.to_string())),
+    };
+    let theta = positive("rope_theta", settings.and_then(|s| s.rope_theta).or(file.rope_theta).unwrap_or(10_000.0))?;
     let Some(settings) = settings else {
         return Ok(RopeConfig { theta, scaling: RopeScaling::None });
     };
-    let need = |value: Option<f64>, name: &str| value.ok_or_else(|| Unsupported::new(&format!("rope {name}"), "none"));
-    let scaling = match settings.rope_type.as_deref().unwrap_or("default") {
+    let need = |value: Option<f64>, name: &str| match value {
+        Some(value) => positive(&format!("rope {name}"), value),
+        None => Err(Unsupported::new(&format!("rope {name}"), "none")),
+    };
+    let scaling = match settings.rope_type.as_ref().or(settings.r#type.as_ref()).map_or("default", String::as_str) {
         "default" => RopeScaling::None,
         "linear" => RopeScaling::Linear { factor: need(settings.factor, "factor")? },
         "llama3" => RopeScaling::Llama3 {

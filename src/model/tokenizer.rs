@@ -28,7 +28,10 @@ impl Tokenizer {
         };
         let mut tokenizer = tokenizers::Tokenizer::from_bytes(bytes)
             .map_err(|e| bad("a tokenizer".into(), e.to_string(), "the file is damaged: download it again"))?;
-        let largest = tokenizer.get_vocab(true).into_values().max().map_or(0, |id| id as usize);
+        let words = tokenizer.get_vocab(true).into_values().max();
+        // What the post-processor adds, such as a start token, need not be in the vocabulary.
+        let added = tokenizer.encode("", true).ok().and_then(|added| added.get_ids().iter().copied().max());
+        let largest = words.max(added).map_or(0, |id| id as usize);
         if largest >= vocab_size {
             let found = format!("id {largest}");
             return Err(bad(format!("ids below {vocab_size}"), found, "this tokenizer belongs to another model"));

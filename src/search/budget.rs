@@ -19,7 +19,7 @@ pub fn for_share(layers: &[Blocks], config: &StreamConfig, share: f64) -> Result
             fix: "prune less, trace a longer prompt, or lower sink_blocks and local_blocks".into(),
         });
     }
-    while fits + 1 < too_large {
+    while fits < too_large - 1 {
         let middle = (fits + too_large) / 2;
         match pruned(middle) >= share {
             true => fits = middle,
