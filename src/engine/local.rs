@@ -53,7 +53,15 @@ impl Engine for Local {
 fn answer<D: Device>(mut run: Run<D>, request: Request, payload: Payload) -> Result<(Reply, Payload), Error> {
     match (request, payload) {
         (Request::Plan { n_tokens, config }, _) => {
+            if n_tokens == 0 || u32::try_from(n_tokens).is_err() {
+                return Err(Error::Prompt {
+                    expected: format!("1 to {} tokens", u32::MAX),
+                    found: n_tokens.to_string(),
+                    fix: "plan for a length that a prompt can have".into(),
+                });
+            }
             let config = run::settled(run.model, &config, n_tokens)?;
+            run::focus(&config, n_tokens)?;
             Ok((Reply::Plan(run.device.plan(run.model, n_tokens, &config, run.memory)?), Payload::None))
         }
         (Request::Trace { prompt, config }, _) => Ok((Reply::Traced, Payload::Trace(run.trace(&prompt, &config)?))),

@@ -71,7 +71,17 @@ impl<D: Device> Run<'_, D> {
             });
         }
         let tokens = trace.tokens()?;
-        let decoder = self.decoder(&tokens, &StreamConfig { pruned: None, ..summary.config.clone() })?;
+        if let Some(id) = tokens.iter().find(|&&id| id as usize >= info.vocab_size) {
+            return Err(Error::Trace {
+                path: "to compare".into(),
+                expected: format!("token ids below {}", info.vocab_size),
+                found: format!("id {id}"),
+                fix: "the file is damaged: trace the prompt again".into(),
+            });
+        }
+        // The trace's budget as it is: for a short prompt it is smaller than a new run may ask for.
+        let config = summary.config.clone();
+        let decoder = Decoder { model: self.model, device: self.device, tokens: &tokens, config, focus: summary.focus };
         self.device.plan(self.model, tokens.len(), &decoder.config, self.memory)?.check()?;
         let (mut recall_by_head, clock) = (Vec::new(), self.clock("dense", tokens.len()));
         let on_layer = |layer, kept_mass: Vec<f64>| {
@@ -183,7 +193,7 @@ fn blocks(model: &Model, config: &StreamConfig, n_tokens: usize, layer: usize) -
 }
 
 /// The tokens that are recorded key by key.
-fn focus(config: &StreamConfig, n_tokens: usize) -> Result<Span, Error> {
+pub(super) fn focus(config: &StreamConfig, n_tokens: usize) -> Result<Span, Error> {
     match &config.focus {
         None => Ok(Span::from(n_tokens.saturating_sub(StreamConfig::DEFAULT_FOCUS)..n_tokens)),
         Some(range) if range.start < range.end && range.end <= n_tokens => Ok(Span::from(range.clone())),
