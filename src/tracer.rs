@@ -44,8 +44,11 @@ impl Tracer {
         Self::with_engine(default_engine()?, options)
     }
 
-    /// Loads a model in an engine.
-    pub(crate) fn with_engine(mut engine: Box<dyn Engine>, mut options: LoadOptions) -> Result<Self, Error> {
+    /// Loads a model in an engine of one's own choice, such as a [`Process`](crate::engine::process::Process).
+    ///
+    /// # Errors
+    /// As [`Tracer::load_with`].
+    pub fn with_engine(mut engine: Box<dyn Engine>, mut options: LoadOptions) -> Result<Self, Error> {
         // An engine has its own idea of the current folder.
         options.model = std::path::absolute(&options.model).unwrap_or(options.model);
         match engine.call(Request::Load(options), Payload::None, &mut show)? {

@@ -8,6 +8,7 @@ use std::{
     process::{Child, ChildStdin, ChildStdout, Stdio},
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -63,8 +64,11 @@ struct Running {
     stdout: BufReader<ChildStdout>,
     /// The last lines of standard error.
     said: Arc<Mutex<VecDeque<String>>>,
-    listener: Option<JoinHandle<()>>,
+    listener: JoinHandle<()>,
 }
+
+/// How long an engine that has stopped answering may take to end by itself, which says more than being ended.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Lines of standard error that are kept to explain an engine's end.
 const LINES_KEPT: usize = 20;
@@ -82,7 +86,7 @@ impl Process {
             let needs_model = !matches!(request, Request::Load(_) | Request::Rasterize { .. });
             if let Some(options) = self.loaded.clone().filter(|_| needs_model) {
                 let loading = running.call(&Request::Load(options), &Payload::None, &mut |_| {});
-                if let Err(e) = loading {
+                if let Err(e) = loading.flatten() {
                     self.running = None;
                     return Err(e);
                 }
@@ -94,16 +98,19 @@ impl Process {
 
 impl Engine for Process {
     fn call(&mut self, request: Request, payload: Payload, progress: &mut dyn FnMut(Progress)) -> Result<(Reply, Payload), Error> {
-        let result = self.running(&request)?.call(&request, &payload, progress);
-        match (&result, request) {
-            (Ok(_), Request::Load(options)) => self.loaded = Some(options),
+        let answer = self.running(&request)?.call(&request, &payload, progress);
+        match (&answer, request) {
+            (Ok(Ok(_)), Request::Load(options)) => self.loaded = Some(options),
             // The engine's own trouble, not the request's: what is left of it goes, and the next call starts afresh.
-            (Err(Error::Engine { .. }), _) => self.running = None,
+            (Err(_), _) => self.running = None,
             _ => {}
         }
-        result
+        answer?
     }
 }
+
+/// What an engine answers, be it an error; or why there is no answer.
+type Answer = Result<Result<(Reply, Payload), Error>, Error>;
 
 impl Running {
     fn start(command: &Command) -> Result<Self, Error> {
@@ -119,38 +126,54 @@ impl Running {
             let said = said.clone();
             move || listen(stderr, &said)
         });
-        Ok(Running { child, stdin, stdout: BufReader::new(stdout), said, listener: Some(listener) })
+        Ok(Running { child, stdin, stdout: BufReader::new(stdout), said, listener })
     }
 
-    fn call(&mut self, request: &Request, payload: &Payload, progress: &mut dyn FnMut(Progress)) -> Result<(Reply, Payload), Error> {
+    fn call(&mut self, request: &Request, payload: &Payload, progress: &mut dyn FnMut(Progress)) -> Answer {
         if protocol::write(&mut self.stdin, request, payload).is_err() {
-            return Err(self.ended());
+            let said = self.last_answer();
+            return Err(self.ended(said));
         }
         loop {
             match protocol::read(&mut self.stdout) {
                 Ok(Some((Message::Progress(step), _))) => progress(step),
-                Ok(Some((Message::Reply(reply), payload))) => return Ok((reply, payload)),
-                Ok(Some((Message::Error(error), _))) => return Err(error),
-                Ok(None) => return Err(self.ended()),
-                Err(e @ Error::Engine { .. }) if self.child.try_wait().is_ok_and(|status| status.is_none()) => return Err(e),
-                Err(Error::Engine { .. }) => return Err(self.ended()),
+                Ok(Some((Message::Reply(reply), payload))) => return Ok(Ok((reply, payload))),
+                Ok(Some((Message::Error(error), _))) => return Ok(Err(error)),
+                Ok(None) => return Err(self.ended(None)),
+                Err(Error::Engine { what, fix }) => return Err(self.ended(Some((what, fix)))),
                 Err(e) => return Err(e),
             }
         }
     }
 
-    /// Why the engine is gone, by its exit status and last words.
-    fn ended(&mut self) -> Error {
-        let patience = std::time::Instant::now() + std::time::Duration::from_secs(2);
-        while matches!(self.child.try_wait(), Ok(None)) && std::time::Instant::now() < patience {
-            std::thread::sleep(std::time::Duration::from_millis(10));
+    /// What is wrong with what an engine said that did not listen, once it has ended.
+    fn last_answer(&mut self) -> Option<(String, String)> {
+        wait_for(PATIENCE, || !matches!(self.child.try_wait(), Ok(None)));
+        match self.child.try_wait() {
+            Ok(Some(_)) => match protocol::read::<Message>(&mut self.stdout) {
+                Err(Error::Engine { what, fix }) => Some((what, fix)),
+                _ => None,
+            },
+            _ => None,
         }
+    }
+
+    /// Why the engine is gone, by what was wrong with its answer and what to do about it, its exit status and its last words.
+    fn ended(&mut self, heard: Option<(String, String)>) -> Error {
+        wait_for(PATIENCE, || !matches!(self.child.try_wait(), Ok(None)));
+        let end = match self.child.try_wait() {
+            Ok(Some(status)) => format!("it ended ({status})"),
+            _ => "it was still running, and was ended".into(),
+        };
         let _ = self.child.kill();
-        let status = self.child.wait().map_or_else(|e| e.to_string(), |status| status.to_string());
-        self.listener.take().map(JoinHandle::join);
+        let _ = self.child.wait();
+        // What the engine started may outlive it and hold its standard error open.
+        wait_for(Duration::from_millis(500), || self.listener.is_finished());
         let said = self.said.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect::<Vec<_>>().join("\n");
-        let words = if said.is_empty() { String::new() } else { format!("; its last words: {said}") };
-        Error::Engine { what: format!("it ended ({status}){words}"), fix: "your traces are kept; the next call starts a new engine".into() }
+        let words = (!said.is_empty()).then(|| format!("its last words: {said}"));
+        let (heard, fix) = heard.unzip();
+        let what = heard.into_iter().chain([end]).chain(words).collect::<Vec<_>>().join("; ");
+        Error::Engine { what, fix: fix.unwrap_or_else(|| "your traces are kept; the next call starts a new engine".into()) }
     }
 }
 
@@ -159,6 +182,14 @@ impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Waits until something has happened, but not for ever.
+fn wait_for(patience: Duration, mut happened: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !happened() && start.elapsed() < patience {
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

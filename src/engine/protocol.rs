@@ -28,6 +28,9 @@ pub const VERSION: u16 = 1;
 
 const MAGIC: &[u8; 4] = b"STRM";
 
+/// Bytes before the header.
+const N_START: usize = 20;
+
 /// No request or message is as long as this; a longer header means that something else is speaking.
 const MAX_HEADER: usize = 1 << 30;
 
@@ -71,17 +74,18 @@ pub fn write(out: &mut impl Write, header: &impl Serialize, payload: &Payload) -
 /// # Errors
 /// [`Error::Engine`] when the stream breaks off or speaks another language or version, [`Error::Trace`] for a damaged body.
 pub fn read<T: DeserializeOwned>(input: &mut impl Read) -> Result<Option<(T, Payload)>, Error> {
-    let mut start = [0; 20];
-    match input.read(&mut start[..1]) {
-        Ok(0) => return Ok(None),
-        Ok(_) => input.read_exact(&mut start[1..]).map_err(broken)?,
-        Err(e) if e.kind() == io::ErrorKind::Interrupted => return read(input),
-        Err(e) => return Err(broken(e)),
+    let mut start = Vec::new();
+    input.by_ref().take(N_START as u64).read_to_end(&mut start).map_err(broken)?;
+    if start.is_empty() {
+        return Ok(None);
     }
-    let [m0, m1, m2, m3, v0, v1, kind, _, h0, h1, h2, h3, body @ ..] = start;
-    if [m0, m1, m2, m3] != *MAGIC {
+    if !start.iter().zip(MAGIC).all(|(byte, magic)| byte == magic) {
         return Err(foreign(format!("it said {:?}", String::from_utf8_lossy(&start))));
     }
+    let Ok(start) = <[u8; N_START]>::try_from(start) else {
+        return Err(broken(io::ErrorKind::UnexpectedEof.into()));
+    };
+    let [_, _, _, _, v0, v1, kind, _, h0, h1, h2, h3, body @ ..] = start;
     let version = u16::from_le_bytes([v0, v1]);
     if version != VERSION {
         let fix = "build the engine and the notebook from the same version of streamtrace".into();
@@ -174,7 +178,7 @@ mod tests {
     fn other_speakers_are_named() {
         let mut newer = frame(&Request::Compare, &Payload::None);
         newer[4] = 9;
-        for (bytes, says) in [(b"Welcome to this server!".to_vec(), "Welcome"), (newer, "version 9")] {
+        for (bytes, says) in [(b"Welcome to this server!".to_vec(), "Welcome"), (b"hello\n".to_vec(), "hello"), (newer, "version 9")] {
             let error = read::<Request>(&mut bytes.as_slice()).err().unwrap();
             assert!(error.to_string().contains(says), "{error}");
         }
