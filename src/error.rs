@@ -58,7 +58,7 @@ impl Error {
     }
 
     /// For `map_err` on I/O: `file.read(..).map_err(Error::io("read", path))`.
-    pub(crate) fn io<'a>(action: &'a str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
+    pub fn io<'a>(action: &'a str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
         move |e| {
             let reason = match e.kind() {
                 io::ErrorKind::StorageFull => "the disk is full; free some space or choose another folder".into(),

@@ -5,7 +5,12 @@
 mod args;
 mod ruler;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    fmt,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Args, Parser, Subcommand};
 use serde_json::json;
@@ -88,10 +93,11 @@ impl RunArgs {
             true => std::io::read_to_string(std::io::stdin()),
             false => std::fs::read_to_string(path),
         };
-        read.map_err(|e| Error::File { action: "read the prompt".into(), path: path.display().to_string(), reason: e.to_string() })
+        read.map_err(Error::io("read the prompt", path))
     }
 
     fn run(&self, compare: bool) -> Result<(), Error> {
+        self.out.as_deref().map_or(Ok(()), writable)?;
         let tracer = self.model.tracer()?;
         let mut trace = tracer.trace(&self.prompt()?)?;
         if compare {
@@ -100,15 +106,30 @@ impl RunArgs {
         if let Some(out) = &self.out {
             trace.save(out)?;
         }
-        print_trace(&trace, self.json);
-        Ok(())
+        print_trace(&trace, self.json)
     }
 }
 
-fn print_trace(trace: &Trace, as_json: bool) {
+/// A folder that cannot be written is found before a run that may take long.
+fn writable(file: &Path) -> Result<(), Error> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    tempfile::tempfile_in(folder).map(drop).map_err(Error::io("write", file))
+}
+
+fn print_trace(trace: &Trace, as_json: bool) -> Result<(), Error> {
     match as_json {
-        true => println!("{}", summary_json(trace)),
-        false => println!("{trace}"),
+        true => print(summary_json(trace)),
+        false => print(trace),
+    }
+}
+
+/// One line, or some, on standard output.
+fn print(text: impl fmt::Display) -> Result<(), Error> {
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        // Whoever reads has read enough.
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(Error::io("write", Path::new("standard output"))),
     }
 }
 
@@ -138,10 +159,7 @@ fn run(command: &Command) -> Result<(), Error> {
         Command::Compare(args) => args.run(true),
         Command::Map { trace, layer, head, out } => Trace::open(trace)?.attention_map(*layer, *head)?.save(out),
         Command::Overview { trace, out } => Trace::open(trace)?.overview()?.save(out),
-        Command::Show { trace, json } => {
-            print_trace(&Trace::open(trace)?, *json);
-            Ok(())
-        }
+        Command::Show { trace, json } => print_trace(&Trace::open(trace)?, *json),
         Command::Ruler(args) => args.run(),
         Command::Serve => serve(),
     }

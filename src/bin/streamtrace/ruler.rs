@@ -8,7 +8,7 @@ use streamtrace::{
     trace::AnswerScore,
 };
 
-use crate::args::ModelArgs;
+use crate::{args::ModelArgs, print};
 
 #[derive(Args)]
 pub struct RulerArgs {
@@ -56,14 +56,14 @@ impl RulerArgs {
         for task in tasks {
             let tally = self.tally(&tracer, task)?;
             if !self.json {
-                println!("{}", tally.line(task, self.tokens));
+                print(tally.line(task, self.tokens))?;
             }
             results.insert(task.to_string(), tally.json());
         }
-        if self.json {
-            println!("{}", serde_json::Value::from(results));
+        match self.json {
+            true => print(serde_json::Value::from(results)),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     fn tally(&self, tracer: &Tracer, task: Task) -> Result<Tally, Error> {
