@@ -22,7 +22,7 @@ use std::{
     sync::Arc,
 };
 
-use half::f16;
+use half::{f16, slice::HalfFloatSliceExt};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors, tensor::Metadata, tensor::TensorInfo};
 
@@ -58,9 +58,9 @@ impl TraceWriter {
         let file = tempfile::tempfile().map_err(Error::io("create", &std::env::temp_dir()))?;
         let mut writer = TraceWriter { file: BufWriter::new(file), n_written: 0, tensors: Vec::new() };
         let offsets: Vec<u32> = offsets.iter().flat_map(|o| [o.0 as u32, o.1 as u32]).collect();
-        writer.write("tokens", Dtype::U32, &[tokens.len()], tokens.iter().flat_map(|t| t.to_le_bytes()))?;
-        writer.write("offsets", Dtype::U32, &[tokens.len(), 2], offsets.iter().flat_map(|t| t.to_le_bytes()))?;
-        writer.write("text", Dtype::U8, &[text.len()], text.bytes())?;
+        writer.write("tokens", Dtype::U32, &[tokens.len()], &bytes(tokens, u32::to_le_bytes))?;
+        writer.write("offsets", Dtype::U32, &[tokens.len(), 2], &bytes(&offsets, u32::to_le_bytes))?;
+        writer.write("text", Dtype::U8, &[text.len()], text.as_bytes())?;
         Ok(writer)
     }
 
@@ -75,15 +75,13 @@ impl TraceWriter {
         let n_focus_keys = mask.top_k * mask.blocks.block_size_k;
         let n_focus = record.focus.len().checked_div(n_heads * n_focus_keys).unwrap_or_default();
         let focus_shape = [n_heads, n_focus, n_focus_keys];
-        let f16s = |values: &[f32]| values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect::<Vec<u8>>();
-        let received = record.received.iter().flat_map(|v| v.to_le_bytes());
-        self.write(&name(layer, "received"), Dtype::F32, &[n_heads, mask.blocks.n_tokens], received)?;
-        self.write(&name(layer, "mass"), Dtype::F16, &shape, f16s(&record.mass))?;
-        self.write(&name(layer, "focus"), Dtype::F16, &focus_shape, f16s(&record.focus))?;
-        let kept = &mask.kept;
+        let received = bytes(&record.received, f32::to_le_bytes);
+        self.write(&name(layer, "received"), Dtype::F32, &[n_heads, mask.blocks.n_tokens], &received)?;
+        self.write(&name(layer, "mass"), Dtype::F16, &shape, &f16_bytes(&record.mass))?;
+        self.write(&name(layer, "focus"), Dtype::F16, &focus_shape, &f16_bytes(&record.focus))?;
         match mask.blocks.n_key_blocks() < u16::MAX as usize {
-            true => self.write(&name(layer, "kept"), Dtype::U16, &shape, kept.iter().flat_map(|&b| (b as u16).to_le_bytes())),
-            false => self.write(&name(layer, "kept"), Dtype::U32, &shape, kept.iter().flat_map(|b| b.to_le_bytes())),
+            true => self.write(&name(layer, "kept"), Dtype::U16, &shape, &bytes(&mask.kept, |b| (b as u16).to_le_bytes())),
+            false => self.write(&name(layer, "kept"), Dtype::U32, &shape, &bytes(&mask.kept, u32::to_le_bytes)),
         }
     }
 
@@ -92,7 +90,7 @@ impl TraceWriter {
     /// # Errors
     /// [`Error::File`] when the disk is full, [`Error::Trace`] when the layers do not fit the summary.
     pub fn finish(mut self, summary: Summary, logits: &[f32]) -> Result<Trace, Error> {
-        self.write("logits", Dtype::F32, &[logits.len()], logits.iter().flat_map(|v| v.to_le_bytes()))?;
+        self.write("logits", Dtype::F32, &[logits.len()], &bytes(logits, f32::to_le_bytes))?;
         let temporary = std::env::temp_dir();
         let file = self.file.into_inner().map_err(|e| Error::io("write", &temporary)(e.into_error()))?;
         let metadata = Metadata::new(None, self.tensors).map_err(|e| Error::file("write", &temporary, e))?;
@@ -101,14 +99,26 @@ impl TraceWriter {
         Ok(Trace { summary, tensors: Arc::new(tensors) })
     }
 
-    fn write(&mut self, name: &str, dtype: Dtype, shape: &[usize], bytes: impl IntoIterator<Item = u8>) -> Result<(), Error> {
-        let bytes: Vec<u8> = bytes.into_iter().collect();
-        self.file.write_all(&bytes).map_err(Error::io("write", &std::env::temp_dir()))?;
+    fn write(&mut self, name: &str, dtype: Dtype, shape: &[usize], bytes: &[u8]) -> Result<(), Error> {
+        self.file.write_all(bytes).map_err(Error::io("write", &std::env::temp_dir()))?;
         let data_offsets = (self.n_written, self.n_written + bytes.len());
         self.n_written = data_offsets.1;
         self.tensors.push((name.into(), TensorInfo { dtype, shape: shape.to_vec(), data_offsets }));
         Ok(())
     }
+}
+
+/// Numbers as they stand in the file.
+fn bytes<T: Copy, const N: usize>(values: &[T], of: impl Fn(T) -> [u8; N]) -> Vec<u8> {
+    let mut bytes = vec![0; values.len() * N];
+    bytes.as_chunks_mut().0.iter_mut().zip(values).for_each(|(to, &value)| *to = of(value));
+    bytes
+}
+
+fn f16_bytes(values: &[f32]) -> Vec<u8> {
+    let mut halves = vec![f16::ZERO; values.len()];
+    halves.convert_from_f32_slice(values);
+    bytes(&halves, f16::to_le_bytes)
 }
 
 impl Trace {
@@ -119,6 +129,9 @@ impl Trace {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         let file = File::open(path).map_err(Error::io("read", path))?;
+        if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+            return Err(Error::file("read", path, "it is a directory, not a trace file"));
+        }
         Trace::from_file(file, path)
     }
 
