@@ -1,0 +1,9 @@
+//! Attention over kept blocks and over everything, against definitions in f64 that are too simple to be wrong.
+#![cfg(feature = "engine")]
+
+#[path = "attention/grouped.rs"]
+mod grouped;
+#[path = "attention/naive.rs"]
+mod naive;
+#[path = "attention/one_head.rs"]
+mod one_head;

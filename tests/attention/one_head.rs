@@ -1,0 +1,122 @@
+//! `sparse` and `dense` of one query block after the other.
+
+use streamtrace::{
+    attention::{KeysValues, dense, sparse},
+    search::Queries,
+    trace::Blocks,
+};
+
+use crate::naive::{Head, assert_close};
+
+/// Prompts that are shorter than a block, end inside one, or are whole; all block sizes; windows; head sizes.
+fn heads() -> Vec<Head> {
+    let shapes = [
+        (1, 32, 8, None, 64),
+        (7, 32, 8, None, 5),
+        (131, 1, 1, None, 3),
+        (100, 16, 4, None, 96),
+        (257, 64, 8, None, 64),
+        (300, 128, 16, None, 128),
+        (192, 32, 8, None, 1),
+        (150, 16, 16, Some(37), 64),
+        (150, 32, 8, Some(1), 7),
+        (201, 64, 8, Some(20), 96),
+        (201, 128, 2, Some(130), 9),
+        (90, 4, 8, Some(11), 2),
+        (90, 8, 64, None, 33),
+    ];
+    let head = |(i, (n_tokens, block_size_q, block_size_k, window, head_dim))| {
+        Head::random(Blocks { n_tokens, block_size_q, block_size_k, window }, head_dim, i as u64)
+    };
+    shapes.into_iter().enumerate().map(head).collect()
+}
+
+fn queries(head: &Head, query_block: usize) -> Queries {
+    let positions = head.blocks.queries(query_block);
+    Queries::new(&head.queries[positions.start * head.head_dim..], head.head_dim, head.head_dim, positions)
+}
+
+fn keys_values(head: &Head) -> KeysValues<'_> {
+    KeysValues { keys: &head.keys, values: &head.values, head_dim: head.head_dim }
+}
+
+#[test]
+fn sparse_attention_over_random_blocks_is_the_definition() {
+    let mut random = fastrand::Rng::with_seed(1);
+    for head in heads() {
+        for query_block in 0..head.blocks.n_query_blocks() {
+            let (positions, kept) = (head.blocks.queries(query_block), head.random_blocks(query_block, &mut random));
+            let focus = positions.start + positions.len() / 3..positions.end + 1;
+            let found = sparse(&queries(&head, query_block), keys_values(&head), &head.blocks, query_block, &kept, focus.clone());
+
+            let rows: Vec<Vec<f64>> = positions.clone().map(|query| head.probabilities(query, &kept)).collect();
+            let outputs: Vec<f64> = rows.iter().flat_map(|row| head.output(row)).collect();
+            assert_close(&found.output, &outputs, 1e-5);
+
+            let tokens: Vec<usize> = kept.iter().flat_map(|&block| head.blocks.keys(block as usize)).collect();
+            let received: Vec<f64> = tokens.iter().map(|&key| rows.iter().map(|row| row[key]).sum()).collect();
+            assert_close(&found.received, &received, 1e-4);
+
+            let on_block = |block: &u32| rows.iter().map(|row| row[head.blocks.keys(*block as usize)].iter().sum::<f64>()).sum::<f64>();
+            let mass: Vec<f64> = kept.iter().map(|block| on_block(block) / positions.len() as f64).collect();
+            assert_close(&found.mass, &mass, 1e-5);
+            assert!((found.mass.iter().sum::<f32>() - 1.0).abs() < 1e-5, "{:?}", found.mass);
+
+            let focused: Vec<usize> = positions.filter(|query| focus.contains(query)).collect();
+            assert_eq!(found.focus.iter().map(|(query, _)| *query).collect::<Vec<_>>(), focused);
+            for (query, probabilities) in &found.focus {
+                let row = head.probabilities(*query, &kept);
+                assert_close(probabilities, &tokens.iter().map(|&key| row[key]).collect::<Vec<_>>(), 1e-5);
+            }
+        }
+    }
+}
+
+#[test]
+fn dense_attention_is_the_definition_and_measures_recall() {
+    let mut random = fastrand::Rng::with_seed(2);
+    for head in heads() {
+        let all = head.all();
+        for query_block in 0..head.blocks.n_query_blocks() {
+            let (positions, kept) = (head.blocks.queries(query_block), head.random_blocks(query_block, &mut random));
+            let (output, kept_mass) = dense(&queries(&head, query_block), keys_values(&head), &head.blocks, query_block, &kept);
+
+            let rows: Vec<Vec<f64>> = positions.map(|query| head.probabilities(query, &all)).collect();
+            let outputs: Vec<f64> = rows.iter().flat_map(|row| head.output(row)).collect();
+            assert_close(&output, &outputs, 1e-5);
+
+            let on_kept = |row: &Vec<f64>| kept.iter().map(|&b| row[head.blocks.keys(b as usize)].iter().sum::<f64>()).sum::<f64>();
+            assert_close(&[kept_mass as f32], &[rows.iter().map(on_kept).sum()], 1e-4);
+        }
+    }
+}
+
+#[test]
+fn sparse_is_dense_when_everything_is_kept() {
+    for head in heads() {
+        for query_block in 0..head.blocks.n_query_blocks() {
+            let kept: Vec<u32> = head.blocks.visible(query_block).map(|block| block as u32).collect();
+            let sparse = sparse(&queries(&head, query_block), keys_values(&head), &head.blocks, query_block, &kept, 0..0);
+            let (dense, kept_mass) = dense(&queries(&head, query_block), keys_values(&head), &head.blocks, query_block, &kept);
+            assert_close(&sparse.output, &dense.iter().map(|&v| v as f64).collect::<Vec<_>>(), 1e-5);
+            assert!((kept_mass - head.blocks.queries(query_block).len() as f64).abs() < 1e-4, "{kept_mass}");
+            assert!(sparse.focus.is_empty());
+        }
+    }
+}
+
+/// Scores far above and below what an exponential can hold.
+#[test]
+fn scores_of_any_size_give_probabilities() {
+    for size in [1e-30, 1.0, 1e4, 1e15] {
+        let blocks = Blocks { n_tokens: 300, block_size_q: 32, block_size_k: 8, window: None };
+        let mut head = Head::random(blocks, 16, 5);
+        head.keys.iter_mut().for_each(|key| *key *= size);
+        let kept = [0, 3, 30, 31];
+        let found = sparse(&queries(&head, 7), keys_values(&head), &blocks, 7, &kept, 0..0);
+        assert!((found.mass.iter().sum::<f32>() - 1.0).abs() < 1e-5, "{size}: {:?}", found.mass);
+        let (output, kept_mass) = dense(&queries(&head, 7), keys_values(&head), &blocks, 7, &kept);
+        assert!(output.iter().chain(&found.output).all(|v| v.abs() <= 1.0), "{size}");
+        assert!((0.0..=32.001).contains(&kept_mass), "{size}: {kept_mass}");
+    }
+}

@@ -1,0 +1,33 @@
+//! Whatever comes in, a sentence says what was expected, what was found and what to do; nothing panics, and nothing
+//! half-written remains.
+#![cfg(feature = "engine")]
+
+#[path = "bad_input/disk.rs"]
+mod disk;
+mod common;
+#[path = "bad_input/model.rs"]
+mod model;
+#[path = "bad_input/settings.rs"]
+mod settings;
+#[path = "bad_input/traces.rs"]
+mod traces;
+
+use std::path::Path;
+
+use streamtrace::Error;
+
+/// The sentence of an error has all of these words.
+#[track_caller]
+fn assert_says<T>(what: &str, result: Result<T, Error>, words: &[&str]) {
+    let Err(error) = result else { panic!("{what}: no error") };
+    let error = error.to_string();
+    let missing: Vec<_> = words.iter().filter(|word| !error.contains(**word)).collect();
+    assert!(missing.is_empty(), "{what}: {missing:?} not in: {error}");
+}
+
+/// Names in a folder, in order.
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}

@@ -1,0 +1,162 @@
+//! Model folders with random weights, small enough to be written and run in milliseconds.
+// Each test file compiles this for itself and uses a part of it.
+#![allow(dead_code)]
+
+use std::path::Path;
+
+use half::{bf16, f16};
+use safetensors::{Dtype, tensor::TensorView};
+use serde_json::{Value, json};
+use streamtrace::{DeviceChoice, Error, LoadOptions, Tracer};
+use tempfile::TempDir;
+
+/// Words in the tokenizer: `w0`, `w1`, …, and the unknown word.
+pub const VOCABULARY: usize = 97;
+
+/// One tensor of a weights file.
+#[derive(Clone)]
+pub struct Weight {
+    pub name: String,
+    pub shape: Vec<usize>,
+    pub dtype: Dtype,
+    pub bytes: Vec<u8>,
+}
+
+/// The `config.json` of a small decoder; `changes` are added to it or replace what it has.
+pub fn config(changes: Value) -> Value {
+    let mut config = json!({
+        "hidden_size": 64, "intermediate_size": 88, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "vocab_size": VOCABULARY, "rms_norm_eps": 1e-6, "rope_theta": 10_000.0, "max_position_embeddings": 4096,
+        "hidden_act": "silu", "tie_word_embeddings": false,
+    });
+    set(&mut config, changes);
+    config
+}
+
+/// Adds fields to an object, replacing those of the same name.
+pub fn set(object: &mut Value, changes: Value) {
+    for (name, value) in changes.as_object().expect("an object of changes") {
+        object[name] = value.clone();
+    }
+}
+
+/// Random weights of everything that a decoder with this configuration has.
+pub fn random_weights(config: &Value, dtype: Dtype) -> Vec<Weight> {
+    let mut random = fastrand::Rng::with_seed(7);
+    shapes(config).into_iter().map(|(name, shape)| random_weight(&mut random, name, shape, dtype)).collect()
+}
+
+fn random_weight(random: &mut fastrand::Rng, name: String, shape: Vec<usize>, dtype: Dtype) -> Weight {
+    let centre = if name.contains("norm") { 1.0 } else { 0.0 };
+    // Products of so many numbers keep the size of the inputs; embeddings and biases are of size 1.
+    let spread = if shape.len() == 2 && !name.contains("embed") { (3.0 / shape[1] as f32).sqrt() } else { 0.7 };
+    let values = (0..shape.iter().product()).map(|_| centre + spread * (2.0 * random.f32() - 1.0));
+    let bytes = match dtype {
+        Dtype::F16 => values.flat_map(|v| f16::from_f32(v).to_le_bytes()).collect(),
+        Dtype::BF16 => values.flat_map(|v| bf16::from_f32(v).to_le_bytes()).collect(),
+        _ => values.flat_map(|v| v.to_le_bytes()).collect(),
+    };
+    Weight { name, shape, dtype, bytes }
+}
+
+/// Names and shapes, as Hugging Face has them.
+fn shapes(config: &Value) -> Vec<(String, Vec<usize>)> {
+    let size = |name: &str| config[name].as_u64().map(|n| n as usize);
+    let need = |name: &str| size(name).expect(name);
+    let (hidden, inner, n_heads, n_kv_heads) =
+        (need("hidden_size"), need("intermediate_size"), need("num_attention_heads"), need("num_key_value_heads"));
+    let head_dim = size("head_dim").unwrap_or(hidden / n_heads);
+    let (family, is) = (&config["model_type"], |name: &str| config[name] == true);
+    let mut shapes = vec![
+        ("model.embed_tokens.weight".to_string(), vec![need("vocab_size"), hidden]),
+        ("model.norm.weight".into(), vec![hidden]),
+    ];
+    if !is("tie_word_embeddings") {
+        shapes.push(("lm_head.weight".into(), vec![need("vocab_size"), hidden]));
+    }
+    for layer in 0..need("num_hidden_layers") {
+        let mut add = |name: &str, shape: &[usize]| shapes.push((format!("model.layers.{layer}.{name}"), shape.to_vec()));
+        add("input_layernorm.weight", &[hidden]);
+        add("post_attention_layernorm.weight", &[hidden]);
+        for (name, n_out) in [("q", n_heads), ("k", n_kv_heads), ("v", n_kv_heads)] {
+            add(&format!("self_attn.{name}_proj.weight"), &[n_out * head_dim, hidden]);
+            if family == "qwen2" || is("attention_bias") {
+                add(&format!("self_attn.{name}_proj.bias"), &[n_out * head_dim]);
+            }
+        }
+        add("self_attn.o_proj.weight", &[hidden, n_heads * head_dim]);
+        if is("attention_bias") {
+            add("self_attn.o_proj.bias", &[hidden]);
+        }
+        if family == "qwen3" {
+            add("self_attn.q_norm.weight", &[head_dim]);
+            add("self_attn.k_norm.weight", &[head_dim]);
+        }
+        add("mlp.gate_proj.weight", &[inner, hidden]);
+        add("mlp.up_proj.weight", &[inner, hidden]);
+        add("mlp.down_proj.weight", &[hidden, inner]);
+    }
+    shapes
+}
+
+/// A model folder with all its files; the weights in one file, or in shards with an index.
+pub fn folder(config: &Value, weights: &[Weight], n_shards: usize) -> TempDir {
+    let folder = TempDir::new().unwrap();
+    let write = |name: &str, json: &Value| std::fs::write(folder.path().join(name), json.to_string()).unwrap();
+    write("config.json", config);
+    write("tokenizer.json", &tokenizer(VOCABULARY));
+    if n_shards == 1 {
+        write_weights(&folder.path().join("model.safetensors"), weights);
+        return folder;
+    }
+    let mut files = serde_json::Map::new();
+    for (i, shard) in weights.chunks(weights.len().div_ceil(n_shards)).enumerate() {
+        let name = format!("model-{:05}-of-{n_shards:05}.safetensors", i + 1);
+        write_weights(&folder.path().join(&name), shard);
+        files.extend(shard.iter().map(|weight| (weight.name.clone(), json!(name))));
+    }
+    write("model.safetensors.index.json", &json!({ "metadata": {}, "weight_map": files }));
+    folder
+}
+
+/// A folder of a model with random weights in f32.
+pub fn random_model(changes: Value) -> TempDir {
+    let config = config(changes);
+    folder(&config, &random_weights(&config, Dtype::F32), 1)
+}
+
+/// Opens a model folder on the CPU.
+///
+/// # Errors
+/// As [`Tracer::load_with`].
+pub fn load(folder: &Path) -> Result<Tracer, Error> {
+    Tracer::load_with(cpu(folder))
+}
+
+/// Options for a model folder on the CPU.
+pub fn cpu(folder: &Path) -> LoadOptions {
+    LoadOptions { model: folder.into(), device: DeviceChoice::Cpu, memory: None }
+}
+
+pub fn write_weights(path: &Path, weights: &[Weight]) {
+    let views = weights.iter().map(|w| (&w.name, TensorView::new(w.dtype, w.shape.clone(), &w.bytes).unwrap()));
+    safetensors::serialize_to_file(views, None, path).unwrap();
+}
+
+/// `tokenizer.json` of a tokenizer that takes words apart at white space.
+pub fn tokenizer(n_words: usize) -> Value {
+    let mut vocabulary: serde_json::Map<String, Value> = (0..n_words - 1).map(|i| (format!("w{i}"), json!(i))).collect();
+    vocabulary.insert("[UNK]".into(), json!(n_words - 1));
+    json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+        "pre_tokenizer": { "type": "Whitespace" }, "post_processor": null, "decoder": null,
+        "model": { "type": "WordLevel", "vocab": vocabulary, "unk_token": "[UNK]" },
+    })
+}
+
+/// Random words.
+pub fn prompt(n_tokens: usize) -> String {
+    let mut random = fastrand::Rng::with_seed(11);
+    let words: Vec<_> = (0..n_tokens).map(|_| format!("w{}", random.usize(..VOCABULARY - 1))).collect();
+    words.join(" ")
+}

@@ -1,0 +1,12 @@
+//! The engine as a process: it answers as the one in process does, and its end is never more than an error.
+#![cfg(feature = "engine")]
+
+mod common;
+#[path = "engine/answers.rs"]
+mod answers;
+#[path = "engine/ends.rs"]
+mod ends;
+#[path = "engine/fixture.rs"]
+mod fixture;
+#[path = "engine/strangers.rs"]
+mod strangers;

@@ -1,0 +1,11 @@
+//! Which key blocks are kept: cases made by hand, and random ones against the definition and against each other.
+#![cfg(feature = "engine")]
+
+#[path = "search/budget.rs"]
+mod budget;
+#[path = "search/by_hand.rs"]
+mod by_hand;
+#[path = "search/case.rs"]
+mod case;
+#[path = "search/random.rs"]
+mod random;

@@ -1,0 +1,125 @@
+//! One head's queries and keys, searched; and the definition of what should be found.
+
+use proptest::prelude::*;
+use streamtrace::{
+    Estimate, Search, StreamConfig,
+    search::{Queries, exhaustive, hierarchical, pyramid::Pyramid},
+    trace::{BlockMask, Blocks},
+};
+
+pub const ESTIMATES: [Estimate; 4] = [Estimate::First, Estimate::Middle, Estimate::Mean, Estimate::MeanSpread];
+
+/// One head. The numbers are small integers, so that products are exact and ties are frequent.
+#[derive(Clone, Debug)]
+pub struct Case {
+    pub blocks: Blocks,
+    pub config: StreamConfig,
+    pub head_dim: usize,
+    /// `[n_tokens, head_dim]`
+    pub queries: Vec<f32>,
+    pub keys: Vec<f32>,
+}
+
+impl Case {
+    /// Random numbers for these blocks.
+    pub fn new(blocks: Blocks, config: StreamConfig, head_dim: usize, seed: u64) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut numbers = || (0..blocks.n_tokens * head_dim).map(|_| random.i32(-3..=3) as f32).collect::<Vec<f32>>();
+        let (queries, keys) = (numbers(), numbers());
+        let config = StreamConfig { block_size_q: blocks.block_size_q, block_size_k: blocks.block_size_k, ..config };
+        Case { blocks, config, head_dim, queries, keys }
+    }
+
+    pub fn search_with(&self, search: Search, query_block: usize) -> Vec<u32> {
+        let config = StreamConfig { search, ..self.config.clone() };
+        let positions = self.blocks.queries(query_block);
+        let queries = Queries::new(&self.queries[positions.start * self.head_dim..], self.head_dim, self.head_dim, positions);
+        let mut row = vec![BlockMask::NONE; config.top_k];
+        match search {
+            Search::Exhaustive => {
+                exhaustive::search(&queries, &self.keys, &self.blocks, &config, query_block, &mut row);
+            }
+            Search::Hierarchical(estimate) => {
+                let pyramid = Pyramid::new(&self.keys, self.head_dim, self.blocks, estimate);
+                hierarchical::search(&queries, &self.keys, &pyramid, &self.blocks, &config, query_block, &mut row);
+            }
+        }
+        row
+    }
+
+    /// Kept blocks of every query block.
+    pub fn mask(&self, search: Search) -> BlockMask {
+        let mut mask = BlockMask::empty(self.blocks, 1, self.config.top_k);
+        for query_block in 0..self.blocks.n_query_blocks() {
+            let row = mask.row(0, query_block);
+            mask.kept[row].copy_from_slice(&self.search_with(search, query_block));
+        }
+        mask
+    }
+
+    /// Whether a query sees a key, from the definition.
+    fn sees(&self, query: usize, key: usize) -> bool {
+        key <= query && self.blocks.window.is_none_or(|window| query - key < window)
+    }
+
+    /// Pairs of a query block and a key block that are visible.
+    fn pairs(&self, query_block: usize, key_block: usize) -> Vec<(usize, usize)> {
+        let Blocks { n_tokens, block_size_q: bq, block_size_k: bk, .. } = self.blocks;
+        let keys = key_block * bk..((key_block + 1) * bk).min(n_tokens);
+        let pairs = (query_block * bq..((query_block + 1) * bq).min(n_tokens)).flat_map(|q| keys.clone().map(move |k| (q, k)));
+        pairs.filter(|&(q, k)| self.sees(q, k)).collect()
+    }
+
+    /// Key blocks of which a query block sees anything.
+    pub fn visible(&self, query_block: usize) -> Vec<usize> {
+        let n_blocks = self.blocks.n_tokens.div_ceil(self.blocks.block_size_k);
+        (0..n_blocks).filter(|&k| !self.pairs(query_block, k).is_empty()).collect()
+    }
+
+    /// Visible key blocks that are kept whatever they hold.
+    pub fn always(&self, query_block: usize) -> Vec<usize> {
+        let (visible, Blocks { block_size_q: bq, block_size_k: bk, .. }) = (self.visible(query_block), self.blocks);
+        let n_local = self.config.local_blocks.max(bq.div_ceil(bk)).min(visible.len());
+        let first_local = visible[visible.len() - n_local];
+        visible.into_iter().filter(|&k| k < self.config.sink_blocks || k >= first_local).collect()
+    }
+
+    /// What the exhaustive search should keep.
+    pub fn best(&self, query_block: usize) -> Vec<usize> {
+        let mut kept = self.always(query_block);
+        let mut others: Vec<usize> = self.visible(query_block).into_iter().filter(|k| !kept.contains(k)).collect();
+        others.sort_by_key(|&k| (-self.largest(query_block, k), k));
+        others.truncate(self.config.top_k - kept.len());
+        kept.extend(others);
+        kept.sort_unstable();
+        kept
+    }
+
+    fn largest(&self, query_block: usize, key_block: usize) -> i64 {
+        let row = |rows: &[f32], i: usize| rows[i * self.head_dim..][..self.head_dim].to_vec();
+        let product = |(q, k)| row(&self.queries, q).iter().zip(row(&self.keys, k)).map(|(a, b)| (a * b) as i64).sum::<i64>();
+        self.pairs(query_block, key_block).into_iter().map(product).max().expect("a visible block")
+    }
+}
+
+/// The part of a row that names blocks.
+pub fn named(row: &[u32]) -> Vec<usize> {
+    row.iter().take_while(|&&block| block != BlockMask::NONE).map(|&block| block as usize).collect()
+}
+
+/// Block sizes of which one divides the other.
+pub fn block_sizes() -> impl Strategy<Value = (usize, usize)> {
+    prop::sample::select(vec![(1, 1), (4, 2), (2, 8), (32, 8), (64, 16), (9, 3), (5, 5), (1, 7), (40, 4), (16, 1), (3, 1)])
+}
+
+/// Any head, with budgets from none to more than all blocks.
+pub fn cases() -> impl Strategy<Value = Case> {
+    let sizes = (1..260usize, block_sizes(), 1..8usize, prop::option::of(1..300usize));
+    let settings = (0..4usize, 0..5usize, 0..24usize, 1..4usize);
+    (sizes, settings, any::<u64>()).prop_map(|((n_tokens, (bq, bk), head_dim, window), (sink, local, extra, beam), seed)| {
+        let blocks = Blocks { n_tokens, block_size_q: bq, block_size_k: bk, window };
+        let config = StreamConfig { block_size_q: bq, block_size_k: bk, sink_blocks: sink, local_blocks: local, beam, ..Default::default() };
+        let top_k = config.always_kept() + extra;
+        Case::new(blocks, StreamConfig { top_k, ..config }, head_dim, seed)
+    })
+}

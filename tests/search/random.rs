@@ -1,0 +1,80 @@
+//! What holds for every head, settings and search.
+
+use proptest::prelude::*;
+use streamtrace::{Estimate, Search, StreamConfig, search::Candidates, trace::Blocks};
+
+use crate::case::{Case, ESTIMATES, block_sizes, cases, named};
+
+fn searches() -> impl Strategy<Value = Search> {
+    prop::sample::select([&[Search::Exhaustive][..], &ESTIMATES.map(Search::Hierarchical)].concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn rows_are_causal_ascending_and_as_long_as_the_budget(case in cases(), search in searches()) {
+        for query_block in 0..case.blocks.n_query_blocks() {
+            let row = case.search_with(search, query_block);
+            let (kept, visible) = (named(&row), case.visible(query_block));
+            prop_assert_eq!(kept.len(), visible.len().min(case.config.top_k), "all that are seen, or as many as may be");
+            prop_assert_eq!(kept.len(), case.blocks.n_kept(query_block, case.config.top_k));
+            prop_assert!(row[kept.len()..].iter().all(|&block| block == u32::MAX));
+            prop_assert!(kept.is_sorted_by(|a, b| a < b), "{:?}", kept);
+            prop_assert!(kept.iter().all(|block| visible.contains(block)), "{:?} of {:?}", kept, visible);
+            let always = case.always(query_block);
+            prop_assert!(always.iter().all(|block| kept.contains(block)), "{:?} lacks some of {:?}", kept, always);
+        }
+    }
+
+    #[test]
+    fn exhaustive_is_the_definition(case in cases()) {
+        for query_block in 0..case.blocks.n_query_blocks() {
+            prop_assert_eq!(named(&case.search_with(Search::Exhaustive, query_block)), case.best(query_block));
+        }
+    }
+
+    /// Blocks of one key have exact estimates; when all candidates are scored at once, nothing is lost on the way.
+    #[test]
+    fn hierarchical_is_exhaustive_where_estimates_are_exact(case in cases(), bq in 1..20usize, estimate in prop::sample::select(ESTIMATES.to_vec())) {
+        // With a window, a block's queries see different keys, which an estimate for all of them does not tell apart.
+        let bq = if case.blocks.window.is_some() { 1 } else { bq };
+        let blocks = Blocks { block_size_q: bq, block_size_k: 1, ..case.blocks };
+        let mut case = Case { blocks, ..case };
+        case.config = StreamConfig { block_size_q: bq, block_size_k: 1, ..case.config };
+        case.config.top_k += case.config.always_kept();
+        for query_block in 0..blocks.n_query_blocks() {
+            let split = Candidates::new(&blocks, &case.config, query_block);
+            if split.candidates.len() <= 2 * case.config.beam * split.budget {
+                prop_assert_eq!(case.search_with(Search::Hierarchical(estimate), query_block), case.search_with(Search::Exhaustive, query_block));
+            }
+        }
+    }
+
+    #[test]
+    fn keys_after_a_query_block_do_not_change_what_it_keeps(case in cases(), search in searches(), at in any::<prop::sample::Index>()) {
+        let query_block = at.index(case.blocks.n_query_blocks());
+        let mut changed = case.clone();
+        let end = case.blocks.queries(query_block).end * case.head_dim;
+        changed.keys[end..].iter_mut().for_each(|value| *value = 1000.0 - *value);
+        changed.queries[end..].fill(7.0);
+        prop_assert_eq!(changed.search_with(search, query_block), case.search_with(search, query_block));
+    }
+
+    /// A prompt that goes on is searched as before up to where it was.
+    #[test]
+    fn a_longer_prompt_keeps_what_the_shorter_one_kept(n_blocks in 1..9usize, more in 0..90usize, (bq, bk) in block_sizes(), seed in any::<u64>()) {
+        let n_tokens = n_blocks * bq.max(bk);
+        let blocks = |n_tokens| Blocks { n_tokens, block_size_q: bq, block_size_k: bk, window: None };
+        let config = StreamConfig { block_size_q: bq, block_size_k: bk, sink_blocks: 1, local_blocks: 1, ..StreamConfig::default() };
+        let long = Case::new(blocks(n_tokens + more), StreamConfig { top_k: config.always_kept() + 2, ..config }, 3, seed);
+        let mut short = long.clone();
+        short.blocks = blocks(n_tokens);
+        short.keys.truncate(n_tokens * 3);
+        short.queries.truncate(n_tokens * 3);
+        for query_block in 0..short.blocks.n_query_blocks() {
+            let search = Search::Hierarchical(Estimate::MeanSpread);
+            prop_assert_eq!(short.search_with(search, query_block), long.search_with(search, query_block));
+        }
+    }
+}
