@@ -3,10 +3,11 @@
 use std::{collections::HashMap, ffi::c_void, sync::{Arc, Mutex, PoisonError}};
 
 use cudarc::driver::{
-    CudaContext, CudaFunction, CudaSlice, CudaStream, DevicePtr, DeviceRepr, DriverError, result,
+    CudaContext, CudaEvent, CudaFunction, CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DeviceRepr, DriverError, PinnedHostSlice, result,
     sys::{self, CUfunction_attribute_enum, CUresult},
 };
 use cudarc::nvrtc::Ptx;
+use rayon::prelude::*;
 
 use super::compile;
 use crate::error::Error;
@@ -27,6 +28,31 @@ pub struct Launch {
     pub shared: usize,
 }
 
+/// Pinned memory on its way to the card.
+struct Staging {
+    bytes: PinnedHostSlice<u8>,
+    /// When the last copy out of it is done.
+    copied: CudaEvent,
+}
+
+impl Staging {
+    const BYTES: usize = 16 << 20;
+
+    fn new(stream: &CudaStream) -> Result<Self, DriverError> {
+        // SAFETY: written before it is read.
+        let bytes = unsafe { stream.context().alloc_pinned(Self::BYTES)? };
+        Ok(Staging { bytes, copied: stream.record_event(None)? })
+    }
+
+    /// Takes in a piece, once the last one has left.
+    fn fill(&mut self, piece: &[u8]) -> Result<&[u8], DriverError> {
+        self.copied.synchronize()?;
+        let pinned = &mut self.bytes.as_mut_slice()?[..piece.len()];
+        pinned.par_chunks_mut(1 << 19).zip(piece.par_chunks(1 << 19)).for_each(|(to, from)| to.copy_from_slice(from));
+        Ok(pinned)
+    }
+}
+
 /// A kernel's argument.
 pub enum Arg {
     Pointer(u64),
@@ -42,6 +68,7 @@ pub struct Gpu {
     /// "sm_90a"
     pub architecture: String,
     loaded: Mutex<HashMap<Kernel, CudaFunction>>,
+    staging: Mutex<Vec<Staging>>,
 }
 
 impl Gpu {
@@ -62,7 +89,7 @@ impl Gpu {
             let what = format!("its architecture {architecture} has no bf16 products; sm_80 (A100, RTX 30) or later is needed");
             return Err(Error::Device { device: name, what, fix: "choose the CPU".into() });
         }
-        let gpu = Gpu { stream: context.default_stream(), name, architecture, loaded: Mutex::default() };
+        let gpu = Gpu { stream: context.default_stream(), name, architecture, loaded: Mutex::default(), staging: Mutex::default() };
         gpu.keep_freed_memory()?;
         Ok(gpu)
     }
@@ -115,6 +142,16 @@ impl Gpu {
         Ok(free as u64 + kept - self.of_pool(sys::CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_USED_MEM_CURRENT))
     }
 
+    /// Waits for everything that was started.
+    pub fn synchronize(&self) -> Result<(), Error> {
+        self.stream.synchronize().map_err(|e| self.failed("the card stopped", e))
+    }
+
+    /// Makes the card that of the calling thread.
+    pub fn make_current(&self) -> Result<(), Error> {
+        self.stream.context().bind_to_thread().map_err(|e| self.failed("it cannot be used by this thread", e))
+    }
+
     pub fn is_hopper(&self) -> bool {
         self.architecture == "sm_90a"
     }
@@ -138,11 +175,31 @@ impl Gpu {
         Ok(to)
     }
 
+    /// Brings bytes of a mapped file to the card: several threads copy them into pinned memory, a piece at a time, while the
+    /// piece before is on its way.
+    pub fn upload_bytes(&self, from: &[u8], to: &mut CudaSlice<u16>) -> Result<(), Error> {
+        let failed = |e| self.failed("a weight could not be copied to the card", e);
+        let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
+        let address = to.device_ptr_mut(&self.stream).0;
+        debug_assert_eq!(from.len(), to.num_bytes());
+        for (i, piece) in from.chunks(Staging::BYTES).enumerate() {
+            if staging.len() <= i % 2 {
+                staging.push(Staging::new(&self.stream).map_err(failed)?);
+            }
+            let pinned = staging[i % 2].fill(piece).map_err(failed)?;
+            // SAFETY: the piece lies inside `to`; the pinned memory is not written again before the event below.
+            let copied = unsafe { result::memcpy_htod_async(address + (i * Staging::BYTES) as u64, pinned, self.stream.cu_stream()) };
+            copied.map_err(failed)?;
+            staging[i % 2].copied.record(&self.stream).map_err(failed)?;
+        }
+        Ok(())
+    }
+
     /// The first `len` values; waits for everything before.
     pub fn download<T: DeviceRepr + Default + Clone>(&self, from: &CudaSlice<T>, len: usize) -> Result<Vec<T>, Error> {
         let mut values = vec![T::default(); len];
         self.stream.memcpy_dtoh(&from.slice(..len), &mut values).map_err(|e| self.failed("a copy from the card failed", e))?;
-        self.stream.synchronize().map_err(|e| self.failed("the card stopped", e))?;
+        self.synchronize()?;
         Ok(values)
     }
 
@@ -189,6 +246,7 @@ impl Gpu {
         if launch.grid.0 == 0 || launch.grid.1 == 0 {
             return Ok(());
         }
+        self.make_current()?;
         let function = self.function(kernel)?;
         self.allow_shared(kernel, &function, launch.shared)?;
         let mut pointers: Vec<*mut c_void> = args.iter().map(Arg::address).collect();

@@ -119,6 +119,7 @@ impl Device for Cuda {
     }
 
     fn weight(&self, weight: &TensorView) -> Result<Tensor, Error> {
+        *self.embedding.lock().unwrap_or_else(PoisonError::into_inner) = None; // the layers begin: all tokens are embedded
         Tensor::upload(&self.gpu, weight)
     }
 
@@ -127,7 +128,7 @@ impl Device for Cuda {
         let address = table.data().as_ptr() as usize;
         let table = match embedding.take() {
             Some((at, tensor)) if at == address => tensor,
-            _ => self.weight(table)?,
+            _ => Tensor::upload(&self.gpu, table)?,
         };
         let (rows, out) = (self.gpu.upload(ids)?, Tensor::new(&self.gpu, ids.len(), table.width)?);
         if let Some(id) = ids.iter().find(|&&id| id as usize >= table.n_rows) {
@@ -157,6 +158,7 @@ impl Device for Cuda {
         let out = Tensor::new(&self.gpu, x.n_rows, weight.n_rows)?;
         let [m, n, k] = [weight.n_rows, x.n_rows, x.width].map(|n| n as i32);
         let [a, b, c] = [weight, x, &out].map(|t| t.data.device_ptr(&self.gpu.stream).0);
+        self.gpu.make_current()?;
         let (one, zero, bf16) = (1.0f32, 0.0f32, cublas::cudaDataType_t::CUDA_R_16BF);
         let (transposed, plain) = (cublas::cublasOperation_t::CUBLAS_OP_T, cublas::cublasOperation_t::CUBLAS_OP_N);
         // SAFETY: cuBLAS counts columns first: outᵀ [m, n] = weight [m, k] · xᵀ [k, n], all of the sizes checked above.
@@ -244,7 +246,6 @@ impl Device for Cuda {
     }
 
     fn attention(&self, shape: AttentionShape) -> Result<Attention, Error> {
-        *self.embedding.lock().unwrap_or_else(PoisonError::into_inner) = None; // all tokens are embedded
         Attention::new(&self.gpu, shape)
     }
 
@@ -257,11 +258,14 @@ impl Device for Cuda {
     }
 
     fn search(&self, attention: &mut Attention, queries: &Tensor, first_query_block: usize) -> Result<(), Error> {
-        attention.search(&self.gpu, queries, first_query_block)
+        attention.search(&self.gpu, queries, first_query_block)?;
+        self.gpu.synchronize() // so that the time of this stage is its own
     }
 
     fn attend(&self, attention: &mut Attention, queries: &Tensor, first_query_block: usize) -> Result<Tensor, Error> {
-        attention.attend(&self.gpu, queries, first_query_block)
+        let output = attention.attend(&self.gpu, queries, first_query_block)?;
+        self.gpu.synchronize()?;
+        Ok(output)
     }
 
     fn attend_dense(

@@ -36,15 +36,10 @@ impl Tensor {
         };
         let mut tensor = Tensor::new(gpu, n_rows, width)?;
         let bytes = view.data();
-        let copied = match view.dtype() {
-            Dtype::BF16 if bytes.as_ptr().align_offset(2) == 0 => {
-                // SAFETY: aligned, and two bytes make a number of any bits.
-                let values = unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast::<u16>(), tensor.len()) };
-                gpu.stream.memcpy_htod(values, &mut tensor.data)
-            }
-            dtype => gpu.stream.memcpy_htod(&converted(dtype, bytes)?, &mut tensor.data),
-        };
-        copied.map_err(|e| gpu.failed("a weight could not be copied to the card", e))?;
+        match view.dtype() {
+            Dtype::BF16 => gpu.upload_bytes(bytes, &mut tensor.data)?,
+            dtype => gpu.upload_bytes(&converted(dtype, bytes)?, &mut tensor.data)?,
+        }
         Ok(tensor)
     }
 
@@ -53,13 +48,12 @@ impl Tensor {
     }
 }
 
-/// Bits of bf16 numbers.
-fn converted(dtype: Dtype, bytes: &[u8]) -> Result<Vec<u16>, Error> {
-    let bits = |x: f32| bf16::from_f32(x).to_bits();
+/// The same numbers in bf16.
+fn converted(dtype: Dtype, bytes: &[u8]) -> Result<Vec<u8>, Error> {
+    let rounded = |x: f32| bf16::from_f32(x).to_le_bytes();
     match dtype {
-        Dtype::BF16 => Ok(bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]])).collect()),
-        Dtype::F16 => Ok(bytes.chunks_exact(2).map(|b| bits(f16::from_le_bytes([b[0], b[1]]).to_f32())).collect()),
-        Dtype::F32 => Ok(bytes.chunks_exact(4).map(|b| bits(f32::from_le_bytes([b[0], b[1], b[2], b[3]]))).collect()),
+        Dtype::F16 => Ok(bytes.chunks_exact(2).flat_map(|b| rounded(f16::from_le_bytes([b[0], b[1]]).to_f32())).collect()),
+        Dtype::F32 => Ok(bytes.chunks_exact(4).flat_map(|b| rounded(f32::from_le_bytes([b[0], b[1], b[2], b[3]]))).collect()),
         other => Err(Error::Device {
             device: "cuda".into(),
             what: format!("weights of type {other:?}"),
