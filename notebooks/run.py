@@ -18,6 +18,18 @@ import nbformat
 
 from session import KernelDied, Result, Session
 
+# As the kernel describes itself: JupyterLab would change anything else as soon as it opens the notebook.
+METADATA = {
+    "kernelspec": {"display_name": "Rust", "language": "rust", "name": "rust"},
+    "language_info": {
+        "codemirror_mode": "rust",
+        "file_extension": ".rs",
+        "mimetype": "text/rust",
+        "name": "Rust",
+        "pygment_lexer": "rust",
+        "version": "",
+    },
+}
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -84,10 +96,7 @@ def problems_of(kept, result, must_fail):
 
 def clean(notebook):
     """Outputs without what differs from run to run for no reason: counts, timings, whatever a frontend noted."""
-    notebook.metadata = {
-        "kernelspec": {"display_name": "Rust", "language": "rust", "name": "rust"},
-        "language_info": {"file_extension": ".rs", "mimetype": "text/rust", "name": "Rust"},
-    }
+    notebook.metadata = METADATA
     for cell in notebook.cells:
         cell.metadata = {"tags": cell.metadata.tags} if cell.metadata.get("tags") else {}
     for number, cell in enumerate((c for c in notebook.cells if c.cell_type == "code"), 1):

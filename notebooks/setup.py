@@ -29,6 +29,7 @@ def main():
     python_packages()
     rust_sources()
     kernel()
+    quiet_lab()
     engine()
     say(f"all set after {time.monotonic() - started:.0f} s")
 
@@ -72,6 +73,14 @@ def kernel():
         "interrupt_mode": "message",
     }
     (folder / "kernel.json").write_text(json.dumps(entry, indent=1) + "\n")
+
+
+def quiet_lab():
+    """JupyterLab neither fetches news nor asks whether it may."""
+    settings = VENV / "share" / "jupyter" / "lab" / "settings"
+    settings.mkdir(parents=True, exist_ok=True)
+    notifications = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}
+    (settings / "overrides.json").write_text(json.dumps(notifications) + "\n")
 
 
 def engine():
