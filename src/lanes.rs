@@ -72,8 +72,8 @@ impl<'a, R: Fn(usize) -> &'a [f32]> Products<'_, R> {
         let (groups, rest) = out.as_chunks_mut::<ROWS>();
         let n_grouped = groups.len() * ROWS;
         for (group, sums) in groups.iter_mut().enumerate() {
-            let rows: [&[f32]; ROWS] = std::array::from_fn(|i| &row(group * ROWS + i)[..panel.len()]);
-            *sums = products_of::<S, V, ROWS>(simd, panel, rows);
+            let row = |i: usize| &row(group * ROWS + i)[..panel.len()];
+            *sums = products_of::<S, V, ROWS>(simd, panel, [row(0), row(1), row(2), row(3)]);
         }
         for (i, sum) in rest.iter_mut().enumerate() {
             [*sum] = products_of::<S, V, 1>(simd, panel, [&row(n_grouped + i)[..panel.len()]]);
