@@ -73,7 +73,9 @@ mod tests {
 
     #[test]
     fn amounts_read_as_they_are_written() {
-        for (text, bytes) in [("8GB", 8_000_000_000), ("1.5 gb", 1_500_000_000), ("500MB", 500_000_000), ("12", 12), ("7 kB", 7000)] {
+        for (text, bytes) in
+            [("8GB", 8_000_000_000), ("1.5 gb", 1_500_000_000), ("500MB", 500_000_000), ("12", 12), ("7 kB", 7000)]
+        {
             assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
         }
         for text in ["", "GB", "-1GB", "8 XB", "nan", "inf"] {

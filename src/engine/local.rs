@@ -29,7 +29,12 @@ enum Processor {
 }
 
 impl Engine for Local {
-    fn call(&mut self, request: Request, payload: Payload, progress: &mut dyn FnMut(Progress)) -> Result<(Reply, Payload), Error> {
+    fn call(
+        &mut self,
+        request: Request,
+        payload: Payload,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<(Reply, Payload), Error> {
         match request {
             Request::Load(options) => {
                 let loaded = self.loaded.insert(Loaded::open(options)?);
@@ -39,7 +44,9 @@ impl Engine for Local {
                 };
                 Ok((Reply::Loaded { model: loaded.model.info(), device }, Payload::None))
             }
-            Request::CountTokens { text } => Ok((Reply::Count(self.loaded()?.model.tokenizer.encode(&text)?.ids.len()), Payload::None)),
+            Request::CountTokens { text } => {
+                Ok((Reply::Count(self.loaded()?.model.tokenizer.encode(&text)?.ids.len()), Payload::None))
+            }
             Request::Rasterize { svg, scale } => Ok((Reply::Rasterized, Payload::Bytes(crate::plot::png(&svg, scale)?))),
             request => match &self.loaded()?.processor {
                 Processor::Cpu => answer(self.run(&Cpu, progress)?, request, payload),

@@ -97,7 +97,12 @@ impl Process {
 }
 
 impl Engine for Process {
-    fn call(&mut self, request: Request, payload: Payload, progress: &mut dyn FnMut(Progress)) -> Result<(Reply, Payload), Error> {
+    fn call(
+        &mut self,
+        request: Request,
+        payload: Payload,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<(Reply, Payload), Error> {
         let answer = self.running(&request)?.call(&request, &payload, progress);
         match (&answer, request) {
             (Ok(Ok(_)), Request::Load(options)) => self.loaded = Some(options),

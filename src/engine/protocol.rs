@@ -178,7 +178,9 @@ mod tests {
     fn other_speakers_are_named() {
         let mut newer = frame(&Request::Compare, &Payload::None);
         newer[4] = 9;
-        for (bytes, says) in [(b"Welcome to this server!".to_vec(), "Welcome"), (b"hello\n".to_vec(), "hello"), (newer, "version 9")] {
+        for (bytes, says) in
+            [(b"Welcome to this server!".to_vec(), "Welcome"), (b"hello\n".to_vec(), "hello"), (newer, "version 9")]
+        {
             let error = read::<Request>(&mut bytes.as_slice()).err().unwrap();
             assert!(error.to_string().contains(says), "{error}");
         }

@@ -45,9 +45,16 @@ pub struct RopeConfig {
 pub enum RopeScaling {
     None,
     /// All frequencies divided by a factor.
-    Linear { factor: f64 },
+    Linear {
+        factor: f64,
+    },
     /// Llama 3.1: low frequencies divided, high ones kept, those between blended.
-    Llama3 { factor: f64, low_freq_factor: f64, high_freq_factor: f64, original_max_position_embeddings: f64 },
+    Llama3 {
+        factor: f64,
+        low_freq_factor: f64,
+        high_freq_factor: f64,
+        original_max_position_embeddings: f64,
+    },
 }
 
 /// The file, with Hugging Face's names. Unknown fields are ignored, as there are many.
@@ -132,7 +139,8 @@ impl ModelConfig {
         let n_kv_heads = file.num_key_value_heads.unwrap_or(file.num_attention_heads);
         let head_dim = file.head_dim.unwrap_or(file.hidden_size / file.num_attention_heads.max(1));
         let n_heads = file.num_attention_heads;
-        let sizes = [file.hidden_size, file.intermediate_size, file.num_hidden_layers, n_heads, n_kv_heads, head_dim, file.vocab_size];
+        let sizes =
+            [file.hidden_size, file.intermediate_size, file.num_hidden_layers, n_heads, n_kv_heads, head_dim, file.vocab_size];
         if sizes.iter().any(|size| !(1..=MAX_SIZE).contains(size)) || n_heads % n_kv_heads != 0 || head_dim % 2 != 0 {
             let rule = "an even head size, query heads a multiple of key-value heads";
             let found = format!("hidden, intermediate, layers, heads, key-value heads, head size, vocabulary {sizes:?}");
@@ -181,7 +189,10 @@ fn rope(file: &ConfigFile) -> Result<RopeConfig, Unsupported> {
             factor: need(settings.factor, "factor")?,
             low_freq_factor: need(settings.low_freq_factor, "low_freq_factor")?,
             high_freq_factor: need(settings.high_freq_factor, "high_freq_factor")?,
-            original_max_position_embeddings: need(settings.original_max_position_embeddings, "original_max_position_embeddings")?,
+            original_max_position_embeddings: need(
+                settings.original_max_position_embeddings,
+                "original_max_position_embeddings",
+            )?,
         },
         other => return Err(Unsupported::new("rope_type default, linear or llama3", other)),
     };

@@ -1,7 +1,14 @@
 //! What a run on the CPU will take, and what it took.
 
-use super::{Model, decoder::{CHUNK, VOCABULARY_CHUNK}};
-use crate::{config::{Estimate, Search, StreamConfig}, memory::MemoryPlan, trace::ModelInfo};
+use super::{
+    Model,
+    decoder::{CHUNK, VOCABULARY_CHUNK},
+};
+use crate::{
+    config::{Estimate, Search, StreamConfig},
+    memory::MemoryPlan,
+    trace::ModelInfo,
+};
 
 /// Bytes of a number: the CPU works in f32.
 const F32: u64 = 4;
@@ -29,7 +36,10 @@ pub fn plan(model: &Model, n_tokens: usize, config: &StreamConfig, limit: Option
         ("keys and values of a layer", 2 * t * kv_heads * dim * F32),
         ("rotary angles", t * dim * F32),
         ("pyramid of a layer", moments * 2 * t.div_ceil(bk) * kv_heads * dim * F32),
-        ("masks and masses of a layer", (n_query_blocks * 2 + focus * bk).saturating_mul(k).saturating_add(t).saturating_mul(heads * F32)),
+        (
+            "masks and masses of a layer",
+            (n_query_blocks * 2 + focus * bk).saturating_mul(k).saturating_add(t).saturating_mul(heads * F32),
+        ),
         ("a chunk of activations", chunk * (3 * hidden + 3 * heads * dim + 3 * inner) * F32),
         ("a chunk's attention", heads * chunk.div_ceil(bq) * (bq * dim + 2 * k * bk.min(t)) * F32),
         ("weights of a layer", layer * (F32 + 2)),

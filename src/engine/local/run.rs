@@ -113,10 +113,13 @@ impl<D: Device> Run<'_, D> {
         let decoder = self.decoder(&ids[..ids.len() - 1], config)?;
         let n_tokens = decoder.tokens.len();
         self.device.plan(self.model, n_tokens, &decoder.config, self.memory)?.check()?;
-        let (mut times, mut kept_pairs, clock) = (StageTimes::default(), 0, self.clock(if dense { "dense" } else { "trace" }, n_tokens));
+        let (mut times, mut kept_pairs, clock) =
+            (StageTimes::default(), 0, self.clock(if dense { "dense" } else { "trace" }, n_tokens));
         let logits = match dense {
             true => {
-                let nothing = |layer| Ok(BlockMask::empty(blocks(self.model, &decoder.config, n_tokens, layer), self.model.config.n_heads, 0));
+                let nothing = |layer| {
+                    Ok(BlockMask::empty(blocks(self.model, &decoder.config, n_tokens, layer), self.model.config.n_heads, 0))
+                };
                 decoder.dense(answer_ids.len(), nothing, |layer, _| (self.progress)(clock.at(layer)))?
             }
             false => decoder.sparse(answer_ids.len(), &mut times, |layer, record| {
