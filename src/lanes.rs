@@ -36,12 +36,34 @@ pub fn panel(rows: &[f32], stride: usize, n_rows: usize, head_dim: usize) -> Vec
 
 /// Products of each row with all lanes: `out[i] = Σ_d row(i)[d] · panel[d]`.
 pub fn products<'a>(panel: &[Lanes], row: impl Fn(usize) -> &'a [f32], out: &mut [Lanes]) {
-    pulp::Arch::new().dispatch(Products { panel, row, out });
+    pulp::Arch::new().dispatch(Best(Products { panel, row, out }));
 }
 
 /// Adds weighted value rows: `out[d] += Σ_i row(i)[d] · weights[i]`, `out` is `[head_dim][LANES]`.
 pub fn add_weighted<'a>(out: &mut [Lanes], weights: &[Lanes], row: impl Fn(usize) -> &'a [f32]) {
-    pulp::Arch::new().dispatch(AddWeighted { out, weights, row });
+    pulp::Arch::new().dispatch(Best(AddWeighted { out, weights, row }));
+}
+
+/// Work on lanes that are `V` vectors of an instruction set.
+trait Kernel {
+    fn run<S: Simd, const V: usize>(self, simd: S);
+}
+
+/// Runs a kernel with the processor's best instruction set.
+struct Best<K>(K);
+
+impl<K: Kernel> WithSimd for Best<K> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        match LANES / S::F32_LANES {
+            2 => self.0.run::<S, 2>(simd),
+            4 => self.0.run::<S, 4>(simd),
+            8 => self.0.run::<S, 8>(simd),
+            _ => self.0.run::<S, LANES>(simd),
+        }
+    }
 }
 
 struct Products<'p, R> {
@@ -50,33 +72,19 @@ struct Products<'p, R> {
     out: &'p mut [Lanes],
 }
 
-impl<'a, R: Fn(usize) -> &'a [f32]> WithSimd for Products<'_, R> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        match LANES / S::F32_LANES {
-            2 => self.run::<S, 2>(simd),
-            4 => self.run::<S, 4>(simd),
-            8 => self.run::<S, 8>(simd),
-            _ => self.run::<S, LANES>(simd),
-        }
-    }
-}
-
-impl<'a, R: Fn(usize) -> &'a [f32]> Products<'_, R> {
-    /// `V` vectors make up the lanes.
+impl<'a, R: Fn(usize) -> &'a [f32]> Kernel for Products<'_, R> {
     #[inline(always)]
     fn run<S: Simd, const V: usize>(self, simd: S) {
         let Products { panel, row, out } = self;
+        let row = |i: usize| &row(i)[..panel.len()];
         let (groups, rest) = out.as_chunks_mut::<ROWS>();
         let n_grouped = groups.len() * ROWS;
         for (group, sums) in groups.iter_mut().enumerate() {
-            let row = |i: usize| &row(group * ROWS + i)[..panel.len()];
-            *sums = products_of::<S, V, ROWS>(simd, panel, [row(0), row(1), row(2), row(3)]);
+            let first = group * ROWS;
+            *sums = products_of::<S, V, ROWS>(simd, panel, [row(first), row(first + 1), row(first + 2), row(first + 3)]);
         }
         for (i, sum) in rest.iter_mut().enumerate() {
-            [*sum] = products_of::<S, V, 1>(simd, panel, [&row(n_grouped + i)[..panel.len()]]);
+            [*sum] = products_of::<S, V, 1>(simd, panel, [row(n_grouped + i)]);
         }
     }
 }
@@ -99,22 +107,7 @@ struct AddWeighted<'p, R> {
     row: R,
 }
 
-impl<'a, R: Fn(usize) -> &'a [f32]> WithSimd for AddWeighted<'_, R> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        match LANES / S::F32_LANES {
-            2 => self.run::<S, 2>(simd),
-            4 => self.run::<S, 4>(simd),
-            8 => self.run::<S, 8>(simd),
-            _ => self.run::<S, LANES>(simd),
-        }
-    }
-}
-
-impl<'a, R: Fn(usize) -> &'a [f32]> AddWeighted<'_, R> {
-    /// `V` vectors make up the lanes.
+impl<'a, R: Fn(usize) -> &'a [f32]> Kernel for AddWeighted<'_, R> {
     #[inline(always)]
     fn run<S: Simd, const V: usize>(self, simd: S) {
         let AddWeighted { out, weights, row } = self;

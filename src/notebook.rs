@@ -6,12 +6,13 @@
 use std::{fmt, io::Write};
 
 use crate::{
-    config::StreamConfig,
+    config::{Estimate, Search, StreamConfig},
     error::Error,
+    engine::{DeviceChoice, LoadOptions, Progress},
     memory::{MemoryPlan, format_bytes},
     plot::{AttentionMap, Figure, count, escaped, percent, thousands},
     tasks::{ChainSentence, Prompt, ReasoningPrompt, RulerConfig, SentenceKind, Task, WordProblem},
-    trace::{AnswerScore, BlockMask, Blocks, Fidelity, HeadTrace, LayerRecord, ModelInfo, NextToken, Seconds, Span, Summary, Trace},
+    trace::{AnswerScore, AnswerToken, BlockMask, Blocks, Fidelity, HeadTrace, LayerRecord, ModelInfo, NextToken, Seconds, Span, Summary, Trace},
     tracer::Tracer,
 };
 
@@ -96,7 +97,8 @@ macro_rules! show_as_table {
 }
 
 show_as_table!(ChainSentence, Prompt, ReasoningPrompt, RulerConfig, SentenceKind, Task, WordProblem);
-show_as_table!(Trace, Summary, ModelInfo, NextToken, Seconds, Fidelity, StreamConfig, Span, Blocks, BlockMask, HeadTrace, LayerRecord, AnswerScore, MemoryPlan, Tracer);
+show_as_table!(Trace, Summary, ModelInfo, NextToken, Seconds, Fidelity, StreamConfig, Span, Blocks, BlockMask, HeadTrace, LayerRecord);
+show_as_table!(AnswerScore, AnswerToken, DeviceChoice, Estimate, LoadOptions, MemoryPlan, Progress, Search, Tracer);
 
 impl Describe for Trace {
     fn table(&self) -> Table {
@@ -124,38 +126,6 @@ impl Describe for Summary {
     }
 }
 
-impl Describe for Tracer {
-    fn table(&self) -> Table {
-        let table = Table::new(format!("Tracer of {}", self.model().line())).row("device", self.device());
-        [16_384, 131_072, 1_048_576].iter().fold(table, |table, &n_tokens| {
-            let cost = self.plan(n_tokens).map(|plan| match plan.total() <= plan.limit {
-                true => format!("takes {}", format_bytes(plan.total())),
-                false => format!("takes {}, more than the {} there are", format_bytes(plan.total()), format_bytes(plan.limit)),
-            });
-            table.row(&count(n_tokens, "token"), cost.unwrap_or_else(|e| e.to_string()))
-        })
-    }
-}
-
-impl Describe for MemoryPlan {
-    fn table(&self) -> Table {
-        let title = format!("{} for {}", format_bytes(self.total()), count(self.n_tokens, "token"));
-        let parts = self.parts.iter().fold(Table::new(title), |table, (name, bytes)| table.row(name, format_bytes(*bytes)));
-        parts.row("limit", format_bytes(self.limit))
-    }
-}
-
-impl Describe for AnswerScore {
-    fn table(&self) -> Table {
-        let title = format!("Answer of {}", count(self.tokens.len(), "token"));
-        let tokens = self.tokens.iter().fold(Table::new(title), |table, token| {
-            let likely = if token.is_argmax { "the most likely token" } else { "another token is more likely" };
-            table.row(&format!("{:?}", token.text), format!("{}, {likely}", percent(token.logprob.exp())))
-        });
-        tokens.row("retained", if self.retained() { "yes" } else { "no" }).row("pruned", percent(self.pruned))
-    }
-}
-
 impl Describe for ModelInfo {
     fn table(&self) -> Table {
         let windows: Vec<usize> = self.windows.iter().flatten().copied().collect();
@@ -170,7 +140,7 @@ impl Describe for ModelInfo {
 }
 
 impl ModelInfo {
-    fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         let (layers, heads) = (count(self.n_layers, "layer"), count(self.n_heads, "head"));
         format!("{} ({}, {layers} × {heads}, {} parameters)", self.name, self.architecture, millions(self.n_parameters))
     }

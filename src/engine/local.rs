@@ -76,8 +76,8 @@ fn answer<D: Device>(mut run: Run<D>, request: Request, payload: Payload) -> Res
         (Request::Score { prompt, answer, config, dense }, _) => {
             Ok((Reply::Scored(run.score(&prompt, &answer, &config, dense)?), Payload::None))
         }
-        (_, other) => Err(Error::Engine {
-            what: format!("a comparison needs a trace, and {} came", other.describe()),
+        (request, _) => Err(Error::Engine {
+            what: format!("{request:?} came without what it needs"),
             fix: "this is a bug in the caller: please report it".into(),
         }),
     }

@@ -5,6 +5,7 @@
 
 #[cfg(all(unix, not(feature = "engine")))]
 mod kernel;
+mod describe;
 #[cfg(feature = "engine")]
 pub mod local;
 pub mod process;
@@ -19,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::StreamConfig,
     error::Error,
-    memory::{MemoryPlan, format_bytes},
+    memory::MemoryPlan,
     trace::{AnswerScore, Fidelity, ModelInfo, Trace},
 };
 
@@ -148,15 +149,4 @@ pub(crate) fn rasterize(svg: &str, scale: f32) -> Result<Vec<u8>, Error> {
 /// An engine that answers something else than it was asked.
 pub(crate) fn unexpected(reply: &Reply) -> Error {
     Error::Engine { what: format!("an answer to another question: {reply:?}"), fix: "this is a bug in the engine: please report it".into() }
-}
-
-impl Payload {
-    /// What it is, for messages.
-    pub(crate) fn describe(&self) -> String {
-        match self {
-            Payload::None => "nothing".into(),
-            Payload::Trace(trace) => format!("a trace of {} tokens", trace.n_tokens()),
-            Payload::Bytes(bytes) => format_bytes(bytes.len() as u64),
-        }
-    }
 }
