@@ -2,9 +2,9 @@
 //! half-written remains.
 #![cfg(feature = "engine")]
 
+mod common;
 #[path = "bad_input/disk.rs"]
 mod disk;
-mod common;
 #[path = "bad_input/model.rs"]
 mod model;
 #[path = "bad_input/settings.rs"]

@@ -1,9 +1,9 @@
 //! The engine as a process: it answers as the one in process does, and its end is never more than an error.
 #![cfg(feature = "engine")]
 
-mod common;
 #[path = "engine/answers.rs"]
 mod answers;
+mod common;
 #[path = "engine/ends.rs"]
 mod ends;
 #[path = "engine/fixture.rs"]

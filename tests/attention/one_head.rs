@@ -57,7 +57,8 @@ fn sparse_attention_over_random_blocks_is_the_definition() {
             let received: Vec<f64> = tokens.iter().map(|&key| rows.iter().map(|row| row[key]).sum()).collect();
             assert_close(&found.received, &received, 1e-4);
 
-            let on_block = |block: &u32| rows.iter().map(|row| row[head.blocks.keys(*block as usize)].iter().sum::<f64>()).sum::<f64>();
+            let on_block =
+                |block: &u32| rows.iter().map(|row| row[head.blocks.keys(*block as usize)].iter().sum::<f64>()).sum::<f64>();
             let mass: Vec<f64> = kept.iter().map(|block| on_block(block) / positions.len() as f64).collect();
             assert_close(&found.mass, &mass, 1e-5);
             assert!((found.mass.iter().sum::<f32>() - 1.0).abs() < 1e-5, "{:?}", found.mass);
@@ -85,7 +86,8 @@ fn dense_attention_is_the_definition_and_measures_recall() {
             let outputs: Vec<f64> = rows.iter().flat_map(|row| head.output(row)).collect();
             assert_close(&output, &outputs, 1e-5);
 
-            let on_kept = |row: &Vec<f64>| kept.iter().map(|&b| row[head.blocks.keys(b as usize)].iter().sum::<f64>()).sum::<f64>();
+            let on_kept =
+                |row: &Vec<f64>| kept.iter().map(|&b| row[head.blocks.keys(b as usize)].iter().sum::<f64>()).sum::<f64>();
             assert_close(&[kept_mass as f32], &[rows.iter().map(on_kept).sum()], 1e-4);
         }
     }

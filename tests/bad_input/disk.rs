@@ -92,7 +92,11 @@ fn a_picture_is_not_half_written() {
 #[test]
 fn a_folder_that_may_not_be_written_is_named() {
     let words = ["cannot write", "a.trace", "Read-only file system"];
-    assert_nothing_remains("-t tmpfs -o ro none", "$STREAMTRACE trace --device cpu --model $MODEL --prompt-file $PROMPT --out $D/a.trace", &words);
+    assert_nothing_remains(
+        "-t tmpfs -o ro none",
+        "$STREAMTRACE trace --device cpu --model $MODEL --prompt-file $PROMPT --out $D/a.trace",
+        &words,
+    );
 }
 
 /// Standard output on a full disk is an error as any other.
@@ -102,7 +106,13 @@ fn a_summary_that_cannot_be_printed_is_an_error() {
     for json in [&[][..], &["--json"]] {
         let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
         let mut command = Command::new(BINARY);
-        let output = command.args(["trace", "--device", "cpu", "--prompt", "w1 w2", "--model"]).arg(model.path()).args(json).stdout(full).output().unwrap();
+        let output = command
+            .args(["trace", "--device", "cpu", "--prompt", "w1 w2", "--model"])
+            .arg(model.path())
+            .args(json)
+            .stdout(full)
+            .output()
+            .unwrap();
         assert_failed(&output, &["cannot write standard output", "the disk is full"]);
         assert_eq!(output.status.code(), Some(1));
     }

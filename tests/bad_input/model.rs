@@ -58,7 +58,11 @@ fn named<'a>(weights: &'a mut [Weight], name: &str) -> &'a mut Weight {
 
 #[test]
 fn missing_files_are_named() {
-    assert_says("no folder", trace(Path::new("/nowhere/model")), &["cannot read the model folder /nowhere/model", "No such file"]);
+    assert_says(
+        "no folder",
+        trace(Path::new("/nowhere/model")),
+        &["cannot read the model folder /nowhere/model", "No such file"],
+    );
     for name in ["config.json", "tokenizer.json", "model.safetensors"] {
         assert_refused(name, &["cannot read", name, "No such file"], |folder| fs::remove_file(folder.join(name)).unwrap());
         assert_refused(name, &[name], |folder| {
@@ -100,9 +104,13 @@ fn files_that_are_cut_off_are_refused() {
         });
     }
     for n in [0, 1, n_bytes("tokenizer.json") / 2, n_bytes("tokenizer.json") - 1] {
-        assert_refused(&format!("{n} bytes of tokenizer"), &["tokenizer.json", "expected a tokenizer", "download it again"], |folder| {
-            cut(&folder.join("tokenizer.json"), n);
-        });
+        assert_refused(
+            &format!("{n} bytes of tokenizer"),
+            &["tokenizer.json", "expected a tokenizer", "download it again"],
+            |folder| {
+                cut(&folder.join("tokenizer.json"), n);
+            },
+        );
     }
     assert_refused("weights that are text", &["a whole safetensors file"], |folder| {
         fs::write(folder.join("model.safetensors"), "version https://git-lfs.github.com/spec/v1\n".repeat(9)).unwrap();
@@ -112,7 +120,10 @@ fn files_that_are_cut_off_are_refused() {
 #[test]
 fn configurations_of_other_models_are_refused() {
     let cases: [(Value, &[&str]); 19] = [
-        (json!({ "model_type": "gpt2" }), &["model_type llama, qwen2, qwen3 or mistral", "gpt2", "choose a model of a supported family"]),
+        (
+            json!({ "model_type": "gpt2" }),
+            &["model_type llama, qwen2, qwen3 or mistral", "gpt2", "choose a model of a supported family"],
+        ),
         (json!({ "hidden_act": "gelu" }), &["hidden_act silu", "gelu"]),
         (json!({ "rope_scaling": { "rope_type": "yarn", "factor": 4.0 } }), &["rope_type default, linear or llama3", "yarn"]),
         (json!({ "rope_scaling": { "rope_type": "linear" } }), &["rope factor", "none"]),
@@ -129,7 +140,10 @@ fn configurations_of_other_models_are_refused() {
         (json!({ "num_hidden_layers": 1u64 << 60 }), &["sizes above 0 and at most"]),
         (json!({ "num_attention_heads": 1u64 << 60, "num_key_value_heads": 1, "head_dim": 64 }), &["sizes above 0 and at most"]),
         (json!({ "vocab_size": 96 }), &["ids below 96", "id 96", "this tokenizer belongs to another model"]),
-        (json!({ "num_hidden_layers": 3 }), &["model.layers.2.input_layernorm.weight", "none of that name", "do not belong to this config.json"]),
+        (
+            json!({ "num_hidden_layers": 3 }),
+            &["model.layers.2.input_layernorm.weight", "none of that name", "do not belong to this config.json"],
+        ),
         (json!({ "hidden_size": 32 }), &["model.embed_tokens.weight of shape [97, 32]", "[97, 64]"]),
     ];
     for (changes, words) in cases {

@@ -41,8 +41,14 @@ fn settings_that_do_not_fit_are_refused_before_anything_runs() {
         (StreamConfig { pruned: Some(1.0), ..ok.clone() }, &["pruned: expected a share of at least 0 and below 1", "found 1"]),
         (StreamConfig { pruned: Some(-0.5), ..ok.clone() }, &["pruned", "found -0.5"]),
         (StreamConfig { pruned: Some(f64::NAN), ..ok.clone() }, &["pruned", "found NaN"]),
-        (StreamConfig { pruned: Some(0.99), ..ok.clone() }, &["pruned: expected at most", "200 tokens", "found 0.99", "longer prompt"]),
-        (StreamConfig { focus: Some(190..201), ..ok.clone() }, &["focus: expected a span of the prompt's 200 tokens", "190..201"]),
+        (
+            StreamConfig { pruned: Some(0.99), ..ok.clone() },
+            &["pruned: expected at most", "200 tokens", "found 0.99", "longer prompt"],
+        ),
+        (
+            StreamConfig { focus: Some(190..201), ..ok.clone() },
+            &["focus: expected a span of the prompt's 200 tokens", "190..201"],
+        ),
         (StreamConfig { focus: Some(5..5), ..ok.clone() }, &["focus", "found 5..5"]),
         (StreamConfig { focus: Some(usize::MAX..3), ..ok.clone() }, &["focus", "leave it out for the last ones"]),
     ];

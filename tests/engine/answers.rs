@@ -1,6 +1,9 @@
 //! What an engine process answers.
 
-use streamtrace::{Error, StreamConfig, trace::{AnswerScore, Fidelity}};
+use streamtrace::{
+    Error, StreamConfig,
+    trace::{AnswerScore, Fidelity},
+};
 
 use crate::{
     common,

@@ -138,7 +138,8 @@ fn the_end_of_its_input_ends_an_engine_in_the_middle_of_a_run() {
 /// Nobody reads what an engine says.
 #[test]
 fn an_engine_without_listeners_ends_with_a_sentence() {
-    let mut engine = Command::new(BINARY).arg("serve").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut engine =
+        Command::new(BINARY).arg("serve").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(engine.stdout.take());
     // Its input stays open, so that it does not end for that.
     let mut input = engine.stdin.take().unwrap();

@@ -16,7 +16,8 @@ use crate::common;
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_streamtrace");
 
-static MODEL: LazyLock<TempDir> = LazyLock::new(|| common::random_model(json!({ "model_type": "llama", "num_hidden_layers": 6 })));
+static MODEL: LazyLock<TempDir> =
+    LazyLock::new(|| common::random_model(json!({ "model_type": "llama", "num_hidden_layers": 6 })));
 
 /// A small model.
 pub fn model() -> &'static Path {

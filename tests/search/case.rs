@@ -118,7 +118,14 @@ pub fn cases() -> impl Strategy<Value = Case> {
     let settings = (0..4usize, 0..5usize, 0..24usize, 1..4usize);
     (sizes, settings, any::<u64>()).prop_map(|((n_tokens, (bq, bk), head_dim, window), (sink, local, extra, beam), seed)| {
         let blocks = Blocks { n_tokens, block_size_q: bq, block_size_k: bk, window };
-        let config = StreamConfig { block_size_q: bq, block_size_k: bk, sink_blocks: sink, local_blocks: local, beam, ..Default::default() };
+        let config = StreamConfig {
+            block_size_q: bq,
+            block_size_k: bk,
+            sink_blocks: sink,
+            local_blocks: local,
+            beam,
+            ..Default::default()
+        };
         let top_k = config.always_kept() + extra;
         Case::new(blocks, StreamConfig { top_k, ..config }, head_dim, seed)
     })

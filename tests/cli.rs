@@ -1,0 +1,254 @@
+//! The command line on the bundled model: what it prints where, what it writes, how it exits.
+#![cfg(feature = "engine")]
+
+use std::{
+    io::Write,
+    path::Path,
+    process::{Command, Output, Stdio},
+    sync::LazyLock,
+};
+
+use serde_json::Value;
+use streamtrace::{
+    DeviceChoice, LoadOptions, Trace, Tracer,
+    tasks::{Prompt, RulerConfig, Task},
+};
+use tempfile::TempDir;
+
+const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/needle-6m");
+
+/// A thousand tokens with a needle among others.
+static NEEDLE: LazyLock<Prompt> = LazyLock::new(|| {
+    let options = LoadOptions { model: MODEL.into(), device: DeviceChoice::Cpu, memory: None };
+    let task = RulerConfig { task: Task::NiahMultikey1, n_tokens: 1000, seed: 3, ..RulerConfig::default() };
+    Tracer::load_with(options).unwrap().prompt(&task).unwrap()
+});
+
+fn streamtrace(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_streamtrace")).args(arguments).output().unwrap()
+}
+
+fn stdout(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).unwrap()
+}
+
+fn stderr(output: &Output) -> &str {
+    std::str::from_utf8(&output.stderr).unwrap()
+}
+
+/// Runs `command` on the bundled model; it must succeed.
+#[track_caller]
+fn run(command: &str, arguments: &[&str]) -> Output {
+    let output =
+        streamtrace(&[&[command, "--device", "cpu", "--model", MODEL, "--prompt", &NEEDLE.text][..], arguments].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    output
+}
+
+/// The one JSON object on standard output.
+#[track_caller]
+fn object(output: &Output) -> Value {
+    assert_eq!(stdout(output).lines().count(), 1, "{}", stdout(output));
+    let value: Value = serde_json::from_str(stdout(output)).unwrap();
+    assert!(value.is_object());
+    value
+}
+
+fn fields(object: &Value) -> Vec<&str> {
+    object.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+/// A saved trace of the prompt.
+fn saved(folder: &Path) -> String {
+    let path = folder.join("a.trace").display().to_string();
+    run("trace", &["--out", &path, "--top-k", "12", "--sink-blocks", "1", "--local-blocks", "4"]);
+    path
+}
+
+const TRACE_FIELDS: [&str; 8] =
+    ["device", "next_token", "peak_memory_bytes", "planned_memory_bytes", "pruned", "seconds", "tokens", "top_k"];
+
+#[test]
+fn trace_prints_one_json_object_and_its_progress_on_standard_error() {
+    let output = run("trace", &["--json", "--top-k", "12", "--sink-blocks", "1", "--local-blocks", "4"]);
+    let object = object(&output);
+    assert_eq!(fields(&object), TRACE_FIELDS);
+    assert_eq!(fields(&object["next_token"]), ["id", "logprob", "text"]);
+    assert_eq!(fields(&object["seconds"]), ["attention", "load", "search", "total"]);
+    assert_eq!((&object["top_k"], &object["device"]), (&12.into(), &"cpu".into()));
+    assert!(object["tokens"].as_u64().unwrap() > 900 && (0.5..1.0).contains(&object["pruned"].as_f64().unwrap()));
+    assert!(object["next_token"]["logprob"].as_f64().unwrap() <= 0.0);
+    assert!(object["planned_memory_bytes"].as_u64().unwrap() > 0);
+    let progress: Vec<&str> = stderr(&output).lines().collect();
+    assert_eq!(progress.len(), 6, "one line for each layer: {progress:?}");
+    assert!(progress[5].starts_with("trace: layer 6 of 6, ") && progress[5].ends_with(" s left"), "{progress:?}");
+}
+
+#[test]
+fn compare_with_everything_kept_is_dense() {
+    for search in [&["--exhaustive"][..], &["--estimate", "middle"], &[]] {
+        let object = object(&run("compare", &[&["--json", "--top-k", "100000"][..], search].concat()));
+        let mut expected = [&TRACE_FIELDS[..], &["kl", "recall", "same_next_token"]].concat();
+        expected.sort_unstable();
+        assert_eq!(fields(&object), expected);
+        assert!((object["recall"].as_f64().unwrap() - 1.0).abs() < 1e-3, "{object}");
+        assert!(object["kl"].as_f64().unwrap() < 1e-6, "{object}");
+        assert_eq!(object["same_next_token"], true);
+        // More blocks than there are is all of them.
+        assert_eq!(object["top_k"].as_u64().unwrap(), object["tokens"].as_u64().unwrap().div_ceil(8));
+        assert!(object["pruned"].as_f64().unwrap().abs() < 1e-9, "{object}");
+    }
+}
+
+#[test]
+fn compare_with_little_kept_is_less() {
+    let object = object(&run("compare", &["--json", "--top-k", "6", "--sink-blocks", "1", "--local-blocks", "4"]));
+    assert!(object["recall"].as_f64().unwrap() < 0.999 && object["kl"].as_f64().unwrap() > 0.0, "{object}");
+}
+
+#[test]
+fn pruned_chooses_the_budget() {
+    let object = object(&run("trace", &["--json", "--pruned", "0.8", "--sink-blocks", "1", "--local-blocks", "4"]));
+    assert!((0.8..0.82).contains(&object["pruned"].as_f64().unwrap()), "{object}");
+}
+
+#[test]
+fn ruler_counts_the_needles_that_are_kept() {
+    let settings = ["--exhaustive", "--pruned", "0.8", "--sink-blocks", "1", "--local-blocks", "4"];
+    let task = ["ruler", "--device", "cpu", "--model", MODEL, "--json", "--tokens", "1000", "--samples", "3"];
+    let output = streamtrace(&[&task[..], &settings].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let counted = &object(&output)["niah_multikey_1"];
+    assert_eq!((&counted["prompts"], &counted["counted"], &counted["needle_retained"]), (&3.into(), &3.into(), &3.into()));
+    assert!((0.8..0.82).contains(&counted["pruned"].as_f64().unwrap()), "{counted}");
+}
+
+#[test]
+fn two_runs_write_the_same_trace_but_for_time_and_memory() {
+    let folder = TempDir::new().unwrap();
+    let traces = ["a", "b"].map(|name| {
+        let path = folder.path().join(name).display().to_string();
+        run("trace", &["--out", &path, "--pruned", "0.8", "--sink-blocks", "1", "--local-blocks", "4"]);
+        path
+    });
+    let data = |path: &String| {
+        let bytes = std::fs::read(path).unwrap();
+        let n_header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        bytes[8 + n_header..].to_vec()
+    };
+    assert!(data(&traces[0]) == data(&traces[1]), "tensors differ");
+    let [a, b] = traces.map(|path| Trace::open(path).unwrap().summary().clone());
+    let mut timeless = b.clone();
+    (timeless.seconds, timeless.peak_memory_bytes) = (a.seconds, a.peak_memory_bytes);
+    assert_eq!(timeless, a);
+}
+
+#[test]
+fn prompts_come_from_files_and_standard_input() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("prompt.txt");
+    std::fs::write(&file, &NEEDLE.text).unwrap();
+    let from_file =
+        streamtrace(&["trace", "--device", "cpu", "--model", MODEL, "--json", "--prompt-file", file.to_str().unwrap()]);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_streamtrace"));
+    command.args(["trace", "--device", "cpu", "--model", MODEL, "--json", "--prompt-file", "-"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(NEEDLE.text.as_bytes()).unwrap();
+    let from_stdin = child.wait_with_output().unwrap();
+    assert_eq!(object(&from_stdin)["next_token"], object(&from_file)["next_token"]);
+}
+
+#[test]
+fn a_saved_trace_is_shown_and_drawn() {
+    let folder = TempDir::new().unwrap();
+    let trace = saved(folder.path());
+    let shown = streamtrace(&["show", &trace, "--json"]);
+    assert_eq!(fields(&object(&shown)), TRACE_FIELDS);
+    assert!(stderr(&shown).is_empty());
+    let text = streamtrace(&["show", &trace]);
+    assert!(stdout(&text).contains("needle-6m"), "{}", stdout(&text));
+    for (command, name, start) in [
+        (&["map", "--layer", "5", "--head", "7"][..], "map.svg", &b"<svg"[..]),
+        (&["map", "--layer", "0", "--head", "0"], "map.png", b"\x89PNG"),
+        (&["overview"], "all.svg", b"<svg"),
+    ] {
+        let out = folder.path().join(name);
+        let output = streamtrace(&[command, &[&trace, "--out", out.to_str().unwrap()]].concat());
+        assert_eq!((output.status.code(), stdout(&output), stderr(&output)), (Some(0), "", ""), "{command:?}");
+        let bytes = std::fs::read(out).unwrap();
+        assert!(bytes.starts_with(start), "{command:?}: {:?}", &bytes[..bytes.len().min(20)]);
+    }
+}
+
+/// Standard error is one sentence after the progress, standard output nothing.
+#[track_caller]
+fn assert_fails(arguments: &[&str], words: &[&str]) {
+    let output = streamtrace(arguments);
+    assert_eq!((output.status.code(), stdout(&output)), (Some(1), ""), "{arguments:?}: {}", stderr(&output));
+    let said = stderr(&output).lines().last().unwrap_or_default();
+    assert!(said.starts_with("streamtrace: ") && words.iter().all(|word| said.contains(word)), "{arguments:?}: {said}");
+}
+
+#[test]
+fn runs_that_fail_exit_with_1_and_a_sentence() {
+    let folder = TempDir::new().unwrap();
+    let trace = saved(folder.path());
+    let (svg, jpg) = (folder.path().join("a.svg"), folder.path().join("a.jpg"));
+    let (svg, jpg) = (svg.to_str().unwrap(), jpg.to_str().unwrap());
+    let run =
+        |more: &[&'static str]| [&["trace", "--device", "cpu", "--model", MODEL, "--prompt", &NEEDLE.text][..], more].concat();
+    assert_fails(&["trace", "--model", "/nowhere", "--prompt", "x"], &["cannot read the model folder /nowhere"]);
+    assert_fails(&["trace", "--model", MODEL, "--prompt", "", "--json"], &["an empty text"]);
+    assert_fails(&["trace", "--model", MODEL, "--prompt-file", "/nowhere.txt"], &["cannot read the prompt /nowhere.txt"]);
+    assert_fails(&run(&["--top-k", "0", "--json"]), &["top_k: expected at least 20", "found 0"]);
+    assert_fails(&run(&["--pruned", "0.999"]), &["pruned: expected at most"]);
+    assert_fails(&run(&["--pruned", "1.5"]), &["pruned: expected a share"]);
+    assert_fails(&run(&["--block-size-k", "12"]), &["block sizes"]);
+    assert_fails(&run(&["--memory", "1MB"]), &["memory: this run needs", "may take 1.0 MB"]);
+    assert_fails(&run(&["--out", "/nowhere/a.trace"]), &["cannot write /nowhere/a.trace"]);
+    assert_fails(&["show", "/nowhere.trace"], &["cannot read /nowhere.trace"]);
+    assert_fails(&["map", &trace, "--layer", "6", "--head", "0", "--out", svg], &["layer 6 does not exist: choose 0 to 5"]);
+    assert_fails(&["map", &trace, "--layer", "0", "--head", "8", "--out", svg], &["head 8 does not exist: choose 0 to 7"]);
+    assert_fails(&["map", &trace, "--layer", "0", "--head", "0", "--out", jpg], &[".svg or .png"]);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "the trace alone");
+}
+
+/// A folder that is not there is found before a run that may take hours.
+#[test]
+fn where_to_write_is_checked_before_the_run() {
+    let output = streamtrace(&["trace", "--model", MODEL, "--prompt", &NEEDLE.text, "--out", "/nowhere/a.trace"]);
+    assert_eq!(stderr(&output).lines().count(), 1, "{}", stderr(&output));
+}
+
+#[test]
+fn arguments_that_make_no_sense_exit_with_2() {
+    let run = |more: &[&'static str]| [&["trace", "--model", MODEL, "--prompt", "x"][..], more].concat();
+    for arguments in [
+        vec![],
+        vec!["dance"],
+        vec!["trace", "--model", MODEL],
+        vec!["trace", "--prompt", "x"],
+        run(&["--prompt-file", "y"]),
+        run(&["--top-k", "many"]),
+        run(&["--top-k", "9", "--pruned", "0.5"]),
+        run(&["--exhaustive", "--estimate", "mean"]),
+        run(&["--estimate", "wild"]),
+        run(&["--device", "abacus"]),
+        run(&["--memory", "8XB"]),
+        vec!["map", "a.trace", "--layer", "-1", "--head", "0", "--out", "a.svg"],
+    ] {
+        let output = streamtrace(&arguments);
+        assert_eq!((output.status.code(), stdout(&output)), (Some(2), ""), "{arguments:?}");
+        assert!(!output.stderr.is_empty());
+    }
+}
+
+#[test]
+fn help_and_version_exit_with_0() {
+    for arguments in [&["--help"][..], &["--version"], &["trace", "--help"], &["help"]] {
+        let output = streamtrace(arguments);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+        assert!(stderr(&output).is_empty() && !stdout(&output).is_empty());
+    }
+    assert!(stdout(&streamtrace(&["--help"])).contains("Exit codes: 0 done"));
+}
