@@ -1,6 +1,6 @@
 //! How values show themselves in a notebook: evcxr's protocol on standard output, in text and in HTML or SVG.
 //!
-//! A type shows itself through `pub fn evcxr_display(&self)`, mostly as a [`Table`]. Everything that comes from a model, a
+//! A type shows itself through `pub fn evcxr_display(&self)`, mostly as a `Table`. Everything that comes from a model, a
 //! prompt or a file is escaped; styles stand inline and leave colours to the notebook, light or dark.
 
 use std::{fmt, io::Write};
