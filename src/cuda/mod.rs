@@ -4,6 +4,7 @@
 //! Nothing of CUDA is needed to build; [`Cuda::open`] says what is missing to run. All unsafe code of the crate is here.
 
 mod attention;
+pub mod bench;
 mod compile;
 mod gpu;
 mod kernels;

@@ -37,8 +37,9 @@ pub fn plan(model: &Model, n_tokens: usize, config: &StreamConfig, limit: Option
         ("rotary angles", t * dim * F32),
         ("pyramid of a layer", moments * 2 * t.div_ceil(bk) * kv_heads * dim * F32),
         (
-            "masks and masses of a layer",
-            (n_query_blocks * 2 + focus * bk).saturating_mul(k).saturating_add(t).saturating_mul(heads * F32),
+            // One layer's are written while the next one's are made.
+            "masks and masses of two layers",
+            (n_query_blocks * 2 + focus * bk).saturating_mul(k).saturating_add(t).saturating_mul(2 * heads * F32),
         ),
         ("a chunk of activations", chunk * (3 * hidden + 3 * heads * dim + 3 * inner) * F32),
         ("a chunk's attention", heads * chunk.div_ceil(bq) * (bq * dim + 2 * k * bk.min(t)) * F32),

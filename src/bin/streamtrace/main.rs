@@ -1,8 +1,9 @@
-//! The command line: `streamtrace trace | compare | map | overview | show | ruler | serve`.
+//! The command line: `streamtrace trace | compare | map | overview | show | ruler | bench | serve`.
 //!
 //! Exit codes: 0 done; 1 the run failed, with a sentence on standard error; 2 the arguments make no sense.
 
 mod args;
+mod bench;
 mod ruler;
 
 use std::{
@@ -17,6 +18,7 @@ use serde_json::json;
 use streamtrace::{Error, Trace, engine::serve::serve};
 
 use args::ModelArgs;
+use bench::BenchArgs;
 use ruler::RulerArgs;
 
 /// What did a language model look at over a very long prompt?
@@ -62,6 +64,8 @@ enum Command {
     },
     /// Ask for needles in haystacks of known answer, and count how often the search keeps what the answer needs
     Ruler(RulerArgs),
+    /// Time each stage of a layer on the GPU at hand, with random weights
+    Bench(BenchArgs),
     /// Answer a notebook over standard input and output
     Serve,
 }
@@ -161,6 +165,7 @@ fn run(command: &Command) -> Result<(), Error> {
         Command::Overview { trace, out } => Trace::open(trace)?.overview()?.save(out),
         Command::Show { trace, json } => print_trace(&Trace::open(trace)?, *json),
         Command::Ruler(args) => args.run(),
+        Command::Bench(args) => args.run(),
         Command::Serve => serve(),
     }
 }

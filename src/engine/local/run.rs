@@ -1,6 +1,6 @@
 //! One run of a model over a prompt: sparse for a trace, dense for a comparison, either to score an answer.
 
-use std::time::Instant;
+use std::{sync::mpsc, thread, time::Instant};
 
 use crate::{
     config::StreamConfig,
@@ -13,7 +13,7 @@ use crate::{
         tokenizer::Encoding,
     },
     search::budget,
-    trace::{AnswerScore, AnswerToken, BlockMask, Blocks, Fidelity, NextToken, Seconds, Span, Summary, Trace, TraceWriter},
+    trace::{AnswerScore, AnswerToken, BlockMask, Blocks, Fidelity, LayerRecord, NextToken, Seconds, Span, Summary, Trace, TraceWriter},
 };
 
 /// A model on a device, ready to read.
@@ -35,14 +35,20 @@ impl<D: Device> Run<'_, D> {
         let plan = self.device.plan(self.model, ids.len(), &decoder.config, self.memory)?;
         plan.check()?;
         self.device.reset_peak();
-        let mut writer = TraceWriter::new(&ids, &offsets, prompt)?;
-        let (mut times, mut kept_pairs, clock) = (StageTimes::default(), 0, self.clock("trace", ids.len()));
-        let logits = decoder.sparse(1, &mut times, |layer, record| {
-            kept_pairs += record.mask.kept_pairs();
-            writer.layer(layer, &record)?;
-            (self.progress)(clock.at(layer));
-            Ok(())
-        })?;
+        let writer = TraceWriter::new(&ids, &offsets, prompt)?;
+        let (mut times, clock) = (StageTimes::default(), self.clock("trace", ids.len()));
+        let progress = &mut self.progress;
+        let (logits, written) = thread::scope(|scope| {
+            let (send, records) = mpsc::sync_channel(0);
+            let writing = scope.spawn(|| write_layers(writer, records));
+            let logits = decoder.sparse(1, &mut times, move |layer, record| {
+                send.send((layer, record)).map_err(|_| stopped())?;
+                progress(clock.at(layer));
+                Ok(())
+            });
+            (logits, writing.join().unwrap_or_else(|_| Err(stopped())))
+        });
+        let ((writer, kept_pairs), logits) = (written?, logits?);
         let summary = Summary {
             n_tokens: ids.len(),
             focus: decoder.focus,
@@ -175,6 +181,20 @@ impl<D: Device> Run<'_, D> {
     fn clock(&self, stage: &'static str, n_tokens: usize) -> Clock {
         Clock { start: Instant::now(), stage, n_tokens, n_layers: self.model.config.n_layers }
     }
+}
+
+/// Writes layers as they come, while the next one runs; returns the writer and the pairs that they keep.
+fn write_layers(mut writer: TraceWriter, records: mpsc::Receiver<(usize, LayerRecord)>) -> Result<(TraceWriter, u64), Error> {
+    let mut kept_pairs = 0;
+    for (layer, record) in records {
+        kept_pairs += record.mask.kept_pairs();
+        writer.layer(layer, &record)?;
+    }
+    Ok((writer, kept_pairs))
+}
+
+fn stopped() -> Error {
+    Error::Engine { what: "the trace is not being written any more".into(), fix: "please report this".into() }
 }
 
 /// The settings with a `top_k` for a prompt of this length, checked.

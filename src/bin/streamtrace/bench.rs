@@ -1,0 +1,98 @@
+//! `streamtrace bench`: what each stage of a layer takes on the GPU at hand.
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+use streamtrace::{
+    Error, StreamConfig,
+    cuda::{
+        Cuda,
+        bench::{LayerShape, Stage, layer},
+    },
+    device::Device,
+};
+
+use crate::print;
+
+#[derive(Args)]
+pub struct BenchArgs {
+    /// Whose layers, with random weights
+    #[arg(long, value_enum, default_value = "llama-8b")]
+    shape: ShapeArg,
+    /// Lengths of the prompt
+    #[arg(long, value_delimiter = ',', default_value = "16384,131072,1048576")]
+    tokens: Vec<usize>,
+    /// Tokens in a query block
+    #[arg(long, default_value_t = 128)]
+    block_size_q: usize,
+    /// Tokens in a key block
+    #[arg(long, default_value_t = 64)]
+    block_size_k: usize,
+    /// Keys kept for each query block
+    #[arg(long, default_value_t = 2048)]
+    keys: usize,
+    /// Runs of each stage, of which the median counts
+    #[arg(long, default_value_t = 5)]
+    repeats: usize,
+    /// One JSON object on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ShapeArg {
+    #[value(name = "llama-8b")]
+    Llama8b,
+    #[value(name = "llama-1b")]
+    Llama1b,
+    #[value(name = "qwen3-4b")]
+    Qwen34b,
+    Bundled,
+}
+
+impl From<ShapeArg> for LayerShape {
+    fn from(shape: ShapeArg) -> Self {
+        let [n_heads, n_kv_heads, head_dim, hidden_size, intermediate_size] = match shape {
+            ShapeArg::Llama8b => [32, 8, 128, 4096, 14336],
+            ShapeArg::Llama1b => [32, 8, 64, 2048, 8192],
+            ShapeArg::Qwen34b => [32, 8, 128, 2560, 9728],
+            ShapeArg::Bundled => [8, 2, 64, 256, 704],
+        };
+        LayerShape { n_heads, n_kv_heads, head_dim, hidden_size, intermediate_size }
+    }
+}
+
+impl BenchArgs {
+    pub fn run(&self) -> Result<(), Error> {
+        let cuda = Cuda::open()?;
+        let config = StreamConfig {
+            block_size_q: self.block_size_q,
+            block_size_k: self.block_size_k,
+            top_k: self.keys.div_ceil(self.block_size_k.max(1)),
+            sink_blocks: 128usize.div_ceil(self.block_size_k.max(1)),
+            local_blocks: 512usize.div_ceil(self.block_size_k.max(1)),
+            beam: 2,
+            ..StreamConfig::default()
+        };
+        config.validate()?;
+        let mut rows = Vec::new();
+        for &n_tokens in &self.tokens {
+            let stages = layer(&cuda, self.shape.into(), n_tokens, &config, self.repeats)?;
+            if !self.json {
+                print(table(n_tokens, &stages))?;
+            }
+            rows.push(json!({ "tokens": n_tokens, "stages": stages }));
+        }
+        match self.json {
+            true => print(json!({ "device": cuda.name(), "shape": LayerShape::from(self.shape), "config": config, "rows": rows })),
+            false => Ok(()),
+        }
+    }
+}
+
+/// A layer's stages as a Markdown table.
+fn table(n_tokens: usize, stages: &[Stage]) -> String {
+    let number = |value: f64| if value > 0.0 { format!("{value:.0}") } else { "–".into() };
+    let row = |s: &Stage| format!("| {} | {:.2} | {} | {} |", s.name, s.milliseconds, number(s.tflops), number(s.gigabytes_per_second));
+    let rows: Vec<String> = stages.iter().map(row).collect();
+    format!("| {n_tokens} tokens, one layer | ms | TFLOP/s | GB/s |\n|---|---|---|---|\n{}\n", rows.join("\n"))
+}

@@ -1,0 +1,108 @@
+//! The same prompts on both devices: what the GPU finds is what the CPU finds, up to bf16. Skipped where no GPU works.
+#![cfg(feature = "engine")]
+
+use std::path::Path;
+
+use streamtrace::{
+    DeviceChoice, Error, Estimate, LoadOptions, Search, StreamConfig, Trace, Tracer,
+    tasks::{RulerConfig, Task},
+};
+
+/// The bundled model on a device.
+fn load(device: DeviceChoice) -> Result<Tracer, Error> {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/needle-6m");
+    Tracer::load_with(LoadOptions { model, device, memory: None })
+}
+
+/// The model on the CPU and on the GPU, or why not.
+fn both() -> Option<[Tracer; 2]> {
+    match load(DeviceChoice::Cuda) {
+        Ok(gpu) => Some([load(DeviceChoice::Cpu).unwrap(), gpu]),
+        Err(why) => {
+            eprintln!("skipped: {why}");
+            None
+        }
+    }
+}
+
+fn needle(tracer: &Tracer, n_tokens: usize, seed: u64) -> String {
+    let task = RulerConfig { task: Task::NiahMultikey1, n_tokens, seed, ..RulerConfig::default() };
+    tracer.prompt(&task).unwrap().text
+}
+
+/// Share of the kept blocks of a layer that two traces have in common, over all rows.
+fn shared_blocks(a: &Trace, b: &Trace, layer: usize) -> f64 {
+    let (a, b) = (a.mask(layer).unwrap(), b.mask(layer).unwrap());
+    let rows = || (0..a.n_heads).flat_map(|h| (0..a.blocks.n_query_blocks()).map(move |q| (h, q)));
+    let n_shared: usize = rows().map(|(h, q)| a.kept(h, q).iter().filter(|block| b.kept(h, q).contains(block)).count()).sum();
+    n_shared as f64 / rows().map(|(h, q)| a.kept(h, q).len()).sum::<usize>() as f64
+}
+
+/// ‖a − b‖ / ‖a‖ of what the keys of a layer received, over all heads.
+fn received_error(a: &Trace, b: &Trace, layer: usize) -> f64 {
+    let (mut difference, mut size) = (0.0, 0.0);
+    for head in 0..a.n_heads() {
+        let (a, b) = (a.head(layer, head).unwrap(), b.head(layer, head).unwrap());
+        for (a, b) in a.received().iter().zip(b.received()) {
+            difference += f64::from(a - b).powi(2);
+            size += f64::from(*a).powi(2);
+        }
+    }
+    (difference / size).sqrt()
+}
+
+#[test]
+fn needles_have_the_same_next_token() {
+    let Some([cpu, gpu]) = both() else { return };
+    for seed in 0..20 {
+        let prompt = needle(&cpu, 2_000, seed);
+        let [a, b] = [&cpu, &gpu].map(|tracer| tracer.trace(&prompt).unwrap().summary().next_token.id);
+        assert_eq!(a, b, "seed {seed}");
+    }
+}
+
+#[test]
+fn masks_and_records_agree_for_every_search_and_block_size() {
+    let Some([cpu, gpu]) = both() else { return };
+    let prompt = needle(&cpu, 3_001, 7);
+    let estimates = [Estimate::First, Estimate::Middle, Estimate::Mean, Estimate::MeanSpread].map(Search::Hierarchical);
+    for search in [Search::Exhaustive].into_iter().chain(estimates) {
+        for (block_size_q, block_size_k, top_k) in [(16, 16, 40), (32, 8, 64), (64, 32, 16), (128, 64, 8), (16, 64, 8), (128, 8, 64)] {
+            let config = StreamConfig { block_size_q, block_size_k, top_k, sink_blocks: 1, local_blocks: 2, search, ..Default::default() };
+            let [a, b] = [&cpu, &gpu].map(|tracer| tracer.with(config.clone()).trace(&prompt).unwrap());
+            let (shared, error) = (shared_blocks(&a, &b, 0), received_error(&a, &b, 0));
+            // Near ties may turn in bf16, the more the larger the blocks are.
+            assert!(shared > 0.97, "{shared} of the blocks shared with {config:?}");
+            assert!(error < 0.05, "received mass differs by {error} with {config:?}");
+            assert_eq!(a.summary().pruned, b.summary().pruned);
+        }
+    }
+}
+
+#[test]
+fn recall_is_the_same() {
+    let Some([cpu, gpu]) = both() else { return };
+    let prompt = needle(&cpu, 4_000, 3);
+    let [a, b] = [&cpu, &gpu].map(|tracer| {
+        let trace = tracer.compare(&tracer.trace(&prompt).unwrap()).unwrap();
+        trace.summary().fidelity.clone().unwrap().recall
+    });
+    assert!((a - b).abs() < 0.01, "{a} on the CPU, {b} on the GPU");
+}
+
+#[test]
+fn the_plan_is_what_is_used() {
+    let Some([_, gpu]) = both() else { return };
+    for n_tokens in [2_000, 20_000] {
+        let trace = gpu.trace(&needle(&gpu, n_tokens, 1)).unwrap();
+        let (used, planned) = (trace.summary().peak_memory_bytes as f64, trace.summary().planned_memory_bytes as f64);
+        assert!(used <= 1.05 * planned, "{used} bytes used, {planned} planned, {n_tokens} tokens");
+    }
+}
+
+#[test]
+fn blocks_that_no_kernel_has_are_an_error() {
+    let Some([_, gpu]) = both() else { return };
+    let config = StreamConfig { block_size_q: 24, block_size_k: 8, ..Default::default() };
+    assert!(matches!(gpu.with(config).trace("Once."), Err(Error::Setting { .. })));
+}
