@@ -115,7 +115,7 @@ pub fn block_sizes() -> impl Strategy<Value = (usize, usize)> {
 /// Any head, with budgets from none to more than all blocks.
 pub fn cases() -> impl Strategy<Value = Case> {
     let sizes = (1..260usize, block_sizes(), 1..8usize, prop::option::of(1..300usize));
-    let settings = (0..4usize, 0..5usize, 0..24usize, 1..4usize);
+    let settings = (0..4usize, 0..5usize, prop_oneof![0..4usize, 0..24usize], 1..4usize);
     (sizes, settings, any::<u64>()).prop_map(|((n_tokens, (bq, bk), head_dim, window), (sink, local, extra, beam), seed)| {
         let blocks = Blocks { n_tokens, block_size_q: bq, block_size_k: bk, window };
         let config = StreamConfig {
