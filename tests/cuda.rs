@@ -1,7 +1,10 @@
 //! The same prompts on both devices: what the GPU finds is what the CPU finds, up to bf16. Skipped where no GPU works.
 #![cfg(feature = "engine")]
 
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use streamtrace::{
     DeviceChoice, Error, Estimate, LoadOptions, Search, StreamConfig, Trace, Tracer,
@@ -14,10 +17,12 @@ fn load(device: DeviceChoice) -> Result<Tracer, Error> {
     Tracer::load_with(LoadOptions { model, device, memory: None })
 }
 
-/// The model on the CPU and on the GPU, or why not.
-fn both() -> Option<[Tracer; 2]> {
+/// The model on the CPU and on the GPU, one test at a time: the card's memory is measured for the whole process.
+fn both() -> Option<([Tracer; 2], MutexGuard<'static, ()>)> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     match load(DeviceChoice::Cuda) {
-        Ok(gpu) => Some([load(DeviceChoice::Cpu).unwrap(), gpu]),
+        Ok(gpu) => Some(([load(DeviceChoice::Cpu).unwrap(), gpu], alone)),
         Err(why) => {
             eprintln!("skipped: {why}");
             None
@@ -53,7 +58,7 @@ fn received_error(a: &Trace, b: &Trace, layer: usize) -> f64 {
 
 #[test]
 fn needles_have_the_same_next_token() {
-    let Some([cpu, gpu]) = both() else { return };
+    let Some(([cpu, gpu], _alone)) = both() else { return };
     for seed in 0..20 {
         let prompt = needle(&cpu, 2_000, seed);
         let [a, b] = [&cpu, &gpu].map(|tracer| tracer.trace(&prompt).unwrap().summary().next_token.id);
@@ -63,12 +68,15 @@ fn needles_have_the_same_next_token() {
 
 #[test]
 fn masks_and_records_agree_for_every_search_and_block_size() {
-    let Some([cpu, gpu]) = both() else { return };
+    let Some(([cpu, gpu], _alone)) = both() else { return };
     let prompt = needle(&cpu, 3_001, 7);
     let estimates = [Estimate::First, Estimate::Middle, Estimate::Mean, Estimate::MeanSpread].map(Search::Hierarchical);
     for search in [Search::Exhaustive].into_iter().chain(estimates) {
-        for (block_size_q, block_size_k, top_k) in [(16, 16, 40), (32, 8, 64), (64, 32, 16), (128, 64, 8), (16, 64, 8), (128, 8, 64)] {
-            let config = StreamConfig { block_size_q, block_size_k, top_k, sink_blocks: 1, local_blocks: 2, search, ..Default::default() };
+        for (block_size_q, block_size_k, top_k) in
+            [(16, 16, 40), (32, 8, 64), (64, 32, 16), (128, 64, 8), (16, 64, 8), (128, 8, 64)]
+        {
+            let config =
+                StreamConfig { block_size_q, block_size_k, top_k, sink_blocks: 1, local_blocks: 2, search, ..Default::default() };
             let [a, b] = [&cpu, &gpu].map(|tracer| tracer.with(config.clone()).trace(&prompt).unwrap());
             let (shared, error) = (shared_blocks(&a, &b, 0), received_error(&a, &b, 0));
             // Near ties may turn in bf16, the more the larger the blocks are.
@@ -81,7 +89,7 @@ fn masks_and_records_agree_for_every_search_and_block_size() {
 
 #[test]
 fn recall_is_the_same() {
-    let Some([cpu, gpu]) = both() else { return };
+    let Some(([cpu, gpu], _alone)) = both() else { return };
     let prompt = needle(&cpu, 4_000, 3);
     let [a, b] = [&cpu, &gpu].map(|tracer| {
         let trace = tracer.compare(&tracer.trace(&prompt).unwrap()).unwrap();
@@ -92,7 +100,7 @@ fn recall_is_the_same() {
 
 #[test]
 fn the_plan_is_what_is_used() {
-    let Some([_, gpu]) = both() else { return };
+    let Some(([_, gpu], _alone)) = both() else { return };
     for n_tokens in [2_000, 20_000] {
         let trace = gpu.trace(&needle(&gpu, n_tokens, 1)).unwrap();
         let (used, planned) = (trace.summary().peak_memory_bytes as f64, trace.summary().planned_memory_bytes as f64);
@@ -102,7 +110,7 @@ fn the_plan_is_what_is_used() {
 
 #[test]
 fn blocks_that_no_kernel_has_are_an_error() {
-    let Some([_, gpu]) = both() else { return };
+    let Some(([_, gpu], _alone)) = both() else { return };
     let config = StreamConfig { block_size_q: 24, block_size_k: 8, ..Default::default() };
     assert!(matches!(gpu.with(config).trace("Once."), Err(Error::Setting { .. })));
 }

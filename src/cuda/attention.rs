@@ -98,9 +98,14 @@ impl Attention {
         let [n_tokens, kv, n, n_spans_arg] = [blocks.n_tokens, n_kv_heads, n_nodes, n_spans].map(|n| Arg::Int(n as i32));
         // SAFETY: as the header of kernels/pyramid.cu says; all keys were appended.
         unsafe {
-            gpu.launch(&kernel("pyramid_spans"), launch(n_spans), &[keys, means, variances, gpu.pointer(&spans), n_tokens, kv, n])?;
+            gpu.launch(
+                &kernel("pyramid_spans"),
+                launch(n_spans),
+                &[keys, means, variances, gpu.pointer(&spans), n_tokens, kv, n],
+            )?;
             let [means, variances] = [&pyramid.means, &pyramid.variances].map(|x| gpu.pointer(x));
-            let args = [gpu.pointer(&spans), means, variances, Arg::Int(blocks.n_tokens as i32), n_spans_arg, Arg::Int(n_nodes as i32)];
+            let args =
+                [gpu.pointer(&spans), means, variances, Arg::Int(blocks.n_tokens as i32), n_spans_arg, Arg::Int(n_nodes as i32)];
             gpu.launch(&kernel("pyramid_top"), launch(n_nodes - in_spans), &args)?;
         }
         Ok(pyramid)
@@ -115,7 +120,14 @@ impl Attention {
         }
     }
 
-    fn search_hierarchical(&self, gpu: &Gpu, queries: &Tensor, first: usize, n_blocks: usize, estimate: usize) -> Result<(), Error> {
+    fn search_hierarchical(
+        &self,
+        gpu: &Gpu,
+        queries: &Tensor,
+        first: usize,
+        n_blocks: usize,
+        estimate: usize,
+    ) -> Result<(), Error> {
         let AttentionShape { blocks, config, n_kv_heads, .. } = &self.shape;
         let (kernel, launch) = self.settings.search_hierarchical(estimate, n_blocks);
         let (rows, variances, n_nodes) = match &self.pyramid {
@@ -148,7 +160,8 @@ impl Attention {
         let (n_tokens, window) = (blocks.n_tokens, blocks.window.unwrap_or(0));
         let rule = [config.sink_blocks, config.effective_local_blocks(), config.top_k];
         let ints = |numbers: &[usize]| numbers.iter().map(|&n| Arg::Int(n as i32)).collect::<Vec<_>>();
-        let [queries, keys, row, kept] = [gpu.pointer(&queries.data), gpu.pointer(&self.keys), gpu.pointer(&scores), gpu.pointer(&self.kept)];
+        let [queries, keys, row, kept] =
+            [gpu.pointer(&queries.data), gpu.pointer(&self.keys), gpu.pointer(&scores), gpu.pointer(&self.kept)];
         let mut args = vec![queries, keys, row];
         args.extend(ints(&[&[first, n_tokens, window, *n_kv_heads], &rule[..]].concat()));
         let mut select = vec![gpu.pointer(&scores), kept];
@@ -191,7 +204,14 @@ impl Attention {
     }
 
     /// Attention over all keys; adds to each head the mass that falls on the mask's blocks.
-    pub fn attend_dense(&mut self, gpu: &Gpu, queries: &Tensor, first: usize, mask: &BlockMask, kept_mass: &mut [f64]) -> Result<Tensor, Error> {
+    pub fn attend_dense(
+        &mut self,
+        gpu: &Gpu,
+        queries: &Tensor,
+        first: usize,
+        mask: &BlockMask,
+        kept_mass: &mut [f64],
+    ) -> Result<Tensor, Error> {
         let (output, lse) = self.run(gpu, "attention_dense", queries, first)?;
         if mask.top_k == 0 {
             return Ok(output);

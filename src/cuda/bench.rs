@@ -40,11 +40,18 @@ const ROWS: usize = 8192;
 ///
 /// # Errors
 /// [`Error::Device`] and [`Error::Setting`] when the card has no room or no kernels for it.
-pub fn layer(cuda: &Cuda, shape: LayerShape, n_tokens: usize, config: &StreamConfig, repeats: usize) -> Result<Vec<Stage>, Error> {
+pub fn layer(
+    cuda: &Cuda,
+    shape: LayerShape,
+    n_tokens: usize,
+    config: &StreamConfig,
+    repeats: usize,
+) -> Result<Vec<Stage>, Error> {
     let LayerShape { n_heads, n_kv_heads, head_dim, hidden_size, intermediate_size } = shape;
     let blocks = Blocks { n_tokens, block_size_q: config.block_size_q, block_size_k: config.block_size_k, window: None };
     let focus = Span::from(n_tokens.saturating_sub(StreamConfig::DEFAULT_FOCUS)..n_tokens);
-    let mut attention = cuda.attention(AttentionShape { blocks, n_heads, n_kv_heads, head_dim, config: config.clone(), focus })?;
+    let mut attention =
+        cuda.attention(AttentionShape { blocks, n_heads, n_kv_heads, head_dim, config: config.clone(), focus })?;
     let queries = random(cuda, n_tokens, n_heads * head_dim)?;
     let (keys, values) = (random(cuda, n_tokens, n_kv_heads * head_dim)?, random(cuda, n_tokens, n_kv_heads * head_dim)?);
     cuda.append(&mut attention, &keys, &values)?;
@@ -88,9 +95,17 @@ struct Timer<'a> {
 
 impl Timer<'_> {
     /// The median time of `run` on the card, after one run to warm up.
-    fn stage(&self, name: &'static str, flops: f64, bytes: u64, mut run: impl FnMut() -> Result<(), Error>) -> Result<Stage, Error> {
+    fn stage(
+        &self,
+        name: &'static str,
+        flops: f64,
+        bytes: u64,
+        mut run: impl FnMut() -> Result<(), Error>,
+    ) -> Result<Stage, Error> {
         let gpu = &self.cuda.gpu;
-        let event = || gpu.stream.record_event(Some(CUevent_flags::CU_EVENT_DEFAULT)).map_err(|e| gpu.failed("a time cannot be taken", e));
+        let event = || {
+            gpu.stream.record_event(Some(CUevent_flags::CU_EVENT_DEFAULT)).map_err(|e| gpu.failed("a time cannot be taken", e))
+        };
         run()?;
         let mut times = Vec::new();
         for _ in 0..self.repeats.max(1) {
@@ -101,7 +116,12 @@ impl Timer<'_> {
         }
         times.sort_by(f64::total_cmp);
         let milliseconds = times[times.len() / 2];
-        Ok(Stage { name, milliseconds, tflops: flops / milliseconds / 1e9, gigabytes_per_second: bytes as f64 / milliseconds / 1e6 })
+        Ok(Stage {
+            name,
+            milliseconds,
+            tflops: flops / milliseconds / 1e9,
+            gigabytes_per_second: bytes as f64 / milliseconds / 1e6,
+        })
     }
 }
 
@@ -110,9 +130,8 @@ fn random(cuda: &Cuda, n_rows: usize, width: usize) -> Result<Tensor, Error> {
     let mut random = fastrand::Rng::with_seed(n_rows as u64 ^ width as u64);
     let mut tensor = Tensor::new(&cuda.gpu, n_rows, width)?;
     // A million different numbers again and again: as good for timing, and made a hundred times faster.
-    let piece: Vec<u8> = (0..(1usize << 20) + 24)
-        .flat_map(|_| half::bf16::from_f32(3.4641 * (random.f32() - 0.5)).to_le_bytes())
-        .collect();
+    let piece: Vec<u8> =
+        (0..(1usize << 20) + 24).flat_map(|_| half::bf16::from_f32(3.4641 * (random.f32() - 0.5)).to_le_bytes()).collect();
     let bytes: Vec<u8> = piece.iter().copied().cycle().take(2 * tensor.len()).collect();
     cuda.gpu.upload_bytes(&bytes, &mut tensor.data)?;
     Ok(tensor)

@@ -84,7 +84,9 @@ impl Program {
     fn new(source: &CStr, name: &CStr) -> Result<Self, nvrtcResult> {
         let mut program = std::ptr::null_mut();
         // SAFETY: strings end in zero; no headers are given.
-        match unsafe { sys::nvrtcCreateProgram(&mut program, source.as_ptr(), name.as_ptr(), 0, std::ptr::null(), std::ptr::null()) } {
+        match unsafe {
+            sys::nvrtcCreateProgram(&mut program, source.as_ptr(), name.as_ptr(), 0, std::ptr::null(), std::ptr::null())
+        } {
             nvrtcResult::NVRTC_SUCCESS => Ok(Program(program)),
             status => Err(status),
         }

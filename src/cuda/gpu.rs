@@ -1,9 +1,14 @@
 //! A card: its memory, its one stream, its kernels. Every launch goes through [`Gpu::launch`].
 
-use std::{collections::HashMap, ffi::c_void, sync::{Arc, Mutex, PoisonError}};
+use std::{
+    collections::HashMap,
+    ffi::c_void,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use cudarc::driver::{
-    CudaContext, CudaEvent, CudaFunction, CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DeviceRepr, DriverError, PinnedHostSlice, result,
+    CudaContext, CudaEvent, CudaFunction, CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DeviceRepr, DriverError,
+    PinnedHostSlice, result,
     sys::{self, CUfunction_attribute_enum, CUresult},
 };
 use cudarc::nvrtc::Ptx;
@@ -89,7 +94,8 @@ impl Gpu {
             let what = format!("its architecture {architecture} has no bf16 products; sm_80 (A100, RTX 30) or later is needed");
             return Err(Error::Device { device: name, what, fix: "choose the CPU".into() });
         }
-        let gpu = Gpu { stream: context.default_stream(), name, architecture, loaded: Mutex::default(), staging: Mutex::default() };
+        let gpu =
+            Gpu { stream: context.default_stream(), name, architecture, loaded: Mutex::default(), staging: Mutex::default() };
         gpu.keep_freed_memory()?;
         Ok(gpu)
     }
@@ -132,7 +138,9 @@ impl Gpu {
     pub fn reset_peak(&self) {
         let (Ok(pool), mut zero) = (self.pool(), 0u64) else { return };
         // SAFETY: the attribute is a 64-bit number; 0 is the only value that may be set.
-        unsafe { sys::cuMemPoolSetAttribute(pool, sys::CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_USED_MEM_HIGH, (&raw mut zero).cast()) };
+        unsafe {
+            sys::cuMemPoolSetAttribute(pool, sys::CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_USED_MEM_HIGH, (&raw mut zero).cast())
+        };
     }
 
     /// Bytes that can be had: free ones, and those that this process keeps without using them.
@@ -159,12 +167,15 @@ impl Gpu {
     /// Memory whose content is not set.
     pub fn alloc<T: DeviceRepr>(&self, len: usize) -> Result<CudaSlice<T>, Error> {
         // SAFETY: every kernel that gets such memory first writes what it or others read.
-        unsafe { self.stream.alloc(len.max(1)) }.map_err(|e| self.failed(&format!("{} bytes could not be had", len * size_of::<T>()), e))
+        unsafe { self.stream.alloc(len.max(1)) }
+            .map_err(|e| self.failed(&format!("{} bytes could not be had", len * size_of::<T>()), e))
     }
 
     /// Memory full of zeros.
     pub fn zeros<T: DeviceRepr + cudarc::driver::ValidAsZeroBits>(&self, len: usize) -> Result<CudaSlice<T>, Error> {
-        self.stream.alloc_zeros(len.max(1)).map_err(|e| self.failed(&format!("{} bytes could not be had", len * size_of::<T>()), e))
+        self.stream
+            .alloc_zeros(len.max(1))
+            .map_err(|e| self.failed(&format!("{} bytes could not be had", len * size_of::<T>()), e))
     }
 
     pub fn upload<T: DeviceRepr>(&self, values: &[T]) -> Result<CudaSlice<T>, Error> {
@@ -188,7 +199,8 @@ impl Gpu {
             }
             let pinned = staging[i % 2].fill(piece).map_err(failed)?;
             // SAFETY: the piece lies inside `to`; the pinned memory is not written again before the event below.
-            let copied = unsafe { result::memcpy_htod_async(address + (i * Staging::BYTES) as u64, pinned, self.stream.cu_stream()) };
+            let copied =
+                unsafe { result::memcpy_htod_async(address + (i * Staging::BYTES) as u64, pinned, self.stream.cu_stream()) };
             copied.map_err(failed)?;
             staging[i % 2].copied.record(&self.stream).map_err(failed)?;
         }
@@ -204,7 +216,14 @@ impl Gpu {
     }
 
     /// Copies `len` values.
-    pub fn copy<T: DeviceRepr>(&self, from: &CudaSlice<T>, at: usize, to: &mut CudaSlice<T>, to_at: usize, len: usize) -> Result<(), Error> {
+    pub fn copy<T: DeviceRepr>(
+        &self,
+        from: &CudaSlice<T>,
+        at: usize,
+        to: &mut CudaSlice<T>,
+        to_at: usize,
+        len: usize,
+    ) -> Result<(), Error> {
         let copied = self.stream.memcpy_dtod(&from.slice(at..at + len), &mut to.slice_mut(to_at..to_at + len));
         copied.map_err(|e| self.failed("a copy on the card failed", e))
     }
@@ -216,7 +235,8 @@ impl Gpu {
     /// A map of `x` `[n_rows, n_heads, head_dim]` bf16, whose boxes hold `rows` rows of 64 values of a head, for Hopper's copy engine.
     pub fn map(&self, x: &CudaSlice<u16>, n_rows: usize, n_heads: usize, head_dim: usize, rows: usize) -> Result<Arg, Error> {
         let mut map = sys::CUtensorMap { opaque: [0; 16] };
-        let (sizes, strides) = ([head_dim as u64, n_heads as u64, n_rows as u64], [head_dim as u64 * 2, (n_heads * head_dim) as u64 * 2]);
+        let (sizes, strides) =
+            ([head_dim as u64, n_heads as u64, n_rows as u64], [head_dim as u64 * 2, (n_heads * head_dim) as u64 * 2]);
         // SAFETY: the arrays have the three dimensions' lengths; the driver checks the rest.
         let status = unsafe {
             sys::cuTensorMapEncodeTiled(
@@ -253,7 +273,14 @@ impl Gpu {
         let [grid, block] = [launch.grid, launch.block].map(|(x, y)| (x as u32, y as u32, 1));
         // SAFETY: the caller vouches for the arguments; their values live until the driver has copied them.
         let launched = unsafe {
-            result::launch_kernel(function.cu_function(), grid, block, launch.shared as u32, self.stream.cu_stream(), &mut pointers)
+            result::launch_kernel(
+                function.cu_function(),
+                grid,
+                block,
+                launch.shared as u32,
+                self.stream.cu_stream(),
+                &mut pointers,
+            )
         };
         launched.map_err(|e| self.failed(&format!("kernel {} did not start", kernel.entry), e))
     }
@@ -303,8 +330,12 @@ impl Arg {
 
 fn failed(device: &str, what: &str, e: DriverError) -> Error {
     let fix = match e.0 {
-        CUresult::CUDA_ERROR_OUT_OF_MEMORY => "free its memory (nvidia-smi shows who holds it), set a smaller limit or prompt, or choose the CPU",
-        CUresult::CUDA_ERROR_SYSTEM_DRIVER_MISMATCH | CUresult::CUDA_ERROR_STUB_LIBRARY => "update the NVIDIA driver, or choose the CPU",
+        CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
+            "free its memory (nvidia-smi shows who holds it), set a smaller limit or prompt, or choose the CPU"
+        }
+        CUresult::CUDA_ERROR_SYSTEM_DRIVER_MISMATCH | CUresult::CUDA_ERROR_STUB_LIBRARY => {
+            "update the NVIDIA driver, or choose the CPU"
+        }
         CUresult::CUDA_ERROR_NO_DEVICE | CUresult::CUDA_ERROR_INVALID_DEVICE => "choose the CPU",
         _ => "try again, or choose the CPU",
     };

@@ -25,8 +25,14 @@ pub fn load() -> Result<(), Error> {
     let missing = |what: &str, fix: &str| Err(Error::Device { device: "cuda".into(), what: what.into(), fix: fix.into() });
     match (driver, nvrtc, cublas) {
         (false, ..) => missing("no NVIDIA driver was found (libcuda.so)", "install the driver, or choose the CPU"),
-        (_, false, _) => missing("NVRTC was not found (libnvrtc.so)", "pip install nvidia-cuda-nvrtc in the active environment, or set CUDA_HOME"),
-        (.., false) => missing("cuBLAS was not found (libcublas.so)", "pip install nvidia-cublas in the active environment, or set CUDA_HOME"),
+        (_, false, _) => missing(
+            "NVRTC was not found (libnvrtc.so)",
+            "pip install nvidia-cuda-nvrtc in the active environment, or set CUDA_HOME",
+        ),
+        (.., false) => missing(
+            "cuBLAS was not found (libcublas.so)",
+            "pip install nvidia-cublas in the active environment, or set CUDA_HOME",
+        ),
         _ => Ok(()),
     }
 }

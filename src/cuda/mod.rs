@@ -13,7 +13,10 @@ mod memory;
 mod settings;
 mod tensor;
 
-use std::{ops::Range, sync::{Mutex, PoisonError}};
+use std::{
+    ops::Range,
+    sync::{Mutex, PoisonError},
+};
 
 use cudarc::{
     cublas::{CudaBlas, result::gemm_ex, sys as cublas},
@@ -133,9 +136,14 @@ impl Device for Cuda {
         };
         let (rows, out) = (self.gpu.upload(ids)?, Tensor::new(&self.gpu, ids.len(), table.width)?);
         if let Some(id) = ids.iter().find(|&&id| id as usize >= table.n_rows) {
-            return Err(Error::Missing { what: "token".into(), index: id.to_string(), available: format!("there are {}", table.n_rows) });
+            return Err(Error::Missing {
+                what: "token".into(),
+                index: id.to_string(),
+                available: format!("there are {}", table.n_rows),
+            });
         }
-        let args = [self.gpu.pointer(&table.data), self.gpu.pointer(&rows), self.gpu.pointer(&out.data), Arg::Int(table.width as i32)];
+        let args =
+            [self.gpu.pointer(&table.data), self.gpu.pointer(&rows), self.gpu.pointer(&out.data), Arg::Int(table.width as i32)];
         let launch = Launch { grid: (ids.len(), 1), block: (128, 1), shared: 0 };
         // SAFETY: as the header of kernels/embed.cu says; every id is a row of the table.
         unsafe { self.gpu.launch(&Kernel { file: "embed", entry: "embed", macros: Vec::new() }, launch, &args)? };

@@ -100,7 +100,8 @@ impl Settings {
         let (kernel, threads, scoring) = if self.warpgroups {
             let frontier = 2 * self.beam * self.top_k.saturating_sub(self.always_kept).max(1);
             let nodes = [64, 88].into_iter().min_by_key(|&n| frontier.next_multiple_of(n)).unwrap_or(64);
-            let kernel = self.kernel("search_hierarchical_sm90", "search_hierarchical", &[("ESTIMATE", estimate), ("NODES", nodes)]);
+            let kernel =
+                self.kernel("search_hierarchical_sm90", "search_hierarchical", &[("ESTIMATE", estimate), ("NODES", nodes)]);
             (kernel, 2 * self.block_q, 1024 + kinds * self.head_dim * 2 * (self.block_q + nodes))
         } else {
             let kernel = self.kernel("search_hierarchical", "search_hierarchical", &[("ESTIMATE", estimate)]);
@@ -141,6 +142,9 @@ impl Settings {
         } else {
             ("attention_record", 32 * self.warps(64), 2 * 64 * self.row_bytes() + 4 * (2 * 64 + self.top_k))
         };
-        (self.kernel(file, "attention_record", &[("ANCHORS", 0)]), Launch { grid: self.grid(n_blocks), block: (threads, 1), shared })
+        (
+            self.kernel(file, "attention_record", &[("ANCHORS", 0)]),
+            Launch { grid: self.grid(n_blocks), block: (threads, 1), shared },
+        )
     }
 }

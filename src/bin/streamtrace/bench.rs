@@ -83,7 +83,9 @@ impl BenchArgs {
             rows.push(json!({ "tokens": n_tokens, "stages": stages }));
         }
         match self.json {
-            true => print(json!({ "device": cuda.name(), "shape": LayerShape::from(self.shape), "config": config, "rows": rows })),
+            true => {
+                print(json!({ "device": cuda.name(), "shape": LayerShape::from(self.shape), "config": config, "rows": rows }))
+            }
             false => Ok(()),
         }
     }
@@ -92,7 +94,8 @@ impl BenchArgs {
 /// A layer's stages as a Markdown table.
 fn table(n_tokens: usize, stages: &[Stage]) -> String {
     let number = |value: f64| if value > 0.0 { format!("{value:.0}") } else { "–".into() };
-    let row = |s: &Stage| format!("| {} | {:.2} | {} | {} |", s.name, s.milliseconds, number(s.tflops), number(s.gigabytes_per_second));
+    let row =
+        |s: &Stage| format!("| {} | {:.2} | {} | {} |", s.name, s.milliseconds, number(s.tflops), number(s.gigabytes_per_second));
     let rows: Vec<String> = stages.iter().map(row).collect();
     format!("| {n_tokens} tokens, one layer | ms | TFLOP/s | GB/s |\n|---|---|---|---|\n{}\n", rows.join("\n"))
 }
