@@ -141,7 +141,10 @@ impl ModelConfig {
         let n_heads = file.num_attention_heads;
         let sizes =
             [file.hidden_size, file.intermediate_size, file.num_hidden_layers, n_heads, n_kv_heads, head_dim, file.vocab_size];
-        if sizes.iter().any(|size| !(1..=MAX_SIZE).contains(size)) || n_heads % n_kv_heads != 0 || head_dim % 2 != 0 {
+        if sizes.iter().any(|size| !(1..=MAX_SIZE).contains(size))
+            || !n_heads.is_multiple_of(n_kv_heads)
+            || !head_dim.is_multiple_of(2)
+        {
             let rule = "an even head size, query heads a multiple of key-value heads";
             let found = format!("hidden, intermediate, layers, heads, key-value heads, head size, vocabulary {sizes:?}");
             return Err(Unsupported::new(&format!("sizes above 0 and at most {MAX_SIZE}, {rule}"), &found));
@@ -262,7 +265,7 @@ mod tests {
     #[test]
     fn windows_follow_each_family() {
         let window = ("sliding_window", serde_json::json!(8));
-        assert_eq!(parse(&[window.clone()]).unwrap().windows, [None; 4]);
+        assert_eq!(parse(std::slice::from_ref(&window)).unwrap().windows, [None; 4]);
         assert_eq!(parse(&[("model_type", "mistral".into()), window.clone()]).unwrap().windows, [Some(8); 4]);
         let qwen = [("model_type", "qwen2".into()), window.clone()];
         assert_eq!(parse(&qwen).unwrap().windows, [None; 4]);

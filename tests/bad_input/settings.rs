@@ -50,7 +50,10 @@ fn settings_that_do_not_fit_are_refused_before_anything_runs() {
             &["focus: expected a span of the prompt's 200 tokens", "190..201"],
         ),
         (StreamConfig { focus: Some(5..5), ..ok.clone() }, &["focus", "found 5..5"]),
-        (StreamConfig { focus: Some(usize::MAX..3), ..ok.clone() }, &["focus", "leave it out for the last ones"]),
+        (
+            StreamConfig { focus: Some(std::ops::Range { start: usize::MAX, end: 3 }), ..ok.clone() },
+            &["focus", "leave it out for the last ones"],
+        ),
     ];
     let (model, prompt) = (model(), common::prompt(200));
     let tracer = common::load(model.path()).unwrap();

@@ -56,7 +56,7 @@ proptest! {
         let query_block = at.index(case.blocks.n_query_blocks());
         let mut changed = case.clone();
         let end = case.blocks.queries(query_block).end * case.head_dim;
-        changed.keys[end..].iter_mut().for_each(|value| *value = -1000.0 * *value);
+        changed.keys[end..].iter_mut().for_each(|value| *value *= -1000.0);
         changed.queries[end..].fill(7.0);
         prop_assert_eq!(changed.search_with(search, query_block), case.search_with(search, query_block));
     }
