@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use crate::{
-    lanes::{LANES, Lanes, add_weighted, exp2, max_into, products, sum_of, vectorized},
+    lanes::{LANES, Lanes, add_weighted, exp2, lend, max_into, products, sum_of, vectorized},
     search::{Queries, QueryPanel},
     trace::Blocks,
 };
@@ -49,7 +49,14 @@ pub struct SparseBlock {
 }
 
 /// Softmax and value sum over the kept key blocks of one query block, causally masked.
-pub fn sparse(queries: &Queries, kv: KeysValues, blocks: &Blocks, query_block: usize, kept: &[u32], focus: Range<usize>) -> SparseBlock {
+pub fn sparse(
+    queries: &Queries,
+    kv: KeysValues,
+    blocks: &Blocks,
+    query_block: usize,
+    kept: &[u32],
+    focus: Range<usize>,
+) -> SparseBlock {
     let n_queries = blocks.queries(query_block).len();
     let tokens: Vec<usize> = kept.iter().flat_map(|&b| blocks.keys(b as usize)).collect();
     let mut block = SparseBlock {
@@ -58,17 +65,18 @@ pub fn sparse(queries: &Queries, kv: KeysValues, blocks: &Blocks, query_block: u
         received: vec![0.0; tokens.len()],
         focus: Vec::new(),
     };
-    let mut weights = vec![[0.0; LANES]; tokens.len()];
-    for panel in &queries.panels {
-        probabilities(panel, kv, blocks, query_block, kept, &tokens, &mut weights, &mut block.received);
-        let mut sums = vec![[0.0; LANES]; kv.head_dim];
-        for (tile, weights) in weights.chunks(TILE).enumerate() {
-            add_weighted(&mut sums, weights, |i| kv.value(tokens[tile * TILE + i]));
+    lend(tokens.len(), |weights| {
+        for panel in &queries.panels {
+            probabilities(panel, kv, blocks, query_block, kept, &tokens, weights, &mut block.received);
+            let mut sums = vec![[0.0; LANES]; kv.head_dim];
+            for (tile, weights) in weights.chunks(TILE).enumerate() {
+                add_weighted(&mut sums, weights, |i| kv.value(tokens[tile * TILE + i]));
+            }
+            append_rows(&mut block.output, panel, &sums);
+            let in_focus = (0..panel.n).filter(|lane| focus.contains(&(panel.first + lane)));
+            block.focus.extend(in_focus.map(|lane| (panel.first + lane, weights.iter().map(|w| w[lane]).collect())));
         }
-        append_rows(&mut block.output, panel, &sums);
-        let in_focus = (0..panel.n).filter(|lane| focus.contains(&(panel.first + lane)));
-        block.focus.extend(in_focus.map(|lane| (panel.first + lane, weights.iter().map(|w| w[lane]).collect())));
-    }
+    });
     let mut received = block.received.iter();
     for &kept in kept {
         let on_block: f32 = received.by_ref().take(blocks.keys(kept as usize).len()).sum();

@@ -4,6 +4,8 @@
 //! key rows are read where they are, in any order, without gathering. The instructions are chosen at run time (AVX-512,
 //! AVX2, NEON). The two products are written with explicit vectors: left to itself the compiler packs rows, not lanes.
 
+use std::cell::Cell;
+
 use pulp::{Simd, WithSimd};
 
 /// Queries that are worked on together.
@@ -19,6 +21,18 @@ const ROWS: usize = 4;
 #[inline(always)]
 pub fn vectorized<R>(work: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(work)
+}
+
+/// Lends `n` lanes of memory that the thread keeps for the next time, with whatever they last held.
+pub fn lend<R>(n: usize, work: impl FnOnce(&mut [Lanes]) -> R) -> R {
+    thread_local!(static KEPT: Cell<Vec<Lanes>> = const { Cell::new(Vec::new()) });
+    let mut lanes = KEPT.take();
+    if lanes.len() < n {
+        lanes.resize(n, [0.0; LANES]);
+    }
+    let result = work(&mut lanes[..n]);
+    KEPT.set(lanes);
+    result
 }
 
 /// Transposes up to 32 rows of `[head_dim]` that lie `stride` apart; missing lanes repeat the last row, so that a
@@ -150,8 +164,10 @@ fn fused_add<S: Simd, const V: usize>(simd: S, sums: &mut [S::f32s; V], factor: 
 
 #[inline(always)]
 fn vectors<S: Simd, const V: usize>(lanes: &Lanes) -> [S::f32s; V] {
-    let (vectors, _) = S::as_simd_f32s(lanes);
-    std::array::from_fn(|v| vectors[v])
+    let (source, _) = S::as_simd_f32s(lanes);
+    let mut vectors = [source[0]; V];
+    vectors.copy_from_slice(source);
+    vectors
 }
 
 #[inline(always)]
@@ -210,6 +226,16 @@ pub fn exp2(x: f32) -> f32 {
     if x < -125.0 { 0.0 } else { scaled }
 }
 
+/// `gate / (1 + e^−gate) · up`, element by element.
+#[inline(always)]
+pub fn swiglu(gate: &[f32], up: &[f32], out: &mut [f32]) {
+    for ((out, &gate), &up) in out.iter_mut().zip(gate).zip(up) {
+        let e = exp2(-gate.abs() * std::f32::consts::LOG2_E);
+        let sigmoid = if gate < 0.0 { e } else { 1.0 } / (1.0 + e);
+        *out = gate * sigmoid * up;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -250,6 +276,17 @@ mod tests {
             assert!((sum_of(&scores[0]) - scores[0].iter().sum::<f32>()).abs() < 1e-4);
             let plain = scores[0].iter().copied().fold(f32::MIN, f32::max);
             assert_eq!(largest(&scores[0], &[0.0; LANES], 1.0), plain);
+        }
+    }
+
+    #[test]
+    fn swiglu_matches_the_definition() {
+        let gate: Vec<f32> = (-400..400).map(|i| i as f32 * 0.5).collect();
+        let mut out = vec![0.0; gate.len()];
+        vectorized(|| swiglu(&gate, &vec![2.0; gate.len()], &mut out));
+        for (&gate, &out) in gate.iter().zip(&out) {
+            let exact = 2.0 * gate as f64 / (1.0 + (-gate as f64).exp());
+            assert!((out as f64 - exact).abs() <= 1e-6 * exact.abs() + 1e-36, "{gate}: {out} {exact}");
         }
     }
 }

@@ -66,7 +66,9 @@ impl Attention {
             let (keys, mut row) = (&self.keys[kv_head], vec![BlockMask::NONE; config.top_k]);
             match config.search {
                 Search::Exhaustive => exhaustive::search(queries, keys, blocks, config, query_block, &mut row),
-                Search::Hierarchical(_) => hierarchical::search(queries, keys, &self.pyramids[kv_head], blocks, config, query_block, &mut row),
+                Search::Hierarchical(_) => {
+                    hierarchical::search(queries, keys, &self.pyramids[kv_head], blocks, config, query_block, &mut row)
+                }
             };
             row
         });

@@ -1,22 +1,27 @@
-//! The decoder's operations on the CPU: products and norms by candle, search and attention by our own vector code, in
-//! parallel over heads and query blocks by rayon. Everything is f32, whatever the weights are stored in.
+//! The decoder's operations on the CPU: products and norms by candle, search, attention and activation by our own vector
+//! code, in parallel over heads and query blocks by rayon. Everything is f32, whatever the weights are stored in.
 
 mod attention;
 
 use std::ops::Range;
 
 use candle_core::{D, DType, Tensor, safetensors::Load};
+use rayon::prelude::*;
 use safetensors::tensor::TensorView;
 
 use crate::{
     config::StreamConfig,
     device::{AttentionShape, Device},
     error::Error,
+    lanes::{swiglu, vectorized},
     memory::MemoryPlan,
     model::{Model, memory},
     trace::{BlockMask, LayerRecord},
 };
 pub use attention::Attention;
+
+/// Numbers that one thread works on at a time.
+const PART: usize = 1 << 15;
 
 /// The processor that this program runs on.
 pub struct Cpu;
@@ -88,7 +93,19 @@ impl Device for Cpu {
     }
 
     fn swiglu(&self, gate: &Tensor, up: &Tensor) -> Result<Tensor, Error> {
-        Ok((gate.silu()? * up)?)
+        let mut out = vec![0.0; gate.elem_count()];
+        with_slice(gate, |gate| {
+            with_slice(up, |up| {
+                let parts = out.par_chunks_mut(PART).zip(gate.par_chunks(PART)).zip(up.par_chunks(PART));
+                parts.for_each(|((out, gate), up)| {
+                    vectorized(
+                        #[inline(always)]
+                        || swiglu(gate, up, out),
+                    )
+                });
+            })
+        })??;
+        Ok(Tensor::from_vec(out, gate.shape(), gate.device())?)
     }
 
     fn add(&self, x: &Tensor, y: &Tensor) -> Result<Tensor, Error> {

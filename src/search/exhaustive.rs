@@ -10,7 +10,14 @@ use crate::{
 /// Writes the key blocks that a query block keeps: those that hold the largest query·key of a visible pair.
 ///
 /// `keys` is `[n_tokens, head_dim]`; `row` `[top_k]` as in [`crate::trace::BlockMask`]. Returns the number of keys read.
-pub fn search(queries: &Queries, keys: &[f32], blocks: &Blocks, config: &StreamConfig, query_block: usize, row: &mut [u32]) -> usize {
+pub fn search(
+    queries: &Queries,
+    keys: &[f32],
+    blocks: &Blocks,
+    config: &StreamConfig,
+    query_block: usize,
+    row: &mut [u32],
+) -> usize {
     let split = Candidates::new(blocks, config, query_block);
     if split.candidates.len() <= split.budget {
         split.write(split.candidates.clone(), row);

@@ -6,10 +6,10 @@
 
 use std::ops::Range;
 
-use super::{Queries, QueryPanel};
+use super::Queries;
 use crate::{
     config::Estimate,
-    lanes::{LANES, Lanes, largest, products, vectorized},
+    lanes::{LANES, Lanes, largest, lend, products, vectorized},
     trace::Blocks,
 };
 
@@ -100,35 +100,50 @@ impl Pyramid {
     /// Estimates the largest query·key of each node, over all queries.
     pub fn score(&self, queries: &Queries, keys: &[f32], level: usize, nodes: &[(f32, u32)], scores: &mut [f32]) {
         scores.fill(f32::NEG_INFINITY);
-        let (mut estimates, mut spreads) = (vec![[0.0; LANES]; nodes.len()], vec![[0.0; LANES]; nodes.len()]);
-        let (d, node) = (self.head_dim, |i: usize| nodes[i].1 as usize);
-        for QueryPanel { values, .. } in &queries.panels {
-            match self.estimate {
-                Estimate::First | Estimate::Middle => {
-                    products(values, |i| &keys[self.representative(level, node(i)) * d..][..d], &mut estimates);
-                }
-                Estimate::Mean => products(values, |i| &self.levels[level].means[node(i) * d..][..d], &mut estimates),
-                Estimate::MeanSpread => {
-                    let Moments { means, variances } = &self.levels[level];
-                    let squares: Vec<Lanes> = values.iter().map(|lanes| lanes.map(|q| q * q)).collect();
-                    products(values, |i| &means[node(i) * d..][..d], &mut estimates);
-                    products(&squares, |i| &variances[node(i) * d..][..d], &mut spreads);
-                }
+        // All nodes of a level are of one size, but for the last.
+        let reach_of = |node: usize| (2.0 * (self.tokens(level, node).len() as f32).ln()).sqrt();
+        let last = self.n_nodes(level) - 1;
+        let (reach, reach_of_last) = (reach_of(0), reach_of(last));
+        lend(2 * nodes.len(), |lanes| {
+            let (means, variances) = lanes.split_at_mut(nodes.len());
+            for panel in &queries.panels {
+                self.products(&panel.values, keys, level, nodes, means, variances);
+                vectorized(
+                    #[inline(always)]
+                    || {
+                        for (i, score) in scores.iter_mut().enumerate() {
+                            let reach = if nodes[i].1 as usize == last { reach_of_last } else { reach };
+                            *score = score.max(largest(&means[i], &variances[i], reach));
+                        }
+                    },
+                );
             }
-            // All nodes of a level are of one size, but for the last.
-            let reach_of = |node: usize| (2.0 * (self.tokens(level, node).len() as f32).ln()).sqrt();
-            let (last, reach) = (self.n_nodes(level) - 1, reach_of(0));
-            let reach_of_last = reach_of(last);
-            let reach = |i: usize| if node(i) == last { reach_of_last } else { reach };
-            vectorized(
-                #[inline(always)]
-                || {
-                    for (i, score) in scores.iter_mut().enumerate() {
-                        *score = score.max(largest(&estimates[i], &spreads[i], reach(i)));
-                    }
-                },
-            );
+        });
+    }
+
+    /// Mean and variance of the products of each query with a node's keys, as far as the estimate knows them.
+    fn products(
+        &self,
+        queries: &[Lanes],
+        keys: &[f32],
+        level: usize,
+        nodes: &[(f32, u32)],
+        means: &mut [Lanes],
+        variances: &mut [Lanes],
+    ) {
+        let (d, node) = (self.head_dim, |i: usize| nodes[i].1 as usize);
+        let moments = self.levels.get(level);
+        match (self.estimate, moments) {
+            (Estimate::MeanSpread, Some(moments)) => {
+                let squares: Vec<Lanes> = queries.iter().map(|lanes| lanes.map(|q| q * q)).collect();
+                products(queries, |i| &moments.means[node(i) * d..][..d], means);
+                products(&squares, |i| &moments.variances[node(i) * d..][..d], variances);
+                return;
+            }
+            (Estimate::Mean, Some(moments)) => products(queries, |i| &moments.means[node(i) * d..][..d], means),
+            _ => products(queries, |i| &keys[self.representative(level, node(i)) * d..][..d], means),
         }
+        variances.fill([0.0; LANES]);
     }
 
     /// The key that stands for a node.
@@ -140,4 +155,3 @@ impl Pyramid {
         }
     }
 }
-

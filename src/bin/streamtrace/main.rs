@@ -21,6 +21,10 @@ use args::ModelArgs;
 use bench::BenchArgs;
 use ruler::RulerArgs;
 
+/// Keeps the memory of large activations, which the system's allocator hands back and faults in again chunk by chunk.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What did a language model look at over a very long prompt?
 ///
 /// Exit codes: 0 done; 1 the run failed, with a sentence on standard error; 2 the arguments make no sense.
