@@ -24,7 +24,7 @@ impl Tensor {
         Ok(Tensor { data: gpu.alloc(n_rows * width)?, n_rows, width })
     }
 
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.n_rows * self.width
     }
 
