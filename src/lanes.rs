@@ -188,7 +188,10 @@ pub fn max_into(most: &mut Lanes, other: &Lanes) {
 /// The largest lane of `mean + √variance · reach`.
 #[inline(always)]
 pub fn largest(mean: &Lanes, variance: &Lanes, reach: f32) -> f32 {
-    let estimate: Lanes = std::array::from_fn(|lane| mean[lane] + variance[lane].max(0.0).sqrt() * reach);
+    let mut estimate = *mean;
+    for lane in 0..LANES {
+        estimate[lane] += variance[lane].max(0.0).sqrt() * reach;
+    }
     reduce(&estimate, f32::max)
 }
 

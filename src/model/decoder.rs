@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Rows that are worked on together; rounded to whole query blocks.
-pub const CHUNK: usize = 2048;
+pub const CHUNK: usize = 1024;
 
 /// Rows of the output layer that are on the device together.
 pub const VOCABULARY_CHUNK: usize = 16_384;
@@ -40,7 +40,14 @@ pub struct StageTimes {
 /// What happens to each layer's attention: the one thing in which a sparse and a dense run differ.
 trait Visitor<D: Device> {
     /// Attention of a chunk of queries that starts at a query block.
-    fn attend(&mut self, device: &D, layer: usize, attention: &mut D::Attention, queries: &D::Tensor, first: usize) -> Result<D::Tensor, Error>;
+    fn attend(
+        &mut self,
+        device: &D,
+        layer: usize,
+        attention: &mut D::Attention,
+        queries: &D::Tensor,
+        first: usize,
+    ) -> Result<D::Tensor, Error>;
 
     /// Takes the attention once all chunks are through.
     fn finish(&mut self, device: &D, layer: usize, attention: D::Attention) -> Result<(), Error>;
@@ -53,7 +60,14 @@ struct Sparse<'a, F> {
 }
 
 impl<D: Device, F: FnMut(usize, LayerRecord) -> Result<(), Error>> Visitor<D> for Sparse<'_, F> {
-    fn attend(&mut self, device: &D, _: usize, attention: &mut D::Attention, queries: &D::Tensor, first: usize) -> Result<D::Tensor, Error> {
+    fn attend(
+        &mut self,
+        device: &D,
+        _: usize,
+        attention: &mut D::Attention,
+        queries: &D::Tensor,
+        first: usize,
+    ) -> Result<D::Tensor, Error> {
         let start = Instant::now();
         device.search(attention, queries, first)?;
         self.times.search += start.elapsed();
@@ -80,7 +94,14 @@ where
     M: FnMut(usize) -> Result<BlockMask, Error>,
     F: FnMut(usize, Vec<f64>),
 {
-    fn attend(&mut self, device: &D, layer: usize, attention: &mut D::Attention, queries: &D::Tensor, first: usize) -> Result<D::Tensor, Error> {
+    fn attend(
+        &mut self,
+        device: &D,
+        layer: usize,
+        attention: &mut D::Attention,
+        queries: &D::Tensor,
+        first: usize,
+    ) -> Result<D::Tensor, Error> {
         let (mask, kept_mass) = match &mut self.current {
             Some(current) => current,
             none => {
@@ -138,7 +159,8 @@ impl<D: Device> Decoder<'_, D> {
         let config = &self.model.config;
         let angles = self.device.angles(self.tokens.len(), &inverse_frequencies(&config.rope, config.head_dim))?;
         let embedding = self.model.embedding()?;
-        let mut hidden = self.tokens.chunks(self.chunk()).map(|ids| self.device.embed(&embedding, ids)).collect::<Result<Vec<_>, _>>()?;
+        let mut hidden =
+            self.tokens.chunks(self.chunk()).map(|ids| self.device.embed(&embedding, ids)).collect::<Result<Vec<_>, _>>()?;
         for layer in 0..config.n_layers {
             let weights = self.model.layer(layer)?.try_map(|w| self.device.weight(w))?;
             let mut attention = self.device.attention(self.shape(layer))?;
@@ -193,7 +215,13 @@ impl<D: Device> Decoder<'_, D> {
         self.device.append(attention, &keys, &self.linear(&x, &weights.value)?)
     }
 
-    fn queries(&self, weights: &LayerWeights<D::Tensor>, x: &D::Tensor, position: usize, angles: &D::Angles) -> Result<D::Tensor, Error> {
+    fn queries(
+        &self,
+        weights: &LayerWeights<D::Tensor>,
+        x: &D::Tensor,
+        position: usize,
+        angles: &D::Angles,
+    ) -> Result<D::Tensor, Error> {
         let x = self.norm(x, &weights.attention_norm)?;
         let norm = weights.query_norm.as_ref().map(|norm| (norm, self.model.config.rms_norm_eps));
         self.device.rope(&self.linear(&x, &weights.query)?, norm, position, angles)
