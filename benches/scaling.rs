@@ -69,7 +69,13 @@ fn draw(path: &Path, medians: &[Summary], exponent: f64) -> Result<(), Box<dyn E
         .y_label_area_size(56)
         .build_cartesian_2d((LENGTHS[0] as f64 * 0.8..LENGTHS[3] as f64 * 1.2).log_scale(), (0.1..longest * 1.5).log_scale())?;
     let thousands = |tokens: &f64| format!("{:.0}k", tokens / 1024.0);
-    chart.configure_mesh().x_desc("tokens").y_desc("seconds").x_label_formatter(&thousands).light_line_style(BLACK.mix(0.06)).draw()?;
+    chart
+        .configure_mesh()
+        .x_desc("tokens")
+        .y_desc("seconds")
+        .x_label_formatter(&thousands)
+        .light_line_style(BLACK.mix(0.06))
+        .draw()?;
     let stages: [(&str, RGBColor, fn(&Summary) -> f64); 3] = [
         ("total", RGBColor(0, 0, 0), |s| s.seconds.total),
         ("search", RGBColor(0, 114, 178), |s| s.seconds.search),
@@ -81,7 +87,12 @@ fn draw(path: &Path, medians: &[Summary], exponent: f64) -> Result<(), Box<dyn E
         let line = chart.draw_series(LineSeries::new(points, color.stroke_width(2)))?;
         line.label(name).legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2)));
     }
-    chart.configure_series_labels().position(SeriesLabelPosition::UpperLeft).background_style(WHITE.mix(0.9)).border_style(BLACK.mix(0.2)).draw()?;
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperLeft)
+        .background_style(WHITE.mix(0.9))
+        .border_style(BLACK.mix(0.2))
+        .draw()?;
     root.present()?;
     Ok(())
 }

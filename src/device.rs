@@ -56,7 +56,13 @@ pub trait Device {
 
     /// Rotates each head's pairs of dimensions (i, i + head_dim/2) by the angles of their positions, after an RMS norm
     /// of each head if `norm` gives its weight `[head_dim]` and eps. `x` is `[n_rows, n_heads · head_dim]`.
-    fn rope(&self, x: &Self::Tensor, norm: Option<(&Self::Tensor, f64)>, first_position: usize, angles: &Self::Angles) -> Result<Self::Tensor, Error>;
+    fn rope(
+        &self,
+        x: &Self::Tensor,
+        norm: Option<(&Self::Tensor, f64)>,
+        first_position: usize,
+        angles: &Self::Angles,
+    ) -> Result<Self::Tensor, Error>;
 
     /// Some rows alone.
     fn rows(&self, x: &Self::Tensor, rows: Range<usize>) -> Result<Self::Tensor, Error>;
@@ -80,7 +86,12 @@ pub trait Device {
     fn search(&self, attention: &mut Self::Attention, queries: &Self::Tensor, first_query_block: usize) -> Result<(), Error>;
 
     /// Attention of those queries over their kept blocks, recording. `[n_rows, n_heads · head_dim]`
-    fn attend(&self, attention: &mut Self::Attention, queries: &Self::Tensor, first_query_block: usize) -> Result<Self::Tensor, Error>;
+    fn attend(
+        &self,
+        attention: &mut Self::Attention,
+        queries: &Self::Tensor,
+        first_query_block: usize,
+    ) -> Result<Self::Tensor, Error>;
 
     /// Attention of those queries over all keys. Adds to `kept_mass` `[n_heads]` the sum over queries of the mass that
     /// falls on the blocks that `mask` keeps.

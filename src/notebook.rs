@@ -7,12 +7,15 @@ use std::{fmt, io::Write};
 
 use crate::{
     config::{Estimate, Search, StreamConfig},
-    error::Error,
     engine::{DeviceChoice, LoadOptions, Progress},
+    error::Error,
     memory::{MemoryPlan, format_bytes},
     plot::{AttentionMap, Figure, count, escaped, percent, thousands},
     tasks::{ChainSentence, Prompt, ReasoningPrompt, RulerConfig, SentenceKind, Task, WordProblem},
-    trace::{AnswerScore, AnswerToken, BlockMask, Blocks, Fidelity, HeadTrace, LayerRecord, ModelInfo, NextToken, Seconds, Span, Summary, Trace},
+    trace::{
+        AnswerScore, AnswerToken, BlockMask, Blocks, Fidelity, HeadTrace, LayerRecord, ModelInfo, NextToken, Seconds, Span,
+        Summary, Trace,
+    },
     tracer::Tracer,
 };
 
@@ -71,7 +74,10 @@ impl Table {
             format!("<tr><td style=\"{CELL};opacity:0.7\">{name}</td><td style=\"{CELL}\">{value}</td></tr>")
         };
         let lines: String = self.rows.iter().map(line).collect();
-        format!("<div><b>{}</b><table style=\"border-collapse:collapse;margin:4px 0\">{lines}</table></div>", escaped(&self.title))
+        format!(
+            "<div><b>{}</b><table style=\"border-collapse:collapse;margin:4px 0\">{lines}</table></div>",
+            escaped(&self.title)
+        )
     }
 
     pub fn show(&self) {
@@ -97,7 +103,20 @@ macro_rules! show_as_table {
 }
 
 show_as_table!(ChainSentence, Prompt, ReasoningPrompt, RulerConfig, SentenceKind, Task, WordProblem);
-show_as_table!(Trace, Summary, ModelInfo, NextToken, Seconds, Fidelity, StreamConfig, Span, Blocks, BlockMask, HeadTrace, LayerRecord);
+show_as_table!(
+    Trace,
+    Summary,
+    ModelInfo,
+    NextToken,
+    Seconds,
+    Fidelity,
+    StreamConfig,
+    Span,
+    Blocks,
+    BlockMask,
+    HeadTrace,
+    LayerRecord
+);
 show_as_table!(AnswerScore, AnswerToken, DeviceChoice, Estimate, LoadOptions, MemoryPlan, Progress, Search, Tracer);
 
 impl Describe for Trace {
@@ -109,12 +128,21 @@ impl Describe for Trace {
 impl Describe for Summary {
     fn table(&self) -> Table {
         let config = &self.config;
-        let (query_blocks, key_blocks) = (self.n_tokens.div_ceil(config.block_size_q), self.n_tokens.div_ceil(config.block_size_k));
-        let blocks = |n: usize, kind: &str, size: usize| format!("{} of {}", count(n, &format!("{kind} block")), count(size, "token"));
+        let (query_blocks, key_blocks) =
+            (self.n_tokens.div_ceil(config.block_size_q), self.n_tokens.div_ceil(config.block_size_k));
+        let blocks =
+            |n: usize, kind: &str, size: usize| format!("{} of {}", count(n, &format!("{kind} block")), count(size, "token"));
         let memory = format!("{} of {} planned", format_bytes(self.peak_memory_bytes), format_bytes(self.planned_memory_bytes));
         Table::new(format!("Trace of {}", count(self.n_tokens, "token")))
             .row("model", self.model.line())
-            .row("blocks", format!("{}, {}", blocks(query_blocks, "query", config.block_size_q), blocks(key_blocks, "key", config.block_size_k)))
+            .row(
+                "blocks",
+                format!(
+                    "{}, {}",
+                    blocks(query_blocks, "query", config.block_size_q),
+                    blocks(key_blocks, "key", config.block_size_k)
+                ),
+            )
             .row("kept", format!("{} a query block and head", count(config.top_k.min(key_blocks), "key block")))
             .row("pruned", format!("{} of all causal pairs", percent(self.pruned)))
             .row("key by key", format!("tokens {}", self.focus))
@@ -148,7 +176,10 @@ impl ModelInfo {
 
 impl Describe for NextToken {
     fn table(&self) -> Table {
-        Table::new("Next token").row("text", format!("{:?}", self.text)).row("id", self.id).row("probability", percent(self.logprob.exp()))
+        Table::new("Next token")
+            .row("text", format!("{:?}", self.text))
+            .row("id", self.id)
+            .row("probability", percent(self.logprob.exp()))
     }
 }
 
@@ -160,7 +191,11 @@ impl NextToken {
 
 impl Describe for Seconds {
     fn table(&self) -> Table {
-        Table::new("Time").row("load", seconds(self.load)).row("search", seconds(self.search)).row("attention", seconds(self.attention)).row("total", seconds(self.total))
+        Table::new("Time")
+            .row("load", seconds(self.load))
+            .row("search", seconds(self.search))
+            .row("attention", seconds(self.attention))
+            .row("total", seconds(self.total))
     }
 }
 
@@ -173,7 +208,8 @@ impl Seconds {
 
 impl Describe for Fidelity {
     fn table(&self) -> Table {
-        let heads = self.recall_by_head.iter().enumerate().flat_map(|(l, heads)| heads.iter().enumerate().map(move |(h, r)| (l, h, *r)));
+        let heads =
+            self.recall_by_head.iter().enumerate().flat_map(|(l, heads)| heads.iter().enumerate().map(move |(h, r)| (l, h, *r)));
         let worst = heads.min_by(|a, b| a.2.total_cmp(&b.2)).map(|(l, h, recall)| format!("{recall:.4} in layer {l}, head {h}"));
         Table::new("Against dense attention")
             .row("recall", format!("{:.4}, mean over {}", self.recall, count(self.n_rows, "row")))
@@ -196,7 +232,10 @@ impl Describe for StreamConfig {
             Some(share) => format!("as many as prune {}", percent(share)),
             None => count(self.top_k, "key block"),
         };
-        let focus = self.focus.clone().map_or(format!("the last {}", count(Self::DEFAULT_FOCUS, "token")), |f| format!("tokens {}", Span::from(f)));
+        let focus = self
+            .focus
+            .clone()
+            .map_or(format!("the last {}", count(Self::DEFAULT_FOCUS, "token")), |f| format!("tokens {}", Span::from(f)));
         Table::new("Stream settings")
             .row("query block", count(self.block_size_q, "token"))
             .row("key block", count(self.block_size_k, "token"))
@@ -229,7 +268,9 @@ impl Describe for BlockMask {
         let Table { rows, .. } = self.blocks.table();
         let mut table = Table::new(format!("Kept blocks of {}", count(self.n_heads, "head")));
         table.rows = rows;
-        table.row("kept", format!("up to {} a query block", count(self.top_k, "key block"))).row("pruned", percent(1.0 - self.kept_pairs() as f64 / all))
+        table
+            .row("kept", format!("up to {} a query block", count(self.top_k, "key block")))
+            .row("pruned", percent(1.0 - self.kept_pairs() as f64 / all))
     }
 }
 
@@ -270,7 +311,11 @@ impl Error {
     /// Shows the error; a notebook calls this for the last value of a cell.
     pub fn evcxr_display(&self) {
         let text = format!("Error: {self}");
-        show(&text, "text/html", &format!("<div style=\"border-left:4px solid #d0402b;padding-left:8px\">{}</div>", escaped(&text)));
+        show(
+            &text,
+            "text/html",
+            &format!("<div style=\"border-left:4px solid #d0402b;padding-left:8px\">{}</div>", escaped(&text)),
+        );
     }
 }
 
@@ -324,7 +369,10 @@ mod tests {
     #[test]
     fn messages_follow_the_protocol() {
         let all = message(&[("text/plain", "a"), ("text/html", "<b>a</b>")]);
-        assert_eq!(all, "EVCXR_BEGIN_CONTENT text/plain\na\nEVCXR_END_CONTENT\nEVCXR_BEGIN_CONTENT text/html\n<b>a</b>\nEVCXR_END_CONTENT\n");
+        assert_eq!(
+            all,
+            "EVCXR_BEGIN_CONTENT text/plain\na\nEVCXR_END_CONTENT\nEVCXR_BEGIN_CONTENT text/html\n<b>a</b>\nEVCXR_END_CONTENT\n"
+        );
     }
 
     #[test]
@@ -336,7 +384,18 @@ mod tests {
     #[test]
     fn a_trace_says_what_matters() {
         let text = trace(&Shape { n_tokens: 16_384, ..Default::default() }).to_string();
-        for part in ["16,384 tokens", "synthetic", "6.3 M", "512 query blocks of 32", "2,048 key blocks of 8", "95.1 %", "98 %", "612 MB", "3.6 s", "0.9934"] {
+        for part in [
+            "16,384 tokens",
+            "synthetic",
+            "6.3 M",
+            "512 query blocks of 32",
+            "2,048 key blocks of 8",
+            "95.1 %",
+            "98 %",
+            "612 MB",
+            "3.6 s",
+            "0.9934",
+        ] {
             assert!(text.contains(part), "{part} in {text}");
         }
         assert!(!text.contains('<'));

@@ -34,9 +34,8 @@ impl Describe for MemoryPlan {
 impl Describe for AnswerScore {
     fn table(&self) -> Table {
         let title = format!("Answer of {}", count(self.tokens.len(), "token"));
-        let tokens = self.tokens.iter().fold(Table::new(title), |table, token| {
-            table.row(&format!("{:?}", token.text), token.line())
-        });
+        let tokens =
+            self.tokens.iter().fold(Table::new(title), |table, token| table.row(&format!("{:?}", token.text), token.line()));
         tokens.row("retained", if self.retained() { "yes" } else { "no" }).row("pruned", percent(self.pruned))
     }
 }

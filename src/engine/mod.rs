@@ -3,9 +3,9 @@
 //! A notebook compiles none of the model code: its [`Tracer`](crate::Tracer) starts the binary `streamtrace serve` and
 //! sends it [`Request`]s ([`protocol`] says how). With the feature `engine` the same requests are answered in process.
 
+mod describe;
 #[cfg(all(unix, not(feature = "engine")))]
 mod kernel;
-mod describe;
 #[cfg(feature = "engine")]
 pub mod local;
 pub mod process;
@@ -48,7 +48,10 @@ pub enum Request {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
-    Loaded { model: ModelInfo, device: String },
+    Loaded {
+        model: ModelInfo,
+        device: String,
+    },
     Count(usize),
     Plan(MemoryPlan),
     /// The trace comes with the reply.
@@ -120,7 +123,8 @@ impl fmt::Display for Progress {
 pub trait Engine: Send {
     /// # Errors
     /// What the request can fail with; [`Error::Engine`] when the engine itself is gone.
-    fn call(&mut self, request: Request, payload: Payload, progress: &mut dyn FnMut(Progress)) -> Result<(Reply, Payload), Error>;
+    fn call(&mut self, request: Request, payload: Payload, progress: &mut dyn FnMut(Progress))
+    -> Result<(Reply, Payload), Error>;
 }
 
 /// The engine of this build: in process with the feature `engine`, else the binary.
@@ -148,5 +152,8 @@ pub(crate) fn rasterize(svg: &str, scale: f32) -> Result<Vec<u8>, Error> {
 
 /// An engine that answers something else than it was asked.
 pub(crate) fn unexpected(reply: &Reply) -> Error {
-    Error::Engine { what: format!("an answer to another question: {reply:?}"), fix: "this is a bug in the engine: please report it".into() }
+    Error::Engine {
+        what: format!("an answer to another question: {reply:?}"),
+        fix: "this is a bug in the engine: please report it".into(),
+    }
 }

@@ -78,7 +78,9 @@ impl AttentionMap {
         self.queries = Side::new(&self.trace, "queries", span.into())?;
         let (span, focus) = (self.queries.span, self.trace.summary().focus);
         self.rows = match focus.start <= span.start && span.end <= focus.end {
-            true => Some(span.range().map(|query| self.trace.attention_row(self.layer, self.head, query)).collect::<Result<_, _>>()?),
+            true => {
+                Some(span.range().map(|query| self.trace.attention_row(self.layer, self.head, query)).collect::<Result<_, _>>()?)
+            }
             false => None,
         };
         Ok(self)
@@ -230,7 +232,9 @@ fn checked(trace: &Trace, what: &str, span: Span) -> Result<Span, Error> {
 impl HeadTrace {
     /// 1 − (query, key) pairs kept / causal pairs.
     fn pruned(&self) -> f64 {
-        let pairs = |query_block| self.row(query_block).map(move |(key_block, _)| self.blocks.pairs(query_block, key_block) as u64).sum::<u64>();
+        let pairs = |query_block| {
+            self.row(query_block).map(move |(key_block, _)| self.blocks.pairs(query_block, key_block) as u64).sum::<u64>()
+        };
         let kept: u64 = (0..self.blocks.n_query_blocks()).map(pairs).sum();
         1.0 - kept as f64 / self.blocks.causal_pairs() as f64
     }
@@ -276,15 +280,23 @@ mod tests {
 
     #[test]
     fn every_geometry_is_drawn_small_and_without_styles() {
-        for (n_tokens, block_size_q, block_size_k, window) in
-            [(1, 32, 8, None), (7, 1, 1, None), (8, 8, 8, None), (157, 16, 32, Some(20)), (4001, 32, 8, Some(512)), (1 << 17, 64, 64, None)]
-        {
+        for (n_tokens, block_size_q, block_size_k, window) in [
+            (1, 32, 8, None),
+            (7, 1, 1, None),
+            (8, 8, 8, None),
+            (157, 16, 32, Some(20)),
+            (4001, 32, 8, Some(512)),
+            (1 << 17, 64, 64, None),
+        ] {
             let top_k = if n_tokens > 5000 { 3 } else { 40 };
-            let shape = Shape { n_tokens, block_size_q, block_size_k, window, top_k, n_layers: 1, n_heads: 2, ..Default::default() };
+            let shape =
+                Shape { n_tokens, block_size_q, block_size_k, window, top_k, n_layers: 1, n_heads: 2, ..Default::default() };
             let map = trace(&shape).attention_map(0, 1).unwrap();
             let svg = map.svg();
             assert!(svg.len() < 200_000 && !svg.contains("<style") && !svg.contains("style="), "{n_tokens}");
-            assert!(svg.starts_with("<svg") && svg.contains("role=\"img\"") && svg.contains("</title>") && svg.contains("</desc>"));
+            assert!(
+                svg.starts_with("<svg") && svg.contains("role=\"img\"") && svg.contains("</title>") && svg.contains("</desc>")
+            );
             assert_eq!(svg, map.svg(), "the same map, the same figure");
         }
     }
@@ -302,7 +314,9 @@ mod tests {
     fn zoomed_rows_are_single_tokens_with_their_text() {
         let map = long().attention_map(0, 3).unwrap().queries(16_370..16_384).unwrap().keys(1630..1650).unwrap();
         let svg = map.svg();
-        assert!(svg.contains("·river") && svg.contains("key tokens 1,630 to 1,649") && svg.contains("query token on a key token"));
+        assert!(
+            svg.contains("·river") && svg.contains("key tokens 1,630 to 1,649") && svg.contains("query token on a key token")
+        );
         let (width, height, cells) = decode(&svg);
         assert_eq!((width % 20, height % 14), (0, 0));
         // The needle's block is tokens 1632 to 1639; its first key holds the most.
@@ -329,7 +343,12 @@ mod tests {
             assert!(matches!(error, Some(Error::Missing { .. })));
         }
         let map = trace.attention_map(0, 0).unwrap();
-        for span in [Span { start: 0, end: 2001 }, Span { start: 5, end: 5 }, Span { start: 9, end: 3 }, Span { start: 3000, end: usize::MAX }] {
+        for span in [
+            Span { start: 0, end: 2001 },
+            Span { start: 5, end: 5 },
+            Span { start: 9, end: 3 },
+            Span { start: 3000, end: usize::MAX },
+        ] {
             let errors = [map.clone().queries(span).err(), map.clone().keys(span).err(), map.clone().mark("m", span).err()];
             assert!(errors.iter().all(|e| matches!(e, Some(Error::Missing { .. }))), "{span:?}");
         }

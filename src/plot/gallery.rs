@@ -1,6 +1,9 @@
 //! Draws every kind of figure for a look: `cargo test --lib gallery -- --ignored`, then open `target/gallery/`.
 
-use super::{Figure, synthetic::{Shape, trace}};
+use super::{
+    Figure,
+    synthetic::{Shape, trace},
+};
 
 fn save(name: &str, figure: &Figure) {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target/gallery");
@@ -23,14 +26,17 @@ fn maps() {
     save("map-focus", &focused.figure());
     save("map-texts", &focused.clone().keys(1620..1670).unwrap().figure());
     save("map-row", &focused.queries(t.output()).unwrap().keys(1620..1680).unwrap().figure());
-    let sentences = (0..60).try_fold(t.attention_map(0, 0).unwrap(), |m, i| m.mark(&format!("sentence {i}"), i * 270..i * 270 + 250));
+    let sentences =
+        (0..60).try_fold(t.attention_map(0, 0).unwrap(), |m, i| m.mark(&format!("sentence {i}"), i * 270..i * 270 + 250));
     save("map-sentences", &sentences.unwrap().figure());
 }
 
 #[test]
 #[ignore = "for the eye"]
 fn odd_maps() {
-    for (name, n_tokens, window) in [("one", 1, None), ("few", 20, None), ("short", 157, None), ("window", 4000, Some(512)), ("long", 1 << 20, None)] {
+    for (name, n_tokens, window) in
+        [("one", 1, None), ("few", 20, None), ("short", 157, None), ("window", 4000, Some(512)), ("long", 1 << 20, None)]
+    {
         let top_k = if n_tokens > 100_000 { 2 } else { 16 };
         let t = trace(&Shape { n_tokens, window, top_k, n_layers: 1, n_heads: 1, ..Default::default() });
         save(&format!("odd-{name}"), &t.attention_map(0, 0).unwrap().figure());

@@ -109,7 +109,11 @@ pub(super) fn query_axis(pen: &Pen, frame: &Frame, axis: &Axis) {
         pen.line((frame.left - 4, y), (frame.left, y), LINE);
         pen.text(&label, (frame.left - 7, y), axis.kind().before());
     }
-    pen.text(&axis.title(), ((frame.left - 18 - longest).max(11), (frame.top + frame.bottom()) / 2), Type::NOTE.upwards().centered());
+    pen.text(
+        &axis.title(),
+        ((frame.left - 18 - longest).max(11), (frame.top + frame.bottom()) / 2),
+        Type::NOTE.upwards().centered(),
+    );
 }
 
 /// Ticks, labels and title below `top`; returns where they end.

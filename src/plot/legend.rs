@@ -15,7 +15,13 @@ const ROW: i32 = 17;
 
 /// Draws a legend with its corner at `(left, top)`; `caption` says what the scale measures, `states` are other colours.
 /// Returns where it ends.
-pub(super) fn legend(canvas: &mut Canvas, (left, top): Point, scale: LogScale, caption: &str, states: &[(&str, RGBColor)]) -> i32 {
+pub(super) fn legend(
+    canvas: &mut Canvas,
+    (left, top): Point,
+    scale: LogScale,
+    caption: &str,
+    states: &[(&str, RGBColor)],
+) -> i32 {
     let bar = top + 19;
     canvas.picture((left, bar), BAR, &Bitmap::scale(), usize::MAX);
     canvas.draw(|pen| {

@@ -122,7 +122,12 @@ fn label(pen: &Pen, panels: &Panels) {
 }
 
 fn title(trace: &Trace) -> String {
-    format!("{} · {} × {}", shortened(&trace.summary().model.name, 24), count(trace.n_layers(), "layer"), count(trace.n_heads(), "head"))
+    format!(
+        "{} · {} × {}",
+        shortened(&trace.summary().model.name, 24),
+        count(trace.n_layers(), "layer"),
+        count(trace.n_heads(), "head")
+    )
 }
 
 fn overview_facts(trace: &Trace) -> String {

@@ -35,7 +35,13 @@ pub(crate) fn trace(shape: &Shape) -> Trace {
 
 /// The same with the given text for each token.
 pub(crate) fn trace_of(shape: &Shape, words: &[String]) -> Trace {
-    let ends: Vec<usize> = words.iter().scan(0, |end, w| { *end += w.len(); Some(*end) }).collect();
+    let ends: Vec<usize> = words
+        .iter()
+        .scan(0, |end, w| {
+            *end += w.len();
+            Some(*end)
+        })
+        .collect();
     let offsets: Vec<(usize, usize)> = ends.iter().zip(words).map(|(&end, w)| (end - w.len(), end)).collect();
     let tokens: Vec<u32> = (0..shape.n_tokens as u32).collect();
     let mut writer = TraceWriter::new(&tokens, &offsets, &words.concat()).unwrap();

@@ -13,7 +13,9 @@ use crate::{
         tokenizer::Encoding,
     },
     search::budget,
-    trace::{AnswerScore, AnswerToken, BlockMask, Blocks, Fidelity, LayerRecord, NextToken, Seconds, Span, Summary, Trace, TraceWriter},
+    trace::{
+        AnswerScore, AnswerToken, BlockMask, Blocks, Fidelity, LayerRecord, NextToken, Seconds, Span, Summary, Trace, TraceWriter,
+    },
 };
 
 /// A model on a device, ready to read.
