@@ -76,7 +76,8 @@ fn draw(path: &Path, medians: &[Summary], exponent: f64) -> Result<(), Box<dyn E
         .x_label_formatter(&thousands)
         .light_line_style(BLACK.mix(0.06))
         .draw()?;
-    let stages: [(&str, RGBColor, fn(&Summary) -> f64); 3] = [
+    type Stage = (&'static str, RGBColor, fn(&Summary) -> f64);
+    let stages: [Stage; 3] = [
         ("total", RGBColor(0, 0, 0), |s| s.seconds.total),
         ("search", RGBColor(0, 114, 178), |s| s.seconds.search),
         ("attention", RGBColor(213, 94, 0), |s| s.seconds.attention),

@@ -87,6 +87,7 @@ pub fn sparse(
 
 /// Probabilities of each kept key for a panel of queries, 0 in lanes without a query. `[n_keys][LANES]` Adds each key's sum
 /// over the queries to `received`.
+#[expect(clippy::too_many_arguments, reason = "the inner half of `sparse`, apart for its length alone")]
 fn probabilities(
     panel: &QueryPanel,
     kv: KeysValues,
@@ -199,6 +200,7 @@ struct RunningSoftmax {
 impl RunningSoftmax {
     /// Turns a tile's scores times `scale` into weights against the largest so far, and shrinks what was summed before to match.
     #[inline(always)]
+    #[expect(clippy::needless_range_loop, reason = "one index for three arrays of lanes is what becomes vector code")]
     fn add(&mut self, scores: &mut [Lanes], scale: f32, sums: &mut [Lanes], is_kept: impl Fn(usize) -> bool) {
         let before = self.most;
         let mut most = [f32::NEG_INFINITY; LANES];

@@ -355,8 +355,8 @@ fn nats(kl: f64) -> String {
 /// "6.3 M", "8.0 B".
 fn millions(number: u64) -> String {
     match number {
-        ..1_000_000 => thousands(number),
-        ..1_000_000_000 => format!("{:.1} M", number as f64 / 1e6),
+        0..1_000_000 => thousands(number),
+        1_000_000..1_000_000_000 => format!("{:.1} M", number as f64 / 1e6),
         _ => format!("{:.1} B", number as f64 / 1e9),
     }
 }

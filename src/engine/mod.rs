@@ -64,6 +64,7 @@ pub enum Reply {
 
 /// What comes with a request or a reply beside its words.
 #[derive(Clone, Default)]
+#[expect(clippy::large_enum_variant, reason = "one at a time, on its way through a pipe")]
 pub enum Payload {
     #[default]
     None,
