@@ -12,6 +12,10 @@ use streamtrace::{
     trace::Summary,
 };
 
+/// As in the binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const LENGTHS: [usize; 4] = [8_192, 16_384, 32_768, 65_536];
 const ROUNDS: usize = 3;
 
