@@ -12,6 +12,10 @@ pub struct MemoryPlan {
     pub parts: Vec<(String, u64)>,
     /// What may be taken: the limit that was set, else what the device has free. Bytes.
     pub limit: u64,
+    /// Rows of the prompt that are worked on together: whole query blocks.
+    pub chunk_rows: usize,
+    /// What makes the run slower than it would be with more memory.
+    pub slower: Option<String>,
 }
 
 impl MemoryPlan {
@@ -26,11 +30,12 @@ impl MemoryPlan {
         if self.total() <= self.limit {
             return Ok(());
         }
+        let needed = format_bytes(rounded_up(self.total()));
         let largest = self.parts.iter().max_by_key(|part| part.1).map_or("", |part| &part.0);
         Err(Error::Memory {
-            needed: format_bytes(self.total()),
+            fix: format!("raise the limit to {needed} or shorten the prompt (most is for {largest})"),
+            needed,
             limit: format_bytes(self.limit),
-            fix: format!("raise the limit to {} or shorten the prompt (most is for {largest})", format_bytes(self.total())),
         })
     }
 }
@@ -43,6 +48,15 @@ pub fn format_bytes(bytes: u64) -> String {
         Some((unit, size)) if bytes >= 100 * size => format!("{:.0} {unit}", bytes as f64 / *size as f64),
         Some((unit, size)) => format!("{:.1} {unit}", bytes as f64 / *size as f64),
         None => format!("{bytes} B"),
+    }
+}
+
+/// The least amount from here on that [`format_bytes`] writes exactly.
+fn rounded_up(bytes: u64) -> u64 {
+    match UNITS.iter().find(|(_, size)| bytes >= *size) {
+        Some((_, size)) if bytes >= 100 * size => bytes.div_ceil(*size).saturating_mul(*size),
+        Some((_, size)) => bytes.div_ceil(size / 10) * (size / 10),
+        None => bytes,
     }
 }
 
@@ -80,6 +94,10 @@ mod tests {
         }
         for text in ["", "GB", "-1GB", "8 XB", "nan", "inf"] {
             assert!(parse_bytes(text).is_err(), "{text}");
+        }
+        for bytes in [999, 1_001, 1_640_000_001, 99_999_999_999, 123_400_000, 8_000_000_000] {
+            let enough = parse_bytes(&format_bytes(rounded_up(bytes))).unwrap();
+            assert!(enough >= bytes && enough as f64 <= 1.1 * bytes as f64, "{enough} for {bytes}");
         }
         assert_eq!([999, 1_000, 1_560_000_000, 123_400_000].map(format_bytes), ["999 B", "1.0 kB", "1.6 GB", "123 MB"]);
     }

@@ -3,11 +3,11 @@
 use crate::{
     config::{Estimate, Search, StreamConfig},
     memory::MemoryPlan,
-    model::{
-        Model,
-        decoder::{CHUNK, VOCABULARY_CHUNK},
-    },
+    model::{config::ModelConfig, decoder::VOCABULARY_CHUNK},
 };
+
+/// Rows of a chunk, the fastest first; rounded to whole query blocks.
+const CHUNKS: [usize; 6] = [8192, 4096, 2048, 1024, 512, 256];
 
 /// Bytes of a bf16 number.
 const BF16: u64 = 2;
@@ -15,13 +15,26 @@ const BF16: u64 = 2;
 /// Bytes of an f32 or u32.
 const WORD: u64 = 4;
 
-/// What a trace of `n_tokens` will hold at its peak. `config.top_k` as it will be used; `limit` in bytes.
-pub fn plan(model: &Model, n_tokens: usize, config: &StreamConfig, limit: u64) -> MemoryPlan {
-    let c = &model.config;
+/// What a trace of `n_tokens` will hold at its peak, in the largest chunks that fit, else in the smallest. `config.top_k` as it
+/// will be used; `limit` in bytes.
+pub fn plan(model: &ModelConfig, n_tokens: usize, config: &StreamConfig, limit: u64) -> MemoryPlan {
+    let chunks = CHUNKS.map(|rows| rows.next_multiple_of(config.block_size_q));
+    let plans = chunks.map(|rows| in_chunks(model, n_tokens, config, limit, rows));
+    let fitting = plans.iter().position(|plan| plan.total() <= limit);
+    let [.., smallest] = &plans;
+    let mut plan = fitting.map_or(smallest, |i| &plans[i]).clone();
+    // Chunks longer than the prompt are no different from the prompt.
+    if plan.chunk_rows < chunks[0].min(n_tokens) {
+        plan.slower = Some(format!("chunks of {} rows instead of {}", plan.chunk_rows, chunks[0].min(n_tokens)));
+    }
+    plan
+}
+
+fn in_chunks(c: &ModelConfig, n_tokens: usize, config: &StreamConfig, limit: u64, chunk_rows: usize) -> MemoryPlan {
     let [t, hidden, heads, kv_heads, dim] = [n_tokens, c.hidden_size, c.n_heads, c.n_kv_heads, c.head_dim].map(|n| n as u64);
     let [inner, k, bk, bq] = [c.intermediate_size, config.top_k, config.block_size_k, config.block_size_q].map(|n| n as u64);
     let focus = config.focus.as_ref().map_or(StreamConfig::DEFAULT_FOCUS, |focus| focus.len()) as u64;
-    let chunk = (CHUNK.next_multiple_of(config.block_size_q) as u64).min(t);
+    let chunk = (chunk_rows as u64).min(t);
     let (query_blocks, key_blocks) = (t.div_ceil(bq), t.div_ceil(bk));
     let (scores, nodes) = match config.search {
         Search::Exhaustive => (heads * chunk.div_ceil(bq) * key_blocks, 0),
@@ -46,5 +59,63 @@ pub fn plan(model: &Model, n_tokens: usize, config: &StreamConfig, limit: u64) -
     parts.push(("hidden states", t * hidden * BF16));
     parts.sort_by_key(|part| std::cmp::Reverse(part.1));
     let parts = parts.into_iter().filter(|part| part.1 > 0).map(|(name, bytes)| (name.to_string(), bytes)).collect();
-    MemoryPlan { n_tokens, parts, limit }
+    MemoryPlan { n_tokens, parts, limit, chunk_rows, slower: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        error::Error,
+        model::config::{RopeConfig, RopeScaling},
+    };
+
+    /// The plan of an 8B model over a million tokens.
+    fn million(limit: u64) -> MemoryPlan {
+        let model = ModelConfig {
+            architecture: "llama".into(),
+            hidden_size: 4096,
+            intermediate_size: 14_336,
+            n_layers: 32,
+            n_heads: 32,
+            n_kv_heads: 8,
+            head_dim: 128,
+            vocab_size: 128_256,
+            rms_norm_eps: 1e-5,
+            rope: RopeConfig { theta: 500_000.0, scaling: RopeScaling::None },
+            tied_embeddings: false,
+            qkv_bias: false,
+            output_bias: false,
+            mlp_bias: false,
+            qk_norm: false,
+            windows: vec![None; 32],
+        };
+        let config = StreamConfig { block_size_q: 128, block_size_k: 64, top_k: 32, ..Default::default() };
+        plan(&model, 1_000_000, &config, limit)
+    }
+
+    #[test]
+    fn chunks_are_as_large_as_memory_allows() {
+        let free = million(u64::MAX);
+        assert_eq!((free.chunk_rows, &free.slower), (8192, &None));
+        assert_eq!(million(free.total()), MemoryPlan { limit: free.total(), ..free.clone() });
+        let mut limit = free.total();
+        for rows in [4096, 2048, 1024, 512, 256] {
+            let plan = million(limit - 1);
+            assert_eq!(
+                (plan.chunk_rows, plan.slower.as_deref()),
+                (rows, Some(&*format!("chunks of {rows} rows instead of 8192")))
+            );
+            assert!(plan.check().is_ok());
+            limit = plan.total();
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_the_smallest_budget_that_would_do() {
+        let Err(Error::Memory { needed, fix, .. }) = million(8_000_000_000).check() else { panic!("8 GB are not enough") };
+        assert!(fix.contains(&format!("raise the limit to {needed}")), "{fix}");
+        let enough = crate::memory::parse_bytes(&needed).unwrap();
+        assert!(million(enough).check().is_ok() && million(enough - 100_000_000).check().is_err(), "{needed}");
+    }
 }

@@ -111,7 +111,7 @@ impl Device for Cuda {
             Some(limit) => limit,
             None => self.gpu.available()?,
         };
-        Ok(memory::plan(model, n_tokens, config, limit))
+        Ok(memory::plan(&model.config, n_tokens, config, limit))
     }
 
     fn reset_peak(&self) {

@@ -15,9 +15,6 @@ use crate::{
     trace::{BlockMask, Blocks, LayerRecord, Span},
 };
 
-/// Rows that are worked on together; rounded to whole query blocks.
-pub const CHUNK: usize = 1024;
-
 /// Rows of the output layer that are on the device together.
 pub const VOCABULARY_CHUNK: usize = 16_384;
 
@@ -28,6 +25,8 @@ pub struct Decoder<'a, D: Device> {
     pub tokens: &'a [u32],
     pub config: StreamConfig,
     pub focus: Span,
+    /// Rows that are worked on together: whole query blocks, as the device's plan chose them.
+    pub chunk: usize,
 }
 
 /// Time spent in the two stages that this crate is about.
@@ -150,27 +149,22 @@ impl<D: Device> Decoder<'_, D> {
         self.run(n_logits, &mut Dense { mask, current: None, on_layer })
     }
 
-    /// Rows of a chunk: whole query blocks.
-    fn chunk(&self) -> usize {
-        CHUNK.next_multiple_of(self.config.block_size_q)
-    }
-
     fn run(&self, n_logits: usize, visitor: &mut impl Visitor<D>) -> Result<Vec<Vec<f32>>, Error> {
         let config = &self.model.config;
         let angles = self.device.angles(self.tokens.len(), &inverse_frequencies(&config.rope, config.head_dim))?;
         let embedding = self.model.embedding()?;
         let mut hidden =
-            self.tokens.chunks(self.chunk()).map(|ids| self.device.embed(&embedding, ids)).collect::<Result<Vec<_>, _>>()?;
+            self.tokens.chunks(self.chunk).map(|ids| self.device.embed(&embedding, ids)).collect::<Result<Vec<_>, _>>()?;
         for layer in 0..config.n_layers {
             let weights = self.model.layer(layer)?.try_map(|w| self.device.weight(w))?;
             let mut attention = self.device.attention(self.shape(layer))?;
             for (i, x) in hidden.iter().enumerate() {
-                self.append(&weights, &mut attention, x, i * self.chunk(), &angles)?;
+                self.append(&weights, &mut attention, x, i * self.chunk, &angles)?;
             }
             self.device.index(&mut attention)?;
             for (i, x) in hidden.iter_mut().enumerate() {
-                let queries = self.queries(&weights, x, i * self.chunk(), &angles)?;
-                let first_query_block = i * self.chunk() / self.config.block_size_q;
+                let queries = self.queries(&weights, x, i * self.chunk, &angles)?;
+                let first_query_block = i * self.chunk / self.config.block_size_q;
                 let attended = visitor.attend(self.device, layer, &mut attention, &queries, first_query_block)?;
                 *x = self.device.add(x, &self.linear(&attended, &weights.output)?)?;
                 *x = self.device.add(x, &self.mlp(&weights, x)?)?;
@@ -253,7 +247,7 @@ impl<D: Device> Decoder<'_, D> {
         let first = self.tokens.len() - n.min(self.tokens.len());
         let mut logits = vec![Vec::with_capacity(vocab_size); self.tokens.len() - first];
         for (i, x) in hidden.iter().enumerate() {
-            let rows = i * self.chunk()..((i + 1) * self.chunk()).min(self.tokens.len());
+            let rows = i * self.chunk..((i + 1) * self.chunk).min(self.tokens.len());
             if rows.end <= first {
                 continue;
             }

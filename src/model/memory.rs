@@ -1,14 +1,14 @@
 //! What a run on the CPU will take, and what it took.
 
-use super::{
-    Model,
-    decoder::{CHUNK, VOCABULARY_CHUNK},
-};
+use super::{Model, decoder::VOCABULARY_CHUNK};
 use crate::{
     config::{Estimate, Search, StreamConfig},
     memory::MemoryPlan,
     trace::ModelInfo,
 };
+
+/// Rows of a chunk, rounded to whole query blocks: they stay in the cache.
+const CHUNK: usize = 1024;
 
 /// Bytes of a number: the CPU works in f32.
 const F32: u64 = 4;
@@ -21,7 +21,8 @@ pub fn plan(model: &Model, n_tokens: usize, config: &StreamConfig, limit: Option
     let (c, info) = (&model.config, model.info());
     let [t, hidden, heads, kv_heads, dim] = [n_tokens, c.hidden_size, c.n_heads, c.n_kv_heads, c.head_dim].map(|n| n as u64);
     let [inner, k, bk, bq] = [c.intermediate_size, config.top_k, config.block_size_k, config.block_size_q].map(|n| n as u64);
-    let chunk = (CHUNK as u64).min(t);
+    let chunk_rows = CHUNK.next_multiple_of(config.block_size_q);
+    let chunk = (chunk_rows as u64).min(t);
     let moments = match config.search {
         Search::Hierarchical(Estimate::Mean) => 1,
         Search::Hierarchical(Estimate::MeanSpread) => 2,
@@ -50,7 +51,7 @@ pub fn plan(model: &Model, n_tokens: usize, config: &StreamConfig, limit: Option
         ("program", PROGRAM),
     ];
     let parts = parts.into_iter().map(|(name, bytes)| (name.to_string(), bytes)).collect();
-    MemoryPlan { n_tokens, parts, limit: limit.unwrap_or_else(available) }
+    MemoryPlan { n_tokens, parts, limit: limit.unwrap_or_else(available), chunk_rows, slower: None }
 }
 
 /// Pages of the weights file that stay resident: the system drops them when it needs to, so count no more than a layer's share.

@@ -7,6 +7,7 @@ use crate::{
     device::Device,
     engine::Progress,
     error::Error,
+    memory::{MemoryPlan, format_bytes},
     model::{
         Model,
         decoder::{Decoder, StageTimes},
@@ -33,9 +34,7 @@ impl<D: Device> Run<'_, D> {
     pub fn trace(&mut self, prompt: &str, config: &StreamConfig) -> Result<Trace, Error> {
         let start = Instant::now();
         let Encoding { ids, offsets } = self.model.tokenizer.encode(prompt)?;
-        let decoder = self.decoder(&ids, config)?;
-        let plan = self.device.plan(self.model, ids.len(), &decoder.config, self.memory)?;
-        plan.check()?;
+        let (decoder, plan) = self.decoder(&ids, config)?;
         self.device.reset_peak();
         let writer = TraceWriter::new(&ids, &offsets, prompt)?;
         let (mut times, clock) = (StageTimes::default(), self.clock("trace", ids.len()));
@@ -89,8 +88,7 @@ impl<D: Device> Run<'_, D> {
         }
         // The trace's budget as it is: for a short prompt it is smaller than a new run may ask for.
         let config = summary.config.clone();
-        let decoder = Decoder { model: self.model, device: self.device, tokens: &tokens, config, focus: summary.focus };
-        self.device.plan(self.model, tokens.len(), &decoder.config, self.memory)?.check()?;
+        let (decoder, _) = self.planned(&tokens, config, summary.focus)?;
         let (mut recall_by_head, clock) = (Vec::new(), self.clock("dense", tokens.len()));
         let on_layer = |layer, kept_mass: Vec<f64>| {
             recall_by_head.push(kept_mass.iter().map(|mass| mass / tokens.len() as f64).collect::<Vec<f64>>());
@@ -118,9 +116,8 @@ impl<D: Device> Run<'_, D> {
                 fix: "give the text that should follow the prompt".into(),
             });
         }
-        let decoder = self.decoder(&ids[..ids.len() - 1], config)?;
+        let (decoder, _) = self.decoder(&ids[..ids.len() - 1], config)?;
         let n_tokens = decoder.tokens.len();
-        self.device.plan(self.model, n_tokens, &decoder.config, self.memory)?.check()?;
         let (mut times, mut kept_pairs, clock) =
             (StageTimes::default(), 0, self.clock(if dense { "dense" } else { "trace" }, n_tokens));
         let logits = match dense {
@@ -151,12 +148,27 @@ impl<D: Device> Run<'_, D> {
         })
     }
 
-    fn decoder<'t>(&self, tokens: &'t [u32], config: &StreamConfig) -> Result<Decoder<'t, D>, Error>
+    fn decoder<'t>(&self, tokens: &'t [u32], config: &StreamConfig) -> Result<(Decoder<'t, D>, MemoryPlan), Error>
     where
         Self: 't,
     {
         let config = settled(self.model, config, tokens.len())?;
-        Ok(Decoder { model: self.model, device: self.device, tokens, focus: focus(&config, tokens.len())?, config })
+        let focus = focus(&config, tokens.len())?;
+        self.planned(tokens, config, focus)
+    }
+
+    /// A decoder that fits the memory there is, and its plan.
+    fn planned<'t>(&self, tokens: &'t [u32], config: StreamConfig, focus: Span) -> Result<(Decoder<'t, D>, MemoryPlan), Error>
+    where
+        Self: 't,
+    {
+        let plan = self.device.plan(self.model, tokens.len(), &config, self.memory)?;
+        plan.check()?;
+        if let Some(why) = &plan.slower {
+            eprintln!("slower, to fit in {}: {why}", format_bytes(plan.limit));
+        }
+        let Run { model, device, .. } = *self;
+        Ok((Decoder { model, device, tokens, config, focus, chunk: plan.chunk_rows }, plan))
     }
 
     fn next_token(&self, logits: &[f32]) -> NextToken {
