@@ -52,7 +52,7 @@ def run_file(path, write, timeout):
     return not problems
 
 
-def run(notebook, folder, timeout=300, kept_matters=True, out=sys.stdout):
+def run(notebook, folder, timeout=300, kept_matters=True, out=None):
     """Run all cells, put their outputs in place of the kept ones, and return what was wrong, one line a problem."""
     problems = []
     cells = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]

@@ -1,5 +1,6 @@
 """The runner catches each way in which a cell can fail, and keeps notebooks clean."""
 
+import contextlib
 import copy
 import io
 import tempfile
@@ -82,6 +83,10 @@ class Failures(unittest.TestCase):
 
 
 class Kept(unittest.TestCase):
+    def run_file(self, path):
+        with contextlib.redirect_stdout(io.StringIO()):
+            return run.run_file(path, write=True, timeout=60)
+
     def test_tutorials_are_clean(self):
         for path in TUTORIALS:
             with self.subTest(path.name):
@@ -93,7 +98,7 @@ class Kept(unittest.TestCase):
             path = Path(folder) / "a.ipynb"
             cell = new_code_cell("1 + 1", execution_count=7, metadata={"execution": {"iopub.status.idle": "now"}})
             nbformat.write(new_notebook(cells=[cell], metadata={"widgets": {}}), path)
-            self.assertTrue(run.run_file(path, write=True, timeout=60))
+            self.assertTrue(self.run_file(path))
             notebook = nbformat.read(path, as_version=4)
             self.assertEqual(notebook.cells[0].outputs[0].data, {"text/plain": "2"})
             self.assertEqual(notebook.cells[0].execution_count, 1)
@@ -105,7 +110,7 @@ class Kept(unittest.TestCase):
             path = Path(folder) / "a.ipynb"
             nbformat.write(new_notebook(cells=[new_code_cell("nonsense")]), path)
             before = path.read_text()
-            self.assertFalse(run.run_file(path, write=True, timeout=60))
+            self.assertFalse(self.run_file(path))
             self.assertEqual(path.read_text(), before)
 
 
