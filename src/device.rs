@@ -25,7 +25,7 @@ pub trait Device {
     fn name(&self) -> String;
 
     /// What a trace of `n_tokens` will hold of the device's memory at its peak. `config.top_k` as it will be used; `limit`
-    /// in bytes, what is free if not set.
+    /// in bytes, what can be had if not set.
     fn plan(&self, model: &Model, n_tokens: usize, config: &StreamConfig, limit: Option<u64>) -> Result<MemoryPlan, Error>;
 
     /// Starts a new measurement of the most memory held.

@@ -109,7 +109,8 @@ impl Device for Cuda {
     fn plan(&self, model: &Model, n_tokens: usize, config: &StreamConfig, limit: Option<u64>) -> Result<MemoryPlan, Error> {
         let limit = match limit {
             Some(limit) => limit,
-            None => self.gpu.available()?,
+            // A sixteenth stays free: the memory pool takes somewhat more than its arrays.
+            None => self.gpu.available()? / 16 * 15,
         };
         Ok(memory::plan(&model.config, n_tokens, config, limit))
     }
