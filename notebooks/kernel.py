@@ -7,6 +7,7 @@ that no other kernel holds.
 
 import fcntl
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -31,7 +32,20 @@ def free_folder():
     sys.exit(f"a hundred kernels run in {TARGET / 'kernels'}")
 
 
+def show_standard_library():
+    """Tell the loader where Rust's standard library is.
+
+    Each cell becomes a library that finds it by a path relative to itself, one folder off: that goes unnoticed
+    under /tmp, where the path leads past the root, but not where the build and Rust itself are both in the home.
+    """
+    variable = "DYLD_LIBRARY_PATH" if sys.platform == "darwin" else "LD_LIBRARY_PATH"
+    libraries = subprocess.run(["rustc", "--print", "target-libdir"], check=True, capture_output=True, text=True)
+    known = os.environ.get(variable)
+    os.environ[variable] = libraries.stdout.strip() + (os.pathsep + known if known else "")
+
+
 if __name__ == "__main__":
+    show_standard_library()
     if "EVCXR_TMPDIR" not in os.environ:
         os.environ["EVCXR_TMPDIR"] = str(free_folder())
     program = str(CARGO_BIN / "evcxr_jupyter")
