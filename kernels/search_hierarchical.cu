@@ -3,8 +3,8 @@
 // One thread block finds one row of the mask; all rounds run in one launch, nothing depends on the host. Geometry and
 // names are those of src/search/hierarchical.rs, the reference: visible blocks below `sink_blocks` and the last
 // `local_blocks` are kept; the others, [c0, c1), compete for the remaining budget n. The frontier starts at the
-// smallest level with at most 2 beam n nodes. At each level the best beam n nodes stay (n at level 0) and are replaced
-// by their children. A node that is not inside [c0, c1) scores infinity. Ties: the lower node wins.
+// smallest level with at most 2 w nodes, w = max(beam, n). At each level the best w nodes stay (n at level 0) and are
+// replaced by their children. A node that is not inside [c0, c1) stays too, beside them. Ties: the lower node wins.
 //
 // score(node) = max over the block's queries of
 //   ESTIMATE 0, 1: q . k of the node's first or middle key (start + length / 2)
@@ -16,8 +16,8 @@
 // variance [n_kv_heads, n_nodes, HEAD_DIM] bf16, ESTIMATE 3 only, else null; nodes as pyramid.cu orders them
 // kept     [n_heads, n_query_blocks, top_k] u32, ascending, filled up with 0xFFFFFFFF
 // Scoring is in score_warps.cu (any card from sm_80) or score_warpgroups.cu (Hopper), one of which stands before this file;
-// they say the block size and the shared bytes of scoring, to which come 16 * max_frontier; max_frontier >= 2 beam top_k, a
-// multiple of 64. grid (query blocks of this chunk, n_heads)
+// they say the block size and the shared bytes of scoring, to which come 16 * max_frontier; max_frontier >= 2 max(beam,
+// top_k) + 4, a multiple of 64. grid (query blocks of this chunk, n_heads)
 // local_blocks is at least ceil(BLOCK_Q / BLOCK_K); top_k >= sink_blocks + local_blocks
 // Compile with -D HEAD_DIM, BLOCK_Q (16 to 128), BLOCK_K, ESTIMATE.
 
@@ -81,7 +81,7 @@ KERNEL void __launch_bounds__(THREADS, MIN_BLOCKS)
     Sight sight = sight_of(query_block, BLOCK_Q, BLOCK_K, n_tokens, window);
     Candidates c = candidates_of(sight, sink_blocks, local_blocks, top_k);
     u32* out = kept + ((u64)blockIdx.y * n_query_blocks + query_block) * top_k;
-    int n_candidates = c.c1 - c.c0, n_found = min(n_candidates, c.budget), width = beam * c.budget, current = 0;
+    int n_candidates = c.c1 - c.c0, n_found = min(n_candidates, c.budget), width = max(beam, c.budget), current = 0;
 
     if (n_candidates > c.budget && c.budget > 0) {
         Queries q;
@@ -95,8 +95,10 @@ KERNEL void __launch_bounds__(THREADS, MIN_BLOCKS)
         for (int i = threadIdx.x; i < count; i += THREADS) frontiers[i] = (c.c0 >> s.level) + i;
         __syncthreads();
         for (;;) {
-            int keep = s.level ? width : c.budget;
             u32 *frontier = frontiers + current * max_frontier, *next = frontiers + (current ^ 1) * max_frontier;
+            // Frontiers ascend: only the first and the last node can reach past the candidates.
+            int past = (frontier[0] << s.level < c.c0) + ((frontier[count - 1] + 1) << s.level > c.c1);
+            int keep = s.level ? width + past : c.budget;
             if (count > keep) {
                 reset_scores(s, frontier, count, scores);
                 score_frontier(s, frontier, count, q, scoring, scores);

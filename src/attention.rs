@@ -138,7 +138,7 @@ fn softmax(weights: &mut [Lanes], scale: f32, n: usize, received: &mut [f32]) {
 }
 
 /// Sets the scores of the queries that do not see a key to −∞.
-fn hide_invisible(scores: &mut Lanes, panel: &QueryPanel, key: usize, blocks: &Blocks) {
+pub(crate) fn hide_invisible(scores: &mut Lanes, panel: &QueryPanel, key: usize, blocks: &Blocks) {
     for (lane, score) in scores.iter_mut().enumerate() {
         let query = panel.first + lane.min(panel.n - 1);
         if !blocks.visible_keys(query).contains(&key) {

@@ -24,8 +24,13 @@ pub struct StreamConfig {
     pub local_blocks: usize,
     /// How key blocks are found.
     pub search: Search,
-    /// The hierarchical search keeps this many times its budget of ranges until the last round.
+    /// Ranges that the hierarchical search keeps in a round, more if its budget needs them; 0 for as many as it keeps blocks.
     pub beam: usize,
+    /// Parts that the hierarchical search cuts a kept range into: 2, 4 or 8.
+    pub split: usize,
+    /// Whether more blocks than are kept survive the last round, twice the beam or 5/4 of the budget, to be ranked by their
+    /// real keys.
+    pub rescore: bool,
     /// Tokens whose attention is recorded key by key; the last 32 if not set.
     pub focus: Option<Range<usize>>,
 }
@@ -48,10 +53,10 @@ pub enum Estimate {
     First,
     /// The range's middle key speaks for it (InfiniteHiP).
     Middle,
-    /// The mean of the range's keys.
-    Mean,
     /// Mean plus spread: q·μ + √(Σ q_d² σ_d²) · √(2 ln m) for m keys of mean μ and variance σ².
     MeanSpread,
+    /// Two clusters of the range's keys, mean plus spread of each; ranges are ranked by their share of a query's attention.
+    TwoMeans,
 }
 
 impl Default for StreamConfig {
@@ -61,10 +66,12 @@ impl Default for StreamConfig {
             block_size_k: 8,
             top_k: 96,
             pruned: None,
-            sink_blocks: 4,
-            local_blocks: 16,
-            search: Search::Hierarchical(Estimate::MeanSpread),
-            beam: 1,
+            sink_blocks: 1,
+            local_blocks: 6,
+            search: Search::Hierarchical(Estimate::TwoMeans),
+            beam: 64,
+            split: 4,
+            rescore: true,
             focus: None,
         }
     }
@@ -75,7 +82,13 @@ impl StreamConfig {
     pub const DEFAULT_FOCUS: usize = 32;
 
     /// A beam far wider than any that loses something.
-    const MAX_BEAM: usize = 1024;
+    const MAX_BEAM: usize = 1 << 16;
+
+    /// The published search: as many ranges as blocks are kept, halved round by round, ranked by the estimate alone.
+    pub fn published(estimate: Estimate) -> Self {
+        let search = Search::Hierarchical(estimate);
+        StreamConfig { search, beam: 0, split: 2, rescore: false, ..StreamConfig::default() }
+    }
 
     /// Whether the settings fit each other, whatever the prompt.
     ///
@@ -93,9 +106,12 @@ impl StreamConfig {
         if bq > 256 || bk > 256 {
             return setting("block sizes", "at most 256 tokens", format!("{bq} and {bk}"), "choose smaller blocks".into());
         }
-        if !(1..=Self::MAX_BEAM).contains(&self.beam) {
-            let (expected, fix) = (format!("at least 1 and at most {}", Self::MAX_BEAM), "1 is the published search");
+        if self.beam > Self::MAX_BEAM {
+            let (expected, fix) = (format!("at most {}", Self::MAX_BEAM), "64 is common, 0 the published search");
             return setting("beam", &expected, self.beam.to_string(), fix.into());
+        }
+        if ![2, 4, 8].contains(&self.split) {
+            return setting("split", "2, 4 or 8", self.split.to_string(), "4 is common, 2 the published search".into());
         }
         match self.pruned {
             Some(share) if !(0.0..1.0).contains(&share) => {

@@ -24,6 +24,9 @@ pub trait Device {
     /// "cpu", or the GPU's name.
     fn name(&self) -> String;
 
+    /// The settings as this device searches: what it has no kernel for becomes what comes closest.
+    fn supported(&self, config: StreamConfig) -> StreamConfig;
+
     /// What a trace of `n_tokens` will hold of the device's memory at its peak. `config.top_k` as it will be used; `limit`
     /// in bytes, what can be had if not set.
     fn plan(&self, model: &Model, n_tokens: usize, config: &StreamConfig, limit: Option<u64>) -> Result<MemoryPlan, Error>;

@@ -185,14 +185,22 @@ pub fn max_into(most: &mut Lanes, other: &Lanes) {
     }
 }
 
-/// The largest lane of `mean + √variance · reach`.
+/// The length of each lane's query. `panel` is `[head_dim][LANES]`
 #[inline(always)]
-pub fn largest(mean: &Lanes, variance: &Lanes, reach: f32) -> f32 {
-    let mut estimate = *mean;
-    for lane in 0..LANES {
-        estimate[lane] += variance[lane].max(0.0).sqrt() * reach;
+pub fn lengths(panel: &[Lanes]) -> Lanes {
+    let mut sums = [0.0; LANES];
+    for dim in panel {
+        for lane in 0..LANES {
+            sums[lane] += dim[lane] * dim[lane];
+        }
     }
-    reduce(&estimate, f32::max)
+    sums.map(f32::sqrt)
+}
+
+/// The largest lane.
+#[inline(always)]
+pub fn largest(lanes: &Lanes) -> f32 {
+    reduce(lanes, f32::max)
 }
 
 /// The sum of all lanes.
@@ -278,7 +286,7 @@ mod tests {
             }
             assert!((sum_of(&scores[0]) - scores[0].iter().sum::<f32>()).abs() < 1e-4);
             let plain = scores[0].iter().copied().fold(f32::MIN, f32::max);
-            assert_eq!(largest(&scores[0], &[0.0; LANES], 1.0), plain);
+            assert_eq!(largest(&scores[0]), plain);
         }
     }
 

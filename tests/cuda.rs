@@ -70,13 +70,13 @@ fn needles_have_the_same_next_token() {
 fn masks_and_records_agree_for_every_search_and_block_size() {
     let Some(([cpu, gpu], _alone)) = both() else { return };
     let prompt = needle(&cpu, 3_001, 7);
-    let estimates = [Estimate::First, Estimate::Middle, Estimate::Mean, Estimate::MeanSpread].map(Search::Hierarchical);
-    for search in [Search::Exhaustive].into_iter().chain(estimates) {
+    let estimates = [Estimate::First, Estimate::Middle, Estimate::MeanSpread].map(StreamConfig::published);
+    let exhaustive = StreamConfig { search: Search::Exhaustive, ..Default::default() };
+    for base in [exhaustive].into_iter().chain(estimates) {
         for (block_size_q, block_size_k, top_k) in
             [(16, 16, 40), (32, 8, 64), (64, 32, 16), (128, 64, 8), (16, 64, 8), (128, 8, 64)]
         {
-            let config =
-                StreamConfig { block_size_q, block_size_k, top_k, sink_blocks: 1, local_blocks: 2, search, ..Default::default() };
+            let config = StreamConfig { block_size_q, block_size_k, top_k, sink_blocks: 1, local_blocks: 2, ..base.clone() };
             let [a, b] = [&cpu, &gpu].map(|tracer| tracer.with(config.clone()).trace(&prompt).unwrap());
             let (shared, error) = (shared_blocks(&a, &b, 0), received_error(&a, &b, 0));
             // Near ties may turn in bf16, the more the larger the blocks are.

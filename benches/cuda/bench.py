@@ -97,7 +97,7 @@ def main():
     parser.add_argument("--keys", type=int, default=2048)
     parser.add_argument("--sinks", type=int, default=128, help="tokens")
     parser.add_argument("--local", type=int, default=512, help="tokens")
-    parser.add_argument("--beam", type=int, default=2)
+    parser.add_argument("--beam", type=int, default=44)
     parser.add_argument("--estimate", choices=ESTIMATES, default="mean_spread")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--no-torch", action="store_true")

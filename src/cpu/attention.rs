@@ -6,7 +6,13 @@ use crate::{
     attention::{KeysValues, SparseBlock, dense, sparse},
     config::Search,
     device::AttentionShape,
-    search::{Queries, exhaustive, hierarchical, pyramid::Pyramid},
+    search::{
+        Queries,
+        estimate::{Index, index},
+        exhaustive,
+        hierarchical::{self, Indexed},
+        tree::Tree,
+    },
     trace::{BlockMask, LayerRecord},
 };
 
@@ -17,7 +23,7 @@ pub struct Attention {
     keys: Vec<Vec<f32>>,
     values: Vec<Vec<f32>>,
     /// Per key-value head; empty for the exhaustive search.
-    pyramids: Vec<Pyramid>,
+    indices: Vec<Box<dyn Index>>,
     record: LayerRecord,
 }
 
@@ -29,7 +35,7 @@ impl Attention {
         Attention {
             keys: empty(),
             values: empty(),
-            pyramids: Vec::new(),
+            indices: Vec::new(),
             record: LayerRecord {
                 mass: vec![0.0; mask.kept.len()],
                 received: vec![0.0; n_heads * n_tokens],
@@ -50,11 +56,11 @@ impl Attention {
         append(&mut self.values, rows, self.shape.head_dim);
     }
 
-    /// Builds the pyramids.
+    /// Builds what the search knows about ranges of keys.
     pub fn index(&mut self) {
         if let Search::Hierarchical(estimate) = self.shape.config.search {
-            let pyramid = |keys: &Vec<f32>| Pyramid::new(keys, self.shape.head_dim, self.shape.blocks, estimate);
-            self.pyramids = self.keys.par_iter().map(pyramid).collect();
+            let tree = Tree::new(&self.shape.blocks);
+            self.indices = self.keys.par_iter().map(|keys| index(estimate, keys, self.shape.head_dim, tree)).collect();
         }
     }
 
@@ -67,7 +73,8 @@ impl Attention {
             match config.search {
                 Search::Exhaustive => exhaustive::search(queries, keys, blocks, config, query_block, &mut row),
                 Search::Hierarchical(_) => {
-                    hierarchical::search(queries, keys, &self.pyramids[kv_head], blocks, config, query_block, &mut row)
+                    let head = Indexed { keys, index: &*self.indices[kv_head] };
+                    hierarchical::search(queries, head, blocks, config, query_block, &mut row)
                 }
             };
             row

@@ -57,6 +57,10 @@ impl Device for Cpu {
         "cpu".into()
     }
 
+    fn supported(&self, config: StreamConfig) -> StreamConfig {
+        config
+    }
+
     fn plan(&self, model: &Model, n_tokens: usize, config: &StreamConfig, limit: Option<u64>) -> Result<MemoryPlan, Error> {
         Ok(memory::plan(model, n_tokens, config, limit))
     }

@@ -38,7 +38,7 @@ fn in_chunks(c: &ModelConfig, n_tokens: usize, config: &StreamConfig, limit: u64
     let (query_blocks, key_blocks) = (t.div_ceil(bq), t.div_ceil(bk));
     let (scores, nodes) = match config.search {
         Search::Exhaustive => (heads * chunk.div_ceil(bq) * key_blocks, 0),
-        Search::Hierarchical(Estimate::Mean | Estimate::MeanSpread) => (0, 2 * key_blocks),
+        Search::Hierarchical(Estimate::MeanSpread | Estimate::TwoMeans) => (0, 2 * key_blocks),
         Search::Hierarchical(_) => (0, 0),
     };
     let layer = (heads + kv_heads) * 2 * dim * hidden + 3 * inner * hidden;

@@ -25,7 +25,7 @@ use cudarc::{
 use safetensors::tensor::TensorView;
 
 use crate::{
-    config::StreamConfig,
+    config::{Estimate, Search, StreamConfig},
     device::{AttentionShape, Device},
     error::Error,
     memory::MemoryPlan,
@@ -104,6 +104,18 @@ impl Device for Cuda {
 
     fn name(&self) -> String {
         self.gpu.name.clone()
+    }
+
+    /// The kernel halves ranges and does not rescore; mean and spread come closest to two means.
+    fn supported(&self, config: StreamConfig) -> StreamConfig {
+        match config.search {
+            Search::Hierarchical(Estimate::TwoMeans) => {
+                let search = Search::Hierarchical(Estimate::MeanSpread);
+                StreamConfig { search, split: 2, rescore: false, ..config }
+            }
+            Search::Hierarchical(_) => StreamConfig { split: 2, rescore: false, ..config },
+            _ => config,
+        }
     }
 
     fn plan(&self, model: &Model, n_tokens: usize, config: &StreamConfig, limit: Option<u64>) -> Result<MemoryPlan, Error> {

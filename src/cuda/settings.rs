@@ -53,8 +53,7 @@ impl Settings {
                 Search::Exhaustive => None,
                 Search::Hierarchical(Estimate::First) => Some(0),
                 Search::Hierarchical(Estimate::Middle) => Some(1),
-                Search::Hierarchical(Estimate::Mean) => Some(2),
-                Search::Hierarchical(Estimate::MeanSpread) => Some(3),
+                Search::Hierarchical(Estimate::MeanSpread | Estimate::TwoMeans) => Some(3),
             },
         })
     }
@@ -92,13 +91,13 @@ impl Settings {
 
     /// Nodes that the search may hold at a time.
     pub fn max_frontier(&self) -> usize {
-        (2 * self.beam * self.top_k).next_multiple_of(64)
+        (2 * self.beam.max(self.top_k) + 4).next_multiple_of(64)
     }
 
     pub fn search_hierarchical(&self, estimate: usize, n_blocks: usize) -> (Kernel, Launch) {
         let kinds = if estimate == 3 { 2 } else { 1 };
         let (kernel, threads, scoring) = if self.warpgroups {
-            let frontier = 2 * self.beam * self.top_k.saturating_sub(self.always_kept).max(1);
+            let frontier = 2 * self.beam.max(self.top_k.saturating_sub(self.always_kept)).max(1);
             let nodes = [64, 88].into_iter().min_by_key(|&n| frontier.next_multiple_of(n)).unwrap_or(64);
             let kernel =
                 self.kernel("search_hierarchical_sm90", "search_hierarchical", &[("ESTIMATE", estimate), ("NODES", nodes)]);

@@ -67,7 +67,7 @@ fn answer<D: Device>(mut run: Run<D>, request: Request, payload: Payload) -> Res
                     fix: "plan for a length that a prompt can have".into(),
                 });
             }
-            let config = run::settled(run.model, &config, n_tokens)?;
+            let config = run::settled(&run, &config, n_tokens)?;
             run::focus(&config, n_tokens)?;
             Ok((Reply::Plan(run.device.plan(run.model, n_tokens, &config, run.memory)?), Payload::None))
         }

@@ -130,11 +130,11 @@ class Pyramid:
 
 
 def search_hierarchical(shape, queries, keys, estimate, pyramid, kept, first_block=0, warpgroups=None):
-    kinds, max_frontier = 2 if estimate == 3 else 1, -(-2 * shape.beam * shape.top_k // 64) * 64
+    kinds, max_frontier = 2 if estimate == 3 else 1, -(-(2 * max(shape.beam, shape.top_k) + 4) // 64) * 64
     defines = {"HEAD_DIM": shape.head_dim, "BLOCK_Q": shape.block_q, "BLOCK_K": shape.block_k, "ESTIMATE": estimate}
     if hopper(shape) if warpgroups is None else warpgroups:
         file, threads = "search_hierarchical_sm90.cu", 2 * shape.block_q
-        frontier = 2 * shape.beam * max(shape.top_k - shape.sink_blocks - shape.local, 1)
+        frontier = 2 * max(shape.beam, shape.top_k - shape.sink_blocks - shape.local)
         defines["NODES"] = min((64, 88), key=lambda n: -(-frontier // n) * n)
         scoring = 1024 + kinds * shape.head_dim * 2 * (shape.block_q + defines["NODES"])
     else:

@@ -24,7 +24,7 @@ class Shape:
     sink_blocks: int = 1
     local_blocks: int = 1
     window: int = 0  # 0: none
-    beam: int = 2
+    beam: int = 0
 
     @property
     def n_query_blocks(self):
@@ -111,15 +111,15 @@ def descend(shape, qs, k, kv_head, c0, c1, budget, estimate, means, variances):
         return list(range(c0, c1))
     if budget <= 0:
         return []
-    width, level = shape.beam * budget, 0
+    width, level = max(shape.beam, budget), 0
     while ((c1 - 1) >> level) - (c0 >> level) + 1 > 2 * width:
         level += 1
     frontier = list(range(c0 >> level, ((c1 - 1) >> level) + 1))
     while True:
-        keep = budget if level == 0 else width
+        whole = [(i << level) >= c0 and ((i + 1) << level) <= c1 for i in frontier]
+        keep = budget if level == 0 else width + whole.count(False)
         if len(frontier) > keep:
             scores = node_scores(shape, qs, k, kv_head, level, frontier, estimate, means, variances)
-            whole = [(i << level) >= c0 and ((i + 1) << level) <= c1 for i in frontier]
             frontier = best([s if w else math.inf for s, w in zip(scores.tolist(), whole)], frontier, keep)
         if level == 0:
             return frontier

@@ -18,17 +18,15 @@ fn flat(top_k: usize, window: Option<usize>) -> Case {
     case
 }
 
-/// The hierarchical search always halves the two ranges at the edges of the candidates, so it needs a beam of three.
 #[test]
 fn a_lone_strong_key_is_found_wherever_it_is() {
-    for (top_k, beam) in [(4, 1), (4, 3), (5, 2), (6, 1), (8, 1), (8, 2)] {
+    for (top_k, beam, split) in [(4, 0, 2), (4, 1, 4), (4, 3, 8), (5, 2, 4), (6, 0, 4), (8, 5, 2)] {
         for key in 2..60 {
             let mut case = flat(top_k, None);
-            case.config.beam = beam;
+            (case.config.beam, case.config.split, case.config.rescore) = (beam, split, false);
             case.keys[key] = 10.0;
-            let hierarchical = [Estimate::Mean, Estimate::MeanSpread].map(Search::Hierarchical);
-            let wide_enough = beam * (top_k - 3) >= 3;
-            for search in [Search::Exhaustive].into_iter().chain(hierarchical.into_iter().filter(|_| wide_enough)) {
+            let hierarchical = [Estimate::MeanSpread, Estimate::TwoMeans].map(Search::Hierarchical);
+            for search in [Search::Exhaustive].into_iter().chain(hierarchical) {
                 let kept = named(&case.search_with(search, 15));
                 assert!(kept.contains(&(key / 2)), "key {key}, top_k {top_k}, beam {beam}, {search:?}: {kept:?}");
             }
@@ -39,12 +37,14 @@ fn a_lone_strong_key_is_found_wherever_it_is() {
 #[test]
 fn a_strong_key_that_only_one_query_asks_for_is_found() {
     let mut case = flat(4, None);
-    case.config.beam = 3;
     case.queries.fill(0.0);
     case.queries[62] = 1.0;
     case.keys[21] = 10.0;
     assert_eq!(named(&case.search_with(Search::Exhaustive, 15)), [0, 10, 30, 31]);
-    assert_eq!(named(&case.search_with(Search::Hierarchical(Estimate::Mean), 15)), [0, 10, 30, 31]);
+    case.config.rescore = false;
+    for estimate in [Estimate::MeanSpread, Estimate::TwoMeans] {
+        assert_eq!(named(&case.search_with(Search::Hierarchical(estimate), 15)), [0, 10, 30, 31], "{estimate:?}");
+    }
 }
 
 #[test]

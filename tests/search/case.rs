@@ -3,11 +3,17 @@
 use proptest::prelude::*;
 use streamtrace::{
     Estimate, Search, StreamConfig,
-    search::{Queries, exhaustive, hierarchical, pyramid::Pyramid},
+    search::{
+        Queries,
+        estimate::index,
+        exhaustive,
+        hierarchical::{self, Indexed},
+        tree::Tree,
+    },
     trace::{BlockMask, Blocks},
 };
 
-pub const ESTIMATES: [Estimate; 4] = [Estimate::First, Estimate::Middle, Estimate::Mean, Estimate::MeanSpread];
+pub const ESTIMATES: [Estimate; 4] = [Estimate::First, Estimate::Middle, Estimate::MeanSpread, Estimate::TwoMeans];
 
 /// One head. The numbers are small integers, so that products are exact and ties are frequent.
 #[derive(Clone, Debug)]
@@ -40,8 +46,9 @@ impl Case {
                 exhaustive::search(&queries, &self.keys, &self.blocks, &config, query_block, &mut row);
             }
             Search::Hierarchical(estimate) => {
-                let pyramid = Pyramid::new(&self.keys, self.head_dim, self.blocks, estimate);
-                hierarchical::search(&queries, &self.keys, &pyramid, &self.blocks, &config, query_block, &mut row);
+                let index = index(estimate, &self.keys, self.head_dim, Tree::new(&self.blocks));
+                let head = Indexed { keys: &self.keys, index: &*index };
+                hierarchical::search(&queries, head, &self.blocks, &config, query_block, &mut row);
             }
         }
         row
@@ -115,8 +122,10 @@ pub fn block_sizes() -> impl Strategy<Value = (usize, usize)> {
 /// Any head, with budgets from none to more than all blocks.
 pub fn cases() -> impl Strategy<Value = Case> {
     let sizes = (1..260usize, block_sizes(), 1..8usize, prop::option::of(1..300usize));
-    let settings = (0..4usize, 0..5usize, prop_oneof![0..4usize, 0..24usize], 1..4usize);
-    (sizes, settings, any::<u64>()).prop_map(|((n_tokens, (bq, bk), head_dim, window), (sink, local, extra, beam), seed)| {
+    let descent = (0..24usize, prop::sample::select(vec![2, 4, 8]), any::<bool>());
+    let settings = (0..4usize, 0..5usize, prop_oneof![0..4usize, 0..24usize], descent);
+    (sizes, settings, any::<u64>()).prop_map(|((n_tokens, (bq, bk), head_dim, window), (sink, local, extra, descent), seed)| {
+        let (beam, split, rescore) = descent;
         let blocks = Blocks { n_tokens, block_size_q: bq, block_size_k: bk, window };
         let config = StreamConfig {
             block_size_q: bq,
@@ -124,6 +133,8 @@ pub fn cases() -> impl Strategy<Value = Case> {
             sink_blocks: sink,
             local_blocks: local,
             beam,
+            split,
+            rescore,
             ..Default::default()
         };
         let top_k = config.always_kept() + extra;

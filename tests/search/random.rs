@@ -1,7 +1,11 @@
 //! What holds for every head, settings and search.
 
 use proptest::prelude::*;
-use streamtrace::{Estimate, Search, StreamConfig, search::Candidates, trace::Blocks};
+use streamtrace::{
+    Estimate, Search, StreamConfig,
+    search::{Candidates, hierarchical::Widths},
+    trace::Blocks,
+};
 
 use crate::case::{Case, ESTIMATES, block_sizes, cases, named};
 
@@ -45,9 +49,23 @@ proptest! {
         case.config.top_k += case.config.always_kept();
         for query_block in 0..blocks.n_query_blocks() {
             let split = Candidates::new(&blocks, &case.config, query_block);
-            if split.candidates.len() <= 2 * case.config.beam * split.budget {
+            let widths = Widths::new(&case.config, split.budget);
+            let all_survive = split.candidates.len() <= widths.survivors;
+            // Shares rank otherwise than products do.
+            let all_scored = split.candidates.len() <= case.config.split * widths.ranges && estimate != Estimate::TwoMeans;
+            if case.config.rescore && all_survive || all_scored {
                 prop_assert_eq!(case.search_with(Search::Hierarchical(estimate), query_block), case.search_with(Search::Exhaustive, query_block));
             }
+        }
+    }
+
+    /// Blocks that survive are ranked by their real keys, with windows too.
+    #[test]
+    fn hierarchical_is_exhaustive_where_all_survive(case in cases(), estimate in prop::sample::select(ESTIMATES.to_vec())) {
+        let beam = case.blocks.n_key_blocks().div_ceil(2);
+        let case = Case { config: StreamConfig { beam, rescore: true, ..case.config.clone() }, ..case };
+        for query_block in 0..case.blocks.n_query_blocks() {
+            prop_assert_eq!(named(&case.search_with(Search::Hierarchical(estimate), query_block)), case.best(query_block));
         }
     }
 
@@ -73,7 +91,7 @@ proptest! {
         short.keys.truncate(n_tokens * 3);
         short.queries.truncate(n_tokens * 3);
         for query_block in 0..short.blocks.n_query_blocks() {
-            let search = Search::Hierarchical(Estimate::MeanSpread);
+            let search = Search::Hierarchical(Estimate::TwoMeans);
             prop_assert_eq!(short.search_with(search, query_block), long.search_with(search, query_block));
         }
     }

@@ -50,9 +50,18 @@ struct SearchArgs {
     /// How the largest product in a range of keys is estimated
     #[arg(long, value_enum, conflicts_with = "exhaustive")]
     estimate: Option<EstimateArg>,
-    /// Ranges kept until the last round, in budgets
+    /// Fewest ranges kept in a round
     #[arg(long)]
     beam: Option<usize>,
+    /// Parts that a kept range is cut into: 2, 4 or 8
+    #[arg(long)]
+    split: Option<usize>,
+    /// Rank the blocks of the last round by their real keys
+    #[arg(long)]
+    rescore: Option<bool>,
+    /// The published search, with one key for each range: no beam, ranges halved, no rescoring
+    #[arg(long, value_enum, conflicts_with_all = ["exhaustive", "estimate"])]
+    published: Option<EstimateArg>,
     /// Read every key: exact top-k blocks
     #[arg(long)]
     exhaustive: bool,
@@ -69,8 +78,8 @@ enum DeviceArg {
 enum EstimateArg {
     First,
     Middle,
-    Mean,
     MeanSpread,
+    TwoMeans,
 }
 
 impl From<DeviceArg> for DeviceChoice {
@@ -88,15 +97,15 @@ impl From<EstimateArg> for Estimate {
         match estimate {
             EstimateArg::First => Estimate::First,
             EstimateArg::Middle => Estimate::Middle,
-            EstimateArg::Mean => Estimate::Mean,
             EstimateArg::MeanSpread => Estimate::MeanSpread,
+            EstimateArg::TwoMeans => Estimate::TwoMeans,
         }
     }
 }
 
 impl SearchArgs {
     fn config(&self) -> StreamConfig {
-        let default = StreamConfig::default();
+        let default = self.published.map_or_else(StreamConfig::default, |estimate| StreamConfig::published(estimate.into()));
         let search = match (self.exhaustive, self.estimate) {
             (true, _) => Search::Exhaustive,
             (false, Some(estimate)) => Search::Hierarchical(estimate.into()),
@@ -111,6 +120,8 @@ impl SearchArgs {
             local_blocks: self.local_blocks.unwrap_or(default.local_blocks),
             search,
             beam: self.beam.unwrap_or(default.beam),
+            split: self.split.unwrap_or(default.split),
+            rescore: self.rescore.unwrap_or(default.rescore),
             focus: None,
         }
     }

@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use streamtrace::{
-    Error, StreamConfig,
+    Error, Estimate, StreamConfig,
     cuda::{
         Cuda,
         bench::{LayerShape, Stage, layer},
@@ -64,15 +64,16 @@ impl From<ShapeArg> for LayerShape {
 impl BenchArgs {
     pub fn run(&self) -> Result<(), Error> {
         let cuda = Cuda::open()?;
+        let blocks = |tokens: usize| tokens.div_ceil(self.block_size_k.max(1));
         let config = StreamConfig {
             block_size_q: self.block_size_q,
             block_size_k: self.block_size_k,
-            top_k: self.keys.div_ceil(self.block_size_k.max(1)),
-            sink_blocks: 128usize.div_ceil(self.block_size_k.max(1)),
-            local_blocks: 512usize.div_ceil(self.block_size_k.max(1)),
-            beam: 2,
-            ..StreamConfig::default()
+            top_k: blocks(self.keys),
+            sink_blocks: blocks(128),
+            local_blocks: blocks(512),
+            ..StreamConfig::published(Estimate::MeanSpread)
         };
+        let config = StreamConfig { beam: 2 * config.top_k.saturating_sub(config.always_kept()), ..config };
         config.validate()?;
         let mut rows = Vec::new();
         for &n_tokens in &self.tokens {

@@ -152,7 +152,7 @@ impl<D: Device> Run<'_, D> {
     where
         Self: 't,
     {
-        let config = settled(self.model, config, tokens.len())?;
+        let config = settled(self, config, tokens.len())?;
         let focus = focus(&config, tokens.len())?;
         self.planned(tokens, config, focus)
     }
@@ -212,9 +212,9 @@ fn stopped() -> Error {
 }
 
 /// The settings with a `top_k` for a prompt of this length, checked.
-pub(super) fn settled(model: &Model, config: &StreamConfig, n_tokens: usize) -> Result<StreamConfig, Error> {
+pub(super) fn settled<D: Device>(run: &Run<D>, config: &StreamConfig, n_tokens: usize) -> Result<StreamConfig, Error> {
     config.validate()?;
-    let mut settled = config.clone();
+    let (model, mut settled) = (run.model, run.device.supported(config.clone()));
     if let Some(share) = config.pruned {
         let layers: Vec<Blocks> = (0..model.config.n_layers).map(|layer| blocks(model, config, n_tokens, layer)).collect();
         settled.top_k = budget::for_share(&layers, config, share)?;
