@@ -24,7 +24,9 @@ pub fn plan(model: &Model, n_tokens: usize, config: &StreamConfig, limit: Option
     let chunk_rows = CHUNK.next_multiple_of(config.block_size_q);
     let chunk = (chunk_rows as u64).min(t);
     let moments = match config.search {
-        Search::Hierarchical(Estimate::MeanSpread | Estimate::TwoMeans) => 2,
+        Search::Hierarchical(Estimate::MeanSpread) => 2,
+        // A half more while it is built.
+        Search::Hierarchical(Estimate::TwoMeans) => 3,
         _ => 0,
     };
     let n_query_blocks = t.div_ceil(bq);
