@@ -38,6 +38,10 @@ pub enum Search {
     Exhaustive,
     /// Stream: ranges of keys are halved and pruned by an estimate. O(T log T) time.
     Hierarchical(Estimate),
+    /// Sinks and the last blocks: a baseline.
+    Window,
+    /// Random blocks beside sinks and local ones, drawn anew for each layer, head and query block: a baseline.
+    Random { seed: u64 },
 }
 
 /// How the hierarchical search estimates the largest query·key in a range of keys.

@@ -6,7 +6,7 @@ use crate::{
     attention::{KeysValues, SparseBlock, dense, sparse},
     config::Search,
     device::AttentionShape,
-    search::{Queries, exhaustive, hierarchical, pyramid::Pyramid},
+    search::{Queries, baseline, exhaustive, hierarchical, pyramid::Pyramid},
     trace::{BlockMask, LayerRecord},
 };
 
@@ -65,11 +65,15 @@ impl Attention {
             let kv_head = self.shape.kv_head(head);
             let (keys, mut row) = (&self.keys[kv_head], vec![BlockMask::NONE; config.top_k]);
             match config.search {
-                Search::Exhaustive => exhaustive::search(queries, keys, blocks, config, query_block, &mut row),
-                Search::Hierarchical(_) => {
-                    hierarchical::search(queries, keys, &self.pyramids[kv_head], blocks, config, query_block, &mut row)
+                Search::Exhaustive => {
+                    exhaustive::search(queries, keys, blocks, config, query_block, &mut row);
                 }
-            };
+                Search::Hierarchical(_) => {
+                    hierarchical::search(queries, keys, &self.pyramids[kv_head], blocks, config, query_block, &mut row);
+                }
+                Search::Window => baseline::window(blocks, config, query_block, &mut row),
+                Search::Random { seed } => baseline::random(seed, blocks, config, head, query_block, &mut row),
+            }
             row
         });
         for (head, query_block, row) in found {

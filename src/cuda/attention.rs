@@ -8,8 +8,10 @@ use super::{
     tensor::Tensor,
 };
 use crate::{
+    config::Search,
     device::AttentionShape,
     error::Error,
+    search::baseline,
     trace::{BlockMask, LayerRecord},
 };
 
@@ -71,8 +73,12 @@ impl Attention {
         Ok(())
     }
 
-    /// Builds the pyramid, for the estimates that read it.
+    /// Builds the pyramid, for the estimates that read it; uploads the mask of a search that reads no key.
     pub fn index(&mut self, gpu: &Gpu) -> Result<(), Error> {
+        let AttentionShape { blocks, config, n_heads, .. } = &self.shape;
+        if let Some(mask) = baseline::mask(*blocks, config, *n_heads) {
+            self.kept = gpu.upload(&mask.kept)?;
+        }
         if self.settings.estimate.is_some_and(|estimate| estimate >= 2) {
             self.pyramid = Some(self.pyramid(gpu)?);
         }
@@ -115,6 +121,7 @@ impl Attention {
     pub fn search(&mut self, gpu: &Gpu, queries: &Tensor, first_query_block: usize) -> Result<(), Error> {
         let n_blocks = self.shape.query_blocks(first_query_block, queries.n_rows).len();
         match self.settings.estimate {
+            _ if matches!(self.shape.config.search, Search::Window | Search::Random { .. }) => Ok(()),
             Some(estimate) => self.search_hierarchical(gpu, queries, first_query_block, n_blocks, estimate),
             None => self.search_exhaustive(gpu, queries, first_query_block, n_blocks),
         }

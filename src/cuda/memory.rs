@@ -39,7 +39,7 @@ fn in_chunks(c: &ModelConfig, n_tokens: usize, config: &StreamConfig, limit: u64
     let (scores, nodes) = match config.search {
         Search::Exhaustive => (heads * chunk.div_ceil(bq) * key_blocks, 0),
         Search::Hierarchical(Estimate::Mean | Estimate::MeanSpread) => (0, 2 * key_blocks),
-        Search::Hierarchical(_) => (0, 0),
+        Search::Hierarchical(_) | Search::Window | Search::Random { .. } => (0, 0),
     };
     let layer = (heads + kv_heads) * 2 * dim * hidden + 3 * inner * hidden;
     // A chunk holds most in its feed-forward block, unless an exhaustive search holds more.

@@ -189,7 +189,7 @@ impl<D: Device> Decoder<'_, D> {
             n_heads: config.n_heads,
             n_kv_heads: config.n_kv_heads,
             head_dim: config.head_dim,
-            config: self.config.clone(),
+            config: StreamConfig { search: self.config.search.of_layer(layer), ..self.config.clone() },
             focus: self.focus,
         }
     }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use streamtrace::{
     Estimate, Search, StreamConfig,
-    search::{Queries, exhaustive, hierarchical, pyramid::Pyramid},
+    search::{Queries, baseline, exhaustive, hierarchical, pyramid::Pyramid},
     trace::{BlockMask, Blocks},
 };
 
@@ -43,6 +43,8 @@ impl Case {
                 let pyramid = Pyramid::new(&self.keys, self.head_dim, self.blocks, estimate);
                 hierarchical::search(&queries, &self.keys, &pyramid, &self.blocks, &config, query_block, &mut row);
             }
+            Search::Window => baseline::window(&self.blocks, &config, query_block, &mut row),
+            Search::Random { seed } => baseline::random(seed, &self.blocks, &config, 0, query_block, &mut row),
         }
         row
     }

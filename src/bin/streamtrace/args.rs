@@ -56,6 +56,9 @@ struct SearchArgs {
     /// Read every key: exact top-k blocks
     #[arg(long)]
     exhaustive: bool,
+    /// Read no key: sinks and the last blocks, or random ones
+    #[arg(long, value_enum, conflicts_with_all = ["exhaustive", "estimate"])]
+    baseline: Option<BaselineArg>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -71,6 +74,12 @@ enum EstimateArg {
     Middle,
     Mean,
     MeanSpread,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum BaselineArg {
+    Window,
+    Random,
 }
 
 impl From<DeviceArg> for DeviceChoice {
@@ -97,10 +106,12 @@ impl From<EstimateArg> for Estimate {
 impl SearchArgs {
     fn config(&self) -> StreamConfig {
         let default = StreamConfig::default();
-        let search = match (self.exhaustive, self.estimate) {
-            (true, _) => Search::Exhaustive,
-            (false, Some(estimate)) => Search::Hierarchical(estimate.into()),
-            (false, None) => default.search,
+        let search = match (self.baseline, self.estimate) {
+            (Some(BaselineArg::Window), _) => Search::Window,
+            (Some(BaselineArg::Random), _) => Search::Random { seed: 0 },
+            (None, Some(estimate)) => Search::Hierarchical(estimate.into()),
+            (None, None) if self.exhaustive => Search::Exhaustive,
+            (None, None) => default.search,
         };
         StreamConfig {
             block_size_q: self.block_size_q.unwrap_or(default.block_size_q),
