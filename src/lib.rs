@@ -22,6 +22,7 @@
 pub mod config;
 pub mod engine;
 pub mod error;
+pub mod generate;
 pub mod memory;
 pub mod notebook;
 pub mod plot;
@@ -47,6 +48,7 @@ pub mod search;
 pub use config::{Estimate, Search, StreamConfig};
 pub use engine::{DeviceChoice, LoadOptions};
 pub use error::Error;
+pub use generate::{GenerateConfig, Generated};
 pub use memory::MemoryPlan;
 pub use trace::{Span, Trace};
 pub use tracer::Tracer;
@@ -55,7 +57,8 @@ pub use tracer::Tracer;
 /// could not tell from the standard one.
 pub mod prelude {
     pub use crate::{
-        DeviceChoice, Error, Estimate, LoadOptions, MemoryPlan, Search, Span, StreamConfig, Trace, Tracer,
+        DeviceChoice, Error, Estimate, GenerateConfig, Generated, LoadOptions, MemoryPlan, Search, Span, StreamConfig, Trace,
+        Tracer,
         plot::{AttentionMap, Figure},
         tasks::{Prompt, RulerConfig, Task},
     };

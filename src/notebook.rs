@@ -9,6 +9,7 @@ use crate::{
     config::{Estimate, Search, StreamConfig},
     engine::{DeviceChoice, LoadOptions, Progress},
     error::Error,
+    generate::{GenerateConfig, Generated},
     memory::{MemoryPlan, format_bytes},
     plot::{AttentionMap, Figure, count, escaped, percent, thousands},
     tasks::{ChainSentence, Prompt, ReasoningPrompt, RulerConfig, SentenceKind, Task, WordProblem},
@@ -118,6 +119,7 @@ show_as_table!(
     LayerRecord
 );
 show_as_table!(AnswerScore, AnswerToken, DeviceChoice, Estimate, LoadOptions, MemoryPlan, Progress, Search, Tracer);
+show_as_table!(GenerateConfig, Generated);
 
 impl Describe for Trace {
     fn table(&self) -> Table {
@@ -145,6 +147,7 @@ impl Describe for Summary {
             )
             .row("kept", format!("{} a query block and head", count(config.top_k.min(key_blocks), "key block")))
             .row("pruned", format!("{} of all causal pairs", percent(self.pruned)))
+            .maybe("read by the search", self.keys_read_per_query_block.map(keys_read))
             .row("key by key", format!("tokens {}", self.focus))
             .row("next token", self.next_token.line())
             .row("time", self.seconds.line())
@@ -152,6 +155,11 @@ impl Describe for Summary {
             .row("device", &self.device)
             .maybe("recall", self.fidelity.as_ref().map(Fidelity::line))
     }
+}
+
+/// What a search read, on average.
+pub(crate) fn keys_read(n: f64) -> String {
+    format!("{} keys or nodes of keys, for each query block and head", thousands(n.round() as u64))
 }
 
 impl Describe for ModelInfo {

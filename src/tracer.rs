@@ -10,6 +10,7 @@ use crate::{
     config::StreamConfig,
     engine::{Engine, LoadOptions, Payload, Progress, Reply, Request, default_engine, unexpected},
     error::Error,
+    generate::{GenerateConfig, Generated},
     memory::MemoryPlan,
     tasks::{Prompt, RulerConfig},
     trace::{AnswerScore, ModelInfo, Trace},
@@ -154,17 +155,51 @@ impl Tracer {
         }
     }
 
+    /// Lets the model write after a prompt, on what the search keeps or densely; shows the text as it comes.
+    ///
+    /// # Errors
+    /// As [`Tracer::trace`]; [`Error::Setting`] for what `how` cannot mean. [`Error::Memory`] counts the weights, keys and
+    /// values of all layers, which a trace does not hold.
+    pub fn generate(&self, prompt: &str, how: &GenerateConfig) -> Result<Generated, Error> {
+        let generated = self.generate_with(prompt, how, |text| show(Progress::Text(text.into())))?;
+        show(Progress::Text("\n".into()));
+        Ok(generated)
+    }
+
+    /// As [`Tracer::generate`], with the text given to `on_text` piece by piece.
+    ///
+    /// # Errors
+    /// As [`Tracer::generate`].
+    pub fn generate_with(&self, prompt: &str, how: &GenerateConfig, mut on_text: impl FnMut(&str)) -> Result<Generated, Error> {
+        let request = Request::Generate { prompt: prompt.into(), how: how.clone(), config: self.config.clone() };
+        let mut report = |progress| match progress {
+            Progress::Text(text) => on_text(&text),
+            layer => show(layer),
+        };
+        match self.call_with(request, Payload::None, &mut report)? {
+            (Reply::Generated(generated), _) => Ok(generated),
+            (reply, _) => Err(unexpected(&reply)),
+        }
+    }
+
     fn call(&self, request: Request, payload: Payload) -> Result<(Reply, Payload), Error> {
+        self.call_with(request, payload, &mut show)
+    }
+
+    fn call_with(&self, request: Request, payload: Payload, report: &mut dyn FnMut(Progress)) -> Result<(Reply, Payload), Error> {
         // A cell that panicked during a call leaves nothing half-done behind: the engine is a process, or holds no state.
-        self.engine.lock().unwrap_or_else(PoisonError::into_inner).call(request, payload, &mut show)
+        self.engine.lock().unwrap_or_else(PoisonError::into_inner).call(request, payload, report)
     }
 }
 
-/// Progress in whole lines, which a notebook shows as they come: on standard output there, else on standard error.
-fn show(step: Progress) {
-    // A line that cannot be written is no reason to stop.
-    let _ = match std::env::var_os("EVCXR_IS_RUNTIME") {
-        Some(_) => writeln!(std::io::stdout(), "{step}"),
-        None => writeln!(std::io::stderr(), "{step}"),
+/// Progress in whole lines, which a notebook shows as they come, and text as it is: on standard output there, else on
+/// standard error.
+fn show(progress: Progress) {
+    let end = if matches!(progress, Progress::Layer(_)) { "\n" } else { "" };
+    let mut out: Box<dyn Write> = match std::env::var_os("EVCXR_IS_RUNTIME") {
+        Some(_) => Box::new(std::io::stdout()),
+        None => Box::new(std::io::stderr()),
     };
+    // A line that cannot be written is no reason to stop.
+    let _ = write!(out, "{progress}{end}").and_then(|()| out.flush());
 }

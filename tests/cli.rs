@@ -113,6 +113,22 @@ fn pruned_chooses_the_budget() {
 }
 
 #[test]
+fn generate_writes_the_needle_as_it_comes_or_as_one_object() {
+    let answer = NEEDLE.answer.trim();
+    let settings = ["--max-tokens", "20", "--stop", "."];
+    let text = run("generate", &settings);
+    assert_eq!(stdout(&text).trim(), answer.trim_end_matches('.'), "{}", stdout(&text));
+    let progress: Vec<&str> = stderr(&text).lines().collect();
+    assert!(progress.len() == 6 && progress[5].starts_with("prompt: layer 6 of 6, "), "{progress:?}");
+    for more in [&["--dense"][..], &["--exhaustive"], &["--temperature", "0.01", "--top-p", "0.9", "--seed", "3"]] {
+        let object = object(&run("generate", &[&settings[..], &["--json"], more].concat()));
+        assert_eq!(fields(&object), ["end", "n_prompt", "seconds", "text", "tokens", "top_k"]);
+        assert_eq!(object["text"].as_str().unwrap().trim(), answer.trim_end_matches('.'), "{more:?}");
+        assert_eq!(object["end"]["stop"], ".");
+    }
+}
+
+#[test]
 fn ruler_counts_the_needles_that_are_kept() {
     let settings = ["--exhaustive", "--pruned", "0.8", "--sink-blocks", "1", "--local-blocks", "4"];
     let task = ["ruler", "--device", "cpu", "--model", MODEL, "--json", "--tokens", "1000", "--samples", "3"];
@@ -206,6 +222,10 @@ fn runs_that_fail_exit_with_1_and_a_sentence() {
     assert_fails(&run(&["--block-size-k", "12"]), &["block sizes"]);
     assert_fails(&run(&["--memory", "1MB"]), &["memory: this run needs", "may take 1.0 MB"]);
     assert_fails(&run(&["--out", "/nowhere/a.trace"]), &["cannot write /nowhere/a.trace"]);
+    let generate =
+        |more: &[&'static str]| [&["generate", "--device", "cpu", "--model", MODEL, "--prompt", "x"][..], more].concat();
+    assert_fails(&generate(&["--max-tokens", "0"]), &["max_tokens: expected at least 1"]);
+    assert_fails(&generate(&["--top-p", "2"]), &["top_p: expected a probability"]);
     assert_fails(&["show", "/nowhere.trace"], &["cannot read /nowhere.trace"]);
     assert_fails(&["map", &trace, "--layer", "6", "--head", "0", "--out", svg], &["layer 6 does not exist: choose 0 to 5"]);
     assert_fails(&["map", &trace, "--layer", "0", "--head", "8", "--out", svg], &["head 8 does not exist: choose 0 to 7"]);

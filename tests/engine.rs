@@ -10,3 +10,5 @@ mod ends;
 mod fixture;
 #[path = "engine/strangers.rs"]
 mod strangers;
+#[path = "engine/writing.rs"]
+mod writing;

@@ -3,7 +3,7 @@
 //! | bytes | |
 //! |---|---|
 //! | 4 | `STRM` |
-//! | 2 | version of this protocol, little-endian (1) |
+//! | 2 | version of this protocol, little-endian (2) |
 //! | 1 | what the body is: 0 nothing, 1 a trace file, 2 bytes |
 //! | 1 | 0 |
 //! | 4 | length of the header, little-endian |
@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::{Payload, Progress, Reply};
 use crate::{error::Error, trace::Trace};
 
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 const MAGIC: &[u8; 4] = b"STRM";
 

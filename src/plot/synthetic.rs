@@ -78,6 +78,7 @@ fn summary(shape: &Shape) -> Summary {
         focus: Span { start: shape.n_tokens - focus, end: shape.n_tokens },
         next_token: NextToken { id: 3, text: "9".into(), logprob: -0.02 },
         pruned: 0.951,
+        keys_read_per_query_block: Some(412.5),
         seconds: Seconds { load: 0.1, search: 1.2, attention: 2.3, total: 3.6 },
         peak_memory_bytes: 612_000_000,
         planned_memory_bytes: 700_000_000,

@@ -7,21 +7,24 @@ use crate::{
 };
 
 /// Writes sinks and the last blocks (StreamingLLM, Xiao et al. 2024, arXiv 2309.17453); `row` `[top_k]` as in [`BlockMask`].
-pub fn window(blocks: &Blocks, config: &StreamConfig, query_block: usize, row: &mut [u32]) {
+/// Returns the number of keys read, none.
+pub fn window(blocks: &Blocks, config: &StreamConfig, query_block: usize, row: &mut [u32]) -> usize {
     let split = Candidates::new(blocks, config, query_block);
     split.write(split.candidates.clone().rev().take(split.budget), row);
+    0
 }
 
-/// Writes sinks, local blocks and random ones between them, drawn anew for each head and query block.
-pub fn random(seed: u64, blocks: &Blocks, config: &StreamConfig, head: usize, query_block: usize, row: &mut [u32]) {
+/// Writes sinks, local blocks and random ones between them, drawn anew for each head and query block. Reads no key either.
+pub fn random(seed: u64, blocks: &Blocks, config: &StreamConfig, head: usize, query_block: usize, row: &mut [u32]) -> usize {
     let split = Candidates::new(blocks, config, query_block);
     let mut rng = fastrand::Rng::with_seed(mixed(mixed(seed, head as u64), query_block as u64));
     split.write(rng.choose_multiple(split.candidates.clone(), split.budget).into_iter(), row);
+    0
 }
 
 /// The whole mask of a search that reads no key; none for one that does.
 pub fn mask(blocks: Blocks, config: &StreamConfig, n_heads: usize) -> Option<BlockMask> {
-    let write: &dyn Fn(usize, usize, &mut [u32]) = match config.search {
+    let write: &dyn Fn(usize, usize, &mut [u32]) -> usize = match config.search {
         Search::Window => &|_, query_block, row| window(&blocks, config, query_block, row),
         Search::Random { seed } => &move |head, query_block, row| random(seed, &blocks, config, head, query_block, row),
         Search::Exhaustive | Search::Hierarchical(_) => return None,

@@ -19,6 +19,10 @@ pub struct Summary {
     pub next_token: NextToken,
     /// 1 − computed pairs / causal pairs, in tokens, over all layers and heads.
     pub pruned: f64,
+    /// Keys, or nodes that stand for keys, that the search read for a query block and head, on average; none on a GPU, which
+    /// does not count them.
+    #[serde(default)]
+    pub keys_read_per_query_block: Option<f64>,
     pub seconds: Seconds,
     /// Most memory that the engine's process held.
     pub peak_memory_bytes: u64,
@@ -64,6 +68,8 @@ pub struct AnswerScore {
     pub tokens: Vec<AnswerToken>,
     /// Of the run on prompt and answer; 0 for a dense one.
     pub pruned: f64,
+    /// As in [`Summary`]; none for a dense run, which searches nothing.
+    pub keys_read_per_query_block: Option<f64>,
     pub top_k: usize,
     pub n_tokens: usize,
     pub seconds: Seconds,

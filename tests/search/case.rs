@@ -36,16 +36,14 @@ impl Case {
         let queries = Queries::new(&self.queries[positions.start * self.head_dim..], self.head_dim, self.head_dim, positions);
         let mut row = vec![BlockMask::NONE; config.top_k];
         match search {
-            Search::Exhaustive => {
-                exhaustive::search(&queries, &self.keys, &self.blocks, &config, query_block, &mut row);
-            }
+            Search::Exhaustive => exhaustive::search(&queries, &self.keys, &self.blocks, &config, query_block, &mut row),
             Search::Hierarchical(estimate) => {
                 let pyramid = Pyramid::new(&self.keys, self.head_dim, self.blocks, estimate);
-                hierarchical::search(&queries, &self.keys, &pyramid, &self.blocks, &config, query_block, &mut row);
+                hierarchical::search(&queries, &self.keys, &pyramid, &self.blocks, &config, query_block, &mut row)
             }
             Search::Window => baseline::window(&self.blocks, &config, query_block, &mut row),
             Search::Random { seed } => baseline::random(seed, &self.blocks, &config, 0, query_block, &mut row),
-        }
+        };
         row
     }
 

@@ -26,6 +26,29 @@ impl ModelArgs {
     }
 }
 
+#[derive(Args)]
+pub struct PromptArgs {
+    /// The prompt
+    #[arg(long, required_unless_present = "prompt_file", conflicts_with = "prompt_file")]
+    prompt: Option<String>,
+    /// A file with the prompt; - for standard input
+    #[arg(long)]
+    prompt_file: Option<PathBuf>,
+}
+
+impl PromptArgs {
+    pub fn read(&self) -> Result<String, Error> {
+        let Some(path) = &self.prompt_file else {
+            return Ok(self.prompt.clone().unwrap_or_default());
+        };
+        let read = match path.as_os_str() == "-" {
+            true => std::io::read_to_string(std::io::stdin()),
+            false => std::fs::read_to_string(path),
+        };
+        read.map_err(Error::io("read the prompt", path))
+    }
+}
+
 /// What to keep
 #[derive(Args)]
 struct SearchArgs {

@@ -1,9 +1,10 @@
-//! The command line: `streamtrace trace | compare | map | overview | show | ruler | bench | serve`.
+//! The command line: `streamtrace trace | compare | generate | map | overview | show | ruler | bench | serve`.
 //!
 //! Exit codes: 0 done; 1 the run failed, with a sentence on standard error; 2 the arguments make no sense.
 
 mod args;
 mod bench;
+mod generate;
 mod ruler;
 
 use std::{
@@ -17,8 +18,9 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::json;
 use streamtrace::{Error, Trace, engine::serve::serve};
 
-use args::ModelArgs;
+use args::{ModelArgs, PromptArgs};
 use bench::BenchArgs;
+use generate::GenerateArgs;
 use ruler::RulerArgs;
 
 /// Keeps the memory of large activations, which the system's allocator hands back and faults in again chunk by chunk.
@@ -41,6 +43,8 @@ enum Command {
     Trace(RunArgs),
     /// Trace a prompt, run it densely too, and say how faithful the trace is
     Compare(RunArgs),
+    /// Write after a prompt, attending to what the search keeps
+    Generate(GenerateArgs),
     /// Draw one head's attention map
     Map {
         trace: PathBuf,
@@ -78,12 +82,8 @@ enum Command {
 struct RunArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// The prompt
-    #[arg(long, required_unless_present = "prompt_file", conflicts_with = "prompt_file")]
-    prompt: Option<String>,
-    /// A file with the prompt; - for standard input
-    #[arg(long)]
-    prompt_file: Option<PathBuf>,
+    #[command(flatten)]
+    prompt: PromptArgs,
     /// Where to write the trace
     #[arg(long)]
     out: Option<PathBuf>,
@@ -93,21 +93,10 @@ struct RunArgs {
 }
 
 impl RunArgs {
-    fn prompt(&self) -> Result<String, Error> {
-        let Some(path) = &self.prompt_file else {
-            return Ok(self.prompt.clone().unwrap_or_default());
-        };
-        let read = match path.as_os_str() == "-" {
-            true => std::io::read_to_string(std::io::stdin()),
-            false => std::fs::read_to_string(path),
-        };
-        read.map_err(Error::io("read the prompt", path))
-    }
-
     fn run(&self, compare: bool) -> Result<(), Error> {
         self.out.as_deref().map_or(Ok(()), writable)?;
         let tracer = self.model.tracer()?;
-        let mut trace = tracer.trace(&self.prompt()?)?;
+        let mut trace = tracer.trace(&self.prompt.read()?)?;
         if compare {
             trace = tracer.compare(&trace)?;
         }
@@ -165,6 +154,7 @@ fn run(command: &Command) -> Result<(), Error> {
     match command {
         Command::Trace(args) => args.run(false),
         Command::Compare(args) => args.run(true),
+        Command::Generate(args) => args.run(),
         Command::Map { trace, layer, head, out } => Trace::open(trace)?.attention_map(*layer, *head)?.save(out),
         Command::Overview { trace, out } => Trace::open(trace)?.overview()?.save(out),
         Command::Show { trace, json } => print_trace(&Trace::open(trace)?, *json),

@@ -4,13 +4,13 @@ use std::{sync::mpsc, thread, time::Instant};
 
 use crate::{
     config::StreamConfig,
-    device::Device,
-    engine::Progress,
+    device::{Device, Purpose},
+    engine::{LayerProgress, Progress},
     error::Error,
     memory::{MemoryPlan, format_bytes},
     model::{
         Model,
-        decoder::{Decoder, StageTimes},
+        decoder::{Decoder, StageCosts},
         tokenizer::Encoding,
     },
     search::budget,
@@ -37,12 +37,12 @@ impl<D: Device> Run<'_, D> {
         let (decoder, plan) = self.decoder(&ids, config)?;
         self.device.reset_peak();
         let writer = TraceWriter::new(&ids, &offsets, prompt)?;
-        let (mut times, clock) = (StageTimes::default(), self.clock("trace", ids.len()));
+        let (mut costs, clock) = (StageCosts::default(), self.clock("trace", ids.len()));
         let progress = &mut self.progress;
         let (logits, written) = thread::scope(|scope| {
             let (send, records) = mpsc::sync_channel(0);
             let writing = scope.spawn(|| write_layers(writer, records));
-            let logits = decoder.sparse(1, &mut times, move |layer, record| {
+            let logits = decoder.sparse(1, &mut costs, move |layer, record| {
                 send.send((layer, record)).map_err(|_| stopped())?;
                 progress(clock.at(layer));
                 Ok(())
@@ -55,8 +55,9 @@ impl<D: Device> Run<'_, D> {
             focus: decoder.focus,
             next_token: self.next_token(&logits[0]),
             pruned: self.pruned(kept_pairs, ids.len()),
+            keys_read_per_query_block: self.keys_read(&costs, &decoder),
             config: decoder.config,
-            seconds: self.seconds(&times, start),
+            seconds: self.seconds(&costs, start),
             peak_memory_bytes: self.device.peak(),
             planned_memory_bytes: plan.total(),
             device: self.device.name(),
@@ -118,8 +119,8 @@ impl<D: Device> Run<'_, D> {
         }
         let (decoder, _) = self.decoder(&ids[..ids.len() - 1], config)?;
         let n_tokens = decoder.tokens.len();
-        let (mut times, mut kept_pairs, clock) =
-            (StageTimes::default(), 0, self.clock(if dense { "dense" } else { "trace" }, n_tokens));
+        let (mut costs, mut kept_pairs, clock) =
+            (StageCosts::default(), 0, self.clock(if dense { "dense" } else { "trace" }, n_tokens));
         let logits = match dense {
             true => {
                 let nothing = |layer| {
@@ -127,7 +128,7 @@ impl<D: Device> Run<'_, D> {
                 };
                 decoder.dense(answer_ids.len(), nothing, |layer, _| (self.progress)(clock.at(layer)))?
             }
-            false => decoder.sparse(answer_ids.len(), &mut times, |layer, record| {
+            false => decoder.sparse(answer_ids.len(), &mut costs, |layer, record| {
                 kept_pairs += record.mask.kept_pairs();
                 (self.progress)(clock.at(layer));
                 Ok(())
@@ -142,9 +143,10 @@ impl<D: Device> Run<'_, D> {
         Ok(AnswerScore {
             tokens: tokens.collect(),
             pruned: if dense { 0.0 } else { self.pruned(kept_pairs, n_tokens) },
+            keys_read_per_query_block: self.keys_read(&costs, &decoder),
             top_k: decoder.config.top_k,
             n_tokens,
-            seconds: self.seconds(&times, start),
+            seconds: self.seconds(&costs, start),
         })
     }
 
@@ -162,7 +164,7 @@ impl<D: Device> Run<'_, D> {
     where
         Self: 't,
     {
-        let plan = self.device.plan(self.model, tokens.len(), &config, self.memory)?;
+        let plan = self.device.plan(self.model, tokens.len(), &config, Purpose::Trace, self.memory)?;
         plan.check()?;
         if let Some(why) = &plan.slower {
             eprintln!("slower, to fit in {}: {why}", format_bytes(plan.limit));
@@ -183,16 +185,23 @@ impl<D: Device> Run<'_, D> {
         1.0 - kept_pairs as f64 / (causal * (config.n_layers * config.n_heads) as f64)
     }
 
-    fn seconds(&self, times: &StageTimes, start: Instant) -> Seconds {
+    /// Keys or nodes that the search read for a query block and head, on average over all; none where they are not counted.
+    fn keys_read(&self, costs: &StageCosts, decoder: &Decoder<'_, D>) -> Option<f64> {
+        let n_query_blocks = decoder.tokens.len().div_ceil(decoder.config.block_size_q);
+        let n = self.model.config.n_layers * self.model.config.n_heads * n_query_blocks;
+        costs.keys_read.map(|n_read| n_read as f64 / n as f64)
+    }
+
+    fn seconds(&self, costs: &StageCosts, start: Instant) -> Seconds {
         Seconds {
             load: self.load_seconds,
-            search: times.search.as_secs_f64(),
-            attention: times.attention.as_secs_f64(),
+            search: costs.search.as_secs_f64(),
+            attention: costs.attention.as_secs_f64(),
             total: start.elapsed().as_secs_f64(),
         }
     }
 
-    fn clock(&self, stage: &'static str, n_tokens: usize) -> Clock {
+    pub(super) fn clock(&self, stage: &'static str, n_tokens: usize) -> Clock {
         Clock { start: Instant::now(), stage, n_tokens, n_layers: self.model.config.n_layers }
     }
 }
@@ -244,12 +253,12 @@ pub(super) fn focus(config: &StreamConfig, n_tokens: usize) -> Result<Span, Erro
 }
 
 /// The first of the largest logits.
-fn argmax(logits: &[f32]) -> u32 {
+pub(super) fn argmax(logits: &[f32]) -> u32 {
     (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b]).then(b.cmp(&a))).unwrap_or(0) as u32
 }
 
 /// Natural logarithms of the probabilities.
-fn log_softmax(logits: &[f32]) -> Vec<f64> {
+pub(super) fn log_softmax(logits: &[f32]) -> Vec<f64> {
     let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max) as f64;
     let total = logits.iter().map(|&l| (l as f64 - most).exp()).sum::<f64>().ln();
     logits.iter().map(|&l| l as f64 - most - total).collect()
@@ -262,7 +271,7 @@ fn kl(dense: &[f32], sparse: &[f32]) -> f64 {
 }
 
 /// Measures how fast layers go by.
-struct Clock {
+pub(super) struct Clock {
     start: Instant,
     stage: &'static str,
     n_tokens: usize,
@@ -271,15 +280,15 @@ struct Clock {
 
 impl Clock {
     /// The progress when a layer is done.
-    fn at(&self, layer: usize) -> Progress {
+    pub fn at(&self, layer: usize) -> Progress {
         let (done, seconds) = ((layer + 1) as f64, self.start.elapsed().as_secs_f64().max(1e-9));
         let whole = seconds / done * self.n_layers as f64;
-        Progress {
+        Progress::Layer(LayerProgress {
             stage: self.stage.into(),
             layer: layer + 1,
             n_layers: self.n_layers,
             tokens_per_second: self.n_tokens as f64 / whole,
             seconds_left: whole - seconds,
-        }
+        })
     }
 }
