@@ -59,7 +59,7 @@ pub mod prelude {
     pub use crate::{
         DeviceChoice, Error, Estimate, GenerateConfig, Generated, LoadOptions, MemoryPlan, Search, Span, StreamConfig, Trace,
         Tracer,
-        plot::{AttentionMap, Figure},
+        plot::{AttentionMap, Figure, HeatMap},
         tasks::{Prompt, RulerConfig, Task},
     };
 }

@@ -11,11 +11,11 @@ use crate::{
     error::Error,
     generate::{GenerateConfig, Generated},
     memory::{MemoryPlan, format_bytes},
-    plot::{AttentionMap, Figure, count, escaped, percent, thousands},
+    plot::{AttentionMap, Figure, HeatMap, count, escaped, percent, thousands},
     tasks::{ChainSentence, Prompt, ReasoningPrompt, RulerConfig, SentenceKind, Task, WordProblem},
     trace::{
-        AnswerScore, AnswerToken, BlockMask, Blocks, Fidelity, HeadTrace, LayerRecord, ModelInfo, NextToken, Seconds, Span,
-        Summary, Trace,
+        AnswerFidelity, AnswerScore, AnswerToken, BlockMask, Blocks, CompareConfig, Fidelity, HeadTrace, LayerRecord, ModelInfo,
+        NextToken, RowsOf, Seconds, Span, Summary, Trace,
     },
     tracer::Tracer,
 };
@@ -119,7 +119,7 @@ show_as_table!(
     LayerRecord
 );
 show_as_table!(AnswerScore, AnswerToken, DeviceChoice, Estimate, LoadOptions, MemoryPlan, Progress, Search, Tracer);
-show_as_table!(GenerateConfig, Generated);
+show_as_table!(AnswerFidelity, CompareConfig, GenerateConfig, Generated, RowsOf);
 
 impl Describe for Trace {
     fn table(&self) -> Table {
@@ -219,18 +219,60 @@ impl Describe for Fidelity {
         let heads =
             self.recall_by_head.iter().enumerate().flat_map(|(l, heads)| heads.iter().enumerate().map(move |(h, r)| (l, h, *r)));
         let worst = heads.min_by(|a, b| a.2.total_cmp(&b.2)).map(|(l, h, recall)| format!("{recall:.4} in layer {l}, head {h}"));
+        let run = match self.rows_of {
+            RowsOf::Dense => "dense",
+            RowsOf::Sparse => "sparse",
+        };
         Table::new("Against dense attention")
-            .row("recall", format!("{:.4}, mean over {}", self.recall, count(self.n_rows, "row")))
+            .row("recall", format!("{:.4}, mean over {} of the {run} run", self.recall, count(self.n_rows, "row")))
             .maybe("lowest recall", worst)
-            .row("next token", if self.same_next_token { "the same" } else { "another" })
-            .row("KL(dense ‖ sparse)", nats(self.kl))
+            .maybe("next token", self.same_next_token.map(|same| if same { "the same" } else { "another" }))
+            .maybe("of dense attention", self.dense_next_token.as_ref().map(NextToken::line))
+            .maybe("KL(dense ‖ sparse)", self.kl.map(nats))
+            .maybe("answer", self.answer.as_ref().map(AnswerFidelity::line))
     }
 }
 
 impl Fidelity {
     fn line(&self) -> String {
-        let token = if self.same_next_token { "same next token" } else { "another next token" };
-        format!("{:.4} of the dense attention mass; {token}, KL {}", self.recall, nats(self.kl))
+        let token = self.same_next_token.map(|same| if same { "; same next token" } else { "; another next token" });
+        let kl = self.kl.map(|kl| format!(", KL {}", nats(kl)));
+        let sample = (self.rows_of == RowsOf::Sparse).then(|| format!(", on {}", count(self.n_rows, "row")));
+        let rest = [token.map(String::from), kl, sample].into_iter().flatten().collect::<String>();
+        format!("{:.4} of the dense attention mass{rest}", self.recall)
+    }
+}
+
+impl Describe for AnswerFidelity {
+    fn table(&self) -> Table {
+        let yes = |retained| if retained { "most likely at every token" } else { "not the most likely" };
+        Table::new(format!("Answer {:?}", self.text))
+            .row("dense", format!("log-probability {:.4}, {}", self.dense_logprob, yes(self.dense_retained)))
+            .row("sparse", format!("log-probability {:.4}, {}", self.sparse_logprob, yes(self.sparse_retained)))
+    }
+}
+
+impl AnswerFidelity {
+    fn line(&self) -> String {
+        let kept = match (self.dense_retained, self.sparse_retained) {
+            (true, true) => "kept",
+            (true, false) => "lost",
+            (false, _) => "not the answer of dense attention",
+        };
+        format!("log-probability {:.3} dense, {:.3} sparse: {kept}", self.dense_logprob, self.sparse_logprob)
+    }
+}
+
+impl Describe for RowsOf {
+    fn table(&self) -> Table {
+        Table::new(format!("{self:?}"))
+    }
+}
+
+impl Describe for CompareConfig {
+    fn table(&self) -> Table {
+        let rows = self.rows.map_or("all, of a dense run".into(), |n| format!("{}, of a sparse run", count(n, "row")));
+        Table::new("Compare with dense attention").row("recall on", rows).maybe("answer", self.answer.as_ref())
     }
 }
 
@@ -298,6 +340,13 @@ impl Describe for HeadTrace {
 impl Describe for LayerRecord {
     fn table(&self) -> Table {
         self.mask.table()
+    }
+}
+
+impl HeatMap {
+    /// Draws the map; a notebook calls this for the last value of a cell.
+    pub fn evcxr_display(&self) {
+        self.figure().evcxr_display();
     }
 }
 

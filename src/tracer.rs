@@ -13,7 +13,7 @@ use crate::{
     generate::{GenerateConfig, Generated},
     memory::MemoryPlan,
     tasks::{Prompt, RulerConfig},
-    trace::{AnswerScore, ModelInfo, Trace},
+    trace::{AnswerScore, CompareConfig, ModelInfo, Trace},
 };
 
 /// A loaded model with the settings of its search.
@@ -125,7 +125,15 @@ impl Tracer {
     /// # Errors
     /// [`Error::Setting`] for another model's trace; as [`Tracer::trace`].
     pub fn compare(&self, trace: &Trace) -> Result<Trace, Error> {
-        match self.call(Request::Compare, Payload::Trace(trace.clone()))? {
+        self.compare_with(trace, &CompareConfig::default())
+    }
+
+    /// The same trace with its fidelity, measured on some rows alone, or with an answer's probability.
+    ///
+    /// # Errors
+    /// As [`Tracer::compare`]; [`Error::Setting`] for no rows, [`Error::Prompt`] for an empty answer.
+    pub fn compare_with(&self, trace: &Trace, what: &CompareConfig) -> Result<Trace, Error> {
+        match self.call(Request::Compare(what.clone()), Payload::Trace(trace.clone()))? {
             (Reply::Compared(fidelity), _) => Ok(trace.with_fidelity(fidelity)),
             (reply, _) => Err(unexpected(&reply)),
         }

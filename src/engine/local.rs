@@ -1,5 +1,6 @@
 //! The engine in this process: opens the model, runs it, answers.
 
+mod compare;
 mod generate;
 mod run;
 
@@ -79,7 +80,7 @@ fn answer<D: Device>(mut run: Run<D>, request: Request, payload: Payload) -> Res
             Ok((Reply::Plan(run.device.plan(run.model, n_tokens, &config, Purpose::Trace, run.memory)?), Payload::None))
         }
         (Request::Trace { prompt, config }, _) => Ok((Reply::Traced, Payload::Trace(run.trace(&prompt, &config)?))),
-        (Request::Compare, Payload::Trace(trace)) => Ok((Reply::Compared(run.compare(&trace)?), Payload::None)),
+        (Request::Compare(what), Payload::Trace(trace)) => Ok((Reply::Compared(run.compare(&trace, &what)?), Payload::None)),
         (Request::Score { prompt, answer, config, dense }, _) => {
             Ok((Reply::Scored(run.score(&prompt, &answer, &config, dense)?), Payload::None))
         }

@@ -22,7 +22,7 @@ use crate::{
     error::Error,
     generate::{GenerateConfig, Generated},
     memory::MemoryPlan,
-    trace::{AnswerScore, Fidelity, ModelInfo, Trace},
+    trace::{AnswerScore, CompareConfig, Fidelity, ModelInfo, Trace},
 };
 
 /// Something that an engine is asked to do.
@@ -37,8 +37,8 @@ pub enum Request {
     Plan { n_tokens: usize, config: StreamConfig },
     /// Trace a prompt. The reply carries the trace.
     Trace { prompt: String, config: StreamConfig },
-    /// Run the prompt of the trace that comes with the request densely, and compare.
-    Compare,
+    /// Compare the trace that comes with the request with dense attention.
+    Compare(CompareConfig),
     /// How likely the model finds an answer after a prompt, token by token, sparse or dense.
     Score { prompt: String, answer: String, config: StreamConfig, dense: bool },
     /// Write after a prompt. The text is reported as progress.
@@ -117,7 +117,7 @@ pub enum Progress {
 /// How far a run has come.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LayerProgress {
-    /// "trace", "dense" for a comparison, "prompt" before writing.
+    /// "trace", "dense" or "sample" for a comparison, "prompt" before writing.
     pub stage: String,
     /// Layers that are done.
     pub layer: usize,

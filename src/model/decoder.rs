@@ -3,14 +3,15 @@
 //! Only the hidden states, one layer's keys and values, and chunks of everything else exist at a time: no key-value cache
 //! over layers, and nothing of size T × T. A [`Session`](super::session::Session) keeps them instead, to go on writing.
 
-use std::{
-    borrow::Borrow,
-    time::{Duration, Instant},
-};
+use std::{borrow::Borrow, time::Duration};
 
 use safetensors::tensor::TensorView;
 
-use super::{LayerWeights, Linear, Model, rope::inverse_frequencies};
+use super::{
+    LayerWeights, Linear, Model,
+    rope::inverse_frequencies,
+    visitor::{Dense, Sampled, Sparse, Visitor},
+};
 use crate::{
     config::StreamConfig,
     device::{AttentionShape, Device},
@@ -41,92 +42,6 @@ pub struct StageCosts {
     pub keys_read: Option<u64>,
 }
 
-/// What happens to each layer's attention: the one thing in which a sparse and a dense run differ.
-trait Visitor<D: Device> {
-    /// Attention of a chunk of queries that starts at a query block.
-    fn attend(
-        &mut self,
-        device: &D,
-        layer: usize,
-        attention: &mut D::Attention,
-        queries: &D::Tensor,
-        first: usize,
-    ) -> Result<D::Tensor, Error>;
-
-    /// Takes the attention once all chunks are through.
-    fn finish(&mut self, device: &D, layer: usize, attention: D::Attention) -> Result<(), Error>;
-}
-
-/// Searches, attends to what was kept, and records it.
-struct Sparse<'a, F> {
-    costs: &'a mut StageCosts,
-    on_layer: F,
-}
-
-impl<D: Device, F: FnMut(usize, LayerRecord) -> Result<(), Error>> Visitor<D> for Sparse<'_, F> {
-    fn attend(
-        &mut self,
-        device: &D,
-        _: usize,
-        attention: &mut D::Attention,
-        queries: &D::Tensor,
-        first: usize,
-    ) -> Result<D::Tensor, Error> {
-        let start = Instant::now();
-        if let Some(n_read) = device.search(attention, queries, first)? {
-            *self.costs.keys_read.get_or_insert(0) += n_read;
-        }
-        self.costs.search += start.elapsed();
-        let start = Instant::now();
-        let output = device.attend(attention, queries, first)?;
-        self.costs.attention += start.elapsed();
-        Ok(output)
-    }
-
-    fn finish(&mut self, device: &D, layer: usize, attention: D::Attention) -> Result<(), Error> {
-        (self.on_layer)(layer, device.record(attention)?)
-    }
-}
-
-/// Attends to everything and measures how much of it falls on a mask.
-struct Dense<M, F> {
-    mask: M,
-    current: Option<(BlockMask, Vec<f64>)>,
-    on_layer: F,
-}
-
-impl<D: Device, M, F> Visitor<D> for Dense<M, F>
-where
-    M: FnMut(usize) -> Result<BlockMask, Error>,
-    F: FnMut(usize, Vec<f64>),
-{
-    fn attend(
-        &mut self,
-        device: &D,
-        layer: usize,
-        attention: &mut D::Attention,
-        queries: &D::Tensor,
-        first: usize,
-    ) -> Result<D::Tensor, Error> {
-        let (mask, kept_mass) = match &mut self.current {
-            Some(current) => current,
-            none => {
-                let mask = (self.mask)(layer)?;
-                let kept_mass = vec![0.0; mask.n_heads];
-                none.insert((mask, kept_mass))
-            }
-        };
-        device.attend_dense(attention, queries, first, mask, kept_mass)
-    }
-
-    fn finish(&mut self, _: &D, layer: usize, _: D::Attention) -> Result<(), Error> {
-        if let Some((_, kept_mass)) = self.current.take() {
-            (self.on_layer)(layer, kept_mass);
-        }
-        Ok(())
-    }
-}
-
 impl<D: Device> Decoder<'_, D> {
     /// Runs the model on kept key blocks alone; hands each layer's record to `on_layer`. Returns the logits that follow the
     /// last `n_logits` tokens. `[n_logits][vocab_size]`
@@ -153,7 +68,24 @@ impl<D: Device> Decoder<'_, D> {
         mask: impl FnMut(usize) -> Result<BlockMask, Error>,
         on_layer: impl FnMut(usize, Vec<f64>),
     ) -> Result<Vec<Vec<f32>>, Error> {
-        self.run(n_logits, &mut Dense { mask, current: None, on_layer })
+        self.run(n_logits, &mut Dense::new(mask, on_layer))
+    }
+
+    /// Runs as [`Decoder::sparse`], and measures as [`Decoder::dense`], of the sparse run's own queries and keys, on a sample
+    /// of query blocks alone. O(rows · T) more time.
+    ///
+    /// # Errors
+    /// As [`Decoder::sparse`].
+    pub fn sampled(
+        &self,
+        sample: &[usize],
+        costs: &mut StageCosts,
+        mask: impl FnMut(usize) -> Result<BlockMask, Error>,
+        on_layer: impl FnMut(usize, Vec<f64>),
+    ) -> Result<(), Error> {
+        let blocks = self.shape(0, self.tokens.len()).blocks;
+        let dense = Dense::new(mask, on_layer);
+        self.run(1, &mut Sampled { costs, blocks, chunk: self.chunk, sample, dense }).map(drop)
     }
 
     fn run(&self, n_logits: usize, visitor: &mut impl Visitor<D>) -> Result<Vec<Vec<f32>>, Error> {

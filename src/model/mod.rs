@@ -6,6 +6,7 @@ pub mod memory;
 pub mod rope;
 pub mod session;
 pub mod tokenizer;
+mod visitor;
 pub mod weights;
 
 use std::path::Path;

@@ -12,7 +12,9 @@ pub use blocks::Blocks;
 pub use file::{LayerRecord, TraceWriter};
 pub use mask::BlockMask;
 pub use span::Span;
-pub use summary::{AnswerScore, AnswerToken, Fidelity, ModelInfo, NextToken, Seconds, Summary};
+pub use summary::{
+    AnswerFidelity, AnswerScore, AnswerToken, CompareConfig, Fidelity, ModelInfo, NextToken, RowsOf, Seconds, Summary,
+};
 
 use crate::error::Error;
 use file::Tensors;

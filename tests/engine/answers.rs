@@ -31,7 +31,7 @@ fn an_engine_process_answers_as_the_engine_in_process_does() {
     }
     let (ours, theirs) = (local.compare(&ours).unwrap(), process.compare(&theirs).unwrap());
     let [ours, theirs] = [ours, theirs].map(|trace| trace.summary().fidelity.clone().unwrap());
-    let numbers = |f: &Fidelity| [&[f.recall, f.kl][..], &f.recall_by_head.concat()].concat();
+    let numbers = |f: &Fidelity| [&[f.recall, f.kl.unwrap()][..], &f.recall_by_head.concat()].concat();
     // Numbers in JSON are read back to their last digit but one.
     assert!(numbers(&ours).iter().zip(numbers(&theirs)).all(|(a, b)| (a - b).abs() < 1e-14), "{ours:?} {theirs:?}");
     assert_eq!((ours.same_next_token, ours.n_rows), (theirs.same_next_token, theirs.n_rows));

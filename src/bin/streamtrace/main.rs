@@ -16,7 +16,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 use serde_json::json;
-use streamtrace::{Error, Trace, engine::serve::serve};
+use streamtrace::{Error, Trace, engine::serve::serve, trace::CompareConfig};
 
 use args::{ModelArgs, PromptArgs};
 use bench::BenchArgs;
@@ -41,8 +41,8 @@ struct Cli {
 enum Command {
     /// Trace a prompt and write what was attended to into a file
     Trace(RunArgs),
-    /// Trace a prompt, run it densely too, and say how faithful the trace is
-    Compare(RunArgs),
+    /// Trace a prompt, compare with dense attention, and say how faithful the trace is; --out a.svg draws the recall of each head
+    Compare(CompareArgs),
     /// Write after a prompt, attending to what the search keeps
     Generate(GenerateArgs),
     /// Draw one head's attention map
@@ -93,18 +93,37 @@ struct RunArgs {
 }
 
 impl RunArgs {
-    fn run(&self, compare: bool) -> Result<(), Error> {
+    fn run(&self, compare: Option<&CompareConfig>) -> Result<(), Error> {
         self.out.as_deref().map_or(Ok(()), writable)?;
         let tracer = self.model.tracer()?;
         let mut trace = tracer.trace(&self.prompt.read()?)?;
-        if compare {
-            trace = tracer.compare(&trace)?;
+        if let Some(what) = compare {
+            trace = tracer.compare_with(&trace, what)?;
         }
-        if let Some(out) = &self.out {
-            trace.save(out)?;
+        match &self.out {
+            Some(out) if compare.is_some() && is_figure(out) => trace.recall_map()?.save(out)?,
+            Some(out) => trace.save(out)?,
+            None => {}
         }
         print_trace(&trace, self.json)
     }
+}
+
+#[derive(Args)]
+struct CompareArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    /// Measure recall on about so many rows of the sparse run alone: time O(rows · T), and no next token to compare
+    #[arg(long)]
+    rows: Option<usize>,
+    /// Compare how likely this text is after the prompt, too
+    #[arg(long)]
+    answer: Option<String>,
+}
+
+/// Whether a file is to hold a picture, not a trace.
+fn is_figure(file: &Path) -> bool {
+    file.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("svg") || ending.eq_ignore_ascii_case("png"))
 }
 
 /// A folder that cannot be written is found before a run that may take long.
@@ -136,6 +155,7 @@ fn summary_json(trace: &Trace) -> serde_json::Value {
         "tokens": summary.n_tokens,
         "top_k": summary.config.top_k,
         "pruned": summary.pruned,
+        "keys_read_per_query_block": summary.keys_read_per_query_block,
         "next_token": summary.next_token,
         "seconds": summary.seconds,
         "peak_memory_bytes": summary.peak_memory_bytes,
@@ -143,17 +163,20 @@ fn summary_json(trace: &Trace) -> serde_json::Value {
         "device": summary.device,
     });
     if let Some(fidelity) = &summary.fidelity {
-        object["recall"] = json!(fidelity.recall);
-        object["same_next_token"] = json!(fidelity.same_next_token);
-        object["kl"] = json!(fidelity.kl);
+        let fidelity = json!(fidelity);
+        for (name, value) in fidelity.as_object().into_iter().flatten() {
+            object[name] = value.clone();
+        }
     }
     object
 }
 
 fn run(command: &Command) -> Result<(), Error> {
     match command {
-        Command::Trace(args) => args.run(false),
-        Command::Compare(args) => args.run(true),
+        Command::Trace(args) => args.run(None),
+        Command::Compare(CompareArgs { run, rows, answer }) => {
+            run.run(Some(&CompareConfig { rows: *rows, answer: answer.clone() }))
+        }
         Command::Generate(args) => args.run(),
         Command::Map { trace, layer, head, out } => Trace::open(trace)?.attention_map(*layer, *head)?.save(out),
         Command::Overview { trace, out } => Trace::open(trace)?.overview()?.save(out),

@@ -14,9 +14,7 @@ use crate::{
         tokenizer::Encoding,
     },
     search::budget,
-    trace::{
-        AnswerScore, AnswerToken, BlockMask, Blocks, Fidelity, LayerRecord, NextToken, Seconds, Span, Summary, Trace, TraceWriter,
-    },
+    trace::{AnswerScore, AnswerToken, BlockMask, Blocks, LayerRecord, NextToken, Seconds, Span, Summary, Trace, TraceWriter},
 };
 
 /// A model on a device, ready to read.
@@ -66,43 +64,6 @@ impl<D: Device> Run<'_, D> {
             model: self.model.info(),
         };
         writer.finish(summary, &logits[0])
-    }
-
-    pub fn compare(&mut self, trace: &Trace) -> Result<Fidelity, Error> {
-        let (summary, info) = (trace.summary(), self.model.info());
-        if summary.model != info {
-            return Err(Error::Setting {
-                setting: "trace".into(),
-                expected: format!("a trace of {}, the model that is loaded", info.name),
-                found: format!("a trace of {}", summary.model.name),
-                fix: "load the model that made the trace".into(),
-            });
-        }
-        let tokens = trace.tokens()?;
-        if let Some(id) = tokens.iter().find(|&&id| id as usize >= info.vocab_size) {
-            return Err(Error::Trace {
-                path: "to compare".into(),
-                expected: format!("token ids below {}", info.vocab_size),
-                found: format!("id {id}"),
-                fix: "the file is damaged: trace the prompt again".into(),
-            });
-        }
-        // The trace's budget as it is: for a short prompt it is smaller than a new run may ask for.
-        let config = summary.config.clone();
-        let (decoder, _) = self.planned(&tokens, config, summary.focus)?;
-        let (mut recall_by_head, clock) = (Vec::new(), self.clock("dense", tokens.len()));
-        let on_layer = |layer, kept_mass: Vec<f64>| {
-            recall_by_head.push(kept_mass.iter().map(|mass| mass / tokens.len() as f64).collect::<Vec<f64>>());
-            (self.progress)(clock.at(layer));
-        };
-        let logits = decoder.dense(1, |layer| trace.mask(layer), on_layer)?;
-        Ok(Fidelity {
-            recall: recall_by_head.iter().flatten().sum::<f64>() / (info.n_layers * info.n_heads) as f64,
-            recall_by_head,
-            same_next_token: self.next_token(&logits[0]).id == summary.next_token.id,
-            kl: kl(&logits[0], &trace.logits()?),
-            n_rows: tokens.len(),
-        })
     }
 
     pub fn score(&mut self, prompt: &str, answer: &str, config: &StreamConfig, dense: bool) -> Result<AnswerScore, Error> {
@@ -160,7 +121,12 @@ impl<D: Device> Run<'_, D> {
     }
 
     /// A decoder that fits the memory there is, and its plan.
-    fn planned<'t>(&self, tokens: &'t [u32], config: StreamConfig, focus: Span) -> Result<(Decoder<'t, D>, MemoryPlan), Error>
+    pub(super) fn planned<'t>(
+        &self,
+        tokens: &'t [u32],
+        config: StreamConfig,
+        focus: Span,
+    ) -> Result<(Decoder<'t, D>, MemoryPlan), Error>
     where
         Self: 't,
     {
@@ -173,7 +139,7 @@ impl<D: Device> Run<'_, D> {
         Ok((Decoder { model, device, tokens, config, focus, chunk: plan.chunk_rows }, plan))
     }
 
-    fn next_token(&self, logits: &[f32]) -> NextToken {
+    pub(super) fn next_token(&self, logits: &[f32]) -> NextToken {
         let id = argmax(logits);
         NextToken { id, text: self.model.tokenizer.text(id), logprob: log_softmax(logits)[id as usize] }
     }
@@ -262,12 +228,6 @@ pub(super) fn log_softmax(logits: &[f32]) -> Vec<f64> {
     let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max) as f64;
     let total = logits.iter().map(|&l| (l as f64 - most).exp()).sum::<f64>().ln();
     logits.iter().map(|&l| l as f64 - most - total).collect()
-}
-
-/// KL(dense ‖ sparse) in nats.
-fn kl(dense: &[f32], sparse: &[f32]) -> f64 {
-    let (p, q) = (log_softmax(dense), log_softmax(sparse));
-    p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>().max(0.0)
 }
 
 /// Measures how fast layers go by.
