@@ -15,10 +15,12 @@
 //! # Ok::<(), Error>(())
 //! ```
 //!
-//! The path of a prompt: `model` (tokenize, layers) → `search` → `attention` → [`trace`] → [`plot`] → [`notebook`].
+//! The path of a prompt: `model` (tokenize, layers) → `search` → `attention` → [`trace`] → [`analysis`] → [`plot`] →
+//! [`notebook`].
 //! Left of [`trace`] needs the feature `engine`; a notebook compiles only what is right of it, and its [`Tracer`] speaks to
 //! the binary `streamtrace serve` ([`engine`]).
 
+pub mod analysis;
 pub mod config;
 pub mod engine;
 pub mod error;
@@ -26,6 +28,7 @@ pub mod generate;
 pub mod memory;
 pub mod notebook;
 pub mod plot;
+pub mod smallest;
 pub mod tasks;
 pub mod trace;
 mod tracer;
@@ -50,6 +53,7 @@ pub use engine::{DeviceChoice, LoadOptions};
 pub use error::Error;
 pub use generate::{GenerateConfig, Generated};
 pub use memory::MemoryPlan;
+pub use smallest::{Criterion, SmallestTopK};
 pub use trace::{Span, Trace};
 pub use tracer::Tracer;
 
@@ -57,9 +61,11 @@ pub use tracer::Tracer;
 /// could not tell from the standard one.
 pub mod prelude {
     pub use crate::{
-        DeviceChoice, Error, Estimate, GenerateConfig, Generated, LoadOptions, MemoryPlan, Search, Span, StreamConfig, Trace,
-        Tracer,
+        Criterion, DeviceChoice, Error, Estimate, GenerateConfig, Generated, LoadOptions, MemoryPlan, Search, SmallestTopK, Span,
+        StreamConfig, Trace, Tracer,
+        analysis::RetrievalHeads,
         plot::{AttentionMap, Figure, HeatMap},
         tasks::{Prompt, RulerConfig, Task},
+        trace::CompareConfig,
     };
 }

@@ -6,12 +6,14 @@
 use std::{fmt, io::Write};
 
 use crate::{
+    analysis::{RetrievalHead, RetrievalHeads},
     config::{Estimate, Search, StreamConfig},
     engine::{DeviceChoice, LoadOptions, Progress},
     error::Error,
     generate::{GenerateConfig, Generated},
     memory::{MemoryPlan, format_bytes},
     plot::{AttentionMap, Figure, HeatMap, count, escaped, percent, thousands},
+    smallest::{Criterion, SmallestTopK, Tried},
     tasks::{ChainSentence, Prompt, ReasoningPrompt, RulerConfig, SentenceKind, Task, WordProblem},
     trace::{
         AnswerFidelity, AnswerScore, AnswerToken, BlockMask, Blocks, CompareConfig, Fidelity, HeadTrace, LayerRecord, ModelInfo,
@@ -119,6 +121,7 @@ show_as_table!(
     LayerRecord
 );
 show_as_table!(AnswerScore, AnswerToken, DeviceChoice, Estimate, LoadOptions, MemoryPlan, Progress, Search, Tracer);
+show_as_table!(Criterion, RetrievalHead, SmallestTopK, Tried);
 show_as_table!(AnswerFidelity, CompareConfig, GenerateConfig, Generated, RowsOf);
 
 impl Describe for Trace {
@@ -263,6 +266,12 @@ impl AnswerFidelity {
     }
 }
 
+impl Describe for RetrievalHead {
+    fn table(&self) -> Table {
+        Table::new(format!("Layer {}, head {}", self.layer, self.head)).row("score", format!("{:.3}", self.score))
+    }
+}
+
 impl Describe for RowsOf {
     fn table(&self) -> Table {
         Table::new(format!("{self:?}"))
@@ -340,6 +349,13 @@ impl Describe for HeadTrace {
 impl Describe for LayerRecord {
     fn table(&self) -> Table {
         self.mask.table()
+    }
+}
+
+impl RetrievalHeads {
+    /// Draws the scores; a notebook calls this for the last value of a cell.
+    pub fn evcxr_display(&self) {
+        self.map().evcxr_display();
     }
 }
 

@@ -12,8 +12,9 @@ use crate::{
     error::Error,
     generate::{GenerateConfig, Generated},
     memory::MemoryPlan,
+    smallest::{Criterion, SmallestTopK},
     tasks::{Prompt, RulerConfig},
-    trace::{AnswerScore, CompareConfig, ModelInfo, Trace},
+    trace::{AnswerScore, CompareConfig, ModelInfo, Span, Trace},
 };
 
 /// A loaded model with the settings of its search.
@@ -159,6 +160,37 @@ impl Tracer {
         let request = Request::Score { prompt: prompt.into(), answer: answer.into(), config: self.config.clone(), dense };
         match self.call(request, Payload::None)? {
             (Reply::Scored(score), _) => Ok(score),
+            (reply, _) => Err(unexpected(&reply)),
+        }
+    }
+
+    /// A trace of a prompt and its answer, recording key by key the queries that produce the answer; and where it stands.
+    ///
+    /// # Errors
+    /// As [`Tracer::trace`]; [`Error::Prompt`] for an answer without tokens.
+    pub fn trace_answer(&self, prompt: &str, answer: &str) -> Result<(Trace, Span), Error> {
+        let text = format!("{prompt}{answer}");
+        let span = Span::from(self.count_tokens(prompt)?..self.count_tokens(&text)?);
+        if span.is_empty() {
+            return Err(Error::Prompt {
+                expected: "an answer of at least one token".into(),
+                found: format!("{answer:?}"),
+                fix: "give the text that follows the prompt".into(),
+            });
+        }
+        let focus = Some(span.start - 1..span.end - 1);
+        Ok((self.with(StreamConfig { focus, ..self.config.clone() }).trace(&text)?, span))
+    }
+
+    /// The smallest `top_k` with which the model does what it does with dense attention, and those that were tried. One dense
+    /// run, in O(T²) time, then some dozen sparse ones.
+    ///
+    /// # Errors
+    /// As [`Tracer::trace`]; [`Error::Setting`] for a bound that cannot be met, or an answer that dense attention does not give.
+    pub fn smallest_top_k(&self, prompt: &str, criterion: &Criterion) -> Result<SmallestTopK, Error> {
+        let (criterion, config) = (criterion.clone(), self.config.clone());
+        match self.call(Request::SmallestTopK { prompt: prompt.into(), criterion, config }, Payload::None)? {
+            (Reply::SmallestTopK(found), _) => Ok(found),
             (reply, _) => Err(unexpected(&reply)),
         }
     }

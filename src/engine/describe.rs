@@ -6,7 +6,8 @@ use crate::{
     generate::{End, GenerateConfig, Generated},
     memory::{MemoryPlan, format_bytes},
     notebook::{Describe, Table, keys_read},
-    plot::{count, percent},
+    plot::{count, percent, thousands},
+    smallest::{Criterion, SmallestTopK, Tried},
     trace::{AnswerScore, AnswerToken},
     tracer::Tracer,
 };
@@ -86,6 +87,44 @@ impl Describe for Generated {
             .row("end", end)
             .row("attention", attention)
             .row("time", format!("{:.1} s", self.seconds.total))
+    }
+}
+
+impl Describe for Criterion {
+    fn table(&self) -> Table {
+        Table::new(self.line())
+    }
+}
+
+impl Criterion {
+    fn line(&self) -> String {
+        match self {
+            Criterion::SameNextToken => "the same next token".into(),
+            Criterion::KlAtMost(nats) => format!("KL of at most {nats} nats"),
+            Criterion::AnswerKept(answer) => format!("the answer {answer:?}"),
+        }
+    }
+}
+
+impl Describe for Tried {
+    fn table(&self) -> Table {
+        Table::new(count(self.top_k, "key block")).row("result", self.line())
+    }
+}
+
+impl Tried {
+    fn line(&self) -> String {
+        let passes = if self.passes { "passes" } else { "fails" };
+        format!("{passes}: {} pruned, KL {:.2e}, log-probability {:.3}", percent(self.pruned), self.kl, self.logprob)
+    }
+}
+
+impl Describe for SmallestTopK {
+    fn table(&self) -> Table {
+        let (found, all) = (count(self.top_k, "key block"), thousands(self.n_key_blocks as u64));
+        let table =
+            Table::new(format!("{found} of {all} for {}", self.criterion.line())).row("search", format!("{:?}", self.search));
+        self.tried.iter().fold(table, |table, tried| table.row(&format!("k = {}", tried.top_k), tried.line()))
     }
 }
 

@@ -3,6 +3,7 @@
 mod compare;
 mod generate;
 mod run;
+mod smallest;
 
 use std::time::Instant;
 
@@ -86,6 +87,9 @@ fn answer<D: Device>(mut run: Run<D>, request: Request, payload: Payload) -> Res
         }
         (Request::Generate { prompt, how, config }, _) => {
             Ok((Reply::Generated(run.generate(&prompt, &how, &config)?), Payload::None))
+        }
+        (Request::SmallestTopK { prompt, criterion, config }, _) => {
+            Ok((Reply::SmallestTopK(run.smallest_top_k(&prompt, &criterion, &config)?), Payload::None))
         }
         (request, _) => Err(Error::Engine {
             what: format!("{request:?} came without what it needs"),

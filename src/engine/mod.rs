@@ -22,6 +22,7 @@ use crate::{
     error::Error,
     generate::{GenerateConfig, Generated},
     memory::MemoryPlan,
+    smallest::{Criterion, SmallestTopK},
     trace::{AnswerScore, CompareConfig, Fidelity, ModelInfo, Trace},
 };
 
@@ -43,6 +44,8 @@ pub enum Request {
     Score { prompt: String, answer: String, config: StreamConfig, dense: bool },
     /// Write after a prompt. The text is reported as progress.
     Generate { prompt: String, how: GenerateConfig, config: StreamConfig },
+    /// Find the smallest `top_k` that preserves what dense attention does.
+    SmallestTopK { prompt: String, criterion: Criterion, config: StreamConfig },
     /// Draw the SVG as a PNG, `scale` pixels to a unit.
     Rasterize { svg: String, scale: f32 },
 }
@@ -62,6 +65,7 @@ pub enum Reply {
     Compared(Fidelity),
     Scored(AnswerScore),
     Generated(Generated),
+    SmallestTopK(SmallestTopK),
     /// The picture's bytes come with the reply.
     Rasterized,
 }

@@ -1,11 +1,14 @@
-//! The command line: `streamtrace trace | compare | generate | map | overview | show | ruler | bench | serve`.
+//! The command line: `streamtrace trace | compare | smallest-top-k | generate | map | overview | show | ruler |
+//! heads | bench | serve`.
 //!
 //! Exit codes: 0 done; 1 the run failed, with a sentence on standard error; 2 the arguments make no sense.
 
 mod args;
 mod bench;
 mod generate;
+mod heads;
 mod ruler;
+mod smallest;
 
 use std::{
     fmt,
@@ -21,7 +24,9 @@ use streamtrace::{Error, Trace, engine::serve::serve, trace::CompareConfig};
 use args::{ModelArgs, PromptArgs};
 use bench::BenchArgs;
 use generate::GenerateArgs;
+use heads::HeadsArgs;
 use ruler::RulerArgs;
+use smallest::SmallestArgs;
 
 /// Keeps the memory of large activations, which the system's allocator hands back and faults in again chunk by chunk.
 #[global_allocator]
@@ -43,6 +48,8 @@ enum Command {
     Trace(RunArgs),
     /// Trace a prompt, compare with dense attention, and say how faithful the trace is; --out a.svg draws the recall of each head
     Compare(CompareArgs),
+    /// Find the smallest top_k that preserves what dense attention does
+    SmallestTopK(SmallestArgs),
     /// Write after a prompt, attending to what the search keeps
     Generate(GenerateArgs),
     /// Draw one head's attention map
@@ -72,6 +79,8 @@ enum Command {
     },
     /// Ask for needles in haystacks of known answer, and count how often the search keeps what the answer needs
     Ruler(RulerArgs),
+    /// Rank the heads that copy needles into answers
+    Heads(HeadsArgs),
     /// Time each stage of a layer on the GPU at hand, with random weights
     Bench(BenchArgs),
     /// Answer a notebook over standard input and output
@@ -177,11 +186,13 @@ fn run(command: &Command) -> Result<(), Error> {
         Command::Compare(CompareArgs { run, rows, answer }) => {
             run.run(Some(&CompareConfig { rows: *rows, answer: answer.clone() }))
         }
+        Command::SmallestTopK(args) => args.run(),
         Command::Generate(args) => args.run(),
         Command::Map { trace, layer, head, out } => Trace::open(trace)?.attention_map(*layer, *head)?.save(out),
         Command::Overview { trace, out } => Trace::open(trace)?.overview()?.save(out),
         Command::Show { trace, json } => print_trace(&Trace::open(trace)?, *json),
         Command::Ruler(args) => args.run(),
+        Command::Heads(args) => args.run(),
         Command::Bench(args) => args.run(),
         Command::Serve => serve(),
     }

@@ -37,6 +37,9 @@ pub struct RulerArgs {
     /// A text file to hide needles in, instead of generated prose
     #[arg(long)]
     haystack: Option<PathBuf>,
+    /// Most tokens of an answer; those of RULER if not set: 128 for needles
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    max_tokens: Option<u64>,
     /// Measure every search and baseline at the same budget, instead of one
     #[arg(long, conflicts_with_all = ["exhaustive", "estimate", "baseline"])]
     baselines: bool,
@@ -140,9 +143,10 @@ impl RulerArgs {
         let seeds = self.seed..self.seed.saturating_add(self.samples);
         for (depth, seed) in self.depths().into_iter().flat_map(|depth| seeds.clone().map(move |seed| (depth, seed))) {
             let prompt = contenders[0].tracer.prompt(&RulerConfig { seed, depth, ..config.clone() })?;
-            let dense = self.dense.then(|| dense(&contenders[0].tracer, &prompt)).transpose()?;
+            let max_tokens = self.max_tokens.map_or(config.task.answer_tokens(), |n| n as usize);
+            let dense = self.dense.then(|| dense(&contenders[0].tracer, &prompt, max_tokens)).transpose()?;
             for (contender, tally) in contenders.iter().zip(&mut tallies) {
-                tally.measure(&contender.tracer, &prompt, dense.as_ref())?;
+                tally.measure(&contender.tracer, &prompt, max_tokens, dense.as_ref())?;
             }
             eprintln!("{}, {} tokens: {} prompts done", config.task, config.n_tokens, tallies[0].scores.len());
         }

@@ -68,27 +68,12 @@ impl<D: Device> Run<'_, D> {
 
     pub fn score(&mut self, prompt: &str, answer: &str, config: &StreamConfig, dense: bool) -> Result<AnswerScore, Error> {
         let start = Instant::now();
-        let n_prompt = self.model.tokenizer.encode(prompt)?.ids.len();
-        let ids = self.model.tokenizer.encode(&format!("{prompt}{answer}"))?.ids;
-        let answer_ids = &ids[n_prompt.min(ids.len())..];
-        if answer_ids.is_empty() {
-            return Err(Error::Prompt {
-                expected: "an answer of at least one token".into(),
-                found: format!("{answer:?}"),
-                fix: "give the text that should follow the prompt".into(),
-            });
-        }
-        let (decoder, _) = self.decoder(&ids[..ids.len() - 1], config)?;
+        let (ids, answer_ids) = self.with_answer(prompt, answer)?;
+        let (decoder, _) = self.decoder(&ids, config)?;
         let n_tokens = decoder.tokens.len();
-        let (mut costs, mut kept_pairs, clock) =
-            (StageCosts::default(), 0, self.clock(if dense { "dense" } else { "trace" }, n_tokens));
+        let (mut costs, mut kept_pairs, clock) = (StageCosts::default(), 0, self.clock("trace", n_tokens));
         let logits = match dense {
-            true => {
-                let nothing = |layer| {
-                    Ok(BlockMask::empty(blocks(self.model, &decoder.config, n_tokens, layer), self.model.config.n_heads, 0))
-                };
-                decoder.dense(answer_ids.len(), nothing, |layer, _| (self.progress)(clock.at(layer)))?
-            }
+            true => self.dense_logits(&ids, answer_ids.len(), config)?,
             false => decoder.sparse(answer_ids.len(), &mut costs, |layer, record| {
                 kept_pairs += record.mask.kept_pairs();
                 (self.progress)(clock.at(layer));
@@ -111,7 +96,34 @@ impl<D: Device> Run<'_, D> {
         })
     }
 
-    fn decoder<'t>(&self, tokens: &'t [u32], config: &StreamConfig) -> Result<(Decoder<'t, D>, MemoryPlan), Error>
+    /// The tokens of prompt and answer, but for the answer's last, and those of the answer.
+    pub(super) fn with_answer(&self, prompt: &str, answer: &str) -> Result<(Vec<u32>, Vec<u32>), Error> {
+        let n_prompt = self.model.tokenizer.encode(prompt)?.ids.len();
+        let mut ids = self.model.tokenizer.encode(&format!("{prompt}{answer}"))?.ids;
+        let answer_ids = ids[n_prompt.min(ids.len())..].to_vec();
+        if answer_ids.is_empty() {
+            return Err(Error::Prompt {
+                expected: "an answer of at least one token".into(),
+                found: format!("{answer:?}"),
+                fix: "give the text that should follow the prompt".into(),
+            });
+        }
+        ids.pop();
+        Ok((ids, answer_ids))
+    }
+
+    /// Logits of dense attention after the last `n` tokens. `[n][vocab_size]`
+    pub(super) fn dense_logits(&mut self, tokens: &[u32], n: usize, config: &StreamConfig) -> Result<Vec<Vec<f32>>, Error> {
+        let (decoder, _) = self.decoder(tokens, config)?;
+        let clock = self.clock("dense", tokens.len());
+        let nothing = |layer| {
+            let blocks = blocks(self.model, &decoder.config, tokens.len(), layer);
+            Ok(BlockMask::empty(blocks, self.model.config.n_heads, 0))
+        };
+        decoder.dense(n, nothing, |layer, _| (self.progress)(clock.at(layer)))
+    }
+
+    pub(super) fn decoder<'t>(&self, tokens: &'t [u32], config: &StreamConfig) -> Result<(Decoder<'t, D>, MemoryPlan), Error>
     where
         Self: 't,
     {
@@ -145,7 +157,7 @@ impl<D: Device> Run<'_, D> {
     }
 
     /// Share of the causal pairs of all layers and heads that were not computed.
-    fn pruned(&self, kept_pairs: u64, n_tokens: usize) -> f64 {
+    pub(super) fn pruned(&self, kept_pairs: u64, n_tokens: usize) -> f64 {
         let config = &self.model.config;
         let causal = n_tokens as f64 * (n_tokens as f64 + 1.0) / 2.0;
         1.0 - kept_pairs as f64 / (causal * (config.n_layers * config.n_heads) as f64)

@@ -17,8 +17,10 @@ pub struct DenseAnswer {
 
 #[derive(Default)]
 pub struct Tally {
-    /// Prompts that count for `needle_retained`: all, or those that dense attention answers.
+    /// Prompts that count for `n_retained`: all, or those that dense attention answers.
     n_counted: usize,
+    /// Prompts whose answer stays the most likely at every token; of several references, as many written as dense attention
+    /// writes, or all.
     n_retained: usize,
     /// RULER's score of each prompt.
     pub scores: Vec<f64>,
@@ -35,16 +37,16 @@ pub const HEAD: &str = "| task | tokens | search | score | dense score | needle 
                         |---|---|---|---|---|---|---|---|---|---|---|";
 
 /// The answer of a run that attends to everything.
-pub fn dense(tracer: &Tracer, prompt: &Prompt) -> Result<DenseAnswer, Error> {
-    let written = written(tracer, prompt, true)?;
+pub fn dense(tracer: &Tracer, prompt: &Prompt, max_tokens: usize) -> Result<DenseAnswer, Error> {
+    let written = written(tracer, prompt, max_tokens, true)?;
     let retained = written.starts_with(&prompt.answer) || prompt.answer.starts_with(&written);
     Ok(DenseAnswer { score: score(&written, &prompt.answers), retained })
 }
 
-/// What the model writes, up to RULER's number of tokens; one reference ends it, as nothing after it changes the score.
-fn written(tracer: &Tracer, prompt: &Prompt, dense: bool) -> Result<String, Error> {
+/// What the model writes; one reference ends it, as nothing after it changes the score.
+fn written(tracer: &Tracer, prompt: &Prompt, max_tokens: usize, dense: bool) -> Result<String, Error> {
     let stop = if prompt.answers.len() == 1 { prompt.answers.clone() } else { Vec::new() };
-    let how = GenerateConfig { max_tokens: prompt.task.answer_tokens(), stop, dense, ..GenerateConfig::default() };
+    let how = GenerateConfig { max_tokens, stop, dense, ..GenerateConfig::default() };
     let generated = tracer.generate_with(&prompt.text, &how, |_| {})?;
     Ok(match generated.end {
         End::Stop(reference) => generated.text + &reference,
@@ -54,9 +56,24 @@ fn written(tracer: &Tracer, prompt: &Prompt, dense: bool) -> Result<String, Erro
 
 impl Tally {
     /// Answers a prompt on what the search keeps, and compares with dense attention if its answer is given.
-    pub fn measure(&mut self, tracer: &Tracer, prompt: &Prompt, dense: Option<&DenseAnswer>) -> Result<(), Error> {
-        self.scores.push(score(&written(tracer, prompt, false)?, &prompt.answers));
-        self.add(&tracer.score(&prompt.text, &prompt.answer)?, dense.is_none_or(|dense| dense.retained));
+    pub fn measure(
+        &mut self,
+        tracer: &Tracer,
+        prompt: &Prompt,
+        max_tokens: usize,
+        dense: Option<&DenseAnswer>,
+    ) -> Result<(), Error> {
+        let sparse_score = score(&written(tracer, prompt, max_tokens, false)?, &prompt.answers);
+        self.scores.push(sparse_score);
+        let answer = tracer.score(&prompt.text, &prompt.answer)?;
+        let (retained, counts) = match &prompt.answers[..] {
+            [_] => (answer.retained(), dense.is_none_or(|dense| dense.retained)),
+            // The model may write them in another order than asked for.
+            _ => (sparse_score >= dense.map_or(1.0, |dense| dense.score), dense.is_none_or(|dense| dense.score > 0.0)),
+        };
+        self.n_counted += usize::from(counts);
+        self.n_retained += usize::from(counts && retained);
+        self.add(&answer);
         if let Some(dense) = dense {
             let trace = tracer.compare(&tracer.trace(&prompt.text)?)?;
             self.recall.extend(trace.summary().fidelity.as_ref().map(|fidelity| fidelity.recall));
@@ -65,9 +82,7 @@ impl Tally {
         Ok(())
     }
 
-    fn add(&mut self, score: &AnswerScore, counts: bool) {
-        self.n_counted += usize::from(counts);
-        self.n_retained += usize::from(counts && score.retained());
+    fn add(&mut self, score: &AnswerScore) {
         self.pruned.push(score.pruned);
         self.keys_read.extend(score.keys_read_per_query_block);
         self.top_k.push(score.top_k as f64);
