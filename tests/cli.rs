@@ -163,18 +163,45 @@ fn ruler(arguments: &[&str]) -> Output {
 
 #[test]
 fn ruler_compares_with_dense_attention_and_says_what_it_cannot_answer() {
-    let output = ruler(&["--task", "niah_single_1,fwe", "--tokens", "1000", "--samples", "1", "--dense", "--top-k", "1000"]);
+    let output = ruler(&[
+        "--task",
+        "niah_single_1,fwe",
+        "--tokens",
+        "500",
+        "--samples",
+        "1",
+        "--max-tokens",
+        "9",
+        "--dense",
+        "--top-k",
+        "1000",
+    ]);
     let lines: Vec<&str> = stdout(&output).lines().collect();
     assert_eq!(lines.len(), 4, "head, rule, two tasks: {lines:?}");
     let cells = |line: &str| line.split('|').map(|cell| cell.trim().to_string()).collect::<Vec<_>>();
     let needle = cells(lines[2]);
-    assert_eq!(needle[1..8], ["niah_single_1", "1000", "mean + spread", "1.000", "1.000", "1 of 1", "1.000"], "{lines:?}");
+    assert_eq!(needle[1..8], ["niah_single_1", "500", "mean + spread", "1.000", "1.000", "1 of 1", "1.000"], "{lines:?}");
     assert!(lines[3].contains("dense attention answers none of 1 prompts") && lines[3].contains("training"), "{}", lines[3]);
 }
 
 #[test]
 fn ruler_measures_every_search_at_one_budget() {
-    let settings = ["--baselines", "--json", "--samples", "1", "--max-tokens", "12", "--tokens", "700,1400", "--top-k", "40"];
+    let settings = [
+        "--baselines",
+        "--json",
+        "--samples",
+        "1",
+        "--max-tokens",
+        "12",
+        "--tokens",
+        "300,500",
+        "--top-k",
+        "24",
+        "--sink-blocks",
+        "1",
+        "--local-blocks",
+        "4",
+    ];
     let object = object(&ruler(&settings));
     let mut names = fields(&object);
     names.sort_unstable();
@@ -182,7 +209,7 @@ fn ruler_measures_every_search_at_one_budget() {
     for name in names {
         let lengths = object[name]["niah_multikey_1"].as_array().unwrap();
         let of = |field: &str| lengths.iter().map(|length| length[field].as_u64().unwrap()).collect::<Vec<_>>();
-        assert_eq!((of("tokens"), of("top_k")), (vec![700, 1400], vec![40, 40]), "{name}");
+        assert_eq!((of("tokens"), of("top_k")), (vec![300, 500], vec![24, 24]), "{name}");
     }
     assert_eq!(object["window"]["niah_multikey_1"][1]["keys_read_per_query_block"], 0.0);
     assert_eq!(object["exhaustive"]["niah_multikey_1"][1]["sparse_score"], 1.0);
@@ -192,10 +219,22 @@ fn ruler_measures_every_search_at_one_budget() {
 fn ruler_draws_scores_by_depth_and_length() {
     let folder = TempDir::new().unwrap();
     let out = folder.path().join("depths.svg");
-    let settings = ["--tokens", "500,800", "--samples", "1", "--depths", "3", "--exhaustive", "--out", out.to_str().unwrap()];
+    let settings = [
+        "--tokens",
+        "300,500",
+        "--samples",
+        "1",
+        "--max-tokens",
+        "9",
+        "--depths",
+        "3",
+        "--exhaustive",
+        "--out",
+        out.to_str().unwrap(),
+    ];
     ruler(&settings);
     let svg = std::fs::read_to_string(out).unwrap();
-    for part in ["niah_multikey_1 · needle-6m", "500", "800", "0 %", "50 %", "100 %", "1.00", "exhaustive search"] {
+    for part in ["niah_multikey_1 · needle-6m", "300", "500", "0 %", "50 %", "100 %", "1.00", "exhaustive search"] {
         assert!(svg.contains(part), "{part}");
     }
 }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::Error,
+    notebook::{Describe, Table},
     plot::{HeatMap, count},
     trace::{Span, Trace},
 };
@@ -112,6 +113,12 @@ impl RetrievalHeads {
         let best = self.ranking().into_iter().take(3).filter(|head| head.score > 0.0);
         let names: Vec<String> = best.map(|h| format!("{}·{} ({:.2})", h.layer, h.head, h.score)).collect();
         if names.is_empty() { "none".into() } else { names.join(", ") }
+    }
+}
+
+impl Describe for RetrievalHead {
+    fn table(&self) -> Table {
+        Table::new(format!("Layer {}, head {}", self.layer, self.head)).row("score", format!("{:.3}", self.score))
     }
 }
 

@@ -1,6 +1,7 @@
 //! A trace: what one run looked at, as plain data. No model, no GPU and no plotting is needed to read one.
 
 mod blocks;
+mod describe;
 mod file;
 mod mask;
 mod span;

@@ -33,7 +33,7 @@ impl<D: Device> Run<'_, D> {
             (self.progress)(clock.at(layer));
         };
         let logits = decoder.dense(1, |layer| trace.mask(layer), on_layer)?;
-        Ok(self.fidelity(trace, recall, n_rows, Some(&logits[0]))?)
+        self.fidelity(trace, recall, n_rows, Some(&logits[0]))
     }
 
     fn on_rows(&mut self, trace: &Trace, decoder: &Decoder<'_, D>, rows: usize) -> Result<Fidelity, Error> {
