@@ -268,6 +268,17 @@ fn the_smallest_budget_is_found_for_a_search_and_for_exact_blocks() {
 }
 
 #[test]
+fn prompts_of_known_answer_are_written() {
+    let prompt = ["prompt", "--model", MODEL, "--tokens", "1000", "--seed", "3"];
+    let output = streamtrace(&prompt);
+    assert_eq!((output.status.code(), stdout(&output)), (Some(0), NEEDLE.text.as_str()));
+    assert!(stderr(&output).contains(&format!("{:?}", NEEDLE.answer)), "{}", stderr(&output));
+    let object = object(&streamtrace(&[&prompt[..], &["--json", "--depth", "0.25"]].concat()));
+    assert_eq!((&object["task"], &object["depth"]), (&"niah_multikey_1".into(), &0.25.into()));
+    assert_ne!(object["text"], NEEDLE.text);
+}
+
+#[test]
 fn heads_that_copy_the_needle_are_ranked_and_drawn() {
     let folder = TempDir::new().unwrap();
     let out = folder.path().join("heads.svg");

@@ -1,5 +1,5 @@
-//! The command line: `streamtrace trace | compare | smallest-top-k | generate | map | overview | show | ruler |
-//! heads | bench | serve`.
+//! The command line: `streamtrace trace | compare | smallest-top-k | generate | map | overview | show | prompt |
+//! ruler | heads | bench | serve`.
 //!
 //! Exit codes: 0 done; 1 the run failed, with a sentence on standard error; 2 the arguments make no sense.
 
@@ -7,6 +7,7 @@ mod args;
 mod bench;
 mod generate;
 mod heads;
+mod prompt;
 mod ruler;
 mod smallest;
 
@@ -25,6 +26,7 @@ use args::{ModelArgs, PromptArgs};
 use bench::BenchArgs;
 use generate::GenerateArgs;
 use heads::HeadsArgs;
+use prompt::TaskPromptArgs;
 use ruler::RulerArgs;
 use smallest::SmallestArgs;
 
@@ -77,6 +79,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Write a prompt of known answer
+    Prompt(TaskPromptArgs),
     /// Ask for needles in haystacks of known answer, and count how often the search keeps what the answer needs
     Ruler(RulerArgs),
     /// Rank the heads that copy needles into answers
@@ -191,6 +195,7 @@ fn run(command: &Command) -> Result<(), Error> {
         Command::Map { trace, layer, head, out } => Trace::open(trace)?.attention_map(*layer, *head)?.save(out),
         Command::Overview { trace, out } => Trace::open(trace)?.overview()?.save(out),
         Command::Show { trace, json } => print_trace(&Trace::open(trace)?, *json),
+        Command::Prompt(args) => args.run(),
         Command::Ruler(args) => args.run(),
         Command::Heads(args) => args.run(),
         Command::Bench(args) => args.run(),

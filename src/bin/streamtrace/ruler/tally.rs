@@ -98,7 +98,7 @@ impl Tally {
             "needle_retained": self.n_retained,
             "recall": mean(&self.recall),
             "pruned": median(&self.pruned),
-            "top_k": median(&self.top_k),
+            "top_k": median(&self.top_k).map(|top_k| top_k as usize),
             "keys_read_per_query_block": mean(&self.keys_read),
             "seconds": median(&self.seconds),
         })
