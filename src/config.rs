@@ -43,6 +43,10 @@ pub enum Search {
     Exhaustive,
     /// Stream: ranges of keys are halved and pruned by an estimate. O(T log T) time.
     Hierarchical(Estimate),
+    /// Sinks and the last blocks: a baseline.
+    Window,
+    /// Random blocks beside sinks and local ones, drawn anew for each layer, head and query block: a baseline.
+    Random { seed: u64 },
 }
 
 /// How the hierarchical search estimates the largest query·key in a range of keys.
@@ -84,10 +88,9 @@ impl StreamConfig {
     /// A beam far wider than any that loses something.
     const MAX_BEAM: usize = 1 << 16;
 
-    /// The published search: as many ranges as blocks are kept, halved round by round, ranked by the estimate alone.
-    pub fn published(estimate: Estimate) -> Self {
-        let search = Search::Hierarchical(estimate);
-        StreamConfig { search, beam: 0, split: 2, rescore: false, ..StreamConfig::default() }
+    /// These settings with the published search: as many ranges as blocks are kept, halved round by round, ranked by the estimate alone.
+    pub fn published(self, estimate: Estimate) -> Self {
+        StreamConfig { search: Search::Hierarchical(estimate), beam: 0, split: 2, rescore: false, ..self }
     }
 
     /// Whether the settings fit each other, whatever the prompt.

@@ -27,9 +27,16 @@ pub trait Device {
     /// The settings as this device searches: what it has no kernel for becomes what comes closest.
     fn supported(&self, config: StreamConfig) -> StreamConfig;
 
-    /// What a trace of `n_tokens` will hold of the device's memory at its peak. `config.top_k` as it will be used; `limit`
+    /// What a run over `n_tokens` will hold of the device's memory at its peak. `config.top_k` as it will be used; `limit`
     /// in bytes, what can be had if not set.
-    fn plan(&self, model: &Model, n_tokens: usize, config: &StreamConfig, limit: Option<u64>) -> Result<MemoryPlan, Error>;
+    fn plan(
+        &self,
+        model: &Model,
+        n_tokens: usize,
+        config: &StreamConfig,
+        purpose: Purpose,
+        limit: Option<u64>,
+    ) -> Result<MemoryPlan, Error>;
 
     /// Starts a new measurement of the most memory held.
     fn reset_peak(&self);
@@ -82,11 +89,20 @@ pub trait Device {
     /// Adds the next rows of keys and values, `[n_rows, n_kv_heads · head_dim]`.
     fn append(&self, attention: &mut Self::Attention, keys: &Self::Tensor, values: &Self::Tensor) -> Result<(), Error>;
 
+    /// Keeps the first `n_rows` rows of keys and values; from now on the prompt has `n_tokens`, at most the capacity.
+    fn resize(&self, attention: &mut Self::Attention, n_rows: usize, n_tokens: usize);
+
     /// Prepares the search, once all keys are there.
     fn index(&self, attention: &mut Self::Attention) -> Result<(), Error>;
 
-    /// Finds the kept key blocks of a chunk of queries `[n_rows, n_heads · head_dim]` that starts at a query block.
-    fn search(&self, attention: &mut Self::Attention, queries: &Self::Tensor, first_query_block: usize) -> Result<(), Error>;
+    /// Finds the kept key blocks of a chunk of queries `[n_rows, n_heads · head_dim]` that starts at a query block. Returns
+    /// how many keys, or nodes that stand for keys, it read for all heads; none where they are not counted.
+    fn search(
+        &self,
+        attention: &mut Self::Attention,
+        queries: &Self::Tensor,
+        first_query_block: usize,
+    ) -> Result<Option<u64>, Error>;
 
     /// Attention of those queries over their kept blocks, recording. `[n_rows, n_heads · head_dim]`
     fn attend(
@@ -111,10 +127,31 @@ pub trait Device {
     fn record(&self, attention: Self::Attention) -> Result<LayerRecord, Error>;
 }
 
+/// What a run leaves on the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// One layer after the other, nothing of those before.
+    Trace,
+    /// The weights, keys and values of all layers, for the tokens to come.
+    Generate,
+}
+
+impl Purpose {
+    /// Layers whose weights, keys and values are there at a time.
+    pub fn layers_held(self, n_layers: usize) -> usize {
+        match self {
+            Purpose::Trace => 1,
+            Purpose::Generate => n_layers,
+        }
+    }
+}
+
 /// Sizes and settings of one layer's attention.
 #[derive(Clone, Debug)]
 pub struct AttentionShape {
     pub blocks: Blocks,
+    /// Tokens that there is room for.
+    pub capacity: usize,
     pub n_heads: usize,
     pub n_kv_heads: usize,
     pub head_dim: usize,
@@ -126,6 +163,13 @@ impl AttentionShape {
     /// The key-value head that a query head reads.
     pub fn kv_head(&self, head: usize) -> usize {
         head / (self.n_heads / self.n_kv_heads)
+    }
+
+    /// Whether what was indexed for `n_tokens` serves the prompt as it is now: a search reads only blocks that were whole
+    /// before its query block, and no other has become whole since.
+    pub fn is_indexed(&self, n_tokens: usize) -> bool {
+        let of = |blocks: Blocks| (blocks.n_query_blocks(), blocks.n_key_blocks());
+        of(Blocks { n_tokens, ..self.blocks }) == of(self.blocks)
     }
 
     /// Query blocks of a chunk of rows.

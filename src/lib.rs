@@ -15,16 +15,20 @@
 //! # Ok::<(), Error>(())
 //! ```
 //!
-//! The path of a prompt: `model` (tokenize, layers) → `search` → `attention` → [`trace`] → [`plot`] → [`notebook`].
+//! The path of a prompt: `model` (tokenize, layers) → `search` → `attention` → [`trace`] → [`analysis`] → [`plot`] →
+//! [`notebook`].
 //! Left of [`trace`] needs the feature `engine`; a notebook compiles only what is right of it, and its [`Tracer`] speaks to
 //! the binary `streamtrace serve` ([`engine`]).
 
+pub mod analysis;
 pub mod config;
 pub mod engine;
 pub mod error;
+pub mod generate;
 pub mod memory;
 pub mod notebook;
 pub mod plot;
+pub mod smallest;
 pub mod tasks;
 pub mod trace;
 mod tracer;
@@ -47,7 +51,9 @@ pub mod search;
 pub use config::{Estimate, Search, StreamConfig};
 pub use engine::{DeviceChoice, LoadOptions};
 pub use error::Error;
+pub use generate::{GenerateConfig, Generated};
 pub use memory::MemoryPlan;
+pub use smallest::{Criterion, SmallestTopK};
 pub use trace::{Span, Trace};
 pub use tracer::Tracer;
 
@@ -55,8 +61,11 @@ pub use tracer::Tracer;
 /// could not tell from the standard one.
 pub mod prelude {
     pub use crate::{
-        DeviceChoice, Error, Estimate, LoadOptions, MemoryPlan, Search, Span, StreamConfig, Trace, Tracer,
-        plot::{AttentionMap, Figure},
+        Criterion, DeviceChoice, Error, Estimate, GenerateConfig, Generated, LoadOptions, MemoryPlan, Search, SmallestTopK, Span,
+        StreamConfig, Trace, Tracer,
+        analysis::RetrievalHeads,
+        plot::{AttentionMap, Figure, HeatMap},
         tasks::{Prompt, RulerConfig, Task},
+        trace::CompareConfig,
     };
 }

@@ -6,15 +6,18 @@
 use std::{fmt, io::Write};
 
 use crate::{
+    analysis::{RetrievalHead, RetrievalHeads},
     config::{Estimate, Search, StreamConfig},
     engine::{DeviceChoice, LoadOptions, Progress},
     error::Error,
+    generate::{GenerateConfig, Generated},
     memory::{MemoryPlan, format_bytes},
-    plot::{AttentionMap, Figure, count, escaped, percent, thousands},
+    plot::{AttentionMap, Figure, HeatMap, count, escaped, percent, thousands},
+    smallest::{Criterion, SmallestTopK, Tried},
     tasks::{ChainSentence, Prompt, ReasoningPrompt, RulerConfig, SentenceKind, Task, WordProblem},
     trace::{
-        AnswerScore, AnswerToken, BlockMask, Blocks, Fidelity, HeadTrace, LayerRecord, ModelInfo, NextToken, Seconds, Span,
-        Summary, Trace,
+        AnswerFidelity, AnswerScore, AnswerToken, BlockMask, Blocks, CompareConfig, Fidelity, HeadTrace, LayerRecord, ModelInfo,
+        NextToken, RowsOf, Seconds, Span, Summary, Trace,
     },
     tracer::Tracer,
 };
@@ -118,6 +121,8 @@ show_as_table!(
     LayerRecord
 );
 show_as_table!(AnswerScore, AnswerToken, DeviceChoice, Estimate, LoadOptions, MemoryPlan, Progress, Search, Tracer);
+show_as_table!(Criterion, RetrievalHead, SmallestTopK, Tried);
+show_as_table!(AnswerFidelity, CompareConfig, GenerateConfig, Generated, RowsOf);
 
 impl Describe for Trace {
     fn table(&self) -> Table {
@@ -145,6 +150,7 @@ impl Describe for Summary {
             )
             .row("kept", format!("{} a query block and head", count(config.top_k.min(key_blocks), "key block")))
             .row("pruned", format!("{} of all causal pairs", percent(self.pruned)))
+            .maybe("read by the search", self.keys_read_per_query_block.map(keys_read))
             .row("key by key", format!("tokens {}", self.focus))
             .row("next token", self.next_token.line())
             .row("time", self.seconds.line())
@@ -152,6 +158,11 @@ impl Describe for Summary {
             .row("device", &self.device)
             .maybe("recall", self.fidelity.as_ref().map(Fidelity::line))
     }
+}
+
+/// What a search read, on average.
+pub(crate) fn keys_read(n: f64) -> String {
+    format!("{} keys or nodes of keys, for each query block and head", thousands(n.round() as u64))
 }
 
 impl Describe for ModelInfo {
@@ -184,7 +195,8 @@ impl Describe for NextToken {
 }
 
 impl NextToken {
-    fn line(&self) -> String {
+    /// Text and probability in a line.
+    pub(crate) fn line(&self) -> String {
         format!("{:?}, probability {}", self.text, percent(self.logprob.exp()))
     }
 }
@@ -203,26 +215,6 @@ impl Seconds {
     fn line(&self) -> String {
         let [total, load, search, attention] = [self.total, self.load, self.search, self.attention].map(seconds);
         format!("{total}: load {load}, search {search}, attention {attention}")
-    }
-}
-
-impl Describe for Fidelity {
-    fn table(&self) -> Table {
-        let heads =
-            self.recall_by_head.iter().enumerate().flat_map(|(l, heads)| heads.iter().enumerate().map(move |(h, r)| (l, h, *r)));
-        let worst = heads.min_by(|a, b| a.2.total_cmp(&b.2)).map(|(l, h, recall)| format!("{recall:.4} in layer {l}, head {h}"));
-        Table::new("Against dense attention")
-            .row("recall", format!("{:.4}, mean over {}", self.recall, count(self.n_rows, "row")))
-            .maybe("lowest recall", worst)
-            .row("next token", if self.same_next_token { "the same" } else { "another" })
-            .row("KL(dense ‖ sparse)", nats(self.kl))
-    }
-}
-
-impl Fidelity {
-    fn line(&self) -> String {
-        let token = if self.same_next_token { "same next token" } else { "another next token" };
-        format!("{:.4} of the dense attention mass; {token}, KL {}", self.recall, nats(self.kl))
     }
 }
 
@@ -293,6 +285,20 @@ impl Describe for LayerRecord {
     }
 }
 
+impl RetrievalHeads {
+    /// Draws the scores; a notebook calls this for the last value of a cell.
+    pub fn evcxr_display(&self) {
+        self.map().evcxr_display();
+    }
+}
+
+impl HeatMap {
+    /// Draws the map; a notebook calls this for the last value of a cell.
+    pub fn evcxr_display(&self) {
+        self.figure().evcxr_display();
+    }
+}
+
 impl Figure {
     /// Shows the figure; a notebook calls this for the last value of a cell.
     pub fn evcxr_display(&self) {
@@ -348,7 +354,7 @@ fn seconds(seconds: f64) -> String {
 }
 
 /// "0.0012 nats", and a power of ten below that.
-fn nats(kl: f64) -> String {
+pub(crate) fn nats(kl: f64) -> String {
     if kl.abs() < 1e-3 && kl != 0.0 { format!("{kl:.1e} nats") } else { format!("{kl:.4} nats") }
 }
 

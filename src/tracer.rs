@@ -10,9 +10,11 @@ use crate::{
     config::StreamConfig,
     engine::{Engine, LoadOptions, Payload, Progress, Reply, Request, default_engine, unexpected},
     error::Error,
+    generate::{GenerateConfig, Generated},
     memory::MemoryPlan,
+    smallest::{Criterion, SmallestTopK},
     tasks::{Prompt, RulerConfig},
-    trace::{AnswerScore, ModelInfo, Trace},
+    trace::{AnswerScore, CompareConfig, ModelInfo, Span, Trace},
 };
 
 /// A loaded model with the settings of its search.
@@ -124,7 +126,15 @@ impl Tracer {
     /// # Errors
     /// [`Error::Setting`] for another model's trace; as [`Tracer::trace`].
     pub fn compare(&self, trace: &Trace) -> Result<Trace, Error> {
-        match self.call(Request::Compare, Payload::Trace(trace.clone()))? {
+        self.compare_with(trace, &CompareConfig::default())
+    }
+
+    /// The same trace with its fidelity, measured on some rows alone, or with an answer's probability.
+    ///
+    /// # Errors
+    /// As [`Tracer::compare`]; [`Error::Setting`] for no rows, [`Error::Prompt`] for an empty answer.
+    pub fn compare_with(&self, trace: &Trace, what: &CompareConfig) -> Result<Trace, Error> {
+        match self.call(Request::Compare(what.clone()), Payload::Trace(trace.clone()))? {
             (Reply::Compared(fidelity), _) => Ok(trace.with_fidelity(fidelity)),
             (reply, _) => Err(unexpected(&reply)),
         }
@@ -154,17 +164,82 @@ impl Tracer {
         }
     }
 
+    /// A trace of a prompt and its answer, recording key by key the queries that produce the answer; and where it stands.
+    ///
+    /// # Errors
+    /// As [`Tracer::trace`]; [`Error::Prompt`] for an answer without tokens.
+    pub fn trace_answer(&self, prompt: &str, answer: &str) -> Result<(Trace, Span), Error> {
+        let text = format!("{prompt}{answer}");
+        let span = Span::from(self.count_tokens(prompt)?..self.count_tokens(&text)?);
+        if span.is_empty() {
+            return Err(Error::Prompt {
+                expected: "an answer of at least one token".into(),
+                found: format!("{answer:?}"),
+                fix: "give the text that follows the prompt".into(),
+            });
+        }
+        let focus = Some(span.start - 1..span.end - 1);
+        Ok((self.with(StreamConfig { focus, ..self.config.clone() }).trace(&text)?, span))
+    }
+
+    /// The smallest `top_k` with which the model does what it does with dense attention, and those that were tried. One dense
+    /// run, in O(T²) time, then some dozen sparse ones.
+    ///
+    /// # Errors
+    /// As [`Tracer::trace`]; [`Error::Setting`] for a bound that cannot be met, or an answer that dense attention does not give.
+    pub fn smallest_top_k(&self, prompt: &str, criterion: &Criterion) -> Result<SmallestTopK, Error> {
+        let (criterion, config) = (criterion.clone(), self.config.clone());
+        match self.call(Request::SmallestTopK { prompt: prompt.into(), criterion, config }, Payload::None)? {
+            (Reply::SmallestTopK(found), _) => Ok(found),
+            (reply, _) => Err(unexpected(&reply)),
+        }
+    }
+
+    /// Lets the model write after a prompt, on what the search keeps or densely; shows the text as it comes.
+    ///
+    /// # Errors
+    /// As [`Tracer::trace`]; [`Error::Setting`] for what `how` cannot mean. [`Error::Memory`] counts the weights, keys and
+    /// values of all layers, which a trace does not hold.
+    pub fn generate(&self, prompt: &str, how: &GenerateConfig) -> Result<Generated, Error> {
+        let generated = self.generate_with(prompt, how, |text| show(Progress::Text(text.into())))?;
+        show(Progress::Text("\n".into()));
+        Ok(generated)
+    }
+
+    /// As [`Tracer::generate`], with the text given to `on_text` piece by piece.
+    ///
+    /// # Errors
+    /// As [`Tracer::generate`].
+    pub fn generate_with(&self, prompt: &str, how: &GenerateConfig, mut on_text: impl FnMut(&str)) -> Result<Generated, Error> {
+        let request = Request::Generate { prompt: prompt.into(), how: how.clone(), config: self.config.clone() };
+        let mut report = |progress| match progress {
+            Progress::Text(text) => on_text(&text),
+            layer => show(layer),
+        };
+        match self.call_with(request, Payload::None, &mut report)? {
+            (Reply::Generated(generated), _) => Ok(generated),
+            (reply, _) => Err(unexpected(&reply)),
+        }
+    }
+
     fn call(&self, request: Request, payload: Payload) -> Result<(Reply, Payload), Error> {
+        self.call_with(request, payload, &mut show)
+    }
+
+    fn call_with(&self, request: Request, payload: Payload, report: &mut dyn FnMut(Progress)) -> Result<(Reply, Payload), Error> {
         // A cell that panicked during a call leaves nothing half-done behind: the engine is a process, or holds no state.
-        self.engine.lock().unwrap_or_else(PoisonError::into_inner).call(request, payload, &mut show)
+        self.engine.lock().unwrap_or_else(PoisonError::into_inner).call(request, payload, report)
     }
 }
 
-/// Progress in whole lines, which a notebook shows as they come: on standard output there, else on standard error.
-fn show(step: Progress) {
-    // A line that cannot be written is no reason to stop.
-    let _ = match std::env::var_os("EVCXR_IS_RUNTIME") {
-        Some(_) => writeln!(std::io::stdout(), "{step}"),
-        None => writeln!(std::io::stderr(), "{step}"),
+/// Progress in whole lines, which a notebook shows as they come, and text as it is: on standard output there, else on
+/// standard error.
+fn show(progress: Progress) {
+    let end = if matches!(progress, Progress::Layer(_)) { "\n" } else { "" };
+    let mut out: Box<dyn Write> = match std::env::var_os("EVCXR_IS_RUNTIME") {
+        Some(_) => Box::new(std::io::stdout()),
+        None => Box::new(std::io::stderr()),
     };
+    // A line that cannot be written is no reason to stop.
+    let _ = write!(out, "{progress}{end}").and_then(|()| out.flush());
 }

@@ -65,8 +65,17 @@ fn saved(folder: &Path) -> String {
     path
 }
 
-const TRACE_FIELDS: [&str; 8] =
-    ["device", "next_token", "peak_memory_bytes", "planned_memory_bytes", "pruned", "seconds", "tokens", "top_k"];
+const TRACE_FIELDS: [&str; 9] = [
+    "device",
+    "keys_read_per_query_block",
+    "next_token",
+    "peak_memory_bytes",
+    "planned_memory_bytes",
+    "pruned",
+    "seconds",
+    "tokens",
+    "top_k",
+];
 
 #[test]
 fn trace_prints_one_json_object_and_its_progress_on_standard_error() {
@@ -88,7 +97,8 @@ fn trace_prints_one_json_object_and_its_progress_on_standard_error() {
 fn compare_with_everything_kept_is_dense() {
     for search in [&["--exhaustive"][..], &["--estimate", "middle"], &[]] {
         let object = object(&run("compare", &[&["--json", "--top-k", "100000"][..], search].concat()));
-        let mut expected = [&TRACE_FIELDS[..], &["kl", "recall", "same_next_token"]].concat();
+        let fidelity = ["answer", "dense_next_token", "kl", "n_rows", "recall", "recall_by_head", "rows_of", "same_next_token"];
+        let mut expected = [&TRACE_FIELDS[..], &fidelity].concat();
         expected.sort_unstable();
         assert_eq!(fields(&object), expected);
         assert!((object["recall"].as_f64().unwrap() - 1.0).abs() < 1e-3, "{object}");
@@ -113,14 +123,173 @@ fn pruned_chooses_the_budget() {
 }
 
 #[test]
+fn generate_writes_the_needle_as_it_comes_or_as_one_object() {
+    let answer = NEEDLE.answer.trim();
+    let settings = ["--max-tokens", "20", "--stop", "."];
+    let text = run("generate", &settings);
+    assert_eq!(stdout(&text).trim(), answer.trim_end_matches('.'), "{}", stdout(&text));
+    let progress: Vec<&str> = stderr(&text).lines().collect();
+    assert!(progress.len() == 6 && progress[5].starts_with("prompt: layer 6 of 6, "), "{progress:?}");
+    for more in [&["--dense"][..], &["--exhaustive"], &["--temperature", "0.01", "--top-p", "0.9", "--seed", "3"]] {
+        let object = object(&run("generate", &[&settings[..], &["--json"], more].concat()));
+        assert_eq!(fields(&object), ["end", "n_prompt", "seconds", "text", "tokens", "top_k"]);
+        assert_eq!(object["text"].as_str().unwrap().trim(), answer.trim_end_matches('.'), "{more:?}");
+        assert_eq!(object["end"]["stop"], ".");
+    }
+}
+
+#[test]
 fn ruler_counts_the_needles_that_are_kept() {
     let settings = ["--exhaustive", "--pruned", "0.8", "--sink-blocks", "1", "--local-blocks", "4"];
-    let task = ["ruler", "--device", "cpu", "--model", MODEL, "--json", "--tokens", "1000", "--samples", "3"];
-    let output = streamtrace(&[&task[..], &settings].concat());
-    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let output = ruler(&[&["--json", "--tokens", "1000", "--samples", "3"][..], &settings].concat());
     let counted = &object(&output)["niah_multikey_1"];
     assert_eq!((&counted["prompts"], &counted["counted"], &counted["needle_retained"]), (&3.into(), &3.into(), &3.into()));
+    assert_eq!(
+        (&counted["sparse_score"], &counted["dense_score"], &counted["recall"]),
+        (&1.0.into(), &Value::Null, &Value::Null)
+    );
     assert!((0.8..0.82).contains(&counted["pruned"].as_f64().unwrap()), "{counted}");
+    // Every key of the candidates, or none.
+    assert!((0.0..1000.0).contains(&counted["keys_read_per_query_block"].as_f64().unwrap()), "{counted}");
+}
+
+/// `streamtrace ruler` on the bundled model; it must succeed.
+#[track_caller]
+fn ruler(arguments: &[&str]) -> Output {
+    let output = streamtrace(&[&["ruler", "--device", "cpu", "--model", MODEL][..], arguments].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    output
+}
+
+#[test]
+fn ruler_compares_with_dense_attention_and_says_what_it_cannot_answer() {
+    let output = ruler(&[
+        "--task",
+        "niah_single_1,fwe",
+        "--tokens",
+        "500",
+        "--samples",
+        "1",
+        "--max-tokens",
+        "9",
+        "--dense",
+        "--top-k",
+        "1000",
+    ]);
+    let lines: Vec<&str> = stdout(&output).lines().collect();
+    assert_eq!(lines.len(), 4, "head, rule, two tasks: {lines:?}");
+    let cells = |line: &str| line.split('|').map(|cell| cell.trim().to_string()).collect::<Vec<_>>();
+    let needle = cells(lines[2]);
+    assert_eq!(needle[1..8], ["niah_single_1", "500", "mean + spread", "1.000", "1.000", "1 of 1", "1.000"], "{lines:?}");
+    assert!(lines[3].contains("dense attention answers none of 1 prompts") && lines[3].contains("training"), "{}", lines[3]);
+}
+
+#[test]
+fn ruler_measures_every_search_at_one_budget() {
+    let settings = [
+        "--baselines",
+        "--json",
+        "--samples",
+        "1",
+        "--max-tokens",
+        "12",
+        "--tokens",
+        "300,500",
+        "--top-k",
+        "24",
+        "--sink-blocks",
+        "1",
+        "--local-blocks",
+        "4",
+    ];
+    let object = object(&ruler(&settings));
+    let mut names = fields(&object);
+    names.sort_unstable();
+    assert_eq!(names, ["exhaustive", "first key", "mean", "mean + spread", "middle key", "random", "window"]);
+    for name in names {
+        let lengths = object[name]["niah_multikey_1"].as_array().unwrap();
+        let of = |field: &str| lengths.iter().map(|length| length[field].as_u64().unwrap()).collect::<Vec<_>>();
+        assert_eq!((of("tokens"), of("top_k")), (vec![300, 500], vec![24, 24]), "{name}");
+    }
+    assert_eq!(object["window"]["niah_multikey_1"][1]["keys_read_per_query_block"], 0.0);
+    assert_eq!(object["exhaustive"]["niah_multikey_1"][1]["sparse_score"], 1.0);
+}
+
+#[test]
+fn ruler_draws_scores_by_depth_and_length() {
+    let folder = TempDir::new().unwrap();
+    let out = folder.path().join("depths.svg");
+    let settings = [
+        "--tokens",
+        "300,500",
+        "--samples",
+        "1",
+        "--max-tokens",
+        "9",
+        "--depths",
+        "3",
+        "--exhaustive",
+        "--out",
+        out.to_str().unwrap(),
+    ];
+    ruler(&settings);
+    let svg = std::fs::read_to_string(out).unwrap();
+    for part in ["niah_multikey_1 · needle-6m", "300", "500", "0 %", "50 %", "100 %", "1.00", "exhaustive search"] {
+        assert!(svg.contains(part), "{part}");
+    }
+}
+
+#[test]
+fn compare_measures_on_some_rows_scores_an_answer_and_draws() {
+    let folder = TempDir::new().unwrap();
+    let out = folder.path().join("recall.svg");
+    let settings = ["--json", "--top-k", "24", "--rows", "100", "--answer", &NEEDLE.answer, "--out", out.to_str().unwrap()];
+    let object = object(&run("compare", &settings));
+    assert_eq!((&object["rows_of"], &object["n_rows"], &object["kl"]), (&"sparse".into(), &128.into(), &Value::Null));
+    assert_eq!(object["answer"]["dense_retained"], true);
+    assert!(object["answer"]["dense_logprob"].as_f64().unwrap() > -0.1);
+    assert!(std::fs::read_to_string(out).unwrap().contains("128 rows of the sparse run"));
+}
+
+#[test]
+fn the_smallest_budget_is_found_for_a_search_and_for_exact_blocks() {
+    let settings = ["--json", "--sink-blocks", "1", "--local-blocks", "4", "--answer", &NEEDLE.answer];
+    let object = object(&run("smallest-top-k", &settings));
+    for name in ["found", "exhaustive"] {
+        let (found, tried) = (&object[name], object[name]["tried"].as_array().unwrap());
+        let top_k = found["top_k"].as_u64().unwrap();
+        assert!((5..=found["n_key_blocks"].as_u64().unwrap()).contains(&top_k), "{found}");
+        let of = |passes: bool| tried.iter().filter(move |t| t["passes"] == passes).map(|t| t["top_k"].as_u64().unwrap());
+        assert_eq!(of(true).min(), Some(top_k));
+        assert!(of(false).all(|failed| failed < top_k), "{tried:?}");
+    }
+    let ratio = object["found"]["top_k"].as_f64().unwrap() / object["exhaustive"]["top_k"].as_f64().unwrap();
+    assert_eq!(object["budget_to_match_exact"], ratio);
+}
+
+#[test]
+fn prompts_of_known_answer_are_written() {
+    let prompt = ["prompt", "--model", MODEL, "--tokens", "1000", "--seed", "3"];
+    let output = streamtrace(&prompt);
+    assert_eq!((output.status.code(), stdout(&output)), (Some(0), NEEDLE.text.as_str()));
+    assert!(stderr(&output).contains(&format!("{:?}", NEEDLE.answer)), "{}", stderr(&output));
+    let object = object(&streamtrace(&[&prompt[..], &["--json", "--depth", "0.25"]].concat()));
+    assert_eq!((&object["task"], &object["depth"]), (&"niah_multikey_1".into(), &0.25.into()));
+    assert_ne!(object["text"], NEEDLE.text);
+}
+
+#[test]
+fn heads_that_copy_the_needle_are_ranked_and_drawn() {
+    let folder = TempDir::new().unwrap();
+    let out = folder.path().join("heads.svg");
+    let model = ["heads", "--device", "cpu", "--model", MODEL, "--json", "--tokens", "800", "--samples", "2"];
+    let output = streamtrace(&[&model[..], &["--exhaustive", "--out", out.to_str().unwrap()]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let object = object(&output);
+    assert_eq!((object["scores"].as_array().unwrap().len(), object["ranking"].as_array().unwrap().len()), (6, 48));
+    let best = object["ranking"][0]["score"].as_f64().unwrap();
+    assert!(best > 0.5, "a model that copies numbers has a head that does: {object}");
+    assert!(std::fs::read_to_string(out).unwrap().contains("retrieval heads"));
 }
 
 #[test]
@@ -206,6 +375,23 @@ fn runs_that_fail_exit_with_1_and_a_sentence() {
     assert_fails(&run(&["--block-size-k", "12"]), &["block sizes"]);
     assert_fails(&run(&["--memory", "1MB"]), &["memory: this run needs", "may take 1.0 MB"]);
     assert_fails(&run(&["--out", "/nowhere/a.trace"]), &["cannot write /nowhere/a.trace"]);
+    let generate =
+        |more: &[&'static str]| [&["generate", "--device", "cpu", "--model", MODEL, "--prompt", "x"][..], more].concat();
+    let ruler = ["ruler", "--device", "cpu", "--model", MODEL, "--samples", "1"];
+    let ruler = |more: &[&'static str]| [&ruler[..], more].concat();
+    assert_fails(&ruler(&["--task", "niah_single_9"]), &["task \"niah_single_9\" does not exist: choose one of niah_single_1"]);
+    assert_fails(&ruler(&["--memory", "1MB"]), &["memory: this run needs"]);
+    assert_fails(&ruler(&["--haystack", "/nowhere.txt"]), &["cannot read the haystack /nowhere.txt"]);
+    assert_fails(&ruler(&["--task", "fwe", "--out", "a.svg"]), &["out: expected one task whose needle has a depth", "fwe"]);
+    assert_fails(&ruler(&["--task", "all", "--out", "a.svg"]), &["out: expected one task"]);
+    let heads = ["heads", "--device", "cpu", "--model", MODEL, "--tokens", "800", "--task", "niah_multivalue"];
+    assert_fails(&heads, &["task: expected a task with one answer", "niah_multivalue, which has 4"]);
+    let smallest =
+        |more: &[&'static str]| [&["smallest-top-k", "--device", "cpu", "--model", MODEL, "--prompt", "x"][..], more].concat();
+    assert_fails(&smallest(&["--kl", "0"]), &["KL: expected a bound above 0"]);
+    assert_fails(&smallest(&["--answer", " never ever"]), &["answer: expected what dense attention finds the most likely"]);
+    assert_fails(&generate(&["--max-tokens", "0"]), &["max_tokens: expected at least 1"]);
+    assert_fails(&generate(&["--top-p", "2"]), &["top_p: expected a probability"]);
     assert_fails(&["show", "/nowhere.trace"], &["cannot read /nowhere.trace"]);
     assert_fails(&["map", &trace, "--layer", "6", "--head", "0", "--out", svg], &["layer 6 does not exist: choose 0 to 5"]);
     assert_fails(&["map", &trace, "--layer", "0", "--head", "8", "--out", svg], &["head 8 does not exist: choose 0 to 7"]);
@@ -233,6 +419,10 @@ fn arguments_that_make_no_sense_exit_with_2() {
         run(&["--top-k", "9", "--pruned", "0.5"]),
         run(&["--exhaustive", "--estimate", "mean"]),
         run(&["--estimate", "wild"]),
+        run(&["--baseline", "window", "--exhaustive"]),
+        vec!["ruler", "--model", MODEL, "--samples", "0"],
+        vec!["ruler", "--model", MODEL, "--baselines", "--estimate", "mean"],
+        vec!["heads", "--model", MODEL, "--task", "qa_1"],
         run(&["--device", "abacus"]),
         run(&["--memory", "8XB"]),
         vec!["map", "a.trace", "--layer", "-1", "--head", "0", "--out", "a.svg"],

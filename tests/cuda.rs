@@ -7,7 +7,7 @@ use std::{
 };
 
 use streamtrace::{
-    DeviceChoice, Error, Estimate, LoadOptions, Search, StreamConfig, Trace, Tracer,
+    DeviceChoice, Error, Estimate, GenerateConfig, LoadOptions, Search, StreamConfig, Trace, Tracer,
     tasks::{RulerConfig, Task},
 };
 
@@ -70,9 +70,10 @@ fn needles_have_the_same_next_token() {
 fn masks_and_records_agree_for_every_search_and_block_size() {
     let Some(([cpu, gpu], _alone)) = both() else { return };
     let prompt = needle(&cpu, 3_001, 7);
-    let estimates = [Estimate::First, Estimate::Middle, Estimate::MeanSpread].map(StreamConfig::published);
-    let exhaustive = StreamConfig { search: Search::Exhaustive, ..Default::default() };
-    for base in [exhaustive].into_iter().chain(estimates) {
+    let estimates = [Estimate::First, Estimate::Middle, Estimate::MeanSpread].map(|e| StreamConfig::default().published(e));
+    let others = [Search::Exhaustive, Search::Window, Search::Random { seed: 1 }];
+    let others = others.map(|search| StreamConfig { search, ..Default::default() });
+    for base in others.into_iter().chain(estimates) {
         for (block_size_q, block_size_k, top_k) in
             [(16, 16, 40), (32, 8, 64), (64, 32, 16), (128, 64, 8), (16, 64, 8), (128, 8, 64)]
         {
@@ -84,6 +85,17 @@ fn masks_and_records_agree_for_every_search_and_block_size() {
             assert!(error < 0.05, "received mass differs by {error} with {config:?}");
             assert_eq!(a.summary().pruned, b.summary().pruned);
         }
+    }
+}
+
+#[test]
+fn the_same_is_written() {
+    let Some(([cpu, gpu], _alone)) = both() else { return };
+    for (dense, seed) in [(false, 0), (false, 1), (true, 2)] {
+        let prompt = needle(&cpu, 3_000, seed);
+        let how = GenerateConfig { max_tokens: 40, stop: vec![".".into()], dense, ..GenerateConfig::default() };
+        let [a, b] = [&cpu, &gpu].map(|tracer| tracer.generate(&prompt, &how).unwrap().text);
+        assert_eq!(a, b, "seed {seed}, dense {dense}");
     }
 }
 

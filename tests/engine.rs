@@ -6,7 +6,11 @@ mod answers;
 mod common;
 #[path = "engine/ends.rs"]
 mod ends;
+#[path = "engine/fidelity.rs"]
+mod fidelity;
 #[path = "engine/fixture.rs"]
 mod fixture;
 #[path = "engine/strangers.rs"]
 mod strangers;
+#[path = "engine/writing.rs"]
+mod writing;

@@ -7,13 +7,13 @@ use crate::{
     config::Search,
     device::AttentionShape,
     search::{
-        Queries,
+        Queries, baseline,
         estimate::{Index, index},
         exhaustive,
         hierarchical::{self, Indexed},
         tree::Tree,
     },
-    trace::{BlockMask, LayerRecord},
+    trace::{BlockMask, Blocks, LayerRecord},
 };
 
 /// Keys and values of the whole prompt, and what search and attention have found so far.
@@ -22,20 +22,24 @@ pub struct Attention {
     /// Per key-value head. `[n_tokens, head_dim]`
     keys: Vec<Vec<f32>>,
     values: Vec<Vec<f32>>,
-    /// Per key-value head; empty for the exhaustive search.
+    /// Per key-value head; empty unless the search is hierarchical.
     indices: Vec<Box<dyn Index>>,
+    /// Tokens that the indices were made of.
+    indexed: usize,
+    /// Has room for as many tokens as the prompt may grow to.
     record: LayerRecord,
 }
 
 impl Attention {
     pub fn new(shape: AttentionShape) -> Self {
-        let (n_tokens, n_heads, top_k) = (shape.blocks.n_tokens, shape.n_heads, shape.config.top_k);
-        let mask = BlockMask::empty(shape.blocks, n_heads, top_k);
+        let (n_tokens, n_heads, top_k) = (shape.capacity, shape.n_heads, shape.config.top_k);
+        let mask = BlockMask::empty(Blocks { n_tokens, ..shape.blocks }, n_heads, top_k);
         let empty = || vec![Vec::with_capacity(n_tokens * shape.head_dim); shape.n_kv_heads];
         Attention {
             keys: empty(),
             values: empty(),
             indices: Vec::new(),
+            indexed: 0,
             record: LayerRecord {
                 mass: vec![0.0; mask.kept.len()],
                 received: vec![0.0; n_heads * n_tokens],
@@ -56,33 +60,48 @@ impl Attention {
         append(&mut self.values, rows, self.shape.head_dim);
     }
 
-    /// Builds what the search knows about ranges of keys.
+    /// Keeps the first rows of keys and values, of a prompt that is as long as this from now on.
+    pub fn resize(&mut self, n_rows: usize, n_tokens: usize) {
+        let len = n_rows * self.shape.head_dim;
+        self.keys.iter_mut().chain(&mut self.values).for_each(|rows| rows.truncate(len));
+        self.shape.blocks.n_tokens = n_tokens;
+    }
+
+    /// Builds what the search knows about ranges of keys, unless what is there still serves.
     pub fn index(&mut self) {
-        if let Search::Hierarchical(estimate) = self.shape.config.search {
+        if let Search::Hierarchical(estimate) = self.shape.config.search
+            && !self.shape.is_indexed(self.indexed)
+        {
             let tree = Tree::new(&self.shape.blocks);
             self.indices = self.keys.par_iter().map(|keys| index(estimate, keys, self.shape.head_dim, tree)).collect();
+            self.indexed = self.shape.blocks.n_tokens;
         }
     }
 
-    /// Finds the kept blocks of rows of queries, `[n_rows, n_heads · head_dim]`.
-    pub fn search(&mut self, rows: &[f32], first_query_block: usize) {
+    /// Finds the kept blocks of rows of queries, `[n_rows, n_heads · head_dim]`. Returns how many keys or nodes it read.
+    pub fn search(&mut self, rows: &[f32], first_query_block: usize) -> u64 {
         let AttentionShape { blocks, config, .. } = &self.shape;
         let found = self.for_each_block(rows, first_query_block, |head, query_block, queries| {
             let kv_head = self.shape.kv_head(head);
             let (keys, mut row) = (&self.keys[kv_head], vec![BlockMask::NONE; config.top_k]);
-            match config.search {
+            let n_read = match config.search {
                 Search::Exhaustive => exhaustive::search(queries, keys, blocks, config, query_block, &mut row),
                 Search::Hierarchical(_) => {
                     let head = Indexed { keys, index: &*self.indices[kv_head] };
                     hierarchical::search(queries, head, blocks, config, query_block, &mut row)
                 }
+                Search::Window => baseline::window(blocks, config, query_block, &mut row),
+                Search::Random { seed } => baseline::random(seed, blocks, config, head, query_block, &mut row),
             };
-            row
+            (row, n_read as u64)
         });
-        for (head, query_block, row) in found {
+        let mut n_read = 0;
+        for (head, query_block, (row, n)) in found {
             let at = self.record.mask.row(head, query_block);
             self.record.mask.kept[at].copy_from_slice(&row);
+            n_read += n;
         }
+        n_read
     }
 
     /// Attention over the kept blocks of rows of queries. `[n_rows, n_heads · head_dim]`
@@ -159,7 +178,8 @@ impl Attention {
         let row = record.mask.row(head, query_block);
         record.mass[row][..block.mass.len()].copy_from_slice(&block.mass);
         let keys = record.mask.kept(head, query_block).iter().flat_map(|&b| blocks.keys(b as usize));
-        let received = &mut record.received[head * blocks.n_tokens..][..blocks.n_tokens];
+        let capacity = self.shape.capacity;
+        let received = &mut record.received[head * capacity..][..capacity];
         keys.zip(&block.received).for_each(|(key, mass)| received[key] += mass);
         let n_keys = record.mask.top_k * blocks.block_size_k;
         for (query, probabilities) in &block.focus {

@@ -11,7 +11,7 @@ use safetensors::tensor::TensorView;
 
 use crate::{
     config::StreamConfig,
-    device::{AttentionShape, Device},
+    device::{AttentionShape, Device, Purpose},
     error::Error,
     lanes::{swiglu, vectorized},
     memory::MemoryPlan,
@@ -61,8 +61,15 @@ impl Device for Cpu {
         config
     }
 
-    fn plan(&self, model: &Model, n_tokens: usize, config: &StreamConfig, limit: Option<u64>) -> Result<MemoryPlan, Error> {
-        Ok(memory::plan(model, n_tokens, config, limit))
+    fn plan(
+        &self,
+        model: &Model,
+        n_tokens: usize,
+        config: &StreamConfig,
+        purpose: Purpose,
+        limit: Option<u64>,
+    ) -> Result<MemoryPlan, Error> {
+        Ok(memory::plan(model, n_tokens, config, purpose, limit))
     }
 
     fn reset_peak(&self) {
@@ -156,13 +163,17 @@ impl Device for Cpu {
         with_slice(values, |rows| attention.append_values(rows))
     }
 
+    fn resize(&self, attention: &mut Attention, n_rows: usize, n_tokens: usize) {
+        attention.resize(n_rows, n_tokens);
+    }
+
     fn index(&self, attention: &mut Attention) -> Result<(), Error> {
         attention.index();
         Ok(())
     }
 
-    fn search(&self, attention: &mut Attention, queries: &Tensor, first_query_block: usize) -> Result<(), Error> {
-        with_slice(queries, |rows| attention.search(rows, first_query_block))
+    fn search(&self, attention: &mut Attention, queries: &Tensor, first_query_block: usize) -> Result<Option<u64>, Error> {
+        with_slice(queries, |rows| Some(attention.search(rows, first_query_block)))
     }
 
     fn attend(&self, attention: &mut Attention, queries: &Tensor, first_query_block: usize) -> Result<Tensor, Error> {

@@ -8,19 +8,23 @@ use super::{
     tensor::Tensor,
 };
 use crate::{
+    config::Search,
     device::AttentionShape,
     error::Error,
+    search::baseline,
     trace::{BlockMask, LayerRecord},
 };
 
 pub struct Attention {
     shape: AttentionShape,
     settings: Settings,
-    /// `[n_tokens, n_kv_heads, head_dim]`, of which `n_rows` are there.
+    /// `[capacity, n_kv_heads, head_dim]`, of which `n_rows` are there.
     keys: CudaSlice<u16>,
     values: CudaSlice<u16>,
     n_rows: usize,
     pyramid: Option<Pyramid>,
+    /// Tokens that the pyramid was made of.
+    indexed: usize,
     /// `[n_heads, n_query_blocks, top_k]`
     kept: CudaSlice<u32>,
     mass: CudaSlice<f32>,
@@ -44,8 +48,8 @@ const SPAN: usize = 1024;
 
 impl Attention {
     pub fn new(gpu: &Gpu, shape: AttentionShape) -> Result<Self, Error> {
-        let (n_tokens, n_heads, top_k) = (shape.blocks.n_tokens, shape.n_heads, shape.config.top_k);
-        let n_kept = n_heads * shape.blocks.n_query_blocks() * top_k;
+        let (n_tokens, n_heads, top_k) = (shape.capacity, shape.n_heads, shape.config.top_k);
+        let n_kept = n_heads * n_tokens.div_ceil(shape.blocks.block_size_q) * top_k;
         let width = shape.n_kv_heads * shape.head_dim;
         Ok(Attention {
             settings: Settings::new(&shape, gpu.is_hopper())?,
@@ -53,6 +57,7 @@ impl Attention {
             values: gpu.alloc(n_tokens * width)?,
             n_rows: 0,
             pyramid: None,
+            indexed: 0,
             kept: gpu.alloc(n_kept)?,
             mass: gpu.alloc(n_kept)?,
             received: gpu.zeros(n_heads * n_tokens)?,
@@ -71,10 +76,21 @@ impl Attention {
         Ok(())
     }
 
-    /// Builds the pyramid, for the estimates that read it.
+    /// Keeps the first rows of keys and values, of a prompt that is as long as this from now on.
+    pub fn resize(&mut self, n_rows: usize, n_tokens: usize) {
+        self.n_rows = n_rows;
+        self.shape.blocks.n_tokens = n_tokens;
+    }
+
+    /// Builds the pyramid, for the estimates that read it, unless the one that is there still serves; uploads the mask of a search that reads no key.
     pub fn index(&mut self, gpu: &Gpu) -> Result<(), Error> {
-        if self.settings.estimate.is_some_and(|estimate| estimate >= 2) {
+        let AttentionShape { blocks, config, n_heads, .. } = &self.shape;
+        if let Some(mask) = baseline::mask(*blocks, config, *n_heads) {
+            self.kept = gpu.upload(&mask.kept)?;
+        }
+        if self.settings.estimate.is_some_and(|estimate| estimate >= 2) && !self.shape.is_indexed(self.indexed) {
             self.pyramid = Some(self.pyramid(gpu)?);
+            self.indexed = self.shape.blocks.n_tokens;
         }
         Ok(())
     }
@@ -115,6 +131,7 @@ impl Attention {
     pub fn search(&mut self, gpu: &Gpu, queries: &Tensor, first_query_block: usize) -> Result<(), Error> {
         let n_blocks = self.shape.query_blocks(first_query_block, queries.n_rows).len();
         match self.settings.estimate {
+            _ if matches!(self.shape.config.search, Search::Window | Search::Random { .. }) => Ok(()),
             Some(estimate) => self.search_hierarchical(gpu, queries, first_query_block, n_blocks, estimate),
             None => self.search_exhaustive(gpu, queries, first_query_block, n_blocks),
         }

@@ -2,6 +2,7 @@
 
 use crate::{
     config::{Estimate, Search, StreamConfig},
+    device::Purpose,
     memory::MemoryPlan,
     model::{config::ModelConfig, decoder::VOCABULARY_CHUNK},
 };
@@ -15,11 +16,11 @@ const BF16: u64 = 2;
 /// Bytes of an f32 or u32.
 const WORD: u64 = 4;
 
-/// What a trace of `n_tokens` will hold at its peak, in the largest chunks that fit, else in the smallest. `config.top_k` as it
+/// What a run over `n_tokens` will hold at its peak, in the largest chunks that fit, else in the smallest. `config.top_k` as it
 /// will be used; `limit` in bytes.
-pub fn plan(model: &ModelConfig, n_tokens: usize, config: &StreamConfig, limit: u64) -> MemoryPlan {
+pub fn plan(model: &ModelConfig, n_tokens: usize, config: &StreamConfig, purpose: Purpose, limit: u64) -> MemoryPlan {
     let chunks = CHUNKS.map(|rows| rows.next_multiple_of(config.block_size_q));
-    let plans = chunks.map(|rows| in_chunks(model, n_tokens, config, limit, rows));
+    let plans = chunks.map(|rows| in_chunks(model, n_tokens, config, purpose, limit, rows));
     let fitting = plans.iter().position(|plan| plan.total() <= limit);
     let [.., smallest] = &plans;
     let mut plan = fitting.map_or(smallest, |i| &plans[i]).clone();
@@ -30,7 +31,15 @@ pub fn plan(model: &ModelConfig, n_tokens: usize, config: &StreamConfig, limit: 
     plan
 }
 
-fn in_chunks(c: &ModelConfig, n_tokens: usize, config: &StreamConfig, limit: u64, chunk_rows: usize) -> MemoryPlan {
+fn in_chunks(
+    c: &ModelConfig,
+    n_tokens: usize,
+    config: &StreamConfig,
+    purpose: Purpose,
+    limit: u64,
+    chunk_rows: usize,
+) -> MemoryPlan {
+    let n = purpose.layers_held(c.n_layers) as u64;
     let [t, hidden, heads, kv_heads, dim] = [n_tokens, c.hidden_size, c.n_heads, c.n_kv_heads, c.head_dim].map(|n| n as u64);
     let [inner, k, bk, bq] = [c.intermediate_size, config.top_k, config.block_size_k, config.block_size_q].map(|n| n as u64);
     let focus = config.focus.as_ref().map_or(StreamConfig::DEFAULT_FOCUS, |focus| focus.len()) as u64;
@@ -39,26 +48,30 @@ fn in_chunks(c: &ModelConfig, n_tokens: usize, config: &StreamConfig, limit: u64
     let (scores, nodes) = match config.search {
         Search::Exhaustive => (heads * chunk.div_ceil(bq) * key_blocks, 0),
         Search::Hierarchical(Estimate::MeanSpread | Estimate::TwoMeans) => (0, 2 * key_blocks),
-        Search::Hierarchical(_) => (0, 0),
+        Search::Hierarchical(_) | Search::Window | Search::Random { .. } => (0, 0),
     };
     let layer = (heads + kv_heads) * 2 * dim * hidden + 3 * inner * hidden;
     // A chunk holds most in its feed-forward block, unless an exhaustive search holds more.
     let feed_forward = chunk * (2 * heads * dim + hidden + 3 * inner) * BF16;
     let activations = feed_forward.max(chunk * heads * dim * BF16 + scores * WORD);
+    let of_layers = |what: &str| if n == 1 { format!("{what} of a layer") } else { format!("{what} of {n} layers") };
     let mut parts = vec![
-        ("keys and values of a layer", 2 * t * kv_heads * dim * BF16),
-        ("pyramid of a layer", 2 * nodes * kv_heads * dim * BF16),
-        ("masks and masses of a layer", heads * (2 * query_blocks * k + t + focus * k * bk) * WORD),
-        ("a chunk of activations", activations),
-        ("weights of a layer", layer * BF16),
+        (of_layers("keys and values"), n * 2 * t * kv_heads * dim * BF16),
+        (of_layers("pyramid"), n * 2 * nodes * kv_heads * dim * BF16),
+        (of_layers("masks and masses"), n * heads * (2 * query_blocks * k + t + focus * k * bk) * WORD),
+        ("a chunk of activations".into(), activations),
+        (of_layers("weights"), n * layer * BF16),
     ];
     // The embedding is there only before the layers, a part of the output layer only after them.
-    let of_layers: u64 = parts.iter().map(|part| part.1).sum();
+    let all_parts: u64 = parts.iter().map(|part| part.1).sum();
     let table = (c.vocab_size as u64 * hidden).max(VOCABULARY_CHUNK as u64 * hidden) * BF16;
-    parts.push(("embedding", table.saturating_sub(of_layers)));
-    parts.push(("hidden states", t * hidden * BF16));
+    parts.push(match purpose {
+        Purpose::Trace => ("embedding".into(), table.saturating_sub(all_parts)),
+        Purpose::Generate => ("embedding and output layer".into(), 2 * table),
+    });
+    parts.push(("hidden states".into(), t * hidden * BF16));
     parts.sort_by_key(|part| std::cmp::Reverse(part.1));
-    let parts = parts.into_iter().filter(|part| part.1 > 0).map(|(name, bytes)| (name.to_string(), bytes)).collect();
+    parts.retain(|part| part.1 > 0);
     MemoryPlan { n_tokens, parts, limit, chunk_rows, slower: None }
 }
 
@@ -91,7 +104,7 @@ mod tests {
             windows: vec![None; 32],
         };
         let config = StreamConfig { block_size_q: 128, block_size_k: 64, top_k: 32, ..Default::default() };
-        plan(&model, 1_000_000, &config, limit)
+        plan(&model, 1_000_000, &config, Purpose::Trace, limit)
     }
 
     #[test]

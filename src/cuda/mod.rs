@@ -26,7 +26,7 @@ use safetensors::tensor::TensorView;
 
 use crate::{
     config::{Estimate, Search, StreamConfig},
-    device::{AttentionShape, Device},
+    device::{AttentionShape, Device, Purpose},
     error::Error,
     memory::MemoryPlan,
     model::Model,
@@ -118,13 +118,20 @@ impl Device for Cuda {
         }
     }
 
-    fn plan(&self, model: &Model, n_tokens: usize, config: &StreamConfig, limit: Option<u64>) -> Result<MemoryPlan, Error> {
+    fn plan(
+        &self,
+        model: &Model,
+        n_tokens: usize,
+        config: &StreamConfig,
+        purpose: Purpose,
+        limit: Option<u64>,
+    ) -> Result<MemoryPlan, Error> {
         let limit = match limit {
             Some(limit) => limit,
             // A sixteenth stays free: the memory pool takes somewhat more than its arrays.
             None => self.gpu.available()? / 16 * 15,
         };
-        Ok(memory::plan(&model.config, n_tokens, config, limit))
+        Ok(memory::plan(&model.config, n_tokens, config, purpose, limit))
     }
 
     fn reset_peak(&self) {
@@ -275,13 +282,18 @@ impl Device for Cuda {
         attention.append(&self.gpu, keys, values)
     }
 
+    fn resize(&self, attention: &mut Attention, n_rows: usize, n_tokens: usize) {
+        attention.resize(n_rows, n_tokens);
+    }
+
     fn index(&self, attention: &mut Attention) -> Result<(), Error> {
         attention.index(&self.gpu)
     }
 
-    fn search(&self, attention: &mut Attention, queries: &Tensor, first_query_block: usize) -> Result<(), Error> {
+    fn search(&self, attention: &mut Attention, queries: &Tensor, first_query_block: usize) -> Result<Option<u64>, Error> {
         attention.search(&self.gpu, queries, first_query_block)?;
-        self.gpu.synchronize() // so that the time of this stage is its own
+        self.gpu.synchronize()?; // so that the time of this stage is its own
+        Ok(None)
     }
 
     fn attend(&self, attention: &mut Attention, queries: &Tensor, first_query_block: usize) -> Result<Tensor, Error> {

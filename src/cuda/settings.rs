@@ -50,7 +50,7 @@ impl Settings {
             always_kept: shape.config.always_kept(),
             warpgroups: is_hopper && block_q >= 64 && matches!(shape.head_dim, 64 | 128),
             estimate: match shape.config.search {
-                Search::Exhaustive => None,
+                Search::Exhaustive | Search::Window | Search::Random { .. } => None,
                 Search::Hierarchical(Estimate::First) => Some(0),
                 Search::Hierarchical(Estimate::Middle) => Some(1),
                 Search::Hierarchical(Estimate::MeanSpread | Estimate::TwoMeans) => Some(3),

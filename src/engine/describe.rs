@@ -3,9 +3,11 @@
 use super::{DeviceChoice, LoadOptions, Progress};
 use crate::{
     config::{Estimate, Search},
+    generate::{End, GenerateConfig, Generated},
     memory::{MemoryPlan, format_bytes},
-    notebook::{Describe, Table},
-    plot::{count, percent},
+    notebook::{Describe, Table, keys_read},
+    plot::{count, percent, thousands},
+    smallest::{Criterion, SmallestTopK, Tried},
     trace::{AnswerScore, AnswerToken},
     tracer::Tracer,
 };
@@ -37,7 +39,10 @@ impl Describe for AnswerScore {
         let title = format!("Answer of {}", count(self.tokens.len(), "token"));
         let tokens =
             self.tokens.iter().fold(Table::new(title), |table, token| table.row(&format!("{:?}", token.text), token.line()));
-        tokens.row("retained", if self.retained() { "yes" } else { "no" }).row("pruned", percent(self.pruned))
+        tokens
+            .row("retained", if self.retained() { "yes" } else { "no" })
+            .row("pruned", percent(self.pruned))
+            .maybe("read by the search", self.keys_read_per_query_block.map(keys_read))
     }
 }
 
@@ -51,6 +56,75 @@ impl AnswerToken {
     fn line(&self) -> String {
         let likely = if self.is_argmax { "the most likely token" } else { "another token is more likely" };
         format!("{}, {likely}", percent(self.logprob.exp()))
+    }
+}
+
+impl Describe for GenerateConfig {
+    fn table(&self) -> Table {
+        let choice = match self.temperature {
+            0.0 => "the most likely token".into(),
+            temperature => format!("drawn at temperature {temperature}, seed {}", self.seed),
+        };
+        Table::new(format!("Write up to {}", count(self.max_tokens, "token")))
+            .row("each token", choice)
+            .maybe("from the likeliest", self.top_p.map(percent))
+            .maybe("until", (!self.stop.is_empty()).then(|| format!("{:?}", self.stop)))
+            .row("attention", if self.dense { "dense" } else { "what the search keeps" })
+    }
+}
+
+impl Describe for Generated {
+    fn table(&self) -> Table {
+        let end = match &self.end {
+            End::EndOfText => "the model ended the text".into(),
+            End::Stop(stop) => format!("at {stop:?}"),
+            End::MaxTokens => "as many tokens as were asked for".into(),
+        };
+        let attention = self.top_k.map_or("dense".into(), |top_k| format!("{} a query block", count(top_k, "key block")));
+        Table::new(format!("Written after {}", count(self.n_prompt, "token")))
+            .row("text", &self.text)
+            .row("length", count(self.tokens.len(), "token"))
+            .row("end", end)
+            .row("attention", attention)
+            .row("time", format!("{:.1} s", self.seconds.total))
+    }
+}
+
+impl Describe for Criterion {
+    fn table(&self) -> Table {
+        Table::new(self.line())
+    }
+}
+
+impl Criterion {
+    fn line(&self) -> String {
+        match self {
+            Criterion::SameNextToken => "the same next token".into(),
+            Criterion::KlAtMost(nats) => format!("KL of at most {nats} nats"),
+            Criterion::AnswerKept(answer) => format!("the answer {answer:?}"),
+        }
+    }
+}
+
+impl Describe for Tried {
+    fn table(&self) -> Table {
+        Table::new(count(self.top_k, "key block")).row("result", self.line())
+    }
+}
+
+impl Tried {
+    fn line(&self) -> String {
+        let passes = if self.passes { "passes" } else { "fails" };
+        format!("{passes}: {} pruned, KL {:.2e}, log-probability {:.3}", percent(self.pruned), self.kl, self.logprob)
+    }
+}
+
+impl Describe for SmallestTopK {
+    fn table(&self) -> Table {
+        let (found, all) = (count(self.top_k, "key block"), thousands(self.n_key_blocks as u64));
+        let table =
+            Table::new(format!("{found} of {all} for {}", self.criterion.line())).row("search", format!("{:?}", self.search));
+        self.tried.iter().fold(table, |table, tried| table.row(&format!("k = {}", tried.top_k), tried.line()))
     }
 }
 

@@ -1,11 +1,20 @@
 //! The engine in this process: opens the model, runs it, answers.
 
+mod compare;
+mod generate;
 mod run;
+mod smallest;
 
 use std::time::Instant;
 
 use super::{DeviceChoice, Engine, LoadOptions, Payload, Progress, Reply, Request};
-use crate::{cpu::Cpu, cuda::Cuda, device::Device, error::Error, model::Model};
+use crate::{
+    cpu::Cpu,
+    cuda::Cuda,
+    device::{Device, Purpose},
+    error::Error,
+    model::Model,
+};
 use run::Run;
 
 /// An engine without a model until it is asked to load one.
@@ -69,12 +78,18 @@ fn answer<D: Device>(mut run: Run<D>, request: Request, payload: Payload) -> Res
             }
             let config = run::settled(&run, &config, n_tokens)?;
             run::focus(&config, n_tokens)?;
-            Ok((Reply::Plan(run.device.plan(run.model, n_tokens, &config, run.memory)?), Payload::None))
+            Ok((Reply::Plan(run.device.plan(run.model, n_tokens, &config, Purpose::Trace, run.memory)?), Payload::None))
         }
         (Request::Trace { prompt, config }, _) => Ok((Reply::Traced, Payload::Trace(run.trace(&prompt, &config)?))),
-        (Request::Compare, Payload::Trace(trace)) => Ok((Reply::Compared(run.compare(&trace)?), Payload::None)),
+        (Request::Compare(what), Payload::Trace(trace)) => Ok((Reply::Compared(run.compare(&trace, &what)?), Payload::None)),
         (Request::Score { prompt, answer, config, dense }, _) => {
             Ok((Reply::Scored(run.score(&prompt, &answer, &config, dense)?), Payload::None))
+        }
+        (Request::Generate { prompt, how, config }, _) => {
+            Ok((Reply::Generated(run.generate(&prompt, &how, &config)?), Payload::None))
+        }
+        (Request::SmallestTopK { prompt, criterion, config }, _) => {
+            Ok((Reply::SmallestTopK(run.smallest_top_k(&prompt, &criterion, &config)?), Payload::None))
         }
         (request, _) => Err(Error::Engine {
             what: format!("{request:?} came without what it needs"),

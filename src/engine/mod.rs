@@ -20,8 +20,10 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::StreamConfig,
     error::Error,
+    generate::{GenerateConfig, Generated},
     memory::MemoryPlan,
-    trace::{AnswerScore, Fidelity, ModelInfo, Trace},
+    smallest::{Criterion, SmallestTopK},
+    trace::{AnswerScore, CompareConfig, Fidelity, ModelInfo, Trace},
 };
 
 /// Something that an engine is asked to do.
@@ -36,10 +38,14 @@ pub enum Request {
     Plan { n_tokens: usize, config: StreamConfig },
     /// Trace a prompt. The reply carries the trace.
     Trace { prompt: String, config: StreamConfig },
-    /// Run the prompt of the trace that comes with the request densely, and compare.
-    Compare,
+    /// Compare the trace that comes with the request with dense attention.
+    Compare(CompareConfig),
     /// How likely the model finds an answer after a prompt, token by token, sparse or dense.
     Score { prompt: String, answer: String, config: StreamConfig, dense: bool },
+    /// Write after a prompt. The text is reported as progress.
+    Generate { prompt: String, how: GenerateConfig, config: StreamConfig },
+    /// Find the smallest `top_k` that preserves what dense attention does.
+    SmallestTopK { prompt: String, criterion: Criterion, config: StreamConfig },
     /// Draw the SVG as a PNG, `scale` pixels to a unit.
     Rasterize { svg: String, scale: f32 },
 }
@@ -58,6 +64,8 @@ pub enum Reply {
     Traced,
     Compared(Fidelity),
     Scored(AnswerScore),
+    Generated(Generated),
+    SmallestTopK(SmallestTopK),
     /// The picture's bytes come with the reply.
     Rasterized,
 }
@@ -100,10 +108,20 @@ pub enum DeviceChoice {
     Cuda,
 }
 
+/// What an engine reports while it works.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Progress {
+    /// A layer is done.
+    Layer(LayerProgress),
+    /// What the model has written since the last report.
+    Text(String),
+}
+
 /// How far a run has come.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Progress {
-    /// "trace", or "dense" for a comparison.
+pub struct LayerProgress {
+    /// "trace", "dense" or "sample" for a comparison, "prompt" before writing.
     pub stage: String,
     /// Layers that are done.
     pub layer: usize,
@@ -113,10 +131,19 @@ pub struct Progress {
     pub seconds_left: f64,
 }
 
+impl fmt::Display for LayerProgress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let LayerProgress { stage, layer, n_layers, tokens_per_second, seconds_left } = self;
+        write!(f, "{stage}: layer {layer} of {n_layers}, {tokens_per_second:.0} tokens/s, {seconds_left:.0} s left")
+    }
+}
+
 impl fmt::Display for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Progress { stage, layer, n_layers, tokens_per_second, seconds_left } = self;
-        write!(f, "{stage}: layer {layer} of {n_layers}, {tokens_per_second:.0} tokens/s, {seconds_left:.0} s left")
+        match self {
+            Progress::Layer(progress) => progress.fmt(f),
+            Progress::Text(text) => f.write_str(text),
+        }
     }
 }
 

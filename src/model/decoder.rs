@@ -1,13 +1,17 @@
 //! The decoder, written once for all families and devices: the whole prompt through one layer after the other.
 //!
 //! Only the hidden states, one layer's keys and values, and chunks of everything else exist at a time: no key-value cache
-//! over layers, and nothing of size T × T.
+//! over layers, and nothing of size T × T. A [`Session`](super::session::Session) keeps them instead, to go on writing.
 
-use std::time::{Duration, Instant};
+use std::{borrow::Borrow, time::Duration};
 
 use safetensors::tensor::TensorView;
 
-use super::{LayerWeights, Linear, Model, rope::inverse_frequencies};
+use super::{
+    LayerWeights, Linear, Model,
+    rope::inverse_frequencies,
+    visitor::{Dense, Sampled, Sparse, Visitor},
+};
 use crate::{
     config::StreamConfig,
     device::{AttentionShape, Device},
@@ -29,95 +33,13 @@ pub struct Decoder<'a, D: Device> {
     pub chunk: usize,
 }
 
-/// Time spent in the two stages that this crate is about.
+/// What the two stages took that this crate is about.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct StageTimes {
+pub struct StageCosts {
     pub search: Duration,
     pub attention: Duration,
-}
-
-/// What happens to each layer's attention: the one thing in which a sparse and a dense run differ.
-trait Visitor<D: Device> {
-    /// Attention of a chunk of queries that starts at a query block.
-    fn attend(
-        &mut self,
-        device: &D,
-        layer: usize,
-        attention: &mut D::Attention,
-        queries: &D::Tensor,
-        first: usize,
-    ) -> Result<D::Tensor, Error>;
-
-    /// Takes the attention once all chunks are through.
-    fn finish(&mut self, device: &D, layer: usize, attention: D::Attention) -> Result<(), Error>;
-}
-
-/// Searches, attends to what was kept, and records it.
-struct Sparse<'a, F> {
-    times: &'a mut StageTimes,
-    on_layer: F,
-}
-
-impl<D: Device, F: FnMut(usize, LayerRecord) -> Result<(), Error>> Visitor<D> for Sparse<'_, F> {
-    fn attend(
-        &mut self,
-        device: &D,
-        _: usize,
-        attention: &mut D::Attention,
-        queries: &D::Tensor,
-        first: usize,
-    ) -> Result<D::Tensor, Error> {
-        let start = Instant::now();
-        device.search(attention, queries, first)?;
-        self.times.search += start.elapsed();
-        let start = Instant::now();
-        let output = device.attend(attention, queries, first)?;
-        self.times.attention += start.elapsed();
-        Ok(output)
-    }
-
-    fn finish(&mut self, device: &D, layer: usize, attention: D::Attention) -> Result<(), Error> {
-        (self.on_layer)(layer, device.record(attention)?)
-    }
-}
-
-/// Attends to everything and measures how much of it falls on a mask.
-struct Dense<M, F> {
-    mask: M,
-    current: Option<(BlockMask, Vec<f64>)>,
-    on_layer: F,
-}
-
-impl<D: Device, M, F> Visitor<D> for Dense<M, F>
-where
-    M: FnMut(usize) -> Result<BlockMask, Error>,
-    F: FnMut(usize, Vec<f64>),
-{
-    fn attend(
-        &mut self,
-        device: &D,
-        layer: usize,
-        attention: &mut D::Attention,
-        queries: &D::Tensor,
-        first: usize,
-    ) -> Result<D::Tensor, Error> {
-        let (mask, kept_mass) = match &mut self.current {
-            Some(current) => current,
-            none => {
-                let mask = (self.mask)(layer)?;
-                let kept_mass = vec![0.0; mask.n_heads];
-                none.insert((mask, kept_mass))
-            }
-        };
-        device.attend_dense(attention, queries, first, mask, kept_mass)
-    }
-
-    fn finish(&mut self, _: &D, layer: usize, _: D::Attention) -> Result<(), Error> {
-        if let Some((_, kept_mass)) = self.current.take() {
-            (self.on_layer)(layer, kept_mass);
-        }
-        Ok(())
-    }
+    /// Keys, or nodes that stand for keys, that the search read; none where they are not counted.
+    pub keys_read: Option<u64>,
 }
 
 impl<D: Device> Decoder<'_, D> {
@@ -129,10 +51,10 @@ impl<D: Device> Decoder<'_, D> {
     pub fn sparse(
         &self,
         n_logits: usize,
-        times: &mut StageTimes,
+        costs: &mut StageCosts,
         on_layer: impl FnMut(usize, LayerRecord) -> Result<(), Error>,
     ) -> Result<Vec<Vec<f32>>, Error> {
-        self.run(n_logits, &mut Sparse { times, on_layer })
+        self.run(n_logits, &mut Sparse { costs, on_layer })
     }
 
     /// Runs the model densely; `mask` gives the blocks of a layer whose share of the dense attention mass is measured, and
@@ -146,38 +68,89 @@ impl<D: Device> Decoder<'_, D> {
         mask: impl FnMut(usize) -> Result<BlockMask, Error>,
         on_layer: impl FnMut(usize, Vec<f64>),
     ) -> Result<Vec<Vec<f32>>, Error> {
-        self.run(n_logits, &mut Dense { mask, current: None, on_layer })
+        self.run(n_logits, &mut Dense::new(mask, on_layer))
+    }
+
+    /// Runs as [`Decoder::sparse`], and measures as [`Decoder::dense`], of the sparse run's own queries and keys, on a sample
+    /// of query blocks alone. O(rows · T) more time.
+    ///
+    /// # Errors
+    /// As [`Decoder::sparse`].
+    pub fn sampled(
+        &self,
+        sample: &[usize],
+        costs: &mut StageCosts,
+        mask: impl FnMut(usize) -> Result<BlockMask, Error>,
+        on_layer: impl FnMut(usize, Vec<f64>),
+    ) -> Result<(), Error> {
+        let blocks = self.shape(0, self.tokens.len()).blocks;
+        let dense = Dense::new(mask, on_layer);
+        self.run(1, &mut Sampled { costs, blocks, chunk: self.chunk, sample, dense }).map(drop)
     }
 
     fn run(&self, n_logits: usize, visitor: &mut impl Visitor<D>) -> Result<Vec<Vec<f32>>, Error> {
         let config = &self.model.config;
-        let angles = self.device.angles(self.tokens.len(), &inverse_frequencies(&config.rope, config.head_dim))?;
-        let embedding = self.model.embedding()?;
-        let mut hidden =
-            self.tokens.chunks(self.chunk).map(|ids| self.device.embed(&embedding, ids)).collect::<Result<Vec<_>, _>>()?;
+        let (angles, mut hidden) = (self.angles(self.tokens.len())?, self.embed(0)?);
         for layer in 0..config.n_layers {
-            let weights = self.model.layer(layer)?.try_map(|w| self.device.weight(w))?;
-            let mut attention = self.device.attention(self.shape(layer))?;
-            for (i, x) in hidden.iter().enumerate() {
-                self.append(&weights, &mut attention, x, i * self.chunk, &angles)?;
-            }
-            self.device.index(&mut attention)?;
-            for (i, x) in hidden.iter_mut().enumerate() {
-                let queries = self.queries(&weights, x, i * self.chunk, &angles)?;
-                let first_query_block = i * self.chunk / self.config.block_size_q;
-                let attended = visitor.attend(self.device, layer, &mut attention, &queries, first_query_block)?;
-                *x = self.device.add(x, &self.linear(&attended, &weights.output)?)?;
-                *x = self.device.add(x, &self.mlp(&weights, x)?)?;
-                if !self.device.is_finite(x)? {
-                    return Err(self.not_finite(format!("the output of layer {layer}")));
-                }
-            }
+            let weights = self.weights(layer)?;
+            let mut attention = self.device.attention(self.shape(layer, self.tokens.len()))?;
+            self.layer(layer, &weights, &mut attention, &mut hidden, 0, &angles, |attention, queries, first| {
+                visitor.attend(self.device, layer, attention, queries, first)
+            })?;
             visitor.finish(self.device, layer, attention)?;
         }
-        self.logits(&hidden, n_logits)
+        let norm = self.device.weight(&self.model.final_norm()?)?;
+        self.logits(&hidden, 0, n_logits, &norm, || self.output())
     }
 
-    fn shape(&self, layer: usize) -> AttentionShape {
+    /// Rotary angles of so many positions.
+    pub(super) fn angles(&self, n_tokens: usize) -> Result<D::Angles, Error> {
+        let config = &self.model.config;
+        self.device.angles(n_tokens, &inverse_frequencies(&config.rope, config.head_dim))
+    }
+
+    /// The tokens from a row on, in chunks.
+    pub(super) fn embed(&self, first_row: usize) -> Result<Vec<D::Tensor>, Error> {
+        let embedding = self.model.embedding()?;
+        self.tokens[first_row..].chunks(self.chunk).map(|ids| self.device.embed(&embedding, ids)).collect()
+    }
+
+    pub(super) fn weights(&self, layer: usize) -> Result<LayerWeights<D::Tensor>, Error> {
+        self.model.layer(layer)?.try_map(|w| self.device.weight(w))
+    }
+
+    /// Runs the rows from `first_row` on, the start of a query block, through one layer, whose attention has the keys and
+    /// values of the rows before.
+    #[expect(clippy::too_many_arguments, reason = "what a trace and a session share")]
+    pub(super) fn layer(
+        &self,
+        layer: usize,
+        weights: &LayerWeights<D::Tensor>,
+        attention: &mut D::Attention,
+        hidden: &mut [D::Tensor],
+        first_row: usize,
+        angles: &D::Angles,
+        mut attend: impl FnMut(&mut D::Attention, &D::Tensor, usize) -> Result<D::Tensor, Error>,
+    ) -> Result<(), Error> {
+        for (i, x) in hidden.iter().enumerate() {
+            self.append(weights, attention, x, first_row + i * self.chunk, angles)?;
+        }
+        self.device.index(attention)?;
+        for (i, x) in hidden.iter_mut().enumerate() {
+            let row = first_row + i * self.chunk;
+            let queries = self.queries(weights, x, row, angles)?;
+            let attended = attend(attention, &queries, row / self.config.block_size_q)?;
+            *x = self.device.add(x, &self.linear(&attended, &weights.output)?)?;
+            *x = self.device.add(x, &self.mlp(weights, x)?)?;
+            if !self.device.is_finite(x)? {
+                return Err(self.not_finite(format!("the output of layer {layer}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// `capacity` is how many tokens the prompt may grow to.
+    pub(super) fn shape(&self, layer: usize, capacity: usize) -> AttentionShape {
         let config = &self.model.config;
         AttentionShape {
             blocks: Blocks {
@@ -186,10 +159,11 @@ impl<D: Device> Decoder<'_, D> {
                 block_size_k: self.config.block_size_k,
                 window: config.windows[layer],
             },
+            capacity,
             n_heads: config.n_heads,
             n_kv_heads: config.n_kv_heads,
             head_dim: config.head_dim,
-            config: self.config.clone(),
+            config: StreamConfig { search: self.config.search.of_layer(layer), ..self.config.clone() },
             focus: self.focus,
         }
     }
@@ -240,24 +214,33 @@ impl<D: Device> Decoder<'_, D> {
         Error::NotFinite { place: format!("{place} of {}", self.model.name), found: "NaN or an infinity".into(), fix }
     }
 
-    /// Logits that follow the last `n` rows. `[n][vocab_size]`
-    fn logits(&self, hidden: &[D::Tensor], n: usize) -> Result<Vec<Vec<f32>>, Error> {
+    /// Logits that follow the last `n` rows, of hidden states from `first_row` on; `output` gives the parts of the output
+    /// layer. `[n][vocab_size]`
+    pub(super) fn logits<T: Borrow<D::Tensor>, O: Iterator<Item = Result<T, Error>>>(
+        &self,
+        hidden: &[D::Tensor],
+        first_row: usize,
+        n: usize,
+        norm: &D::Tensor,
+        output: impl Fn() -> Result<O, Error>,
+    ) -> Result<Vec<Vec<f32>>, Error> {
         let vocab_size = self.model.config.vocab_size;
-        let norm = self.device.weight(&self.model.final_norm()?)?;
         let first = self.tokens.len() - n.min(self.tokens.len());
         let mut logits = vec![Vec::with_capacity(vocab_size); self.tokens.len() - first];
         for (i, x) in hidden.iter().enumerate() {
-            let rows = i * self.chunk..((i + 1) * self.chunk).min(self.tokens.len());
+            let start = first_row + i * self.chunk;
+            let rows = start..(start + self.chunk).min(self.tokens.len());
             if rows.end <= first {
                 continue;
             }
             let start = first.max(rows.start);
-            let x = self.norm(&self.device.rows(x, start - rows.start..rows.len())?, &norm)?;
+            let x = self.norm(&self.device.rows(x, start - rows.start..rows.len())?, norm)?;
             let place = &mut logits[start - first..rows.end - first];
-            self.for_each_vocabulary_chunk(&x, |values: Vec<f32>| {
+            for part in output()? {
+                let values = self.device.to_host(&self.device.linear(&x, part?.borrow(), None)?)?;
                 let width = values.len() / place.len();
                 place.iter_mut().zip(values.chunks(width)).for_each(|(row, part)| row.extend_from_slice(part));
-            })?;
+            }
         }
         match logits.iter().flatten().all(|l| l.is_finite()) {
             true => Ok(logits),
@@ -265,15 +248,14 @@ impl<D: Device> Decoder<'_, D> {
         }
     }
 
-    /// Products of rows with the output layer, which is too large to be on the device as a whole.
-    fn for_each_vocabulary_chunk(&self, x: &D::Tensor, mut on_values: impl FnMut(Vec<f32>)) -> Result<(), Error> {
+    /// The output layer part by part: as a whole it may be too large to be on the device.
+    pub(super) fn output(&self) -> Result<impl Iterator<Item = Result<D::Tensor, Error>>, Error> {
         let table = self.model.output()?;
         let n_bytes = table.data().len() / table.shape()[0];
-        for bytes in table.data().chunks(VOCABULARY_CHUNK * n_bytes) {
-            let shape = vec![bytes.len() / n_bytes, table.shape()[1]];
-            let part = TensorView::new(table.dtype(), shape, bytes).expect("whole rows of a checked tensor");
-            on_values(self.device.to_host(&self.device.linear(x, &self.device.weight(&part)?, None)?)?);
-        }
-        Ok(())
+        let (dtype, width, data) = (table.dtype(), table.shape()[1], table.data());
+        Ok(data.chunks(VOCABULARY_CHUNK * n_bytes).map(move |bytes| {
+            let shape = vec![bytes.len() / n_bytes, width];
+            self.device.weight(&TensorView::new(dtype, shape, bytes).expect("whole rows of a checked tensor"))
+        }))
     }
 }

@@ -3,6 +3,7 @@
 use super::{Model, decoder::VOCABULARY_CHUNK};
 use crate::{
     config::{Estimate, Search, StreamConfig},
+    device::Purpose,
     memory::MemoryPlan,
     trace::ModelInfo,
 };
@@ -16,9 +17,10 @@ const F32: u64 = 4;
 /// Program, tokenizer and allocator.
 const PROGRAM: u64 = 60_000_000;
 
-/// What a trace of `n_tokens` will hold at its peak, in bytes. `config.top_k` as it will be used.
-pub fn plan(model: &Model, n_tokens: usize, config: &StreamConfig, limit: Option<u64>) -> MemoryPlan {
+/// What a run over `n_tokens` will hold at its peak, in bytes. `config.top_k` as it will be used.
+pub fn plan(model: &Model, n_tokens: usize, config: &StreamConfig, purpose: Purpose, limit: Option<u64>) -> MemoryPlan {
     let (c, info) = (&model.config, model.info());
+    let n_held = purpose.layers_held(c.n_layers) as u64;
     let [t, hidden, heads, kv_heads, dim] = [n_tokens, c.hidden_size, c.n_heads, c.n_kv_heads, c.head_dim].map(|n| n as u64);
     let [inner, k, bk, bq] = [c.intermediate_size, config.top_k, config.block_size_k, config.block_size_q].map(|n| n as u64);
     let chunk_rows = CHUNK.next_multiple_of(config.block_size_q);
@@ -33,26 +35,30 @@ pub fn plan(model: &Model, n_tokens: usize, config: &StreamConfig, limit: Option
     let focus = config.focus.as_ref().map_or(StreamConfig::DEFAULT_FOCUS, |f| f.len()) as u64;
     let layer = (heads + kv_heads) * 2 * dim * hidden + 3 * inner * hidden;
     let vocabulary = (VOCABULARY_CHUNK.min(c.vocab_size) as u64) * hidden;
+    // One layer's are written while the next one's are made.
+    let (n_masks, output) = match purpose {
+        Purpose::Trace => (2, vocabulary * (F32 + 2)),
+        Purpose::Generate => (n_held, c.vocab_size as u64 * hidden * F32 + vocabulary * 2),
+    };
+    let of_layers = |what: &str, n: u64| if n == 1 { format!("{what} of a layer") } else { format!("{what} of {n} layers") };
     let parts = [
-        ("hidden states", t * hidden * F32),
-        ("keys and values of a layer", 2 * t * kv_heads * dim * F32),
-        ("rotary angles", t * dim * F32),
-        ("pyramid of a layer", moments * 2 * t.div_ceil(bk) * kv_heads * dim * F32),
+        ("hidden states".into(), t * hidden * F32),
+        (of_layers("keys and values", n_held), n_held * 2 * t * kv_heads * dim * F32),
+        ("rotary angles".into(), t * dim * F32),
+        (of_layers("pyramid", n_held), n_held * moments * 2 * t.div_ceil(bk) * kv_heads * dim * F32),
         (
-            // One layer's are written while the next one's are made.
-            "masks and masses of two layers",
-            (n_query_blocks * 2 + focus * bk).saturating_mul(k).saturating_add(t).saturating_mul(2 * heads * F32),
+            of_layers("masks and masses", n_masks),
+            (n_query_blocks * 2 + focus * bk).saturating_mul(k).saturating_add(t).saturating_mul(n_masks * heads * F32),
         ),
-        ("a chunk of activations", chunk * (3 * hidden + 3 * heads * dim + 3 * inner) * F32),
-        ("a chunk's attention", heads * chunk.div_ceil(bq) * (bq * dim + 2 * k * bk.min(t)) * F32),
-        ("weights of a layer", layer * (F32 + 2)),
-        ("embedding and output layer", vocabulary * (F32 + 2)),
-        ("prompt", t * 64),
-        ("mapped weights", mapped(&info)),
-        ("program", PROGRAM),
+        ("a chunk of activations".into(), chunk * (3 * hidden + 3 * heads * dim + 3 * inner) * F32),
+        ("a chunk's attention".into(), heads * chunk.div_ceil(bq) * (bq * dim + 2 * k * bk.min(t)) * F32),
+        (of_layers("weights", n_held), layer * (n_held * F32 + 2)),
+        ("embedding and output layer".into(), output),
+        ("prompt".into(), t * 64),
+        ("mapped weights".into(), mapped(&info)),
+        ("program".into(), PROGRAM),
     ];
-    let parts = parts.into_iter().map(|(name, bytes)| (name.to_string(), bytes)).collect();
-    MemoryPlan { n_tokens, parts, limit: limit.unwrap_or_else(available), chunk_rows, slower: None }
+    MemoryPlan { n_tokens, parts: parts.into(), limit: limit.unwrap_or_else(available), chunk_rows, slower: None }
 }
 
 /// Pages of the weights file that stay resident: the system drops them when it needs to, so count no more than a layer's share.

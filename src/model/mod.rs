@@ -4,7 +4,9 @@ pub mod config;
 pub mod decoder;
 pub mod memory;
 pub mod rope;
+pub mod session;
 pub mod tokenizer;
+mod visitor;
 pub mod weights;
 
 use std::path::Path;
@@ -21,6 +23,8 @@ pub struct Model {
     pub name: String,
     pub config: ModelConfig,
     pub tokenizer: Tokenizer,
+    /// Tokens that end a text.
+    pub end_of_text: Vec<u32>,
     weights: Weights,
 }
 
@@ -35,7 +39,8 @@ impl Model {
         let tokenizer = Tokenizer::read(&folder.join("tokenizer.json"), config.vocab_size)?;
         let weights = Weights::open(folder)?;
         let name = folder.canonicalize().ok().and_then(|f| Some(f.file_name()?.to_string_lossy().into_owned()));
-        let model = Model { name: name.unwrap_or_else(|| "model".into()), config, tokenizer, weights };
+        let end_of_text = end_of_text(folder);
+        let model = Model { name: name.unwrap_or_else(|| "model".into()), config, tokenizer, end_of_text, weights };
         model.embedding()?;
         model.output()?;
         model.final_norm()?;
@@ -103,6 +108,19 @@ impl Model {
             down: linear("mlp.down_proj", c.hidden_size, c.intermediate_size, c.mlp_bias)?,
         })
     }
+}
+
+/// Tokens that end a text, which `generation_config.json` knows better than `config.json`; none if neither says.
+fn end_of_text(folder: &Path) -> Vec<u32> {
+    let of = |name: &str| -> Option<Vec<u32>> {
+        let file: serde_json::Value = serde_json::from_slice(&std::fs::read(folder.join(name)).ok()?).ok()?;
+        let ids = match &file["eos_token_id"] {
+            serde_json::Value::Array(ids) => ids.clone(),
+            id => vec![id.clone()],
+        };
+        ids.iter().map(|id| id.as_u64()?.try_into().ok()).collect()
+    };
+    of("generation_config.json").or_else(|| of("config.json")).unwrap_or_default()
 }
 
 /// The weights of one decoder layer, in the file (`W` a view of it) or on a device.

@@ -60,6 +60,12 @@ impl Tokenizer {
         Ok(Encoding { ids: encoding.get_ids().to_vec(), offsets: encoding.get_offsets().to_vec() })
     }
 
+    /// The text of tokens that follow another, as they read there.
+    pub fn continuation(&self, before: u32, ids: &[u32]) -> String {
+        let whole = self.0.decode(&[&[before], ids].concat(), false).unwrap_or_default();
+        whole.strip_prefix(&self.text(before)).map_or_else(|| self.0.decode(ids, false).unwrap_or_default(), Into::into)
+    }
+
     /// The text of one token, as it would read after others.
     pub fn text(&self, id: u32) -> String {
         self.0.decode(&[id], false).unwrap_or_default()

@@ -9,6 +9,8 @@ fn save(name: &str, figure: &Figure) {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target/gallery");
     std::fs::create_dir_all(&folder).unwrap();
     figure.save(folder.join(name).with_extension("svg")).unwrap();
+    #[cfg(feature = "engine")]
+    figure.save(folder.join(name).with_extension("png")).unwrap();
     println!("{name}: {:?}, {} bytes", figure.size(), figure.svg().len());
 }
 
@@ -41,6 +43,21 @@ fn odd_maps() {
         let t = trace(&Shape { n_tokens, window, top_k, n_layers: 1, n_heads: 1, ..Default::default() });
         save(&format!("odd-{name}"), &t.attention_map(0, 0).unwrap().figure());
     }
+}
+
+#[test]
+#[ignore = "for the eye"]
+fn heat_maps() {
+    let trace = |n_layers, n_heads| trace(&Shape { n_layers, n_heads, n_tokens: 300, ..Default::default() });
+    save("recall", &trace(6, 8).recall_map().unwrap().figure());
+    save("recall-large", &trace(32, 32).recall_map().unwrap().figure());
+    let mut scores = trace(5, 3).recall_map().unwrap();
+    (scores.row_name, scores.column_name) = ("depth".into(), "tokens".into());
+    scores.rows = ["0 %", "25 %", "50 %", "75 %", "100 %"].map(String::from).to_vec();
+    scores.columns = ["4,096", "16,384", "131,072"].map(String::from).to_vec();
+    scores.values[2][1] = None;
+    scores.values[3][2] = Some(0.1);
+    save("scores", &scores.figure());
 }
 
 #[test]

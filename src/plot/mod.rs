@@ -9,11 +9,13 @@ mod figure;
 #[cfg(test)]
 mod gallery;
 mod grid;
+mod heat_map;
 mod labels;
 mod layout;
 mod legend;
 mod overview;
 mod raster;
+mod recall;
 mod rulers;
 #[cfg(test)]
 pub(crate) mod synthetic;
@@ -22,6 +24,7 @@ mod theme;
 pub use attention_map::AttentionMap;
 pub use figure::Figure;
 pub(crate) use figure::escaped;
+pub use heat_map::HeatMap;
 pub(crate) use labels::{count, percent, thousands};
 #[cfg(feature = "engine")]
 pub use raster::png;

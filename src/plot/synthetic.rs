@@ -2,7 +2,7 @@
 
 use crate::{
     config::StreamConfig,
-    trace::{BlockMask, Fidelity, LayerRecord, ModelInfo, NextToken, Seconds, Span, Summary, Trace, TraceWriter},
+    trace::{BlockMask, Fidelity, LayerRecord, ModelInfo, NextToken, RowsOf, Seconds, Span, Summary, Trace, TraceWriter},
 };
 
 /// Geometry of a synthetic trace.
@@ -78,11 +78,21 @@ fn summary(shape: &Shape) -> Summary {
         focus: Span { start: shape.n_tokens - focus, end: shape.n_tokens },
         next_token: NextToken { id: 3, text: "9".into(), logprob: -0.02 },
         pruned: 0.951,
+        keys_read_per_query_block: Some(412.5),
         seconds: Seconds { load: 0.1, search: 1.2, attention: 2.3, total: 3.6 },
         peak_memory_bytes: 612_000_000,
         planned_memory_bytes: 700_000_000,
         device: "cpu".into(),
-        fidelity: Some(Fidelity { recall_by_head, recall: 0.9934, same_next_token: true, kl: 0.0012, n_rows: 512 }),
+        fidelity: Some(Fidelity {
+            recall_by_head,
+            recall: 0.9934,
+            n_rows: 512,
+            rows_of: RowsOf::Dense,
+            same_next_token: Some(true),
+            kl: Some(0.0012),
+            dense_next_token: Some(NextToken { id: 3, text: "9".into(), logprob: -0.01 }),
+            answer: None,
+        }),
         version: "0.1.0".into(),
     }
 }

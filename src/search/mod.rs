@@ -1,8 +1,10 @@
 //! Which key blocks does each query block of a head keep?
 //!
 //! [`exhaustive`] reads every key and is the reference; [`hierarchical`] is *Stream*: it halves and prunes ranges of keys
-//! by an [`estimate`]. Both work on one head and one query block at a time; grouped keys are the caller's matter.
+//! by an [`estimate`]; [`baseline`] reads none. All work on one head and one query block at a time; grouped keys are the
+//! caller's matter.
 
+pub mod baseline;
 pub mod budget;
 pub mod estimate;
 pub mod exhaustive;

@@ -1,6 +1,7 @@
 //! A trace: what one run looked at, as plain data. No model, no GPU and no plotting is needed to read one.
 
 mod blocks;
+mod describe;
 mod file;
 mod mask;
 mod span;
@@ -12,7 +13,9 @@ pub use blocks::Blocks;
 pub use file::{LayerRecord, TraceWriter};
 pub use mask::BlockMask;
 pub use span::Span;
-pub use summary::{AnswerScore, AnswerToken, Fidelity, ModelInfo, NextToken, Seconds, Summary};
+pub use summary::{
+    AnswerFidelity, AnswerScore, AnswerToken, CompareConfig, Fidelity, ModelInfo, NextToken, RowsOf, Seconds, Summary,
+};
 
 use crate::error::Error;
 use file::Tensors;

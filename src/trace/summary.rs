@@ -19,6 +19,10 @@ pub struct Summary {
     pub next_token: NextToken,
     /// 1 − computed pairs / causal pairs, in tokens, over all layers and heads.
     pub pruned: f64,
+    /// Keys, or nodes that stand for keys, that the search read for a query block and head, on average; none on a GPU, which
+    /// does not count them.
+    #[serde(default)]
+    pub keys_read_per_query_block: Option<f64>,
     pub seconds: Seconds,
     /// Most memory that the engine's process held.
     pub peak_memory_bytes: u64,
@@ -64,6 +68,8 @@ pub struct AnswerScore {
     pub tokens: Vec<AnswerToken>,
     /// Of the run on prompt and answer; 0 for a dense one.
     pub pruned: f64,
+    /// As in [`Summary`]; none for a dense run, which searches nothing.
+    pub keys_read_per_query_block: Option<f64>,
     pub top_k: usize,
     pub n_tokens: usize,
     pub seconds: Seconds,
@@ -108,11 +114,54 @@ pub struct Fidelity {
     pub recall_by_head: Vec<Vec<f64>>,
     /// Mean of `recall_by_head`.
     pub recall: f64,
-    pub same_next_token: bool,
-    /// KL(dense ‖ sparse) of the next token's distribution, in nats.
-    pub kl: f64,
     /// Rows that recall was averaged over; fewer than the prompt's tokens when they were sampled.
     pub n_rows: usize,
+    /// Whose queries and keys recall was measured with.
+    #[serde(default)]
+    pub rows_of: RowsOf,
+    /// None if dense attention was not run.
+    pub same_next_token: Option<bool>,
+    /// KL(dense ‖ sparse) of the next token's distribution, in nats. None if dense attention was not run.
+    pub kl: Option<f64>,
+    /// Most likely next token of dense attention. None if it was not run.
+    #[serde(default)]
+    pub dense_next_token: Option<NextToken>,
+    /// How likely an answer is, if one was given.
+    #[serde(default)]
+    pub answer: Option<AnswerFidelity>,
+}
+
+/// Which run's queries and keys the dense softmax was taken of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RowsOf {
+    /// Those of a run with dense attention, O(T²): what the model would have looked at.
+    #[default]
+    Dense,
+    /// Those of the sparse run itself, O(rows · T): what it would look at, could it, given what it saw before.
+    Sparse,
+}
+
+/// Natural logarithm of an answer's probability after the prompt, each token after the ones before it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AnswerFidelity {
+    pub text: String,
+    pub dense_logprob: f64,
+    pub sparse_logprob: f64,
+    /// Whether dense attention finds every token of the answer the most likely one; whether the sparse run does.
+    pub dense_retained: bool,
+    pub sparse_retained: bool,
+}
+
+/// What a comparison measures.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CompareConfig {
+    /// Measure recall on about so many rows, whole query blocks spread evenly over the prompt, inside a sparse run: O(rows · T).
+    /// If not set, dense attention is run over all rows: O(T²), and the next token is compared too.
+    pub rows: Option<usize>,
+    /// Compare how likely this text is after the prompt. Dense attention is run for it.
+    pub answer: Option<String>,
 }
 
 impl Summary {

@@ -25,7 +25,15 @@ fn shape(window: Option<usize>, top_k: usize) -> AttentionShape {
         ..StreamConfig::default()
     };
     let blocks = Blocks { n_tokens: N_TOKENS, block_size_q: 16, block_size_k: 4, window };
-    AttentionShape { blocks, n_heads: N_HEADS, n_kv_heads: N_KV_HEADS, head_dim: HEAD_DIM, config, focus: Span::from(90..101) }
+    AttentionShape {
+        blocks,
+        capacity: N_TOKENS,
+        n_heads: N_HEADS,
+        n_kv_heads: N_KV_HEADS,
+        head_dim: HEAD_DIM,
+        config,
+        focus: Span::from(90..101),
+    }
 }
 
 /// Query heads of their own, keys and values shared by three of them.

@@ -1,7 +1,7 @@
 //! Prompts and settings that make no sense, for a model that does.
 
 use serde_json::json;
-use streamtrace::{DeviceChoice, Error, LoadOptions, Search, StreamConfig, Tracer};
+use streamtrace::{DeviceChoice, Error, GenerateConfig, LoadOptions, Search, StreamConfig, Tracer, memory::parse_bytes};
 use tempfile::TempDir;
 
 use crate::{assert_says, common};
@@ -81,7 +81,10 @@ fn settings_far_above_the_prompt_are_no_error() {
             let tracer = tracer.with(config.clone());
             let trace = tracer.compare(&tracer.trace(&common::prompt(n_tokens)).unwrap()).unwrap();
             let fidelity = trace.summary().fidelity.as_ref().unwrap();
-            assert!((fidelity.recall - 1.0).abs() < 1e-3 && fidelity.same_next_token && fidelity.kl < 1e-6, "{fidelity:?}");
+            assert!(
+                (fidelity.recall - 1.0).abs() < 1e-3 && fidelity.same_next_token == Some(true) && fidelity.kl < Some(1e-6),
+                "{fidelity:?}"
+            );
         }
     }
 }
@@ -102,6 +105,43 @@ fn a_prompt_longer_than_memory_allows_is_refused_before_anything_runs() {
     assert_says("compare", load(needed - 1).compare(&trace), &words);
     assert!(load(needed).trace(&prompt).is_ok());
     assert!(load(1).plan(5_000).unwrap().check().is_err());
+}
+
+#[test]
+fn writing_that_makes_no_sense_is_refused() {
+    let model = model();
+    let tracer = common::load(model.path()).unwrap();
+    let ok = GenerateConfig::default();
+    let cases: [(GenerateConfig, &[&str]); 8] = [
+        (GenerateConfig { max_tokens: 0, ..ok.clone() }, &["max_tokens: expected at least 1", "found 0"]),
+        (GenerateConfig { max_tokens: usize::MAX, ..ok.clone() }, &["max_tokens: expected at most", "write less"]),
+        (GenerateConfig { temperature: -1.0, ..ok.clone() }, &["temperature: expected a number from 0 on", "found -1"]),
+        (GenerateConfig { temperature: f64::NAN, ..ok.clone() }, &["temperature", "found NaN"]),
+        (GenerateConfig { temperature: f64::INFINITY, ..ok.clone() }, &["temperature", "found inf"]),
+        (GenerateConfig { top_p: Some(0.0), ..ok.clone() }, &["top_p: expected a probability above 0", "found 0"]),
+        (GenerateConfig { top_p: Some(1.5), ..ok.clone() }, &["top_p", "found 1.5"]),
+        (GenerateConfig { stop: vec!["a".into(), String::new()], ..ok.clone() }, &["stop: expected texts", "an empty one"]),
+    ];
+    for (how, words) in cases {
+        assert_says(&format!("{how:?}"), tracer.generate("w1 w2", &how), words);
+    }
+    assert_says("an empty prompt", tracer.generate("", &ok), &["prompt: expected a text of at least one token"]);
+    let top_k = StreamConfig { top_k: 0, ..StreamConfig::default() };
+    assert_says("top_k", tracer.with(top_k).generate("w1", &ok), &["top_k: expected at least"]);
+}
+
+/// Writing holds the keys and values of all layers, which a trace does not.
+#[test]
+fn writing_is_planned_before_it_runs() {
+    let model = model();
+    let prompt = common::prompt(5_000);
+    let of_a_trace = common::load(model.path()).unwrap().plan(5_063).unwrap().total();
+    let load = |memory| Tracer::load_with(LoadOptions { memory: Some(memory), ..common::cpu(model.path()) }).unwrap();
+    let Err(Error::Memory { needed, .. }) = load(of_a_trace).generate(&prompt, &GenerateConfig::default()) else {
+        panic!("it fits where a trace just fits")
+    };
+    let enough = load(parse_bytes(&needed).unwrap());
+    assert_eq!(enough.generate(&prompt, &GenerateConfig { max_tokens: 2, ..Default::default() }).unwrap().tokens.len(), 2);
 }
 
 #[test]

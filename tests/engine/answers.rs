@@ -1,7 +1,7 @@
 //! What an engine process answers.
 
 use streamtrace::{
-    Error, StreamConfig,
+    Error, Search, StreamConfig,
     trace::{AnswerScore, Fidelity},
 };
 
@@ -31,7 +31,7 @@ fn an_engine_process_answers_as_the_engine_in_process_does() {
     }
     let (ours, theirs) = (local.compare(&ours).unwrap(), process.compare(&theirs).unwrap());
     let [ours, theirs] = [ours, theirs].map(|trace| trace.summary().fidelity.clone().unwrap());
-    let numbers = |f: &Fidelity| [&[f.recall, f.kl][..], &f.recall_by_head.concat()].concat();
+    let numbers = |f: &Fidelity| [&[f.recall, f.kl.unwrap()][..], &f.recall_by_head.concat()].concat();
     // Numbers in JSON are read back to their last digit but one.
     assert!(numbers(&ours).iter().zip(numbers(&theirs)).all(|(a, b)| (a - b).abs() < 1e-14), "{ours:?} {theirs:?}");
     assert_eq!((ours.same_next_token, ours.n_rows), (theirs.same_next_token, theirs.n_rows));
@@ -60,4 +60,25 @@ fn clones_share_the_engine() {
     drop(tracer);
     assert_eq!(clone.count_tokens("w1 w2 w3"), Ok(3));
     assert_eq!(engines.pids().len(), 1);
+}
+
+/// The exhaustive search reads every candidate's keys, if they are more than fit the budget.
+#[test]
+fn what_a_search_reads_is_counted() {
+    let config = StreamConfig { top_k: 8, sink_blocks: 1, local_blocks: 4, ..StreamConfig::default() };
+    let (tracer, prompt) = (common::load(model()).unwrap(), common::prompt(1000));
+    let read = |search| {
+        let tracer = tracer.with(StreamConfig { search, ..config.clone() });
+        let (trace, score) = (tracer.trace(&prompt).unwrap(), tracer.score(&prompt, " w1").unwrap());
+        assert_eq!(score.keys_read_per_query_block, trace.summary().keys_read_per_query_block);
+        score.keys_read_per_query_block.unwrap()
+    };
+    // Query block q of 32 sees 4 (q + 1) blocks of 8 keys, of which 5 are not candidates; the last sees 125.
+    let candidates = (0..32).map(|q: usize| (4 * (q + 1)).min(125).saturating_sub(5));
+    let expected: usize = candidates.filter(|&n| n > 3).map(|n| 8 * n).sum();
+    assert!((read(Search::Exhaustive) - expected as f64 / 32.0).abs() < 1e-9);
+    assert_eq!(read(Search::Window), 0.0);
+    assert_eq!(tracer.score_dense(&prompt, " w1").unwrap().keys_read_per_query_block, None);
+    let hierarchical = read(config.search);
+    assert!(hierarchical > 0.0 && hierarchical < expected as f64 / 32.0, "{hierarchical}");
 }

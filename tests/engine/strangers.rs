@@ -77,9 +77,13 @@ fn a_frame_cut_off_half_way_says_how_the_engine_ended() {
 #[test]
 fn another_protocol_version_asks_for_one_build() {
     let (folder, mut frame) = (TempDir::new().unwrap(), frames(&[loaded()]));
-    frame[4] = 2;
+    frame[4] = protocol::VERSION as u8 + 1;
     let error = refusal(recording(folder.path(), &frame, "cat > /dev/null"));
-    assert!(error.contains("protocol version 2 instead of 1") && error.contains("the same version of streamtrace"), "{error}");
+    assert!(
+        error.contains(&format!("protocol version {} instead of", protocol::VERSION + 1))
+            && error.contains("the same version of streamtrace"),
+        "{error}"
+    );
 }
 
 #[test]

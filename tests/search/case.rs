@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use streamtrace::{
     Estimate, Search, StreamConfig,
     search::{
-        Queries,
+        Queries, baseline,
         estimate::index,
         exhaustive,
         hierarchical::{self, Indexed},
@@ -42,15 +42,15 @@ impl Case {
         let queries = Queries::new(&self.queries[positions.start * self.head_dim..], self.head_dim, self.head_dim, positions);
         let mut row = vec![BlockMask::NONE; config.top_k];
         match search {
-            Search::Exhaustive => {
-                exhaustive::search(&queries, &self.keys, &self.blocks, &config, query_block, &mut row);
-            }
+            Search::Exhaustive => exhaustive::search(&queries, &self.keys, &self.blocks, &config, query_block, &mut row),
             Search::Hierarchical(estimate) => {
                 let index = index(estimate, &self.keys, self.head_dim, Tree::new(&self.blocks));
                 let head = Indexed { keys: &self.keys, index: &*index };
-                hierarchical::search(&queries, head, &self.blocks, &config, query_block, &mut row);
+                hierarchical::search(&queries, head, &self.blocks, &config, query_block, &mut row)
             }
-        }
+            Search::Window => baseline::window(&self.blocks, &config, query_block, &mut row),
+            Search::Random { seed } => baseline::random(seed, &self.blocks, &config, 0, query_block, &mut row),
+        };
         row
     }
 

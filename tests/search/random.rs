@@ -10,7 +10,8 @@ use streamtrace::{
 use crate::case::{Case, ESTIMATES, block_sizes, cases, named};
 
 fn searches() -> impl Strategy<Value = Search> {
-    prop::sample::select([&[Search::Exhaustive][..], &ESTIMATES.map(Search::Hierarchical)].concat())
+    let baselines = [Search::Exhaustive, Search::Window, Search::Random { seed: 1 }];
+    prop::sample::select([&baselines[..], &ESTIMATES.map(Search::Hierarchical)].concat())
 }
 
 proptest! {

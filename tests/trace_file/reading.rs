@@ -2,7 +2,7 @@
 
 use streamtrace::{
     error::Error,
-    trace::{BlockMask, Fidelity, HeadTrace, LayerRecord, Span, Trace, TraceWriter},
+    trace::{BlockMask, Fidelity, HeadTrace, LayerRecord, RowsOf, Span, Trace, TraceWriter},
 };
 
 use crate::sample::{Sample, Size, small};
@@ -165,7 +165,16 @@ fn tokens_without_text_cover_nothing() {
 fn a_comparison_is_kept_with_the_trace() {
     let sample = small().windows(&[None]).sample();
     let recall_by_head = vec![vec![0.5, 1.0, 0.25]];
-    let fidelity = Fidelity { recall_by_head, recall: 1.75 / 3.0, same_next_token: true, kl: 1e-7, n_rows: 23 };
+    let fidelity = Fidelity {
+        recall_by_head,
+        recall: 1.75 / 3.0,
+        n_rows: 23,
+        rows_of: RowsOf::Sparse,
+        same_next_token: Some(true),
+        kl: Some(1e-7),
+        dense_next_token: None,
+        answer: None,
+    };
     let compared = sample.trace.with_fidelity(fidelity.clone());
     assert_eq!(sample.trace.summary().fidelity, None);
     let folder = tempfile::tempdir().unwrap();

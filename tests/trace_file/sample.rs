@@ -106,6 +106,7 @@ impl Size {
             focus: Span::from(self.focus.clone()),
             next_token: NextToken { id: 3, text: " \u{fffd}".into(), logprob: -0.1234567890123456 },
             pruned: 1.0 / 3.0,
+            keys_read_per_query_block: Some(12.5),
             seconds: Seconds { load: 0.1, search: 1e-9, attention: 2.5, total: 1e6 },
             peak_memory_bytes: 1 << 40,
             planned_memory_bytes: 7,

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use streamtrace::{
     error::Error,
-    trace::{Fidelity, Trace, TraceWriter},
+    trace::{Fidelity, RowsOf, Trace, TraceWriter},
 };
 
 use crate::{reading::assert_holds, sample::small};
@@ -50,7 +50,16 @@ fn saving_where_it_cannot_be_leaves_nothing() {
 #[test]
 fn a_trace_that_could_not_be_read_is_not_written() {
     let sample = small().windows(&[None]).sample();
-    let fidelity = Fidelity { recall_by_head: vec![], recall: 0.5, same_next_token: true, kl: f64::NAN, n_rows: 1 };
+    let fidelity = Fidelity {
+        recall_by_head: vec![],
+        recall: f64::NAN,
+        n_rows: 1,
+        rows_of: RowsOf::Dense,
+        same_next_token: None,
+        kl: None,
+        dense_next_token: None,
+        answer: None,
+    };
     let folder = tempfile::tempdir().unwrap();
     sample.trace.with_fidelity(fidelity).save(folder.path().join("a.trace")).unwrap_err();
     assert!(names(folder.path()).is_empty());

@@ -26,6 +26,29 @@ impl ModelArgs {
     }
 }
 
+#[derive(Args)]
+pub struct PromptArgs {
+    /// The prompt
+    #[arg(long, required_unless_present = "prompt_file", conflicts_with = "prompt_file")]
+    prompt: Option<String>,
+    /// A file with the prompt; - for standard input
+    #[arg(long)]
+    prompt_file: Option<PathBuf>,
+}
+
+impl PromptArgs {
+    pub fn read(&self) -> Result<String, Error> {
+        let Some(path) = &self.prompt_file else {
+            return Ok(self.prompt.clone().unwrap_or_default());
+        };
+        let read = match path.as_os_str() == "-" {
+            true => std::io::read_to_string(std::io::stdin()),
+            false => std::fs::read_to_string(path),
+        };
+        read.map_err(Error::io("read the prompt", path))
+    }
+}
+
 /// What to keep
 #[derive(Args)]
 struct SearchArgs {
@@ -60,11 +83,14 @@ struct SearchArgs {
     #[arg(long)]
     rescore: Option<bool>,
     /// The published search, with one key for each range: no beam, ranges halved, no rescoring
-    #[arg(long, value_enum, conflicts_with_all = ["exhaustive", "estimate"])]
+    #[arg(long, value_enum, conflicts_with_all = ["exhaustive", "estimate", "baseline"])]
     published: Option<EstimateArg>,
     /// Read every key: exact top-k blocks
     #[arg(long)]
     exhaustive: bool,
+    /// Read no key: sinks and the last blocks, or random ones
+    #[arg(long, value_enum, conflicts_with_all = ["exhaustive", "estimate"])]
+    baseline: Option<BaselineArg>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -80,6 +106,12 @@ enum EstimateArg {
     Middle,
     MeanSpread,
     TwoMeans,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum BaselineArg {
+    Window,
+    Random,
 }
 
 impl From<DeviceArg> for DeviceChoice {
@@ -105,11 +137,14 @@ impl From<EstimateArg> for Estimate {
 
 impl SearchArgs {
     fn config(&self) -> StreamConfig {
-        let default = self.published.map_or_else(StreamConfig::default, |estimate| StreamConfig::published(estimate.into()));
-        let search = match (self.exhaustive, self.estimate) {
-            (true, _) => Search::Exhaustive,
-            (false, Some(estimate)) => Search::Hierarchical(estimate.into()),
-            (false, None) => default.search,
+        let default = StreamConfig::default();
+        let default = self.published.map_or(default.clone(), |estimate| default.published(estimate.into()));
+        let search = match (self.baseline, self.estimate) {
+            (Some(BaselineArg::Window), _) => Search::Window,
+            (Some(BaselineArg::Random), _) => Search::Random { seed: 0 },
+            (None, Some(estimate)) => Search::Hierarchical(estimate.into()),
+            (None, None) if self.exhaustive => Search::Exhaustive,
+            (None, None) => default.search,
         };
         StreamConfig {
             block_size_q: self.block_size_q.unwrap_or(default.block_size_q),

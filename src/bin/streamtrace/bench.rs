@@ -71,7 +71,7 @@ impl BenchArgs {
             top_k: blocks(self.keys),
             sink_blocks: blocks(128),
             local_blocks: blocks(512),
-            ..StreamConfig::published(Estimate::MeanSpread)
+            ..StreamConfig::default().published(Estimate::MeanSpread)
         };
         let config = StreamConfig { beam: 2 * config.top_k.saturating_sub(config.always_kept()), ..config };
         config.validate()?;

@@ -1,10 +1,15 @@
-//! The command line: `streamtrace trace | compare | map | overview | show | ruler | bench | serve`.
+//! The command line: `streamtrace trace | compare | smallest-top-k | generate | map | overview | show | prompt |
+//! ruler | heads | bench | serve`.
 //!
 //! Exit codes: 0 done; 1 the run failed, with a sentence on standard error; 2 the arguments make no sense.
 
 mod args;
 mod bench;
+mod generate;
+mod heads;
+mod prompt;
 mod ruler;
+mod smallest;
 
 use std::{
     fmt,
@@ -15,11 +20,15 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 use serde_json::json;
-use streamtrace::{Error, Trace, engine::serve::serve};
+use streamtrace::{Error, Trace, engine::serve::serve, trace::CompareConfig};
 
-use args::ModelArgs;
+use args::{ModelArgs, PromptArgs};
 use bench::BenchArgs;
+use generate::GenerateArgs;
+use heads::HeadsArgs;
+use prompt::TaskPromptArgs;
 use ruler::RulerArgs;
+use smallest::SmallestArgs;
 
 /// Keeps the memory of large activations, which the system's allocator hands back and faults in again chunk by chunk.
 #[global_allocator]
@@ -39,8 +48,12 @@ struct Cli {
 enum Command {
     /// Trace a prompt and write what was attended to into a file
     Trace(RunArgs),
-    /// Trace a prompt, run it densely too, and say how faithful the trace is
-    Compare(RunArgs),
+    /// Trace a prompt, compare with dense attention, and say how faithful the trace is; --out a.svg draws the recall of each head
+    Compare(CompareArgs),
+    /// Find the smallest top_k that preserves what dense attention does
+    SmallestTopK(SmallestArgs),
+    /// Write after a prompt, attending to what the search keeps
+    Generate(GenerateArgs),
     /// Draw one head's attention map
     Map {
         trace: PathBuf,
@@ -66,8 +79,12 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Write a prompt of known answer
+    Prompt(TaskPromptArgs),
     /// Ask for needles in haystacks of known answer, and count how often the search keeps what the answer needs
     Ruler(RulerArgs),
+    /// Rank the heads that copy needles into answers
+    Heads(HeadsArgs),
     /// Time each stage of a layer on the GPU at hand, with random weights
     Bench(BenchArgs),
     /// Answer a notebook over standard input and output
@@ -78,12 +95,8 @@ enum Command {
 struct RunArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// The prompt
-    #[arg(long, required_unless_present = "prompt_file", conflicts_with = "prompt_file")]
-    prompt: Option<String>,
-    /// A file with the prompt; - for standard input
-    #[arg(long)]
-    prompt_file: Option<PathBuf>,
+    #[command(flatten)]
+    prompt: PromptArgs,
     /// Where to write the trace
     #[arg(long)]
     out: Option<PathBuf>,
@@ -93,29 +106,37 @@ struct RunArgs {
 }
 
 impl RunArgs {
-    fn prompt(&self) -> Result<String, Error> {
-        let Some(path) = &self.prompt_file else {
-            return Ok(self.prompt.clone().unwrap_or_default());
-        };
-        let read = match path.as_os_str() == "-" {
-            true => std::io::read_to_string(std::io::stdin()),
-            false => std::fs::read_to_string(path),
-        };
-        read.map_err(Error::io("read the prompt", path))
-    }
-
-    fn run(&self, compare: bool) -> Result<(), Error> {
+    fn run(&self, compare: Option<&CompareConfig>) -> Result<(), Error> {
         self.out.as_deref().map_or(Ok(()), writable)?;
         let tracer = self.model.tracer()?;
-        let mut trace = tracer.trace(&self.prompt()?)?;
-        if compare {
-            trace = tracer.compare(&trace)?;
+        let mut trace = tracer.trace(&self.prompt.read()?)?;
+        if let Some(what) = compare {
+            trace = tracer.compare_with(&trace, what)?;
         }
-        if let Some(out) = &self.out {
-            trace.save(out)?;
+        match &self.out {
+            Some(out) if compare.is_some() && is_figure(out) => trace.recall_map()?.save(out)?,
+            Some(out) => trace.save(out)?,
+            None => {}
         }
         print_trace(&trace, self.json)
     }
+}
+
+#[derive(Args)]
+struct CompareArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    /// Measure recall on about so many rows of the sparse run alone: time O(rows · T), and no next token to compare
+    #[arg(long)]
+    rows: Option<usize>,
+    /// Compare how likely this text is after the prompt, too
+    #[arg(long)]
+    answer: Option<String>,
+}
+
+/// Whether a file is to hold a picture, not a trace.
+fn is_figure(file: &Path) -> bool {
+    file.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("svg") || ending.eq_ignore_ascii_case("png"))
 }
 
 /// A folder that cannot be written is found before a run that may take long.
@@ -147,6 +168,7 @@ fn summary_json(trace: &Trace) -> serde_json::Value {
         "tokens": summary.n_tokens,
         "top_k": summary.config.top_k,
         "pruned": summary.pruned,
+        "keys_read_per_query_block": summary.keys_read_per_query_block,
         "next_token": summary.next_token,
         "seconds": summary.seconds,
         "peak_memory_bytes": summary.peak_memory_bytes,
@@ -154,21 +176,28 @@ fn summary_json(trace: &Trace) -> serde_json::Value {
         "device": summary.device,
     });
     if let Some(fidelity) = &summary.fidelity {
-        object["recall"] = json!(fidelity.recall);
-        object["same_next_token"] = json!(fidelity.same_next_token);
-        object["kl"] = json!(fidelity.kl);
+        let fidelity = json!(fidelity);
+        for (name, value) in fidelity.as_object().into_iter().flatten() {
+            object[name] = value.clone();
+        }
     }
     object
 }
 
 fn run(command: &Command) -> Result<(), Error> {
     match command {
-        Command::Trace(args) => args.run(false),
-        Command::Compare(args) => args.run(true),
+        Command::Trace(args) => args.run(None),
+        Command::Compare(CompareArgs { run, rows, answer }) => {
+            run.run(Some(&CompareConfig { rows: *rows, answer: answer.clone() }))
+        }
+        Command::SmallestTopK(args) => args.run(),
+        Command::Generate(args) => args.run(),
         Command::Map { trace, layer, head, out } => Trace::open(trace)?.attention_map(*layer, *head)?.save(out),
         Command::Overview { trace, out } => Trace::open(trace)?.overview()?.save(out),
         Command::Show { trace, json } => print_trace(&Trace::open(trace)?, *json),
+        Command::Prompt(args) => args.run(),
         Command::Ruler(args) => args.run(),
+        Command::Heads(args) => args.run(),
         Command::Bench(args) => args.run(),
         Command::Serve => serve(),
     }

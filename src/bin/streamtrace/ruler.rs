@@ -1,14 +1,19 @@
-//! `streamtrace ruler`: how often does the answer survive the pruning?
+//! `streamtrace ruler`: RULER's scores, and how often the answer survives the pruning.
+
+mod tally;
+
+use std::path::PathBuf;
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use streamtrace::{
-    Error, Tracer,
+    Error, Estimate, Search, StreamConfig, Tracer,
+    plot::HeatMap,
     tasks::{RulerConfig, Task},
-    trace::AnswerScore,
 };
 
-use crate::{args::ModelArgs, print};
+use crate::{args::ModelArgs, print, writable};
+use tally::{HEAD, Tally, dense, mean, median};
 
 #[derive(Args)]
 pub struct RulerArgs {
@@ -17,101 +22,193 @@ pub struct RulerArgs {
     /// Tasks, separated by commas, or all
     #[arg(long, default_value = "niah_multikey_1")]
     task: String,
-    /// Length of a prompt
-    #[arg(long, default_value_t = 16_384)]
-    tokens: usize,
-    /// Prompts of each task
-    #[arg(long, default_value_t = 20)]
+    /// Lengths of the prompts, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "16384")]
+    tokens: Vec<usize>,
+    /// Prompts of each task and length, and of each depth with --out
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
     samples: u64,
     /// Seed of the first prompt; the others follow
     #[arg(long, default_value_t = 1000)]
     seed: u64,
-    /// Run dense attention too, and count only the prompts that it answers
+    /// Run dense attention too: its score, recall, and of the needles only those that it finds. O(T²)
     #[arg(long)]
     dense: bool,
+    /// A text file to hide needles in, instead of generated prose
+    #[arg(long)]
+    haystack: Option<PathBuf>,
+    /// Most tokens of an answer; those of RULER if not set: 128 for needles
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    max_tokens: Option<u64>,
+    /// Measure every search and baseline at the same budget, instead of one
+    #[arg(long, conflicts_with_all = ["exhaustive", "estimate", "baseline"])]
+    baselines: bool,
+    /// Draw the scores of one task by depth and length: .svg or .png
+    #[arg(long, conflicts_with = "baselines")]
+    out: Option<PathBuf>,
+    /// Depths in that picture, evenly from the start to the end of the haystack
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(2..=100))]
+    depths: u64,
     /// One JSON object on standard output
     #[arg(long)]
     json: bool,
 }
 
-/// What the prompts of one task gave.
-#[derive(Default)]
-struct Tally {
-    n_prompts: usize,
-    n_dense: usize,
-    n_retained: usize,
-    pruned: Vec<f64>,
-    top_k: Vec<usize>,
-    seconds: Vec<f64>,
+/// A search to measure.
+struct Contender {
+    name: &'static str,
+    tracer: Tracer,
+}
+
+/// A line of the result.
+struct Row {
+    task: Task,
+    n_tokens: usize,
+    search: &'static str,
+    tally: Tally,
 }
 
 impl RulerArgs {
     pub fn run(&self) -> Result<(), Error> {
+        let tasks = self.tasks()?;
+        self.out.as_deref().map_or(Ok(()), writable)?;
+        let read = |path: &PathBuf| std::fs::read_to_string(path).map_err(Error::io("read the haystack", path));
+        let essay = self.haystack.as_ref().map(read).transpose()?;
+        let tracer = self.model.tracer()?;
+        for &n_tokens in &self.tokens {
+            tracer.plan(n_tokens)?.check()?;
+        }
+        if !self.json {
+            print(HEAD)?;
+        }
+        let (contenders, mut rows) = (self.contenders(&tracer), Vec::new());
+        for (&task, &n_tokens) in tasks.iter().flat_map(|task| self.tokens.iter().map(move |n| (task, n))) {
+            let config = RulerConfig { task, n_tokens, essay: essay.clone(), ..RulerConfig::default() };
+            for (contender, tally) in contenders.iter().zip(self.measure(&contenders, &config)?) {
+                let row = Row { task, n_tokens, search: contender.name, tally };
+                if !self.json {
+                    print(row.tally.line(task, n_tokens, row.search, note(&tracer, task)))?;
+                }
+                rows.push(row);
+            }
+        }
+        if let Some(out) = &self.out {
+            self.heat_map(&tracer, &rows).save(out)?;
+        }
+        match (self.json, self.baselines) {
+            (false, _) => Ok(()),
+            (true, false) => print(by_task(&rows)),
+            (true, true) => {
+                let of = |name| rows.iter().filter(move |row| row.search == name);
+                print(Value::from(contenders.iter().map(|c| (c.name.to_string(), by_task(of(c.name)))).collect::<Map<_, _>>()))
+            }
+        }
+    }
+
+    fn tasks(&self) -> Result<Vec<Task>, Error> {
         let tasks = match self.task.as_str() {
             "all" => Task::ALL.to_vec(),
             names => names.split(',').map(str::parse).collect::<Result<Vec<Task>, Error>>()?,
         };
-        let tracer = self.model.tracer()?;
-        let mut results = serde_json::Map::new();
-        for task in tasks {
-            let tally = self.tally(&tracer, task)?;
-            if !self.json {
-                print(tally.line(task, self.tokens))?;
-            }
-            results.insert(task.to_string(), tally.json());
-        }
-        match self.json {
-            true => print(serde_json::Value::from(results)),
-            false => Ok(()),
+        match (&self.out, &tasks[..]) {
+            (None, _) => Ok(tasks),
+            (Some(_), [task]) if task.has_depth() => Ok(tasks),
+            (Some(_), _) => Err(Error::Setting {
+                setting: "out".into(),
+                expected: "one task whose needle has a depth".into(),
+                found: self.task.clone(),
+                fix: "draw one task at a time; cwe and fwe have no depth".into(),
+            }),
         }
     }
 
-    fn tally(&self, tracer: &Tracer, task: Task) -> Result<Tally, Error> {
-        let mut tally = Tally::default();
-        for seed in self.seed..self.seed + self.samples {
-            let prompt = tracer.prompt(&RulerConfig { task, n_tokens: self.tokens, seed, ..RulerConfig::default() })?;
-            tally.n_prompts += 1;
-            if self.dense && !tracer.score_dense(&prompt.text, &prompt.answer)?.retained() {
-                continue;
-            }
-            tally.n_dense += 1;
-            tally.add(&tracer.score(&prompt.text, &prompt.answer)?);
-            eprintln!("{task}: {} of {} retained", tally.n_retained, tally.n_dense);
+    /// The search that was asked for; or all, at the budget that was asked for.
+    fn contenders(&self, tracer: &Tracer) -> Vec<Contender> {
+        if !self.baselines {
+            return vec![Contender { name: search_name(tracer.config().search), tracer: tracer.clone() }];
         }
-        Ok(tally)
+        let settings = tracer.config();
+        let published = [Estimate::MeanSpread, Estimate::First, Estimate::Middle].map(|e| settings.clone().published(e));
+        let others = [Search::Exhaustive, Search::Hierarchical(Estimate::TwoMeans), Search::Window, Search::Random { seed: 0 }];
+        let others = others.map(|search| StreamConfig { search, ..settings.clone() });
+        let contender = |config: StreamConfig| Contender { name: search_name(config.search), tracer: tracer.with(config) };
+        others.into_iter().chain(published).map(contender).collect()
+    }
+
+    /// A tally of each search over all prompts of a task and length, depth by depth.
+    fn measure(&self, contenders: &[Contender], config: &RulerConfig) -> Result<Vec<Tally>, Error> {
+        let mut tallies: Vec<Tally> = contenders.iter().map(|_| Tally::default()).collect();
+        let seeds = self.seed..self.seed.saturating_add(self.samples);
+        for (depth, seed) in self.depths().into_iter().flat_map(|depth| seeds.clone().map(move |seed| (depth, seed))) {
+            let prompt = contenders[0].tracer.prompt(&RulerConfig { seed, depth, ..config.clone() })?;
+            let max_tokens = self.max_tokens.map_or(config.task.answer_tokens(), |n| n as usize);
+            let dense = self.dense.then(|| dense(&contenders[0].tracer, &prompt, max_tokens)).transpose()?;
+            for (contender, tally) in contenders.iter().zip(&mut tallies) {
+                tally.measure(&contender.tracer, &prompt, max_tokens, dense.as_ref())?;
+            }
+            eprintln!("{}, {} tokens: {} prompts done", config.task, config.n_tokens, tallies[0].scores.len());
+        }
+        Ok(tallies)
+    }
+
+    /// Shares of the haystack before the needle: those of the seeds, unless they are drawn.
+    fn depths(&self) -> Vec<Option<f64>> {
+        match self.out {
+            None => vec![None],
+            Some(_) => (0..self.depths).map(|i| Some(i as f64 / (self.depths - 1) as f64)).collect(),
+        }
+    }
+
+    /// Scores by depth and length.
+    fn heat_map(&self, tracer: &Tracer, rows: &[Row]) -> HeatMap {
+        let (task, samples) = (rows[0].task, self.samples as usize);
+        let scores = |depth: usize, row: &Row| mean(&row.tally.scores[depth * samples..][..samples]);
+        let depths = self.depths().into_iter().flatten();
+        let pruned = rows.iter().filter_map(|row| median(&row.tally.pruned)).fold(f64::INFINITY, f64::min);
+        HeatMap {
+            title: format!("{task} · {}", tracer.model().name),
+            facts: format!("{} search, at least {:.1} % pruned, {samples} prompts a cell", rows[0].search, 100.0 * pruned),
+            measure: "RULER's score: share of the references in what the model writes".into(),
+            row_name: "depth".into(),
+            rows: depths.clone().map(|depth| format!("{:.0} %", 100.0 * depth)).collect(),
+            column_name: "tokens".into(),
+            columns: rows.iter().map(|row| row.n_tokens.to_string()).collect(),
+            values: (0..depths.count()).map(|depth| rows.iter().map(|row| scores(depth, row)).collect()).collect(),
+        }
     }
 }
 
-impl Tally {
-    fn add(&mut self, score: &AnswerScore) {
-        self.n_retained += score.retained() as usize;
-        self.pruned.push(score.pruned);
-        self.top_k.push(score.top_k);
-        self.seconds.push(score.seconds.total);
+/// What a row is by task: an object, or a list of one for each length.
+fn by_task<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Value {
+    let mut tasks: Map<String, Value> = Map::new();
+    for row in rows {
+        let mut object = row.tally.json();
+        object["tokens"] = json!(row.n_tokens);
+        match tasks.entry(row.task.name()).or_insert(Value::Null) {
+            none @ Value::Null => *none = object,
+            Value::Array(lengths) => lengths.push(object),
+            first => *first = json!([first.take(), object]),
+        }
     }
+    tasks.into()
+}
 
-    fn json(&self) -> serde_json::Value {
-        json!({
-            "prompts": self.n_prompts,
-            "counted": self.n_dense,
-            "needle_retained": self.n_retained,
-            "pruned": median(&self.pruned),
-            "top_k": median(&self.top_k),
-            "seconds": median(&self.seconds),
-        })
-    }
-
-    fn line(&self, task: Task, n_tokens: usize) -> String {
-        let Tally { n_retained, n_dense, .. } = self;
-        let number = |values: &[f64]| median(values).map_or("-".into(), |v| format!("{v:.3}"));
-        let (pruned, seconds) = (number(&self.pruned), number(&self.seconds));
-        let known = if task.in_training() { "" } else { " (not in the bundled model's training)" };
-        format!("{task} {n_tokens} tokens: {n_retained} of {n_dense} retained, {pruned} pruned, {seconds} s{known}")
+fn search_name(search: Search) -> &'static str {
+    match search {
+        Search::Exhaustive => "exhaustive",
+        Search::Hierarchical(Estimate::First) => "first key",
+        Search::Hierarchical(Estimate::Middle) => "middle key",
+        Search::Hierarchical(Estimate::MeanSpread) => "mean + spread",
+        Search::Hierarchical(Estimate::TwoMeans) => "two means",
+        Search::Window => "window",
+        Search::Random { .. } => "random",
     }
 }
 
-fn median<T: Copy + PartialOrd>(values: &[T]) -> Option<T> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(|a, b| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
-    sorted.get(sorted.len() / 2).copied()
+/// The bundled model cannot do all tasks.
+fn note(tracer: &Tracer, task: Task) -> &'static str {
+    match tracer.model().name == "needle-6m" && !task.in_training() {
+        true => "not in the bundled model's training",
+        false => "",
+    }
 }

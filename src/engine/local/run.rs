@@ -4,19 +4,17 @@ use std::{sync::mpsc, thread, time::Instant};
 
 use crate::{
     config::StreamConfig,
-    device::Device,
-    engine::Progress,
+    device::{Device, Purpose},
+    engine::{LayerProgress, Progress},
     error::Error,
     memory::{MemoryPlan, format_bytes},
     model::{
         Model,
-        decoder::{Decoder, StageTimes},
+        decoder::{Decoder, StageCosts},
         tokenizer::Encoding,
     },
     search::budget,
-    trace::{
-        AnswerScore, AnswerToken, BlockMask, Blocks, Fidelity, LayerRecord, NextToken, Seconds, Span, Summary, Trace, TraceWriter,
-    },
+    trace::{AnswerScore, AnswerToken, BlockMask, Blocks, LayerRecord, NextToken, Seconds, Span, Summary, Trace, TraceWriter},
 };
 
 /// A model on a device, ready to read.
@@ -37,12 +35,12 @@ impl<D: Device> Run<'_, D> {
         let (decoder, plan) = self.decoder(&ids, config)?;
         self.device.reset_peak();
         let writer = TraceWriter::new(&ids, &offsets, prompt)?;
-        let (mut times, clock) = (StageTimes::default(), self.clock("trace", ids.len()));
+        let (mut costs, clock) = (StageCosts::default(), self.clock("trace", ids.len()));
         let progress = &mut self.progress;
         let (logits, written) = thread::scope(|scope| {
             let (send, records) = mpsc::sync_channel(0);
             let writing = scope.spawn(|| write_layers(writer, records));
-            let logits = decoder.sparse(1, &mut times, move |layer, record| {
+            let logits = decoder.sparse(1, &mut costs, move |layer, record| {
                 send.send((layer, record)).map_err(|_| stopped())?;
                 progress(clock.at(layer));
                 Ok(())
@@ -55,8 +53,9 @@ impl<D: Device> Run<'_, D> {
             focus: decoder.focus,
             next_token: self.next_token(&logits[0]),
             pruned: self.pruned(kept_pairs, ids.len()),
+            keys_read_per_query_block: self.keys_read(&costs, &decoder),
             config: decoder.config,
-            seconds: self.seconds(&times, start),
+            seconds: self.seconds(&costs, start),
             peak_memory_bytes: self.device.peak(),
             planned_memory_bytes: plan.total(),
             device: self.device.name(),
@@ -67,67 +66,15 @@ impl<D: Device> Run<'_, D> {
         writer.finish(summary, &logits[0])
     }
 
-    pub fn compare(&mut self, trace: &Trace) -> Result<Fidelity, Error> {
-        let (summary, info) = (trace.summary(), self.model.info());
-        if summary.model != info {
-            return Err(Error::Setting {
-                setting: "trace".into(),
-                expected: format!("a trace of {}, the model that is loaded", info.name),
-                found: format!("a trace of {}", summary.model.name),
-                fix: "load the model that made the trace".into(),
-            });
-        }
-        let tokens = trace.tokens()?;
-        if let Some(id) = tokens.iter().find(|&&id| id as usize >= info.vocab_size) {
-            return Err(Error::Trace {
-                path: "to compare".into(),
-                expected: format!("token ids below {}", info.vocab_size),
-                found: format!("id {id}"),
-                fix: "the file is damaged: trace the prompt again".into(),
-            });
-        }
-        // The trace's budget as it is: for a short prompt it is smaller than a new run may ask for.
-        let config = summary.config.clone();
-        let (decoder, _) = self.planned(&tokens, config, summary.focus)?;
-        let (mut recall_by_head, clock) = (Vec::new(), self.clock("dense", tokens.len()));
-        let on_layer = |layer, kept_mass: Vec<f64>| {
-            recall_by_head.push(kept_mass.iter().map(|mass| mass / tokens.len() as f64).collect::<Vec<f64>>());
-            (self.progress)(clock.at(layer));
-        };
-        let logits = decoder.dense(1, |layer| trace.mask(layer), on_layer)?;
-        Ok(Fidelity {
-            recall: recall_by_head.iter().flatten().sum::<f64>() / (info.n_layers * info.n_heads) as f64,
-            recall_by_head,
-            same_next_token: self.next_token(&logits[0]).id == summary.next_token.id,
-            kl: kl(&logits[0], &trace.logits()?),
-            n_rows: tokens.len(),
-        })
-    }
-
     pub fn score(&mut self, prompt: &str, answer: &str, config: &StreamConfig, dense: bool) -> Result<AnswerScore, Error> {
         let start = Instant::now();
-        let n_prompt = self.model.tokenizer.encode(prompt)?.ids.len();
-        let ids = self.model.tokenizer.encode(&format!("{prompt}{answer}"))?.ids;
-        let answer_ids = &ids[n_prompt.min(ids.len())..];
-        if answer_ids.is_empty() {
-            return Err(Error::Prompt {
-                expected: "an answer of at least one token".into(),
-                found: format!("{answer:?}"),
-                fix: "give the text that should follow the prompt".into(),
-            });
-        }
-        let (decoder, _) = self.decoder(&ids[..ids.len() - 1], config)?;
+        let (ids, answer_ids) = self.with_answer(prompt, answer)?;
+        let (decoder, _) = self.decoder(&ids, config)?;
         let n_tokens = decoder.tokens.len();
-        let (mut times, mut kept_pairs, clock) =
-            (StageTimes::default(), 0, self.clock(if dense { "dense" } else { "trace" }, n_tokens));
+        let (mut costs, mut kept_pairs, clock) = (StageCosts::default(), 0, self.clock("trace", n_tokens));
         let logits = match dense {
-            true => {
-                let nothing = |layer| {
-                    Ok(BlockMask::empty(blocks(self.model, &decoder.config, n_tokens, layer), self.model.config.n_heads, 0))
-                };
-                decoder.dense(answer_ids.len(), nothing, |layer, _| (self.progress)(clock.at(layer)))?
-            }
-            false => decoder.sparse(answer_ids.len(), &mut times, |layer, record| {
+            true => self.dense_logits(&ids, answer_ids.len(), config)?,
+            false => decoder.sparse(answer_ids.len(), &mut costs, |layer, record| {
                 kept_pairs += record.mask.kept_pairs();
                 (self.progress)(clock.at(layer));
                 Ok(())
@@ -142,13 +89,41 @@ impl<D: Device> Run<'_, D> {
         Ok(AnswerScore {
             tokens: tokens.collect(),
             pruned: if dense { 0.0 } else { self.pruned(kept_pairs, n_tokens) },
+            keys_read_per_query_block: self.keys_read(&costs, &decoder),
             top_k: decoder.config.top_k,
             n_tokens,
-            seconds: self.seconds(&times, start),
+            seconds: self.seconds(&costs, start),
         })
     }
 
-    fn decoder<'t>(&self, tokens: &'t [u32], config: &StreamConfig) -> Result<(Decoder<'t, D>, MemoryPlan), Error>
+    /// The tokens of prompt and answer, but for the answer's last, and those of the answer.
+    pub(super) fn with_answer(&self, prompt: &str, answer: &str) -> Result<(Vec<u32>, Vec<u32>), Error> {
+        let n_prompt = self.model.tokenizer.encode(prompt)?.ids.len();
+        let mut ids = self.model.tokenizer.encode(&format!("{prompt}{answer}"))?.ids;
+        let answer_ids = ids[n_prompt.min(ids.len())..].to_vec();
+        if answer_ids.is_empty() {
+            return Err(Error::Prompt {
+                expected: "an answer of at least one token".into(),
+                found: format!("{answer:?}"),
+                fix: "give the text that should follow the prompt".into(),
+            });
+        }
+        ids.pop();
+        Ok((ids, answer_ids))
+    }
+
+    /// Logits of dense attention after the last `n` tokens. `[n][vocab_size]`
+    pub(super) fn dense_logits(&mut self, tokens: &[u32], n: usize, config: &StreamConfig) -> Result<Vec<Vec<f32>>, Error> {
+        let (decoder, _) = self.decoder(tokens, config)?;
+        let clock = self.clock("dense", tokens.len());
+        let nothing = |layer| {
+            let blocks = blocks(self.model, &decoder.config, tokens.len(), layer);
+            Ok(BlockMask::empty(blocks, self.model.config.n_heads, 0))
+        };
+        decoder.dense(n, nothing, |layer, _| (self.progress)(clock.at(layer)))
+    }
+
+    pub(super) fn decoder<'t>(&self, tokens: &'t [u32], config: &StreamConfig) -> Result<(Decoder<'t, D>, MemoryPlan), Error>
     where
         Self: 't,
     {
@@ -158,11 +133,16 @@ impl<D: Device> Run<'_, D> {
     }
 
     /// A decoder that fits the memory there is, and its plan.
-    fn planned<'t>(&self, tokens: &'t [u32], config: StreamConfig, focus: Span) -> Result<(Decoder<'t, D>, MemoryPlan), Error>
+    pub(super) fn planned<'t>(
+        &self,
+        tokens: &'t [u32],
+        config: StreamConfig,
+        focus: Span,
+    ) -> Result<(Decoder<'t, D>, MemoryPlan), Error>
     where
         Self: 't,
     {
-        let plan = self.device.plan(self.model, tokens.len(), &config, self.memory)?;
+        let plan = self.device.plan(self.model, tokens.len(), &config, Purpose::Trace, self.memory)?;
         plan.check()?;
         if let Some(why) = &plan.slower {
             eprintln!("slower, to fit in {}: {why}", format_bytes(plan.limit));
@@ -171,28 +151,35 @@ impl<D: Device> Run<'_, D> {
         Ok((Decoder { model, device, tokens, config, focus, chunk: plan.chunk_rows }, plan))
     }
 
-    fn next_token(&self, logits: &[f32]) -> NextToken {
+    pub(super) fn next_token(&self, logits: &[f32]) -> NextToken {
         let id = argmax(logits);
         NextToken { id, text: self.model.tokenizer.text(id), logprob: log_softmax(logits)[id as usize] }
     }
 
     /// Share of the causal pairs of all layers and heads that were not computed.
-    fn pruned(&self, kept_pairs: u64, n_tokens: usize) -> f64 {
+    pub(super) fn pruned(&self, kept_pairs: u64, n_tokens: usize) -> f64 {
         let config = &self.model.config;
         let causal = n_tokens as f64 * (n_tokens as f64 + 1.0) / 2.0;
         1.0 - kept_pairs as f64 / (causal * (config.n_layers * config.n_heads) as f64)
     }
 
-    fn seconds(&self, times: &StageTimes, start: Instant) -> Seconds {
+    /// Keys or nodes that the search read for a query block and head, on average over all; none where they are not counted.
+    fn keys_read(&self, costs: &StageCosts, decoder: &Decoder<'_, D>) -> Option<f64> {
+        let n_query_blocks = decoder.tokens.len().div_ceil(decoder.config.block_size_q);
+        let n = self.model.config.n_layers * self.model.config.n_heads * n_query_blocks;
+        costs.keys_read.map(|n_read| n_read as f64 / n as f64)
+    }
+
+    fn seconds(&self, costs: &StageCosts, start: Instant) -> Seconds {
         Seconds {
             load: self.load_seconds,
-            search: times.search.as_secs_f64(),
-            attention: times.attention.as_secs_f64(),
+            search: costs.search.as_secs_f64(),
+            attention: costs.attention.as_secs_f64(),
             total: start.elapsed().as_secs_f64(),
         }
     }
 
-    fn clock(&self, stage: &'static str, n_tokens: usize) -> Clock {
+    pub(super) fn clock(&self, stage: &'static str, n_tokens: usize) -> Clock {
         Clock { start: Instant::now(), stage, n_tokens, n_layers: self.model.config.n_layers }
     }
 }
@@ -244,25 +231,19 @@ pub(super) fn focus(config: &StreamConfig, n_tokens: usize) -> Result<Span, Erro
 }
 
 /// The first of the largest logits.
-fn argmax(logits: &[f32]) -> u32 {
+pub(super) fn argmax(logits: &[f32]) -> u32 {
     (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b]).then(b.cmp(&a))).unwrap_or(0) as u32
 }
 
 /// Natural logarithms of the probabilities.
-fn log_softmax(logits: &[f32]) -> Vec<f64> {
+pub(super) fn log_softmax(logits: &[f32]) -> Vec<f64> {
     let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max) as f64;
     let total = logits.iter().map(|&l| (l as f64 - most).exp()).sum::<f64>().ln();
     logits.iter().map(|&l| l as f64 - most - total).collect()
 }
 
-/// KL(dense ‖ sparse) in nats.
-fn kl(dense: &[f32], sparse: &[f32]) -> f64 {
-    let (p, q) = (log_softmax(dense), log_softmax(sparse));
-    p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>().max(0.0)
-}
-
 /// Measures how fast layers go by.
-struct Clock {
+pub(super) struct Clock {
     start: Instant,
     stage: &'static str,
     n_tokens: usize,
@@ -271,15 +252,15 @@ struct Clock {
 
 impl Clock {
     /// The progress when a layer is done.
-    fn at(&self, layer: usize) -> Progress {
+    pub fn at(&self, layer: usize) -> Progress {
         let (done, seconds) = ((layer + 1) as f64, self.start.elapsed().as_secs_f64().max(1e-9));
         let whole = seconds / done * self.n_layers as f64;
-        Progress {
+        Progress::Layer(LayerProgress {
             stage: self.stage.into(),
             layer: layer + 1,
             n_layers: self.n_layers,
             tokens_per_second: self.n_tokens as f64 / whole,
             seconds_left: whole - seconds,
-        }
+        })
     }
 }

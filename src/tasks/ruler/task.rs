@@ -72,6 +72,16 @@ impl Task {
         !matches!(self, Task::NiahSingle3 | Task::NiahMultikey3 | Task::Cwe | Task::Fwe)
     }
 
+    /// Most tokens of an answer, as RULER has them.
+    pub fn answer_tokens(self) -> usize {
+        match self {
+            Task::Vt => 30,
+            Task::Cwe => 120,
+            Task::Fwe => 50,
+            _ => 128,
+        }
+    }
+
     /// Whether needles stand at a depth of a haystack; the words to count are everywhere.
     pub fn has_depth(self) -> bool {
         !matches!(self, Task::Cwe | Task::Fwe)

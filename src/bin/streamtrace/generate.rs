@@ -1,0 +1,60 @@
+//! `streamtrace generate`: what the model writes after a prompt.
+
+use std::io::{self, Write};
+
+use clap::Args;
+use serde_json::json;
+use streamtrace::{Error, GenerateConfig};
+
+use crate::{
+    args::{ModelArgs, PromptArgs},
+    print,
+};
+
+#[derive(Args)]
+pub struct GenerateArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    prompt: PromptArgs,
+    /// Most tokens to write
+    #[arg(long, default_value_t = GenerateConfig::default().max_tokens)]
+    max_tokens: usize,
+    /// 0 takes the most likely token each time; larger is wilder
+    #[arg(long, default_value_t = 0.0)]
+    temperature: f64,
+    /// Draw only from the most likely tokens that together have this probability
+    #[arg(long)]
+    top_p: Option<f64>,
+    /// What the draws begin with
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// A text that ends the writing; may be given several times
+    #[arg(long)]
+    stop: Vec<String>,
+    /// Attend to everything instead of what the search keeps
+    #[arg(long)]
+    dense: bool,
+    /// One JSON object on standard output, instead of the text as it comes
+    #[arg(long)]
+    json: bool,
+}
+
+impl GenerateArgs {
+    pub fn run(&self) -> Result<(), Error> {
+        let GenerateArgs { max_tokens, temperature, top_p, seed, ref stop, dense, .. } = *self;
+        let how = GenerateConfig { max_tokens, temperature, top_p, seed, stop: stop.clone(), dense };
+        how.validate()?;
+        let (prompt, tracer) = (self.prompt.read()?, self.model.tracer()?);
+        let generated = tracer.generate_with(&prompt, &how, |text| {
+            if !self.json {
+                // Whoever reads may have read enough; the error comes with the last line.
+                let _ = write!(io::stdout(), "{text}").and_then(|()| io::stdout().flush());
+            }
+        })?;
+        match self.json {
+            true => print(json!(generated)),
+            false => print(""),
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! `streamtrace prompt`: a prompt of known answer, for the other commands.
+
+use std::{
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use serde_json::json;
+use streamtrace::{
+    DeviceChoice, Error, LoadOptions, Tracer,
+    tasks::{RulerConfig, Task},
+};
+
+use crate::print;
+
+#[derive(Args)]
+pub struct TaskPromptArgs {
+    /// The model folder whose tokenizer counts
+    #[arg(long)]
+    model: PathBuf,
+    #[arg(long, default_value_t = Task::NiahMultikey1)]
+    task: Task,
+    /// Length of the prompt
+    #[arg(long, default_value_t = 16_384)]
+    tokens: usize,
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Share of the haystack before the needle, 0 to 1; drawn by the seed if not set
+    #[arg(long)]
+    depth: Option<f64>,
+    /// One JSON object on standard output, with the answer
+    #[arg(long)]
+    json: bool,
+}
+
+impl TaskPromptArgs {
+    pub fn run(&self) -> Result<(), Error> {
+        let options = LoadOptions { model: self.model.clone(), device: DeviceChoice::Cpu, memory: None };
+        let &TaskPromptArgs { task, tokens: n_tokens, seed, depth, .. } = self;
+        let prompt = Tracer::load_with(options)?.prompt(&RulerConfig { task, n_tokens, seed, depth, essay: None })?;
+        if self.json {
+            return print(json!(prompt));
+        }
+        eprintln!("the answer: {:?}", prompt.answer);
+        // As it is: a line end after it would be another prompt.
+        io::stdout().write_all(prompt.text.as_bytes()).map_err(Error::io("write", Path::new("standard output")))
+    }
+}

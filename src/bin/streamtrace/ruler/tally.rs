@@ -1,0 +1,142 @@
+//! What the prompts of one task, length and search gave.
+
+use serde_json::{Value, json};
+use streamtrace::{
+    Error, GenerateConfig, Tracer,
+    generate::End,
+    tasks::{Prompt, Task, score},
+    trace::AnswerScore,
+};
+
+/// What dense attention gave for one prompt.
+pub struct DenseAnswer {
+    pub score: f64,
+    /// Whether its answer begins with the right one.
+    pub retained: bool,
+}
+
+#[derive(Default)]
+pub struct Tally {
+    /// Prompts that count for `n_retained`: all, or those that dense attention answers.
+    n_counted: usize,
+    /// Prompts whose answer stays the most likely at every token; of several references, as many written as dense attention
+    /// writes, or all.
+    n_retained: usize,
+    /// RULER's score of each prompt.
+    pub scores: Vec<f64>,
+    dense_scores: Vec<f64>,
+    recall: Vec<f64>,
+    pub pruned: Vec<f64>,
+    keys_read: Vec<f64>,
+    top_k: Vec<f64>,
+    seconds: Vec<f64>,
+}
+
+/// The first line of the table, and the line below it.
+pub const HEAD: &str = "| task | tokens | search | score | dense score | needle retained | recall | pruned | keys read | seconds | |\n\
+                        |---|---|---|---|---|---|---|---|---|---|---|";
+
+/// The answer of a run that attends to everything.
+pub fn dense(tracer: &Tracer, prompt: &Prompt, max_tokens: usize) -> Result<DenseAnswer, Error> {
+    let written = written(tracer, prompt, max_tokens, true)?;
+    let retained = written.starts_with(&prompt.answer) || prompt.answer.starts_with(&written);
+    Ok(DenseAnswer { score: score(&written, &prompt.answers), retained })
+}
+
+/// What the model writes; one reference ends it, as nothing after it changes the score.
+fn written(tracer: &Tracer, prompt: &Prompt, max_tokens: usize, dense: bool) -> Result<String, Error> {
+    let stop = if prompt.answers.len() == 1 { prompt.answers.clone() } else { Vec::new() };
+    let how = GenerateConfig { max_tokens, stop, dense, ..GenerateConfig::default() };
+    let generated = tracer.generate_with(&prompt.text, &how, |_| {})?;
+    Ok(match generated.end {
+        End::Stop(reference) => generated.text + &reference,
+        End::EndOfText | End::MaxTokens => generated.text,
+    })
+}
+
+impl Tally {
+    /// Answers a prompt on what the search keeps, and compares with dense attention if its answer is given.
+    pub fn measure(
+        &mut self,
+        tracer: &Tracer,
+        prompt: &Prompt,
+        max_tokens: usize,
+        dense: Option<&DenseAnswer>,
+    ) -> Result<(), Error> {
+        let sparse_score = score(&written(tracer, prompt, max_tokens, false)?, &prompt.answers);
+        self.scores.push(sparse_score);
+        let answer = tracer.score(&prompt.text, &prompt.answer)?;
+        let (retained, counts) = match &prompt.answers[..] {
+            [_] => (answer.retained(), dense.is_none_or(|dense| dense.retained)),
+            // The model may write them in another order than asked for.
+            _ => (sparse_score >= dense.map_or(1.0, |dense| dense.score), dense.is_none_or(|dense| dense.score > 0.0)),
+        };
+        self.n_counted += usize::from(counts);
+        self.n_retained += usize::from(counts && retained);
+        self.add(&answer);
+        if let Some(dense) = dense {
+            let trace = tracer.compare(&tracer.trace(&prompt.text)?)?;
+            self.recall.extend(trace.summary().fidelity.as_ref().map(|fidelity| fidelity.recall));
+            self.dense_scores.push(dense.score);
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, score: &AnswerScore) {
+        self.pruned.push(score.pruned);
+        self.keys_read.extend(score.keys_read_per_query_block);
+        self.top_k.push(score.top_k as f64);
+        self.seconds.push(score.seconds.total);
+    }
+
+    pub fn json(&self) -> Value {
+        json!({
+            "prompts": self.scores.len(),
+            "counted": self.n_counted,
+            "sparse_score": mean(&self.scores),
+            "dense_score": mean(&self.dense_scores),
+            "needle_retained": self.n_retained,
+            "recall": mean(&self.recall),
+            "pruned": median(&self.pruned),
+            "top_k": median(&self.top_k).map(|top_k| top_k as usize),
+            "keys_read_per_query_block": mean(&self.keys_read),
+            "seconds": median(&self.seconds),
+        })
+    }
+
+    /// A line of the table.
+    pub fn line(&self, task: Task, n_tokens: usize, search: &str, note: &str) -> String {
+        let number = |value: Option<f64>, decimals: usize| value.map_or("–".into(), |v| format!("{v:.decimals$}"));
+        let cells = [
+            task.to_string(),
+            n_tokens.to_string(),
+            search.into(),
+            number(mean(&self.scores), 3),
+            number(mean(&self.dense_scores), 3),
+            format!("{} of {}", self.n_retained, self.n_counted),
+            number(mean(&self.recall), 3),
+            number(median(&self.pruned), 3),
+            number(mean(&self.keys_read), 0),
+            number(median(&self.seconds), 2),
+            self.note(note),
+        ];
+        format!("| {} |", cells.join(" | "))
+    }
+
+    /// What a reader has to know before comparing the numbers.
+    fn note(&self, note: &str) -> String {
+        let unanswered = !self.dense_scores.is_empty() && self.n_counted == 0;
+        let unanswered = unanswered.then(|| format!("dense attention answers none of {} prompts", self.scores.len()));
+        unanswered.into_iter().chain((!note.is_empty()).then(|| note.to_string())).collect::<Vec<_>>().join("; ")
+    }
+}
+
+pub fn mean(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+}
+
+pub fn median(values: &[f64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied()
+}

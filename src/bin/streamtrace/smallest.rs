@@ -1,0 +1,64 @@
+//! `streamtrace smallest-top-k`: the smallest budget that preserves what the model does, beside that of exact blocks.
+
+use clap::Args;
+use serde_json::json;
+use streamtrace::{Criterion, Error, Search, SmallestTopK, StreamConfig};
+
+use crate::{
+    args::{ModelArgs, PromptArgs},
+    print,
+};
+
+#[derive(Args)]
+pub struct SmallestArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    prompt: PromptArgs,
+    /// Keep this text the most likely one after the prompt, token by token; the next token if not set
+    #[arg(long)]
+    answer: Option<String>,
+    /// Keep the next token's distribution: KL(dense ‖ sparse) of at most so many nats
+    #[arg(long, conflicts_with = "answer")]
+    kl: Option<f64>,
+    /// One JSON object on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+impl SmallestArgs {
+    pub fn run(&self) -> Result<(), Error> {
+        let criterion = match (&self.answer, self.kl) {
+            (Some(answer), _) => Criterion::AnswerKept(answer.clone()),
+            (None, Some(nats)) => Criterion::KlAtMost(nats),
+            (None, None) => Criterion::SameNextToken,
+        };
+        criterion.validate()?;
+        let (prompt, tracer) = (self.prompt.read()?, self.model.tracer()?);
+        let found = tracer.smallest_top_k(&prompt, &criterion)?;
+        let exact = match found.search {
+            Search::Exhaustive => found.clone(),
+            _ => {
+                let exact = StreamConfig { search: Search::Exhaustive, ..tracer.config().clone() };
+                tracer.with(exact).smallest_top_k(&prompt, &criterion)?
+            }
+        };
+        let ratio = found.top_k as f64 / exact.top_k as f64;
+        if self.json {
+            return print(json!({ "found": found, "exhaustive": exact, "budget_to_match_exact": ratio }));
+        }
+        table("search", &found)?;
+        table("exhaustive", &exact)?;
+        print(format!("smallest top_k: {}, with exact blocks {}: {ratio:.2} times as many", found.top_k, exact.top_k))
+    }
+}
+
+/// What was tried, as Markdown.
+fn table(name: &str, found: &SmallestTopK) -> Result<(), Error> {
+    print(format!("| {name}, top_k | pruned | passes | KL | log-probability |\n|---|---|---|---|---|"))?;
+    for tried in &found.tried {
+        let passes = if tried.passes { "yes" } else { "no" };
+        print(format!("| {} | {:.4} | {passes} | {:.2e} | {:.3} |", tried.top_k, tried.pruned, tried.kl, tried.logprob))?;
+    }
+    print("")
+}

@@ -1,0 +1,153 @@
+//! What happens to the attention of each layer while a prompt goes through the decoder.
+
+use std::time::Instant;
+
+use super::decoder::StageCosts;
+use crate::{
+    device::Device,
+    error::Error,
+    trace::{BlockMask, Blocks, LayerRecord},
+};
+
+/// What happens to each layer's attention: the one thing in which a sparse and a dense run differ.
+pub(super) trait Visitor<D: Device> {
+    /// Attention of a chunk of queries that starts at a query block.
+    fn attend(
+        &mut self,
+        device: &D,
+        layer: usize,
+        attention: &mut D::Attention,
+        queries: &D::Tensor,
+        first: usize,
+    ) -> Result<D::Tensor, Error>;
+
+    /// Takes the attention once all chunks are through.
+    fn finish(&mut self, device: &D, layer: usize, attention: D::Attention) -> Result<(), Error>;
+}
+
+/// Searches, attends to what was kept, and records it.
+pub(super) struct Sparse<'a, F> {
+    pub costs: &'a mut StageCosts,
+    pub on_layer: F,
+}
+
+impl<D: Device, F: FnMut(usize, LayerRecord) -> Result<(), Error>> Visitor<D> for Sparse<'_, F> {
+    fn attend(
+        &mut self,
+        device: &D,
+        _: usize,
+        attention: &mut D::Attention,
+        queries: &D::Tensor,
+        first: usize,
+    ) -> Result<D::Tensor, Error> {
+        search_and_attend(device, self.costs, attention, queries, first)
+    }
+
+    fn finish(&mut self, device: &D, layer: usize, attention: D::Attention) -> Result<(), Error> {
+        (self.on_layer)(layer, device.record(attention)?)
+    }
+}
+
+/// Attends to everything and measures how much of it falls on a mask.
+pub(super) struct Dense<M, F> {
+    mask: M,
+    current: Option<(BlockMask, Vec<f64>)>,
+    on_layer: F,
+}
+
+impl<M, F> Dense<M, F> {
+    /// `mask` gives the blocks of a layer, `on_layer` takes the mass that falls on them, by head.
+    pub fn new(mask: M, on_layer: F) -> Self {
+        Dense { mask, current: None, on_layer }
+    }
+}
+
+impl<D: Device, M, F> Visitor<D> for Dense<M, F>
+where
+    M: FnMut(usize) -> Result<BlockMask, Error>,
+    F: FnMut(usize, Vec<f64>),
+{
+    fn attend(
+        &mut self,
+        device: &D,
+        layer: usize,
+        attention: &mut D::Attention,
+        queries: &D::Tensor,
+        first: usize,
+    ) -> Result<D::Tensor, Error> {
+        let (mask, kept_mass) = match &mut self.current {
+            Some(current) => current,
+            none => {
+                let mask = (self.mask)(layer)?;
+                let kept_mass = vec![0.0; mask.n_heads];
+                none.insert((mask, kept_mass))
+            }
+        };
+        device.attend_dense(attention, queries, first, mask, kept_mass)
+    }
+
+    fn finish(&mut self, _: &D, layer: usize, _: D::Attention) -> Result<(), Error> {
+        if let Some((_, kept_mass)) = self.current.take() {
+            (self.on_layer)(layer, kept_mass);
+        }
+        Ok(())
+    }
+}
+
+/// Runs sparsely, and measures on some query blocks how much of the dense mass falls on a mask.
+pub(super) struct Sampled<'a, M, F> {
+    pub costs: &'a mut StageCosts,
+    pub blocks: Blocks,
+    /// Rows of a chunk of queries.
+    pub chunk: usize,
+    /// Query blocks.
+    pub sample: &'a [usize],
+    pub dense: Dense<M, F>,
+}
+
+impl<D: Device, M, F> Visitor<D> for Sampled<'_, M, F>
+where
+    M: FnMut(usize) -> Result<BlockMask, Error>,
+    F: FnMut(usize, Vec<f64>),
+{
+    fn attend(
+        &mut self,
+        device: &D,
+        layer: usize,
+        attention: &mut D::Attention,
+        queries: &D::Tensor,
+        first: usize,
+    ) -> Result<D::Tensor, Error> {
+        let output = search_and_attend(device, self.costs, attention, queries, first)?;
+        let start = self.blocks.queries(first).start;
+        let rows = |&block: &usize| (block, self.blocks.queries(block));
+        for (block, rows) in self.sample.iter().map(rows).filter(|(_, rows)| (start..start + self.chunk).contains(&rows.start)) {
+            let queries = device.rows(queries, rows.start - start..rows.end - start)?;
+            self.dense.attend(device, layer, attention, &queries, block)?;
+        }
+        Ok(output)
+    }
+
+    fn finish(&mut self, device: &D, layer: usize, attention: D::Attention) -> Result<(), Error> {
+        self.dense.finish(device, layer, attention)
+    }
+}
+
+/// Attention of a chunk of queries over what the search keeps.
+fn search_and_attend<D: Device>(
+    device: &D,
+    costs: &mut StageCosts,
+    attention: &mut D::Attention,
+    queries: &D::Tensor,
+    first: usize,
+) -> Result<D::Tensor, Error> {
+    let start = Instant::now();
+    if let Some(n_read) = device.search(attention, queries, first)? {
+        *costs.keys_read.get_or_insert(0) += n_read;
+    }
+    costs.search += start.elapsed();
+    let start = Instant::now();
+    let output = device.attend(attention, queries, first)?;
+    costs.attention += start.elapsed();
+    Ok(output)
+}

@@ -1,0 +1,132 @@
+//! Traces against dense attention: on all rows and on some, with an answer, and the smallest budgets that will do.
+
+use std::collections::HashSet;
+
+use streamtrace::{
+    Criterion, Error, Search, StreamConfig, Trace, Tracer,
+    trace::{CompareConfig, Fidelity, RowsOf},
+};
+
+use crate::{common, fixture::model};
+
+/// A prompt that does not end with a block, and settings that prune much of it.
+fn traced() -> (Tracer, Trace) {
+    let config = StreamConfig { top_k: 8, sink_blocks: 1, local_blocks: 4, ..StreamConfig::default() };
+    let tracer = common::load(model()).unwrap().with(config);
+    let trace = tracer.trace(&common::prompt(1003)).unwrap();
+    (tracer, trace)
+}
+
+fn compared(tracer: &Tracer, trace: &Trace, what: CompareConfig) -> Fidelity {
+    tracer.compare_with(trace, &what).unwrap().summary().fidelity.clone().unwrap()
+}
+
+/// The first layer sees the same embeddings in a dense and in a sparse run.
+#[test]
+fn recall_inside_a_sparse_run_is_that_of_a_dense_one_in_the_first_layer() {
+    let (tracer, trace) = traced();
+    let [dense, sparse] = [None, Some(1_000_000)].map(|rows| compared(&tracer, &trace, CompareConfig { rows, answer: None }));
+    assert_eq!((dense.rows_of, dense.n_rows, sparse.rows_of, sparse.n_rows), (RowsOf::Dense, 1003, RowsOf::Sparse, 1003));
+    assert_eq!((sparse.same_next_token, sparse.kl, sparse.dense_next_token), (None, None, None));
+    assert_eq!(sparse.recall_by_head.len(), trace.n_layers());
+    for (a, b) in dense.recall_by_head[0].iter().zip(&sparse.recall_by_head[0]) {
+        assert!((a - b).abs() < 1e-5 && *a < 0.9, "{a} {b}");
+    }
+    assert!(dense.recall_by_head[5] != sparse.recall_by_head[5], "what the layers before saw differs");
+}
+
+#[test]
+fn a_sample_of_rows_is_whole_blocks_and_near_all_rows() {
+    let (tracer, trace) = traced();
+    let [some, all] = [300, 2000].map(|rows| compared(&tracer, &trace, CompareConfig { rows: Some(rows), answer: None }));
+    assert_eq!(some.n_rows, 10 * 32, "whole blocks of 32");
+    assert!((some.recall - all.recall).abs() < 0.03, "{} {}", some.recall, all.recall);
+    assert!(some.recall != all.recall);
+    let one = compared(&tracer, &trace, CompareConfig { rows: Some(1), answer: None });
+    assert_eq!(one.n_rows, 32);
+}
+
+#[test]
+fn an_answer_is_scored_as_by_itself() {
+    let (tracer, trace) = traced();
+    let what = CompareConfig { rows: None, answer: Some(" w1 w2".into()) };
+    let fidelity = compared(&tracer, &trace, what);
+    let answer = fidelity.answer.unwrap();
+    let [sparse, dense] = [tracer.score(trace.text(), " w1 w2"), tracer.score_dense(trace.text(), " w1 w2")].map(Result::unwrap);
+    assert_eq!((answer.sparse_logprob, answer.dense_logprob), (sparse.logprob(), dense.logprob()));
+    assert_eq!((answer.sparse_retained, answer.dense_retained), (sparse.retained(), dense.retained()));
+    assert_ne!(answer.sparse_logprob, answer.dense_logprob);
+}
+
+#[test]
+fn comparisons_that_make_no_sense_are_refused() {
+    let (tracer, trace) = traced();
+    let no_rows = tracer.compare_with(&trace, &CompareConfig { rows: Some(0), answer: None }).err();
+    assert!(matches!(&no_rows, Some(Error::Setting { setting, .. }) if setting == "rows"), "{no_rows:?}");
+    let no_answer = tracer.compare_with(&trace, &CompareConfig { rows: Some(9), answer: Some(String::new()) }).err();
+    assert!(matches!(no_answer, Some(Error::Prompt { .. })), "{no_answer:?}");
+    assert!(matches!(trace.recall_map(), Err(Error::Missing { .. })));
+}
+
+/// The two neighbours of what was found, run by themselves, are what was said of them.
+#[test]
+fn the_smallest_budget_is_just_enough() {
+    let prompt = common::prompt(603);
+    for search in [StreamConfig::default().search, Search::Exhaustive] {
+        let config = StreamConfig { sink_blocks: 1, local_blocks: 4, search, ..StreamConfig::default() };
+        let tracer = common::load(model()).unwrap().with(config.clone());
+        let found = tracer.smallest_top_k(&prompt, &Criterion::KlAtMost(0.05)).unwrap();
+        assert_eq!((found.n_key_blocks, found.search), (76, search));
+        let kl = |top_k| {
+            let tracer = tracer.with(StreamConfig { top_k, ..config.clone() });
+            let trace = tracer.compare(&tracer.trace(&prompt).unwrap()).unwrap();
+            (trace.summary().fidelity.as_ref().unwrap().kl.unwrap(), trace.summary().pruned)
+        };
+        for tried in found.tried.iter().filter(|tried| tried.top_k.abs_diff(found.top_k) <= 1) {
+            let (kl, pruned) = kl(tried.top_k);
+            assert!((kl - tried.kl).abs() < 1e-6 && (pruned - tried.pruned).abs() < 1e-12, "{tried:?} {kl}");
+            assert_eq!(tried.passes, kl <= 0.05);
+            assert_eq!(tried.passes, tried.top_k >= found.top_k);
+        }
+        assert!(found.top_k > 5 && found.tried.len() > 2, "{found:?}");
+    }
+}
+
+#[test]
+fn budgets_for_the_impossible_are_refused() {
+    let tracer = common::load(model()).unwrap();
+    let prompt = common::prompt(50);
+    for nats in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        let error = tracer.smallest_top_k(&prompt, &Criterion::KlAtMost(nats)).unwrap_err();
+        assert!(error.to_string().contains("KL: expected a bound above 0"), "{error}");
+    }
+    let error = tracer.smallest_top_k(&prompt, &Criterion::AnswerKept(" w1 w1 w1".into())).unwrap_err().to_string();
+    assert!(error.contains("no budget can keep what is not there"), "{error}");
+    let all = tracer.smallest_top_k("w1", &Criterion::SameNextToken).unwrap();
+    assert_eq!((all.top_k, all.tried.len()), (1, 0), "a prompt of one block");
+}
+
+/// In a prompt of two words, random heads copy some by chance; which, is read off the rows.
+#[test]
+fn retrieval_heads_are_those_that_attend_most_to_the_token_that_comes_next() {
+    let tracer = common::load(model()).unwrap().with(StreamConfig { search: Search::Exhaustive, ..StreamConfig::default() });
+    let words: Vec<String> = (0..204usize).map(|i| format!("w{}", i * i / 7 % 2)).collect();
+    let (prompt, answer) = (words[..200].join(" "), format!(" {}", words[200..].join(" ")));
+    let (trace, span) = tracer.trace_answer(&prompt, &answer).unwrap();
+    assert_eq!((span.range(), trace.summary().focus.range()), (200..204, 199..203));
+    let needle = 20..160;
+    let heads = trace.retrieval_heads(needle.clone(), span).unwrap();
+    let mut n_copied = 0;
+    for (layer, head) in (0..trace.n_layers()).flat_map(|l| (0..trace.n_heads()).map(move |h| (l, h))) {
+        let most = |query| {
+            let row = trace.attention_row(layer, head, query).unwrap();
+            row.iter().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap().0
+        };
+        let copies = (199..203).map(|query| (query, most(query))).filter(|(query, key)| words[*key] == words[query + 1]);
+        let copied: HashSet<usize> = copies.map(|(_, key)| key).filter(|key| needle.contains(key)).collect();
+        assert_eq!(heads.scores[layer][head], copied.len() as f64 / 140.0, "{layer} {head}");
+        n_copied += copied.len();
+    }
+    assert!(n_copied > 3, "{n_copied}");
+    assert!(matches!(tracer.trace_answer(&prompt, ""), Err(Error::Prompt { .. })));
+}
