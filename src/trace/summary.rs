@@ -87,7 +87,10 @@ pub struct AnswerToken {
 }
 
 impl AnswerScore {
-    /// Whether the model would write the whole answer, greedily.
+    /// Whether each token of the answer is the most likely one after those before it: dense, what the model would write.
+    ///
+    /// In a sparse run the tokens of an answer stand in one query block and share its key blocks; a model that writes by itself
+    /// has only the queries so far, and may do worse ([`Tracer::generate`](crate::Tracer::generate)).
     pub fn retained(&self) -> bool {
         self.tokens.iter().all(|token| token.is_argmax)
     }
