@@ -19,6 +19,7 @@
 //! Left of [`trace`] needs the feature `engine`; a notebook compiles only what is right of it, and its [`Tracer`] speaks to
 //! the binary `streamtrace serve` ([`engine`]).
 
+pub mod analysis;
 pub mod config;
 pub mod engine;
 pub mod error;

@@ -3,16 +3,20 @@
 mod blocks;
 mod file;
 mod mask;
+mod sentences;
 mod span;
 mod summary;
+mod text;
 
 use std::{ops::Range, sync::Arc};
 
 pub use blocks::Blocks;
 pub use file::{LayerRecord, TraceWriter};
 pub use mask::BlockMask;
+pub use sentences::{sentences, token_sentences};
 pub use span::Span;
 pub use summary::{AnswerScore, AnswerToken, Fidelity, ModelInfo, NextToken, Seconds, Summary};
+pub use text::Covering;
 
 use crate::error::Error;
 use file::Tensors;
@@ -84,47 +88,6 @@ impl Trace {
     /// Token ids. `[n_tokens]`
     pub fn tokens(&self) -> Result<Vec<u32>, Error> {
         self.tensors.u32s("tokens", 0..self.n_tokens())
-    }
-
-    /// The text of some tokens.
-    ///
-    /// # Errors
-    /// [`Error::Missing`] when the span ends past the prompt.
-    pub fn span_text(&self, span: impl Into<Span>) -> Result<&str, Error> {
-        let span = self.checked(span.into())?;
-        if span.is_empty() {
-            return Ok("");
-        }
-        let start = self.tensors.u32s("offsets", 2 * span.start..2 * span.start + 1)?[0];
-        let end = self.tensors.u32s("offsets", 2 * span.end - 1..2 * span.end)?[0];
-        // A token may hold part of a character: widen to whole ones.
-        let text = self.text();
-        let start = (0..=text.len().min(start as usize)).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
-        let end = (end as usize..=text.len()).find(|&i| text.is_char_boundary(i)).unwrap_or(text.len());
-        Ok(&text[start.min(end)..end])
-    }
-
-    /// The tokens that cover the first occurrence of a text.
-    ///
-    /// # Errors
-    /// [`Error::Missing`] when the prompt does not contain it.
-    pub fn find(&self, text: &str) -> Result<Span, Error> {
-        let missing = |why: &str| Error::Missing { what: "text".into(), index: format!("{text:?}"), available: why.into() };
-        if text.is_empty() {
-            return Err(missing("an empty text is nowhere"));
-        }
-        let at = self.text().find(text).ok_or_else(|| missing("the prompt does not contain it"))?;
-        let offsets = self.tensors.u32s("offsets", 0..2 * self.n_tokens())?;
-        let covers = |o: &[u32]| (o[0] as usize) < at + text.len() && o[1] as usize > at;
-        match (offsets.chunks(2).position(covers), offsets.chunks(2).rposition(covers)) {
-            (Some(start), Some(end)) => Ok(Span { start, end: end + 1 }),
-            _ => Err(missing("no token covers it")),
-        }
-    }
-
-    /// The last token: the query whose attention produced the next one.
-    pub fn output(&self) -> Span {
-        Span { start: self.n_tokens() - 1, end: self.n_tokens() }
     }
 
     /// Blocks of a layer, with its sliding window if it has one.
