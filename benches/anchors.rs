@@ -43,6 +43,17 @@ fn main() -> Result<(), Box<dyn Error>> {
                 }
             }
         } }
+        {
+            use std::io::Write;
+            let mut f = std::fs::OpenOptions::new().create(true).append(true).open(format!("/tmp/pairs_{mode}_{tokens}.csv"))?;
+            let heads: Vec<_> = (0..48).map(|h| trace.sentence_attention(h / 8, h % 8, &spans)).collect::<Result<_, _>>()?;
+            for (i, s) in problem.chain.iter().enumerate() { for (j, t) in problem.chain[..i].iter().enumerate() {
+                let v: Vec<String> = heads.iter().map(|a| format!("{:.6}", a.get(i, j).unwrap())).collect();
+                // mean over queries of largest over keys
+                let m: Vec<String> = (0..48).map(|h| { let best = spans[i].range().map(|q| trace.attention_row(h / 8, h % 8, q).unwrap().iter().filter(|(k, _)| spans[j].range().contains(k)).map(|x| x.1).sum::<f32>()).fold(0.0f32, f32::max); format!("{best:.5}") }).collect();
+                writeln!(f, "{seed},{i},{j},{},{:?},{:?},{},{}", s.depends_on.contains(&j) as u8, s.kind, t.kind, v.join(","), m.join(","))?;
+            } }
+        }
         println!("{seed}: {} tokens, chain {} sentences, pruned {:.3} k {} {:.1}s {:.1}s", trace.n_tokens(), spans.len(), trace.summary().pruned, trace.summary().config.top_k, t1.as_secs_f64(), t0.elapsed().as_secs_f64());
     }
     let mut ranked: Vec<(f64, usize)> = all.iter().enumerate().map(|(i, c)| (auc(c).unwrap(), i)).collect();

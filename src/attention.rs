@@ -2,12 +2,10 @@
 //!
 //! Scores of one key lie side by side for 32 queries, so the softmax of 32 queries is computed in step.
 
-use std::ops::Range;
-
 use crate::{
     lanes::{LANES, Lanes, add_weighted, exp2, lend, max_into, products, sum_of, vectorized},
     search::{Queries, QueryPanel},
-    trace::Blocks,
+    trace::{Blocks, MIN_DISTANCE, Span},
 };
 
 /// Keys that the dense attention works on at a time.
@@ -46,6 +44,18 @@ pub struct SparseBlock {
     pub received: Vec<f32>,
     /// Probabilities of the queries in the focus span, `(query, [n_keys])`.
     pub focus: Vec<(usize, Vec<f32>)>,
+    /// For each kept key the sum of p / (tokens of the query's sentence) over queries at least [`MIN_DISTANCE`] sentences later,
+    /// if sentences are recorded. `[n_keys]`
+    pub anchors: Vec<f32>,
+}
+
+/// What is recorded of some queries beyond the mass on each key.
+#[derive(Clone, Copy, Default)]
+pub struct Recorded<'a> {
+    /// Tokens whose probabilities are recorded key by key.
+    pub focus: Span,
+    /// Of each token of the prompt its sentence and 1 / tokens of that sentence; empty if anchors are not recorded.
+    pub sentences: &'a [(u32, f32)],
 }
 
 /// Softmax and value sum over the kept key blocks of one query block, causally masked.
@@ -55,7 +65,7 @@ pub fn sparse(
     blocks: &Blocks,
     query_block: usize,
     kept: &[u32],
-    focus: Range<usize>,
+    recorded: Recorded,
 ) -> SparseBlock {
     let n_queries = blocks.queries(query_block).len();
     let tokens: Vec<usize> = kept.iter().flat_map(|&b| blocks.keys(b as usize)).collect();
@@ -64,6 +74,7 @@ pub fn sparse(
         mass: Vec::with_capacity(kept.len()),
         received: vec![0.0; tokens.len()],
         focus: Vec::new(),
+        anchors: vec![0.0; if recorded.sentences.is_empty() { 0 } else { tokens.len() }],
     };
     lend(tokens.len(), |weights| {
         for panel in &queries.panels {
@@ -73,7 +84,10 @@ pub fn sparse(
                 add_weighted(&mut sums, weights, |i| kv.value(tokens[tile * TILE + i]));
             }
             append_rows(&mut block.output, panel, &sums);
-            let in_focus = (0..panel.n).filter(|lane| focus.contains(&(panel.first + lane)));
+            if !recorded.sentences.is_empty() {
+                add_anchors(panel, recorded.sentences, &tokens, weights, &mut block.anchors);
+            }
+            let in_focus = (0..panel.n).filter(|lane| recorded.focus.range().contains(&(panel.first + lane)));
             block.focus.extend(in_focus.map(|lane| (panel.first + lane, weights.iter().map(|w| w[lane]).collect())));
         }
     });
@@ -83,6 +97,24 @@ pub fn sparse(
         block.mass.push(on_block / n_queries as f32);
     }
     block
+}
+
+/// Adds to each key's anchor mass what it gets from the panel's queries that are far enough after it.
+fn add_anchors(panel: &QueryPanel, sentences: &[(u32, f32)], tokens: &[usize], weights: &[Lanes], anchors: &mut [f32]) {
+    let of = |lane: usize| sentences[panel.first + lane.min(panel.n - 1)];
+    // Sentences are fewer than 2²⁴: f32 holds their numbers, and is compared in step with the rest.
+    let furthest: Lanes = std::array::from_fn(|lane| of(lane).0 as f32 - MIN_DISTANCE as f32);
+    let share: Lanes = std::array::from_fn(|lane| of(lane).1);
+    vectorized(
+        #[inline(always)]
+        || {
+            for ((weight, &key), anchor) in weights.iter().zip(tokens).zip(anchors) {
+                let sentence = sentences[key].0 as f32;
+                let counted = std::array::from_fn(|lane| if sentence <= furthest[lane] { weight[lane] * share[lane] } else { 0.0 });
+                *anchor += sum_of(&counted);
+            }
+        },
+    );
 }
 
 /// Probabilities of each kept key for a panel of queries, 0 in lanes without a query. `[n_keys][LANES]` Adds each key's sum

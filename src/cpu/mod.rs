@@ -157,6 +157,15 @@ impl Device for Cpu {
         Ok(())
     }
 
+    fn weigh(&self, attention: &mut Attention, weight: &Tensor) -> Result<(), Error> {
+        with_slice(weight, |weight| attention.weigh(weight))
+    }
+
+    fn lengths(&self, x: &Tensor) -> Result<Vec<f32>, Error> {
+        let width = x.dim(D::Minus1)?;
+        with_slice(x, |x| x.chunks(width).map(|row| row.iter().map(|v| v * v).sum::<f32>().sqrt()).collect())
+    }
+
     fn search(&self, attention: &mut Attention, queries: &Tensor, first_query_block: usize) -> Result<(), Error> {
         with_slice(queries, |rows| attention.search(rows, first_query_block))
     }

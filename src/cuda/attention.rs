@@ -10,7 +10,7 @@ use super::{
 use crate::{
     device::AttentionShape,
     error::Error,
-    trace::{BlockMask, LayerRecord},
+    trace::{BlockMask, LayerRecord, MIN_DISTANCE},
 };
 
 pub struct Attention {
@@ -28,8 +28,31 @@ pub struct Attention {
     received: CudaSlice<f32>,
     /// `[n_heads, n_focus, top_k · block_size_k]`
     focus: CudaSlice<f32>,
+    anchors: Option<Anchors>,
+    /// ‖W_O v‖, once they are weighed. `[n_heads, n_tokens]`
+    written: Option<CudaSlice<f32>>,
     /// Whether `kept` holds the mask that a dense run compares with.
     has_mask: bool,
+}
+
+/// What vertical scores are recorded with and in.
+struct Anchors {
+    /// The sentence of each token, and 1 / tokens of that sentence. `[n_tokens]`
+    sentence: CudaSlice<u32>,
+    weight: CudaSlice<f32>,
+    /// `[n_heads, n_tokens]`
+    received: CudaSlice<f32>,
+}
+
+impl Anchors {
+    fn new(gpu: &Gpu, shape: &AttentionShape) -> Result<Option<Self>, Error> {
+        if shape.sentences.is_empty() {
+            return Ok(None);
+        }
+        let (sentence, weight): (Vec<u32>, Vec<f32>) = shape.of_tokens().into_iter().unzip();
+        let received = gpu.zeros(shape.n_heads * shape.blocks.n_tokens)?;
+        Ok(Some(Anchors { sentence: gpu.upload(&sentence)?, weight: gpu.upload(&weight)?, received }))
+    }
 }
 
 /// Means and variances of the nodes over key blocks, as `kernels/pyramid.cu` orders them. `[n_kv_heads, n_nodes, head_dim]`
@@ -41,6 +64,9 @@ struct Pyramid {
 
 /// Tokens whose sums one thread block of the pyramid merges.
 const SPAN: usize = 1024;
+
+/// Keys that one thread block of kernels/written.cu weighs.
+const WEIGHED: usize = 32;
 
 impl Attention {
     pub fn new(gpu: &Gpu, shape: AttentionShape) -> Result<Self, Error> {
@@ -57,6 +83,8 @@ impl Attention {
             mass: gpu.alloc(n_kept)?,
             received: gpu.zeros(n_heads * n_tokens)?,
             focus: gpu.zeros(n_heads * shape.focus.len() * top_k * shape.blocks.block_size_k)?,
+            anchors: Anchors::new(gpu, &shape)?,
+            written: None,
             has_mask: false,
             shape,
         })
@@ -109,6 +137,25 @@ impl Attention {
             gpu.launch(&kernel("pyramid_top"), launch(n_nodes - in_spans), &args)?;
         }
         Ok(pyramid)
+    }
+
+    /// Takes ‖W_O v‖ of every head and key; `weight` is `[hidden_size, n_heads · head_dim]`.
+    pub fn weigh(&mut self, gpu: &Gpu, weight: &Tensor) -> Result<(), Error> {
+        let AttentionShape { blocks, n_heads, n_kv_heads, head_dim, .. } = self.shape;
+        let gram = gpu.alloc::<f32>(n_heads * head_dim * head_dim)?;
+        let written = gpu.alloc::<f32>(n_heads * blocks.n_tokens)?;
+        let kernel = |entry| Kernel { file: "written", entry, macros: vec![("HEAD_DIM", head_dim)] };
+        let launch = |n| Launch { grid: (n, n_heads), block: (head_dim, 1), shared: 0 };
+        let of_gram = [gpu.pointer(&weight.data), gpu.pointer(&gram), Arg::Int(weight.n_rows as i32)];
+        let [n_tokens, kv] = [blocks.n_tokens, n_kv_heads].map(|n| Arg::Int(n as i32));
+        let of_written = [gpu.pointer(&self.values), gpu.pointer(&gram), gpu.pointer(&written), n_tokens, kv];
+        // SAFETY: as the header of kernels/written.cu says; all values were appended.
+        unsafe {
+            gpu.launch(&kernel("gram"), launch(head_dim), &of_gram)?;
+            gpu.launch(&kernel("written"), launch(blocks.n_tokens.div_ceil(WEIGHED)), &of_written)?;
+        }
+        self.written = Some(written);
+        Ok(())
     }
 
     /// Finds the kept blocks of rows of queries, `[n_rows, n_heads · head_dim]`.
@@ -180,11 +227,14 @@ impl Attention {
         let (output, lse) = self.run(gpu, "attention_sparse", queries, first_query_block)?;
         let AttentionShape { blocks, config, n_kv_heads, focus, .. } = &self.shape;
         let n_blocks = self.shape.query_blocks(first_query_block, queries.n_rows).len();
-        let (kernel, launch) = self.settings.record(n_blocks);
+        let (kernel, launch) = self.settings.record(n_blocks, self.anchors.is_some());
         let mut args = self.maps(gpu, queries, &[&self.keys])?;
         args.extend([&self.kept].map(|x| gpu.pointer(x)));
         args.extend([&lse, &self.mass, &self.received, &self.focus].map(|x| gpu.pointer(x)));
-        args.extend([0, 0, 0].map(Arg::Pointer)); // anchors
+        args.extend(match &self.anchors {
+            Some(a) => [gpu.pointer(&a.sentence), gpu.pointer(&a.weight), gpu.pointer(&a.received)],
+            None => [0, 0, 0].map(Arg::Pointer),
+        });
         let numbers = [
             first_query_block,
             queries.n_rows,
@@ -195,7 +245,7 @@ impl Attention {
             config.top_k,
             focus.start,
             focus.end,
-            0,
+            MIN_DISTANCE,
         ];
         args.extend(numbers.map(|n| Arg::Int(n as i32)));
         // SAFETY: as the header of kernels/attention_record.cu says.
@@ -267,10 +317,17 @@ impl Attention {
         let mut mask = BlockMask::empty(*blocks, *n_heads, config.top_k);
         let n_kept = mask.kept.len();
         mask.kept = gpu.download(&self.kept, n_kept)?;
+        let n_keys = n_heads * blocks.n_tokens;
+        let received = gpu.download(&self.received, n_keys)?;
+        let lengths = self.written.as_ref().map(|written| gpu.download(written, n_keys)).transpose()?;
+        let anchors = self.anchors.as_ref().map(|anchors| gpu.download(&anchors.received, n_keys)).transpose()?;
         Ok(LayerRecord {
             mask,
             mass: gpu.download(&self.mass, n_kept)?,
-            received: gpu.download(&self.received, n_heads * blocks.n_tokens)?,
+            written: self.shape.written(&lengths.unwrap_or_default(), &received),
+            vertical: self.shape.vertical(&anchors.unwrap_or_default()),
+            residual: Vec::new(),
+            received,
             focus: gpu.download(&self.focus, n_heads * focus.len() * config.top_k * blocks.block_size_k)?,
         })
     }

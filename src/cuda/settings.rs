@@ -135,7 +135,8 @@ impl Settings {
         (self.kernel(file, entry, &[]), Launch { grid: self.grid(n_blocks), block: (threads, 1), shared })
     }
 
-    pub fn record(&self, n_blocks: usize) -> (Kernel, Launch) {
+    /// `anchors`: whether vertical scores are recorded.
+    pub fn record(&self, n_blocks: usize, anchors: bool) -> (Kernel, Launch) {
         let (file, threads, shared) = if self.warpgroups {
             let pieces = 32 * (self.top_k * self.block_k).div_ceil(64);
             ("attention_record_sm90", 160, 1024 + 128 * self.head_dim * (self.block_q / 64 + 2) + 4 * self.top_k + pieces)
@@ -143,7 +144,7 @@ impl Settings {
             ("attention_record", 32 * self.warps(64), 2 * 64 * self.row_bytes() + 4 * (2 * 64 + self.top_k))
         };
         (
-            self.kernel(file, "attention_record", &[("ANCHORS", 0)]),
+            self.kernel(file, "attention_record", &[("ANCHORS", anchors as usize)]),
             Launch { grid: self.grid(n_blocks), block: (threads, 1), shared },
         )
     }

@@ -3,7 +3,10 @@
 //! Only the hidden states, one layer's keys and values, and chunks of everything else exist at a time: no key-value cache
 //! over layers, and nothing of size T × T.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use safetensors::tensor::TensorView;
 
@@ -25,6 +28,8 @@ pub struct Decoder<'a, D: Device> {
     pub tokens: &'a [u32],
     pub config: StreamConfig,
     pub focus: Span,
+    /// Stretches of tokens whose vertical scores are recorded, with what attention writes; nothing of it if there are none.
+    pub sentences: Arc<[Span]>,
     /// Rows that are worked on together: whole query blocks, as the device's plan chose them.
     pub chunk: usize,
 }
@@ -48,8 +53,8 @@ trait Visitor<D: Device> {
         first: usize,
     ) -> Result<D::Tensor, Error>;
 
-    /// Takes the attention once all chunks are through.
-    fn finish(&mut self, device: &D, layer: usize, attention: D::Attention) -> Result<(), Error>;
+    /// Takes the attention once all chunks are through, and the mean lengths of the residual stream before it. `[n_query_blocks]`
+    fn finish(&mut self, device: &D, layer: usize, attention: D::Attention, residual: Vec<f32>) -> Result<(), Error>;
 }
 
 /// Searches, attends to what was kept, and records it.
@@ -76,8 +81,8 @@ impl<D: Device, F: FnMut(usize, LayerRecord) -> Result<(), Error>> Visitor<D> fo
         Ok(output)
     }
 
-    fn finish(&mut self, device: &D, layer: usize, attention: D::Attention) -> Result<(), Error> {
-        (self.on_layer)(layer, device.record(attention)?)
+    fn finish(&mut self, device: &D, layer: usize, attention: D::Attention, residual: Vec<f32>) -> Result<(), Error> {
+        (self.on_layer)(layer, LayerRecord { residual, ..device.record(attention)? })
     }
 }
 
@@ -112,7 +117,7 @@ where
         device.attend_dense(attention, queries, first, mask, kept_mass)
     }
 
-    fn finish(&mut self, _: &D, layer: usize, _: D::Attention) -> Result<(), Error> {
+    fn finish(&mut self, _: &D, layer: usize, _: D::Attention, _: Vec<f32>) -> Result<(), Error> {
         if let Some((_, kept_mass)) = self.current.take() {
             (self.on_layer)(layer, kept_mass);
         }
@@ -162,6 +167,11 @@ impl<D: Device> Decoder<'_, D> {
                 self.append(&weights, &mut attention, x, i * self.chunk, &angles)?;
             }
             self.device.index(&mut attention)?;
+            let mut residual = Vec::new();
+            if !self.sentences.is_empty() {
+                self.device.weigh(&mut attention, &weights.output.weight)?;
+                residual = self.mean_lengths(&hidden)?;
+            }
             for (i, x) in hidden.iter_mut().enumerate() {
                 let queries = self.queries(&weights, x, i * self.chunk, &angles)?;
                 let first_query_block = i * self.chunk / self.config.block_size_q;
@@ -172,9 +182,19 @@ impl<D: Device> Decoder<'_, D> {
                     return Err(self.not_finite(format!("the output of layer {layer}")));
                 }
             }
-            visitor.finish(self.device, layer, attention)?;
+            visitor.finish(self.device, layer, attention, residual)?;
         }
         self.logits(&hidden, n_logits)
+    }
+
+    /// Mean length of the rows of each query block. `[n_query_blocks]`
+    fn mean_lengths(&self, hidden: &[D::Tensor]) -> Result<Vec<f32>, Error> {
+        let mut means = Vec::new();
+        for x in hidden {
+            let lengths = self.device.lengths(x)?;
+            means.extend(lengths.chunks(self.config.block_size_q).map(|block| block.iter().sum::<f32>() / block.len() as f32));
+        }
+        Ok(means)
     }
 
     fn shape(&self, layer: usize) -> AttentionShape {
@@ -191,6 +211,7 @@ impl<D: Device> Decoder<'_, D> {
             head_dim: config.head_dim,
             config: self.config.clone(),
             focus: self.focus,
+            sentences: self.sentences.clone(),
         }
     }
 

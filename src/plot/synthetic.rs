@@ -2,7 +2,7 @@
 
 use crate::{
     config::StreamConfig,
-    trace::{BlockMask, Fidelity, LayerRecord, ModelInfo, NextToken, Seconds, Span, Summary, Trace, TraceWriter},
+    trace::{BlockMask, Fidelity, LayerRecord, ModelInfo, NextToken, Seconds, Span, Summary, Trace, TraceWriter, token_sentences},
 };
 
 /// Geometry of a synthetic trace.
@@ -45,9 +45,9 @@ pub(crate) fn trace_of(shape: &Shape, words: &[String]) -> Trace {
     let offsets: Vec<(usize, usize)> = ends.iter().zip(words).map(|(&end, w)| (end - w.len(), end)).collect();
     let tokens: Vec<u32> = (0..shape.n_tokens as u32).collect();
     let mut writer = TraceWriter::new(&tokens, &offsets, &words.concat()).unwrap();
-    let summary = summary(shape);
+    let (summary, n_sentences) = (summary(shape), token_sentences(&words.concat(), &offsets).len());
     for layer in 0..shape.n_layers {
-        writer.layer(layer, &record(shape, &summary, layer)).unwrap();
+        writer.layer(layer, &record(shape, &summary, layer, n_sentences)).unwrap();
     }
     writer.finish(summary, &[0.0; 4]).unwrap()
 }
@@ -87,7 +87,7 @@ fn summary(shape: &Shape) -> Summary {
     }
 }
 
-fn record(shape: &Shape, summary: &Summary, layer: usize) -> LayerRecord {
+fn record(shape: &Shape, summary: &Summary, layer: usize, n_sentences: usize) -> LayerRecord {
     let blocks = summary.blocks(layer);
     let mut mask = BlockMask::empty(blocks, shape.n_heads, shape.top_k);
     let mut mass = vec![0.0; mask.kept.len()];
@@ -104,7 +104,15 @@ fn record(shape: &Shape, summary: &Summary, layer: usize) -> LayerRecord {
             }
         }
     }
-    LayerRecord { focus: focus(shape, summary, &mask, &mass), mask, mass, received }
+    LayerRecord {
+        focus: focus(shape, summary, &mask, &mass),
+        written: (0..shape.n_heads * blocks.n_key_blocks()).map(|i| 1.0 + (i % 5) as f32).collect(),
+        residual: vec![8.0; blocks.n_query_blocks()],
+        vertical: (0..shape.n_heads * n_sentences).map(|i| 0.01 * (i % 7) as f32).collect(),
+        mask,
+        mass,
+        received,
+    }
 }
 
 /// Kept blocks of a row, ascending, with masses that sum to 1.

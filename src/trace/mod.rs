@@ -3,6 +3,7 @@
 mod blocks;
 mod file;
 mod mask;
+mod record;
 mod sentences;
 mod span;
 mod summary;
@@ -11,9 +12,10 @@ mod text;
 use std::{ops::Range, sync::Arc};
 
 pub use blocks::Blocks;
-pub use file::{LayerRecord, TraceWriter};
+pub use file::TraceWriter;
 pub use mask::BlockMask;
-pub use sentences::{sentences, token_sentences};
+pub use record::LayerRecord;
+pub use sentences::{MIN_DISTANCE, sentences, token_sentences};
 pub use span::Span;
 pub use summary::{AnswerScore, AnswerToken, Fidelity, ModelInfo, NextToken, Seconds, Summary};
 pub use text::Covering;
@@ -113,6 +115,45 @@ impl Trace {
             mass: self.tensors.floats(&name(layer, "mass"), rows)?,
             received: self.tensors.floats(&name(layer, "received"), keys)?,
         })
+    }
+
+    /// What the key blocks of a head write to the residual stream when they get all attention: the mean of ‖W_O v‖ over a block's
+    /// keys, weighted by what they received. `[n_key_blocks]`
+    ///
+    /// # Errors
+    /// As [`Trace::vertical`].
+    pub fn written(&self, layer: usize, head: usize) -> Result<Vec<f32>, Error> {
+        let n = self.blocks(layer)?.n_key_blocks();
+        self.check_head(head)?;
+        self.recorded("what attention writes")?;
+        self.tensors.floats(&name(layer, "written"), head * n..(head + 1) * n)
+    }
+
+    /// Mean length of the residual stream before a layer, at the queries of each block. `[n_query_blocks]`
+    ///
+    /// # Errors
+    /// As [`Trace::vertical`].
+    pub fn residual(&self, layer: usize) -> Result<Vec<f32>, Error> {
+        let n = self.blocks(layer)?.n_query_blocks();
+        self.recorded("what attention writes")?;
+        self.tensors.floats(&name(layer, "residual"), 0..n)
+    }
+
+    /// Vertical scores of the sentences in one head: the mean attention that each of [`Trace::sentences`] gets from those at
+    /// least [`MIN_DISTANCE`] after it. `[n_sentences]`
+    ///
+    /// # Errors
+    /// As [`Trace::head`], and [`Error::Trace`] for a file too old to hold it.
+    pub fn vertical(&self, layer: usize, head: usize) -> Result<Vec<f32>, Error> {
+        self.check_layer(layer)?;
+        self.check_head(head)?;
+        let n = self.recorded("vertical scores")?;
+        self.tensors.floats(&name(layer, "vertical"), head * n..(head + 1) * n)
+    }
+
+    /// The number of sentences, in a trace that has what version 2 of the file added.
+    fn recorded(&self, what: &str) -> Result<usize, Error> {
+        self.tensors.n_sentences().ok_or_else(|| self.tensors.damaged(&format!("a trace that holds {what}"), "version 1".into()))
     }
 
     /// The kept blocks of a whole layer.

@@ -4,6 +4,9 @@ use std::ops::Range;
 
 use super::Span;
 
+/// Only attention from at least so many sentences later counts for a recorded vertical score.
+pub const MIN_DISTANCE: usize = 4;
+
 /// Pieces with fewer characters join the next one.
 const SHORTEST: usize = 10;
 

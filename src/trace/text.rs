@@ -86,7 +86,14 @@ impl Trace {
     /// # Errors
     /// [`Error::Trace`] when the file is damaged.
     pub fn sentences(&self) -> Result<Vec<Span>, Error> {
-        Ok(token_sentences(self.text(), &self.offsets()?))
+        let Some(n) = self.tensors.n_sentences() else { return Ok(token_sentences(self.text(), &self.offsets()?)) };
+        let ends = self.tensors.u32s("sentences", 0..2 * n)?;
+        let spans: Vec<Span> = ends.as_chunks::<2>().0.iter().map(|s| Span::from(s[0] as usize..s[1] as usize)).collect();
+        let follow = spans.windows(2).all(|pair| pair[0].end == pair[1].start) && !spans.iter().any(Span::is_empty);
+        match (spans.first(), spans.last()) {
+            (Some(first), Some(last)) if follow && first.start == 0 && last.end == self.n_tokens() => Ok(spans),
+            _ => Err(self.tensors.damaged("sentences that make up the prompt", format!("{n} that do not"))),
+        }
     }
 
     /// The last token: the query whose attention produced the next one.

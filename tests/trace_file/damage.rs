@@ -132,8 +132,8 @@ fn files_that_are_no_traces_are_refused() {
 #[test]
 fn a_newer_version_asks_for_an_update() {
     let bytes = Bytes::of(small().windows(&[None]));
-    let newer = refused(&bytes.clone().note("version", "2").written());
-    assert!(newer.contains("expected format version 1 or older, found version 2; update streamtrace"), "{newer}");
+    let newer = refused(&bytes.clone().note("version", "3").written());
+    assert!(newer.contains("expected format version 2 or older, found version 3; update streamtrace"), "{newer}");
     for version in ["", "0", "-1", "1.0", "99999999999"] {
         assert!(refused(&bytes.clone().note("version", version).written()).contains("expected a format version"));
     }

@@ -1,6 +1,10 @@
 //! One run of a model over a prompt: sparse for a trace, dense for a comparison, either to score an answer.
 
-use std::{sync::mpsc, thread, time::Instant};
+use std::{
+    sync::{Arc, mpsc},
+    thread,
+    time::Instant,
+};
 
 use crate::{
     config::StreamConfig,
@@ -16,6 +20,7 @@ use crate::{
     search::budget,
     trace::{
         AnswerScore, AnswerToken, BlockMask, Blocks, Fidelity, LayerRecord, NextToken, Seconds, Span, Summary, Trace, TraceWriter,
+        token_sentences,
     },
 };
 
@@ -34,7 +39,8 @@ impl<D: Device> Run<'_, D> {
     pub fn trace(&mut self, prompt: &str, config: &StreamConfig) -> Result<Trace, Error> {
         let start = Instant::now();
         let Encoding { ids, offsets } = self.model.tokenizer.encode(prompt)?;
-        let (decoder, plan) = self.decoder(&ids, config)?;
+        let (mut decoder, plan) = self.decoder(&ids, config)?;
+        decoder.sentences = token_sentences(prompt, &offsets).into();
         self.device.reset_peak();
         let writer = TraceWriter::new(&ids, &offsets, prompt)?;
         let (mut times, clock) = (StageTimes::default(), self.clock("trace", ids.len()));
@@ -168,7 +174,7 @@ impl<D: Device> Run<'_, D> {
             eprintln!("slower, to fit in {}: {why}", format_bytes(plan.limit));
         }
         let Run { model, device, .. } = *self;
-        Ok((Decoder { model, device, tokens, config, focus, chunk: plan.chunk_rows }, plan))
+        Ok((Decoder { model, device, tokens, config, focus, sentences: Arc::new([]), chunk: plan.chunk_rows }, plan))
     }
 
     fn next_token(&self, logits: &[f32]) -> NextToken {
