@@ -3,6 +3,7 @@
 //! Scores of one key lie side by side for 32 queries, so the softmax of 32 queries is computed in step.
 
 use crate::{
+    intervention::Hidden,
     lanes::{LANES, Lanes, add_weighted, exp2, lend, max_into, products, sum_of, vectorized},
     search::{Queries, QueryPanel},
     trace::{Blocks, MIN_DISTANCE, Span},
@@ -78,12 +79,12 @@ pub fn sparse(
     };
     lend(tokens.len(), |weights| {
         for panel in &queries.panels {
-            probabilities(panel, kv, blocks, query_block, kept, &tokens, weights, &mut block.received);
-            let mut sums = vec![[0.0; LANES]; kv.head_dim];
-            for (tile, weights) in weights.chunks(TILE).enumerate() {
-                add_weighted(&mut sums, weights, |i| kv.value(tokens[tile * TILE + i]));
-            }
-            append_rows(&mut block.output, panel, &sums);
+            scores(panel, kv, blocks, query_block, kept, &tokens, weights);
+            vectorized(
+                #[inline(always)]
+                || softmax(weights, kv.scale(), panel.n, &mut block.received),
+            );
+            append_rows(&mut block.output, panel, &weighted_values(kv, &tokens, weights));
             if !recorded.sentences.is_empty() {
                 add_anchors(panel, recorded.sentences, &tokens, weights, &mut block.anchors);
             }
@@ -110,41 +111,73 @@ fn add_anchors(panel: &QueryPanel, sentences: &[(u32, f32)], tokens: &[usize], w
         || {
             for ((weight, &key), anchor) in weights.iter().zip(tokens).zip(anchors) {
                 let sentence = sentences[key].0 as f32;
-                let counted = std::array::from_fn(|lane| if sentence <= furthest[lane] { weight[lane] * share[lane] } else { 0.0 });
+                let counted =
+                    std::array::from_fn(|lane| if sentence <= furthest[lane] { weight[lane] * share[lane] } else { 0.0 });
                 *anchor += sum_of(&counted);
             }
         },
     );
 }
 
-/// Probabilities of each kept key for a panel of queries, 0 in lanes without a query. `[n_keys][LANES]` Adds each key's sum
-/// over the queries to `received`.
-#[expect(clippy::too_many_arguments, reason = "the inner half of `sparse`, apart for its length alone")]
-fn probabilities(
+/// Products of a panel's queries with the kept keys, −∞ where a query does not see a key. `[n_keys][LANES]`
+fn scores(
     panel: &QueryPanel,
     kv: KeysValues,
     blocks: &Blocks,
     query_block: usize,
     kept: &[u32],
     tokens: &[usize],
-    weights: &mut [Lanes],
-    received: &mut [f32],
+    scores: &mut [Lanes],
 ) {
-    products(&panel.values, |i| kv.key(tokens[i]), weights);
+    products(&panel.values, |i| kv.key(tokens[i]), scores);
     let mut i = 0;
     for &block in kept {
         let keys = blocks.keys(block as usize);
         if !blocks.is_full(query_block, block as usize) {
-            for (key, scores) in keys.clone().zip(&mut weights[i..]) {
+            for (key, scores) in keys.clone().zip(&mut scores[i..]) {
                 hide_invisible(scores, panel, key, blocks);
             }
         }
         i += keys.len();
     }
-    vectorized(
-        #[inline(always)]
-        || softmax(weights, kv.scale(), panel.n, received),
-    );
+}
+
+/// The outputs `[n_queries, head_dim]` of [`sparse`] without the pairs that are hidden.
+pub fn sparse_without(
+    queries: &Queries,
+    kv: KeysValues,
+    blocks: &Blocks,
+    query_block: usize,
+    kept: &[u32],
+    hidden: &Hidden,
+) -> Vec<f32> {
+    let tokens: Vec<usize> = kept.iter().flat_map(|&b| blocks.keys(b as usize)).collect();
+    let (mut output, mut received) = (Vec::new(), vec![0.0; tokens.len()]);
+    lend(tokens.len(), |weights| {
+        for panel in &queries.panels {
+            scores(panel, kv, blocks, query_block, kept, &tokens, weights);
+            if !hidden.is_empty() {
+                for (scores, &key) in weights.iter_mut().zip(&tokens) {
+                    hide(scores, panel, |query| hidden.hides(query, key));
+                }
+            }
+            vectorized(
+                #[inline(always)]
+                || softmax(weights, kv.scale(), panel.n, &mut received),
+            );
+            append_rows(&mut output, panel, &weighted_values(kv, &tokens, weights));
+        }
+    });
+    output
+}
+
+/// Values summed by their weights. `[head_dim][LANES]`
+fn weighted_values(kv: KeysValues, tokens: &[usize], weights: &[Lanes]) -> Vec<Lanes> {
+    let mut sums = vec![[0.0; LANES]; kv.head_dim];
+    for (tokens, weights) in tokens.chunks(TILE).zip(weights.chunks(TILE)) {
+        add_weighted(&mut sums, weights, |i| kv.value(tokens[i]));
+    }
+    sums
 }
 
 /// Softmax in base 2 of each lane's scores times `scale`; lanes from `n` on become 0. Adds each key's sum over lanes to `received`.
@@ -171,9 +204,13 @@ fn softmax(weights: &mut [Lanes], scale: f32, n: usize, received: &mut [f32]) {
 
 /// Sets the scores of the queries that do not see a key to −∞.
 fn hide_invisible(scores: &mut Lanes, panel: &QueryPanel, key: usize, blocks: &Blocks) {
+    hide(scores, panel, |query| !blocks.visible_keys(query).contains(&key));
+}
+
+/// Sets the scores of some queries to −∞.
+fn hide(scores: &mut Lanes, panel: &QueryPanel, is_hidden: impl Fn(usize) -> bool) {
     for (lane, score) in scores.iter_mut().enumerate() {
-        let query = panel.first + lane.min(panel.n - 1);
-        if !blocks.visible_keys(query).contains(&key) {
+        if is_hidden(panel.first + lane.min(panel.n - 1)) {
             *score = f32::NEG_INFINITY;
         }
     }

@@ -7,6 +7,7 @@ use safetensors::tensor::TensorView;
 use crate::{
     config::StreamConfig,
     error::Error,
+    intervention::Hidden,
     memory::MemoryPlan,
     model::Model,
     trace::{BlockMask, Blocks, LayerRecord, MIN_DISTANCE, Span},
@@ -98,6 +99,21 @@ pub trait Device {
         attention: &mut Self::Attention,
         queries: &Self::Tensor,
         first_query_block: usize,
+    ) -> Result<Self::Tensor, Error>;
+
+    /// Keeps the blocks of a mask instead of searching; its budget is the shape's.
+    fn keep(&self, attention: &mut Self::Attention, mask: BlockMask) -> Result<(), Error>;
+
+    /// Forgets the keys and values from a token on, so that others can be appended.
+    fn rewind(&self, attention: &mut Self::Attention, n_tokens: usize) -> Result<(), Error>;
+
+    /// Attention of those queries over their kept blocks without what is hidden; nothing is recorded.
+    fn attend_without(
+        &self,
+        attention: &mut Self::Attention,
+        queries: &Self::Tensor,
+        first_query_block: usize,
+        hidden: &Hidden,
     ) -> Result<Self::Tensor, Error>;
 
     /// Attention of those queries over all keys. Adds to `kept_mass` `[n_heads]` the sum over queries of the mass that

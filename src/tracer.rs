@@ -10,9 +10,10 @@ use crate::{
     config::StreamConfig,
     engine::{Engine, LoadOptions, Payload, Progress, Reply, Request, default_engine, unexpected},
     error::Error,
+    intervention::{Effect, Intervention},
     memory::MemoryPlan,
     tasks::{Prompt, RulerConfig},
-    trace::{AnswerScore, ModelInfo, Trace},
+    trace::{AnswerScore, ModelInfo, Span, Trace},
 };
 
 /// A loaded model with the settings of its search.
@@ -144,6 +145,22 @@ impl Tracer {
     /// As [`Tracer::trace`].
     pub fn score_dense(&self, prompt: &str, answer: &str) -> Result<AnswerScore, Error> {
         self.score_with(prompt, answer, true)
+    }
+
+    /// What changes when a traced prompt is run again on the same blocks, without some attention: about the next token, and about
+    /// the tokens of `span`, each predicted from the ones before it; `Span::default()` for none.
+    ///
+    /// All interventions run together, each from its first changed query on.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for another model's trace or an intervention that hides nothing; [`Error::Missing`] for layers, heads
+    /// and tokens that the trace does not have; [`Error::Memory`], [`Error::NotFinite`], [`Error::Engine`].
+    pub fn knock_out(&self, trace: &Trace, interventions: &[Intervention], span: impl Into<Span>) -> Result<Vec<Effect>, Error> {
+        let request = Request::KnockOut { interventions: interventions.to_vec(), span: span.into() };
+        match self.call(request, Payload::Trace(trace.clone()))? {
+            (Reply::KnockedOut(effects), _) => Ok(effects),
+            (reply, _) => Err(unexpected(&reply)),
+        }
     }
 
     fn score_with(&self, prompt: &str, answer: &str, dense: bool) -> Result<AnswerScore, Error> {

@@ -3,9 +3,10 @@
 use rayon::prelude::*;
 
 use crate::{
-    attention::{KeysValues, Recorded, SparseBlock, dense, sparse},
+    attention::{KeysValues, Recorded, SparseBlock, dense, sparse, sparse_without},
     config::Search,
     device::AttentionShape,
+    intervention::Hidden,
     search::{Queries, exhaustive, hierarchical, pyramid::Pyramid},
     trace::{BlockMask, LayerRecord},
 };
@@ -113,6 +114,32 @@ impl Attention {
         for (head, query_block, block) in attended {
             self.place(&mut output, first_query_block, head, query_block, &block.output);
             self.note(head, query_block, &block);
+        }
+        output
+    }
+
+    /// Keeps the blocks of a mask, of the budget that there is room for, instead of searching.
+    pub fn keep(&mut self, mask: BlockMask) {
+        self.record.mask = mask;
+    }
+
+    /// Forgets the keys and values from a token on.
+    pub fn rewind(&mut self, n_tokens: usize) {
+        let len = n_tokens * self.shape.head_dim;
+        self.keys.iter_mut().chain(&mut self.values).for_each(|head| head.truncate(len));
+    }
+
+    /// Attention over the kept blocks of rows of queries without what is hidden; nothing is recorded.
+    pub fn attend_without(&self, rows: &[f32], first_query_block: usize, hidden: &Hidden) -> Vec<f32> {
+        let AttentionShape { blocks, .. } = self.shape;
+        let attended = self.for_each_block(rows, first_query_block, |head, query_block, queries| {
+            let hidden = hidden.of(head, blocks.queries(query_block).into());
+            let kept = self.record.mask.kept(head, query_block);
+            sparse_without(queries, self.keys_values(head), &blocks, query_block, kept, &hidden)
+        });
+        let mut output = vec![0.0; rows.len()];
+        for (head, query_block, rows) in attended {
+            self.place(&mut output, first_query_block, head, query_block, &rows);
         }
         output
     }

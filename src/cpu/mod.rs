@@ -13,6 +13,7 @@ use crate::{
     config::StreamConfig,
     device::{AttentionShape, Device},
     error::Error,
+    intervention::Hidden,
     lanes::{swiglu, vectorized},
     memory::MemoryPlan,
     model::{Model, memory},
@@ -172,6 +173,27 @@ impl Device for Cpu {
 
     fn attend(&self, attention: &mut Attention, queries: &Tensor, first_query_block: usize) -> Result<Tensor, Error> {
         let output = with_slice(queries, |rows| attention.attend(rows, first_query_block))?;
+        Ok(Tensor::from_vec(output, queries.shape(), queries.device())?)
+    }
+
+    fn keep(&self, attention: &mut Attention, mask: BlockMask) -> Result<(), Error> {
+        attention.keep(mask);
+        Ok(())
+    }
+
+    fn rewind(&self, attention: &mut Attention, n_tokens: usize) -> Result<(), Error> {
+        attention.rewind(n_tokens);
+        Ok(())
+    }
+
+    fn attend_without(
+        &self,
+        attention: &mut Attention,
+        queries: &Tensor,
+        first_query_block: usize,
+        hidden: &Hidden,
+    ) -> Result<Tensor, Error> {
+        let output = with_slice(queries, |rows| attention.attend_without(rows, first_query_block, hidden))?;
         Ok(Tensor::from_vec(output, queries.shape(), queries.device())?)
     }
 

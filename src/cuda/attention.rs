@@ -10,6 +10,7 @@ use super::{
 use crate::{
     device::AttentionShape,
     error::Error,
+    intervention::{Edges, Hidden},
     trace::{BlockMask, LayerRecord, MIN_DISTANCE},
 };
 
@@ -67,6 +68,13 @@ const SPAN: usize = 1024;
 
 /// Keys that one thread block of kernels/written.cu weighs.
 const WEIGHED: usize = 32;
+
+/// Edges as kernels/attention.cu takes them.
+fn numbers(edges: &Edges, stays: i32) -> [i32; 6] {
+    let [q0, q1, k0, k1] = [edges.queries.start, edges.queries.end, edges.keys.start, edges.keys.end]
+        .map(|token| i32::try_from(token).unwrap_or(i32::MAX));
+    [edges.head.map_or(-1, |head| head as i32), q0, q1, k0, k1, stays]
+}
 
 impl Attention {
     pub fn new(gpu: &Gpu, shape: AttentionShape) -> Result<Self, Error> {
@@ -249,6 +257,39 @@ impl Attention {
         ];
         args.extend(numbers.map(|n| Arg::Int(n as i32)));
         // SAFETY: as the header of kernels/attention_record.cu says.
+        unsafe { gpu.launch(&kernel, launch, &args)? };
+        Ok(output)
+    }
+
+    /// Keeps the blocks of a mask instead of searching; its budget is the shape's.
+    pub fn keep(&mut self, gpu: &Gpu, mask: &BlockMask) -> Result<(), Error> {
+        self.kept = gpu.upload(&mask.kept)?;
+        Ok(())
+    }
+
+    /// Forgets the keys and values from a token on.
+    pub fn rewind(&mut self, n_tokens: usize) {
+        self.n_rows = self.n_rows.min(n_tokens);
+    }
+
+    /// Attention over the kept blocks without what is hidden.
+    pub fn attend_without(&self, gpu: &Gpu, queries: &Tensor, first: usize, hidden: &Hidden) -> Result<Tensor, Error> {
+        if hidden.is_empty() {
+            return Ok(self.run(gpu, "attention_sparse", queries, first)?.0);
+        }
+        let AttentionShape { blocks, config, n_kv_heads, .. } = &self.shape;
+        let edges = |edges: &[Edges], stays: i32| edges.iter().flat_map(|e| numbers(e, stays)).collect::<Vec<i32>>();
+        let hidden = gpu.upload(&[edges(&hidden.hide, 0), edges(&hidden.keep, 1)].concat())?;
+        let output = Tensor::new(gpu, queries.n_rows, queries.width)?;
+        let n_blocks = self.shape.query_blocks(first, queries.n_rows).len();
+        let (kernel, launch) = self.settings.attention("attention_without", n_blocks);
+        let mut args: Vec<Arg> = [&queries.data, &self.keys, &self.values].map(|x| gpu.pointer(x)).into();
+        args.extend([gpu.pointer(&self.kept), gpu.pointer(&output.data), Arg::Pointer(0)]);
+        let window = blocks.window.unwrap_or(0);
+        let sizes = [first, 1, queries.n_rows, blocks.n_query_blocks(), blocks.n_tokens, window, *n_kv_heads, config.top_k];
+        args.extend(sizes.map(|n| Arg::Int(n as i32)));
+        args.extend([gpu.pointer(&hidden), Arg::Int((hidden.len() / 6) as i32)]);
+        // SAFETY: as the header of kernels/attention.cu says.
         unsafe { gpu.launch(&kernel, launch, &args)? };
         Ok(output)
     }

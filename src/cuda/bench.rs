@@ -50,8 +50,15 @@ pub fn layer(
     let LayerShape { n_heads, n_kv_heads, head_dim, hidden_size, intermediate_size } = shape;
     let blocks = Blocks { n_tokens, block_size_q: config.block_size_q, block_size_k: config.block_size_k, window: None };
     let focus = Span::from(n_tokens.saturating_sub(StreamConfig::DEFAULT_FOCUS)..n_tokens);
-    let mut attention =
-        cuda.attention(AttentionShape { blocks, n_heads, n_kv_heads, head_dim, config: config.clone(), focus, sentences: [].into() })?;
+    let mut attention = cuda.attention(AttentionShape {
+        blocks,
+        n_heads,
+        n_kv_heads,
+        head_dim,
+        config: config.clone(),
+        focus,
+        sentences: [].into(),
+    })?;
     let queries = random(cuda, n_tokens, n_heads * head_dim)?;
     let (keys, values) = (random(cuda, n_tokens, n_kv_heads * head_dim)?, random(cuda, n_tokens, n_kv_heads * head_dim)?);
     cuda.append(&mut attention, &keys, &values)?;

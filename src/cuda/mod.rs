@@ -28,6 +28,7 @@ use crate::{
     config::StreamConfig,
     device::{AttentionShape, Device},
     error::Error,
+    intervention::Hidden,
     memory::MemoryPlan,
     model::Model,
     trace::{BlockMask, LayerRecord},
@@ -289,6 +290,25 @@ impl Device for Cuda {
         let output = attention.attend(&self.gpu, queries, first_query_block)?;
         self.gpu.synchronize()?;
         Ok(output)
+    }
+
+    fn keep(&self, attention: &mut Attention, mask: BlockMask) -> Result<(), Error> {
+        attention.keep(&self.gpu, &mask)
+    }
+
+    fn rewind(&self, attention: &mut Attention, n_tokens: usize) -> Result<(), Error> {
+        attention.rewind(n_tokens);
+        Ok(())
+    }
+
+    fn attend_without(
+        &self,
+        attention: &mut Attention,
+        queries: &Tensor,
+        first_query_block: usize,
+        hidden: &Hidden,
+    ) -> Result<Tensor, Error> {
+        attention.attend_without(&self.gpu, queries, first_query_block, hidden)
     }
 
     fn attend_dense(

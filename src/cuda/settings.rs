@@ -122,9 +122,9 @@ impl Settings {
         (self.kernel("search_exhaustive", "exhaustive_select", &[]), launch)
     }
 
-    /// `entry` is "attention_sparse" or "attention_dense".
+    /// `entry` is "attention_sparse", "attention_dense" or, for any card, "attention_without".
     pub fn attention(&self, entry: &'static str, n_blocks: usize) -> (Kernel, Launch) {
-        let (file, threads, shared) = if self.warpgroups {
+        let (file, threads, shared) = if self.warpgroups && entry != "attention_without" {
             let tile = if self.block_q == 64 { 64 } else { 128 };
             ("attention_sm90", 2 * self.block_q + 128, 1024 + self.head_dim * 2 * (self.block_q + 4 * tile))
         } else {

@@ -1,5 +1,6 @@
 //! The engine in this process: opens the model, runs it, answers.
 
+mod knock_out;
 mod run;
 
 use std::time::Instant;
@@ -73,6 +74,9 @@ fn answer<D: Device>(mut run: Run<D>, request: Request, payload: Payload) -> Res
         }
         (Request::Trace { prompt, config }, _) => Ok((Reply::Traced, Payload::Trace(run.trace(&prompt, &config)?))),
         (Request::Compare, Payload::Trace(trace)) => Ok((Reply::Compared(run.compare(&trace)?), Payload::None)),
+        (Request::KnockOut { interventions, span }, Payload::Trace(trace)) => {
+            Ok((Reply::KnockedOut(run.knock_out(&trace, &interventions, span)?), Payload::None))
+        }
         (Request::Score { prompt, answer, config, dense }, _) => {
             Ok((Reply::Scored(run.score(&prompt, &answer, &config, dense)?), Payload::None))
         }

@@ -20,8 +20,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::StreamConfig,
     error::Error,
+    intervention::{Effect, Intervention},
     memory::MemoryPlan,
-    trace::{AnswerScore, Fidelity, ModelInfo, Trace},
+    trace::{AnswerScore, Fidelity, ModelInfo, Span, Trace},
 };
 
 /// Something that an engine is asked to do.
@@ -40,6 +41,9 @@ pub enum Request {
     Compare,
     /// How likely the model finds an answer after a prompt, token by token, sparse or dense.
     Score { prompt: String, answer: String, config: StreamConfig, dense: bool },
+    /// Run the prompt of the trace that comes with the request on its masks, without some attention; say what that changes about
+    /// the next token and about those of a span.
+    KnockOut { interventions: Vec<Intervention>, span: Span },
     /// Draw the SVG as a PNG, `scale` pixels to a unit.
     Rasterize { svg: String, scale: f32 },
 }
@@ -58,6 +62,8 @@ pub enum Reply {
     Traced,
     Compared(Fidelity),
     Scored(AnswerScore),
+    /// One for each intervention.
+    KnockedOut(Vec<Effect>),
     /// The picture's bytes come with the reply.
     Rasterized,
 }

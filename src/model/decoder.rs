@@ -4,6 +4,7 @@
 //! over layers, and nothing of size T × T.
 
 use std::{
+    ops::Range,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -156,10 +157,8 @@ impl<D: Device> Decoder<'_, D> {
 
     fn run(&self, n_logits: usize, visitor: &mut impl Visitor<D>) -> Result<Vec<Vec<f32>>, Error> {
         let config = &self.model.config;
-        let angles = self.device.angles(self.tokens.len(), &inverse_frequencies(&config.rope, config.head_dim))?;
-        let embedding = self.model.embedding()?;
-        let mut hidden =
-            self.tokens.chunks(self.chunk).map(|ids| self.device.embed(&embedding, ids)).collect::<Result<Vec<_>, _>>()?;
+        let angles = self.angles()?;
+        let mut hidden = self.embed(0)?;
         for layer in 0..config.n_layers {
             let weights = self.model.layer(layer)?.try_map(|w| self.device.weight(w))?;
             let mut attention = self.device.attention(self.shape(layer))?;
@@ -176,15 +175,39 @@ impl<D: Device> Decoder<'_, D> {
                 let queries = self.queries(&weights, x, i * self.chunk, &angles)?;
                 let first_query_block = i * self.chunk / self.config.block_size_q;
                 let attended = visitor.attend(self.device, layer, &mut attention, &queries, first_query_block)?;
-                *x = self.device.add(x, &self.linear(&attended, &weights.output)?)?;
-                *x = self.device.add(x, &self.mlp(&weights, x)?)?;
-                if !self.device.is_finite(x)? {
-                    return Err(self.not_finite(format!("the output of layer {layer}")));
-                }
+                *x = self.write(layer, &weights, x, &attended)?;
             }
             visitor.finish(self.device, layer, attention, residual)?;
         }
-        self.logits(&hidden, n_logits)
+        let n = self.tokens.len();
+        self.logits(&hidden, 0, n - n_logits.min(n)..n)
+    }
+
+    pub(super) fn angles(&self) -> Result<D::Angles, Error> {
+        let config = &self.model.config;
+        self.device.angles(self.tokens.len(), &inverse_frequencies(&config.rope, config.head_dim))
+    }
+
+    /// Embedded tokens from a position on, in chunks.
+    pub(super) fn embed(&self, position: usize) -> Result<Vec<D::Tensor>, Error> {
+        let embedding = self.model.embedding()?;
+        self.tokens[position..].chunks(self.chunk).map(|ids| self.device.embed(&embedding, ids)).collect()
+    }
+
+    /// The hidden states after a layer, from those before it and its attention.
+    pub(super) fn write(
+        &self,
+        layer: usize,
+        weights: &LayerWeights<D::Tensor>,
+        x: &D::Tensor,
+        attended: &D::Tensor,
+    ) -> Result<D::Tensor, Error> {
+        let x = self.device.add(x, &self.linear(attended, &weights.output)?)?;
+        let x = self.device.add(&x, &self.mlp(weights, &x)?)?;
+        match self.device.is_finite(&x)? {
+            true => Ok(x),
+            false => Err(self.not_finite(format!("the output of layer {layer}"))),
+        }
     }
 
     /// Mean length of the rows of each query block. `[n_query_blocks]`
@@ -197,7 +220,7 @@ impl<D: Device> Decoder<'_, D> {
         Ok(means)
     }
 
-    fn shape(&self, layer: usize) -> AttentionShape {
+    pub(super) fn shape(&self, layer: usize) -> AttentionShape {
         let config = &self.model.config;
         AttentionShape {
             blocks: Blocks {
@@ -216,7 +239,7 @@ impl<D: Device> Decoder<'_, D> {
     }
 
     /// Adds the keys and values of a chunk to the layer's attention.
-    fn append(
+    pub(super) fn append(
         &self,
         weights: &LayerWeights<D::Tensor>,
         attention: &mut D::Attention,
@@ -230,7 +253,7 @@ impl<D: Device> Decoder<'_, D> {
         self.device.append(attention, &keys, &self.linear(&x, &weights.value)?)
     }
 
-    fn queries(
+    pub(super) fn queries(
         &self,
         weights: &LayerWeights<D::Tensor>,
         x: &D::Tensor,
@@ -242,7 +265,7 @@ impl<D: Device> Decoder<'_, D> {
         self.device.rope(&self.linear(&x, &weights.query)?, norm, position, angles)
     }
 
-    fn mlp(&self, weights: &LayerWeights<D::Tensor>, x: &D::Tensor) -> Result<D::Tensor, Error> {
+    pub(super) fn mlp(&self, weights: &LayerWeights<D::Tensor>, x: &D::Tensor) -> Result<D::Tensor, Error> {
         let x = self.norm(x, &weights.mlp_norm)?;
         let activated = self.device.swiglu(&self.linear(&x, &weights.gate)?, &self.linear(&x, &weights.up)?)?;
         self.linear(&activated, &weights.down)
@@ -252,29 +275,28 @@ impl<D: Device> Decoder<'_, D> {
         self.device.rms_norm(x, weight, self.model.config.rms_norm_eps)
     }
 
-    fn linear(&self, x: &D::Tensor, linear: &Linear<D::Tensor>) -> Result<D::Tensor, Error> {
+    pub(super) fn linear(&self, x: &D::Tensor, linear: &Linear<D::Tensor>) -> Result<D::Tensor, Error> {
         self.device.linear(x, &linear.weight, linear.bias.as_ref())
     }
 
-    fn not_finite(&self, place: String) -> Error {
+    pub(super) fn not_finite(&self, place: String) -> Error {
         let fix = "the weights are damaged, or too large for their type: download them again".into();
         Error::NotFinite { place: format!("{place} of {}", self.model.name), found: "NaN or an infinity".into(), fix }
     }
 
-    /// Logits that follow the last `n` rows. `[n][vocab_size]`
-    fn logits(&self, hidden: &[D::Tensor], n: usize) -> Result<Vec<Vec<f32>>, Error> {
-        let vocab_size = self.model.config.vocab_size;
+    /// Logits that follow some rows of chunks of hidden states, of which the first is at position `position`.
+    /// `[n_rows][vocab_size]`
+    pub(super) fn logits(&self, hidden: &[D::Tensor], position: usize, rows: Range<usize>) -> Result<Vec<Vec<f32>>, Error> {
         let norm = self.device.weight(&self.model.final_norm()?)?;
-        let first = self.tokens.len() - n.min(self.tokens.len());
-        let mut logits = vec![Vec::with_capacity(vocab_size); self.tokens.len() - first];
+        let mut logits = vec![Vec::with_capacity(self.model.config.vocab_size); rows.len()];
         for (i, x) in hidden.iter().enumerate() {
-            let rows = i * self.chunk..((i + 1) * self.chunk).min(self.tokens.len());
-            if rows.end <= first {
+            let first = position + i * self.chunk;
+            let (start, end) = (rows.start.max(first), rows.end.min((first + self.chunk).min(self.tokens.len())));
+            if start >= end {
                 continue;
             }
-            let start = first.max(rows.start);
-            let x = self.norm(&self.device.rows(x, start - rows.start..rows.len())?, &norm)?;
-            let place = &mut logits[start - first..rows.end - first];
+            let x = self.norm(&self.device.rows(x, start - first..end - first)?, &norm)?;
+            let place = &mut logits[start - rows.start..end - rows.start];
             self.for_each_vocabulary_chunk(&x, |values: Vec<f32>| {
                 let width = values.len() / place.len();
                 place.iter_mut().zip(values.chunks(width)).for_each(|(row, part)| row.extend_from_slice(part));

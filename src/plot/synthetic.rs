@@ -2,7 +2,9 @@
 
 use crate::{
     config::StreamConfig,
-    trace::{BlockMask, Fidelity, LayerRecord, ModelInfo, NextToken, Seconds, Span, Summary, Trace, TraceWriter, token_sentences},
+    trace::{
+        BlockMask, Fidelity, LayerRecord, ModelInfo, NextToken, Seconds, Span, Summary, Trace, TraceWriter, token_sentences,
+    },
 };
 
 /// Geometry of a synthetic trace.

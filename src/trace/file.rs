@@ -49,8 +49,7 @@ impl TraceWriter {
     /// # Errors
     /// [`Error::File`] when the system's temporary folder cannot be written.
     pub fn new(tokens: &[u32], offsets: &[(usize, usize)], text: &str) -> Result<Self, Error> {
-        let sentences: Vec<u32> =
-            token_sentences(text, offsets).iter().flat_map(|s| [s.start as u32, s.end as u32]).collect();
+        let sentences: Vec<u32> = token_sentences(text, offsets).iter().flat_map(|s| [s.start as u32, s.end as u32]).collect();
         let file = tempfile::tempfile().map_err(Error::io("create", &std::env::temp_dir()))?;
         let mut writer = TraceWriter { file: BufWriter::new(file), n_written: 0, tensors: Vec::new() };
         let offsets: Vec<u32> = offsets.iter().flat_map(|o| [o.0 as u32, o.1 as u32]).collect();

@@ -117,6 +117,15 @@ impl Trace {
         })
     }
 
+    /// Attention mass on each kept block of a layer. `[n_heads, n_query_blocks, top_k]`, as in [`BlockMask`]
+    ///
+    /// # Errors
+    /// As [`Trace::head`].
+    pub fn masses(&self, layer: usize) -> Result<Vec<f32>, Error> {
+        let n = self.n_heads() * self.blocks(layer)?.n_query_blocks() * self.summary.config.top_k;
+        self.tensors.floats(&name(layer, "mass"), 0..n)
+    }
+
     /// What the key blocks of a head write to the residual stream when they get all attention: the mean of ‖W_O v‖ over a block's
     /// keys, weighted by what they received. `[n_key_blocks]`
     ///
@@ -233,7 +242,7 @@ impl Trace {
         in_range("layer", layer, self.n_layers())
     }
 
-    fn check_head(&self, head: usize) -> Result<(), Error> {
+    pub(crate) fn check_head(&self, head: usize) -> Result<(), Error> {
         in_range("head", head, self.n_heads())
     }
 

@@ -26,7 +26,15 @@ fn shape(window: Option<usize>, top_k: usize) -> AttentionShape {
     };
     let blocks = Blocks { n_tokens: N_TOKENS, block_size_q: 16, block_size_k: 4, window };
     let sentences = (0..N_TOKENS).step_by(6).map(|t| Span::from(t..(t + 6).min(N_TOKENS))).collect();
-    AttentionShape { blocks, n_heads: N_HEADS, n_kv_heads: N_KV_HEADS, head_dim: HEAD_DIM, config, focus: Span::from(90..101), sentences }
+    AttentionShape {
+        blocks,
+        n_heads: N_HEADS,
+        n_kv_heads: N_KV_HEADS,
+        head_dim: HEAD_DIM,
+        config,
+        focus: Span::from(90..101),
+        sentences,
+    }
 }
 
 /// Query heads of their own, keys and values shared by three of them.

@@ -120,7 +120,8 @@ fn sparse_is_dense_when_everything_is_kept() {
     for head in heads() {
         for query_block in 0..head.blocks.n_query_blocks() {
             let kept: Vec<u32> = head.blocks.visible(query_block).map(|block| block as u32).collect();
-            let sparse = sparse(&queries(&head, query_block), keys_values(&head), &head.blocks, query_block, &kept, Recorded::default());
+            let sparse =
+                sparse(&queries(&head, query_block), keys_values(&head), &head.blocks, query_block, &kept, Recorded::default());
             let (dense, kept_mass) = dense(&queries(&head, query_block), keys_values(&head), &head.blocks, query_block, &kept);
             assert_close(&sparse.output, &dense.iter().map(|&v| v as f64).collect::<Vec<_>>(), 1e-5);
             assert!((kept_mass - head.blocks.queries(query_block).len() as f64).abs() < 1e-4, "{kept_mass}");

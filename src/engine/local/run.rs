@@ -19,8 +19,8 @@ use crate::{
     },
     search::budget,
     trace::{
-        AnswerScore, AnswerToken, BlockMask, Blocks, Fidelity, LayerRecord, NextToken, Seconds, Span, Summary, Trace, TraceWriter,
-        token_sentences,
+        AnswerScore, AnswerToken, BlockMask, Blocks, Fidelity, LayerRecord, NextToken, Seconds, Span, Summary, Trace,
+        TraceWriter, token_sentences,
     },
 };
 
@@ -74,24 +74,7 @@ impl<D: Device> Run<'_, D> {
     }
 
     pub fn compare(&mut self, trace: &Trace) -> Result<Fidelity, Error> {
-        let (summary, info) = (trace.summary(), self.model.info());
-        if summary.model != info {
-            return Err(Error::Setting {
-                setting: "trace".into(),
-                expected: format!("a trace of {}, the model that is loaded", info.name),
-                found: format!("a trace of {}", summary.model.name),
-                fix: "load the model that made the trace".into(),
-            });
-        }
-        let tokens = trace.tokens()?;
-        if let Some(id) = tokens.iter().find(|&&id| id as usize >= info.vocab_size) {
-            return Err(Error::Trace {
-                path: "to compare".into(),
-                expected: format!("token ids below {}", info.vocab_size),
-                found: format!("id {id}"),
-                fix: "the file is damaged: trace the prompt again".into(),
-            });
-        }
+        let (summary, info, tokens) = (trace.summary(), self.model.info(), self.tokens_of(trace)?);
         // The trace's budget as it is: for a short prompt it is smaller than a new run may ask for.
         let config = summary.config.clone();
         let (decoder, _) = self.planned(&tokens, config, summary.focus)?;
@@ -154,6 +137,29 @@ impl<D: Device> Run<'_, D> {
         })
     }
 
+    /// The tokens of a trace of this model.
+    pub(super) fn tokens_of(&self, trace: &Trace) -> Result<Vec<u32>, Error> {
+        let info = self.model.info();
+        if trace.summary().model != info {
+            return Err(Error::Setting {
+                setting: "trace".into(),
+                expected: format!("a trace of {}, the model that is loaded", info.name),
+                found: format!("a trace of {}", trace.summary().model.name),
+                fix: "load the model that made the trace".into(),
+            });
+        }
+        let tokens = trace.tokens()?;
+        match tokens.iter().find(|&&id| id as usize >= info.vocab_size) {
+            None => Ok(tokens),
+            Some(id) => Err(Error::Trace {
+                path: "to run again".into(),
+                expected: format!("token ids below {}", info.vocab_size),
+                found: format!("id {id}"),
+                fix: "the file is damaged: trace the prompt again".into(),
+            }),
+        }
+    }
+
     fn decoder<'t>(&self, tokens: &'t [u32], config: &StreamConfig) -> Result<(Decoder<'t, D>, MemoryPlan), Error>
     where
         Self: 't,
@@ -164,7 +170,12 @@ impl<D: Device> Run<'_, D> {
     }
 
     /// A decoder that fits the memory there is, and its plan.
-    fn planned<'t>(&self, tokens: &'t [u32], config: StreamConfig, focus: Span) -> Result<(Decoder<'t, D>, MemoryPlan), Error>
+    pub(super) fn planned<'t>(
+        &self,
+        tokens: &'t [u32],
+        config: StreamConfig,
+        focus: Span,
+    ) -> Result<(Decoder<'t, D>, MemoryPlan), Error>
     where
         Self: 't,
     {
@@ -177,7 +188,7 @@ impl<D: Device> Run<'_, D> {
         Ok((Decoder { model, device, tokens, config, focus, sentences: Arc::new([]), chunk: plan.chunk_rows }, plan))
     }
 
-    fn next_token(&self, logits: &[f32]) -> NextToken {
+    pub(super) fn next_token(&self, logits: &[f32]) -> NextToken {
         let id = argmax(logits);
         NextToken { id, text: self.model.tokenizer.text(id), logprob: log_softmax(logits)[id as usize] }
     }
@@ -198,7 +209,7 @@ impl<D: Device> Run<'_, D> {
         }
     }
 
-    fn clock(&self, stage: &'static str, n_tokens: usize) -> Clock {
+    pub(super) fn clock(&self, stage: &'static str, n_tokens: usize) -> Clock {
         Clock { start: Instant::now(), stage, n_tokens, n_layers: self.model.config.n_layers }
     }
 }
@@ -250,25 +261,25 @@ pub(super) fn focus(config: &StreamConfig, n_tokens: usize) -> Result<Span, Erro
 }
 
 /// The first of the largest logits.
-fn argmax(logits: &[f32]) -> u32 {
+pub(super) fn argmax(logits: &[f32]) -> u32 {
     (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b]).then(b.cmp(&a))).unwrap_or(0) as u32
 }
 
 /// Natural logarithms of the probabilities.
-fn log_softmax(logits: &[f32]) -> Vec<f64> {
+pub(super) fn log_softmax(logits: &[f32]) -> Vec<f64> {
     let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max) as f64;
     let total = logits.iter().map(|&l| (l as f64 - most).exp()).sum::<f64>().ln();
     logits.iter().map(|&l| l as f64 - most - total).collect()
 }
 
 /// KL(dense ‖ sparse) in nats.
-fn kl(dense: &[f32], sparse: &[f32]) -> f64 {
+pub(super) fn kl(dense: &[f32], sparse: &[f32]) -> f64 {
     let (p, q) = (log_softmax(dense), log_softmax(sparse));
     p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>().max(0.0)
 }
 
 /// Measures how fast layers go by.
-struct Clock {
+pub(super) struct Clock {
     start: Instant,
     stage: &'static str,
     n_tokens: usize,
@@ -277,7 +288,7 @@ struct Clock {
 
 impl Clock {
     /// The progress when a layer is done.
-    fn at(&self, layer: usize) -> Progress {
+    pub(super) fn at(&self, layer: usize) -> Progress {
         let (done, seconds) = ((layer + 1) as f64, self.start.elapsed().as_secs_f64().max(1e-9));
         let whole = seconds / done * self.n_layers as f64;
         Progress {
