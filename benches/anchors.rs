@@ -1,118 +1,110 @@
+//! Do heads and suppression tell what a chain of thought rests on? `cargo bench --features engine --bench anchors`
+//!
+//! Word problems whose facts are scattered over prose, then the chain of thought; the truth is known by construction. Options:
+//! `-- --prompts 24 --tokens 8192 --pruned 0.97 --search exhaustive|default`. Prompts of even number calibrate, those of odd
+//! number are reported; plan and setup are left out as targets. Dense is the same run with all blocks kept.
+
 use std::{error::Error, path::Path};
 
 use streamtrace::{
-    DeviceChoice, LoadOptions, Search, Span, StreamConfig, Trace, Tracer,
-    analysis::{SentenceAttention, auc},
-    tasks::{ReasoningPrompt, SentenceKind, WordProblem},
+    DeviceChoice, LoadOptions, Search, StreamConfig, Trace, Tracer,
+    analysis::{AnchorConfig, Calibration, HeadRanking, Sentence, SentenceMatrix, auc},
+    tasks::{SentenceKind, WordProblem},
 };
 
+/// As in the binary.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+const LEFT_OUT: [SentenceKind; 2] = [SentenceKind::ProblemSetup, SentenceKind::PlanGeneration];
+
+/// Heads whose peak attention is averaged once they are calibrated.
+const N_CALIBRATED: usize = 1;
+
+/// What the prompts of one way to run gave.
+#[derive(Default)]
+struct Run {
+    calibration: Calibration,
+    held_out: Vec<(Trace, Vec<Sentence>, Vec<Vec<usize>>)>,
+    suppression: Vec<(f64, bool)>,
+    kurtosis: Vec<HeadRanking>,
+    pruned: f64,
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let options = LoadOptions { model: root.join("models/needle-6m"), device: DeviceChoice::Cpu, memory: None };
-    let tracer = Tracer::load_with(options)?;
-    let args: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
-    let mode = args[0].as_str();
-    let n: u64 = args[1].parse()?;
-    let tokens: usize = args[2].parse()?;
-    let mut all: Vec<Vec<(f64, bool)>> = vec![Vec::new(); 48];
-    let mut held: Vec<Vec<(f64, bool)>> = vec![Vec::new(); 48];
-    for seed in 0..n {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/needle-6m");
+    let tracer = Tracer::load_with(LoadOptions { model, device: DeviceChoice::Cpu, memory: None })?;
+    let n_prompts: u64 = option("--prompts").unwrap_or("24".into()).parse()?;
+    let n_tokens: usize = option("--tokens").unwrap_or("8192".into()).parse()?;
+    let pruned: f64 = option("--pruned").unwrap_or("0.97".into()).parse()?;
+    let small = StreamConfig { sink_blocks: 1, local_blocks: 5, ..StreamConfig::default() };
+    let search = if option("--search").as_deref() == Some("exhaustive") { Search::Exhaustive } else { small.search };
+    let dense = StreamConfig { top_k: n_tokens, search: Search::Exhaustive, ..small.clone() };
+    let sparse = StreamConfig { pruned: Some(pruned), search, ..small };
+    let mut runs = [(dense, Run::default()), (sparse, Run::default())];
+    for seed in 0..n_prompts {
         let problem = WordProblem::generate(12 + (seed as usize * 5) % 13, 100 + seed)?;
-        let prompt = problem.prompt(tokens, &mut |t| tracer.count_tokens(t))?;
-        let start = tracer.count_tokens(&prompt.text[..prompt.chain[0].start - 1])?;
-        let mut config = StreamConfig {
-            sink_blocks: 1,
-            local_blocks: 5,
-            pruned: Some(0.97),
-            focus: Some(start..tracer.count_tokens(&prompt.text)?),
-            ..Default::default()
-        };
-        match mode {
-            "exhaustive" => config.search = Search::Exhaustive,
-            "dense" => {
-                config.pruned = None;
-                config.top_k = 1 << 20;
-            }
-            _ => {}
+        for (config, run) in &mut runs {
+            run.add(&tracer.with(config.clone()), &problem, n_tokens, seed % 2 == 0)?;
         }
-        let t0 = std::time::Instant::now();
-        let trace = tracer.with(config).trace(&prompt.text)?;
-        let spans: Vec<Span> =
-            prompt.chain.iter().map(|r| Ok(trace.covering(r.clone())?.span)).collect::<Result<_, streamtrace::Error>>()?;
-        let t1 = t0.elapsed();
-        let into = if seed % 2 == 0 { &mut all } else { &mut held };
-        for l in 0..6 {
-            for h in 0..8 {
-                let a = trace.sentence_attention(l, h, &spans)?;
-                for (i, s) in problem.chain.iter().enumerate() {
-                    for (j, t) in problem.chain[..i].iter().enumerate() {
-                        if matches!(t.kind, SentenceKind::ProblemSetup | SentenceKind::PlanGeneration) {
-                            continue;
-                        }
-                        into[l * 8 + h].push((a.get(i, j).unwrap() as f64, s.depends_on.contains(&j)));
-                    }
-                }
-            }
+    }
+    report(&runs.map(|(_, run)| run))
+}
+
+impl Run {
+    fn add(&mut self, tracer: &Tracer, problem: &WordProblem, n_tokens: usize, calibrates: bool) -> Result<(), Box<dyn Error>> {
+        let prompt = problem.prompt(n_tokens, &mut |text| tracer.count_tokens(text))?;
+        let before = tracer.count_tokens(prompt.text[..prompt.chain[0].start].trim_end())?;
+        let focus = Some(before..tracer.count_tokens(&prompt.text)?);
+        let trace = tracer.with(StreamConfig { focus, ..tracer.config().clone() }).trace(&prompt.text)?;
+        let sentences = trace.sentences_at(&problem.chain_pieces(&prompt))?;
+        let needs: Vec<Vec<usize>> = problem.chain.iter().map(|sentence| sentence.depends_on.clone()).collect();
+        self.pruned = trace.summary().pruned;
+        if calibrates {
+            self.calibration.add(&trace, &sentences, &needs, &LEFT_OUT)?;
+        } else {
+            self.suppression.extend(tracer.suppress_sentences(&trace, &sentences)?.cases(&needs, &LEFT_OUT));
+            let config = AnchorConfig { sentences: Some(sentences.clone()), leave_out: LEFT_OUT.into(), ..Default::default() };
+            self.kurtosis.push(trace.thought_anchors_with(&config)?.kurtosis);
+            self.held_out.push((trace, sentences, needs));
         }
-        {
-            use std::io::Write;
-            let mut f = std::fs::OpenOptions::new().create(true).append(true).open(format!("/tmp/pairs_{mode}_{tokens}.csv"))?;
-            let heads: Vec<_> = (0..48).map(|h| trace.sentence_attention(h / 8, h % 8, &spans)).collect::<Result<_, _>>()?;
-            for (i, s) in problem.chain.iter().enumerate() {
-                for (j, t) in problem.chain[..i].iter().enumerate() {
-                    let v: Vec<String> = heads.iter().map(|a| format!("{:.6}", a.get(i, j).unwrap())).collect();
-                    // mean over queries of largest over keys
-                    let m: Vec<String> = (0..48)
-                        .map(|h| {
-                            let best = spans[i]
-                                .range()
-                                .map(|q| {
-                                    trace
-                                        .attention_row(h / 8, h % 8, q)
-                                        .unwrap()
-                                        .iter()
-                                        .filter(|(k, _)| spans[j].range().contains(k))
-                                        .map(|x| x.1)
-                                        .sum::<f32>()
-                                })
-                                .fold(0.0f32, f32::max);
-                            format!("{best:.5}")
-                        })
-                        .collect();
-                    writeln!(
-                        f,
-                        "{seed},{i},{j},{},{:?},{:?},{},{}",
-                        s.depends_on.contains(&j) as u8,
-                        s.kind,
-                        t.kind,
-                        v.join(","),
-                        m.join(",")
-                    )?;
-                }
-            }
+        Ok(())
+    }
+
+    /// How well the peak attention of the best heads tells the dependencies of the prompts held out.
+    fn edges(&self, heads: &HeadRanking, n: usize) -> Result<f64, Box<dyn Error>> {
+        let mut cases = Vec::new();
+        for (trace, sentences, needs) in &self.held_out {
+            let links: SentenceMatrix = trace.sentence_links(sentences, heads, n)?;
+            cases.extend(links.cases(needs, &LEFT_OUT));
         }
-        println!(
-            "{seed}: {} tokens, chain {} sentences, pruned {:.3} k {} {:.1}s {:.1}s",
-            trace.n_tokens(),
-            spans.len(),
-            trace.summary().pruned,
-            trace.summary().config.top_k,
-            t1.as_secs_f64(),
-            t0.elapsed().as_secs_f64()
+        Ok(auc(&cases).unwrap_or(f64::NAN))
+    }
+}
+
+fn report([dense, sparse]: &[Run; 2]) -> Result<(), Box<dyn Error>> {
+    println!("{} prompts held out, {:.3} pruned\n\n| | dense | sparse |\n|---|---|---|", dense.held_out.len(), sparse.pruned);
+    let row = |name: &str, values: [f64; 2]| println!("| {name} | {:.3} | {:.3} |", values[0], values[1]);
+    let rankings = [dense, sparse].map(|run| run.calibration.ranking());
+    for n in [N_CALIBRATED, 2, 3] {
+        row(
+            &format!("edges, best {n} of the calibrated heads: AUC"),
+            [dense.edges(&rankings[0], n)?, sparse.edges(&rankings[1], n)?],
         );
     }
-    let mut ranked: Vec<(f64, usize)> = all.iter().enumerate().map(|(i, c)| (auc(c).unwrap(), i)).collect();
-    ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
-    for (a, i) in &ranked[..12] {
-        println!("{}.{} {a:.3} held {:.3}", i / 8, i % 8, auc(&held[*i]).unwrap());
-    }
-    for n in [1, 2, 3, 4, 5, 6, 8] {
-        let mean: Vec<(f64, bool)> =
-            (0..held[0].len()).map(|c| (ranked[..n].iter().map(|(_, i)| held[*i][c].0).sum::<f64>(), held[0][c].1)).collect();
-        println!("mean of {n}: {:.3}", auc(&mean).unwrap());
-    }
+    row("suppression: AUC", [dense, sparse].map(|run| auc(&run.suppression).unwrap_or(f64::NAN)));
+    let kurtosis = [dense, sparse].map(|run| HeadRanking::mean(&run.kurtosis).expect("prompts were held out"));
+    row("edges, 10 heads of highest kurtosis: AUC", [dense.edges(&kurtosis[0], 10)?, sparse.edges(&kurtosis[1], 10)?]);
+    let [a, b] = kurtosis.map(|ranking| ranking.best(10));
+    println!(
+        "\nof the 10 heads of highest kurtosis, {} are those of dense attention",
+        b.iter().filter(|h| a.contains(h)).count()
+    );
+    println!("calibrated: {:?} dense, {:?} sparse", rankings[0].best(3), rankings[1].best(3));
     Ok(())
+}
+
+/// The value after a name among the arguments.
+fn option(name: &str) -> Option<String> {
+    std::env::args().skip_while(|argument| argument != name).nth(1)
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::{
+    analysis::{Sentence, SentenceMatrix},
     config::StreamConfig,
     engine::{Engine, LoadOptions, Payload, Progress, Reply, Request, default_engine, unexpected},
     error::Error,
@@ -161,6 +162,17 @@ impl Tracer {
             (Reply::KnockedOut(effects), _) => Ok(effects),
             (reply, _) => Err(unexpected(&reply)),
         }
+    }
+
+    /// What changes in each sentence when the model cannot see an earlier one: the causal check of thought anchors
+    /// ([`SentenceMatrix::of_effects`]). The trace's own blocks are kept.
+    ///
+    /// # Errors
+    /// As [`Tracer::knock_out`].
+    pub fn suppress_sentences(&self, trace: &Trace, sentences: &[Sentence]) -> Result<SentenceMatrix, Error> {
+        let suppressions = SentenceMatrix::suppressions(sentences);
+        let effects = self.knock_out(trace, &suppressions, SentenceMatrix::asked(sentences))?;
+        Ok(SentenceMatrix::of_effects(sentences, &effects, &self.model.name))
     }
 
     fn score_with(&self, prompt: &str, answer: &str, dense: bool) -> Result<AnswerScore, Error> {

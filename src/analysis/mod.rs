@@ -1,10 +1,18 @@
 //! What a trace says: pure functions on [`Trace`](crate::Trace), which need no model.
 
+mod anchors;
 mod auc;
 mod flow;
+mod heads;
+mod matrix;
 mod routes;
+mod sentence;
 mod sentence_attention;
 
+pub use anchors::{AnchorConfig, ThoughtAnchors};
 pub use auc::auc;
+pub use heads::{Calibration, HeadRanking, RankedHead};
+pub use matrix::SentenceMatrix;
 pub use routes::{RouteConfig, RouteEdge, RouteMeasure, Routes};
+pub use sentence::Sentence;
 pub use sentence_attention::SentenceAttention;

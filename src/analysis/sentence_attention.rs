@@ -5,14 +5,23 @@ use crate::{
     trace::{Span, Trace},
 };
 
-/// One head's mean attention of sentences on sentences, `A[i, j]` of Bogdan et al. 2025; rows are queries.
+/// One head's attention of sentences on sentences; rows are queries.
 ///
-/// The mean over (tokens of sentence i) × (tokens of sentence j) of the probabilities on kept keys.
+/// The mean over (tokens of sentence i) × (tokens of sentence j) of the probabilities on kept keys, `A[i, j]` of Bogdan et al.
+/// 2025; and the peak, the largest share that one token of sentence i gives to the whole of sentence j.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SentenceAttention {
     n_sentences: usize,
     /// Of each sentence whose tokens were recorded key by key: the sentence, and what it attends to, ascending.
-    rows: Vec<(usize, Vec<(usize, f32)>)>,
+    rows: Vec<(usize, Vec<On>)>,
+}
+
+/// What a sentence gives to sentence `j`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct On {
+    j: usize,
+    mean: f32,
+    peak: f32,
 }
 
 impl Trace {
@@ -30,16 +39,21 @@ impl Trace {
         let mut rows = Vec::new();
         for (i, sentence) in sentences.iter().enumerate() {
             if focus.start <= sentence.start && sentence.end <= focus.end {
-                let mut on = vec![0.0f32; i + 1];
+                let mut on: Vec<On> = (0..=i).map(|j| On { j, ..On::default() }).collect();
                 for token in sentence.range() {
+                    let mut shares = vec![0.0; i + 1];
                     for (key, p) in self.attention_row(layer, head, token)? {
                         if let Some(j) = of_token[key] {
-                            on[j as usize] += p;
+                            shares[j as usize] += p;
                         }
                     }
+                    for (on, share) in on.iter_mut().zip(shares) {
+                        on.mean += share / (sentence.len() * sentences[on.j].len()) as f32;
+                        on.peak = on.peak.max(share);
+                    }
                 }
-                let mean = |(j, sum): (usize, f32)| (j, sum / (sentence.len() * sentences[j].len()) as f32);
-                rows.push((i, on.into_iter().enumerate().filter(|(_, sum)| *sum > 0.0).map(mean).collect()));
+                on.retain(|on| on.peak > 0.0);
+                rows.push((i, on));
             }
         }
         Ok(SentenceAttention { n_sentences: sentences.len(), rows })
@@ -48,14 +62,19 @@ impl Trace {
 
 impl SentenceAttention {
     /// Mean attention of sentence `i` on sentence `j`; 0 where nothing was kept, none where `i` was not recorded.
-    pub fn get(&self, i: usize, j: usize) -> Option<f32> {
-        let (_, row) = &self.rows[self.rows.binary_search_by_key(&i, |row| row.0).ok()?];
-        Some(row.binary_search_by_key(&j, |on| on.0).map_or(0.0, |at| row[at].1))
+    pub fn mean(&self, i: usize, j: usize) -> Option<f32> {
+        self.on(i, j).map(|on| on.mean)
     }
 
-    /// The sentences that were recorded, each with what it attends to, ascending.
-    pub fn rows(&self) -> impl Iterator<Item = (usize, &[(usize, f32)])> {
-        self.rows.iter().map(|(i, row)| (*i, row.as_slice()))
+    /// The largest share that one token of sentence `i` gives to sentence `j`; 0 where nothing was kept, none where `i` was not
+    /// recorded.
+    pub fn peak(&self, i: usize, j: usize) -> Option<f32> {
+        self.on(i, j).map(|on| on.peak)
+    }
+
+    fn on(&self, i: usize, j: usize) -> Option<On> {
+        let (_, row) = &self.rows[self.rows.binary_search_by_key(&i, |row| row.0).ok()?];
+        Some(row.binary_search_by_key(&j, |on| on.j).map_or(On::default(), |at| row[at]))
     }
 
     /// Vertical scores: for each sentence the mean attention it gets from the recorded sentences at least `min_distance`
@@ -63,15 +82,15 @@ impl SentenceAttention {
     pub fn vertical(&self, min_distance: usize) -> Vec<Option<f64>> {
         let mut sums = vec![0.0; self.n_sentences];
         for (i, row) in &self.rows {
-            for (j, mean) in row.iter().filter(|(j, _)| j + min_distance <= *i) {
-                sums[*j] += f64::from(*mean);
+            for on in row.iter().filter(|on| on.j + min_distance <= *i) {
+                sums[on.j] += f64::from(on.mean);
             }
         }
         let after = |j: usize| self.rows.len() - self.rows.partition_point(|(i, _)| *i < j + min_distance);
         sums.iter().enumerate().map(|(j, sum)| (after(j) > 0).then(|| sum / after(j) as f64)).collect()
     }
 
-    /// The same with each row replaced by the ranks of its numbers over its length: what a sentence deep in the text attends
+    /// The same with the means of each row replaced by the ranks of its numbers over its length: what a sentence deep in the text attends
     /// to less, because there is more of it, counts as much.
     pub fn ranked(&self) -> Self {
         let rows = self.rows.iter().map(|(i, row)| (*i, ranks(row, i + 1))).collect();
@@ -80,16 +99,15 @@ impl SentenceAttention {
 }
 
 /// Ranks from 0 to 1 of a row of `len` numbers, those that are left out being 0; equal numbers get the mean of their ranks.
-fn ranks(row: &[(usize, f32)], len: usize) -> Vec<(usize, f32)> {
-    let mut all = vec![0.0; len];
-    row.iter().for_each(|&(j, mean)| all[j] = mean);
+fn ranks(row: &[On], len: usize) -> Vec<On> {
+    let mut all: Vec<On> = (0..len).map(|j| On { j, ..On::default() }).collect();
+    row.iter().for_each(|on| all[on.j] = *on);
     let mut order: Vec<usize> = (0..len).collect();
-    order.sort_by(|&a, &b| f32::total_cmp(&all[a], &all[b]));
-    let mut ranked = vec![(0, 0.0); len];
-    let mut before = 0;
-    for ties in order.chunk_by(|&a, &b| all[a] == all[b]) {
+    order.sort_by(|&a, &b| f32::total_cmp(&all[a].mean, &all[b].mean));
+    let (mut ranked, mut before) = (all.clone(), 0);
+    for ties in order.chunk_by(|&a, &b| all[a].mean == all[b].mean) {
         let rank = (before as f32 + (ties.len() + 1) as f32 / 2.0) / len as f32;
-        ties.iter().for_each(|&j| ranked[j] = (j, rank));
+        ties.iter().for_each(|&j| ranked[j].mean = rank);
         before += ties.len();
     }
     ranked
