@@ -58,8 +58,10 @@ pub use tracer::Tracer;
 /// could not tell from the standard one.
 pub mod prelude {
     pub use crate::{
-        DeviceChoice, Error, Estimate, LoadOptions, MemoryPlan, Search, Span, StreamConfig, Trace, Tracer,
+        DeviceChoice, Edges, Effect, Error, Estimate, Intervention, LoadOptions, MemoryPlan, Search, Span, StreamConfig, Trace,
+        Tracer,
+        analysis::{AnchorConfig, Calibration, HeadRanking, RouteConfig, RouteMeasure, Routes, SentenceMatrix, ThoughtAnchors},
         plot::{AttentionMap, Figure},
-        tasks::{Prompt, RulerConfig, Task},
+        tasks::{Prompt, RulerConfig, SentenceKind, Task, WordProblem},
     };
 }

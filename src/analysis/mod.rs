@@ -2,6 +2,7 @@
 
 mod anchors;
 mod auc;
+mod describe;
 mod flow;
 mod heads;
 mod matrix;

@@ -72,6 +72,15 @@ impl SentenceAttention {
         self.on(i, j).map(|on| on.peak)
     }
 
+    pub fn n_sentences(&self) -> usize {
+        self.n_sentences
+    }
+
+    /// Sentences that were recorded.
+    pub fn n_rows(&self) -> usize {
+        self.rows.len()
+    }
+
     fn on(&self, i: usize, j: usize) -> Option<On> {
         let (_, row) = &self.rows[self.rows.binary_search_by_key(&i, |row| row.0).ok()?];
         Some(row.binary_search_by_key(&j, |on| on.j).map_or(On::default(), |at| row[at]))

@@ -133,6 +133,11 @@ impl Pen<'_> {
         drawn(self.0.draw(&Rectangle::new([corner, opposite], color)));
     }
 
+    /// An area that lets what is below it shine through.
+    pub fn translucent_area(&self, outline: Vec<Point>, color: RGBColor) {
+        drawn(self.0.draw(&Polygon::new(outline, color.mix(0.55))));
+    }
+
     pub fn area(&self, outline: Vec<Point>, color: RGBColor) {
         drawn(self.0.draw(&Polygon::new(outline, color)));
     }

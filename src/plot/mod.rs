@@ -2,19 +2,24 @@
 //!
 //! In every map rows are queries, top to bottom, and columns are keys, left to right.
 
+mod anchor_chart;
 mod attention_map;
 mod bitmap;
+mod broken_axis;
 mod canvas;
 mod figure;
 #[cfg(test)]
 mod gallery;
 mod grid;
+mod kinds;
 mod labels;
 mod layout;
 mod legend;
 mod overview;
 mod raster;
+mod route_graph;
 mod rulers;
+mod sentence_matrix;
 #[cfg(test)]
 pub(crate) mod synthetic;
 mod theme;
@@ -22,6 +27,6 @@ mod theme;
 pub use attention_map::AttentionMap;
 pub use figure::Figure;
 pub(crate) use figure::escaped;
-pub(crate) use labels::{count, percent, thousands};
+pub(crate) use labels::{count, percent, shortened, thousands};
 #[cfg(feature = "engine")]
 pub use raster::png;

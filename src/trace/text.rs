@@ -49,11 +49,24 @@ impl Trace {
     /// # Errors
     /// [`Error::Missing`] when the prompt does not contain it, with the longest beginning of it that the prompt does contain.
     pub fn find(&self, text: &str) -> Result<Span, Error> {
+        self.place(text, self.text().find(text))
+    }
+
+    /// The tokens that cover the last occurrence of a text.
+    ///
+    /// # Errors
+    /// As [`Trace::find`].
+    pub fn find_last(&self, text: &str) -> Result<Span, Error> {
+        self.place(text, self.text().rfind(text))
+    }
+
+    /// The tokens that cover a text that stands at a byte, if it does.
+    fn place(&self, text: &str, at: Option<usize>) -> Result<Span, Error> {
         let missing = |why: String| Error::Missing { what: "text".into(), index: format!("{text:?}"), available: why };
         if text.is_empty() {
             return Err(missing("an empty text is nowhere".into()));
         }
-        let at = self.text().find(text).ok_or_else(|| missing(self.nearest(text)))?;
+        let at = at.ok_or_else(|| missing(self.nearest(text)))?;
         match self.covering(at..at + text.len()) {
             Ok(covering) => Ok(covering.span),
             Err(_) => Err(missing("no token covers it".into())),

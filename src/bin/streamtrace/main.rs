@@ -1,9 +1,11 @@
-//! The command line: `streamtrace trace | compare | map | overview | show | ruler | bench | serve`.
+//! The command line: `streamtrace trace | compare | map | overview | show | anchors | routes | knock-out | ruler | bench |
+//! serve`.
 //!
 //! Exit codes: 0 done; 1 the run failed, with a sentence on standard error; 2 the arguments make no sense.
 
 mod args;
 mod bench;
+mod explain;
 mod ruler;
 
 use std::{
@@ -19,6 +21,7 @@ use streamtrace::{Error, Trace, engine::serve::serve};
 
 use args::ModelArgs;
 use bench::BenchArgs;
+use explain::{AnchorsArgs, KnockOutArgs, RoutesArgs};
 use ruler::RulerArgs;
 
 /// Keeps the memory of large activations, which the system's allocator hands back and faults in again chunk by chunk.
@@ -66,6 +69,12 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Name the sentences that later ones keep coming back to
+    Anchors(AnchorsArgs),
+    /// Show which attention carries something from one place of a traced prompt to another
+    Routes(RoutesArgs),
+    /// Run a traced prompt without a route, with nothing but it, and without random ones, and say what that changes
+    KnockOut(KnockOutArgs),
     /// Ask for needles in haystacks of known answer, and count how often the search keeps what the answer needs
     Ruler(RulerArgs),
     /// Time each stage of a layer on the GPU at hand, with random weights
@@ -168,6 +177,9 @@ fn run(command: &Command) -> Result<(), Error> {
         Command::Map { trace, layer, head, out } => Trace::open(trace)?.attention_map(*layer, *head)?.save(out),
         Command::Overview { trace, out } => Trace::open(trace)?.overview()?.save(out),
         Command::Show { trace, json } => print_trace(&Trace::open(trace)?, *json),
+        Command::Anchors(args) => args.run(),
+        Command::Routes(args) => args.run(),
+        Command::KnockOut(args) => args.run(),
         Command::Ruler(args) => args.run(),
         Command::Bench(args) => args.run(),
         Command::Serve => serve(),
