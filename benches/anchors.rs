@@ -8,7 +8,7 @@ use std::{error::Error, path::Path};
 
 use streamtrace::{
     DeviceChoice, LoadOptions, Search, StreamConfig, Trace, Tracer,
-    analysis::{AnchorConfig, Calibration, HeadRanking, Sentence, SentenceMatrix, auc},
+    analysis::{Calibration, HeadRanking, Sentence, SentenceMatrix, SuppressionMeasure, auc},
     tasks::{SentenceKind, WordProblem},
 };
 
@@ -18,6 +18,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const LEFT_OUT: [SentenceKind; 2] = [SentenceKind::ProblemSetup, SentenceKind::PlanGeneration];
 
+/// How the changes of a sentence become a number.
+const MEASURES: [SuppressionMeasure; 2] = [SuppressionMeasure::Published, SuppressionMeasure::Peak];
+
 /// Heads whose peak attention is averaged once they are calibrated.
 const N_CALIBRATED: usize = 1;
 
@@ -26,7 +29,8 @@ const N_CALIBRATED: usize = 1;
 struct Run {
     calibration: Calibration,
     held_out: Vec<(Trace, Vec<Sentence>, Vec<Vec<usize>>)>,
-    suppression: Vec<(f64, bool)>,
+    /// Of both measures.
+    suppression: [Vec<(f64, bool)>; 2],
     kurtosis: Vec<HeadRanking>,
     pruned: f64,
 }
@@ -63,9 +67,12 @@ impl Run {
         if calibrates {
             self.calibration.add(&trace, &sentences, &needs, &LEFT_OUT)?;
         } else {
-            self.suppression.extend(tracer.suppress_sentences(&trace, &sentences)?.cases(&needs, &LEFT_OUT));
-            let config = AnchorConfig { sentences: Some(sentences.clone()), leave_out: LEFT_OUT.into(), ..Default::default() };
-            self.kurtosis.push(trace.thought_anchors_with(&config)?.kurtosis);
+            let suppressions = SentenceMatrix::suppressions(&sentences);
+            let effects = tracer.knock_out(&trace, &suppressions, SentenceMatrix::asked(&sentences))?;
+            for (measure, cases) in MEASURES.into_iter().zip(&mut self.suppression) {
+                cases.extend(SentenceMatrix::of_effects(&sentences, &effects, measure, "").cases(&needs, &LEFT_OUT));
+            }
+            self.kurtosis.push(trace.thought_anchors()?.kurtosis);
             self.held_out.push((trace, sentences, needs));
         }
         Ok(())
@@ -92,7 +99,9 @@ fn report([dense, sparse]: &[Run; 2]) -> Result<(), Box<dyn Error>> {
             [dense.edges(&rankings[0], n)?, sparse.edges(&rankings[1], n)?],
         );
     }
-    row("suppression: AUC", [dense, sparse].map(|run| auc(&run.suppression).unwrap_or(f64::NAN)));
+    for (i, measure) in MEASURES.iter().enumerate() {
+        row(&format!("suppression, {measure:?}: AUC"), [dense, sparse].map(|run| auc(&run.suppression[i]).unwrap_or(f64::NAN)));
+    }
     let kurtosis = [dense, sparse].map(|run| HeadRanking::mean(&run.kurtosis).expect("prompts were held out"));
     row("edges, 10 heads of highest kurtosis: AUC", [dense.edges(&kurtosis[0], 10)?, sparse.edges(&kurtosis[1], 10)?]);
     let [a, b] = kurtosis.map(|ranking| ranking.best(10));

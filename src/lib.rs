@@ -60,7 +60,10 @@ pub mod prelude {
     pub use crate::{
         DeviceChoice, Edges, Effect, Error, Estimate, Intervention, LoadOptions, MemoryPlan, Search, Span, StreamConfig, Trace,
         Tracer,
-        analysis::{AnchorConfig, Calibration, HeadRanking, RouteConfig, RouteMeasure, Routes, SentenceMatrix, ThoughtAnchors},
+        analysis::{
+            AnchorConfig, Calibration, HeadRanking, RouteConfig, RouteMeasure, Routes, SentenceMatrix, SuppressionMeasure,
+            ThoughtAnchors,
+        },
         plot::{AttentionMap, Figure},
         tasks::{Prompt, RulerConfig, SentenceKind, Task, WordProblem},
     };

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    analysis::{Sentence, SentenceMatrix},
+    analysis::{Sentence, SentenceMatrix, SuppressionMeasure},
     config::StreamConfig,
     engine::{Engine, LoadOptions, Payload, Progress, Reply, Request, default_engine, unexpected},
     error::Error,
@@ -169,10 +169,15 @@ impl Tracer {
     ///
     /// # Errors
     /// As [`Tracer::knock_out`].
-    pub fn suppress_sentences(&self, trace: &Trace, sentences: &[Sentence]) -> Result<SentenceMatrix, Error> {
+    pub fn suppress_sentences(
+        &self,
+        trace: &Trace,
+        sentences: &[Sentence],
+        measure: SuppressionMeasure,
+    ) -> Result<SentenceMatrix, Error> {
         let suppressions = SentenceMatrix::suppressions(sentences);
         let effects = self.knock_out(trace, &suppressions, SentenceMatrix::asked(sentences))?;
-        Ok(SentenceMatrix::of_effects(sentences, &effects, &self.model.name))
+        Ok(SentenceMatrix::of_effects(sentences, &effects, measure, &self.model.name))
     }
 
     fn score_with(&self, prompt: &str, answer: &str, dense: bool) -> Result<AnswerScore, Error> {

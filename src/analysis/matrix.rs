@@ -10,6 +10,17 @@ use crate::{
     trace::{Span, Trace},
 };
 
+/// How the changes of a later sentence's tokens become one number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SuppressionMeasure {
+    /// Mean over the sentence's tokens of ln KL(base ‖ without), minus the mean of its row (Bogdan et al. 2025).
+    Published,
+    /// ln of the mean KL of the three tokens that change most: what a sentence needs changes a few of its tokens, such as the
+    /// digits of a number, and one that needs nothing has a row of small numbers.
+    Peak,
+}
+
 /// What sentences get from earlier ones: attention, or what changes without them. Rows are the later sentences.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SentenceMatrix {
@@ -62,9 +73,28 @@ impl Trace {
     }
 }
 
+impl SuppressionMeasure {
+    /// One number from the divergences of a sentence's tokens.
+    fn of(self, mut divergences: Vec<f64>) -> f64 {
+        divergences.sort_by(|a, b| b.total_cmp(a));
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
+        match self {
+            SuppressionMeasure::Published => mean(&divergences.iter().map(|kl| kl.ln()).collect::<Vec<f64>>()),
+            SuppressionMeasure::Peak => mean(&divergences[..divergences.len().min(3)]).max(SentenceMatrix::LEAST).ln(),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            SuppressionMeasure::Published => "mean ln KL without the sentence, minus the row's mean",
+            SuppressionMeasure::Peak => "ln KL without the sentence, of the three tokens that change most",
+        }
+    }
+}
+
 impl SentenceMatrix {
     /// Smallest divergence that is told from none, in nats.
-    const LEAST: f64 = 1e-9;
+    const LEAST: f64 = 1e-6;
 
     /// The interventions that give a matrix of effects: each hides one sentence from everything after it.
     pub fn suppressions(sentences: &[Sentence]) -> Vec<Intervention> {
@@ -80,23 +110,21 @@ impl SentenceMatrix {
         }
     }
 
-    /// What each sentence changes about the later ones (Bogdan et al. 2025): the mean over a later sentence's tokens of
-    /// ln KL(base ‖ without the earlier one), minus its row's mean. `effects` are those of [`SentenceMatrix::suppressions`] on
-    /// the tokens that [`SentenceMatrix::asked`] names.
-    pub fn of_effects(sentences: &[Sentence], effects: &[Effect], model: &str) -> Self {
+    /// What each sentence changes about the later ones, from the `effects` of [`SentenceMatrix::suppressions`] on the tokens that
+    /// [`SentenceMatrix::asked`] names.
+    pub fn of_effects(sentences: &[Sentence], effects: &[Effect], measure: SuppressionMeasure, model: &str) -> Self {
         let first = Self::asked(sentences).start;
-        let mean = |i: usize, j: usize| {
+        let divergences = |i: usize, j: usize| -> Vec<f64> {
             let tokens = sentences[i].span.range().filter_map(|token| effects.get(j)?.tokens.get(token.checked_sub(first)?));
-            let (n, sum) = tokens.fold((0, 0.0), |(n, sum), token| (n + 1, sum + token.kl.max(Self::LEAST).ln()));
-            sum / f64::from(n.max(1))
+            tokens.map(|token| token.kl.max(Self::LEAST)).collect()
         };
         let row = |i: usize| {
-            let row: Vec<f64> = (0..i).map(|j| mean(i, j)).collect();
+            let row: Vec<f64> = (0..i).map(|j| measure.of(divergences(i, j))).collect();
             let middle = row.iter().sum::<f64>() / row.len().max(1) as f64;
-            row.into_iter().map(|value| value - middle).collect()
+            row.into_iter().map(|value| if measure == SuppressionMeasure::Published { value - middle } else { value }).collect()
         };
         SentenceMatrix {
-            measure: "ln KL without the sentence, minus the row's mean".into(),
+            measure: measure.name().into(),
             sentences: sentences.to_vec(),
             rows: (0..sentences.len()).map(row).collect(),
             model: model.into(),

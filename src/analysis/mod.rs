@@ -13,7 +13,7 @@ mod sentence_attention;
 pub use anchors::{AnchorConfig, ThoughtAnchors};
 pub use auc::auc;
 pub use heads::{Calibration, HeadRanking, RankedHead};
-pub use matrix::SentenceMatrix;
+pub use matrix::{SentenceMatrix, SuppressionMeasure};
 pub use routes::{RouteConfig, RouteEdge, RouteMeasure, Routes};
 pub use sentence::Sentence;
 pub use sentence_attention::SentenceAttention;

@@ -44,6 +44,8 @@ impl Default for RouteConfig {
 pub struct Routes {
     pub from: Span,
     pub to: Span,
+    pub from_text: String,
+    pub to_text: String,
     pub config: RouteConfig,
     /// Strongest first.
     pub edges: Vec<RouteEdge>,
@@ -108,7 +110,8 @@ impl Trace {
         let shown: f64 = edges.iter().map(|edge| edge.flow * total).sum();
         let hidden = if all > 0.0 { (1.0 - shown / all).max(0.0) } else { 0.0 };
         let (model, n_tokens) = (self.summary().model.name.clone(), self.n_tokens());
-        Ok(Routes { from, to, config, edges, total, n_edges, hidden, by_layer, model, n_tokens })
+        let (from_text, to_text) = (self.span_text(from)?.into(), self.span_text(to)?.into());
+        Ok(Routes { from, to, from_text, to_text, config, edges, total, n_edges, hidden, by_layer, model, n_tokens })
     }
 
     fn check_ends(&self, from: Span, to: Span) -> Result<(), Error> {

@@ -58,8 +58,8 @@ impl WordProblem {
 /// Words that give a kind away, in lower case; the first kind with one of its words in a sentence is taken.
 const WORDS: [(SentenceKind, &[&str]); 7] = [
     (SentenceKind::FinalAnswerEmission, &["final answer", "the answer is", "\\boxed", "therefore"]),
-    (SentenceKind::SelfChecking, &["check", "verify", "confirm", "yes,"]),
     (SentenceKind::UncertaintyManagement, &["wait", "hmm", "not sure", "alternatively", "maybe", "actually"]),
+    (SentenceKind::SelfChecking, &["check", "verify", "confirm", "yes,"]),
     (SentenceKind::PlanGeneration, &["plan", "let me", "let's", "i'll", "first,", "next,", "we should", "we can"]),
     (SentenceKind::ProblemSetup, &["i need to", "we need to", "the question", "asked to", "find how"]),
     (SentenceKind::ResultConsolidation, &["so,", "thus", "hence", "in total", "this means", "so we have"]),

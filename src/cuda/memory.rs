@@ -48,7 +48,7 @@ fn in_chunks(c: &ModelConfig, n_tokens: usize, config: &StreamConfig, limit: u64
     let mut parts = vec![
         ("keys and values of a layer", 2 * t * kv_heads * dim * BF16),
         ("pyramid of a layer", 2 * nodes * kv_heads * dim * BF16),
-        ("masks and masses of a layer", heads * (2 * query_blocks * k + t + focus * k * bk) * WORD),
+        ("masks and masses of a layer", heads * (2 * query_blocks * k + 3 * t + focus * k * bk) * WORD),
         ("a chunk of activations", activations),
         ("weights of a layer", layer * BF16),
     ];

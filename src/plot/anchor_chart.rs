@@ -32,7 +32,7 @@ impl ThoughtAnchors {
             pen.text("mean attention from later sentences", (14, 60), Type::NOTE);
             self.bars(pen);
             self.axis(pen);
-            end = self.written(pen, TOP + AREA.1 + 58);
+            end = self.written(pen, TOP + AREA.1 + 70);
             end = kinds_legend(pen, (14, end + 6), AREA.0 + 48, |kind| self.sentences.iter().any(|s| s.kind == kind));
         });
         let right = (LEFT + AREA.0 + 20).max(14 + width(&self.facts()));

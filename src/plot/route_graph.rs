@@ -7,7 +7,7 @@ use super::{
     canvas::{Canvas, Pen, Point, Type},
     figure::Figure,
     labels::{count, percent, shortened, thousands, width},
-    theme::{INK, LINE, MARKS, MUTED},
+    theme::{INK, LINE, MARKS, MUTED, PAPER, PRUNED},
 };
 use crate::{
     analysis::{RouteEdge, RouteMeasure, Routes},
@@ -28,10 +28,21 @@ const FROM: RGBColor = MARKS[1];
 const TO: RGBColor = MARKS[0];
 const EDGE: RGBColor = MARKS[3];
 
+/// Edges of one layer between the same blocks, of one or several heads, drawn as one.
+struct Bundle {
+    layer: usize,
+    queries: Span,
+    keys: Span,
+    /// Strongest first.
+    heads: Vec<usize>,
+    flow: f64,
+}
+
 /// A graph of layers between its places on the page.
 struct Graph<'a> {
     routes: &'a Routes,
-    edges: &'a [RouteEdge],
+    /// Strongest first.
+    bundles: Vec<Bundle>,
     axis: BrokenAxis,
     /// Pixels between the states before and after a layer.
     step: i32,
@@ -43,10 +54,10 @@ impl Routes {
         let edges = &self.edges[..self.edges.len().min(MAX_DRAWN)];
         let spans: Vec<Span> = edges.iter().flat_map(|e| [e.queries, e.keys]).chain([self.from, self.to]).collect();
         let step = (540 / self.by_layer.len().max(1)).clamp(12, 62) as i32;
-        let graph = Graph { routes: self, edges, axis: BrokenAxis::new(&spans, LEFT, WIDTH), step };
+        let graph = Graph { routes: self, bundles: bundles(edges), axis: BrokenAxis::new(&spans, LEFT, WIDTH), step };
         let mut canvas = Canvas::default();
-        canvas.draw(|pen| graph.draw(pen));
-        let size = ((LEFT + WIDTH + BARS + 30).max(14 + width(&self.facts())), graph.y(0) + 66);
+        graph.draw(&mut canvas);
+        let size = ((LEFT + WIDTH + BARS + 30).max(14 + width(&self.facts())), graph.y(0) + 84);
         canvas.figure(size, &self.title(), &self.description())
     }
 
@@ -59,7 +70,7 @@ impl Routes {
     }
 
     fn title(&self) -> String {
-        format!("{} · routes from tokens {} to {}", shortened(&self.model, 24), self.from, self.to)
+        format!("{} · routes to {}", shortened(&self.model, 24), quoted(&self.to_text, 40))
     }
 
     pub(crate) fn facts(&self) -> String {
@@ -68,7 +79,7 @@ impl Routes {
             RouteMeasure::Rollout => "rollout",
         };
         let shown = self.edges.len().min(MAX_DRAWN);
-        let edges = format!("{} of {}", thousands(shown as u64), count(self.n_edges, "edge"));
+        let edges = format!("{} of {} between blocks", thousands(shown as u64), count(self.n_edges, "edge"));
         format!("{measure} · {edges} · {} of the flow through attention not shown", percent(self.hidden))
     }
 
@@ -83,24 +94,65 @@ impl Routes {
     }
 }
 
+fn quoted(text: &str, max: usize) -> String {
+    format!("“{}”", shortened(text.trim(), max))
+}
+
+fn bundles(edges: &[RouteEdge]) -> Vec<Bundle> {
+    let mut bundles: Vec<Bundle> = Vec::new();
+    for edge in edges {
+        match bundles.iter_mut().find(|b| (b.layer, b.queries, b.keys) == (edge.layer, edge.queries, edge.keys)) {
+            Some(bundle) => {
+                bundle.heads.push(edge.head);
+                bundle.flow += edge.flow;
+            }
+            None => {
+                let RouteEdge { layer, queries, keys, head, flow } = *edge;
+                bundles.push(Bundle { layer, queries, keys, heads: vec![head], flow });
+            }
+        }
+    }
+    bundles.sort_by(|a, b| b.flow.total_cmp(&a.flow));
+    bundles
+}
+
+fn overlap(a: Span, b: Span) -> bool {
+    a.start < b.end && b.start < a.end
+}
+
+impl Bundle {
+    /// L·H of the strongest heads.
+    fn name(&self) -> String {
+        let heads: Vec<String> = self.heads.iter().take(3).map(usize::to_string).collect();
+        let more = if self.heads.len() > 3 { " …" } else { "" };
+        format!("{}·{}{more}", self.layer, heads.join(" "))
+    }
+}
+
 impl Graph<'_> {
     /// Where the state before a layer lies; after the last, that of all of them.
     fn y(&self, level: usize) -> i32 {
         TOP + self.step * (self.routes.by_layer.len() - level) as i32
     }
 
-    fn draw(&self, pen: &Pen) {
-        pen.text(&self.routes.title(), (14, 20), Type::TITLE);
-        pen.text(&self.routes.facts(), (14, 39), Type::NOTE);
-        self.levels(pen);
-        self.residual(pen);
-        for edge in self.edges.iter().rev() {
-            self.edge(pen, edge);
+    fn draw(&self, canvas: &mut Canvas) {
+        canvas.draw(|pen| {
+            pen.text(&self.routes.title(), (14, 20), Type::TITLE);
+            pen.text(&self.routes.facts(), (14, 39), Type::NOTE);
+            self.levels(pen);
+        });
+        self.residual(canvas);
+        for bundle in self.bundles.iter().rev() {
+            let (low, high) = (self.y(bundle.layer), self.y(bundle.layer + 1));
+            let ends = ((self.axis.middle(bundle.keys), low), (self.arrival(bundle), high));
+            canvas.curve(ends, self.width(bundle), EDGE);
         }
-        self.names(pen);
-        self.ends(pen);
-        self.axis.draw(pen, self.y(0) + 14);
-        self.flow_by_layer(pen);
+        canvas.draw(|pen| {
+            self.names(pen);
+            self.ends(pen);
+            self.axis.draw(pen, self.y(0) + 30);
+            self.flow_by_layer(pen);
+        });
     }
 
     fn levels(&self, pen: &Pen) {
@@ -115,77 +167,77 @@ impl Graph<'_> {
         pen.text("layer", (20, (self.y(0) + self.y(n_layers)) / 2), Type::NOTE.upwards().centered());
     }
 
+    /// Where in its query block a bundle is drawn to: the end of the route, the block that the strongest later edge leaves from,
+    /// or the middle.
+    fn arrival(&self, bundle: &Bundle) -> i32 {
+        let (queries, to) = (bundle.queries, self.routes.to);
+        if overlap(queries, to) {
+            return self.axis.middle(Span { start: queries.start.max(to.start), end: queries.end.min(to.end) });
+        }
+        let next = self.bundles.iter().find(|b| b.layer > bundle.layer && overlap(b.keys, queries));
+        self.axis.middle(next.map_or(queries, |next| next.keys))
+    }
+
     /// Dashed lines where what is on its way waits in the residual stream.
-    fn residual(&self, pen: &Pen) {
-        let overlap = |a: Span, b: Span| a.start < b.end && b.start < a.end;
-        for edge in self.edges {
+    fn residual(&self, canvas: &mut Canvas) {
+        let (n_layers, mut lines) = (self.routes.by_layer.len(), Vec::new());
+        for bundle in &self.bundles {
             // From where it came to the key: the place itself, or an earlier edge to a block that holds it.
-            let arrives =
-                self.edges.iter().filter(|e| e.layer < edge.layer && overlap(e.queries, edge.keys)).map(|e| e.layer + 1);
-            let start = if overlap(self.routes.from, edge.keys) { Some(0) } else { arrives.max() };
-            if let Some(start) = start {
-                self.dashes(pen, self.axis.middle(edge.keys), start, edge.layer);
+            let earlier = self.bundles.iter().filter(|b| b.layer < bundle.layer && overlap(b.queries, bundle.keys));
+            let start = if overlap(self.routes.from, bundle.keys) { Some(0) } else { earlier.map(|b| b.layer + 1).max() };
+            lines.extend(start.map(|start| (self.axis.middle(bundle.keys), start, bundle.layer)));
+            if overlap(bundle.queries, self.routes.to) {
+                lines.push((self.arrival(bundle), bundle.layer + 1, n_layers));
             }
-            let leaves = self.edges.iter().any(|e| e.layer > edge.layer && overlap(e.keys, edge.queries));
-            if overlap(edge.queries, self.routes.to) && !leaves {
-                self.dashes(pen, self.axis.middle(edge.queries), edge.layer + 1, self.routes.by_layer.len());
+        }
+        lines.sort_unstable();
+        // Of lines at one place, the longest from each start.
+        lines.dedup_by(|next, kept| {
+            (next.0, next.1) == (kept.0, kept.1) && {
+                kept.2 = kept.2.max(next.2);
+                true
             }
+        });
+        for (x, start, end) in lines.into_iter().filter(|(_, start, end)| end > start) {
+            canvas.dashes((x, self.y(start)), (x, self.y(end)), MUTED);
         }
     }
 
-    fn dashes(&self, pen: &Pen, x: i32, from: usize, to: usize) {
-        for y in (self.y(to)..self.y(from)).step_by(7) {
-            pen.line((x, y), (x, (y + 4).min(self.y(from))), MUTED);
-        }
-    }
-
-    fn width(&self, edge: &RouteEdge) -> f64 {
-        let most = self.edges.first().map_or(1.0, |edge| edge.flow);
-        (WIDEST * edge.flow / most.max(f64::MIN_POSITIVE)).max(0.8)
-    }
-
-    /// A ribbon from the key below to the query above, its ends upright.
-    fn edge(&self, pen: &Pen, edge: &RouteEdge) {
-        let (low, high) = (self.y(edge.layer), self.y(edge.layer + 1));
-        let (from, to) = (f64::from(self.axis.middle(edge.keys)), f64::from(self.axis.middle(edge.queries)));
-        let half = self.width(edge) / 2.0;
-        let at = |i: i32, side: f64| -> Point {
-            let t = f64::from(i) / 16.0;
-            let x = from + (to - from) * t * t * (3.0 - 2.0 * t);
-            ((x + side * half).round() as i32, (f64::from(low) + f64::from(high - low) * t).round() as i32)
-        };
-        let outline = (0..=16).map(|i| at(i, -1.0)).chain((0..=16).rev().map(|i| at(i, 1.0))).collect();
-        pen.translucent_area(outline, EDGE);
+    fn width(&self, bundle: &Bundle) -> f64 {
+        let most = self.bundles.first().map_or(1.0, |strongest| strongest.flow);
+        (WIDEST * bundle.flow / most.max(f64::MIN_POSITIVE)).max(0.9)
     }
 
     /// L·H at the strongest edges, where there is room.
     fn names(&self, pen: &Pen) {
-        let mut taken: Vec<Point> = Vec::new();
-        for edge in self.edges.iter().take(3 * MAX_NAMED) {
-            let x = (self.axis.middle(edge.keys) + self.axis.middle(edge.queries)) / 2;
-            let at = (x, (self.y(edge.layer) + self.y(edge.layer + 1)) / 2);
-            let free = |other: &Point| (other.0 - at.0).abs() > 26 || (other.1 - at.1).abs() > 11;
+        let mut taken: Vec<(Point, i32)> = Vec::new();
+        for bundle in self.bundles.iter().take(3 * MAX_NAMED) {
+            let (name, x) = (bundle.name(), (self.axis.middle(bundle.keys) + self.arrival(bundle)) / 2);
+            let (at, half) = ((x, (self.y(bundle.layer) + self.y(bundle.layer + 1)) / 2), width(&name) / 2 + 3);
+            let free = |(other, wide): &(Point, i32)| (other.0 - at.0).abs() > half + wide || (other.1 - at.1).abs() > 11;
             if taken.len() < MAX_NAMED && taken.iter().all(free) {
-                pen.text(&format!("{}·{}", edge.layer, edge.head), at, Type::TEXT.centered().colored(INK));
-                taken.push(at);
+                pen.fill((at.0 - half + 2, at.1 - 7), (at.0 + half - 2, at.1 + 7), PAPER);
+                pen.text(&name, at, Type::TEXT.centered().colored(INK));
+                taken.push((at, half));
             }
         }
     }
 
-    /// Where the route starts, at the bottom, and where it leads, at the top.
+    /// Where the route starts, at the bottom, and where it leads, at the top, each with its text.
     fn ends(&self, pen: &Pen) {
         let n_layers = self.routes.by_layer.len();
-        for (span, y, below, color, name) in
-            [(self.routes.from, self.y(0), 3, FROM, "from"), (self.routes.to, self.y(n_layers), -8, TO, "to")]
-        {
-            let (left, right) = (self.axis.x(span.start as f64), self.axis.x(span.end as f64));
-            pen.fill((left, y + below), (right.max(left + 3), y + below + 5), color);
-            if below < 0 {
-                pen.text(name, ((left + right) / 2, y - 17), Type::TEXT.centered().colored(color));
-            } else {
-                pen.text(name, ((left - 5).max(24), y + 6), Type::TEXT.before().colored(color));
-            }
-        }
+        let place =
+            |span: Span| (self.axis.x(span.start as f64), self.axis.x(span.end as f64).max(self.axis.x(span.start as f64) + 3));
+        let (left, right) = place(self.routes.to);
+        pen.fill((left, self.y(n_layers) - 8), (right, self.y(n_layers) - 3), TO);
+        let text = quoted(&self.routes.to_text, 28);
+        let middle = ((left + right) / 2).clamp(LEFT + width(&text) / 2, LEFT + WIDTH - width(&text) / 2);
+        pen.text(&text, (middle, self.y(n_layers) - 17), Type::TEXT.centered().colored(TO));
+        let (left, right) = place(self.routes.from);
+        pen.fill((left, self.y(0) + 3), (right, self.y(0) + 8), FROM);
+        let text = quoted(&self.routes.from_text, 28);
+        let middle = ((left + right) / 2).clamp(LEFT + width(&text) / 2, LEFT + WIDTH - width(&text) / 2);
+        pen.text(&text, (middle, self.y(0) + 17), Type::TEXT.centered().colored(FROM));
     }
 
     /// Bars of the share of each layer's flow that goes through attention.
@@ -196,7 +248,7 @@ impl Graph<'_> {
             let middle = self.y(layer) - self.step / 2;
             let half = (self.step / 3).clamp(2, 7);
             let end = left + (share.clamp(0.0, 1.0) * 52.0).round() as i32;
-            pen.fill((left, middle - half), (left + 52, middle + half), super::theme::PRUNED);
+            pen.fill((left, middle - half), (left + 52, middle + half), PRUNED);
             pen.fill((left, middle - half), (end, middle + half), EDGE);
             if self.step >= 14 {
                 pen.text(&format!("{:.0} %", 100.0 * share), (left + 58, middle), Type::SMALL);
