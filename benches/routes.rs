@@ -1,74 +1,78 @@
+//! Does the answer go where the route says? `cargo bench --features engine --bench routes`
+//!
+//! Needles among others in prose. The route leads from the needle to the rows that predict the answer; it is knocked out, left
+//! alone in the question's and the answer's query blocks, and compared with random routes of the same layers and query blocks.
+//! Options: `-- --prompts 50 --tokens 16384 --pruned 0.95 --search exhaustive|default --controls 20 --measure rollout`.
+
 use std::{error::Error, path::Path, time::Instant};
 
 use streamtrace::{
-    DeviceChoice, LoadOptions, Search, Span, StreamConfig, Tracer,
+    DeviceChoice, Effect, LoadOptions, Search, Span, StreamConfig, Tracer,
     analysis::{RouteConfig, RouteMeasure},
     tasks::{RulerConfig, Task},
 };
 
+/// As in the binary.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// What one prompt gave. Drops are of the answer's log-probability, in nats.
+struct Row {
+    before: f64,
+    route: f64,
+    control: f64,
+    alone: bool,
+    seconds: f64,
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let options = LoadOptions { model: root.join("models/needle-6m"), device: DeviceChoice::Cpu, memory: None };
-    let tracer = Tracer::load_with(options)?;
-    let args: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
-    let n: u64 = args[1].parse()?;
-    let tokens: usize = args[2].parse()?;
-    let mut config = StreamConfig { pruned: Some(0.95), ..Default::default() };
-    if args[0] == "exhaustive" {
-        config.search = Search::Exhaustive;
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/needle-6m");
+    let tracer = Tracer::load_with(LoadOptions { model, device: DeviceChoice::Cpu, memory: None })?;
+    let n_prompts: u64 = option("--prompts").unwrap_or("50".into()).parse()?;
+    let n_tokens: usize = option("--tokens").unwrap_or("16384".into()).parse()?;
+    let pruned: f64 = option("--pruned").unwrap_or("0.95".into()).parse()?;
+    let n_controls: usize = option("--controls").unwrap_or("20".into()).parse()?;
+    let search = if option("--search").as_deref() == Some("exhaustive") { Search::Exhaustive } else { tracer.config().search };
+    let measure = if option("--measure").as_deref() == Some("rollout") { RouteMeasure::Rollout } else { RouteMeasure::Written };
+    let tracer = tracer.with(StreamConfig { pruned: Some(pruned), search, ..StreamConfig::default() });
+    let config = RouteConfig { measure, ..RouteConfig::default() };
+    println!("| prompt | answer before | drop without the route | median of {n_controls} controls | route alone | routes, s |");
+    println!("|---|---|---|---|---|---|");
+    let mut rows = Vec::new();
+    for seed in 5000..5000 + n_prompts {
+        let row = prompt(&tracer, n_tokens, seed, config, n_controls)?;
+        let Row { before, route, control, alone, seconds } = row;
+        let alone = if alone { "kept" } else { "lost" };
+        println!("| {seed} | {before:.3} | {route:.3} | {control:.4} | {alone} | {seconds:.2} |");
+        rows.push(row);
     }
-    let tracer = tracer.with(config);
-    for seed in 0..n {
-        let prompt = tracer.prompt(&RulerConfig {
-            task: Task::NiahMultikey1,
-            n_tokens: tokens,
-            seed: 5000 + seed,
-            ..Default::default()
-        })?;
-        let t0 = Instant::now();
-        let text = format!("{}{}", prompt.text, prompt.answer);
-        let trace = tracer.trace(&text)?;
-        let t1 = Instant::now();
-        let answer = trace.covering(prompt.text.len()..text.len())?.span;
-        let question = trace.covering(prompt.question.clone())?.span;
-        let needle = trace.covering(prompt.needles[0].clone())?.span;
-        let to = Span { start: answer.start - 1, end: answer.end - 1 };
-        for measure in [RouteMeasure::Written, RouteMeasure::Rollout] {
-            let t2 = Instant::now();
-            let routes = trace.routes_with(needle, to, RouteConfig { measure, ..Default::default() })?;
-            let t3 = Instant::now();
-            let mut all =
-                vec![routes.intervention(), routes.alone(&trace, Span { start: question.start, end: trace.n_tokens() })];
-            all.extend(routes.controls(&trace, 20, seed)?);
-            let effects = tracer.knock_out(&trace, &all, answer)?;
-            let mut drops: Vec<f64> = effects[2..].iter().map(|e| e.drop()).collect();
-            drops.sort_by(f64::total_cmp);
-            println!(
-                "{seed} {measure:?}: base {:.3} route drop {:.3}, alone {:.3} retained {} controls {:.4} max {:.3} first {} | trace {:.1}s routes {:.2}s knock {:.1}s hidden {:.2} edges {} by layer {:.2?}",
-                effects[0].before(),
-                effects[0].drop(),
-                effects[1].drop(),
-                effects[1].retained(),
-                drops[10],
-                drops[19],
-                all[0].first_query(),
-                (t1 - t0).as_secs_f64(),
-                (t3 - t2).as_secs_f64(),
-                t3.elapsed().as_secs_f64(),
-                routes.hidden,
-                routes.n_edges,
-                routes.by_layer
-            );
-            if seed < 2 {
-                for e in &routes.edges[..12] {
-                    println!("   {}.{} q {} k {} {:.4}", e.layer, e.head, e.queries, e.keys, e.flow);
-                }
-                println!("  needle {needle} to {to} question {question}");
-            }
-        }
-    }
+    // A control that makes the answer likelier or no less likely is below any drop.
+    let passed = rows.iter().filter(|row| row.route > 0.0 && row.route >= 10.0 * row.control).count();
+    let alone = rows.iter().filter(|row| row.alone).count();
+    println!("\ndrop at least 10 times the median control: {passed} of {}; answer kept by the route alone: {alone}", rows.len());
     Ok(())
+}
+
+fn prompt(tracer: &Tracer, n_tokens: usize, seed: u64, config: RouteConfig, n_controls: usize) -> Result<Row, Box<dyn Error>> {
+    let prompt = tracer.prompt(&RulerConfig { task: Task::NiahMultikey1, n_tokens, seed, ..RulerConfig::default() })?;
+    let text = format!("{}{}", prompt.text, prompt.answer);
+    let trace = tracer.trace(&text)?;
+    let span = |bytes| Ok::<Span, streamtrace::Error>(trace.covering(bytes)?.span);
+    let (needle, question, answer) =
+        (span(prompt.needles[0].clone())?, span(prompt.question.clone())?, span(prompt.text.len()..text.len())?);
+    let start = Instant::now();
+    let routes = trace.routes_with(needle, answer.start - 1..answer.end - 1, config)?;
+    let seconds = start.elapsed().as_secs_f64();
+    let mut interventions = vec![routes.intervention(), routes.alone(&trace, question.start..trace.n_tokens())];
+    interventions.extend(routes.controls(&trace, n_controls, seed)?);
+    let effects = tracer.knock_out(&trace, &interventions, answer)?;
+    let mut controls: Vec<f64> = effects[2..].iter().map(Effect::drop).collect();
+    controls.sort_by(f64::total_cmp);
+    let control = controls.get(controls.len() / 2).copied().unwrap_or(0.0);
+    Ok(Row { before: effects[0].before(), route: effects[0].drop(), control, alone: effects[1].retained(), seconds })
+}
+
+/// The value after a name among the arguments.
+fn option(name: &str) -> Option<String> {
+    std::env::args().skip_while(|argument| argument != name).nth(1)
 }

@@ -146,8 +146,14 @@ fn too_few_sentences_and_rows_that_were_not_recorded_are_errors() {
         short.thought_anchors_with(&config).unwrap_err(),
         short.sentence_links(&sentences, &HeadRanking::new("by hand", 2, &[1.0]), 1).unwrap_err(),
     ] {
-        assert!(error.to_string().contains("rows were recorded for tokens 40 to 49; trace again with StreamConfig::focus"), "{error}");
+        assert!(
+            error.to_string().contains("rows were recorded for tokens 40 to 49; trace again with StreamConfig::focus"),
+            "{error}"
+        );
     }
     assert!(short.thought_anchors().is_ok());
-    assert!(matches!(short.sentences_at(&[(0..5, SentenceKind::Filler), (3..9, SentenceKind::Filler)]), Err(Error::Missing { .. })));
+    assert!(matches!(
+        short.sentences_at(&[(0..5, SentenceKind::Filler), (3..9, SentenceKind::Filler)]),
+        Err(Error::Missing { .. })
+    ));
 }

@@ -23,7 +23,8 @@ fn the_base_is_the_trace_and_hiding_nothing_changes_nothing() {
     let tracer = tracer();
     let trace = trace(&tracer, 12, 6);
     let n = trace.n_tokens();
-    let nothing = Intervention { name: "nothing".into(), hide: vec![all(span(9..n), span(0..n))], keep: vec![all(span(0..n), span(0..n))] };
+    let nothing =
+        Intervention { name: "nothing".into(), hide: vec![all(span(9..n), span(0..n))], keep: vec![all(span(0..n), span(0..n))] };
     let effect = &tracer.knock_out(&trace, &[nothing], 20..n).unwrap()[0];
     let next = &trace.summary().next_token;
     assert_eq!((effect.next.id, effect.next_token.id, effect.name.as_str()), (next.id, next.id, "nothing"));
@@ -68,7 +69,8 @@ fn a_hidden_block_is_a_block_that_was_not_kept() {
         all(span(8 * q..end), span(4..end.div_ceil(4).saturating_sub(3) * 4))
     });
     let hide: Vec<Edges> = hide.filter(|edges| !edges.keys.is_empty()).collect();
-    let effect = &tracer.knock_out(&trace, &[Intervention { name: "pruned".into(), hide, keep: Vec::new() }], span(0..0)).unwrap()[0];
+    let effect =
+        &tracer.knock_out(&trace, &[Intervention { name: "pruned".into(), hide, keep: Vec::new() }], span(0..0)).unwrap()[0];
     let next = &small.summary().next_token;
     assert_eq!(effect.next_token.id, next.id);
     assert!((effect.next_token.logprob - next.logprob).abs() < 1e-4, "{} {}", effect.next_token.logprob, next.logprob);

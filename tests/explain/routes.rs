@@ -20,7 +20,8 @@ fn parts(trace: &Trace, layer: usize, measure: RouteMeasure) -> (Vec<((usize, us
     let (mut edges, mut stays) = (Vec::new(), zero());
     for q in 0..mask.blocks.n_query_blocks() {
         let rows = 2 * q..(2 * q + 2).min(n);
-        let residual = if measure == RouteMeasure::Written { trace.residual(layer).unwrap()[q].into() } else { mask.n_heads as f64 };
+        let residual =
+            if measure == RouteMeasure::Written { trace.residual(layer).unwrap()[q].into() } else { mask.n_heads as f64 };
         let mut row = Vec::new();
         for head in 0..mask.n_heads {
             let written = trace.written(layer, head).unwrap();
