@@ -125,6 +125,6 @@ mod tests {
         let mean = HeadRanking::mean(&[a.clone(), b]).unwrap();
         assert_eq!((mean.best(2), mean.score(0, 0)), (vec![(0, 0), (1, 0)], Some(4.5)));
         assert_eq!(mean.how, "kurtosis, mean over 2 prompts");
-        assert_eq!((HeadRanking::mean(&[a.clone()]), HeadRanking::mean(&[])), (Some(a), None));
+        assert_eq!((HeadRanking::mean(std::slice::from_ref(&a)), HeadRanking::mean(&[])), (Some(a), None));
     }
 }

@@ -5,7 +5,7 @@ use super::{
     figure::{Figure, escaped},
     kinds::kinds_legend,
     labels::{count, shortened, thousands, ticks, width},
-    theme::{INK, LINE, MUTED},
+    theme::{INK, LINE, MARKS, MUTED, PAPER, kept_color},
 };
 use crate::{
     analysis::{HeadRanking, ThoughtAnchors},
@@ -175,7 +175,7 @@ fn head_scores(ranking: &HeadRanking, (n_layers, n_heads): (usize, usize), model
     let scores: Vec<f64> = ranking.heads.iter().map(|head| head.score).collect();
     let (low, high) = scores.iter().fold((f64::MAX, f64::MIN), |(low, high), &s| (low.min(s), high.max(s)));
     let title = format!("{} · {} of each head", shortened(model, 24), shortened(&ranking.how, 60));
-    let (left, top) = (52, 74);
+    let (left, top) = (52, 84);
     let mut canvas = Canvas::default();
     canvas.draw(|pen| {
         pen.text(&title, (14, 20), Type::TITLE);
@@ -184,12 +184,13 @@ fn head_scores(ranking: &HeadRanking, (n_layers, n_heads): (usize, usize), model
         for (place, head) in ranking.heads.iter().enumerate() {
             let (x, y) = (left + side * head.head as i32, top + height * head.layer as i32);
             let level = (head.score - low) / (high - low).max(f64::MIN_POSITIVE);
-            pen.fill((x, y), (x + side - 1, y + height - 1), super::theme::kept_color(level));
+            pen.fill((x, y), (x + side - 1, y + height - 1), kept_color(level));
             if place < 10 {
-                pen.frame((x, y), (x + side - 2, y + height - 2), INK);
+                pen.frame((x, y), (x + side - 2, y + height - 2), MARKS[0]);
+                pen.frame((x + 1, y + 1), (x + side - 3, y + height - 3), MARKS[0]);
             }
             if side >= 30 && height >= 18 {
-                let color = if level > 0.45 { super::theme::PAPER } else { INK };
+                let color = if level > 0.45 { PAPER } else { INK };
                 pen.text(&format!("{:.1}", head.score), (x + side / 2, y + height / 2), Type::SMALL.centered().colored(color));
             }
         }
@@ -212,8 +213,33 @@ fn head_scores(ranking: &HeadRanking, (n_layers, n_heads): (usize, usize), model
 /// A small number in three digits.
 fn number(value: f64) -> String {
     match value {
-        v if v == 0.0 => "0".into(),
+        0.0 => "0".into(),
         v if v >= 0.01 => format!("{v:.3}"),
         v => format!("{v:.1e}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::plot::synthetic::made_up_anchors;
+
+    #[test]
+    fn charts_of_any_length_are_small_and_name_their_anchors() {
+        for n in [1, 5, 30, 400, 3000] {
+            let anchors = made_up_anchors(n, "Some words");
+            let (chart, heads) = (anchors.figure(), anchors.kurtosis_figure());
+            assert!(chart.svg().len() < 1_200_000 && chart.size().0 < 900 && heads.size().0 < 900, "{n}");
+            assert!(!chart.svg().contains("style=") && !heads.svg().contains("style="));
+            assert!(anchors.anchors.iter().all(|j| chart.svg().contains(&format!("Some words {j}."))), "{n}");
+        }
+    }
+
+    #[test]
+    fn hostile_text_is_escaped_in_chart_and_text() {
+        let anchors = made_up_anchors(30, "</span><script>alert('x')</script>\u{0}");
+        for shown in [anchors.figure().svg().to_string(), anchors.html()] {
+            assert!(!shown.contains("<script") && shown.contains("&lt;script&gt;") && !shown.contains('\0'));
+        }
+        assert_eq!(anchors.html().matches("<span").count(), anchors.html().matches("</span>").count());
     }
 }

@@ -213,7 +213,8 @@ impl Graph<'_> {
         let mut taken: Vec<(Point, i32)> = Vec::new();
         for bundle in self.bundles.iter().take(3 * MAX_NAMED) {
             let (name, x) = (bundle.name(), (self.axis.middle(bundle.keys) + self.arrival(bundle)) / 2);
-            let (at, half) = ((x, (self.y(bundle.layer) + self.y(bundle.layer + 1)) / 2), width(&name) / 2 + 3);
+            let half = width(&name) / 2 + 3;
+            let at = (x.max(LEFT + half), (self.y(bundle.layer) + self.y(bundle.layer + 1)) / 2);
             let free = |(other, wide): &(Point, i32)| (other.0 - at.0).abs() > half + wide || (other.1 - at.1).abs() > 11;
             if taken.len() < MAX_NAMED && taken.iter().all(free) {
                 pen.fill((at.0 - half + 2, at.1 - 7), (at.0 + half - 2, at.1 + 7), PAPER);
@@ -254,5 +255,30 @@ impl Graph<'_> {
                 pen.text(&format!("{:.0} %", 100.0 * share), (left + 58, middle), Type::SMALL);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::plot::synthetic::{Shape, trace, trace_of};
+
+    #[test]
+    fn routes_of_any_model_fit_a_page() {
+        for (n_layers, n_tokens) in [(1, 300), (6, 16_384), (48, 3000)] {
+            let trace = trace(&Shape { n_tokens, n_layers, ..Default::default() });
+            let routes = trace.routes(n_tokens / 10..n_tokens / 10 + 9, trace.output()).unwrap();
+            let figure = routes.figure();
+            assert!(figure.size().0 < 900 && figure.size().1 < 900 && figure.svg().len() < 100_000, "{:?}", figure.size());
+            assert!(figure.svg().matches("<path").count() <= 60 && !figure.svg().contains("style="));
+            assert!(figure.svg().contains(&format!("of {} edges", crate::plot::thousands(routes.n_edges as u64))));
+        }
+    }
+
+    #[test]
+    fn hostile_text_is_escaped() {
+        let words = ["</svg><script>", "\u{0}\u{1b}", "\u{ffff}", "\"'&", "]]>"].map(String::from);
+        let trace = trace_of(&Shape { n_tokens: 5, n_layers: 1, n_heads: 1, top_k: 20, ..Default::default() }, &words);
+        let figure = trace.routes(0..2, trace.output()).unwrap().figure();
+        assert!(!figure.svg().contains("<script") && figure.svg().contains("&lt;/svg&gt;"));
     }
 }

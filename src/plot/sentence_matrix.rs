@@ -124,3 +124,27 @@ fn scale(pen: &Pen, (left, top): (i32, i32), (low, high): (f64, f64)) {
     pen.text(&format!("{high:.2}"), (left + 4 * STEPS, top + 22), Type::SMALL.centered());
     pen.text("row: the later sentence", (left + 4 * STEPS + 30, top + 6), Type::NOTE);
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::plot::{bitmap::tests::decode, synthetic::made_up_matrix};
+
+    #[test]
+    fn a_dependency_is_darker_than_its_surroundings() {
+        let (width, _, cells) = decode(made_up_matrix(30).figure().svg());
+        let (cell, sum) = (width / 30, |c: [u8; 3]| c.iter().map(|&v| u32::from(v)).sum::<u32>());
+        let at = |i: usize, j: usize| sum(cells[(i * cell + cell / 2) * width + j * cell + cell / 2]);
+        for i in 3..30 {
+            assert!((0..i).filter(|&j| j + 3 != i).all(|j| at(i, j) > at(i, i - 3)), "row {i}");
+            assert_eq!(at(i, i), 3 * 255, "a sentence and itself are no pair");
+        }
+    }
+
+    #[test]
+    fn matrices_of_any_size_are_drawn_small() {
+        for n in [0, 1, 2, 400, 1500] {
+            let figure = made_up_matrix(n).figure();
+            assert!(figure.svg().len() < 700_000 && figure.size().0 < 900, "{n}: {}", figure.svg().len());
+        }
+    }
+}

@@ -9,11 +9,13 @@ use crate::{trace, tracer};
 
 const NODE: usize = 4;
 
-/// `[n_nodes][n_nodes]`: the share of the column's state in the row's next one, by edges `(head, query block, key block)`.
+/// `[n_nodes][n_nodes]`: the share of the column's state in the row's next one.
 type Matrix = Vec<Vec<f64>>;
 
-/// What each edge of a layer adds to the matrix, and what stays.
-fn parts(trace: &Trace, layer: usize, measure: RouteMeasure) -> (Vec<((usize, usize, usize), Matrix)>, Matrix) {
+/// What each edge of a layer adds to the matrix, by head, query block and key block, and what stays.
+type Parts = (Vec<((usize, usize, usize), Matrix)>, Matrix);
+
+fn parts(trace: &Trace, layer: usize, measure: RouteMeasure) -> Parts {
     let (mask, mass) = (trace.mask(layer).unwrap(), trace.masses(layer).unwrap());
     let n = trace.n_tokens().div_ceil(NODE);
     let zero = || vec![vec![0.0; n]; n];
@@ -51,7 +53,7 @@ fn transposed(matrix: &Matrix) -> Matrix {
     (0..matrix.len()).map(|column| matrix.iter().map(|row| row[column]).collect()).collect()
 }
 
-fn whole((edges, stays): &(Vec<((usize, usize, usize), Matrix)>, Matrix)) -> Matrix {
+fn whole((edges, stays): &Parts) -> Matrix {
     let add = |mut sum: Matrix, (_, m): &((usize, usize, usize), Matrix)| {
         sum.iter_mut().zip(m).for_each(|(row, other)| row.iter_mut().zip(other).for_each(|(a, b)| *a += b));
         sum
