@@ -2,7 +2,8 @@
 //!
 //! Needles among others in prose. The route leads from the needle to the rows that predict the answer; it is knocked out, left
 //! alone in the question's and the answer's query blocks, and compared with random routes of the same layers and query blocks.
-//! Options: `-- --prompts 50 --tokens 16384 --pruned 0.95 --search exhaustive|default --controls 20 --measure rollout`.
+//! Options: `-- --prompts 50 --tokens 16384 --pruned 0.95 --search exhaustive|default --controls 20 --measure rollout
+//! --depth 0.9`; without a depth, needles stand at RULER's 40. A run costs as much as the prompt from the needle on.
 
 use std::{error::Error, path::Path, time::Instant};
 
@@ -35,12 +36,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let search = if option("--search").as_deref() == Some("exhaustive") { Search::Exhaustive } else { tracer.config().search };
     let measure = if option("--measure").as_deref() == Some("rollout") { RouteMeasure::Rollout } else { RouteMeasure::Written };
     let tracer = tracer.with(StreamConfig { pruned: Some(pruned), search, ..StreamConfig::default() });
+    let depth = option("--depth").map(|depth| depth.parse()).transpose()?;
     let config = RouteConfig { measure, ..RouteConfig::default() };
     println!("| prompt | answer before | drop without the route | median of {n_controls} controls | route alone | routes, s |");
     println!("|---|---|---|---|---|---|");
     let mut rows = Vec::new();
     for seed in 5000..5000 + n_prompts {
-        let row = prompt(&tracer, n_tokens, seed, config, n_controls)?;
+        let task = RulerConfig { task: Task::NiahMultikey1, n_tokens, seed, depth, ..RulerConfig::default() };
+        let row = prompt(&tracer, &task, config, n_controls)?;
         let Row { before, route, control, alone, seconds } = row;
         let alone = if alone { "kept" } else { "lost" };
         println!("| {seed} | {before:.3} | {route:.3} | {control:.4} | {alone} | {seconds:.2} |");
@@ -53,8 +56,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn prompt(tracer: &Tracer, n_tokens: usize, seed: u64, config: RouteConfig, n_controls: usize) -> Result<Row, Box<dyn Error>> {
-    let prompt = tracer.prompt(&RulerConfig { task: Task::NiahMultikey1, n_tokens, seed, ..RulerConfig::default() })?;
+fn prompt(tracer: &Tracer, task: &RulerConfig, config: RouteConfig, n_controls: usize) -> Result<Row, Box<dyn Error>> {
+    let prompt = tracer.prompt(task)?;
     let text = format!("{}{}", prompt.text, prompt.answer);
     let trace = tracer.trace(&text)?;
     let span = |bytes| Ok::<Span, streamtrace::Error>(trace.covering(bytes)?.span);
@@ -64,7 +67,7 @@ fn prompt(tracer: &Tracer, n_tokens: usize, seed: u64, config: RouteConfig, n_co
     let routes = trace.routes_with(needle, answer.start - 1..answer.end - 1, config)?;
     let seconds = start.elapsed().as_secs_f64();
     let mut interventions = vec![routes.intervention(), routes.alone(&trace, question.start..trace.n_tokens())];
-    interventions.extend(routes.controls(&trace, n_controls, seed)?);
+    interventions.extend(routes.controls(&trace, n_controls, task.seed)?);
     let effects = tracer.knock_out(&trace, &interventions, answer)?;
     let mut controls: Vec<f64> = effects[2..].iter().map(Effect::drop).collect();
     controls.sort_by(f64::total_cmp);

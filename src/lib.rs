@@ -15,7 +15,8 @@
 //! # Ok::<(), Error>(())
 //! ```
 //!
-//! The path of a prompt: `model` (tokenize, layers) → `search` → `attention` → [`trace`] → [`plot`] → [`notebook`].
+//! The path of a prompt: `model` (tokenize, layers) → `search` → `attention` → [`trace`] → [`analysis`] → [`plot`] →
+//! [`notebook`].
 //! Left of [`trace`] needs the feature `engine`; a notebook compiles only what is right of it, and its [`Tracer`] speaks to
 //! the binary `streamtrace serve` ([`engine`]).
 
