@@ -9,7 +9,7 @@
 // out    [n_heads, n_tokens] f32
 // gram: grid (HEAD_DIM, n_heads); written: grid (ceil(n_tokens / TOKENS), n_heads); block HEAD_DIM, no dynamic shared memory
 // Compile with -D HEAD_DIM (at least TOKENS). Any card from sm_80.
-// Reference: tests/cuda/reference.py, written; src/cpu/attention.rs, length
+// Reference: src/cpu/attention.rs, length; tests/cuda.rs compares
 
 constexpr int TOKENS = 32;
 

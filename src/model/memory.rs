@@ -42,7 +42,7 @@ pub fn plan(model: &Model, n_tokens: usize, config: &StreamConfig, limit: Option
             "masks and masses of two layers",
             (n_query_blocks * 2 + focus * bk).saturating_mul(k).saturating_add(t).saturating_mul(2 * heads * F32),
         ),
-        ("what keys write, and get from later sentences", 2 * t * heads * F32),
+        ("what keys write, and get from later sentences", 3 * t * heads * F32),
         ("a chunk of activations", chunk * (3 * hidden + 3 * heads * dim + 3 * inner) * F32),
         ("a chunk's attention", heads * chunk.div_ceil(bq) * (bq * dim + 2 * k * bk.min(t)) * F32),
         ("weights of a layer", layer * (F32 + 2)),

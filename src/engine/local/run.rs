@@ -296,7 +296,7 @@ impl Clock {
             layer: layer + 1,
             n_layers: self.n_layers,
             tokens_per_second: self.n_tokens as f64 / whole,
-            seconds_left: whole - seconds,
+            seconds_left: (whole - seconds).max(0.0),
         }
     }
 }
