@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{HeadRanking, Sentence, sentence::spans};
+use super::{HeadRanking, RankedHead, Sentence, sentence::spans};
 use crate::{
     error::Error,
     tasks::SentenceKind,
@@ -91,18 +91,44 @@ impl Trace {
         if !from_file {
             self.check_recorded(&sentences)?;
         }
-        let counted: Vec<bool> = sentences.iter().map(|s| !config.leave_out.contains(&s.kind)).collect();
-        let mut vertical = Vec::new();
-        for layer in 0..self.n_layers() {
-            for head in 0..self.n_heads() {
-                let scores = match from_file {
-                    true => self.recorded_vertical(layer, head)?,
-                    false => self.measured_vertical(layer, head, &sentences, config)?,
-                };
-                vertical.push(scores.into_iter().zip(&counted).map(|(score, &counted)| score.filter(|_| counted)).collect());
-            }
-        }
-        Ok(self.anchors_of(sentences, &vertical, config))
+        let vertical = |head: &RankedHead| {
+            let mut scores = match from_file {
+                true => self.recorded_vertical(head.layer, head.head)?,
+                false => self.measured_vertical(head.layer, head.head, &sentences, config)?,
+            };
+            let left_out = scores.iter_mut().zip(&sentences).filter(|(_, s)| config.leave_out.contains(&s.kind));
+            left_out.for_each(|(score, _)| *score = None);
+            Ok(scores)
+        };
+        let kurtosis = self.kurtosis_of_heads(vertical)?;
+        let mut receivers = config.heads.clone().unwrap_or_else(|| kurtosis.clone());
+        receivers.heads.retain(|head| head.layer < self.n_layers() && head.head < self.n_heads());
+        receivers.heads.truncate(config.n_receiver_heads);
+        let scores = mean_scores(&receivers, sentences.len(), vertical)?;
+        let mut anchors: Vec<usize> = peaks(&scores);
+        anchors.sort_by(|&a, &b| scores[b].unwrap_or(f64::MIN).total_cmp(&scores[a].unwrap_or(f64::MIN)));
+        anchors.truncate(config.n_anchors);
+        Ok(ThoughtAnchors {
+            sentences,
+            scores,
+            anchors,
+            receivers,
+            kurtosis,
+            min_distance: config.min_distance,
+            n_layers: self.n_layers(),
+            n_heads: self.n_heads(),
+            model: self.summary().model.name.clone(),
+        })
+    }
+
+    /// All heads by the kurtosis of their vertical scores, read one after the other.
+    fn kurtosis_of_heads(&self, vertical: impl Fn(&RankedHead) -> Scores) -> Result<HeadRanking, Error> {
+        let heads = (0..self.n_layers()).flat_map(|layer| (0..self.n_heads()).map(move |head| (layer, head)));
+        let of_head = |(layer, head)| {
+            let scores = vertical(&RankedHead { layer, head, score: 0.0 })?;
+            Ok(kurtosis(&scores.into_iter().flatten().collect::<Vec<f64>>()))
+        };
+        Ok(HeadRanking::new("kurtosis", self.n_heads(), &heads.map(of_head).collect::<Result<Vec<_>, Error>>()?))
     }
 
     /// Vertical scores as the run recorded them.
@@ -124,36 +150,20 @@ impl Trace {
         let attention = if config.control_depth { attention.ranked() } else { attention };
         Ok(attention.vertical(config.min_distance))
     }
+}
 
-    /// Heads, scores and peaks, from the vertical scores of every head. `[n_layers * n_heads][n_sentences]`
-    fn anchors_of(&self, sentences: Vec<Sentence>, vertical: &[Vec<Option<f64>>], config: &AnchorConfig) -> ThoughtAnchors {
-        let n_heads = self.n_heads();
-        let of_head = |scores: &Vec<Option<f64>>| kurtosis(&scores.iter().flatten().copied().collect::<Vec<f64>>());
-        let kurtosis = HeadRanking::new("kurtosis", n_heads, &vertical.iter().map(of_head).collect::<Vec<_>>());
-        let mut receivers = config.heads.clone().unwrap_or_else(|| kurtosis.clone());
-        receivers.heads.retain(|head| head.layer < self.n_layers() && head.head < n_heads);
-        receivers.heads.truncate(config.n_receiver_heads);
-        let score = |j: usize| {
-            let heads = receivers.heads.iter().map(|head| vertical[head.layer * n_heads + head.head][j]);
-            let sum: Option<f64> = heads.sum();
-            sum.map(|sum| sum / receivers.heads.len().max(1) as f64).filter(|_| !receivers.heads.is_empty())
-        };
-        let scores: Vec<Option<f64>> = (0..sentences.len()).map(score).collect();
-        let mut anchors: Vec<usize> = peaks(&scores);
-        anchors.sort_by(|&a, &b| scores[b].unwrap_or(f64::MIN).total_cmp(&scores[a].unwrap_or(f64::MIN)));
-        anchors.truncate(config.n_anchors);
-        ThoughtAnchors {
-            sentences,
-            scores,
-            anchors,
-            receivers,
-            kurtosis,
-            min_distance: config.min_distance,
-            n_layers: self.n_layers(),
-            n_heads,
-            model: self.summary().model.name.clone(),
+/// Vertical scores of a head. `[n_sentences]`
+type Scores = Result<Vec<Option<f64>>, Error>;
+
+/// The mean of some heads' vertical scores; none where there is none, or no head. `[n_sentences]`
+fn mean_scores(heads: &HeadRanking, n: usize, vertical: impl Fn(&RankedHead) -> Scores) -> Scores {
+    let mut means = vec![if heads.heads.is_empty() { None } else { Some(0.0) }; n];
+    for head in &heads.heads {
+        for (mean, score) in means.iter_mut().zip(vertical(head)?) {
+            *mean = mean.zip(score).map(|(mean, score)| mean + score / heads.heads.len() as f64);
         }
     }
+    Ok(means)
 }
 
 /// Sentences with a score above those of their neighbours that have one.
