@@ -1,4 +1,5 @@
-// attention: softmax(q . k / sqrt(HEAD_DIM)) V over the kept key blocks (attention_sparse), or over all (attention_dense).
+// attention: softmax(q . k / sqrt(HEAD_DIM)) V over the kept key blocks (attention_sparse), without some pairs of them
+// (attention_without), or over all (attention_dense).
 //
 // Dense attention is the same kernel with a mask that keeps every visible block, so both are one code. Causal, with the
 // layer's sliding window. Keys stream through shared memory in tiles with an online softmax: nothing of size T^2.
@@ -9,6 +10,8 @@
 // kept    [n_heads, n_query_blocks, top_k] u32 ascending, filled up with 0xFFFFFFFF (ignored by attention_dense)
 // out     [n_rows, n_heads, HEAD_DIM] bf16, or null
 // lse     [n_heads, n_rows] f32: ln sum_k exp(q . k / sqrt(HEAD_DIM)), or null
+// hidden  [n_hidden, 6] i32: head or -1 for all, first query, end, first key, end, and 1 for pairs that stay whatever else
+//         hides them; a query always sees itself (attention_without)
 // Thread block x works on query block first_block + x * block_step (block_step > 1 takes a sample of blocks).
 // grid (query blocks, n_heads), block 2 * BLOCK_Q: one warp for 16 queries
 // shared bytes 4 * STAGE (+ BLOCK_Q * ROW when HEAD_DIM is 256)
@@ -50,15 +53,32 @@ DEVICE void query_fragment(u32 (&a)[4], const u32* top, const u32* bottom, int k
     a[0] = top[k * 8], a[1] = bottom[k * 8], a[2] = top[k * 8 + 4], a[3] = bottom[k * 8 + 4];
 }
 
-// Hides keys after their query, out of its window, or of slots past the row's end.
-DEVICE void hide(float (&s)[TILE / 8][4], Row row, int tile, int query, int window) {
+// Rectangles of pairs that are left out.
+struct Hidden {
+    const int* edges;
+    int n;
+    DEVICE bool hides(int query, int key) const {
+        bool found = false;
+        for (const int* e = edges; e < edges + 6 * n; e += 6) {
+            bool here = (e[0] < 0 || e[0] == (int)blockIdx.y) && query >= e[1] && query < e[2] && key >= e[3] && key < e[4];
+            if (here && e[5]) return false;
+            found |= here;
+        }
+        return found && query != key;
+    }
+};
+
+// Hides keys after their query, out of its window, or of slots past the row's end, and pairs that are left out.
+template <bool WITHOUT>
+DEVICE void hide(float (&s)[TILE / 8][4], Row row, int tile, int query, int window, Hidden hidden) {
 #pragma unroll
     for (int n = 0; n < TILE / 8; n++) {
         int slot = tile * SLOTS + n * 8 / BLOCK_K;
         int key = slot < row.count ? row.block(slot) * BLOCK_K + n * 8 % BLOCK_K + threadIdx.x % 4 * 2 : 0x7FFFFFF0;
 #pragma unroll
         for (int j = 0; j < 4; j++) {
-            if (!sees(query + j / 2 * 8, key + j % 2, window)) s[n][j] = -infinity();
+            int q = query + j / 2 * 8, k = key + j % 2;
+            if (!sees(q, k, window) || (WITHOUT && hidden.hides(q, k))) s[n][j] = -infinity();
         }
     }
 }
@@ -125,8 +145,9 @@ DEVICE void add_values(Softmax& state, const float (&s)[TILE / 8][4], u32 values
     }
 }
 
+template <bool WITHOUT>
 DEVICE void attend(Row row, Sight sight, int row0, const u16* queries, const u16* keys, const u16* values, u16* out, float* lse,
-                   int n_rows, int n_tokens, int window, int n_kv_heads) {
+                   int n_rows, int n_tokens, int window, int n_kv_heads, Hidden hidden) {
     extern __shared__ __align__(16) u8 shared[];
     u32 stages = shared_address(shared), shared_query = stages + 4 * STAGE + threadIdx.x / 32 * 16 * ROW;
     int lane = threadIdx.x % 32, query = sight.q0 + threadIdx.x / 32 * 16 + lane / 4;  // this lane's, and query + 8
@@ -165,7 +186,7 @@ DEVICE void attend(Row row, Sight sight, int row0, const u16* queries, const u16
         int last = min((tile + 1) * SLOTS, row.count) - 1;
         bool edge = (tile + 1) * SLOTS > row.count || row.block(last) * BLOCK_K + BLOCK_K - 1 > sight.q0 ||
                     (window > 0 && row.block(tile * SLOTS) * BLOCK_K <= sight.q0 + BLOCK_Q - 1 - window);
-        if (edge) hide(s, row, tile, query, window);
+        if (edge || WITHOUT) hide<WITHOUT>(s, row, tile, query, window, hidden);
         online_softmax(state, s, scale);
         copies_wait<1>();
         __syncthreads();  // values are there
@@ -195,8 +216,19 @@ KERNEL void __launch_bounds__(THREADS)
     int query_block = first_block + blockIdx.x * block_step;
     Row row = {kept + ((u64)blockIdx.y * n_query_blocks + query_block) * top_k, 0, top_k};
     while (row.count > 1 && row.kept[row.count - 1] == NONE) row.count--;
-    attend(row, sight_of(query_block, BLOCK_Q, BLOCK_K, n_tokens, window), first_block * BLOCK_Q, queries, keys, values, out, lse,
-           n_rows, n_tokens, window, n_kv_heads);
+    attend<false>(row, sight_of(query_block, BLOCK_Q, BLOCK_K, n_tokens, window), first_block * BLOCK_Q, queries, keys, values, out,
+                  lse, n_rows, n_tokens, window, n_kv_heads, Hidden{});
+}
+
+KERNEL void __launch_bounds__(THREADS)
+    attention_without(const u16* queries, const u16* keys, const u16* values, const u32* kept, u16* out, float* lse, int first_block,
+                      int block_step, int n_rows, int n_query_blocks, int n_tokens, int window, int n_kv_heads, int top_k,
+                      const int* hidden, int n_hidden) {
+    int query_block = first_block + blockIdx.x * block_step;
+    Row row = {kept + ((u64)blockIdx.y * n_query_blocks + query_block) * top_k, 0, top_k};
+    while (row.count > 1 && row.kept[row.count - 1] == NONE) row.count--;
+    attend<true>(row, sight_of(query_block, BLOCK_Q, BLOCK_K, n_tokens, window), first_block * BLOCK_Q, queries, keys, values, out,
+                 lse, n_rows, n_tokens, window, n_kv_heads, Hidden{hidden, n_hidden});
 }
 
 KERNEL void __launch_bounds__(THREADS)
@@ -204,5 +236,5 @@ KERNEL void __launch_bounds__(THREADS)
                     int block_step, int n_rows, int n_query_blocks, int n_tokens, int window, int n_kv_heads, int top_k) {
     Sight sight = sight_of(first_block + blockIdx.x * block_step, BLOCK_Q, BLOCK_K, n_tokens, window);
     Row row = {nullptr, sight.v0, sight.v1 - sight.v0};
-    attend(row, sight, first_block * BLOCK_Q, queries, keys, values, out, lse, n_rows, n_tokens, window, n_kv_heads);
+    attend<false>(row, sight, first_block * BLOCK_Q, queries, keys, values, out, lse, n_rows, n_tokens, window, n_kv_heads, Hidden{});
 }

@@ -1,9 +1,11 @@
-// rms_norm: root-mean-square norm of each row.
+// rms_norm: root-mean-square norm of each row. lengths: its Euclidean length.
 //
 // out[t, d] = x[t, d] / sqrt(mean_d x[t, d]^2 + eps) * weight[d]
+// length[t] = sqrt(sum_d x[t, d]^2)
 //
 // x, out [n_rows, hidden] bf16
 // weight [hidden] bf16
+// length [n_rows] f32
 // grid n_rows, block 256, no dynamic shared memory. hidden is a multiple of 8.
 // Reference: tests/cuda/reference.py, rms_norm
 
@@ -23,14 +25,23 @@ DEVICE u32 scale_pair(u32 x, u32 weight, float scale) {
     return pack_bf16(low_bf16(x) * scale * low_bf16(weight), high_bf16(x) * scale * high_bf16(weight));
 }
 
-KERNEL void rms_norm(const u16* x, const uint4* weight, u16* out, int hidden, float eps) {
-    const uint4* row = (const uint4*)(x + (u64)blockIdx.x * hidden);
+DEVICE float sum_of_squares(const uint4* row, int hidden) {
     float sum = 0.0f;
     for (int i = threadIdx.x; i < hidden / 8; i += blockDim.x) {
         uint4 v = row[i];
         sum += squares(v.x) + squares(v.y) + squares(v.z) + squares(v.w);
     }
-    float scale = 1.0f / sqrtf(block_sum(sum) / hidden + eps);
+    return block_sum(sum);
+}
+
+KERNEL void lengths(const u16* x, float* length, int hidden) {
+    float sum = sum_of_squares((const uint4*)(x + (u64)blockIdx.x * hidden), hidden);
+    if (threadIdx.x == 0) length[blockIdx.x] = sqrtf(sum);
+}
+
+KERNEL void rms_norm(const u16* x, const uint4* weight, u16* out, int hidden, float eps) {
+    const uint4* row = (const uint4*)(x + (u64)blockIdx.x * hidden);
+    float scale = 1.0f / sqrtf(sum_of_squares(row, hidden) / hidden + eps);
     uint4* to = (uint4*)(out + (u64)blockIdx.x * hidden);
     for (int i = threadIdx.x; i < hidden / 8; i += blockDim.x) {
         uint4 v = row[i], w = weight[i];

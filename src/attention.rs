@@ -2,12 +2,11 @@
 //!
 //! Scores of one key lie side by side for 32 queries, so the softmax of 32 queries is computed in step.
 
-use std::ops::Range;
-
 use crate::{
+    intervention::Hidden,
     lanes::{LANES, Lanes, add_weighted, exp2, lend, max_into, products, sum_of, vectorized},
     search::{Queries, QueryPanel},
-    trace::Blocks,
+    trace::{Blocks, MIN_DISTANCE, Span},
 };
 
 /// Keys that the dense attention works on at a time.
@@ -46,6 +45,18 @@ pub struct SparseBlock {
     pub received: Vec<f32>,
     /// Probabilities of the queries in the focus span, `(query, [n_keys])`.
     pub focus: Vec<(usize, Vec<f32>)>,
+    /// For each kept key the sum of p / (tokens of the query's sentence) over queries at least [`MIN_DISTANCE`] sentences later,
+    /// if sentences are recorded. `[n_keys]`
+    pub anchors: Vec<f32>,
+}
+
+/// What is recorded of some queries beyond the mass on each key.
+#[derive(Clone, Copy, Default)]
+pub struct Recorded<'a> {
+    /// Tokens whose probabilities are recorded key by key.
+    pub focus: Span,
+    /// Of each token of the prompt its sentence and 1 / tokens of that sentence; empty if anchors are not recorded.
+    pub sentences: &'a [(u32, f32)],
 }
 
 /// Softmax and value sum over the kept key blocks of one query block, causally masked.
@@ -55,7 +66,7 @@ pub fn sparse(
     blocks: &Blocks,
     query_block: usize,
     kept: &[u32],
-    focus: Range<usize>,
+    recorded: Recorded,
 ) -> SparseBlock {
     let n_queries = blocks.queries(query_block).len();
     let tokens: Vec<usize> = kept.iter().flat_map(|&b| blocks.keys(b as usize)).collect();
@@ -64,16 +75,20 @@ pub fn sparse(
         mass: Vec::with_capacity(kept.len()),
         received: vec![0.0; tokens.len()],
         focus: Vec::new(),
+        anchors: vec![0.0; if recorded.sentences.is_empty() { 0 } else { tokens.len() }],
     };
     lend(tokens.len(), |weights| {
         for panel in &queries.panels {
-            probabilities(panel, kv, blocks, query_block, kept, &tokens, weights, &mut block.received);
-            let mut sums = vec![[0.0; LANES]; kv.head_dim];
-            for (tile, weights) in weights.chunks(TILE).enumerate() {
-                add_weighted(&mut sums, weights, |i| kv.value(tokens[tile * TILE + i]));
+            scores(panel, kv, blocks, query_block, kept, &tokens, weights);
+            vectorized(
+                #[inline(always)]
+                || softmax(weights, kv.scale(), panel.n, &mut block.received),
+            );
+            append_rows(&mut block.output, panel, &weighted_values(kv, &tokens, weights));
+            if !recorded.sentences.is_empty() {
+                add_anchors(panel, recorded.sentences, &tokens, weights, &mut block.anchors);
             }
-            append_rows(&mut block.output, panel, &sums);
-            let in_focus = (0..panel.n).filter(|lane| focus.contains(&(panel.first + lane)));
+            let in_focus = (0..panel.n).filter(|lane| recorded.focus.range().contains(&(panel.first + lane)));
             block.focus.extend(in_focus.map(|lane| (panel.first + lane, weights.iter().map(|w| w[lane]).collect())));
         }
     });
@@ -85,34 +100,84 @@ pub fn sparse(
     block
 }
 
-/// Probabilities of each kept key for a panel of queries, 0 in lanes without a query. `[n_keys][LANES]` Adds each key's sum
-/// over the queries to `received`.
-#[expect(clippy::too_many_arguments, reason = "the inner half of `sparse`, apart for its length alone")]
-fn probabilities(
+/// Adds to each key's anchor mass what it gets from the panel's queries that are far enough after it.
+fn add_anchors(panel: &QueryPanel, sentences: &[(u32, f32)], tokens: &[usize], weights: &[Lanes], anchors: &mut [f32]) {
+    let of = |lane: usize| sentences[panel.first + lane.min(panel.n - 1)];
+    // Sentences are fewer than 2²⁴: f32 holds their numbers, and is compared in step with the rest.
+    let furthest: Lanes = std::array::from_fn(|lane| of(lane).0 as f32 - MIN_DISTANCE as f32);
+    let share: Lanes = std::array::from_fn(|lane| of(lane).1);
+    vectorized(
+        #[inline(always)]
+        || {
+            for ((weight, &key), anchor) in weights.iter().zip(tokens).zip(anchors) {
+                let sentence = sentences[key].0 as f32;
+                let counted =
+                    std::array::from_fn(|lane| if sentence <= furthest[lane] { weight[lane] * share[lane] } else { 0.0 });
+                *anchor += sum_of(&counted);
+            }
+        },
+    );
+}
+
+/// Products of a panel's queries with the kept keys, −∞ where a query does not see a key. `[n_keys][LANES]`
+fn scores(
     panel: &QueryPanel,
     kv: KeysValues,
     blocks: &Blocks,
     query_block: usize,
     kept: &[u32],
     tokens: &[usize],
-    weights: &mut [Lanes],
-    received: &mut [f32],
+    scores: &mut [Lanes],
 ) {
-    products(&panel.values, |i| kv.key(tokens[i]), weights);
+    products(&panel.values, |i| kv.key(tokens[i]), scores);
     let mut i = 0;
     for &block in kept {
         let keys = blocks.keys(block as usize);
         if !blocks.is_full(query_block, block as usize) {
-            for (key, scores) in keys.clone().zip(&mut weights[i..]) {
+            for (key, scores) in keys.clone().zip(&mut scores[i..]) {
                 hide_invisible(scores, panel, key, blocks);
             }
         }
         i += keys.len();
     }
-    vectorized(
-        #[inline(always)]
-        || softmax(weights, kv.scale(), panel.n, received),
-    );
+}
+
+/// The outputs `[n_queries, head_dim]` of [`sparse`] without the pairs that are hidden.
+pub fn sparse_without(
+    queries: &Queries,
+    kv: KeysValues,
+    blocks: &Blocks,
+    query_block: usize,
+    kept: &[u32],
+    hidden: &Hidden,
+) -> Vec<f32> {
+    let tokens: Vec<usize> = kept.iter().flat_map(|&b| blocks.keys(b as usize)).collect();
+    let (mut output, mut received) = (Vec::new(), vec![0.0; tokens.len()]);
+    lend(tokens.len(), |weights| {
+        for panel in &queries.panels {
+            scores(panel, kv, blocks, query_block, kept, &tokens, weights);
+            if !hidden.is_empty() {
+                for (scores, &key) in weights.iter_mut().zip(&tokens) {
+                    hide(scores, panel, |query| hidden.hides(query, key));
+                }
+            }
+            vectorized(
+                #[inline(always)]
+                || softmax(weights, kv.scale(), panel.n, &mut received),
+            );
+            append_rows(&mut output, panel, &weighted_values(kv, &tokens, weights));
+        }
+    });
+    output
+}
+
+/// Values summed by their weights. `[head_dim][LANES]`
+fn weighted_values(kv: KeysValues, tokens: &[usize], weights: &[Lanes]) -> Vec<Lanes> {
+    let mut sums = vec![[0.0; LANES]; kv.head_dim];
+    for (tokens, weights) in tokens.chunks(TILE).zip(weights.chunks(TILE)) {
+        add_weighted(&mut sums, weights, |i| kv.value(tokens[i]));
+    }
+    sums
 }
 
 /// Softmax in base 2 of each lane's scores times `scale`; lanes from `n` on become 0. Adds each key's sum over lanes to `received`.
@@ -139,9 +204,13 @@ fn softmax(weights: &mut [Lanes], scale: f32, n: usize, received: &mut [f32]) {
 
 /// Sets the scores of the queries that do not see a key to −∞.
 pub(crate) fn hide_invisible(scores: &mut Lanes, panel: &QueryPanel, key: usize, blocks: &Blocks) {
+    hide(scores, panel, |query| !blocks.visible_keys(query).contains(&key));
+}
+
+/// Sets the scores of some queries to −∞.
+fn hide(scores: &mut Lanes, panel: &QueryPanel, is_hidden: impl Fn(usize) -> bool) {
     for (lane, score) in scores.iter_mut().enumerate() {
-        let query = panel.first + lane.min(panel.n - 1);
-        if !blocks.visible_keys(query).contains(&key) {
+        if is_hidden(panel.first + lane.min(panel.n - 1)) {
             *score = f32::NEG_INFINITY;
         }
     }

@@ -1,15 +1,16 @@
 //! The operations that the decoder needs of a device. Each device implements them once; the decoder is written once.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use safetensors::tensor::TensorView;
 
 use crate::{
     config::StreamConfig,
     error::Error,
+    intervention::Hidden,
     memory::MemoryPlan,
     model::Model,
-    trace::{BlockMask, Blocks, LayerRecord, Span},
+    trace::{BlockMask, Blocks, LayerRecord, MIN_DISTANCE, Span},
 };
 
 /// A processor that runs a decoder. Activations are chunks of the prompt, `[n_rows, width]`.
@@ -95,6 +96,13 @@ pub trait Device {
     /// Prepares the search, once all keys are there.
     fn index(&self, attention: &mut Self::Attention) -> Result<(), Error>;
 
+    /// Prepares the record of what attention writes, once all values are there: ‖W_O v‖ of every head and key, for the output
+    /// layer's `weight` `[hidden_size, n_heads · head_dim]`.
+    fn weigh(&self, attention: &mut Self::Attention, weight: &Self::Tensor) -> Result<(), Error>;
+
+    /// Euclidean length of each row.
+    fn lengths(&self, x: &Self::Tensor) -> Result<Vec<f32>, Error>;
+
     /// Finds the kept key blocks of a chunk of queries `[n_rows, n_heads · head_dim]` that starts at a query block. Returns
     /// how many keys, or nodes that stand for keys, it read for all heads; none where they are not counted.
     fn search(
@@ -110,6 +118,18 @@ pub trait Device {
         attention: &mut Self::Attention,
         queries: &Self::Tensor,
         first_query_block: usize,
+    ) -> Result<Self::Tensor, Error>;
+
+    /// Keeps the blocks of a mask instead of searching; its budget is the shape's.
+    fn keep(&self, attention: &mut Self::Attention, mask: BlockMask) -> Result<(), Error>;
+
+    /// Attention of those queries over their kept blocks without what is hidden; nothing is recorded.
+    fn attend_without(
+        &self,
+        attention: &mut Self::Attention,
+        queries: &Self::Tensor,
+        first_query_block: usize,
+        hidden: &Hidden,
     ) -> Result<Self::Tensor, Error>;
 
     /// Attention of those queries over all keys. Adds to `kept_mass` `[n_heads]` the sum over queries of the mass that
@@ -157,9 +177,42 @@ pub struct AttentionShape {
     pub head_dim: usize,
     pub config: StreamConfig,
     pub focus: Span,
+    /// Stretches of tokens whose vertical scores are recorded.
+    pub sentences: Arc<[Span]>,
 }
 
 impl AttentionShape {
+    /// For each token its sentence and 1 / tokens of that sentence; nothing if no sentences are recorded. `[n_tokens]`
+    pub fn of_tokens(&self) -> Vec<(u32, f32)> {
+        let of = |(i, s): (usize, &Span)| std::iter::repeat_n((i as u32, 1.0 / s.len() as f32), s.len());
+        self.sentences.iter().enumerate().flat_map(of).collect()
+    }
+
+    /// What the keys of each block write, weighted by what they received; both are `[n_heads, n_tokens]`, the result
+    /// `[n_heads, n_key_blocks]`. Nothing if nothing was weighed.
+    pub fn written(&self, lengths: &[f32], received: &[f32]) -> Vec<f32> {
+        let of_block = |(lengths, received): (&[f32], &[f32])| {
+            // Keys that nobody looks at count a little, so that there is a mean.
+            let weights = || received.iter().map(|mass| mass + 1e-9);
+            lengths.iter().zip(weights()).map(|(l, w)| l * w).sum::<f32>() / weights().sum::<f32>()
+        };
+        let (t, bk) = (self.blocks.n_tokens, self.blocks.block_size_k);
+        let heads = lengths.chunks(t).zip(received.chunks(t));
+        heads.flat_map(|(l, r)| l.chunks(bk).zip(r.chunks(bk)).map(of_block)).collect()
+    }
+
+    /// Vertical scores from what each token received of its share. `anchors` is `[n_heads, n_tokens]`; `[n_heads, n_sentences]`
+    pub fn vertical(&self, anchors: &[f32]) -> Vec<f32> {
+        let n = self.sentences.len();
+        let mean = |row: &[f32], i: usize| {
+            let after = n.saturating_sub(i + MIN_DISTANCE);
+            let sum: f32 = row[self.sentences[i].range()].iter().sum();
+            if after == 0 { 0.0 } else { sum / (self.sentences[i].len() * after) as f32 }
+        };
+        let rows = anchors.chunks(self.blocks.n_tokens).take(if n > 0 { self.n_heads } else { 0 });
+        rows.flat_map(|row| (0..n).map(move |i| mean(row, i))).collect()
+    }
+
     /// The key-value head that a query head reads.
     pub fn kv_head(&self, head: usize) -> usize {
         head / (self.n_heads / self.n_kv_heads)

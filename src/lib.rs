@@ -25,6 +25,7 @@ pub mod config;
 pub mod engine;
 pub mod error;
 pub mod generate;
+pub mod intervention;
 pub mod memory;
 pub mod notebook;
 pub mod plot;
@@ -52,6 +53,7 @@ pub use config::{Estimate, Search, StreamConfig};
 pub use engine::{DeviceChoice, LoadOptions};
 pub use error::Error;
 pub use generate::{GenerateConfig, Generated};
+pub use intervention::{Edges, Effect, Intervention};
 pub use memory::MemoryPlan;
 pub use smallest::{Criterion, SmallestTopK};
 pub use trace::{Span, Trace};
@@ -61,11 +63,14 @@ pub use tracer::Tracer;
 /// could not tell from the standard one.
 pub mod prelude {
     pub use crate::{
-        Criterion, DeviceChoice, Error, Estimate, GenerateConfig, Generated, LoadOptions, MemoryPlan, Search, SmallestTopK, Span,
-        StreamConfig, Trace, Tracer,
-        analysis::RetrievalHeads,
+        Criterion, DeviceChoice, Edges, Effect, Error, Estimate, GenerateConfig, Generated, Intervention, LoadOptions,
+        MemoryPlan, Search, SmallestTopK, Span, StreamConfig, Trace, Tracer,
+        analysis::{
+            AnchorConfig, Calibration, HeadRanking, RetrievalHeads, RouteConfig, RouteMeasure, Routes, SentenceMatrix,
+            SuppressionMeasure, ThoughtAnchors,
+        },
         plot::{AttentionMap, Figure, HeatMap},
-        tasks::{Prompt, RulerConfig, Task},
+        tasks::{Prompt, RulerConfig, SentenceKind, Task, WordProblem},
         trace::CompareConfig,
     };
 }

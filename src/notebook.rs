@@ -6,18 +6,22 @@
 use std::{fmt, io::Write};
 
 use crate::{
-    analysis::{RetrievalHead, RetrievalHeads},
+    analysis::{
+        HeadRanking, RankedHead, RetrievalHead, RetrievalHeads, RouteEdge, Routes, Sentence, SentenceAttention, SentenceMatrix,
+        ThoughtAnchors,
+    },
     config::{Estimate, Search, StreamConfig},
     engine::{DeviceChoice, LoadOptions, Progress},
     error::Error,
     generate::{GenerateConfig, Generated},
+    intervention::{Edges, Effect, Intervention, TokenEffect},
     memory::{MemoryPlan, format_bytes},
     plot::{AttentionMap, Figure, HeatMap, count, escaped, percent, thousands},
     smallest::{Criterion, SmallestTopK, Tried},
     tasks::{ChainSentence, Prompt, ReasoningPrompt, RulerConfig, SentenceKind, Task, WordProblem},
     trace::{
-        AnswerFidelity, AnswerScore, AnswerToken, BlockMask, Blocks, CompareConfig, Fidelity, HeadTrace, LayerRecord, ModelInfo,
-        NextToken, RowsOf, Seconds, Span, Summary, Trace,
+        AnswerFidelity, AnswerScore, AnswerToken, BlockMask, Blocks, CompareConfig, Covering, Fidelity, HeadTrace, LayerRecord,
+        ModelInfo, NextToken, RowsOf, Seconds, Span, Summary, Trace,
     },
     tracer::Tracer,
 };
@@ -115,11 +119,13 @@ show_as_table!(
     Fidelity,
     StreamConfig,
     Span,
+    Covering,
     Blocks,
     BlockMask,
     HeadTrace,
     LayerRecord
 );
+show_as_table!(Edges, Effect, Intervention, TokenEffect, HeadRanking, RankedHead, RouteEdge, Sentence, SentenceAttention);
 show_as_table!(AnswerScore, AnswerToken, DeviceChoice, Estimate, LoadOptions, MemoryPlan, Progress, Search, Tracer);
 show_as_table!(Criterion, RetrievalHead, SmallestTopK, Tried);
 show_as_table!(AnswerFidelity, CompareConfig, GenerateConfig, Generated, RowsOf);
@@ -245,6 +251,13 @@ impl Describe for Span {
     }
 }
 
+impl Describe for Covering {
+    fn table(&self) -> Table {
+        let more = |n: usize| (n > 0).then(|| count(n, "more byte"));
+        self.span.table().maybe("held before the text", more(self.before)).maybe("held after the text", more(self.after))
+    }
+}
+
 impl Describe for Blocks {
     fn table(&self) -> Table {
         Table::new(format!("Blocks of {}", count(self.n_tokens, "token")))
@@ -310,6 +323,39 @@ impl AttentionMap {
     /// Shows the map; a notebook calls this for the last value of a cell.
     pub fn evcxr_display(&self) {
         self.figure().evcxr_display();
+    }
+}
+
+/// Values that are shown as a figure, with their table as text.
+macro_rules! show_as_figure {
+    ($($of:ty),*) => {$(
+        impl $of {
+            /// Shows the figure; a notebook calls this for the last value of a cell.
+            pub fn evcxr_display(&self) {
+                show(&self.table().text(), "image/svg+xml", self.figure().svg());
+            }
+        }
+
+        impl fmt::Display for $of {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.table().text())
+            }
+        }
+    )*};
+}
+
+show_as_figure!(ThoughtAnchors, Routes, SentenceMatrix);
+
+impl ThoughtAnchors {
+    /// Shows the text with its anchors highlighted, in a notebook.
+    pub fn show_text(&self) {
+        show(&self.table().text(), "text/html", &self.html());
+    }
+}
+
+impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.table().text())
     }
 }
 

@@ -7,10 +7,12 @@ use std::{
 };
 
 use crate::{
+    analysis::{Sentence, SentenceMatrix, SuppressionMeasure},
     config::StreamConfig,
     engine::{Engine, LoadOptions, Payload, Progress, Reply, Request, default_engine, unexpected},
     error::Error,
     generate::{GenerateConfig, Generated},
+    intervention::{Effect, Intervention},
     memory::MemoryPlan,
     smallest::{Criterion, SmallestTopK},
     tasks::{Prompt, RulerConfig},
@@ -154,6 +156,38 @@ impl Tracer {
     /// As [`Tracer::trace`].
     pub fn score_dense(&self, prompt: &str, answer: &str) -> Result<AnswerScore, Error> {
         self.score_with(prompt, answer, true)
+    }
+
+    /// What changes when a traced prompt is run again on the same blocks, without some attention: about the next token, and about
+    /// the tokens of `span`, each predicted from the ones before it; `Span::default()` for none.
+    ///
+    /// All interventions run together, each from its first changed query on.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for another model's trace or an intervention that hides nothing; [`Error::Missing`] for layers, heads
+    /// and tokens that the trace does not have; [`Error::Memory`], [`Error::NotFinite`], [`Error::Engine`].
+    pub fn knock_out(&self, trace: &Trace, interventions: &[Intervention], span: impl Into<Span>) -> Result<Vec<Effect>, Error> {
+        let request = Request::KnockOut { interventions: interventions.to_vec(), span: span.into() };
+        match self.call(request, Payload::Trace(trace.clone()))? {
+            (Reply::KnockedOut(effects), _) => Ok(effects),
+            (reply, _) => Err(unexpected(&reply)),
+        }
+    }
+
+    /// What changes in each sentence when the model cannot see an earlier one: the causal check of thought anchors
+    /// ([`SentenceMatrix::of_effects`]). The trace's own blocks are kept.
+    ///
+    /// # Errors
+    /// As [`Tracer::knock_out`].
+    pub fn suppress_sentences(
+        &self,
+        trace: &Trace,
+        sentences: &[Sentence],
+        measure: SuppressionMeasure,
+    ) -> Result<SentenceMatrix, Error> {
+        let suppressions = SentenceMatrix::suppressions(sentences);
+        let effects = self.knock_out(trace, &suppressions, SentenceMatrix::asked(sentences))?;
+        Ok(SentenceMatrix::of_effects(sentences, &effects, measure, &self.model.name))
     }
 
     fn score_with(&self, prompt: &str, answer: &str, dense: bool) -> Result<AnswerScore, Error> {

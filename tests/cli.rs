@@ -180,7 +180,7 @@ fn ruler_compares_with_dense_attention_and_says_what_it_cannot_answer() {
     assert_eq!(lines.len(), 4, "head, rule, two tasks: {lines:?}");
     let cells = |line: &str| line.split('|').map(|cell| cell.trim().to_string()).collect::<Vec<_>>();
     let needle = cells(lines[2]);
-    assert_eq!(needle[1..8], ["niah_single_1", "500", "mean + spread", "1.000", "1.000", "1 of 1", "1.000"], "{lines:?}");
+    assert_eq!(needle[1..8], ["niah_single_1", "500", "two means", "1.000", "1.000", "1 of 1", "1.000"], "{lines:?}");
     assert!(lines[3].contains("dense attention answers none of 1 prompts") && lines[3].contains("training"), "{}", lines[3]);
 }
 
@@ -205,7 +205,7 @@ fn ruler_measures_every_search_at_one_budget() {
     let object = object(&ruler(&settings));
     let mut names = fields(&object);
     names.sort_unstable();
-    assert_eq!(names, ["exhaustive", "first key", "mean", "mean + spread", "middle key", "random", "window"]);
+    assert_eq!(names, ["exhaustive", "first key", "mean + spread", "middle key", "random", "two means", "window"]);
     for name in names {
         let lengths = object[name]["niah_multikey_1"].as_array().unwrap();
         let of = |field: &str| lengths.iter().map(|length| length[field].as_u64().unwrap()).collect::<Vec<_>>();
@@ -349,6 +349,52 @@ fn a_saved_trace_is_shown_and_drawn() {
     }
 }
 
+#[test]
+fn anchors_and_routes_of_a_saved_trace_are_said_and_drawn() {
+    let folder = TempDir::new().unwrap();
+    let trace = saved(folder.path());
+    let said = object(&streamtrace(&["anchors", &trace, "--json"]));
+    assert_eq!(said["scores"].as_array().unwrap().len(), said["sentences"].as_array().unwrap().len());
+    assert_eq!(said["receivers"]["heads"].as_array().unwrap().len(), 10);
+    let needle = NEEDLE.text[NEEDLE.needles[0].clone()].trim();
+    let routes = object(&streamtrace(&["routes", &trace, "--from", needle, "--edges", "9", "--json"]));
+    assert_eq!((routes["edges"].as_array().unwrap().len(), &routes["from_text"]), (9, &format!(" {needle}").into()));
+    for (arguments, name, start) in [
+        (&["anchors"][..], "anchors.svg", &b"<svg"[..]),
+        (&["anchors"], "anchors.html", b"<div"),
+        (&["routes", "--from", needle], "routes.png", b"\x89PNG"),
+    ] {
+        let out = folder.path().join(name);
+        let output = streamtrace(&[arguments, &[&trace, "--out", out.to_str().unwrap()]].concat());
+        assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""), "{arguments:?}");
+        assert!(stdout(&output).contains("layer") || stdout(&output).contains("sentence"), "{}", stdout(&output));
+        assert!(std::fs::read(out).unwrap().starts_with(start), "{name}");
+    }
+    assert_fails(&["anchors", &trace, "--distance", "9"], &["rows were recorded for tokens", "StreamConfig::focus"]);
+    assert_fails(&["anchors", &trace, "--distance", "9999"], &["more than 9999 sentences"]);
+    assert_fails(&["routes", &trace, "--from", "What is the spec of"], &["does not contain it; nearest is \"What is the spec"]);
+    assert_fails(
+        &["routes", &trace, "--from", "mentioned in the provided", "--to", "special magic numbers are"],
+        &["nearest is"],
+    );
+}
+
+#[test]
+fn a_route_is_knocked_out_and_compared_with_others() {
+    let folder = TempDir::new().unwrap();
+    let trace = saved(folder.path());
+    let needle = NEEDLE.text[NEEDLE.needles[0].clone()].trim();
+    let run = ["knock-out", &trace, "--device", "cpu", "--model", MODEL, "--from", needle, "--controls", "3"];
+    let output = streamtrace(&[&run[..], &["--json"]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let said = object(&output);
+    assert_eq!(fields(&said), ["alone", "controls", "median_drop", "route"]);
+    assert_eq!(said["controls"].as_array().unwrap().len(), 3);
+    let drop = said["route"]["next"]["before"].as_f64().unwrap() - said["route"]["next"]["after"].as_f64().unwrap();
+    assert!(drop > said["median_drop"].as_f64().unwrap(), "{said}");
+    assert!(stdout(&streamtrace(&run)).contains("3 random routes: median drop"));
+}
+
 /// Standard error is one sentence after the progress, standard output nothing.
 #[track_caller]
 fn assert_fails(arguments: &[&str], words: &[&str]) {
@@ -369,7 +415,7 @@ fn runs_that_fail_exit_with_1_and_a_sentence() {
     assert_fails(&["trace", "--model", "/nowhere", "--prompt", "x"], &["cannot read the model folder /nowhere"]);
     assert_fails(&["trace", "--model", MODEL, "--prompt", "", "--json"], &["an empty text"]);
     assert_fails(&["trace", "--model", MODEL, "--prompt-file", "/nowhere.txt"], &["cannot read the prompt /nowhere.txt"]);
-    assert_fails(&run(&["--top-k", "0", "--json"]), &["top_k: expected at least 20", "found 0"]);
+    assert_fails(&run(&["--top-k", "0", "--json"]), &["top_k: expected at least 7", "found 0"]);
     assert_fails(&run(&["--pruned", "0.999"]), &["pruned: expected at most"]);
     assert_fails(&run(&["--pruned", "1.5"]), &["pruned: expected a share"]);
     assert_fails(&run(&["--block-size-k", "12"]), &["block sizes"]);

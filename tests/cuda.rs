@@ -7,7 +7,7 @@ use std::{
 };
 
 use streamtrace::{
-    DeviceChoice, Error, Estimate, GenerateConfig, LoadOptions, Search, StreamConfig, Trace, Tracer,
+    DeviceChoice, Error, Estimate, GenerateConfig, Intervention, LoadOptions, Search, StreamConfig, Trace, Tracer,
     tasks::{RulerConfig, Task},
 };
 
@@ -84,6 +84,46 @@ fn masks_and_records_agree_for_every_search_and_block_size() {
             assert!(shared > 0.97, "{shared} of the blocks shared with {config:?}");
             assert!(error < 0.05, "received mass differs by {error} with {config:?}");
             assert_eq!(a.summary().pruned, b.summary().pruned);
+        }
+    }
+}
+
+/// ‖a − b‖ / ‖a‖
+fn relative(a: &[f32], b: &[f32]) -> f64 {
+    let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+    norm(&mut a.iter().zip(b).map(|(a, b)| a - b)) / norm(&mut a.iter().copied())
+}
+
+#[test]
+fn what_keys_write_and_sentences_receive_is_the_same() {
+    let Some(([cpu, gpu], _alone)) = both() else { return };
+    let prompt = needle(&cpu, 3_000, 5);
+    for (block_size_q, block_size_k) in [(32, 8), (64, 32), (128, 64)] {
+        let config = StreamConfig { block_size_q, block_size_k, top_k: 40, search: Search::Exhaustive, ..Default::default() };
+        let [a, b] = [&cpu, &gpu].map(|tracer| tracer.with(config.clone()).trace(&prompt).unwrap());
+        assert!(relative(&a.residual(0).unwrap(), &b.residual(0).unwrap()) < 0.01);
+        for head in 0..a.n_heads() {
+            assert!(relative(&a.written(0, head).unwrap(), &b.written(0, head).unwrap()) < 0.05, "head {head}");
+            assert!(relative(&a.vertical(0, head).unwrap(), &b.vertical(0, head).unwrap()) < 0.05, "head {head}");
+        }
+    }
+}
+
+#[test]
+fn knocking_out_changes_the_same() {
+    let Some(([cpu, gpu], _alone)) = both() else { return };
+    let prompt = needle(&cpu, 3_000, 5);
+    for (block_size_q, block_size_k) in [(32, 8), (128, 64)] {
+        let config = StreamConfig { block_size_q, block_size_k, top_k: 40, search: Search::Exhaustive, ..Default::default() };
+        let trace = cpu.with(config).trace(&prompt).unwrap();
+        let n = trace.n_tokens();
+        // Spans that no block begins or ends with.
+        let spans = [101..119, n - 70..n - 51, n - 13..n - 9];
+        let interventions = spans.map(|span| Intervention::without_span("span", span));
+        let [a, b] = [&cpu, &gpu].map(|tracer| tracer.knock_out(&trace, &interventions, n - 40..n).unwrap());
+        for (a, b) in a.iter().zip(&b) {
+            let (a, b) = (a.before() - a.after(), b.before() - b.after());
+            assert!((a - b).abs() < 0.1 + 0.1 * a.abs(), "{a} on the CPU, {b} on the GPU");
         }
     }
 }

@@ -1,5 +1,21 @@
-//! What can be read off a trace: pure functions, which need neither model nor device.
+//! What a trace says: pure functions on [`Trace`](crate::Trace), which need neither model nor device.
 
+mod anchors;
+mod auc;
+mod describe;
+mod flow;
+mod heads;
+mod matrix;
 mod retrieval;
+mod routes;
+mod sentence;
+mod sentence_attention;
 
+pub use anchors::{AnchorConfig, ThoughtAnchors};
+pub use auc::auc;
+pub use heads::{Calibration, HeadRanking, RankedHead};
+pub use matrix::{SentenceMatrix, SuppressionMeasure};
 pub use retrieval::{RetrievalHead, RetrievalHeads};
+pub use routes::{RouteConfig, RouteEdge, RouteMeasure, Routes};
+pub use sentence::Sentence;
+pub use sentence_attention::SentenceAttention;

@@ -3,9 +3,10 @@
 use rayon::prelude::*;
 
 use crate::{
-    attention::{KeysValues, SparseBlock, dense, sparse},
+    attention::{KeysValues, Recorded, SparseBlock, dense, sparse, sparse_without},
     config::Search,
     device::AttentionShape,
+    intervention::Hidden,
     search::{
         Queries, baseline,
         estimate::{Index, index},
@@ -26,6 +27,12 @@ pub struct Attention {
     indices: Vec<Box<dyn Index>>,
     /// Tokens that the indices were made of.
     indexed: usize,
+    /// ‖W_O v‖ of each key, for each query head; empty until they are weighed. `[n_tokens]`
+    written: Vec<Vec<f32>>,
+    /// Of each token its sentence and 1 / tokens of that sentence. `[n_tokens]`
+    sentences: Vec<(u32, f32)>,
+    /// `[n_heads, capacity]`
+    anchors: Vec<f32>,
     /// Has room for as many tokens as the prompt may grow to.
     record: LayerRecord,
 }
@@ -34,14 +41,21 @@ impl Attention {
     pub fn new(shape: AttentionShape) -> Self {
         let (n_tokens, n_heads, top_k) = (shape.capacity, shape.n_heads, shape.config.top_k);
         let mask = BlockMask::empty(Blocks { n_tokens, ..shape.blocks }, n_heads, top_k);
+        let sentences = shape.of_tokens();
         let empty = || vec![Vec::with_capacity(n_tokens * shape.head_dim); shape.n_kv_heads];
         Attention {
             keys: empty(),
             values: empty(),
             indices: Vec::new(),
             indexed: 0,
+            written: Vec::new(),
+            anchors: vec![0.0; if sentences.is_empty() { 0 } else { n_heads * n_tokens }],
+            sentences,
             record: LayerRecord {
                 mass: vec![0.0; mask.kept.len()],
+                written: Vec::new(),
+                residual: Vec::new(),
+                vertical: Vec::new(),
                 received: vec![0.0; n_heads * n_tokens],
                 focus: vec![0.0; n_heads * shape.focus.len() * top_k * shape.blocks.block_size_k],
                 mask,
@@ -78,6 +92,16 @@ impl Attention {
         }
     }
 
+    /// Takes ‖W_O v‖ of every head and key; `weight` is `[hidden_size, n_heads · head_dim]`.
+    pub fn weigh(&mut self, weight: &[f32]) {
+        let AttentionShape { n_heads, head_dim, .. } = self.shape;
+        let written = |head: usize| {
+            let gram = gram(weight, n_heads * head_dim, head * head_dim, head_dim);
+            self.values[self.shape.kv_head(head)].chunks(head_dim).map(|v| length(&gram, v)).collect()
+        };
+        self.written = (0..n_heads).into_par_iter().map(written).collect();
+    }
+
     /// Finds the kept blocks of rows of queries, `[n_rows, n_heads · head_dim]`. Returns how many keys or nodes it read.
     pub fn search(&mut self, rows: &[f32], first_query_block: usize) -> u64 {
         let AttentionShape { blocks, config, .. } = &self.shape;
@@ -107,14 +131,35 @@ impl Attention {
     /// Attention over the kept blocks of rows of queries. `[n_rows, n_heads · head_dim]`
     pub fn attend(&mut self, rows: &[f32], first_query_block: usize) -> Vec<f32> {
         let (shape, mask) = (&self.shape, &self.record.mask);
+        let recorded = Recorded { focus: shape.focus, sentences: &self.sentences };
         let attended = self.for_each_block(rows, first_query_block, |head, query_block, queries| {
             let kept = mask.kept(head, query_block);
-            sparse(queries, self.keys_values(head), &shape.blocks, query_block, kept, shape.focus.range())
+            sparse(queries, self.keys_values(head), &shape.blocks, query_block, kept, recorded)
         });
         let mut output = vec![0.0; rows.len()];
         for (head, query_block, block) in attended {
             self.place(&mut output, first_query_block, head, query_block, &block.output);
             self.note(head, query_block, &block);
+        }
+        output
+    }
+
+    /// Keeps the blocks of a mask, of the budget that there is room for, instead of searching.
+    pub fn keep(&mut self, mask: BlockMask) {
+        self.record.mask = mask;
+    }
+
+    /// Attention over the kept blocks of rows of queries without what is hidden; nothing is recorded.
+    pub fn attend_without(&self, rows: &[f32], first_query_block: usize, hidden: &Hidden) -> Vec<f32> {
+        let AttentionShape { blocks, .. } = self.shape;
+        let attended = self.for_each_block(rows, first_query_block, |head, query_block, queries| {
+            let hidden = hidden.of(head, blocks.queries(query_block).into());
+            let kept = self.record.mask.kept(head, query_block);
+            sparse_without(queries, self.keys_values(head), &blocks, query_block, kept, &hidden)
+        });
+        let mut output = vec![0.0; rows.len()];
+        for (head, query_block, rows) in attended {
+            self.place(&mut output, first_query_block, head, query_block, &rows);
         }
         output
     }
@@ -133,7 +178,8 @@ impl Attention {
     }
 
     pub fn into_record(self) -> LayerRecord {
-        self.record
+        let written = self.shape.written(&self.written.concat(), &self.record.received);
+        LayerRecord { written, vertical: self.shape.vertical(&self.anchors), ..self.record }
     }
 
     fn keys_values(&self, head: usize) -> KeysValues<'_> {
@@ -180,13 +226,34 @@ impl Attention {
         let keys = record.mask.kept(head, query_block).iter().flat_map(|&b| blocks.keys(b as usize));
         let capacity = self.shape.capacity;
         let received = &mut record.received[head * capacity..][..capacity];
-        keys.zip(&block.received).for_each(|(key, mass)| received[key] += mass);
+        keys.clone().zip(&block.received).for_each(|(key, mass)| received[key] += mass);
+        if let Some(anchors) = self.anchors.get_mut(head * capacity..) {
+            keys.zip(&block.anchors).for_each(|(key, mass)| anchors[key] += mass);
+        }
         let n_keys = record.mask.top_k * blocks.block_size_k;
         for (query, probabilities) in &block.focus {
             let at = (head * focus.len() + query - focus.start) * n_keys;
             record.focus[at..at + probabilities.len()].copy_from_slice(probabilities);
         }
     }
+}
+
+/// W_Oᵀ W_O of one head, whose columns of the rows of `weight` start at `first`. `[head_dim, head_dim]`
+fn gram(weight: &[f32], width: usize, first: usize, head_dim: usize) -> Vec<f32> {
+    let mut gram = vec![0.0; head_dim * head_dim];
+    for row in weight.chunks(width) {
+        let row = &row[first..][..head_dim];
+        for (&a, to) in row.iter().zip(gram.chunks_mut(head_dim)) {
+            to.iter_mut().zip(row).for_each(|(to, &b)| *to += a * b);
+        }
+    }
+    gram
+}
+
+/// √(vᵀ G v)
+fn length(gram: &[f32], v: &[f32]) -> f32 {
+    let product = |(row, &a): (&[f32], &f32)| a * row.iter().zip(v).map(|(g, b)| g * b).sum::<f32>();
+    gram.chunks(v.len()).zip(v).map(product).sum::<f32>().max(0.0).sqrt()
 }
 
 fn append(heads: &mut [Vec<f32>], rows: &[f32], head_dim: usize) {

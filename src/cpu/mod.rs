@@ -13,6 +13,7 @@ use crate::{
     config::StreamConfig,
     device::{AttentionShape, Device, Purpose},
     error::Error,
+    intervention::Hidden,
     lanes::{swiglu, vectorized},
     memory::MemoryPlan,
     model::{Model, memory},
@@ -172,12 +173,37 @@ impl Device for Cpu {
         Ok(())
     }
 
+    fn weigh(&self, attention: &mut Attention, weight: &Tensor) -> Result<(), Error> {
+        with_slice(weight, |weight| attention.weigh(weight))
+    }
+
+    fn lengths(&self, x: &Tensor) -> Result<Vec<f32>, Error> {
+        let width = x.dim(D::Minus1)?;
+        with_slice(x, |x| x.chunks(width).map(|row| row.iter().map(|v| v * v).sum::<f32>().sqrt()).collect())
+    }
+
     fn search(&self, attention: &mut Attention, queries: &Tensor, first_query_block: usize) -> Result<Option<u64>, Error> {
         with_slice(queries, |rows| Some(attention.search(rows, first_query_block)))
     }
 
     fn attend(&self, attention: &mut Attention, queries: &Tensor, first_query_block: usize) -> Result<Tensor, Error> {
         let output = with_slice(queries, |rows| attention.attend(rows, first_query_block))?;
+        Ok(Tensor::from_vec(output, queries.shape(), queries.device())?)
+    }
+
+    fn keep(&self, attention: &mut Attention, mask: BlockMask) -> Result<(), Error> {
+        attention.keep(mask);
+        Ok(())
+    }
+
+    fn attend_without(
+        &self,
+        attention: &mut Attention,
+        queries: &Tensor,
+        first_query_block: usize,
+        hidden: &Hidden,
+    ) -> Result<Tensor, Error> {
+        let output = with_slice(queries, |rows| attention.attend_without(rows, first_query_block, hidden))?;
         Ok(Tensor::from_vec(output, queries.shape(), queries.device())?)
     }
 

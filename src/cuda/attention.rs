@@ -11,8 +11,9 @@ use crate::{
     config::Search,
     device::AttentionShape,
     error::Error,
+    intervention::{Edges, Hidden},
     search::baseline,
-    trace::{BlockMask, LayerRecord},
+    trace::{BlockMask, LayerRecord, MIN_DISTANCE},
 };
 
 pub struct Attention {
@@ -32,8 +33,31 @@ pub struct Attention {
     received: CudaSlice<f32>,
     /// `[n_heads, n_focus, top_k · block_size_k]`
     focus: CudaSlice<f32>,
+    anchors: Option<Anchors>,
+    /// ‖W_O v‖, once they are weighed. `[n_heads, n_tokens]`
+    written: Option<CudaSlice<f32>>,
     /// Whether `kept` holds the mask that a dense run compares with.
     has_mask: bool,
+}
+
+/// What vertical scores are recorded with and in.
+struct Anchors {
+    /// The sentence of each token, and 1 / tokens of that sentence. `[n_tokens]`
+    sentence: CudaSlice<u32>,
+    weight: CudaSlice<f32>,
+    /// `[n_heads, n_tokens]`
+    received: CudaSlice<f32>,
+}
+
+impl Anchors {
+    fn new(gpu: &Gpu, shape: &AttentionShape) -> Result<Option<Self>, Error> {
+        if shape.sentences.is_empty() {
+            return Ok(None);
+        }
+        let (sentence, weight): (Vec<u32>, Vec<f32>) = shape.of_tokens().into_iter().unzip();
+        let received = gpu.zeros(shape.n_heads * shape.blocks.n_tokens)?;
+        Ok(Some(Anchors { sentence: gpu.upload(&sentence)?, weight: gpu.upload(&weight)?, received }))
+    }
 }
 
 /// Means and variances of the nodes over key blocks, as `kernels/pyramid.cu` orders them. `[n_kv_heads, n_nodes, head_dim]`
@@ -45,6 +69,16 @@ struct Pyramid {
 
 /// Tokens whose sums one thread block of the pyramid merges.
 const SPAN: usize = 1024;
+
+/// Keys that one thread block of kernels/written.cu weighs.
+const WEIGHED: usize = 32;
+
+/// Edges as kernels/attention.cu takes them.
+fn numbers(edges: &Edges, stays: i32) -> [i32; 6] {
+    let [q0, q1, k0, k1] = [edges.queries.start, edges.queries.end, edges.keys.start, edges.keys.end]
+        .map(|token| i32::try_from(token).unwrap_or(i32::MAX));
+    [edges.head.map_or(-1, |head| head as i32), q0, q1, k0, k1, stays]
+}
 
 impl Attention {
     pub fn new(gpu: &Gpu, shape: AttentionShape) -> Result<Self, Error> {
@@ -62,6 +96,8 @@ impl Attention {
             mass: gpu.alloc(n_kept)?,
             received: gpu.zeros(n_heads * n_tokens)?,
             focus: gpu.zeros(n_heads * shape.focus.len() * top_k * shape.blocks.block_size_k)?,
+            anchors: Anchors::new(gpu, &shape)?,
+            written: None,
             has_mask: false,
             shape,
         })
@@ -125,6 +161,25 @@ impl Attention {
             gpu.launch(&kernel("pyramid_top"), launch(n_nodes - in_spans), &args)?;
         }
         Ok(pyramid)
+    }
+
+    /// Takes ‖W_O v‖ of every head and key; `weight` is `[hidden_size, n_heads · head_dim]`.
+    pub fn weigh(&mut self, gpu: &Gpu, weight: &Tensor) -> Result<(), Error> {
+        let AttentionShape { blocks, n_heads, n_kv_heads, head_dim, .. } = self.shape;
+        let gram = gpu.alloc::<f32>(n_heads * head_dim * head_dim)?;
+        let written = gpu.alloc::<f32>(n_heads * blocks.n_tokens)?;
+        let kernel = |entry| Kernel { file: "written", entry, macros: vec![("HEAD_DIM", head_dim)] };
+        let launch = |n| Launch { grid: (n, n_heads), block: (head_dim, 1), shared: 0 };
+        let of_gram = [gpu.pointer(&weight.data), gpu.pointer(&gram), Arg::Int(weight.n_rows as i32)];
+        let [n_tokens, kv] = [blocks.n_tokens, n_kv_heads].map(|n| Arg::Int(n as i32));
+        let of_written = [gpu.pointer(&self.values), gpu.pointer(&gram), gpu.pointer(&written), n_tokens, kv];
+        // SAFETY: as the header of kernels/written.cu says; all values were appended.
+        unsafe {
+            gpu.launch(&kernel("gram"), launch(head_dim), &of_gram)?;
+            gpu.launch(&kernel("written"), launch(blocks.n_tokens.div_ceil(WEIGHED)), &of_written)?;
+        }
+        self.written = Some(written);
+        Ok(())
     }
 
     /// Finds the kept blocks of rows of queries, `[n_rows, n_heads · head_dim]`.
@@ -197,11 +252,14 @@ impl Attention {
         let (output, lse) = self.run(gpu, "attention_sparse", queries, first_query_block)?;
         let AttentionShape { blocks, config, n_kv_heads, focus, .. } = &self.shape;
         let n_blocks = self.shape.query_blocks(first_query_block, queries.n_rows).len();
-        let (kernel, launch) = self.settings.record(n_blocks);
+        let (kernel, launch) = self.settings.record(n_blocks, self.anchors.is_some());
         let mut args = self.maps(gpu, queries, &[&self.keys])?;
         args.extend([&self.kept].map(|x| gpu.pointer(x)));
         args.extend([&lse, &self.mass, &self.received, &self.focus].map(|x| gpu.pointer(x)));
-        args.extend([0, 0, 0].map(Arg::Pointer)); // anchors
+        args.extend(match &self.anchors {
+            Some(a) => [gpu.pointer(&a.sentence), gpu.pointer(&a.weight), gpu.pointer(&a.received)],
+            None => [0, 0, 0].map(Arg::Pointer),
+        });
         let numbers = [
             first_query_block,
             queries.n_rows,
@@ -212,10 +270,38 @@ impl Attention {
             config.top_k,
             focus.start,
             focus.end,
-            0,
+            MIN_DISTANCE,
         ];
         args.extend(numbers.map(|n| Arg::Int(n as i32)));
         // SAFETY: as the header of kernels/attention_record.cu says.
+        unsafe { gpu.launch(&kernel, launch, &args)? };
+        Ok(output)
+    }
+
+    /// Keeps the blocks of a mask instead of searching; its budget is the shape's.
+    pub fn keep(&mut self, gpu: &Gpu, mask: &BlockMask) -> Result<(), Error> {
+        self.kept = gpu.upload(&mask.kept)?;
+        Ok(())
+    }
+
+    /// Attention over the kept blocks without what is hidden.
+    pub fn attend_without(&self, gpu: &Gpu, queries: &Tensor, first: usize, hidden: &Hidden) -> Result<Tensor, Error> {
+        if hidden.is_empty() {
+            return Ok(self.run(gpu, "attention_sparse", queries, first)?.0);
+        }
+        let AttentionShape { blocks, config, n_kv_heads, .. } = &self.shape;
+        let edges = |edges: &[Edges], stays: i32| edges.iter().flat_map(|e| numbers(e, stays)).collect::<Vec<i32>>();
+        let hidden = gpu.upload(&[edges(&hidden.hide, 0), edges(&hidden.keep, 1)].concat())?;
+        let output = Tensor::new(gpu, queries.n_rows, queries.width)?;
+        let n_blocks = self.shape.query_blocks(first, queries.n_rows).len();
+        let (kernel, launch) = self.settings.attention("attention_without", n_blocks);
+        let mut args: Vec<Arg> = [&queries.data, &self.keys, &self.values].map(|x| gpu.pointer(x)).into();
+        args.extend([gpu.pointer(&self.kept), gpu.pointer(&output.data), Arg::Pointer(0)]);
+        let window = blocks.window.unwrap_or(0);
+        let sizes = [first, 1, queries.n_rows, blocks.n_query_blocks(), blocks.n_tokens, window, *n_kv_heads, config.top_k];
+        args.extend(sizes.map(|n| Arg::Int(n as i32)));
+        args.extend([gpu.pointer(&hidden), Arg::Int((hidden.len() / 6) as i32)]);
+        // SAFETY: as the header of kernels/attention.cu says.
         unsafe { gpu.launch(&kernel, launch, &args)? };
         Ok(output)
     }
@@ -284,10 +370,17 @@ impl Attention {
         let mut mask = BlockMask::empty(*blocks, *n_heads, config.top_k);
         let n_kept = mask.kept.len();
         mask.kept = gpu.download(&self.kept, n_kept)?;
+        let n_keys = n_heads * blocks.n_tokens;
+        let received = gpu.download(&self.received, n_keys)?;
+        let lengths = self.written.as_ref().map(|written| gpu.download(written, n_keys)).transpose()?;
+        let anchors = self.anchors.as_ref().map(|anchors| gpu.download(&anchors.received, n_keys)).transpose()?;
         Ok(LayerRecord {
             mask,
             mass: gpu.download(&self.mass, n_kept)?,
-            received: gpu.download(&self.received, n_heads * blocks.n_tokens)?,
+            written: self.shape.written(&lengths.unwrap_or_default(), &received),
+            vertical: self.shape.vertical(&anchors.unwrap_or_default()),
+            residual: Vec::new(),
+            received,
             focus: gpu.download(&self.focus, n_heads * focus.len() * config.top_k * blocks.block_size_k)?,
         })
     }

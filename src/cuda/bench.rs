@@ -58,6 +58,7 @@ pub fn layer(
         head_dim,
         config: config.clone(),
         focus,
+        sentences: [].into(),
     })?;
     let queries = random(cuda, n_tokens, n_heads * head_dim)?;
     let (keys, values) = (random(cuda, n_tokens, n_kv_heads * head_dim)?, random(cuda, n_tokens, n_kv_heads * head_dim)?);

@@ -58,7 +58,7 @@ fn in_chunks(
     let mut parts = vec![
         (of_layers("keys and values"), n * 2 * t * kv_heads * dim * BF16),
         (of_layers("pyramid"), n * 2 * nodes * kv_heads * dim * BF16),
-        (of_layers("masks and masses"), n * heads * (2 * query_blocks * k + t + focus * k * bk) * WORD),
+        (of_layers("masks and masses"), n * heads * (2 * query_blocks * k + 3 * t + focus * k * bk) * WORD),
         ("a chunk of activations".into(), activations),
         (of_layers("weights"), n * layer * BF16),
     ];

@@ -28,6 +28,7 @@ use crate::{
     config::{Estimate, Search, StreamConfig},
     device::{AttentionShape, Device, Purpose},
     error::Error,
+    intervention::Hidden,
     memory::MemoryPlan,
     model::Model,
     trace::{BlockMask, LayerRecord},
@@ -290,6 +291,19 @@ impl Device for Cuda {
         attention.index(&self.gpu)
     }
 
+    fn weigh(&self, attention: &mut Attention, weight: &Tensor) -> Result<(), Error> {
+        attention.weigh(&self.gpu, weight)
+    }
+
+    fn lengths(&self, x: &Tensor) -> Result<Vec<f32>, Error> {
+        let lengths = self.gpu.alloc::<f32>(x.n_rows)?;
+        let args = [self.gpu.pointer(&x.data), self.gpu.pointer(&lengths), Arg::Int(x.width as i32)];
+        let launch = Launch { grid: (x.n_rows, 1), block: (256, 1), shared: 0 };
+        // SAFETY: as the header of kernels/rms_norm.cu says.
+        unsafe { self.gpu.launch(&Kernel { file: "rms_norm", entry: "lengths", macros: Vec::new() }, launch, &args)? };
+        self.gpu.download(&lengths, x.n_rows)
+    }
+
     fn search(&self, attention: &mut Attention, queries: &Tensor, first_query_block: usize) -> Result<Option<u64>, Error> {
         attention.search(&self.gpu, queries, first_query_block)?;
         self.gpu.synchronize()?; // so that the time of this stage is its own
@@ -300,6 +314,20 @@ impl Device for Cuda {
         let output = attention.attend(&self.gpu, queries, first_query_block)?;
         self.gpu.synchronize()?;
         Ok(output)
+    }
+
+    fn keep(&self, attention: &mut Attention, mask: BlockMask) -> Result<(), Error> {
+        attention.keep(&self.gpu, &mask)
+    }
+
+    fn attend_without(
+        &self,
+        attention: &mut Attention,
+        queries: &Tensor,
+        first_query_block: usize,
+        hidden: &Hidden,
+    ) -> Result<Tensor, Error> {
+        attention.attend_without(&self.gpu, queries, first_query_block, hidden)
     }
 
     fn attend_dense(

@@ -121,9 +121,9 @@ impl Settings {
         (self.kernel("search_exhaustive", "exhaustive_select", &[]), launch)
     }
 
-    /// `entry` is "attention_sparse" or "attention_dense".
+    /// `entry` is "attention_sparse", "attention_dense" or, for any card, "attention_without".
     pub fn attention(&self, entry: &'static str, n_blocks: usize) -> (Kernel, Launch) {
-        let (file, threads, shared) = if self.warpgroups {
+        let (file, threads, shared) = if self.warpgroups && entry != "attention_without" {
             let tile = if self.block_q == 64 { 64 } else { 128 };
             ("attention_sm90", 2 * self.block_q + 128, 1024 + self.head_dim * 2 * (self.block_q + 4 * tile))
         } else {
@@ -134,7 +134,8 @@ impl Settings {
         (self.kernel(file, entry, &[]), Launch { grid: self.grid(n_blocks), block: (threads, 1), shared })
     }
 
-    pub fn record(&self, n_blocks: usize) -> (Kernel, Launch) {
+    /// `anchors`: whether vertical scores are recorded.
+    pub fn record(&self, n_blocks: usize, anchors: bool) -> (Kernel, Launch) {
         let (file, threads, shared) = if self.warpgroups {
             let pieces = 32 * (self.top_k * self.block_k).div_ceil(64);
             ("attention_record_sm90", 160, 1024 + 128 * self.head_dim * (self.block_q / 64 + 2) + 4 * self.top_k + pieces)
@@ -142,7 +143,7 @@ impl Settings {
             ("attention_record", 32 * self.warps(64), 2 * 64 * self.row_bytes() + 4 * (2 * 64 + self.top_k))
         };
         (
-            self.kernel(file, "attention_record", &[("ANCHORS", 0)]),
+            self.kernel(file, "attention_record", &[("ANCHORS", anchors as usize)]),
             Launch { grid: self.grid(n_blocks), block: (threads, 1), shared },
         )
     }

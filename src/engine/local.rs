@@ -2,6 +2,7 @@
 
 mod compare;
 mod generate;
+mod knock_out;
 mod run;
 mod smallest;
 
@@ -82,6 +83,9 @@ fn answer<D: Device>(mut run: Run<D>, request: Request, payload: Payload) -> Res
         }
         (Request::Trace { prompt, config }, _) => Ok((Reply::Traced, Payload::Trace(run.trace(&prompt, &config)?))),
         (Request::Compare(what), Payload::Trace(trace)) => Ok((Reply::Compared(run.compare(&trace, &what)?), Payload::None)),
+        (Request::KnockOut { interventions, span }, Payload::Trace(trace)) => {
+            Ok((Reply::KnockedOut(run.knock_out(&trace, &interventions, span)?), Payload::None))
+        }
         (Request::Score { prompt, answer, config, dense }, _) => {
             Ok((Reply::Scored(run.score(&prompt, &answer, &config, dense)?), Payload::None))
         }

@@ -21,9 +21,10 @@ use crate::{
     config::StreamConfig,
     error::Error,
     generate::{GenerateConfig, Generated},
+    intervention::{Effect, Intervention},
     memory::MemoryPlan,
     smallest::{Criterion, SmallestTopK},
-    trace::{AnswerScore, CompareConfig, Fidelity, ModelInfo, Trace},
+    trace::{AnswerScore, CompareConfig, Fidelity, ModelInfo, Span, Trace},
 };
 
 /// Something that an engine is asked to do.
@@ -46,6 +47,9 @@ pub enum Request {
     Generate { prompt: String, how: GenerateConfig, config: StreamConfig },
     /// Find the smallest `top_k` that preserves what dense attention does.
     SmallestTopK { prompt: String, criterion: Criterion, config: StreamConfig },
+    /// Run the prompt of the trace that comes with the request on its masks, without some attention; say what that changes about
+    /// the next token and about those of a span.
+    KnockOut { interventions: Vec<Intervention>, span: Span },
     /// Draw the SVG as a PNG, `scale` pixels to a unit.
     Rasterize { svg: String, scale: f32 },
 }
@@ -66,6 +70,8 @@ pub enum Reply {
     Scored(AnswerScore),
     Generated(Generated),
     SmallestTopK(SmallestTopK),
+    /// One for each intervention.
+    KnockedOut(Vec<Effect>),
     /// The picture's bytes come with the reply.
     Rasterized,
 }

@@ -3,7 +3,7 @@
 //! Only the hidden states, one layer's keys and values, and chunks of everything else exist at a time: no key-value cache
 //! over layers, and nothing of size T × T. A [`Session`](super::session::Session) keeps them instead, to go on writing.
 
-use std::{borrow::Borrow, time::Duration};
+use std::{borrow::Borrow, ops::Range, sync::Arc, time::Duration};
 
 use safetensors::tensor::TensorView;
 
@@ -29,6 +29,8 @@ pub struct Decoder<'a, D: Device> {
     pub tokens: &'a [u32],
     pub config: StreamConfig,
     pub focus: Span,
+    /// Stretches of tokens whose vertical scores are recorded, with what attention writes; nothing of it if there are none.
+    pub sentences: Arc<[Span]>,
     /// Rows that are worked on together: whole query blocks, as the device's plan chose them.
     pub chunk: usize,
 }
@@ -93,14 +95,16 @@ impl<D: Device> Decoder<'_, D> {
         let (angles, mut hidden) = (self.angles(self.tokens.len())?, self.embed(0)?);
         for layer in 0..config.n_layers {
             let weights = self.weights(layer)?;
+            let residual = if self.sentences.is_empty() { Vec::new() } else { self.mean_lengths(&hidden)? };
             let mut attention = self.device.attention(self.shape(layer, self.tokens.len()))?;
             self.layer(layer, &weights, &mut attention, &mut hidden, 0, &angles, |attention, queries, first| {
                 visitor.attend(self.device, layer, attention, queries, first)
             })?;
-            visitor.finish(self.device, layer, attention)?;
+            visitor.finish(self.device, layer, attention, residual)?;
         }
         let norm = self.device.weight(&self.model.final_norm()?)?;
-        self.logits(&hidden, 0, n_logits, &norm, || self.output())
+        let n = self.tokens.len();
+        self.logits(&hidden, 0, n - n_logits.min(n)..n, &norm, || self.output())
     }
 
     /// Rotary angles of so many positions.
@@ -136,17 +140,42 @@ impl<D: Device> Decoder<'_, D> {
             self.append(weights, attention, x, first_row + i * self.chunk, angles)?;
         }
         self.device.index(attention)?;
+        if !self.sentences.is_empty() {
+            self.device.weigh(attention, &weights.output.weight)?;
+        }
         for (i, x) in hidden.iter_mut().enumerate() {
             let row = first_row + i * self.chunk;
             let queries = self.queries(weights, x, row, angles)?;
             let attended = attend(attention, &queries, row / self.config.block_size_q)?;
-            *x = self.device.add(x, &self.linear(&attended, &weights.output)?)?;
-            *x = self.device.add(x, &self.mlp(weights, x)?)?;
-            if !self.device.is_finite(x)? {
-                return Err(self.not_finite(format!("the output of layer {layer}")));
-            }
+            *x = self.write(layer, weights, x, &attended)?;
         }
         Ok(())
+    }
+
+    /// The hidden states after a layer, from those before it and its attention.
+    pub(super) fn write(
+        &self,
+        layer: usize,
+        weights: &LayerWeights<D::Tensor>,
+        x: &D::Tensor,
+        attended: &D::Tensor,
+    ) -> Result<D::Tensor, Error> {
+        let x = self.device.add(x, &self.linear(attended, &weights.output)?)?;
+        let x = self.device.add(&x, &self.mlp(weights, &x)?)?;
+        match self.device.is_finite(&x)? {
+            true => Ok(x),
+            false => Err(self.not_finite(format!("the output of layer {layer}"))),
+        }
+    }
+
+    /// Mean length of the rows of each query block. `[n_query_blocks]`
+    fn mean_lengths(&self, hidden: &[D::Tensor]) -> Result<Vec<f32>, Error> {
+        let mut means = Vec::new();
+        for x in hidden {
+            let lengths = self.device.lengths(x)?;
+            means.extend(lengths.chunks(self.config.block_size_q).map(|block| block.iter().sum::<f32>() / block.len() as f32));
+        }
+        Ok(means)
     }
 
     /// `capacity` is how many tokens the prompt may grow to.
@@ -165,11 +194,12 @@ impl<D: Device> Decoder<'_, D> {
             head_dim: config.head_dim,
             config: StreamConfig { search: self.config.search.of_layer(layer), ..self.config.clone() },
             focus: self.focus,
+            sentences: self.sentences.clone(),
         }
     }
 
     /// Adds the keys and values of a chunk to the layer's attention.
-    fn append(
+    pub(super) fn append(
         &self,
         weights: &LayerWeights<D::Tensor>,
         attention: &mut D::Attention,
@@ -183,7 +213,7 @@ impl<D: Device> Decoder<'_, D> {
         self.device.append(attention, &keys, &self.linear(&x, &weights.value)?)
     }
 
-    fn queries(
+    pub(super) fn queries(
         &self,
         weights: &LayerWeights<D::Tensor>,
         x: &D::Tensor,
@@ -195,7 +225,7 @@ impl<D: Device> Decoder<'_, D> {
         self.device.rope(&self.linear(&x, &weights.query)?, norm, position, angles)
     }
 
-    fn mlp(&self, weights: &LayerWeights<D::Tensor>, x: &D::Tensor) -> Result<D::Tensor, Error> {
+    pub(super) fn mlp(&self, weights: &LayerWeights<D::Tensor>, x: &D::Tensor) -> Result<D::Tensor, Error> {
         let x = self.norm(x, &weights.mlp_norm)?;
         let activated = self.device.swiglu(&self.linear(&x, &weights.gate)?, &self.linear(&x, &weights.up)?)?;
         self.linear(&activated, &weights.down)
@@ -205,37 +235,34 @@ impl<D: Device> Decoder<'_, D> {
         self.device.rms_norm(x, weight, self.model.config.rms_norm_eps)
     }
 
-    fn linear(&self, x: &D::Tensor, linear: &Linear<D::Tensor>) -> Result<D::Tensor, Error> {
+    pub(super) fn linear(&self, x: &D::Tensor, linear: &Linear<D::Tensor>) -> Result<D::Tensor, Error> {
         self.device.linear(x, &linear.weight, linear.bias.as_ref())
     }
 
-    fn not_finite(&self, place: String) -> Error {
+    pub(super) fn not_finite(&self, place: String) -> Error {
         let fix = "the weights are damaged, or too large for their type: download them again".into();
         Error::NotFinite { place: format!("{place} of {}", self.model.name), found: "NaN or an infinity".into(), fix }
     }
 
-    /// Logits that follow the last `n` rows, of hidden states from `first_row` on; `output` gives the parts of the output
-    /// layer. `[n][vocab_size]`
+    /// Logits that follow some rows, of hidden states from `first_row` on; `output` gives the parts of the output layer.
+    /// `[n_rows][vocab_size]`
     pub(super) fn logits<T: Borrow<D::Tensor>, O: Iterator<Item = Result<T, Error>>>(
         &self,
         hidden: &[D::Tensor],
         first_row: usize,
-        n: usize,
+        rows: Range<usize>,
         norm: &D::Tensor,
         output: impl Fn() -> Result<O, Error>,
     ) -> Result<Vec<Vec<f32>>, Error> {
-        let vocab_size = self.model.config.vocab_size;
-        let first = self.tokens.len() - n.min(self.tokens.len());
-        let mut logits = vec![Vec::with_capacity(vocab_size); self.tokens.len() - first];
+        let mut logits = vec![Vec::with_capacity(self.model.config.vocab_size); rows.len()];
         for (i, x) in hidden.iter().enumerate() {
-            let start = first_row + i * self.chunk;
-            let rows = start..(start + self.chunk).min(self.tokens.len());
-            if rows.end <= first {
+            let first = first_row + i * self.chunk;
+            let (start, end) = (rows.start.max(first), rows.end.min((first + self.chunk).min(self.tokens.len())));
+            if start >= end {
                 continue;
             }
-            let start = first.max(rows.start);
-            let x = self.norm(&self.device.rows(x, start - rows.start..rows.len())?, norm)?;
-            let place = &mut logits[start - first..rows.end - first];
+            let x = self.norm(&self.device.rows(x, start - first..end - first)?, norm)?;
+            let place = &mut logits[start - rows.start..end - rows.start];
             for part in output()? {
                 let values = self.device.to_host(&self.device.linear(&x, part?.borrow(), None)?)?;
                 let width = values.len() / place.len();

@@ -50,6 +50,7 @@ pub fn plan(model: &Model, n_tokens: usize, config: &StreamConfig, purpose: Purp
             of_layers("masks and masses", n_masks),
             (n_query_blocks * 2 + focus * bk).saturating_mul(k).saturating_add(t).saturating_mul(n_masks * heads * F32),
         ),
+        ("what keys write, and get from later sentences".into(), 3 * t * heads * F32),
         ("a chunk of activations".into(), chunk * (3 * hidden + 3 * heads * dim + 3 * inner) * F32),
         ("a chunk's attention".into(), heads * chunk.div_ceil(bq) * (bq * dim + 2 * k * bk.min(t)) * F32),
         (of_layers("weights", n_held), layer * (n_held * F32 + 2)),

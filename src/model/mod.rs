@@ -1,5 +1,6 @@
 //! A language model on disk: its configuration, weights and tokenizer, and the decoder that runs it layer by layer.
 
+pub mod branches;
 pub mod config;
 pub mod decoder;
 pub mod memory;

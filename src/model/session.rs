@@ -86,7 +86,8 @@ impl<'a, D: Device> Session<'a, D> {
             })?;
             on_layer(layer);
         }
-        let logits = decoder.logits(&hidden, first_row, 1, &self.final_norm, || Ok(self.output.iter().map(Ok)))?;
+        let logits = decoder
+            .logits(&hidden, first_row, tokens.len() - 1..tokens.len(), &self.final_norm, || Ok(self.output.iter().map(Ok)))?;
         Ok(logits.into_iter().flatten().collect())
     }
 }
@@ -94,6 +95,6 @@ impl<'a, D: Device> Session<'a, D> {
 impl Setting {
     fn decoder<'t, D: Device>(&self, model: &'t Model, device: &'t D, tokens: &'t [u32]) -> Decoder<'t, D> {
         let (config, focus) = (self.config.clone(), Span::from(0..0));
-        Decoder { model, device, tokens, config, focus, chunk: self.chunk }
+        Decoder { model, device, tokens, config, focus, sentences: [].into(), chunk: self.chunk }
     }
 }

@@ -21,8 +21,8 @@ pub(super) trait Visitor<D: Device> {
         first: usize,
     ) -> Result<D::Tensor, Error>;
 
-    /// Takes the attention once all chunks are through.
-    fn finish(&mut self, device: &D, layer: usize, attention: D::Attention) -> Result<(), Error>;
+    /// Takes the attention once all chunks are through, and the mean lengths of the residual stream before it. `[n_query_blocks]`
+    fn finish(&mut self, device: &D, layer: usize, attention: D::Attention, residual: Vec<f32>) -> Result<(), Error>;
 }
 
 /// Searches, attends to what was kept, and records it.
@@ -43,8 +43,8 @@ impl<D: Device, F: FnMut(usize, LayerRecord) -> Result<(), Error>> Visitor<D> fo
         search_and_attend(device, self.costs, attention, queries, first)
     }
 
-    fn finish(&mut self, device: &D, layer: usize, attention: D::Attention) -> Result<(), Error> {
-        (self.on_layer)(layer, device.record(attention)?)
+    fn finish(&mut self, device: &D, layer: usize, attention: D::Attention, residual: Vec<f32>) -> Result<(), Error> {
+        (self.on_layer)(layer, LayerRecord { residual, ..device.record(attention)? })
     }
 }
 
@@ -86,7 +86,7 @@ where
         device.attend_dense(attention, queries, first, mask, kept_mass)
     }
 
-    fn finish(&mut self, _: &D, layer: usize, _: D::Attention) -> Result<(), Error> {
+    fn finish(&mut self, _: &D, layer: usize, _: D::Attention, _: Vec<f32>) -> Result<(), Error> {
         if let Some((_, kept_mass)) = self.current.take() {
             (self.on_layer)(layer, kept_mass);
         }
@@ -128,8 +128,8 @@ where
         Ok(output)
     }
 
-    fn finish(&mut self, device: &D, layer: usize, attention: D::Attention) -> Result<(), Error> {
-        self.dense.finish(device, layer, attention)
+    fn finish(&mut self, device: &D, layer: usize, attention: D::Attention, residual: Vec<f32>) -> Result<(), Error> {
+        self.dense.finish(device, layer, attention, residual)
     }
 }
 

@@ -49,12 +49,33 @@ impl Canvas {
         ));
     }
 
+    /// A curve from one point up to another, upright at both ends, that lets what is below it shine through.
+    pub fn curve(&mut self, ((x0, y0), (x1, y1)): (Point, Point), width: f64, color: RGBColor) {
+        let (middle, color) = ((y0 + y1) / 2, hex(color));
+        self.body.push_str(&format!(
+            "<path d=\"M{x0},{y0} C{x0},{middle} {x1},{middle} {x1},{y1}\" fill=\"none\" stroke=\"{color}\" \
+             stroke-width=\"{width:.1}\" stroke-opacity=\"0.6\"/>\n"
+        ));
+    }
+
+    /// A dashed line.
+    pub fn dashes(&mut self, (x0, y0): Point, (x1, y1): Point, color: RGBColor) {
+        let color = hex(color);
+        self.body.push_str(&format!(
+            "<line x1=\"{x0}\" y1=\"{y0}\" x2=\"{x1}\" y2=\"{y1}\" stroke=\"{color}\" stroke-dasharray=\"4 3\"/>\n"
+        ));
+    }
+
     /// The figure of this size, on paper so that it is legible in a dark notebook, with the words that a screen reader speaks.
     pub fn figure(self, (width, height): (i32, i32), title: &str, description: &str) -> Figure {
         let mut paper = Canvas::default();
         paper.draw(|pen| pen.fill((0, 0), (width, height), PAPER));
         Figure::new((width.max(1) as u32, height.max(1) as u32), title, description, &(paper.body + &self.body))
     }
+}
+
+fn hex(RGBColor(r, g, b): RGBColor) -> String {
+    format!("#{r:02x}{g:02x}{b:02x}")
 }
 
 /// How a text looks and where it lies about its point.

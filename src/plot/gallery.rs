@@ -2,7 +2,7 @@
 
 use super::{
     Figure,
-    synthetic::{Shape, trace},
+    synthetic::{Shape, made_up_anchors, made_up_matrix, trace},
 };
 
 fn save(name: &str, figure: &Figure) {
@@ -67,4 +67,17 @@ fn overviews() {
     save("overview", &trace(&small).overview().unwrap());
     save("overview-large", &trace(&Shape { n_layers: 32, n_heads: 32, n_tokens: 2048, ..small }).overview().unwrap());
     save("overview-one", &trace(&Shape { n_layers: 1, n_heads: 1, ..Default::default() }).overview().unwrap());
+}
+
+#[test]
+#[ignore = "for the eye"]
+fn anchors_matrices_and_routes() {
+    for n in [7, 30, 400] {
+        let anchors = made_up_anchors(n, "A sentence of some words that says that 3 + 4 = 7 marbles are in the box");
+        save(&format!("anchors-{n}"), &anchors.figure());
+        save(&format!("matrix-{n}"), &made_up_matrix(n).figure());
+        save(&format!("kurtosis-{n}"), &anchors.kurtosis_figure());
+    }
+    let t = trace(&Shape { n_tokens: 16_384, n_layers: 32, n_heads: 4, top_k: 40, ..Default::default() });
+    save("routes-deep", &t.routes(1630..1650, t.output()).unwrap().figure());
 }

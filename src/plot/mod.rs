@@ -2,21 +2,26 @@
 //!
 //! In every map rows are queries, top to bottom, and columns are keys, left to right.
 
+mod anchor_chart;
 mod attention_map;
 mod bitmap;
+mod broken_axis;
 mod canvas;
 mod figure;
 #[cfg(test)]
 mod gallery;
 mod grid;
 mod heat_map;
+mod kinds;
 mod labels;
 mod layout;
 mod legend;
 mod overview;
 mod raster;
 mod recall;
+mod route_graph;
 mod rulers;
+mod sentence_matrix;
 #[cfg(test)]
 pub(crate) mod synthetic;
 mod theme;
@@ -25,6 +30,6 @@ pub use attention_map::AttentionMap;
 pub use figure::Figure;
 pub(crate) use figure::escaped;
 pub use heat_map::HeatMap;
-pub(crate) use labels::{count, percent, thousands};
+pub(crate) use labels::{count, percent, shortened, thousands};
 #[cfg(feature = "engine")]
 pub use raster::png;

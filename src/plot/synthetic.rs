@@ -1,8 +1,13 @@
 //! Traces that look like attention without a model, for tests: a sink, a diagonal, a needle, stray blocks.
 
 use crate::{
+    analysis::{HeadRanking, Sentence, SentenceMatrix, ThoughtAnchors},
     config::StreamConfig,
-    trace::{BlockMask, Fidelity, LayerRecord, ModelInfo, NextToken, RowsOf, Seconds, Span, Summary, Trace, TraceWriter},
+    tasks::SentenceKind,
+    trace::{
+        BlockMask, Fidelity, LayerRecord, ModelInfo, NextToken, RowsOf, Seconds, Span, Summary, Trace, TraceWriter,
+        token_sentences,
+    },
 };
 
 /// Geometry of a synthetic trace.
@@ -45,11 +50,57 @@ pub(crate) fn trace_of(shape: &Shape, words: &[String]) -> Trace {
     let offsets: Vec<(usize, usize)> = ends.iter().zip(words).map(|(&end, w)| (end - w.len(), end)).collect();
     let tokens: Vec<u32> = (0..shape.n_tokens as u32).collect();
     let mut writer = TraceWriter::new(&tokens, &offsets, &words.concat()).unwrap();
-    let summary = summary(shape);
+    let (summary, n_sentences) = (summary(shape), token_sentences(&words.concat(), &offsets).len());
     for layer in 0..shape.n_layers {
-        writer.layer(layer, &record(shape, &summary, layer)).unwrap();
+        writer.layer(layer, &record(shape, &summary, layer, n_sentences)).unwrap();
     }
     writer.finish(summary, &[0.0; 4]).unwrap()
+}
+
+/// Anchors of so many sentences of one text, with scores that fall and a few that stand out.
+pub(crate) fn made_up_anchors(n: usize, text: &str) -> ThoughtAnchors {
+    let score = |j: usize| {
+        let noise = f64::from(hash([7, j as u32, 0])) / f64::from(u32::MAX);
+        (j + 4 < n).then_some(0.002 + 0.004 * noise + if j % 29 == 3 { 0.02 } else { 0.0 })
+    };
+    let scores: Vec<Option<f64>> = (0..n).map(score).collect();
+    let mut anchors: Vec<usize> = (0..n).filter(|j| scores[*j].is_some()).collect();
+    anchors.sort_by(|&a, &b| scores[b].unwrap().total_cmp(&scores[a].unwrap()));
+    anchors.truncate(5);
+    let kurtosis: Vec<f64> = (0..48).map(|h| f64::from(hash([h, 1, 2]) % 1000) / 30.0).collect();
+    let kurtosis = HeadRanking::new("kurtosis", 8, &kurtosis);
+    ThoughtAnchors {
+        sentences: made_up_sentences(n, text),
+        scores,
+        anchors,
+        receivers: HeadRanking { heads: kurtosis.heads[..10].to_vec(), ..kurtosis.clone() },
+        kurtosis,
+        min_distance: 4,
+        n_layers: 6,
+        n_heads: 8,
+        model: "synthetic".into(),
+    }
+}
+
+/// A matrix of so many sentences in which each needs the third before it.
+pub(crate) fn made_up_matrix(n: usize) -> SentenceMatrix {
+    let value = |i: usize, j: usize| {
+        let noise = f64::from(hash([i as u32, j as u32, 3])) / f64::from(u32::MAX);
+        0.2 * noise + if j + 3 == i { 0.7 } else { 0.0 }
+    };
+    SentenceMatrix {
+        measure: "made-up numbers".into(),
+        sentences: made_up_sentences(n, "A sentence."),
+        rows: (0..n).map(|i| (0..i).map(|j| value(i, j)).collect()).collect(),
+        model: "synthetic".into(),
+    }
+}
+
+fn made_up_sentences(n: usize, text: &str) -> Vec<Sentence> {
+    let kind = |i: usize| SentenceKind::ALL[hash([5, i as u32, 1]) as usize % SentenceKind::ALL.len()];
+    let sentence =
+        |i: usize| Sentence { span: Span { start: 9 * i, end: 9 * i + 9 }, text: format!("{text} {i}."), kind: kind(i) };
+    (0..n).map(sentence).collect()
 }
 
 fn summary(shape: &Shape) -> Summary {
@@ -97,7 +148,7 @@ fn summary(shape: &Shape) -> Summary {
     }
 }
 
-fn record(shape: &Shape, summary: &Summary, layer: usize) -> LayerRecord {
+fn record(shape: &Shape, summary: &Summary, layer: usize, n_sentences: usize) -> LayerRecord {
     let blocks = summary.blocks(layer);
     let mut mask = BlockMask::empty(blocks, shape.n_heads, shape.top_k);
     let mut mass = vec![0.0; mask.kept.len()];
@@ -114,7 +165,15 @@ fn record(shape: &Shape, summary: &Summary, layer: usize) -> LayerRecord {
             }
         }
     }
-    LayerRecord { focus: focus(shape, summary, &mask, &mass), mask, mass, received }
+    LayerRecord {
+        focus: focus(shape, summary, &mask, &mass),
+        written: (0..shape.n_heads * blocks.n_key_blocks()).map(|i| 1.0 + (i % 5) as f32).collect(),
+        residual: vec![8.0; blocks.n_query_blocks()],
+        vertical: (0..shape.n_heads * n_sentences).map(|i| 0.01 * (i % 7) as f32).collect(),
+        mask,
+        mass,
+        received,
+    }
 }
 
 /// Kept blocks of a row, ascending, with masses that sum to 1.

@@ -9,7 +9,13 @@
 //! | `layers.N.received` | `[n_heads, n_tokens]` | F32 | attention mass a key received, summed over queries |
 //! | `layers.N.mass` | `[n_heads, n_query_blocks, top_k]` | F16 | mean over the block's queries of the mass on a kept block |
 //! | `layers.N.focus` | `[n_heads, n_focus, top_k · block_size_k]` | F16 | probabilities of the focus tokens on the keys of their kept blocks |
+//! | `layers.N.written` | `[n_heads, n_key_blocks]` | F32 | mean of ‖W_O v‖ over a block's keys, weighted by what they received |
+//! | `layers.N.residual` | `[n_query_blocks]` | F32 | mean length of the residual stream before the layer at a block's queries |
+//! | `layers.N.vertical` | `[n_heads, n_sentences]` | F32 | vertical score of each sentence |
+//! | `sentences` | `[n_sentences, 2]` | U32 | tokens of each sentence, first and end |
 //! | `layers.N.kept` | `[n_heads, n_query_blocks, top_k]` | U16 or U32 | kept key blocks, ascending; the type's largest value fills up |
+//!
+//! Version 1 had no `written`, `residual`, `vertical` and `sentences`; such a trace is read, but has no routes.
 //!
 //! The metadata holds `format` ("streamtrace"), `version` and `summary` (JSON of [`Summary`]).
 
@@ -26,23 +32,11 @@ use half::{f16, slice::HalfFloatSliceExt};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors, tensor::Metadata, tensor::TensorInfo};
 
-use super::{BlockMask, Summary, Trace, name};
+use super::{BlockMask, LayerRecord, Summary, Trace, name, sentences::token_sentences};
 use crate::error::Error;
 
 /// Version of the layout above; a reader refuses a newer one.
-const FORMAT_VERSION: u32 = 1;
-
-/// What the attention of one layer leaves behind.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LayerRecord {
-    pub mask: BlockMask,
-    /// Mean over a query block's queries of the mass on each kept block. `[n_heads, n_query_blocks, top_k]`
-    pub mass: Vec<f32>,
-    /// Mass that each key received. `[n_heads, n_tokens]`
-    pub received: Vec<f32>,
-    /// Probabilities of the focus tokens on their kept blocks' keys. `[n_heads, n_focus, top_k · block_size_k]`
-    pub focus: Vec<f32>,
-}
+const FORMAT_VERSION: u32 = 2;
 
 /// Writes a trace layer by layer into a temporary file that vanishes unless the trace is saved.
 pub struct TraceWriter {
@@ -55,11 +49,13 @@ impl TraceWriter {
     /// # Errors
     /// [`Error::File`] when the system's temporary folder cannot be written.
     pub fn new(tokens: &[u32], offsets: &[(usize, usize)], text: &str) -> Result<Self, Error> {
+        let sentences: Vec<u32> = token_sentences(text, offsets).iter().flat_map(|s| [s.start as u32, s.end as u32]).collect();
         let file = tempfile::tempfile().map_err(Error::io("create", &std::env::temp_dir()))?;
         let mut writer = TraceWriter { file: BufWriter::new(file), n_written: 0, tensors: Vec::new() };
         let offsets: Vec<u32> = offsets.iter().flat_map(|o| [o.0 as u32, o.1 as u32]).collect();
         writer.write("tokens", Dtype::U32, &[tokens.len()], &bytes(tokens, u32::to_le_bytes))?;
         writer.write("offsets", Dtype::U32, &[tokens.len(), 2], &bytes(&offsets, u32::to_le_bytes))?;
+        writer.write("sentences", Dtype::U32, &[sentences.len() / 2, 2], &bytes(&sentences, u32::to_le_bytes))?;
         writer.write("text", Dtype::U8, &[text.len()], text.as_bytes())?;
         Ok(writer)
     }
@@ -76,6 +72,11 @@ impl TraceWriter {
         let n_focus = record.focus.len().checked_div(n_heads * n_focus_keys).unwrap_or_default();
         let focus_shape = [n_heads, n_focus, n_focus_keys];
         let received = bytes(&record.received, f32::to_le_bytes);
+        let vertical = bytes(&record.vertical, f32::to_le_bytes);
+        self.write(&name(layer, "vertical"), Dtype::F32, &[n_heads, record.vertical.len() / n_heads.max(1)], &vertical)?;
+        let (written, residual) = (bytes(&record.written, f32::to_le_bytes), bytes(&record.residual, f32::to_le_bytes));
+        self.write(&name(layer, "written"), Dtype::F32, &[n_heads, mask.blocks.n_key_blocks()], &written)?;
+        self.write(&name(layer, "residual"), Dtype::F32, &[n_query_blocks], &residual)?;
         self.write(&name(layer, "received"), Dtype::F32, &[n_heads, mask.blocks.n_tokens], &received)?;
         self.write(&name(layer, "mass"), Dtype::F16, &shape, &f16_bytes(&record.mass))?;
         self.write(&name(layer, "focus"), Dtype::F16, &focus_shape, &f16_bytes(&record.focus))?;
@@ -198,7 +199,7 @@ impl Trace {
             return Err(bad("a file written by streamtrace", "another safetensors file".into()));
         }
         match notes.get("version").map(|v| v.parse::<u32>()) {
-            Some(Ok(FORMAT_VERSION)) => {}
+            Some(Ok(1..=FORMAT_VERSION)) => {}
             Some(Ok(version)) if version > FORMAT_VERSION => {
                 let fix = "update streamtrace to read it".into();
                 let (expected, found) = (format!("format version {FORMAT_VERSION} or older"), format!("version {version}"));
@@ -271,7 +272,19 @@ impl Tensors {
             is(&name(layer, "kept"), &[Dtype::U16, Dtype::U32], &rows)?;
             is(&name(layer, "focus"), &[Dtype::F16], &[n_heads, summary.focus.len(), config.top_k * config.block_size_k])?;
         }
+        let Some(n_sentences) = self.n_sentences() else { return Ok(()) };
+        is("sentences", &[Dtype::U32], &[n_sentences, 2])?;
+        for layer in 0..summary.model.n_layers {
+            is(&name(layer, "written"), &[Dtype::F32], &[n_heads, t.div_ceil(config.block_size_k)])?;
+            is(&name(layer, "residual"), &[Dtype::F32], &[t.div_ceil(config.block_size_q)])?;
+            is(&name(layer, "vertical"), &[Dtype::F32], &[n_heads, n_sentences])?;
+        }
         Ok(())
+    }
+
+    /// Sentences of the prompt; none in a trace of version 1.
+    pub(super) fn n_sentences(&self) -> Option<usize> {
+        self.metadata.info("sentences").and_then(|info| info.shape.first().copied())
     }
 
     pub(super) fn text(&self) -> &str {

@@ -4,18 +4,24 @@ mod blocks;
 mod describe;
 mod file;
 mod mask;
+mod record;
+mod sentences;
 mod span;
 mod summary;
+mod text;
 
 use std::{ops::Range, sync::Arc};
 
 pub use blocks::Blocks;
-pub use file::{LayerRecord, TraceWriter};
+pub use file::TraceWriter;
 pub use mask::BlockMask;
+pub use record::LayerRecord;
+pub use sentences::{MIN_DISTANCE, sentences, token_sentences};
 pub use span::Span;
 pub use summary::{
     AnswerFidelity, AnswerScore, AnswerToken, CompareConfig, Fidelity, ModelInfo, NextToken, RowsOf, Seconds, Summary,
 };
+pub use text::Covering;
 
 use crate::error::Error;
 use file::Tensors;
@@ -89,47 +95,6 @@ impl Trace {
         self.tensors.u32s("tokens", 0..self.n_tokens())
     }
 
-    /// The text of some tokens.
-    ///
-    /// # Errors
-    /// [`Error::Missing`] when the span ends past the prompt.
-    pub fn span_text(&self, span: impl Into<Span>) -> Result<&str, Error> {
-        let span = self.checked(span.into())?;
-        if span.is_empty() {
-            return Ok("");
-        }
-        let start = self.tensors.u32s("offsets", 2 * span.start..2 * span.start + 1)?[0];
-        let end = self.tensors.u32s("offsets", 2 * span.end - 1..2 * span.end)?[0];
-        // A token may hold part of a character: widen to whole ones.
-        let text = self.text();
-        let start = (0..=text.len().min(start as usize)).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
-        let end = (end as usize..=text.len()).find(|&i| text.is_char_boundary(i)).unwrap_or(text.len());
-        Ok(&text[start.min(end)..end])
-    }
-
-    /// The tokens that cover the first occurrence of a text.
-    ///
-    /// # Errors
-    /// [`Error::Missing`] when the prompt does not contain it.
-    pub fn find(&self, text: &str) -> Result<Span, Error> {
-        let missing = |why: &str| Error::Missing { what: "text".into(), index: format!("{text:?}"), available: why.into() };
-        if text.is_empty() {
-            return Err(missing("an empty text is nowhere"));
-        }
-        let at = self.text().find(text).ok_or_else(|| missing("the prompt does not contain it"))?;
-        let offsets = self.tensors.u32s("offsets", 0..2 * self.n_tokens())?;
-        let covers = |o: &[u32]| (o[0] as usize) < at + text.len() && o[1] as usize > at;
-        match (offsets.chunks(2).position(covers), offsets.chunks(2).rposition(covers)) {
-            (Some(start), Some(end)) => Ok(Span { start, end: end + 1 }),
-            _ => Err(missing("no token covers it")),
-        }
-    }
-
-    /// The last token: the query whose attention produced the next one.
-    pub fn output(&self) -> Span {
-        Span { start: self.n_tokens() - 1, end: self.n_tokens() }
-    }
-
     /// Blocks of a layer, with its sliding window if it has one.
     pub fn blocks(&self, layer: usize) -> Result<Blocks, Error> {
         self.check_layer(layer)?;
@@ -153,6 +118,54 @@ impl Trace {
             mass: self.tensors.floats(&name(layer, "mass"), rows)?,
             received: self.tensors.floats(&name(layer, "received"), keys)?,
         })
+    }
+
+    /// Attention mass on each kept block of a layer. `[n_heads, n_query_blocks, top_k]`, as in [`BlockMask`]
+    ///
+    /// # Errors
+    /// As [`Trace::head`].
+    pub fn masses(&self, layer: usize) -> Result<Vec<f32>, Error> {
+        let n = self.n_heads() * self.blocks(layer)?.n_query_blocks() * self.summary.config.top_k;
+        self.tensors.floats(&name(layer, "mass"), 0..n)
+    }
+
+    /// What the key blocks of a head write to the residual stream when they get all attention: the mean of ‖W_O v‖ over a block's
+    /// keys, weighted by what they received. `[n_key_blocks]`
+    ///
+    /// # Errors
+    /// As [`Trace::vertical`].
+    pub fn written(&self, layer: usize, head: usize) -> Result<Vec<f32>, Error> {
+        let n = self.blocks(layer)?.n_key_blocks();
+        self.check_head(head)?;
+        self.recorded("what attention writes")?;
+        self.tensors.floats(&name(layer, "written"), head * n..(head + 1) * n)
+    }
+
+    /// Mean length of the residual stream before a layer, at the queries of each block. `[n_query_blocks]`
+    ///
+    /// # Errors
+    /// As [`Trace::vertical`].
+    pub fn residual(&self, layer: usize) -> Result<Vec<f32>, Error> {
+        let n = self.blocks(layer)?.n_query_blocks();
+        self.recorded("what attention writes")?;
+        self.tensors.floats(&name(layer, "residual"), 0..n)
+    }
+
+    /// Vertical scores of the sentences in one head: the mean attention that each of [`Trace::sentences`] gets from those at
+    /// least [`MIN_DISTANCE`] after it. `[n_sentences]`
+    ///
+    /// # Errors
+    /// As [`Trace::head`], and [`Error::Trace`] for a file too old to hold it.
+    pub fn vertical(&self, layer: usize, head: usize) -> Result<Vec<f32>, Error> {
+        self.check_layer(layer)?;
+        self.check_head(head)?;
+        let n = self.recorded("vertical scores")?;
+        self.tensors.floats(&name(layer, "vertical"), head * n..(head + 1) * n)
+    }
+
+    /// The number of sentences, in a trace that has what version 2 of the file added.
+    fn recorded(&self, what: &str) -> Result<usize, Error> {
+        self.tensors.n_sentences().ok_or_else(|| self.tensors.damaged(&format!("a trace that holds {what}"), "version 1".into()))
     }
 
     /// The kept blocks of a whole layer.
@@ -232,7 +245,7 @@ impl Trace {
         in_range("layer", layer, self.n_layers())
     }
 
-    fn check_head(&self, head: usize) -> Result<(), Error> {
+    pub(crate) fn check_head(&self, head: usize) -> Result<(), Error> {
         in_range("head", head, self.n_heads())
     }
 

@@ -4,7 +4,7 @@ use streamtrace::{
     Search, StreamConfig,
     cpu::Attention,
     device::AttentionShape,
-    trace::{Blocks, Span},
+    trace::{Blocks, MIN_DISTANCE, Span},
 };
 
 use crate::naive::{Head, assert_close};
@@ -25,6 +25,7 @@ fn shape(window: Option<usize>, top_k: usize) -> AttentionShape {
         ..StreamConfig::default()
     };
     let blocks = Blocks { n_tokens: N_TOKENS, block_size_q: 16, block_size_k: 4, window };
+    let sentences = (0..N_TOKENS).step_by(6).map(|t| Span::from(t..(t + 6).min(N_TOKENS))).collect();
     AttentionShape {
         blocks,
         capacity: N_TOKENS,
@@ -33,6 +34,7 @@ fn shape(window: Option<usize>, top_k: usize) -> AttentionShape {
         head_dim: HEAD_DIM,
         config,
         focus: Span::from(90..101),
+        sentences,
     }
 }
 
@@ -76,13 +78,18 @@ fn each_head_attends_to_its_groups_keys_and_is_recorded_in_its_place() {
             outputs.extend(attention.attend(queries, *first));
         }
         let record = attention.into_record();
+        let n_sentences = shape.sentences.len();
         for (h, head) in heads.iter().enumerate() {
-            let mut received = vec![0.0; N_TOKENS];
+            let (mut received, mut vertical) = (vec![0.0; N_TOKENS], vec![0.0; n_sentences]);
             for query in 0..N_TOKENS {
                 let kept = record.mask.kept(h, query / 16);
                 let probabilities = head.probabilities(query, kept);
                 assert_close(&outputs[(query * N_HEADS + h) * HEAD_DIM..][..HEAD_DIM], &head.output(&probabilities), 1e-5);
                 received.iter_mut().zip(&probabilities).for_each(|(sum, p)| *sum += p);
+                for (j, sentence) in shape.sentences.iter().enumerate().take((query / 6 + 1).saturating_sub(MIN_DISTANCE)) {
+                    let mean = sentence.range().map(|key| probabilities[key]).sum::<f64>() / sentence.len() as f64;
+                    vertical[j] += mean / shape.sentences[query / 6].len() as f64 / (n_sentences - j - MIN_DISTANCE) as f64;
+                }
                 if shape.focus.range().contains(&query) {
                     let at = (h * shape.focus.len() + query - shape.focus.start) * 9 * 4;
                     let keys = kept.iter().flat_map(|&b| shape.blocks.keys(b as usize));
@@ -91,6 +98,7 @@ fn each_head_attends_to_its_groups_keys_and_is_recorded_in_its_place() {
                     assert!(record.focus[at + row.len()..at + 36].iter().all(|&p| p == 0.0));
                 }
             }
+            assert_close(&record.vertical[h * n_sentences..][..n_sentences], &vertical, 1e-5);
             assert_close(&record.received[h * N_TOKENS..][..N_TOKENS], &received, 1e-4);
             for query_block in 0..shape.blocks.n_query_blocks() {
                 let mass: f32 = record.mass[record.mask.row(h, query_block)].iter().sum();

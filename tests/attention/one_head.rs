@@ -1,9 +1,9 @@
 //! `sparse` and `dense` of one query block after the other.
 
 use streamtrace::{
-    attention::{KeysValues, dense, sparse},
+    attention::{KeysValues, Recorded, dense, sparse},
     search::Queries,
-    trace::Blocks,
+    trace::{Blocks, MIN_DISTANCE, Span},
 };
 
 use crate::naive::{Head, assert_close};
@@ -36,6 +36,19 @@ fn queries(head: &Head, query_block: usize) -> Queries {
     Queries::new(&head.queries[positions.start * head.head_dim..], head.head_dim, head.head_dim, positions)
 }
 
+/// Sentences of random lengths: the sentence of each token, and one over its length.
+fn sentences(n_tokens: usize, random: &mut fastrand::Rng) -> Vec<(u32, f32)> {
+    let mut of_tokens = Vec::new();
+    for sentence in 0.. {
+        let n = random.usize(1..12).min(n_tokens - of_tokens.len());
+        of_tokens.extend(std::iter::repeat_n((sentence, 1.0 / n as f32), n));
+        if of_tokens.len() == n_tokens {
+            break;
+        }
+    }
+    of_tokens
+}
+
 fn keys_values(head: &Head) -> KeysValues<'_> {
     KeysValues { keys: &head.keys, values: &head.values, head_dim: head.head_dim }
 }
@@ -47,7 +60,9 @@ fn sparse_attention_over_random_blocks_is_the_definition() {
         for query_block in 0..head.blocks.n_query_blocks() {
             let (positions, kept) = (head.blocks.queries(query_block), head.random_blocks(query_block, &mut random));
             let focus = positions.start + positions.len() / 3..positions.end + 1;
-            let found = sparse(&queries(&head, query_block), keys_values(&head), &head.blocks, query_block, &kept, focus.clone());
+            let sentences = sentences(head.blocks.n_tokens, &mut random);
+            let recorded = Recorded { focus: Span::from(focus.clone()), sentences: &sentences };
+            let found = sparse(&queries(&head, query_block), keys_values(&head), &head.blocks, query_block, &kept, recorded);
 
             let rows: Vec<Vec<f64>> = positions.clone().map(|query| head.probabilities(query, &kept)).collect();
             let outputs: Vec<f64> = rows.iter().flat_map(|row| head.output(row)).collect();
@@ -56,6 +71,13 @@ fn sparse_attention_over_random_blocks_is_the_definition() {
             let tokens: Vec<usize> = kept.iter().flat_map(|&block| head.blocks.keys(block as usize)).collect();
             let received: Vec<f64> = tokens.iter().map(|&key| rows.iter().map(|row| row[key]).sum()).collect();
             assert_close(&found.received, &received, 1e-4);
+
+            let far = |query: usize, key: usize| sentences[query].0 >= sentences[key].0 + MIN_DISTANCE as u32;
+            let share = |(query, row): (usize, &Vec<f64>), key| {
+                if far(query, key) { row[key] * f64::from(sentences[query].1) } else { 0.0 }
+            };
+            let from_far = |&key: &usize| positions.clone().zip(&rows).map(|row| share(row, key)).sum();
+            assert_close(&found.anchors, &tokens.iter().map(from_far).collect::<Vec<f64>>(), 1e-4);
 
             let on_block =
                 |block: &u32| rows.iter().map(|row| row[head.blocks.keys(*block as usize)].iter().sum::<f64>()).sum::<f64>();
@@ -98,11 +120,12 @@ fn sparse_is_dense_when_everything_is_kept() {
     for head in heads() {
         for query_block in 0..head.blocks.n_query_blocks() {
             let kept: Vec<u32> = head.blocks.visible(query_block).map(|block| block as u32).collect();
-            let sparse = sparse(&queries(&head, query_block), keys_values(&head), &head.blocks, query_block, &kept, 0..0);
+            let sparse =
+                sparse(&queries(&head, query_block), keys_values(&head), &head.blocks, query_block, &kept, Recorded::default());
             let (dense, kept_mass) = dense(&queries(&head, query_block), keys_values(&head), &head.blocks, query_block, &kept);
             assert_close(&sparse.output, &dense.iter().map(|&v| v as f64).collect::<Vec<_>>(), 1e-5);
             assert!((kept_mass - head.blocks.queries(query_block).len() as f64).abs() < 1e-4, "{kept_mass}");
-            assert!(sparse.focus.is_empty());
+            assert!(sparse.focus.is_empty() && sparse.anchors.is_empty());
         }
     }
 }
@@ -115,7 +138,7 @@ fn scores_of_any_size_give_probabilities() {
         let mut head = Head::random(blocks, 16, 5);
         head.keys.iter_mut().for_each(|key| *key *= size);
         let kept = [0, 3, 30, 31];
-        let found = sparse(&queries(&head, 7), keys_values(&head), &blocks, 7, &kept, 0..0);
+        let found = sparse(&queries(&head, 7), keys_values(&head), &blocks, 7, &kept, Recorded::default());
         assert!((found.mass.iter().sum::<f32>() - 1.0).abs() < 1e-5, "{size}: {:?}", found.mass);
         let (output, kept_mass) = dense(&queries(&head, 7), keys_values(&head), &blocks, 7, &kept);
         assert!(output.iter().chain(&found.output).all(|v| v.abs() <= 1.0), "{size}");

@@ -65,11 +65,11 @@ fn a_trace_of_a_newer_version_asks_for_an_update() {
     let path = folder.path().join("a.trace");
     trace().save(&path).unwrap();
     let bytes = fs::read(&path).unwrap();
-    let (old, new) = (br#""version":"1""#, br#""version":"2""#);
+    let (old, new) = (br#""version":"2""#, br#""version":"3""#);
     let at = bytes.windows(old.len()).position(|window| window == old).unwrap();
     let newer = [&bytes[..at], new, &bytes[at + old.len()..]].concat();
     fs::write(&path, newer).unwrap();
-    assert_says("newer", Trace::open(&path), &["format version 1 or older", "found version 2", "update streamtrace"]);
+    assert_says("newer", Trace::open(&path), &["format version 2 or older", "found version 3", "update streamtrace"]);
     for n in [10, bytes.len() / 2, bytes.len() - 1] {
         fs::write(&path, &bytes[..n]).unwrap();
         assert_says("cut off", Trace::open(&path), &["a whole safetensors file", "cut off"]);

@@ -19,7 +19,7 @@ def variants(file, shapes):
     """Macros with which a file is compiled."""
     if file in ("embed.cu", "rms_norm.cu", "elementwise.cu", "recall.cu"):
         return [{}]
-    if file == "rope.cu":
+    if file in ("rope.cu", "written.cu"):
         return [{"HEAD_DIM": d} for d in sorted({s[0] for s in shapes})]
     if file == "pyramid.cu":
         return [{"HEAD_DIM": d, "BLOCK_K": k, "SPAN_LEVELS": (1024 // k).bit_length() - 1} for d, k in sorted({(s[0], s[2]) for s in shapes})]
@@ -38,7 +38,7 @@ def variants(file, shapes):
     return found
 
 
-FILES = ["embed.cu", "rms_norm.cu", "rope.cu", "elementwise.cu", "pyramid.cu", "search_hierarchical.cu", "search_exhaustive.cu",
+FILES = ["embed.cu", "rms_norm.cu", "rope.cu", "written.cu", "elementwise.cu", "pyramid.cu", "search_hierarchical.cu", "search_exhaustive.cu",
          "attention.cu", "attention_record.cu", "recall.cu", "search_hierarchical_sm90.cu", "attention_sm90.cu",
          "attention_record_sm90.cu"]
 

@@ -65,7 +65,7 @@ fn clones_share_the_engine() {
 /// The exhaustive search reads every candidate's keys, if they are more than fit the budget.
 #[test]
 fn what_a_search_reads_is_counted() {
-    let config = StreamConfig { top_k: 8, sink_blocks: 1, local_blocks: 4, ..StreamConfig::default() };
+    let config = StreamConfig { top_k: 8, sink_blocks: 1, local_blocks: 4, beam: 8, ..StreamConfig::default() };
     let (tracer, prompt) = (common::load(model()).unwrap(), common::prompt(1000));
     let read = |search| {
         let tracer = tracer.with(StreamConfig { search, ..config.clone() });

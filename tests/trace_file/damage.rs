@@ -132,8 +132,8 @@ fn files_that_are_no_traces_are_refused() {
 #[test]
 fn a_newer_version_asks_for_an_update() {
     let bytes = Bytes::of(small().windows(&[None]));
-    let newer = refused(&bytes.clone().note("version", "2").written());
-    assert!(newer.contains("expected format version 1 or older, found version 2; update streamtrace"), "{newer}");
+    let newer = refused(&bytes.clone().note("version", "3").written());
+    assert!(newer.contains("expected format version 2 or older, found version 3; update streamtrace"), "{newer}");
     for version in ["", "0", "-1", "1.0", "99999999999"] {
         assert!(refused(&bytes.clone().note("version", version).written()).contains("expected a format version"));
     }
@@ -142,11 +142,40 @@ fn a_newer_version_asks_for_an_update() {
     assert!(refused(&without.written()).contains("found none"));
 }
 
+/// What version 1 did not hold is asked for in vain.
+#[test]
+fn an_older_trace_is_read_without_what_it_lacks() {
+    let mut bytes = Bytes::of(small().windows(&[None])).note("version", "1");
+    let new = ["sentences", "layers.0.written", "layers.0.residual", "layers.0.vertical"];
+    for tensor in new {
+        bytes = bytes.rename(tensor, &format!("other.{tensor}"));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.trace");
+    std::fs::write(&path, bytes.written()).unwrap();
+    let trace = Trace::open(&path).unwrap();
+    assert!(trace.head(0, 0).is_ok() && trace.sentences().is_ok());
+    for error in [trace.routes(0..2, trace.output()).unwrap_err(), trace.vertical(0, 0).unwrap_err()] {
+        assert!(error.to_string().contains("found version 1; trace the prompt again"), "{error}");
+    }
+}
+
 #[test]
 fn tensors_that_do_not_fit_the_summary_are_refused() {
     let bytes = Bytes::of(small().windows(&[None, Some(5)]));
-    for tensor in ["tokens", "offsets", "text", "logits", "layers.0.received", "layers.1.mass", "layers.1.kept", "layers.0.focus"]
-    {
+    for tensor in [
+        "tokens",
+        "offsets",
+        "text",
+        "logits",
+        "layers.0.received",
+        "layers.1.mass",
+        "layers.1.kept",
+        "layers.0.focus",
+        "layers.1.written",
+        "layers.0.residual",
+        "layers.0.vertical",
+    ] {
         let message = refused(&bytes.clone().rename(tensor, "other").written());
         assert!(message.contains(&format!("no tensor {tensor}")), "{message}");
     }

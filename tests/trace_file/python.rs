@@ -15,7 +15,7 @@ import numpy as np
 expected = json.load(open(sys.argv[2]))
 with safe_open(sys.argv[1], framework="np") as trace:
     notes = trace.metadata()
-    assert notes["format"] == "streamtrace" and notes["version"] == "1", notes
+    assert notes["format"] == "streamtrace" and notes["version"] == "2", notes
     assert json.loads(notes["summary"]) == expected["summary"]
     assert set(trace.keys()) == set(expected["tensors"]), trace.keys()
     for name, values in expected["tensors"].items():
@@ -31,7 +31,10 @@ print("same")
 fn expected(sample: &Sample, kept_type: &str) -> serde_json::Value {
     let (n_heads, n_tokens) = (sample.summary.model.n_heads, sample.tokens.len());
     let offsets: Vec<usize> = sample.offsets.iter().flat_map(|o| [o.0, o.1]).collect();
+    let sentences = sample.trace.sentences().unwrap();
+    let ends: Vec<usize> = sentences.iter().flat_map(|s| [s.start, s.end]).collect();
     let mut tensors = json!({
+        "sentences": {"dtype": "uint32", "shape": [sentences.len(), 2], "values": ends},
         "tokens": {"dtype": "uint32", "shape": [n_tokens], "values": sample.tokens},
         "offsets": {"dtype": "uint32", "shape": [n_tokens, 2], "values": offsets},
         "text": {"dtype": "uint8", "shape": [sample.text.len()], "values": sample.text.as_bytes()},
@@ -43,6 +46,12 @@ fn expected(sample: &Sample, kept_type: &str) -> serde_json::Value {
         let focus = [n_heads, sample.summary.focus.len(), mask.top_k * mask.blocks.block_size_k];
         let none = if kept_type == "uint16" { u16::MAX as u32 } else { u32::MAX };
         let kept: Vec<u32> = mask.kept.iter().map(|&b| b.min(none)).collect();
+        let n_key_blocks = mask.blocks.n_key_blocks();
+        tensors[format!("layers.{i}.written")] =
+            json!({"dtype": "float32", "shape": [n_heads, n_key_blocks], "values": record.written});
+        tensors[format!("layers.{i}.residual")] = json!({"dtype": "float32", "shape": [rows[1]], "values": record.residual});
+        tensors[format!("layers.{i}.vertical")] =
+            json!({"dtype": "float32", "shape": [n_heads, sentences.len()], "values": record.vertical});
         tensors[format!("layers.{i}.received")] =
             json!({"dtype": "float32", "shape": [n_heads, n_tokens], "values": record.received});
         tensors[format!("layers.{i}.mass")] = json!({"dtype": "float16", "shape": rows, "values": record.mass});

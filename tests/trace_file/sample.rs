@@ -2,7 +2,7 @@
 
 use streamtrace::{
     config::StreamConfig,
-    trace::{BlockMask, Blocks, LayerRecord, ModelInfo, NextToken, Seconds, Span, Summary, Trace, TraceWriter},
+    trace::{BlockMask, Blocks, LayerRecord, ModelInfo, NextToken, Seconds, Span, Summary, Trace, TraceWriter, token_sentences},
 };
 
 /// A trace and what went into it.
@@ -75,6 +75,9 @@ impl Size {
             mass: exact(mask.kept.len(), 3),
             received: (0..self.n_heads * self.n_tokens).map(|i| (i + layer) as f32 / 7.0).collect(),
             focus: exact(self.n_heads * self.focus.len() * n_keys, 5),
+            written: exact(self.n_heads * mask.blocks.n_key_blocks(), 7),
+            residual: exact(mask.blocks.n_query_blocks(), 11),
+            vertical: exact(self.n_heads * token_sentences(&text(self.n_tokens).0, &text(self.n_tokens).1).len(), 13),
             mask,
         }
     }

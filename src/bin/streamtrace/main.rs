@@ -1,10 +1,11 @@
-//! The command line: `streamtrace trace | compare | smallest-top-k | generate | map | overview | show | prompt |
-//! ruler | heads | bench | serve`.
+//! The command line: `streamtrace trace | compare | smallest-top-k | generate | map | overview | show | anchors | routes |
+//! knock-out | prompt | ruler | heads | bench | serve`.
 //!
 //! Exit codes: 0 done; 1 the run failed, with a sentence on standard error; 2 the arguments make no sense.
 
 mod args;
 mod bench;
+mod explain;
 mod generate;
 mod heads;
 mod prompt;
@@ -24,6 +25,7 @@ use streamtrace::{Error, Trace, engine::serve::serve, trace::CompareConfig};
 
 use args::{ModelArgs, PromptArgs};
 use bench::BenchArgs;
+use explain::{AnchorsArgs, KnockOutArgs, RoutesArgs};
 use generate::GenerateArgs;
 use heads::HeadsArgs;
 use prompt::TaskPromptArgs;
@@ -79,6 +81,12 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Name the sentences that later ones keep coming back to
+    Anchors(AnchorsArgs),
+    /// Show which attention carries something from one place of a traced prompt to another
+    Routes(RoutesArgs),
+    /// Run a traced prompt without a route, with nothing but it, and without random ones, and say what that changes
+    KnockOut(KnockOutArgs),
     /// Write a prompt of known answer
     Prompt(TaskPromptArgs),
     /// Ask for needles in haystacks of known answer, and count how often the search keeps what the answer needs
@@ -195,6 +203,9 @@ fn run(command: &Command) -> Result<(), Error> {
         Command::Map { trace, layer, head, out } => Trace::open(trace)?.attention_map(*layer, *head)?.save(out),
         Command::Overview { trace, out } => Trace::open(trace)?.overview()?.save(out),
         Command::Show { trace, json } => print_trace(&Trace::open(trace)?, *json),
+        Command::Anchors(args) => args.run(),
+        Command::Routes(args) => args.run(),
+        Command::KnockOut(args) => args.run(),
         Command::Prompt(args) => args.run(),
         Command::Ruler(args) => args.run(),
         Command::Heads(args) => args.run(),

@@ -1,6 +1,10 @@
 //! One run of a model over a prompt: sparse for a trace, dense for a comparison, either to score an answer.
 
-use std::{sync::mpsc, thread, time::Instant};
+use std::{
+    sync::{Arc, mpsc},
+    thread,
+    time::Instant,
+};
 
 use crate::{
     config::StreamConfig,
@@ -14,7 +18,10 @@ use crate::{
         tokenizer::Encoding,
     },
     search::budget,
-    trace::{AnswerScore, AnswerToken, BlockMask, Blocks, LayerRecord, NextToken, Seconds, Span, Summary, Trace, TraceWriter},
+    trace::{
+        AnswerScore, AnswerToken, BlockMask, Blocks, LayerRecord, NextToken, Seconds, Span, Summary, Trace, TraceWriter,
+        token_sentences,
+    },
 };
 
 /// A model on a device, ready to read.
@@ -32,7 +39,8 @@ impl<D: Device> Run<'_, D> {
     pub fn trace(&mut self, prompt: &str, config: &StreamConfig) -> Result<Trace, Error> {
         let start = Instant::now();
         let Encoding { ids, offsets } = self.model.tokenizer.encode(prompt)?;
-        let (decoder, plan) = self.decoder(&ids, config)?;
+        let (mut decoder, plan) = self.decoder(&ids, config)?;
+        decoder.sentences = token_sentences(prompt, &offsets).into();
         self.device.reset_peak();
         let writer = TraceWriter::new(&ids, &offsets, prompt)?;
         let (mut costs, clock) = (StageCosts::default(), self.clock("trace", ids.len()));
@@ -123,6 +131,29 @@ impl<D: Device> Run<'_, D> {
         decoder.dense(n, nothing, |layer, _| (self.progress)(clock.at(layer)))
     }
 
+    /// The tokens of a trace of this model.
+    pub(super) fn tokens_of(&self, trace: &Trace) -> Result<Vec<u32>, Error> {
+        let info = self.model.info();
+        if trace.summary().model != info {
+            return Err(Error::Setting {
+                setting: "trace".into(),
+                expected: format!("a trace of {}, the model that is loaded", info.name),
+                found: format!("a trace of {}", trace.summary().model.name),
+                fix: "load the model that made the trace".into(),
+            });
+        }
+        let tokens = trace.tokens()?;
+        match tokens.iter().find(|&&id| id as usize >= info.vocab_size) {
+            None => Ok(tokens),
+            Some(id) => Err(Error::Trace {
+                path: "to run again".into(),
+                expected: format!("token ids below {}", info.vocab_size),
+                found: format!("id {id}"),
+                fix: "the file is damaged: trace the prompt again".into(),
+            }),
+        }
+    }
+
     pub(super) fn decoder<'t>(&self, tokens: &'t [u32], config: &StreamConfig) -> Result<(Decoder<'t, D>, MemoryPlan), Error>
     where
         Self: 't,
@@ -148,7 +179,7 @@ impl<D: Device> Run<'_, D> {
             eprintln!("slower, to fit in {}: {why}", format_bytes(plan.limit));
         }
         let Run { model, device, .. } = *self;
-        Ok((Decoder { model, device, tokens, config, focus, chunk: plan.chunk_rows }, plan))
+        Ok((Decoder { model, device, tokens, config, focus, sentences: Arc::new([]), chunk: plan.chunk_rows }, plan))
     }
 
     pub(super) fn next_token(&self, logits: &[f32]) -> NextToken {
@@ -260,7 +291,7 @@ impl Clock {
             layer: layer + 1,
             n_layers: self.n_layers,
             tokens_per_second: self.n_tokens as f64 / whole,
-            seconds_left: whole - seconds,
+            seconds_left: (whole - seconds).max(0.0),
         })
     }
 }

@@ -1,0 +1,119 @@
+//! Do heads and suppression tell what a chain of thought rests on? `cargo bench --features engine --bench anchors`
+//!
+//! Word problems whose facts are scattered over prose, then the chain of thought; the truth is known by construction. Options:
+//! `-- --prompts 24 --tokens 8192 --pruned 0.97 --search exhaustive|default`. Prompts of even number calibrate, those of odd
+//! number are reported; plan and setup are left out as targets. Dense is the same run with all blocks kept.
+
+use std::{error::Error, path::Path};
+
+use streamtrace::{
+    DeviceChoice, LoadOptions, Search, StreamConfig, Trace, Tracer,
+    analysis::{Calibration, HeadRanking, Sentence, SentenceMatrix, SuppressionMeasure, auc},
+    tasks::{SentenceKind, WordProblem},
+};
+
+/// As in the binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const LEFT_OUT: [SentenceKind; 2] = [SentenceKind::ProblemSetup, SentenceKind::PlanGeneration];
+
+/// How the changes of a sentence become a number.
+const MEASURES: [SuppressionMeasure; 2] = [SuppressionMeasure::Published, SuppressionMeasure::Peak];
+
+/// Heads whose peak attention is averaged once they are calibrated.
+const N_CALIBRATED: usize = 1;
+
+/// What the prompts of one way to run gave.
+#[derive(Default)]
+struct Run {
+    calibration: Calibration,
+    held_out: Vec<(Trace, Vec<Sentence>, Vec<Vec<usize>>)>,
+    /// Of both measures.
+    suppression: [Vec<(f64, bool)>; 2],
+    kurtosis: Vec<HeadRanking>,
+    pruned: f64,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/needle-6m");
+    let tracer = Tracer::load_with(LoadOptions { model, device: DeviceChoice::Cpu, memory: None })?;
+    let n_prompts: u64 = option("--prompts").unwrap_or("24".into()).parse()?;
+    let n_tokens: usize = option("--tokens").unwrap_or("8192".into()).parse()?;
+    let pruned: f64 = option("--pruned").unwrap_or("0.97".into()).parse()?;
+    let small = StreamConfig { sink_blocks: 1, local_blocks: 5, ..StreamConfig::default() };
+    let search = if option("--search").as_deref() == Some("exhaustive") { Search::Exhaustive } else { small.search };
+    let dense = StreamConfig { top_k: n_tokens, search: Search::Exhaustive, ..small.clone() };
+    let sparse = StreamConfig { pruned: Some(pruned), search, ..small };
+    let mut runs = [(dense, Run::default()), (sparse, Run::default())];
+    for seed in 0..n_prompts {
+        let problem = WordProblem::generate(12 + (seed as usize * 5) % 13, 100 + seed)?;
+        for (config, run) in &mut runs {
+            run.add(&tracer.with(config.clone()), &problem, n_tokens, seed % 2 == 0)?;
+        }
+    }
+    report(&runs.map(|(_, run)| run))
+}
+
+impl Run {
+    fn add(&mut self, tracer: &Tracer, problem: &WordProblem, n_tokens: usize, calibrates: bool) -> Result<(), Box<dyn Error>> {
+        let prompt = problem.prompt(n_tokens, &mut |text| tracer.count_tokens(text))?;
+        let before = tracer.count_tokens(prompt.text[..prompt.chain[0].start].trim_end())?;
+        let focus = Some(before..tracer.count_tokens(&prompt.text)?);
+        let trace = tracer.with(StreamConfig { focus, ..tracer.config().clone() }).trace(&prompt.text)?;
+        let sentences = trace.sentences_at(&problem.chain_pieces(&prompt))?;
+        let needs: Vec<Vec<usize>> = problem.chain.iter().map(|sentence| sentence.depends_on.clone()).collect();
+        self.pruned = trace.summary().pruned;
+        if calibrates {
+            self.calibration.add(&trace, &sentences, &needs, &LEFT_OUT)?;
+        } else {
+            let suppressions = SentenceMatrix::suppressions(&sentences);
+            let effects = tracer.knock_out(&trace, &suppressions, SentenceMatrix::asked(&sentences))?;
+            for (measure, cases) in MEASURES.into_iter().zip(&mut self.suppression) {
+                cases.extend(SentenceMatrix::of_effects(&sentences, &effects, measure, "").cases(&needs, &LEFT_OUT));
+            }
+            self.kurtosis.push(trace.thought_anchors()?.kurtosis);
+            self.held_out.push((trace, sentences, needs));
+        }
+        Ok(())
+    }
+
+    /// How well the peak attention of the best heads tells the dependencies of the prompts held out.
+    fn edges(&self, heads: &HeadRanking, n: usize) -> Result<f64, Box<dyn Error>> {
+        let mut cases = Vec::new();
+        for (trace, sentences, needs) in &self.held_out {
+            let links: SentenceMatrix = trace.sentence_links(sentences, heads, n)?;
+            cases.extend(links.cases(needs, &LEFT_OUT));
+        }
+        Ok(auc(&cases).unwrap_or(f64::NAN))
+    }
+}
+
+fn report([dense, sparse]: &[Run; 2]) -> Result<(), Box<dyn Error>> {
+    println!("{} prompts held out, {:.3} pruned\n\n| | dense | sparse |\n|---|---|---|", dense.held_out.len(), sparse.pruned);
+    let row = |name: &str, values: [f64; 2]| println!("| {name} | {:.3} | {:.3} |", values[0], values[1]);
+    let rankings = [dense, sparse].map(|run| run.calibration.ranking());
+    for n in [N_CALIBRATED, 2, 3] {
+        row(
+            &format!("edges, best {n} of the calibrated heads: AUC"),
+            [dense.edges(&rankings[0], n)?, sparse.edges(&rankings[1], n)?],
+        );
+    }
+    for (i, measure) in MEASURES.iter().enumerate() {
+        row(&format!("suppression, {measure:?}: AUC"), [dense, sparse].map(|run| auc(&run.suppression[i]).unwrap_or(f64::NAN)));
+    }
+    let kurtosis = [dense, sparse].map(|run| HeadRanking::mean(&run.kurtosis).expect("prompts were held out"));
+    row("edges, 10 heads of highest kurtosis: AUC", [dense.edges(&kurtosis[0], 10)?, sparse.edges(&kurtosis[1], 10)?]);
+    let [a, b] = kurtosis.map(|ranking| ranking.best(10));
+    println!(
+        "\nof the 10 heads of highest kurtosis, {} are those of dense attention",
+        b.iter().filter(|h| a.contains(h)).count()
+    );
+    println!("calibrated: {:?} dense, {:?} sparse", rankings[0].best(3), rankings[1].best(3));
+    Ok(())
+}
+
+/// The value after a name among the arguments.
+fn option(name: &str) -> Option<String> {
+    std::env::args().skip_while(|argument| argument != name).nth(1)
+}

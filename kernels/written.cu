@@ -1,0 +1,51 @@
+// written: the length of what each key writes to the residual stream when it gets all of a head's attention.
+//
+// gram[h, i, j] = sum_r W_O[r, h D + i] W_O[r, h D + j]
+// out[h, t] = |W_O v| = sqrt(v^T gram[h] v), v the value of key t in the head's group
+//
+// weight [hidden, n_heads * HEAD_DIM] bf16, the output layer
+// gram   [n_heads, HEAD_DIM, HEAD_DIM] f32
+// values [n_tokens, n_kv_heads, HEAD_DIM] bf16
+// out    [n_heads, n_tokens] f32
+// gram: grid (HEAD_DIM, n_heads); written: grid (ceil(n_tokens / TOKENS), n_heads); block HEAD_DIM, no dynamic shared memory
+// Compile with -D HEAD_DIM (at least TOKENS). Any card from sm_80.
+// Reference: src/cpu/attention.rs, length; tests/cuda.rs compares
+
+constexpr int TOKENS = 32;
+
+KERNEL void gram(const u16* weight, float* gram, int hidden) {
+    int width = gridDim.y * HEAD_DIM;
+    const u16* column = weight + blockIdx.y * HEAD_DIM;
+    float sum = 0.0f;
+    for (int r = 0; r < hidden; r++) {
+        const u16* row = column + (u64)r * width;
+        sum += from_bf16(row[blockIdx.x]) * from_bf16(row[threadIdx.x]);
+    }
+    gram[((u64)blockIdx.y * HEAD_DIM + blockIdx.x) * HEAD_DIM + threadIdx.x] = sum;
+}
+
+KERNEL void written(const u16* values, const float* gram, float* out, int n_tokens, int n_kv_heads) {
+    __shared__ float v[TOKENS][HEAD_DIM], sums[TOKENS];
+    int first = blockIdx.x * TOKENS, j = threadIdx.x, kv_head = blockIdx.y / (gridDim.y / n_kv_heads);
+    for (int t = 0; t < TOKENS; t++) {
+        u64 row = (u64)min(first + t, n_tokens - 1) * n_kv_heads + kv_head;
+        v[t][j] = from_bf16(values[row * HEAD_DIM + j]);
+    }
+    if (j < TOKENS) sums[j] = 0.0f;
+    __syncthreads();
+    const float* column = gram + (u64)blockIdx.y * HEAD_DIM * HEAD_DIM + j;
+    float products[TOKENS] = {};  // gram v, this thread's row
+    for (int i = 0; i < HEAD_DIM; i++) {
+        float g = column[i * HEAD_DIM];
+#pragma unroll
+        for (int t = 0; t < TOKENS; t++) products[t] += g * v[t][i];
+    }
+#pragma unroll
+    for (int t = 0; t < TOKENS; t++) {
+        float part = products[t] * v[t][j];
+        for (int step = 16; step > 0; step /= 2) part += __shfl_xor_sync(~0u, part, step);
+        if (j % 32 == 0) atomicAdd(&sums[t], part);
+    }
+    __syncthreads();
+    if (j < TOKENS && first + j < n_tokens) out[(u64)blockIdx.y * n_tokens + first + j] = sqrtf(fmaxf(sums[j], 0.0f));
+}

@@ -1,0 +1,150 @@
+//! `streamtrace anchors | routes | knock-out`: what a trace says about a text, and whether it is so.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::json;
+use streamtrace::{
+    Effect, Error, Intervention, Span, Trace,
+    analysis::{AnchorConfig, RouteConfig, RouteMeasure, Routes},
+};
+
+use crate::{args::ModelArgs, print, writable};
+
+#[derive(Args)]
+pub struct AnchorsArgs {
+    trace: PathBuf,
+    /// Heads of highest kurtosis whose scores are averaged
+    #[arg(long, default_value_t = AnchorConfig::default().n_receiver_heads)]
+    heads: usize,
+    /// Sentences to name
+    #[arg(long, default_value_t = AnchorConfig::default().n_anchors)]
+    anchors: usize,
+    /// Only attention from so many sentences later counts; another number than 4 needs token-level rows of the whole text
+    #[arg(long, default_value_t = AnchorConfig::default().min_distance)]
+    distance: usize,
+    /// What to write: the chart as .svg or .png, or the text with its anchors highlighted as .html
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// One JSON object on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+impl AnchorsArgs {
+    pub fn run(&self) -> Result<(), Error> {
+        self.out.as_deref().map_or(Ok(()), writable)?;
+        let config = AnchorConfig {
+            n_receiver_heads: self.heads,
+            n_anchors: self.anchors,
+            min_distance: self.distance,
+            ..AnchorConfig::default()
+        };
+        let anchors = Trace::open(&self.trace)?.thought_anchors_with(&config)?;
+        match &self.out {
+            Some(out) if is_html(out) => std::fs::write(out, anchors.html()).map_err(Error::io("write", out))?,
+            Some(out) => anchors.save(out)?,
+            None => {}
+        }
+        if self.json { print(json!(anchors)) } else { print(anchors) }
+    }
+}
+
+fn is_html(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("html"))
+}
+
+/// Which route
+#[derive(Args)]
+pub struct Ends {
+    /// A text of the prompt, at its first occurrence, from which something is carried
+    #[arg(long)]
+    from: String,
+    /// A text of the prompt, at its last occurrence, to which it is carried; the last token if left out
+    #[arg(long)]
+    to: Option<String>,
+    /// Edges to show
+    #[arg(long, default_value_t = RouteConfig::default().n_edges)]
+    edges: usize,
+    /// Take attention mass alone for importance, as rollout does
+    #[arg(long)]
+    rollout: bool,
+}
+
+impl Ends {
+    fn routes(&self, trace: &Trace, to: Span) -> Result<Routes, Error> {
+        let measure = if self.rollout { RouteMeasure::Rollout } else { RouteMeasure::Written };
+        let to = self.to.as_ref().map_or(Ok(to), |text| trace.find_last(text))?;
+        trace.routes_with(trace.find(&self.from)?, to, RouteConfig { measure, n_edges: self.edges })
+    }
+}
+
+#[derive(Args)]
+pub struct RoutesArgs {
+    trace: PathBuf,
+    #[command(flatten)]
+    ends: Ends,
+    /// The graph to write: .svg or .png
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// One JSON object on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+impl RoutesArgs {
+    pub fn run(&self) -> Result<(), Error> {
+        self.out.as_deref().map_or(Ok(()), writable)?;
+        let trace = Trace::open(&self.trace)?;
+        let routes = self.ends.routes(&trace, trace.output())?;
+        self.out.as_ref().map_or(Ok(()), |out| routes.save(out))?;
+        if self.json { print(json!(routes)) } else { print(routes) }
+    }
+}
+
+#[derive(Args)]
+pub struct KnockOutArgs {
+    trace: PathBuf,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    ends: Ends,
+    /// A text of the prompt, at its last occurrence, whose probability is measured; the next token if left out
+    #[arg(long)]
+    answer: Option<String>,
+    /// Random routes of the same size and layers to compare with
+    #[arg(long, default_value_t = 20)]
+    controls: usize,
+    /// Seed of the random routes
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// One JSON object on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+impl KnockOutArgs {
+    pub fn run(&self) -> Result<(), Error> {
+        let trace = Trace::open(&self.trace)?;
+        let answer = self.answer.as_ref().map(|text| trace.find_last(text)).transpose()?.unwrap_or_default();
+        // A token is predicted by the one before it.
+        let rows = if answer.is_empty() { trace.output() } else { Span::from(answer.start.max(1) - 1..answer.end - 1) };
+        let routes = self.ends.routes(&trace, rows)?;
+        let mut interventions: Vec<Intervention> = vec![routes.intervention(), routes.alone(&trace, rows)];
+        interventions.extend(routes.controls(&trace, self.controls, self.seed)?);
+        let effects = self.model.tracer()?.knock_out(&trace, &interventions, answer)?;
+        let (route, alone, controls) = (&effects[0], &effects[1], &effects[2..]);
+        match self.json {
+            true => print(json!({ "route": route, "alone": alone, "controls": controls, "median_drop": median(controls) })),
+            false => {
+                print(format!("{route}\n{alone}\n{} random routes: median drop {:.4} nats", controls.len(), median(controls)))
+            }
+        }
+    }
+}
+
+fn median(effects: &[Effect]) -> f64 {
+    let mut drops: Vec<f64> = effects.iter().map(Effect::drop).collect();
+    drops.sort_by(f64::total_cmp);
+    drops.get(drops.len() / 2).copied().unwrap_or(0.0)
+}

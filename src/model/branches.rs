@@ -1,0 +1,92 @@
+//! Runs that go without some attention, beside the run that has it.
+//!
+//! Until its first changed query a run is the base run. So all of them go through the layers together: the base once, and of
+//! each branch only the rows from there on, with the base's keys and values before them. Memory stays linear in the prompt.
+
+use std::ops::Range;
+
+use super::{LayerWeights, decoder::Decoder};
+use crate::{
+    device::Device,
+    error::Error,
+    intervention::{Hidden, Intervention},
+    trace::BlockMask,
+};
+
+/// A run from a position on: hidden states in chunks.
+pub struct Branch<T> {
+    /// The first token of a query block.
+    pub position: usize,
+    hidden: Vec<T>,
+}
+
+impl<D: Device> Decoder<'_, D> {
+    /// The position from which an intervention's branch runs: the start of a query block.
+    pub fn start(&self, intervention: &Intervention) -> usize {
+        let first = intervention.first_query().min(self.tokens.len() - 1);
+        first - first % self.config.block_size_q
+    }
+
+    /// Runs the model on given masks: the base, which is the first of the results, and a branch for each intervention.
+    ///
+    /// # Errors
+    /// As [`Decoder::sparse`].
+    pub fn branches(
+        &self,
+        interventions: &[Intervention],
+        mut mask: impl FnMut(usize) -> Result<BlockMask, Error>,
+        mut on_layer: impl FnMut(usize),
+    ) -> Result<Vec<Branch<D::Tensor>>, Error> {
+        let angles = self.angles(self.tokens.len())?;
+        let starts = [0].into_iter().chain(interventions.iter().map(|intervention| self.start(intervention)));
+        let branch = |position| Ok(Branch { position, hidden: self.embed(position)? });
+        let mut branches = starts.map(branch).collect::<Result<Vec<_>, Error>>()?;
+        // The base first, then from the last start to the first: what lies before a branch must still be the base's.
+        let mut order: Vec<usize> = (1..branches.len()).collect();
+        order.sort_by_key(|&i| std::cmp::Reverse(branches[i].position));
+        for layer in 0..self.model.config.n_layers {
+            let weights = self.weights(layer)?;
+            let mut attention = self.device.attention(self.shape(layer, self.tokens.len()))?;
+            self.device.keep(&mut attention, mask(layer)?)?;
+            self.advance(layer, &weights, &mut attention, &mut branches[0], &Hidden::default(), &angles)?;
+            for &i in &order {
+                self.device.resize(&mut attention, branches[i].position, self.tokens.len());
+                let without = interventions[i - 1].in_layer(layer);
+                self.advance(layer, &weights, &mut attention, &mut branches[i], &without, &angles)?;
+            }
+            on_layer(layer);
+        }
+        Ok(branches)
+    }
+
+    /// Takes a branch through a layer.
+    fn advance(
+        &self,
+        layer: usize,
+        weights: &LayerWeights<D::Tensor>,
+        attention: &mut D::Attention,
+        branch: &mut Branch<D::Tensor>,
+        without: &Hidden,
+        angles: &D::Angles,
+    ) -> Result<(), Error> {
+        let at = |i: usize| branch.position + i * self.chunk;
+        for (i, x) in branch.hidden.iter().enumerate() {
+            self.append(weights, attention, x, at(i), angles)?;
+        }
+        for (i, x) in branch.hidden.iter_mut().enumerate() {
+            let queries = self.queries(weights, x, at(i), angles)?;
+            let attended = self.device.attend_without(attention, &queries, at(i) / self.config.block_size_q, without)?;
+            *x = self.write(layer, weights, x, &attended)?;
+        }
+        Ok(())
+    }
+
+    /// Logits that follow some rows of a branch, none of them before its position. `[n_rows][vocab_size]`
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`], [`Error::Device`].
+    pub fn branch_logits(&self, branch: &Branch<D::Tensor>, rows: Range<usize>) -> Result<Vec<Vec<f32>>, Error> {
+        let norm = self.device.weight(&self.model.final_norm()?)?;
+        self.logits(&branch.hidden, branch.position, rows, &norm, || self.output())
+    }
+}

@@ -1,0 +1,23 @@
+//! What the attention of one layer leaves behind.
+
+use super::BlockMask;
+#[cfg(doc)]
+use super::MIN_DISTANCE;
+
+/// One layer's attention as a run records it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LayerRecord {
+    pub mask: BlockMask,
+    /// Mean over a query block's queries of the mass on each kept block. `[n_heads, n_query_blocks, top_k]`
+    pub mass: Vec<f32>,
+    /// Mass that each key received. `[n_heads, n_tokens]`
+    pub received: Vec<f32>,
+    /// Probabilities of the focus tokens on their kept blocks' keys. `[n_heads, n_focus, top_k · block_size_k]`
+    pub focus: Vec<f32>,
+    /// Mean of ‖W_O v‖, what a key writes, over the keys of each block, weighted by what they received. `[n_heads, n_key_blocks]`
+    pub written: Vec<f32>,
+    /// Mean length ‖x‖ of the residual stream before the layer, over the queries of each block. `[n_query_blocks]`
+    pub residual: Vec<f32>,
+    /// Mean attention that each sentence gets from the sentences at least [`MIN_DISTANCE`] after it. `[n_heads, n_sentences]`
+    pub vertical: Vec<f32>,
+}

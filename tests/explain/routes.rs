@@ -1,0 +1,157 @@
+//! Flow by whole matrices, and what routes are made of.
+
+use streamtrace::{
+    Error, Span, Trace,
+    analysis::{RouteConfig, RouteMeasure},
+};
+
+use crate::{trace, tracer};
+
+const NODE: usize = 4;
+
+/// `[n_nodes][n_nodes]`: the share of the column's state in the row's next one.
+type Matrix = Vec<Vec<f64>>;
+
+/// What each edge of a layer adds to the matrix, by head, query block and key block, and what stays.
+type Parts = (Vec<((usize, usize, usize), Matrix)>, Matrix);
+
+fn parts(trace: &Trace, layer: usize, measure: RouteMeasure) -> Parts {
+    let (mask, mass) = (trace.mask(layer).unwrap(), trace.masses(layer).unwrap());
+    let n = trace.n_tokens().div_ceil(NODE);
+    let zero = || vec![vec![0.0; n]; n];
+    let (mut edges, mut stays) = (Vec::new(), zero());
+    for q in 0..mask.blocks.n_query_blocks() {
+        let rows = 2 * q..(2 * q + 2).min(n);
+        let residual =
+            if measure == RouteMeasure::Written { trace.residual(layer).unwrap()[q].into() } else { mask.n_heads as f64 };
+        let mut row = Vec::new();
+        for head in 0..mask.n_heads {
+            let written = trace.written(layer, head).unwrap();
+            for (slot, &block) in mask.kept(head, q).iter().enumerate() {
+                let weight = if measure == RouteMeasure::Written { f64::from(written[block as usize]) } else { 1.0 };
+                row.push((head, block as usize, f64::from(mass[mask.row(head, q).start + slot]) * weight));
+            }
+        }
+        let sum = residual + row.iter().map(|edge| edge.2).sum::<f64>();
+        for r in rows.clone() {
+            stays[r][r] = residual / sum;
+        }
+        for (head, block, weight) in row {
+            let mut matrix = zero();
+            rows.clone().filter(|&r| r >= block).for_each(|r| matrix[r][block] = weight / sum);
+            edges.push(((head, q, block), matrix));
+        }
+    }
+    (edges, stays)
+}
+
+fn times(matrix: &Matrix, state: &[f64]) -> Vec<f64> {
+    matrix.iter().map(|row| row.iter().zip(state).map(|(a, b)| a * b).sum()).collect()
+}
+
+fn transposed(matrix: &Matrix) -> Matrix {
+    (0..matrix.len()).map(|column| matrix.iter().map(|row| row[column]).collect()).collect()
+}
+
+fn whole((edges, stays): &Parts) -> Matrix {
+    let add = |mut sum: Matrix, (_, m): &((usize, usize, usize), Matrix)| {
+        sum.iter_mut().zip(m).for_each(|(row, other)| row.iter_mut().zip(other).for_each(|(a, b)| *a += b));
+        sum
+    };
+    edges.iter().fold(stays.clone(), add)
+}
+
+#[test]
+fn flow_is_the_product_of_the_layers_mixes() {
+    let trace = trace(&tracer(), 10, 6);
+    let n = trace.n_tokens().div_ceil(NODE);
+    for measure in [RouteMeasure::Written, RouteMeasure::Rollout] {
+        let (from, to) = (Span { start: 8, end: 12 }, trace.output());
+        let layers: Vec<_> = (0..3).map(|layer| parts(&trace, layer, measure)).collect();
+        let (mut reached, mut reaching) = (vec![vec![0.0; n]], vec![vec![0.0; n]]);
+        reached[0][2] = 1.0;
+        reaching[0][n - 1] = 1.0;
+        for layer in 0..3 {
+            reached.push(times(&whole(&layers[layer]), &reached[layer]));
+            reaching.push(times(&transposed(&whole(&layers[2 - layer])), &reaching[layer]));
+        }
+        reaching.reverse();
+        let routes = trace.routes_with(from, to, RouteConfig { measure, n_edges: 1_000_000 }).unwrap();
+        assert!((routes.total - reached[3][n - 1]).abs() < 1e-6, "{} {}", routes.total, reached[3][n - 1]);
+        assert!((reaching[0][2] - routes.total).abs() < 1e-6);
+        assert_eq!((routes.edges.len(), routes.hidden), (routes.n_edges, 0.0));
+        let mut found = 0;
+        for (layer, (edges, _)) in layers.iter().enumerate() {
+            for ((head, q, block), matrix) in edges {
+                let through = times(matrix, &reached[layer]);
+                let flow: f64 = through.iter().zip(&reaching[layer + 1]).map(|(a, b)| a * b).sum::<f64>() / routes.total;
+                let place = |e: &&streamtrace::analysis::RouteEdge| {
+                    (e.layer, e.head, e.queries.start, e.keys.start) == (layer, *head, 8 * q, 4 * block)
+                };
+                let edge = routes.edges.iter().find(place);
+                assert!((edge.map_or(0.0, |e| e.flow) - flow).abs() < 1e-6, "{layer} {head} {q} {block}: {flow}");
+                found += usize::from(flow > 0.0);
+            }
+        }
+        assert_eq!(found, routes.n_edges);
+    }
+}
+
+#[test]
+fn the_strongest_edges_are_shown_and_the_rest_is_said() {
+    let trace = trace(&tracer(), 12, 6);
+    let all = trace.routes_with(4..9, trace.output(), RouteConfig { n_edges: 1_000_000, ..RouteConfig::default() }).unwrap();
+    let few = trace.routes_with(4..9, trace.output(), RouteConfig { n_edges: 7, ..RouteConfig::default() }).unwrap();
+    assert_eq!(few.edges, all.edges[..7]);
+    let [shown, everything] = [&few, &all].map(|routes| routes.edges.iter().map(|e| e.flow).sum::<f64>());
+    assert!((few.hidden - (1.0 - shown / everything)).abs() < 1e-9);
+    assert!(few.by_layer.iter().all(|share| (0.0..=1.0 + 1e-9).contains(share)), "{:?}", few.by_layer);
+    assert_eq!(few.to_text.trim(), ".");
+}
+
+#[test]
+fn controls_are_as_many_edges_of_the_same_layers_and_reproducible() {
+    let trace = trace(&tracer(), 12, 6);
+    let routes = trace.routes_with(4..9, trace.output(), RouteConfig { n_edges: 5, ..RouteConfig::default() }).unwrap();
+    let controls = routes.controls(&trace, 8, 1).unwrap();
+    assert_eq!((controls.len(), &controls), (8, &routes.controls(&trace, 8, 1).unwrap()));
+    assert_ne!(controls, routes.controls(&trace, 8, 2).unwrap());
+    let layers = |i: &streamtrace::Intervention| {
+        let mut places: Vec<_> = i.hide.iter().map(|e| (e.layer, e.queries.start)).collect();
+        places.sort();
+        places
+    };
+    let route = routes.intervention();
+    assert!(controls.iter().all(|control| layers(control) == layers(&route)));
+    assert!(controls.iter().all(|control| control.hide.iter().all(|edges| !route.hide.contains(edges))));
+}
+
+#[test]
+fn the_route_alone_keeps_sinks_last_blocks_and_itself() {
+    let trace = trace(&tracer(), 12, 6);
+    let n = trace.n_tokens();
+    let routes = trace.routes_with(4..9, trace.output(), RouteConfig { n_edges: 3, ..RouteConfig::default() }).unwrap();
+    let alone = routes.alone(&trace, n - 1..n);
+    let hidden = alone.in_layer(0).of(0, Span { start: n - 1, end: n });
+    let shown = routes.edges.iter().filter(|e| (e.layer, e.head) == (0, 0) && e.queries.end == n);
+    let kept: Vec<usize> = shown.flat_map(|e| e.keys.range()).collect();
+    for key in 0..n {
+        let local = (n.div_ceil(4) - 3) * 4;
+        assert_eq!(hidden.hides(n - 1, key), !(key < 4 || key >= local || kept.contains(&key)), "{key}");
+    }
+    assert!(!alone.in_layer(0).of(0, Span { start: 0, end: 8 }).hides(7, 0));
+}
+
+#[test]
+fn ways_that_lead_nowhere_are_errors() {
+    let trace = trace(&tracer(), 6, 6);
+    let n = trace.n_tokens();
+    let backwards = trace.routes(n - 2..n - 1, 0..4).unwrap_err();
+    assert!(matches!(&backwards, Error::Setting { fix, .. } if fix.contains("exchange the two")), "{backwards}");
+    for (from, to) in [(3..3, 5..6), (0..1, 5..n + 1)] {
+        let error = trace.routes(from, to).unwrap_err();
+        assert!(matches!(error, Error::Missing { .. }), "{error}");
+    }
+    let nearest = trace.find("w1 w9 nowhere").unwrap_err().to_string();
+    assert!(nearest.contains("nearest is \"w1"), "{nearest}");
+}
