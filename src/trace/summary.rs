@@ -82,6 +82,8 @@ pub struct AnswerToken {
     pub text: String,
     /// Natural logarithm of its probability.
     pub logprob: f64,
+    /// Id of the token that is most likely in its place.
+    pub most_likely: u32,
     /// Whether no token is more likely.
     pub is_argmax: bool,
 }

@@ -92,6 +92,7 @@ impl<D: Device> Run<'_, D> {
             id,
             text: self.model.tokenizer.text(id),
             logprob: log_softmax(logits)[id as usize],
+            most_likely: argmax(logits),
             is_argmax: argmax(logits) == id,
         });
         Ok(AnswerScore {
