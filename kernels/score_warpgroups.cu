@@ -1,22 +1,26 @@
-// score_warpgroups: how search_hierarchical scores the nodes of its frontier on Hopper, with products of a warpgroup.
+// score_warpgroups: how search_hierarchical scores items on Hopper, with products of a warpgroup.
 //
-// Queries and their squares stay in shared memory as rows, NODES nodes at a time are the columns. Two thread blocks share a
-// multiprocessor (88 nodes are the most that leave room for it at head dim 128): one multiplies while the other fetches.
-// Shared bytes 1024 + (ESTIMATE 3: 2 *) HEAD_DIM * 2 * (BLOCK_Q + NODES); block 2 * BLOCK_Q. HEAD_DIM 64 or 128, BLOCK_Q 64 or 128, NODES 64 or 88.
+// Queries (and their squares) stay in shared memory as rows, COLUMNS rows of items at a time are the columns; a node's two rows
+// are neighbours. Two thread blocks share a multiprocessor (88 columns are the most that leave room for two products at head
+// dim 128): one multiplies while the other fetches.
+// Shared bytes 1024 + (ESTIMATE 2: 2 *) HEAD_DIM * 2 * (BLOCK_Q + COLUMNS) + (ESTIMATE 3: 4 * COLUMNS); block 2 * BLOCK_Q.
+// HEAD_DIM 64 or 128, BLOCK_Q 64 or 128, COLUMNS 64, 88 or 128.
 
 constexpr int THREADS = 2 * BLOCK_Q;
 constexpr int MIN_BLOCKS = 2;                           // on a multiprocessor
-constexpr int HALVES = HEAD_DIM / 64;                   // tiles of 64 columns in a head
+constexpr int HALVES = HEAD_DIM / 64;                   // tiles of 64 values in a head
 constexpr int QUERY_TILE = BLOCK_Q * 128;               // bytes of one of them
-constexpr int NODE_TILE = NODES * 128;
-constexpr int KINDS = SPREAD ? 2 : 1;                   // means, variances
-constexpr int VALUES = NODES / 4;                       // nodes of a thread
+constexpr int ITEM_TILE = COLUMNS * 128;
+constexpr int KINDS = SPREAD ? 2 : 1;                   // products: means, variances
+constexpr int OCTETS = COLUMNS / 8;                     // groups of eight columns
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
-// Shared addresses: queries, their squares, means, variances.
+// Shared addresses, and of this thread's two queries, eight apart: length, norm, position.
 struct Queries {
-    u32 queries, squares, means, variances;
+    u32 queries, squares, rows, variances, spreads;
+    float length[2], norm[2];
+    int position[2];
 };
 
 // Where 16 bytes of a row lie in a tile of 128-byte rows with the 128-byte swizzle.
@@ -26,49 +30,77 @@ DEVICE void store_16(u32 to_shared, uint4 v) {
     asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(to_shared), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
 }
 
+// Sum of the squares of eight values.
+DEVICE float squares_of(uint4 v) {
+    float sum = 0.0f;
+    u32 pairs[4] = {v.x, v.y, v.z, v.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++) sum += low_bf16(pairs[i]) * low_bf16(pairs[i]) + high_bf16(pairs[i]) * high_bf16(pairs[i]);
+    return sum;
+}
+
 DEVICE void load_queries(Queries& q, const u16* queries, Sight sight, int row0, u8* shared) {
     q.queries = (shared_address(shared) + 1023) / 1024 * 1024;
     q.squares = q.queries + HALVES * QUERY_TILE;
-    q.means = q.queries + KINDS * HALVES * QUERY_TILE;
-    q.variances = q.means + HALVES * NODE_TILE;
+    q.rows = q.queries + KINDS * HALVES * QUERY_TILE;
+    q.variances = q.rows + HALVES * ITEM_TILE;
+    q.spreads = q.rows + KINDS * HALVES * ITEM_TILE;
     constexpr int CHUNKS = HEAD_DIM / 8;
+    // Rows past the prompt repeat its last query.
+    auto row = [&](int i) { return (const uint4*)(queries + ((u64)(min(sight.q0 + i, sight.q1 - 1) - row0) * gridDim.y + blockIdx.y) * HEAD_DIM); };
 #pragma unroll 4
     for (int i = threadIdx.x; i < BLOCK_Q * CHUNKS; i += THREADS) {
-        int token = min(sight.q0 + i / CHUNKS, sight.q1 - 1) - row0;  // rows past the prompt repeat its last query
-        uint4 v = ((const uint4*)(queries + ((u64)token * gridDim.y + blockIdx.y) * HEAD_DIM))[i % CHUNKS];
+        uint4 v = row(i / CHUNKS)[i % CHUNKS];
         u32 at = swizzled(i / CHUNKS, i % CHUNKS, QUERY_TILE);
         store_16(q.queries + at, v);
         if (SPREAD) store_16(q.squares + at, make_uint4(square_bf16(v.x), square_bf16(v.y), square_bf16(v.z), square_bf16(v.w)));
     }
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        int mine = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4 + r * 8;
+        float squares = 0.0f;
+        for (int i = threadIdx.x % 4; CLUSTERS && i < CHUNKS; i += 4) squares += squares_of(row(mine)[i]);
+        squares += __shfl_xor_sync(~0u, squares, 1);
+        squares += __shfl_xor_sync(~0u, squares, 2);
+        q.length[r] = sqrtf(squares);
+        q.norm[r] = 0.0f;
+        q.position[r] = min(sight.q0 + mine, sight.q1 - 1);
+    }
 }
 
-DEVICE void load_nodes(const Search& s, const u32* frontier, int first, int count, const Queries& q) {
-    constexpr int CHUNKS = HEAD_DIM / 8;
+template <Pass PASS>
+DEVICE void load_items(const Search& s, const u32* items, int first, int count, const Queries& q) {
+    constexpr int CHUNKS = HEAD_DIM / 8, ROWS = rows_of(PASS);
 #pragma unroll 4
-    for (int i = threadIdx.x; i < NODES * CHUNKS; i += THREADS) {
-        u64 from = row_of(s, frontier[min(first + i / CHUNKS, count - 1)]) + i % CHUNKS * 8;
-        u32 at = swizzled(i / CHUNKS, i % CHUNKS, NODE_TILE);
-        copy_16(q.means + at, s.rows + from);
-        if (SPREAD) copy_16(q.variances + at, s.variance + from);
+    for (int i = threadIdx.x; i < COLUMNS * CHUNKS; i += THREADS) {
+        int row = first + i / CHUNKS;
+        const u16* from = row_of<PASS>(s, items[min(row / ROWS, count - 1)], row % ROWS) + i % CHUNKS * 8;
+        u32 at = swizzled(i / CHUNKS, i % CHUNKS, ITEM_TILE);
+        copy_16(q.rows + at, from);
+        if (SPREAD && PASS != KEYS_ROUND) copy_16(q.variances + at, s.variances + (from - s.means));
+    }
+    if (CLUSTERS && PASS != KEYS_ROUND && threadIdx.x < COLUMNS) {
+        int row = first + threadIdx.x;
+        copy_4(q.spreads + threadIdx.x * 4, s.spreads + 2 * place_of(s, items[min(row / ROWS, count - 1)]) + row % ROWS);
     }
     copies_commit();
     copies_wait<0>();
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");  // the products read what these threads wrote
 }
 
-// d[query, node] of this warpgroup's 64 queries.
-DEVICE void multiply_nodes(float (&d)[NODES / 2], u32 queries, u32 nodes) {
+// d[query, column] of this warpgroup's 64 queries.
+DEVICE void multiply_items(float (&d)[COLUMNS / 2], u32 queries, u32 rows) {
     queries += threadIdx.x / 128 * 8192;
 #pragma unroll
     for (int k = 0; k < HEAD_DIM / 16; k++) {
-        wgmma(d, descriptor(queries + k / 4 * QUERY_TILE + k % 4 * 32, 16), descriptor(nodes + k / 4 * NODE_TILE + k % 4 * 32, 16), k > 0);
+        wgmma(d, descriptor(queries + k / 4 * QUERY_TILE + k % 4 * 32, 16), descriptor(rows + k / 4 * ITEM_TILE + k % 4 * 32, 16), k > 0);
     }
 }
 
-// Maxima over the eight lanes that hold other queries of the same nodes. Each step halves the values of a lane: in the end
-// value i is that of node pair member 8 i + (lane's bits 4, 3, 2).
-template <int N, int STEP>
-DEVICE void reduce(float (&best)[VALUES]) {
+// Maxima over the eight lanes that hold other queries of the same columns. Each step halves the values of a lane: in the end
+// value i is what was value 8 i + (lane's bits 4, 3, 2).
+template <int N, int STEP, int SIZE>
+DEVICE void reduce(float (&best)[SIZE]) {
     bool upper = threadIdx.x & STEP;
 #pragma unroll
     for (int i = 0; i < (N + 1) / 2; i++) {
@@ -79,41 +111,121 @@ DEVICE void reduce(float (&best)[VALUES]) {
     if constexpr (STEP < 16) reduce<(N + 1) / 2, STEP * 2>(best);
 }
 
-DEVICE void score_frontier(const Search& s, const u32* frontier, int count, const Queries& q, u8* shared, u32* scores) {
+// Which of the values before `reduce` value i of this lane is now.
+DEVICE int member(int i) {
     int lane = threadIdx.x % 32;
-    float spread = spread_of(s);
-    for (int first = 0; first < count; first += NODES) {
-        load_nodes(s, frontier, first, count, q);
+    return i * 8 + (lane >> 4 & 1) * 4 + (lane >> 3 & 1) * 2 + (lane >> 2 & 1);
+}
+
+// A thread's products: of octet o, query r and column c of two neighbours.
+DEVICE constexpr int product(int o, int r, int c) { return o * 4 + r * 2 + c; }
+
+// Nodes of one row, two of them in the two columns of each octet.
+DEVICE void keep_largest_nodes(const float (&means)[COLUMNS / 2], const float (&variances)[COLUMNS / 2], const Search& s, int first, int count, u32* out) {
+    float best[2 * OCTETS];
+#pragma unroll
+    for (int i = 0; i < 2 * OCTETS; i++) {
+        float two[2];
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            int at = product(i / 2, r, i % 2);
+            two[r] = SPREAD ? fmaf(s.reach, sqrt_fast(variances[at]), means[at]) : means[at];
+        }
+        best[i] = fmaxf(two[0], two[1]);
+    }
+    reduce<2 * OCTETS, 4>(best);
+#pragma unroll
+    for (int i = 0; i < (2 * OCTETS + 7) / 8; i++) {
+        int value = member(i), node = first + value / 2 * 8 + threadIdx.x % 4 * 2 + value % 2;
+        if (value < 2 * OCTETS && node < count) atomicMax(&out[node], ordered(best[i]));
+    }
+}
+
+// The estimate of query r for the node in octet o: the larger one of its two rows'.
+DEVICE float estimate_of(const float (&means)[COLUMNS / 2], const Queries& q, int o, int r) {
+    float two[2];
+#pragma unroll
+    for (int c = 0; c < 2; c++) {
+        two[c] = fmaf(q.length[r], load_float(q.spreads + (o * 8 + threadIdx.x % 4 * 2 + c) * 4), means[product(o, r, c)]);
+    }
+    return fmaxf(two[0], two[1]);
+}
+
+// Nodes of two rows, one in each octet.
+DEVICE void keep_largest_clusters(const float (&means)[COLUMNS / 2], const Queries& q, int first, int count, u32* out) {
+    float best[OCTETS];
+#pragma unroll
+    for (int o = 0; o < OCTETS; o++) best[o] = fmaxf(estimate_of(means, q, o, 0) - q.norm[0], estimate_of(means, q, o, 1) - q.norm[1]);
+    reduce<OCTETS, 4>(best);
+#pragma unroll
+    for (int i = 0; i < (OCTETS + 7) / 8; i++) {
+        int node = first / 2 + member(i) * 4 + threadIdx.x % 4;
+        if (member(i) < OCTETS && node < count) atomicMax(&out[node], ordered(best[i]));
+    }
+}
+
+// Keys: an octet is within one block.
+DEVICE void keep_largest_keys(const float (&products)[COLUMNS / 2], const Search& s, const Queries& q, const u32* items, int first, int count, u32* out) {
+    float best[OCTETS];
+#pragma unroll
+    for (int o = 0; o < OCTETS; o++) {
+        int row = first + o * 8, key = items[min(row / BLOCK_K, count - 1)] * BLOCK_K + row % BLOCK_K + threadIdx.x % 4 * 2;
+        best[o] = -infinity();
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+#pragma unroll
+            for (int c = 0; c < 2; c++) {
+                if (sees(q.position[r], key + c, s.window)) best[o] = fmaxf(best[o], products[product(o, r, c)]);
+            }
+        }
+        best[o] = fmaxf(best[o], __shfl_xor_sync(~0u, best[o], 1));
+        best[o] = fmaxf(best[o], __shfl_xor_sync(~0u, best[o], 2));
+    }
+    reduce<OCTETS, 4>(best);
+#pragma unroll
+    for (int i = 0; i < (OCTETS + 7) / 8; i++) {
+        int block = (first + member(i) * 8) / BLOCK_K;
+        if (threadIdx.x % 4 == 0 && member(i) < OCTETS && block < count) atomicMax(&out[block], ordered(best[i]));
+    }
+}
+
+// Joins what this thread's two queries see of the nodes that compete.
+DEVICE void take_norms(Norm (&norms)[2], const float (&means)[COLUMNS / 2], const Search& s, const Queries& q, const u32* items, int first, int count) {
+#pragma unroll
+    for (int o = 0; o < OCTETS; o++) {
+        int node = first / 2 + o * 4 + threadIdx.x % 4;
+        if (node < count && is_inside(s, items[node])) {
+#pragma unroll
+            for (int r = 0; r < 2; r++) norms[r] = joined(norms[r], {estimate_of(means, q, o, r), 1.0f});
+        }
+    }
+}
+
+// Scores items by their rows, or takes the queries' norms.
+template <Pass PASS>
+DEVICE void score(const Search& s, const u32* items, int count, Queries& q, u8* shared, u32* out) {
+    Norm norms[2] = {no_norm(), no_norm()};
+    for (int first = 0; first < count * rows_of(PASS); first += COLUMNS) {
+        load_items<PASS>(s, items, first, count, q);
         __syncthreads();
-        float means[NODES / 2], variances[NODES / 2], best[VALUES];
-        hold(means);
-        hold(variances);
+        float products[COLUMNS / 2], variances[COLUMNS / 2];
+        hold(products);
+        if (SPREAD) hold(variances);
         wgmma_begin();
-        multiply_nodes(means, q.queries, q.means);
-        if (SPREAD) multiply_nodes(variances, q.squares, q.variances);
+        multiply_items(products, q.queries, q.rows);
+        if (SPREAD && PASS != KEYS_ROUND) multiply_items(variances, q.squares, q.variances);
         wgmma_commit();
         wgmma_wait<0>();
-        hold(means);
-        hold(variances);
-#pragma unroll
-        for (int i = 0; i < VALUES; i++) {
-            float two[2];
-#pragma unroll
-            for (int r = 0; r < 2; r++) {
-                int at = i / 2 * 4 + r * 2 + i % 2;
-                two[r] = SPREAD ? fmaf(spread, sqrt_fast(variances[at]), means[at]) : means[at];
-            }
-            best[i] = fmaxf(two[0], two[1]);
-        }
-        reduce<VALUES, 4>(best);
-        int member = (lane >> 4 & 1) * 4 + (lane >> 3 & 1) * 2 + (lane >> 2 & 1);
-#pragma unroll
-        for (int i = 0; i < (VALUES + 7) / 8; i++) {
-            int value = i * 8 + member, node = first + value / 2 * 8 + lane % 4 * 2 + value % 2;
-            if (value < VALUES && node < count) atomicMax(&scores[node], ordered(best[i]));
-        }
+        hold(products);
+        if (SPREAD) hold(variances);
+        if (PASS == KEYS_ROUND) keep_largest_keys(products, s, q, items, first, count, out);
+        else if (!CLUSTERS) keep_largest_nodes(products, variances, s, first, count, out);
+        else if (PASS == NODES_ROUND) keep_largest_clusters(products, q, first, count, out);
+        else take_norms(norms, products, s, q, items, first, count);
         __syncthreads();
     }
+#pragma unroll
+    for (int r = 0; r < 2 && PASS == NORMS; r++) q.norm[r] = value_of(joined(joined(norms[r], 1), 2));
 }
 
 #endif

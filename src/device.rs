@@ -25,9 +25,6 @@ pub trait Device {
     /// "cpu", or the GPU's name.
     fn name(&self) -> String;
 
-    /// The settings as this device searches: what it has no kernel for becomes what comes closest.
-    fn supported(&self, config: StreamConfig) -> StreamConfig;
-
     /// What a run over `n_tokens` will hold of the device's memory at its peak. `config.top_k` as it will be used; `limit`
     /// in bytes, what can be had if not set.
     fn plan(

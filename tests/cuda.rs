@@ -71,9 +71,10 @@ fn masks_and_records_agree_for_every_search_and_block_size() {
     let Some(([cpu, gpu], _alone)) = both() else { return };
     let prompt = needle(&cpu, 3_001, 7);
     let estimates = [Estimate::First, Estimate::Middle, Estimate::MeanSpread].map(|e| StreamConfig::default().published(e));
+    let halves = StreamConfig { beam: 8, split: 2, ..Default::default() };
     let others = [Search::Exhaustive, Search::Window, Search::Random { seed: 1 }];
     let others = others.map(|search| StreamConfig { search, ..Default::default() });
-    for base in others.into_iter().chain(estimates) {
+    for base in others.into_iter().chain(estimates).chain([StreamConfig::default(), halves]) {
         for (block_size_q, block_size_k, top_k) in
             [(16, 16, 40), (32, 8, 64), (64, 32, 16), (128, 64, 8), (16, 64, 8), (128, 8, 64)]
         {
@@ -84,6 +85,9 @@ fn masks_and_records_agree_for_every_search_and_block_size() {
             assert!(shared > 0.97, "{shared} of the blocks shared with {config:?}");
             assert!(error < 0.05, "received mass differs by {error} with {config:?}");
             assert_eq!(a.summary().pruned, b.summary().pruned);
+            let [a, b] = [&a, &b].map(|trace| trace.summary().keys_read_per_query_block);
+            // Which layers' ranges are kept at the candidates' ends decides how many are read after them.
+            assert!(a.zip(b).is_none_or(|(a, b)| (a - b).abs() < 0.01 * a), "{a:?} rows read on the CPU, {b:?} on the GPU");
         }
     }
 }

@@ -1,6 +1,6 @@
 """Times one layer's attention of an 8B shape, stage by stage, beside PyTorch's dense attention and FlexAttention.
 
-usage: python3 bench.py [--tokens 131072,1048576] [--no-torch] [--bq 128] [--bk 64] [--estimate mean_spread] [--json out.json]
+usage: python3 bench.py [--tokens 131072,1048576] [--no-torch] [--bq 128] [--bk 64] [--estimate two_means] [--json out.json]
 32 query heads, 8 key-value heads, head dim 128, bf16, 2,048 keys kept per query block. Medians of device events on one card.
 """
 
@@ -15,9 +15,9 @@ import torch
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "tests", "cuda"))
 import launch
 from device import nvrtc_version
-from reference import Shape
+from reference import FIRST, MEAN_SPREAD, MIDDLE, TWO_MEANS, Shape
 
-ESTIMATES = {"first": 0, "middle": 1, "mean": 2, "mean_spread": 3}
+ESTIMATES = {"first": FIRST, "middle": MIDDLE, "mean_spread": MEAN_SPREAD, "two_means": TWO_MEANS}
 
 
 def milliseconds(run, repeats):
@@ -43,10 +43,10 @@ def ours(shape, estimate, repeats):
     received = launch.new(shape, shape.n_heads, shape.n_tokens, fill=0.0)
     focus = range(shape.n_tokens - 32, shape.n_tokens)
     rows = launch.new(shape, shape.n_heads, 32, shape.top_k * shape.block_k, fill=0.0)
-    pyramid = launch.Pyramid(shape)
+    nodes, n_read = (launch.Clusters if estimate == TWO_MEANS else launch.Pyramid)(shape), torch.zeros(1, dtype=torch.int64, device="cuda")
     stages = {
-        "pyramid": lambda: pyramid.build(shape, k),
-        "search": lambda: launch.search_hierarchical(shape, q, k, estimate, pyramid, kept),
+        "pyramid": lambda: nodes.build(shape, k),
+        "search": lambda: launch.search_hierarchical(shape, q, k, estimate, nodes, kept, n_read),
         "attention": lambda: launch.attention(shape, q, k, v, kept, out, lse),
         "record": lambda: launch.record(shape, q, k, kept, lse, mass, received, rows, focus),
     }
@@ -97,8 +97,10 @@ def main():
     parser.add_argument("--keys", type=int, default=2048)
     parser.add_argument("--sinks", type=int, default=128, help="tokens")
     parser.add_argument("--local", type=int, default=512, help="tokens")
-    parser.add_argument("--beam", type=int, default=44)
-    parser.add_argument("--estimate", choices=ESTIMATES, default="mean_spread")
+    parser.add_argument("--beam", type=int, default=64)
+    parser.add_argument("--split", type=int, choices=(2, 4, 8), default=4)
+    parser.add_argument("--rescore", action="store_true", help="rank more blocks than are kept by their real keys")
+    parser.add_argument("--estimate", choices=ESTIMATES, default="two_means")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--no-torch", action="store_true")
     parser.add_argument("--warps", action="store_true", help="the portable kernels, not Hopper's")
@@ -112,7 +114,7 @@ def main():
     print("| tokens | pyramid | search | attention | record | all, ms | attention, TFLOP/s | record, TFLOP/s | cuDNN | flash | FlexAttention |")
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     for n_tokens in map(int, o.tokens.split(",")):
-        shape = Shape(n_tokens, o.bq, o.bk, 32, 8, 128, o.keys // o.bk, o.sinks // o.bk, o.local // o.bk, 0, o.beam)
+        shape = Shape(n_tokens, o.bq, o.bk, 32, 8, 128, o.keys // o.bk, o.sinks // o.bk, o.local // o.bk, 0, o.beam, o.split.bit_length() - 1, o.rescore)
         times, rates = ours(shape, ESTIMATES[o.estimate], o.repeats)
         others = {}
         if not o.no_torch:

@@ -58,10 +58,6 @@ impl Device for Cpu {
         "cpu".into()
     }
 
-    fn supported(&self, config: StreamConfig) -> StreamConfig {
-        config
-    }
-
     fn plan(
         &self,
         model: &Model,

@@ -1,14 +1,15 @@
-//! One layer's attention on a GPU: keys, values, pyramid, mask and record stay on the card until the layer is done.
+//! One layer's attention on a GPU: keys, values, nodes, mask and record stay on the card until the layer is done.
 
 use cudarc::driver::CudaSlice;
 
 use super::{
     gpu::{Arg, Gpu, Kernel, Launch},
+    nodes::Nodes,
     settings::Settings,
     tensor::Tensor,
 };
 use crate::{
-    config::Search,
+    config::{Estimate, Search},
     device::AttentionShape,
     error::Error,
     intervention::{Edges, Hidden},
@@ -23,8 +24,8 @@ pub struct Attention {
     keys: CudaSlice<u16>,
     values: CudaSlice<u16>,
     n_rows: usize,
-    pyramid: Option<Pyramid>,
-    /// Tokens that the pyramid was made of.
+    nodes: Option<Nodes>,
+    /// Tokens that the nodes were made of.
     indexed: usize,
     /// `[n_heads, n_query_blocks, top_k]`
     kept: CudaSlice<u32>,
@@ -60,16 +61,6 @@ impl Anchors {
     }
 }
 
-/// Means and variances of the nodes over key blocks, as `kernels/pyramid.cu` orders them. `[n_kv_heads, n_nodes, head_dim]`
-struct Pyramid {
-    means: CudaSlice<u16>,
-    variances: CudaSlice<u16>,
-    n_nodes: usize,
-}
-
-/// Tokens whose sums one thread block of the pyramid merges.
-const SPAN: usize = 1024;
-
 /// Keys that one thread block of kernels/written.cu weighs.
 const WEIGHED: usize = 32;
 
@@ -90,7 +81,7 @@ impl Attention {
             keys: gpu.alloc(n_tokens * width)?,
             values: gpu.alloc(n_tokens * width)?,
             n_rows: 0,
-            pyramid: None,
+            nodes: None,
             indexed: 0,
             kept: gpu.alloc(n_kept)?,
             mass: gpu.alloc(n_kept)?,
@@ -118,49 +109,22 @@ impl Attention {
         self.shape.blocks.n_tokens = n_tokens;
     }
 
-    /// Builds the pyramid, for the estimates that read it, unless the one that is there still serves; uploads the mask of a search that reads no key.
+    /// Makes what the estimate reads, unless what is there still serves; uploads the mask of a search that reads no key.
     pub fn index(&mut self, gpu: &Gpu) -> Result<(), Error> {
         let AttentionShape { blocks, config, n_heads, .. } = &self.shape;
         if let Some(mask) = baseline::mask(*blocks, config, *n_heads) {
             self.kept = gpu.upload(&mask.kept)?;
         }
-        if self.settings.estimate.is_some_and(|estimate| estimate >= 2) && !self.shape.is_indexed(self.indexed) {
-            self.pyramid = Some(self.pyramid(gpu)?);
-            self.indexed = self.shape.blocks.n_tokens;
+        if self.shape.is_indexed(self.indexed) {
+            return Ok(());
         }
+        self.nodes = match config.search {
+            Search::Hierarchical(Estimate::MeanSpread) => Some(Nodes::mean_spread(gpu, &self.shape, &self.keys)?),
+            Search::Hierarchical(Estimate::TwoMeans) => Some(Nodes::two_means(gpu, &self.shape, &self.keys)?),
+            _ => None,
+        };
+        self.indexed = self.shape.blocks.n_tokens;
         Ok(())
-    }
-
-    fn pyramid(&self, gpu: &Gpu) -> Result<Pyramid, Error> {
-        let AttentionShape { blocks, n_kv_heads, head_dim, .. } = self.shape;
-        let n_blocks = blocks.n_key_blocks();
-        let span_levels = (SPAN / blocks.block_size_k).ilog2() as usize;
-        let nodes_at = |level: usize| n_blocks.div_ceil(1 << level);
-        let n_levels = n_blocks.next_power_of_two().ilog2() as usize + 1;
-        let n_nodes: usize = (0..n_levels).map(nodes_at).sum();
-        let in_spans: usize = (0..n_levels.min(span_levels + 1)).map(nodes_at).sum();
-        let n_spans = nodes_at(span_levels);
-        let len = n_kv_heads * n_nodes * head_dim;
-        let pyramid = Pyramid { means: gpu.alloc(len)?, variances: gpu.alloc(len)?, n_nodes };
-        let spans = gpu.alloc::<f32>(n_kv_heads * n_spans * 2 * head_dim)?;
-        let macros = vec![("HEAD_DIM", head_dim), ("BLOCK_K", blocks.block_size_k), ("SPAN_LEVELS", span_levels)];
-        let kernel = |entry| Kernel { file: "pyramid", entry, macros: macros.clone() };
-        let launch = |n| Launch { grid: (n, n_kv_heads), block: (head_dim / 2, 1), shared: 0 };
-        let [keys, means, variances] = [&self.keys, &pyramid.means, &pyramid.variances].map(|x| gpu.pointer(x));
-        let [n_tokens, kv, n, n_spans_arg] = [blocks.n_tokens, n_kv_heads, n_nodes, n_spans].map(|n| Arg::Int(n as i32));
-        // SAFETY: as the header of kernels/pyramid.cu says; all keys were appended.
-        unsafe {
-            gpu.launch(
-                &kernel("pyramid_spans"),
-                launch(n_spans),
-                &[keys, means, variances, gpu.pointer(&spans), n_tokens, kv, n],
-            )?;
-            let [means, variances] = [&pyramid.means, &pyramid.variances].map(|x| gpu.pointer(x));
-            let args =
-                [gpu.pointer(&spans), means, variances, Arg::Int(blocks.n_tokens as i32), n_spans_arg, Arg::Int(n_nodes as i32)];
-            gpu.launch(&kernel("pyramid_top"), launch(n_nodes - in_spans), &args)?;
-        }
-        Ok(pyramid)
     }
 
     /// Takes ‖W_O v‖ of every head and key; `weight` is `[hidden_size, n_heads · head_dim]`.
@@ -182,48 +146,42 @@ impl Attention {
         Ok(())
     }
 
-    /// Finds the kept blocks of rows of queries, `[n_rows, n_heads · head_dim]`.
-    pub fn search(&mut self, gpu: &Gpu, queries: &Tensor, first_query_block: usize) -> Result<(), Error> {
+    /// Finds the kept blocks of rows of queries, `[n_rows, n_heads · head_dim]`. Returns how many rows were read, if it is known.
+    pub fn search(&mut self, gpu: &Gpu, queries: &Tensor, first_query_block: usize) -> Result<Option<u64>, Error> {
         let n_blocks = self.shape.query_blocks(first_query_block, queries.n_rows).len();
-        match self.settings.estimate {
-            _ if matches!(self.shape.config.search, Search::Window | Search::Random { .. }) => Ok(()),
-            Some(estimate) => self.search_hierarchical(gpu, queries, first_query_block, n_blocks, estimate),
-            None => self.search_exhaustive(gpu, queries, first_query_block, n_blocks),
+        match self.shape.config.search {
+            Search::Window | Search::Random { .. } => Ok(Some(0)),
+            Search::Exhaustive => self.search_exhaustive(gpu, queries, first_query_block, n_blocks).map(|()| None),
+            Search::Hierarchical(_) => self.search_hierarchical(gpu, queries, first_query_block, n_blocks).map(Some),
         }
     }
 
-    fn search_hierarchical(
-        &self,
-        gpu: &Gpu,
-        queries: &Tensor,
-        first: usize,
-        n_blocks: usize,
-        estimate: usize,
-    ) -> Result<(), Error> {
+    fn search_hierarchical(&self, gpu: &Gpu, queries: &Tensor, first: usize, n_blocks: usize) -> Result<u64, Error> {
         let AttentionShape { blocks, config, n_kv_heads, .. } = &self.shape;
-        let (kernel, launch) = self.settings.search_hierarchical(estimate, n_blocks);
-        let (rows, variances, n_nodes) = match &self.pyramid {
-            Some(pyramid) if estimate == 3 => (gpu.pointer(&pyramid.means), gpu.pointer(&pyramid.variances), pyramid.n_nodes),
-            Some(pyramid) => (gpu.pointer(&pyramid.means), Arg::Pointer(0), pyramid.n_nodes),
-            None => (gpu.pointer(&self.keys), Arg::Pointer(0), 0),
-        };
+        let (kernel, launch) = self.settings.search_hierarchical(n_blocks);
+        let n_read = gpu.zeros::<u64>(1)?;
+        let mut args: Vec<Arg> = [&queries.data, &self.keys].map(|x| gpu.pointer(x)).into();
+        args.extend(self.nodes.as_ref().map_or([0, 0, 0].map(Arg::Pointer), |nodes| nodes.args(gpu)));
+        args.extend([gpu.pointer(&self.kept), gpu.pointer(&n_read)]);
         let numbers = [
             first,
             blocks.n_query_blocks(),
             blocks.n_tokens,
             blocks.window.unwrap_or(0),
             *n_kv_heads,
-            n_nodes,
+            self.nodes.as_ref().map_or(0, |nodes| nodes.n_nodes),
             config.sink_blocks,
             config.effective_local_blocks(),
             config.top_k,
             config.beam,
+            config.split.ilog2() as usize,
+            config.rescore as usize,
             self.settings.max_frontier(),
         ];
-        let mut args = vec![gpu.pointer(&queries.data), rows, variances, gpu.pointer(&self.kept)];
         args.extend(numbers.map(|n| Arg::Int(n as i32)));
         // SAFETY: as the header of kernels/search_hierarchical.cu says.
-        unsafe { gpu.launch(&kernel, launch, &args) }
+        unsafe { gpu.launch(&kernel, launch, &args)? };
+        Ok(gpu.download(&n_read, 1)?[0])
     }
 
     fn search_exhaustive(&self, gpu: &Gpu, queries: &Tensor, first: usize, n_blocks: usize) -> Result<(), Error> {

@@ -69,7 +69,7 @@ pub fn layer(
 
     let of_pyramid = 4 * of_keys / config.block_size_k as u64;
     let mut stages = vec![timer.stage("pyramid", 0.0, of_keys + of_pyramid, || attention.index(&cuda.gpu))?];
-    stages.push(timer.stage("search", 0.0, 0, || attention.search(&cuda.gpu, &queries, 0))?);
+    stages.push(timer.stage("search", 0.0, 0, || attention.search(&cuda.gpu, &queries, 0).map(drop))?);
     stages.push(timer.stage("attention and record", 6.0 * kept, 0, || attention.attend(&cuda.gpu, &queries, 0).map(drop))?);
     drop((attention, queries, keys, values));
 

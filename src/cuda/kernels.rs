@@ -15,6 +15,7 @@ pub fn source(file: &str) -> String {
         "rms_norm" => &[include_str!("../../kernels/rms_norm.cu")],
         "rope" => &[include_str!("../../kernels/rope.cu")],
         "pyramid" => &[include_str!("../../kernels/pyramid.cu")],
+        "clusters" => &[include_str!("../../kernels/clusters.cu")],
         "written" => &[include_str!("../../kernels/written.cu")],
         "recall" => &[include_str!("../../kernels/recall.cu")],
         "search_exhaustive" => &[include_str!("../../kernels/search_exhaustive.cu")],

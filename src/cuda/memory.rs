@@ -47,7 +47,9 @@ fn in_chunks(
     let (query_blocks, key_blocks) = (t.div_ceil(bq), t.div_ceil(bk));
     let (scores, nodes) = match config.search {
         Search::Exhaustive => (heads * chunk.div_ceil(bq) * key_blocks, 0),
-        Search::Hierarchical(Estimate::MeanSpread | Estimate::TwoMeans) => (0, 2 * key_blocks),
+        // Bytes of all nodes: two rows of each, and of clusters their spreads and sums.
+        Search::Hierarchical(Estimate::MeanSpread) => (0, 2 * key_blocks * 2 * dim * BF16),
+        Search::Hierarchical(Estimate::TwoMeans) => (0, 2 * key_blocks * (2 * dim * BF16 + 6 * WORD)),
         Search::Hierarchical(_) | Search::Window | Search::Random { .. } => (0, 0),
     };
     let layer = (heads + kv_heads) * 2 * dim * hidden + 3 * inner * hidden;
@@ -57,7 +59,7 @@ fn in_chunks(
     let of_layers = |what: &str| if n == 1 { format!("{what} of a layer") } else { format!("{what} of {n} layers") };
     let mut parts = vec![
         (of_layers("keys and values"), n * 2 * t * kv_heads * dim * BF16),
-        (of_layers("pyramid"), n * 2 * nodes * kv_heads * dim * BF16),
+        (of_layers("pyramid"), n * nodes * kv_heads),
         (of_layers("masks and masses"), n * heads * (2 * query_blocks * k + 3 * t + focus * k * bk) * WORD),
         ("a chunk of activations".into(), activations),
         (of_layers("weights"), n * layer * BF16),

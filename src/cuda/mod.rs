@@ -10,6 +10,7 @@ mod gpu;
 mod kernels;
 mod libraries;
 mod memory;
+mod nodes;
 mod settings;
 mod tensor;
 
@@ -25,7 +26,7 @@ use cudarc::{
 use safetensors::tensor::TensorView;
 
 use crate::{
-    config::{Estimate, Search, StreamConfig},
+    config::StreamConfig,
     device::{AttentionShape, Device, Purpose},
     error::Error,
     intervention::Hidden,
@@ -105,18 +106,6 @@ impl Device for Cuda {
 
     fn name(&self) -> String {
         self.gpu.name.clone()
-    }
-
-    /// The kernel halves ranges and does not rescore; mean and spread come closest to two means.
-    fn supported(&self, config: StreamConfig) -> StreamConfig {
-        match config.search {
-            Search::Hierarchical(Estimate::TwoMeans) => {
-                let search = Search::Hierarchical(Estimate::MeanSpread);
-                StreamConfig { search, split: 2, rescore: false, ..config }
-            }
-            Search::Hierarchical(_) => StreamConfig { split: 2, rescore: false, ..config },
-            _ => config,
-        }
     }
 
     fn plan(
@@ -305,9 +294,9 @@ impl Device for Cuda {
     }
 
     fn search(&self, attention: &mut Attention, queries: &Tensor, first_query_block: usize) -> Result<Option<u64>, Error> {
-        attention.search(&self.gpu, queries, first_query_block)?;
+        let n_read = attention.search(&self.gpu, queries, first_query_block)?;
         self.gpu.synchronize()?; // so that the time of this stage is its own
-        Ok(None)
+        Ok(n_read)
     }
 
     fn attend(&self, attention: &mut Attention, queries: &Tensor, first_query_block: usize) -> Result<Tensor, Error> {

@@ -5,6 +5,7 @@ use crate::{
     config::{Estimate, Search},
     device::AttentionShape,
     error::Error,
+    search::hierarchical::Widths,
 };
 
 /// One layer's shape as the kernels see it.
@@ -15,12 +16,13 @@ pub struct Settings {
     pub block_k: usize,
     pub n_heads: usize,
     pub top_k: usize,
-    pub beam: usize,
-    pub always_kept: usize,
+    /// What the hierarchical search keeps in a round, where nothing is always kept.
+    widths: Widths,
+    split: usize,
     /// Whether Hopper's kernels run.
     warpgroups: bool,
-    /// Of the hierarchical search.
-    pub estimate: Option<usize>,
+    /// Of the hierarchical search, as kernels/search_hierarchical.cu numbers them.
+    estimate: usize,
 }
 
 impl Settings {
@@ -46,14 +48,14 @@ impl Settings {
             block_k,
             n_heads: shape.n_heads,
             top_k: shape.config.top_k,
-            beam: shape.config.beam,
-            always_kept: shape.config.always_kept(),
+            widths: Widths::new(&shape.config, shape.config.top_k),
+            split: shape.config.split,
             warpgroups: is_hopper && block_q >= 64 && matches!(shape.head_dim, 64 | 128),
             estimate: match shape.config.search {
-                Search::Exhaustive | Search::Window | Search::Random { .. } => None,
-                Search::Hierarchical(Estimate::First) => Some(0),
-                Search::Hierarchical(Estimate::Middle) => Some(1),
-                Search::Hierarchical(Estimate::MeanSpread | Estimate::TwoMeans) => Some(3),
+                Search::Hierarchical(Estimate::First) => 0,
+                Search::Hierarchical(Estimate::Middle) => 1,
+                Search::Hierarchical(Estimate::MeanSpread) => 2,
+                Search::Hierarchical(Estimate::TwoMeans) | Search::Exhaustive | Search::Window | Search::Random { .. } => 3,
             },
         })
     }
@@ -89,22 +91,23 @@ impl Settings {
         if self.head_dim > 128 { 32 } else { 64 }
     }
 
-    /// Nodes that the search may hold at a time.
+    /// Nodes that the hierarchical search may hold at a time.
     pub fn max_frontier(&self) -> usize {
-        (2 * self.beam.max(self.top_k) + 4).next_multiple_of(64)
+        // Beside the best, a range that reaches past the candidates may stay at either end.
+        self.widths.survivors.max(self.split * (self.widths.ranges + 2)).next_multiple_of(64)
     }
 
-    pub fn search_hierarchical(&self, estimate: usize, n_blocks: usize) -> (Kernel, Launch) {
-        let kinds = if estimate == 3 { 2 } else { 1 };
+    pub fn search_hierarchical(&self, n_blocks: usize) -> (Kernel, Launch) {
+        let products = if self.estimate == 2 { 2 } else { 1 };
+        let estimate = ("ESTIMATE", self.estimate);
         let (kernel, threads, scoring) = if self.warpgroups {
-            let frontier = 2 * self.beam.max(self.top_k.saturating_sub(self.always_kept)).max(1);
-            let nodes = [64, 88].into_iter().min_by_key(|&n| frontier.next_multiple_of(n)).unwrap_or(64);
-            let kernel =
-                self.kernel("search_hierarchical_sm90", "search_hierarchical", &[("ESTIMATE", estimate), ("NODES", nodes)]);
-            (kernel, 2 * self.block_q, 1024 + kinds * self.head_dim * 2 * (self.block_q + nodes))
+            // As many columns as leave room for two thread blocks on a multiprocessor.
+            let columns = if products == 2 { 88 } else { 128 };
+            let kernel = self.kernel("search_hierarchical_sm90", "search_hierarchical", &[estimate, ("COLUMNS", columns)]);
+            (kernel, 2 * self.block_q, 1024 + products * self.head_dim * 2 * (self.block_q + columns) + 4 * columns)
         } else {
-            let kernel = self.kernel("search_hierarchical", "search_hierarchical", &[("ESTIMATE", estimate)]);
-            (kernel, 32 * self.warps(self.narrow_tile()), 2 * kinds * self.narrow_tile() * self.row_bytes())
+            let (kernel, tile) = (self.kernel("search_hierarchical", "search_hierarchical", &[estimate]), self.narrow_tile());
+            (kernel, 32 * self.warps(tile), 2 * tile * (products * self.row_bytes() + 4))
         };
         (kernel, Launch { grid: self.grid(n_blocks), block: (threads, 1), shared: scoring + 16 * self.max_frontier() })
     }

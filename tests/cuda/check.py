@@ -9,13 +9,13 @@ import torch
 
 import launch
 import reference
-from reference import FIRST, MEAN, MEAN_SPREAD, MIDDLE, NONE, Shape
+from reference import FIRST, MEAN_SPREAD, MIDDLE, NONE, TWO_MEANS, Shape
 
 SEED = int(sys.argv[sys.argv.index("--seed") + 1]) if "--seed" in sys.argv else 1
 FEW = "--few" in sys.argv
 FAILED = []
 
-#      T   bq  bk  H  G   D  top_k sinks local window beam
+#      T   bq  bk  H  G   D  top_k sinks local window beam down rescore
 SHAPES = [
     Shape(1, 16, 8, 1, 1, 64, 4),
     Shape(100, 128, 64, 2, 1, 128, 4),
@@ -30,6 +30,11 @@ SHAPES = [
     Shape(1500, 32, 32, 3, 3, 64, 6, 1, 1, window=700, beam=9),
     Shape(1111, 64, 64, 2, 1, 64, 5, 1, 2, window=500),
     Shape(3000, 64, 8, 2, 1, 128, 40, 4, 16, beam=64),
+    Shape(2000, 32, 8, 2, 1, 64, 30, 1, 6, beam=16, down=2, rescore=True),
+    Shape(1900, 16, 16, 2, 2, 96, 14, 1, 2, beam=4, down=2, rescore=True, window=1100),
+    Shape(2500, 64, 8, 2, 1, 64, 20, 1, 6, beam=8, down=3, rescore=True, window=1500),
+    Shape(3001, 128, 16, 2, 1, 128, 16, 1, 2, beam=8, down=2, rescore=True),
+    Shape(1300, 32, 8, 2, 1, 256, 24, 1, 6, beam=16, down=2, rescore=True),
 ]
 
 
@@ -80,24 +85,49 @@ def same_masks(name, shape, got, want, share):
     report(name, shape, rows >= share, f"rows equal {rows:.4f} (at least {share})")
 
 
+def check_pyramids(shape, k, kind):
+    """What estimates read, after it was compared with the reference: by estimate `(nodes, means, spreads)`."""
+    pyramid, clusters = launch.Pyramid(shape).build(shape, k), launch.Clusters(shape).build(shape, k)
+    means, variances = reference.pyramid(k, shape.block_k)
+    close(f"pyramid mean, {kind}", shape, pyramid.mean, torch.cat(means, 1), 3e-3)
+    close(f"pyramid variance, {kind}", shape, pyramid.variance, torch.cat(variances, 1), 3e-3)
+    if kind == "normal":  # between whole numbers, ties abound
+        of_clusters = [torch.cat(x, 1).cuda() for x in reference.clusters(k, shape.block_k)]
+        same = [error(got, want) for got, want in zip((clusters.mean, clusters.spread), ordered_alike(clusters.mean, *of_clusters))]
+        report("clusters", shape, max(same) < 2e-2, f"errors {same[0]:.1e} and {same[1]:.1e} (at most 2e-2)")
+    of_level = lambda x: launch.levels_of(shape, x)
+    return {
+        FIRST: (None, None, None),
+        MIDDLE: (None, None, None),
+        MEAN_SPREAD: (pyramid, of_level(pyramid.mean), of_level(pyramid.variance)),
+        TWO_MEANS: (clusters, of_level(clusters.mean), of_level(clusters.spread)),
+    }
+
+
+def ordered_alike(got, means, spreads):
+    """The reference's two clusters of each node in the order of the kernel's."""
+    apart = lambda x: (got.double() - x).norm(dim=-1).sum(-1)
+    turned = (apart(means.flip(2)) < apart(means))[..., None]
+    return torch.where(turned[..., None], means.flip(2), means), torch.where(turned, spreads.flip(2), spreads)
+
+
 def check_search(shape, generator):
     for whole in (True, False):
         q, k, _ = inputs(shape, generator, whole)
         kind = "whole numbers" if whole else "normal"
-        pyramid = launch.Pyramid(shape).build(shape, k)
-        means, variances = reference.pyramid(k, shape.block_k)
-        close(f"pyramid mean, {kind}", shape, pyramid.mean, torch.cat(means, 1), 3e-3)
-        close(f"pyramid variance, {kind}", shape, pyramid.variance, torch.cat(variances, 1), 3e-3)
-        of_level = pyramid.levels_of(shape, pyramid.mean), pyramid.levels_of(shape, pyramid.variance)
-        for estimate, name in ((FIRST, "first"), (MIDDLE, "middle"), (MEAN, "mean"), (MEAN_SPREAD, "mean_spread")):
-            want = reference.search_hierarchical(shape, q, k, estimate, *of_level)
+        nodes = check_pyramids(shape, k, kind)
+        for estimate, name in ((FIRST, "first"), (MIDDLE, "middle"), (MEAN_SPREAD, "mean_spread"), (TWO_MEANS, "two_means")):
+            pyramid, means, spreads = nodes[estimate]
+            want, want_read = reference.search_hierarchical(shape, q, k, estimate, means, spreads)
             exact = whole and estimate in (FIRST, MIDDLE)  # sums of rounded means are not exact in f32: near ties may turn
             for warpgroups in (False, True) if launch.hopper(shape) else (False,):
-                kept = new_mask(shape)
+                kept, n_read = new_mask(shape), torch.zeros(1, dtype=torch.int64, device="cuda")
                 for first, part in chunks(shape, q):
-                    launch.search_hierarchical(shape, part, k, estimate, pyramid, kept, first, warpgroups)
+                    launch.search_hierarchical(shape, part, k, estimate, pyramid, kept, n_read, first, warpgroups)
                 label = f"search {name}, {kind}, {'warpgroups' if warpgroups else 'warps'}"
                 same_masks(label, shape, as_mask(kept.cpu()), want, 1.0 if exact else 0.95)
+                # Which ranges are kept at the edges decides how many are read after them.
+                report(f"{label}: rows read", shape, abs(n_read.item() - want_read) <= 0.001 * want_read, f"{n_read.item()}, expected {want_read}")
         kept, scores = new_mask(shape), launch.new(shape, shape.n_heads * shape.n_query_blocks * shape.n_key_blocks)
         for first, part in chunks(shape, q):
             launch.search_exhaustive(shape, part, k, kept, scores, first)
@@ -107,7 +137,7 @@ def check_search(shape, generator):
 def check_attention(shape, generator):
     q, k, v = inputs(shape, generator, False)
     kept = new_mask(shape)
-    launch.search_hierarchical(shape, q, k, MIDDLE, None, kept)
+    launch.search_hierarchical(shape, q, k, MIDDLE, None, kept, torch.zeros(1, dtype=torch.int64, device="cuda"))
     mask = as_mask(kept.cpu())
     sentence = (torch.arange(shape.n_tokens, device="cuda") // 23).int()
     weight = 1.0 / torch.bincount(sentence)[sentence.long()].float()

@@ -21,6 +21,8 @@ def variants(file, shapes):
         return [{}]
     if file in ("rope.cu", "written.cu"):
         return [{"HEAD_DIM": d} for d in sorted({s[0] for s in shapes})]
+    if file == "clusters.cu":
+        return [{"HEAD_DIM": d, "BLOCK_K": k} for d, k in sorted({(s[0], s[2]) for s in shapes})]
     if file == "pyramid.cu":
         return [{"HEAD_DIM": d, "BLOCK_K": k, "SPAN_LEVELS": (1024 // k).bit_length() - 1} for d, k in sorted({(s[0], s[2]) for s in shapes})]
     found = []
@@ -29,8 +31,8 @@ def variants(file, shapes):
             continue
         blocks = {"HEAD_DIM": d, "BLOCK_Q": q, "BLOCK_K": k}
         if file.startswith("search_hierarchical"):
-            blocks |= {"NODES": 88} if file.endswith("_sm90.cu") else {}
-            found += [{**blocks, "ESTIMATE": e} for e in ((0, 1, 2, 3) if shapes is ALL else (1, 3))]
+            columns = (lambda e: {"COLUMNS": 128 if e == 3 else 88}) if file.endswith("_sm90.cu") else lambda e: {}
+            found += [{**blocks, "ESTIMATE": e, **columns(e)} for e in ((0, 1, 2, 3) if shapes is ALL else (1, 2, 3))]
         elif file.startswith("attention_record"):
             found += [{**blocks, "ANCHORS": a} for a in (0, 1)]
         else:
@@ -38,7 +40,7 @@ def variants(file, shapes):
     return found
 
 
-FILES = ["embed.cu", "rms_norm.cu", "rope.cu", "written.cu", "elementwise.cu", "pyramid.cu", "search_hierarchical.cu", "search_exhaustive.cu",
+FILES = ["embed.cu", "rms_norm.cu", "rope.cu", "written.cu", "elementwise.cu", "pyramid.cu", "clusters.cu", "search_hierarchical.cu", "search_exhaustive.cu",
          "attention.cu", "attention_record.cu", "recall.cu", "search_hierarchical_sm90.cu", "attention_sm90.cu",
          "attention_record_sm90.cu"]
 

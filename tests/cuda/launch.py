@@ -5,6 +5,7 @@ import ctypes
 import torch
 
 from device import Kernels
+from reference import MEAN_SPREAD, TWO_MEANS
 
 GPU = None
 
@@ -118,32 +119,55 @@ class Pyramid:
                          self.variance, shape.n_tokens, self.n_spans, self.n_nodes)
         return self
 
-    def levels_of(self, shape, x):
-        """`mean` or `variance` as a list by level, as the reference takes it."""
-        parts, at, n = [], 0, shape.n_key_blocks
-        while True:
-            parts.append(x[:, at : at + n])
-            at += n
-            if n == 1:
-                return parts
-            n = -(-n // 2)
+
+class Clusters:
+    """Two clusters a node: means `[n_kv_heads, n_nodes, 2, head_dim]` bf16, spreads `[n_kv_heads, n_nodes, 2]` f32."""
+
+    WARPS = 8
+
+    def __init__(self, shape):
+        self.n_nodes = n_nodes(shape)
+        self.mean = new(shape, shape.n_kv_heads, self.n_nodes, 2, shape.head_dim, dtype=torch.bfloat16)
+        self.spread = new(shape, shape.n_kv_heads, self.n_nodes, 2)
+        self.sums = new(shape, shape.n_kv_heads, self.n_nodes, 2, 2)
+
+    def build(self, shape, keys):
+        defines, outputs = {"HEAD_DIM": shape.head_dim, "BLOCK_K": shape.block_k}, (self.mean, self.spread, self.sums)
+        launch = lambda entry, n, *args: gpu().launch("clusters.cu", entry, defines, (-(-n // self.WARPS), shape.n_kv_heads), (32 * self.WARPS,), 0, *args)
+        launch("clusters_of_blocks", shape.n_key_blocks, keys, *outputs, shape.n_tokens, shape.n_kv_heads, self.n_nodes)
+        below, n = 0, shape.n_key_blocks
+        while n > 1:
+            launch("clusters_of_nodes", -(-n // 2), *outputs, self.n_nodes, below, n)
+            below, n = below + n, -(-n // 2)
+        return self
 
 
-def search_hierarchical(shape, queries, keys, estimate, pyramid, kept, first_block=0, warpgroups=None):
-    kinds, max_frontier = 2 if estimate == 3 else 1, -(-(2 * max(shape.beam, shape.top_k) + 4) // 64) * 64
+def levels_of(shape, x):
+    """What nodes have, `[n_kv_heads, n_nodes, ...]`, as a list by level, as the reference takes it."""
+    parts, at, n = [], 0, shape.n_key_blocks
+    while True:
+        parts.append(x[:, at : at + n])
+        at += n
+        if n == 1:
+            return parts
+        n = -(-n // 2)
+
+
+def search_hierarchical(shape, queries, keys, estimate, nodes, kept, n_read, first_block=0, warpgroups=None):
+    """`nodes`: a Pyramid or Clusters where the estimate reads one; adds to `n_read` `[1]` i64."""
+    kinds = 2 if estimate == MEAN_SPREAD else 1
     defines = {"HEAD_DIM": shape.head_dim, "BLOCK_Q": shape.block_q, "BLOCK_K": shape.block_k, "ESTIMATE": estimate}
     if hopper(shape) if warpgroups is None else warpgroups:
-        file, threads = "search_hierarchical_sm90.cu", 2 * shape.block_q
-        frontier = 2 * max(shape.beam, shape.top_k - shape.sink_blocks - shape.local)
-        defines["NODES"] = min((64, 88), key=lambda n: -(-frontier // n) * n)
-        scoring = 1024 + kinds * shape.head_dim * 2 * (shape.block_q + defines["NODES"])
+        file, threads, defines["COLUMNS"] = "search_hierarchical_sm90.cu", 2 * shape.block_q, 128 if kinds == 1 else 88
+        scoring = 1024 + kinds * shape.head_dim * 2 * (shape.block_q + defines["COLUMNS"]) + 4 * defines["COLUMNS"]
     else:
         tile = 32 if shape.head_dim > 128 else 64
-        file, threads, scoring = "search_hierarchical.cu", 32 * warps(shape, tile), 2 * kinds * tile * row_bytes(shape)
-    rows, variance = (pyramid.mean, pyramid.variance if estimate == 3 else None) if estimate >= 2 else (keys, None)
-    gpu().launch(file, "search_hierarchical", defines, (n_blocks(shape, queries), shape.n_heads), (threads,), scoring + 16 * max_frontier,
-                 queries, rows, variance, kept, first_block, shape.n_query_blocks, shape.n_tokens, shape.window, shape.n_kv_heads,
-                 pyramid.n_nodes if pyramid else 0, shape.sink_blocks, shape.local, shape.top_k, shape.beam, max_frontier)
+        file, threads, scoring = "search_hierarchical.cu", 32 * warps(shape, tile), 2 * tile * (kinds * row_bytes(shape) + 4)
+    rows = {MEAN_SPREAD: lambda: (nodes.mean, nodes.variance, None), TWO_MEANS: lambda: (nodes.mean, None, nodes.spread)}
+    gpu().launch(file, "search_hierarchical", defines, (n_blocks(shape, queries), shape.n_heads), (threads,), scoring + 16 * shape.max_frontier,
+                 queries, keys, *rows.get(estimate, lambda: (None, None, None))(), kept, n_read, first_block, shape.n_query_blocks, shape.n_tokens,
+                 shape.window, shape.n_kv_heads, nodes.n_nodes if nodes else 0, shape.sink_blocks, shape.local, shape.top_k, shape.beam,
+                 shape.down, int(shape.rescore), shape.max_frontier)
 
 
 def search_exhaustive(shape, queries, keys, kept, scores, first_block=0):

@@ -6,10 +6,11 @@ Queries [n_tokens, n_heads, head_dim], keys and values [n_tokens, n_kv_heads, he
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 NONE = 0xFFFFFFFF
-FIRST, MIDDLE, MEAN, MEAN_SPREAD = 0, 1, 2, 3
+FIRST, MIDDLE, MEAN_SPREAD, TWO_MEANS = 0, 1, 2, 3
 
 
 @dataclass
@@ -25,6 +26,8 @@ class Shape:
     local_blocks: int = 1
     window: int = 0  # 0: none
     beam: int = 0
+    down: int = 1  # a round splits ranges in 2^down
+    rescore: bool = False
 
     @property
     def n_query_blocks(self):
@@ -53,6 +56,17 @@ class Shape:
         c1 = max(visible.stop - self.local, c0)
         return c0, c1, self.top_k - (c0 - visible.start) - (visible.stop - c1)
 
+    def widths(self, budget):
+        """`(nodes kept in a round, blocks kept in the last one)`."""
+        survivors = max(2 * self.beam, budget + budget // 4) if self.rescore else budget
+        return max(self.beam or budget, -(-survivors >> self.down)), survivors
+
+    @property
+    def max_frontier(self):
+        """Room for the nodes of any round, a multiple of 64."""
+        width, survivors = self.widths(self.top_k)
+        return -(-max(survivors, (width + 2) << self.down) // 64) * 64
+
     def seen(self, device="cpu"):
         """[n_tokens, n_tokens] bool: whether the row's query sees the column's key."""
         q, k = torch.arange(self.n_tokens, device=device)[:, None], torch.arange(self.n_tokens, device=device)[None, :]
@@ -77,6 +91,45 @@ def pyramid(keys, block_k):
         size *= 2
 
 
+def clusters(keys, block_k):
+    """Two clusters of the keys of each node: lists by level of means [n_kv_heads, n_nodes, 2, head_dim] and of spreads
+    [n_kv_heads, n_nodes, 2], f64. Keys that the last block lacks repeat its last one."""
+    keys = keys.double().cpu().numpy()
+    keys = np.concatenate([keys, np.repeat(keys[-1:], -len(keys) % block_k, 0)])
+    heads = [cluster_levels(keys[:, h], block_k) for h in range(keys.shape[1])]
+    means, spreads = [], []
+    for level in zip(*heads):
+        means.append(torch.tensor(np.array([[[c[1] for c in node] for node in nodes] for nodes in level])))
+        spread = [[[math.sqrt(c[2] / c[0] / len(c[1]) * 2 * math.log(c[0])) for c in node] for node in nodes] for nodes in level]
+        spreads.append(torch.tensor(spread, dtype=torch.float64))
+    return means, spreads
+
+
+def cluster_levels(keys, block_k):
+    """Nodes of each level from the key blocks on, each with two clusters (count, mean, squares)."""
+    nodes, size, levels = [[(1, a, 0.0), (1, b, 0.0)] for a, b in zip(keys[::2], keys[1::2])], 2, []
+    while True:
+        if size >= block_k:
+            levels.append(nodes)
+            if len(nodes) == 1:
+                return levels
+        nodes, size = [merged(sum(nodes[i : i + 2], [])) for i in range(0, len(nodes), 2)], size * 2
+
+
+def merged(found):
+    """The cheapest pair becomes one until two are left (Ward 1963)."""
+    while len(found) > 2:
+        cost, a, b = min((ward(found[a], found[b]), a, b) for b in range(len(found)) for a in range(b))
+        (n, mean, squares), (m, other, more) = found[a], found[b]
+        one = (n + m, mean + (other - mean) * m / (n + m), squares + more + cost)
+        found = [one] + [c for i, c in enumerate(found) if i not in (a, b)]
+    return found
+
+
+def ward(a, b):
+    return a[0] * b[0] / (a[0] + b[0]) * ((a[1] - b[1]) ** 2).sum()
+
+
 def kept_row(shape, block, found):
     """A row of the mask: what is always kept and what was found."""
     visible = shape.visible(block)
@@ -91,55 +144,90 @@ def best(scores, nodes, keep):
     return sorted(nodes[i] for i in ranked[:keep])
 
 
-def search_hierarchical(shape, queries, keys, estimate, means=None, variances=None):
-    """[n_heads, n_query_blocks, top_k]; `means` and `variances` by level when the estimate needs them."""
+def search_hierarchical(shape, queries, keys, estimate, means=None, spreads=None):
+    """`([n_heads, n_query_blocks, top_k], rows read)`; `means` and `spreads` (mean + spread: variances) by level when the
+    estimate needs them."""
     q = per_head(queries, shape.n_heads)
     k = per_head(keys, shape.n_heads)
-    group = shape.n_heads // shape.n_kv_heads
-    rows = []
+    group, rows, n_read = shape.n_heads // shape.n_kv_heads, [], 0
     for head in range(shape.n_heads):
         for block in range(shape.n_query_blocks):
-            c0, c1, budget = shape.candidates(block)
             tokens = shape.queries(block)
-            qs = q[head, tokens.start : tokens.stop]
-            rows.append(kept_row(shape, block, descend(shape, qs, k[head], head // group, c0, c1, budget, estimate, means, variances)))
-    return torch.tensor(rows).view(shape.n_heads, shape.n_query_blocks, shape.top_k)
+            nodes = Nodes(shape, q[head, tokens.start : tokens.stop], k[head], head // group, estimate, means, spreads)
+            found, read = descend(shape, nodes, *shape.candidates(block))
+            if len(found) > max(shape.candidates(block)[2], 0):
+                read += len(found) * shape.block_k
+                found = best(real_scores(shape, nodes, tokens, found), found, shape.candidates(block)[2])
+            rows.append(kept_row(shape, block, found))
+            n_read += read
+    return torch.tensor(rows).view(shape.n_heads, shape.n_query_blocks, shape.top_k), n_read
 
 
-def descend(shape, qs, k, kv_head, c0, c1, budget, estimate, means, variances):
+def descend(shape, nodes, c0, c1, budget):
+    """Blocks that survive the rounds, and how many rows were read."""
     if c1 - c0 <= budget:
-        return list(range(c0, c1))
+        return list(range(c0, c1)), 0
     if budget <= 0:
-        return []
-    width, level = max(shape.beam, budget), 0
-    while ((c1 - 1) >> level) - (c0 >> level) + 1 > 2 * width:
-        level += 1
+        return [], 0
+    (width, survivors), level, n_read = shape.widths(budget), 0, 0
+    while ((c1 - 1) >> level) - (c0 >> level) + 1 > width << shape.down:
+        level += shape.down
     frontier = list(range(c0 >> level, ((c1 - 1) >> level) + 1))
     while True:
-        whole = [(i << level) >= c0 and ((i + 1) << level) <= c1 for i in frontier]
-        keep = budget if level == 0 else width + whole.count(False)
+        inside = [(i << level) >= c0 and ((i + 1) << level) <= c1 for i in frontier]
+        keep = (width if level else survivors) + inside.count(False)
         if len(frontier) > keep:
-            scores = node_scores(shape, qs, k, kv_head, level, frontier, estimate, means, variances)
-            frontier = best([s if w else math.inf for s, w in zip(scores.tolist(), whole)], frontier, keep)
+            whole = [i for i, w in zip(frontier, inside) if w]
+            scores = dict(zip(whole, nodes.scores(level, whole).tolist()))
+            n_read += len(whole) * (2 if nodes.estimate == TWO_MEANS else 1)
+            frontier = best([scores.get(i, math.inf) for i in frontier], frontier, keep)
         if level == 0:
-            return frontier
-        level -= 1
-        children = [c for i in frontier for c in (2 * i, 2 * i + 1)]
+            return frontier, n_read
+        level -= shape.down
+        children = [c for i in frontier for c in range(i << shape.down, (i + 1) << shape.down)]
         frontier = [c for c in children if (c << level) < c1 and ((c + 1) << level) > c0]
 
 
-def node_scores(shape, qs, k, kv_head, level, nodes, estimate, means, variances):
-    size = shape.block_k << level
-    index = torch.tensor(nodes, device=qs.device)
-    if estimate in (FIRST, MIDDLE):
-        start = index * size
-        end = torch.clamp(start + size, max=shape.n_tokens)
-        return (qs @ k[start if estimate == FIRST else start + (end - start) // 2].T).amax(0)
-    scores = qs @ means[level][kv_head, index].double().T
-    if estimate == MEAN_SPREAD:
-        squares = (qs * qs).bfloat16().double()
-        scores = scores + (squares @ variances[level][kv_head, index].double().T).sqrt() * math.sqrt(2 * math.log(size))
-    return scores.amax(0)
+@dataclass
+class Nodes:
+    """One head's queries of a block, and what scores nodes for them."""
+
+    shape: Shape
+    queries: torch.Tensor
+    keys: torch.Tensor
+    kv_head: int
+    estimate: int
+    means: list
+    spreads: list
+    norms: torch.Tensor = None
+
+    def scores(self, level, nodes):
+        estimates = self.estimates(level, torch.tensor(nodes, device=self.queries.device))
+        if self.estimate == TWO_MEANS:
+            temperature = math.sqrt(self.shape.head_dim)
+            if self.norms is None:
+                self.norms = temperature * (estimates / temperature).logsumexp(1, keepdim=True)
+            estimates = estimates - self.norms
+        return estimates.amax(0)
+
+    def estimates(self, level, nodes):
+        q, size = self.queries, self.shape.block_k << level
+        if self.estimate in (FIRST, MIDDLE):
+            start = nodes * size
+            end = torch.clamp(start + size, max=self.shape.n_tokens)
+            return q @ self.keys[start if self.estimate == FIRST else start + (end - start) // 2].T
+        means, spreads = self.means[level][self.kv_head, nodes].double(), self.spreads[level][self.kv_head, nodes].double()
+        if self.estimate == TWO_MEANS:
+            return ((means @ q.T).permute(2, 0, 1) + q.norm(dim=1)[:, None, None] * spreads).amax(2)
+        return q @ means.T + ((q * q).bfloat16().double() @ spreads.T).sqrt() * math.sqrt(2 * math.log(size))
+
+
+def real_scores(shape, nodes, tokens, blocks):
+    """The largest query . key of each block, of those that the queries see."""
+    dots = nodes.queries @ nodes.keys.T
+    seen = shape.seen(dots.device)[tokens.start : tokens.stop]
+    top = torch.where(seen, dots, -math.inf).amax(0).tolist()
+    return [max(top[b * shape.block_k : (b + 1) * shape.block_k]) for b in blocks]
 
 
 def search_exhaustive(shape, queries, keys):

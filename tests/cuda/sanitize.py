@@ -6,7 +6,7 @@ usage: PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck|racech
 import torch
 
 import launch
-from reference import FIRST, MEAN_SPREAD, Shape
+from reference import FIRST, MEAN_SPREAD, TWO_MEANS, Shape
 
 SHAPES = [
     Shape(1, 16, 8, 1, 1, 64, 4),
@@ -16,6 +16,8 @@ SHAPES = [
     Shape(700, 128, 16, 2, 2, 64, 14, 1, 8, window=300),
     Shape(210, 16, 16, 2, 1, 96, 5, 1, 2, beam=8),
     Shape(290, 64, 64, 2, 1, 256, 3),
+    Shape(700, 32, 8, 2, 1, 64, 12, 1, 4, beam=4, down=2, rescore=True),
+    Shape(900, 128, 16, 2, 1, 128, 12, 1, 2, beam=2, down=2, rescore=True, window=600),
 ]
 
 
@@ -25,7 +27,8 @@ def normal(*size):
 
 def run(shape):
     q, k, v = (normal(shape.n_tokens, heads, shape.head_dim) for heads in (shape.n_heads, shape.n_kv_heads, shape.n_kv_heads))
-    pyramid = launch.Pyramid(shape).build(shape, k)
+    pyramid, clusters = launch.Pyramid(shape).build(shape, k), launch.Clusters(shape).build(shape, k)
+    n_read = torch.zeros(1, dtype=torch.int64, device="cuda")
     kept = launch.new(shape, shape.n_heads, shape.n_query_blocks, shape.top_k, dtype=torch.int32)
     scores = launch.new(shape, shape.n_heads * shape.n_query_blocks * shape.n_key_blocks)
     launch.search_exhaustive(shape, q, k, kept, scores)
@@ -33,8 +36,8 @@ def run(shape):
     weight = torch.full((shape.n_tokens,), 1 / 23, device="cuda")
     focus = range(max(shape.n_tokens - 33, 0), shape.n_tokens)
     for warpgroups in (False, True) if launch.hopper(shape) else (False,):
-        for estimate in (FIRST, MEAN_SPREAD):
-            launch.search_hierarchical(shape, q, k, estimate, pyramid, kept, 0, warpgroups)
+        for estimate, nodes in ((FIRST, None), (MEAN_SPREAD, pyramid), (TWO_MEANS, clusters)):
+            launch.search_hierarchical(shape, q, k, estimate, nodes, kept, n_read, 0, warpgroups)
         out, lse, dense_lse = torch.empty_like(q), *(launch.new(shape, shape.n_heads, shape.n_tokens) for _ in range(2))
         launch.attention(shape, q, k, v, kept, out, lse, warpgroups=warpgroups)
         launch.attention(shape, q, k, v, None, out, dense_lse, warpgroups=warpgroups)

@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use streamtrace::{
-    Error, Estimate, StreamConfig,
+    Error, StreamConfig,
     cuda::{
         Cuda,
         bench::{LayerShape, Stage, layer},
@@ -71,9 +71,9 @@ impl BenchArgs {
             top_k: blocks(self.keys),
             sink_blocks: blocks(128),
             local_blocks: blocks(512),
-            ..StreamConfig::default().published(Estimate::MeanSpread)
+            rescore: false,
+            ..StreamConfig::default()
         };
-        let config = StreamConfig { beam: 2 * config.top_k.saturating_sub(config.always_kept()), ..config };
         config.validate()?;
         let mut rows = Vec::new();
         for &n_tokens in &self.tokens {

@@ -233,7 +233,7 @@ fn stopped() -> Error {
 /// The settings with a `top_k` for a prompt of this length, checked.
 pub(super) fn settled<D: Device>(run: &Run<D>, config: &StreamConfig, n_tokens: usize) -> Result<StreamConfig, Error> {
     config.validate()?;
-    let (model, mut settled) = (run.model, run.device.supported(config.clone()));
+    let (model, mut settled) = (run.model, config.clone());
     if let Some(share) = config.pruned {
         let layers: Vec<Blocks> = (0..model.config.n_layers).map(|layer| blocks(model, config, n_tokens, layer)).collect();
         settled.top_k = budget::for_share(&layers, config, share)?;
