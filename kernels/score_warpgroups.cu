@@ -1,10 +1,10 @@
-// score_warpgroups: how search_hierarchical scores items on Hopper, with products of a warpgroup.
+// score_warpgroups: how the hierarchical search scores items on Hopper, with products of a warpgroup.
 //
 // Queries (and their squares) stay in shared memory as rows, COLUMNS rows of items at a time are the columns; a node's two rows
 // are neighbours. Two thread blocks share a multiprocessor (88 columns are the most that leave room for two products at head
 // dim 128): one multiplies while the other fetches.
 // Shared bytes 1024 + (ESTIMATE 2: 2 *) HEAD_DIM * 2 * (BLOCK_Q + COLUMNS) + (ESTIMATE 3: 4 * COLUMNS); block 2 * BLOCK_Q.
-// HEAD_DIM 64 or 128, BLOCK_Q 64 or 128, COLUMNS 64, 88 or 128.
+// HEAD_DIM 64 or 128, BLOCK_Q 64 or 128, COLUMNS 64, 88 or 128; keys are scored where COLUMNS is a multiple of BLOCK_K.
 
 constexpr int THREADS = 2 * BLOCK_Q;
 constexpr int MIN_BLOCKS = 2;                           // on a multiprocessor
@@ -20,6 +20,7 @@ constexpr int OCTETS = COLUMNS / 8;                     // groups of eight colum
 struct Queries {
     u32 queries, squares, rows, variances, spreads;
     float length[2], norm[2];
+    Norm running[2];  // of the rows that this thread has seen since norms were settled
     int position[2];
 };
 
@@ -63,7 +64,7 @@ DEVICE void load_queries(Queries& q, const u16* queries, Sight sight, int row0, 
         squares += __shfl_xor_sync(~0u, squares, 1);
         squares += __shfl_xor_sync(~0u, squares, 2);
         q.length[r] = sqrtf(squares);
-        q.norm[r] = 0.0f;
+        q.norm[r] = 0.0f, q.running[r] = no_norm();
         q.position[r] = min(sight.q0 + mine, sight.q1 - 1);
     }
 }
@@ -77,9 +78,9 @@ DEVICE void load_items(const Search& s, const u32* items, int first, int count, 
         const u16* from = row_of<PASS>(s, items[min(row / ROWS, count - 1)], row % ROWS) + i % CHUNKS * 8;
         u32 at = swizzled(i / CHUNKS, i % CHUNKS, ITEM_TILE);
         copy_16(q.rows + at, from);
-        if (SPREAD && PASS != KEYS_ROUND) copy_16(q.variances + at, s.variances + (from - s.means));
+        if (SPREAD && !of_keys(PASS)) copy_16(q.variances + at, s.variances + (from - s.means));
     }
-    if (CLUSTERS && PASS != KEYS_ROUND && threadIdx.x < COLUMNS) {
+    if (CLUSTERS && !of_keys(PASS) && threadIdx.x < COLUMNS) {
         int row = first + threadIdx.x;
         copy_4(q.spreads + threadIdx.x * 4, s.spreads + 2 * place_of(s, items[min(row / ROWS, count - 1)]) + row % ROWS);
     }
@@ -164,47 +165,80 @@ DEVICE void keep_largest_clusters(const float (&means)[COLUMNS / 2], const Queri
     }
 }
 
-// Keys: an octet is within one block.
-DEVICE void keep_largest_keys(const float (&products)[COLUMNS / 2], const Search& s, const Queries& q, const u32* items, int first, int count, u32* out) {
-    float best[OCTETS];
+// Whether query r sees the key in column c of octet o.
+DEVICE bool sees_key(const Search& s, const Queries& q, const u32* items, int first, int count, int o, int r, int c) {
+    int row = first + o * 8 + threadIdx.x % 4 * 2 + c;
+    return row / BLOCK_K < count && sees(q.position[r], items[min(row / BLOCK_K, count - 1)] * BLOCK_K + row % BLOCK_K, s.window);
+}
+
+// Key blocks: the largest over all queries of what a block's keys get of each, added up.
+DEVICE void keep_shares(const float (&products)[COLUMNS / 2], const Search& s, const Queries& q, const u32* items, int first, int count, u32* out) {
+    constexpr int BLOCKS = COLUMNS / BLOCK_K;
+    float best[BLOCKS];
 #pragma unroll
-    for (int o = 0; o < OCTETS; o++) {
-        int row = first + o * 8, key = items[min(row / BLOCK_K, count - 1)] * BLOCK_K + row % BLOCK_K + threadIdx.x % 4 * 2;
-        best[o] = -infinity();
+    for (int b = 0; b < BLOCKS; b++) {
+        best[b] = 0.0f;
 #pragma unroll
         for (int r = 0; r < 2; r++) {
+            float share = 0.0f;
 #pragma unroll
-            for (int c = 0; c < 2; c++) {
-                if (sees(q.position[r], key + c, s.window)) best[o] = fmaxf(best[o], products[product(o, r, c)]);
+            for (int i = 0; i < BLOCK_K / 4; i++) {
+                int o = b * (BLOCK_K / 8) + i / 2, c = i % 2;
+                share += sees_key(s, q, items, first, count, o, r, c) ? ratio(products[product(o, r, c)], q.norm[r]) : 0.0f;
             }
+            share += __shfl_xor_sync(~0u, share, 1);
+            share += __shfl_xor_sync(~0u, share, 2);
+            best[b] = fmaxf(best[b], share);
         }
-        best[o] = fmaxf(best[o], __shfl_xor_sync(~0u, best[o], 1));
-        best[o] = fmaxf(best[o], __shfl_xor_sync(~0u, best[o], 2));
     }
-    reduce<OCTETS, 4>(best);
+    reduce<BLOCKS, 4>(best);
 #pragma unroll
-    for (int i = 0; i < (OCTETS + 7) / 8; i++) {
-        int block = (first + member(i) * 8) / BLOCK_K;
-        if (threadIdx.x % 4 == 0 && member(i) < OCTETS && block < count) atomicMax(&out[block], ordered(best[i]));
+    for (int i = 0; i < (BLOCKS + 7) / 8; i++) {
+        int block = first / BLOCK_K + member(i);
+        if (threadIdx.x % 4 == 0 && member(i) < BLOCKS && block < count) atomicMax(&out[block], ordered(best[i]));
     }
 }
 
-// Joins what this thread's two queries see of the nodes that compete.
-DEVICE void take_norms(Norm (&norms)[2], const float (&means)[COLUMNS / 2], const Search& s, const Queries& q, const u32* items, int first, int count) {
+// Adds to the norm of query r the values that count, `value(i)` of `counts(i)`.
+template <int N, typename Value, typename Counts>
+DEVICE void add_to_norm(Norm& norm, Value value, Counts counts) {
+    float most = norm.most, sum = 0.0f;
 #pragma unroll
-    for (int o = 0; o < OCTETS; o++) {
-        int node = first / 2 + o * 4 + threadIdx.x % 4;
-        if (node < count && is_inside(s, items[node])) {
+    for (int i = 0; i < N; i++) most = counts(i) ? fmaxf(most, value(i)) : most;
 #pragma unroll
-            for (int r = 0; r < 2; r++) norms[r] = joined(norms[r], {estimate_of(means, q, o, r), 1.0f});
-        }
-    }
+    for (int i = 0; i < N; i++) sum += counts(i) ? ratio(value(i), most) : 0.0f;
+    norm = {most, norm.sum * ratio(norm.most, most) + sum};
 }
 
-// Scores items by their rows, or takes the queries' norms.
+// Adds what these columns have to the norms of this thread's queries.
 template <Pass PASS>
-DEVICE void score(const Search& s, const u32* items, int count, Queries& q, u8* shared, u32* out) {
-    Norm norms[2] = {no_norm(), no_norm()};
+DEVICE void add_to_norms(const float (&products)[COLUMNS / 2], const Search& s, Queries& q, const u32* items, int first, int count) {
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        if (of_keys(PASS)) {
+            add_to_norm<2 * OCTETS>(q.running[r], [&](int i) { return products[product(i / 2, r, i % 2)]; },
+                                    [&](int i) { return sees_key(s, q, items, first, count, i / 2, r, i % 2); });
+        } else {
+            add_to_norm<OCTETS>(q.running[r], [&](int o) { return estimate_of(products, q, o, r); }, [&](int o) {
+                int node = first / 2 + o * 4 + threadIdx.x % 4;
+                return node < count && is_inside(s, items[min(node, count - 1)]);
+            });
+        }
+    }
+}
+
+// Norms become those of all rows since the last time: a quad holds the same queries.
+DEVICE void settle_norms(Queries& q, u8*) {
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        q.norm[r] = value_of(joined(joined(q.running[r], 1), 2));
+        q.running[r] = no_norm();
+    }
+}
+
+// A pass over items; scores come to `out`, as integers in their order, where they are larger than what is there.
+template <Pass PASS>
+DEVICE void pass(const Search& s, const u32* items, int count, Queries& q, u8* shared, u32* out) {
     for (int first = 0; first < count * rows_of(PASS); first += COLUMNS) {
         load_items<PASS>(s, items, first, count, q);
         __syncthreads();
@@ -213,19 +247,17 @@ DEVICE void score(const Search& s, const u32* items, int count, Queries& q, u8* 
         if (SPREAD) hold(variances);
         wgmma_begin();
         multiply_items(products, q.queries, q.rows);
-        if (SPREAD && PASS != KEYS_ROUND) multiply_items(variances, q.squares, q.variances);
+        if (SPREAD && !of_keys(PASS)) multiply_items(variances, q.squares, q.variances);
         wgmma_commit();
         wgmma_wait<0>();
         hold(products);
         if (SPREAD) hold(variances);
-        if (PASS == KEYS_ROUND) keep_largest_keys(products, s, q, items, first, count, out);
-        else if (!CLUSTERS) keep_largest_nodes(products, variances, s, first, count, out);
-        else if (PASS == NODES_ROUND) keep_largest_clusters(products, q, first, count, out);
-        else take_norms(norms, products, s, q, items, first, count);
+        if constexpr (PASS == KEY_SCORES) keep_shares(products, s, q, items, first, count, out);
+        else if constexpr (PASS == KEY_NORMS || PASS == NODE_NORMS) add_to_norms<PASS>(products, s, q, items, first, count);
+        else if constexpr (CLUSTERS) keep_largest_clusters(products, q, first, count, out);
+        else keep_largest_nodes(products, variances, s, first, count, out);
         __syncthreads();
     }
-#pragma unroll
-    for (int r = 0; r < 2 && PASS == NORMS; r++) q.norm[r] = value_of(joined(joined(norms[r], 1), 2));
 }
 
 #endif

@@ -1,8 +1,8 @@
-// score_warps: how search_hierarchical scores items, with products of one warp. Any card from sm_80.
+// score_warps: how the searches score items, with products of one warp. Any card from sm_80.
 //
 // A warp holds 16 queries in registers as columns; rows of items stream through shared memory, 16 at a time, so the maximum
 // over queries needs only the four lanes of a quad. Of nodes with two rows, eight nodes' first rows come before their second
-// ones: a lane has both.
+// ones: a lane has both. A key block's rows go to one warp, that adds up what they get of each query.
 // Shared bytes 2 * STAGE; block 32 * WARPS.
 
 constexpr int TILE = HEAD_DIM > 128 ? 32 : 64;          // rows in flight at a time
@@ -19,6 +19,7 @@ constexpr int STAGE = TILE * (ROW * (SPREAD ? 2 : 1) + (CLUSTERS ? 4 : 0));
 struct Queries {
     u32 pairs[STEPS][4];
     float length[4], norm[4];
+    Norm running[4];  // of the rows that this lane has seen since norms were settled
     int first, last;
 };
 
@@ -47,13 +48,13 @@ DEVICE void load_queries(Queries& q, const u16* queries, Sight sight, int row0, 
         for (int j = 0; j < 2; j++) q.length[half * 2 + j] = sqrtf(__shfl_sync(~0u, squares, (lane % 4 * 2 + j) * 4));
     }
 #pragma unroll
-    for (int j = 0; j < 4; j++) q.norm[j] = 0.0f;
+    for (int j = 0; j < 4; j++) q.norm[j] = 0.0f, q.running[j] = no_norm();
 }
 
 // Row `row` of all rows: its item, and which of the item's rows it is.
 template <Pass PASS>
 DEVICE int2 item_of(int row) {
-    if (PASS != KEYS_ROUND && CLUSTERS) return make_int2(row / 16 * 8 + row % 8, row / 8 % 2);
+    if (!of_keys(PASS) && CLUSTERS) return make_int2(row / 16 * 8 + row % 8, row / 8 % 2);
     return make_int2(row / rows_of(PASS), row % rows_of(PASS));
 }
 
@@ -65,9 +66,9 @@ DEVICE void load_tile(const Search& s, const u32* items, int first, int count, u
         const u16* from = row_of<PASS>(s, items[min(at.x, count - 1)], at.y) + i % CHUNKS * 8;
         u32 to = stage + i / CHUNKS * ROW + i % CHUNKS * 16;
         copy_16(to, from);
-        if (SPREAD && PASS != KEYS_ROUND) copy_16(to + TILE * ROW, s.variances + (from - s.means));
+        if (SPREAD && !of_keys(PASS)) copy_16(to + TILE * ROW, s.variances + (from - s.means));
     }
-    if (CLUSTERS && PASS != KEYS_ROUND && threadIdx.x < TILE) {
+    if (CLUSTERS && !of_keys(PASS) && threadIdx.x < TILE) {
         int2 at = item_of<PASS>(first + threadIdx.x);
         copy_4(stage + TILE * ROW + threadIdx.x * 4, s.spreads + 2 * place_of(s, items[min(at.x, count - 1)]) + at.y);
     }
@@ -95,48 +96,55 @@ DEVICE void score_16(float (&scores)[2][4], const Search& s, u32 stage, int row,
     u32 rows = stage + (row + lane % 16) * ROW + lane / 16 * 16;
     float products[2][4] = {}, variances[2][4] = {};
     multiply_16(products, rows, q, false);
-    if (SPREAD && PASS != KEYS_ROUND) multiply_16(variances, rows + TILE * ROW, q, true);
+    if (SPREAD && !of_keys(PASS)) multiply_16(variances, rows + TILE * ROW, q, true);
 #pragma unroll
     for (int j = 0; j < 4; j++) {
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             scores[r][j] = products[j / 2][r * 2 + j % 2];
-            if (PASS == KEYS_ROUND) continue;
+            if (of_keys(PASS)) continue;
             if (SPREAD) scores[r][j] += s.reach * sqrt_fast(variances[j / 2][r * 2 + j % 2]);
             if (CLUSTERS) scores[r][j] += q.length[j] * load_float(stage + TILE * ROW + (row + r * 8 + lane / 4) * 4);
         }
-        if (PASS != KEYS_ROUND && CLUSTERS) scores[0][j] = scores[1][j] = fmaxf(scores[0][j], scores[1][j]);
+        if (!of_keys(PASS) && CLUSTERS) scores[0][j] = scores[1][j] = fmaxf(scores[0][j], scores[1][j]);
     }
 }
 
-// The largest of a node's scores over all queries, less their norms; a key's over the queries that see it.
+// Whether query j sees the key in row r of these 16.
+DEVICE bool sees_key(const Search& s, const Queries& q, const u32* items, int row, int count, int j) {
+    int2 at = item_of<KEY_SCORES>(row);
+    return at.x < count && sees(query_of(q, j), items[min(at.x, count - 1)] * BLOCK_K + at.y, s.window);
+}
+
+// Adds what rows lane/4 and lane/4 + 8 have to the queries' norms.
 template <Pass PASS>
-DEVICE void keep_largest(const float (&scores)[2][4], const Search& s, const u32* items, int row, int count, const Queries& q, u32* out) {
-    int lane = threadIdx.x % 32;
+DEVICE void add_to_norms(const float (&scores)[2][4], const Search& s, const u32* items, int row, int count, Queries& q) {
+    int node = item_of<PASS>(row + threadIdx.x % 32 / 4).x;
+    bool competes = node < count && is_inside(s, items[min(node, count - 1)]);
 #pragma unroll
-    for (int r = 0; r < (PASS != KEYS_ROUND && CLUSTERS ? 1 : 2); r++) {
-        int2 at = item_of<PASS>(row + r * 8 + lane / 4);
-        float best = -infinity();
+    for (int j = 0; j < 4; j++) {
+        bool counts[2] = {competes, false};  // of nodes, both rows have the same score
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
-            bool seen = PASS != KEYS_ROUND || sees(query_of(q, j), items[min(at.x, count - 1)] * BLOCK_K + at.y, s.window);
-            best = fmaxf(best, seen ? scores[r][j] - (PASS == KEYS_ROUND ? 0.0f : q.norm[j]) : -infinity());
-        }
+        for (int r = 0; r < 2 && of_keys(PASS); r++) counts[r] = sees_key(s, q, items, row + threadIdx.x % 32 / 4 + r * 8, count, j);
+        float most = q.running[j].most, sum = 0.0f;
 #pragma unroll
-        for (int apart = 1; apart < (PASS == KEYS_ROUND ? 32 : 4); apart *= 2) best = fmaxf(best, __shfl_xor_sync(~0u, best, apart));
-        bool speaks = PASS == KEYS_ROUND ? lane == 0 : lane % 4 == 0;
-        if (speaks && at.x < count) atomicMax(&out[at.x], ordered(best));
+        for (int r = 0; r < 2; r++) most = counts[r] ? fmaxf(most, scores[r][j]) : most;
+#pragma unroll
+        for (int r = 0; r < 2; r++) sum += counts[r] ? ratio(scores[r][j], most) : 0.0f;
+        q.running[j] = {most, q.running[j].sum * ratio(q.running[j].most, most) + sum};
     }
 }
 
-// Norms of this warp's queries over all nodes that compete, from what each of its lanes and each warp beside it has seen.
-DEVICE void join_norms(Queries& q, Norm (&norms)[4], u8* shared) {
+// Norms become those of all rows since the last time, from what each lane and each warp beside this one has seen.
+DEVICE void settle_norms(Queries& q, u8* shared) {
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     Norm* all = (Norm*)shared;
 #pragma unroll
     for (int j = 0; j < 4; j++) {
-        for (int apart = 4; apart < 32; apart *= 2) norms[j] = joined(norms[j], apart);
-        if (lane < 4) all[warp * 16 + j * 4 + lane] = norms[j];
+        Norm norm = q.running[j];
+        for (int apart = 4; apart < 32; apart *= 2) norm = joined(norm, apart);
+        if (lane < 4) all[warp * 16 + j * 4 + lane] = norm;
+        q.running[j] = no_norm();
     }
     __syncthreads();
 #pragma unroll
@@ -148,32 +156,69 @@ DEVICE void join_norms(Queries& q, Norm (&norms)[4], u8* shared) {
     __syncthreads();
 }
 
-// Scores items by their rows, or takes the queries' norms.
+// The largest of a node's scores over all queries, less their norms.
+DEVICE void keep_largest(const float (&scores)[2][4], int row, int count, const Queries& q, u32* out) {
+    int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int r = 0; r < (CLUSTERS ? 1 : 2); r++) {
+        int node = item_of<NODE_SCORES>(row + r * 8 + lane / 4).x;
+        float best = -infinity();
+#pragma unroll
+        for (int j = 0; j < 4; j++) best = fmaxf(best, scores[r][j] - q.norm[j]);
+        best = fmaxf(best, __shfl_xor_sync(~0u, best, 1));
+        best = fmaxf(best, __shfl_xor_sync(~0u, best, 2));
+        if (lane % 4 == 0 && node < count) atomicMax(&out[node], ordered(best));
+    }
+}
+
+// The largest over all queries of what this lane's rows of a block get of each, added up over the rows.
+DEVICE void keep_share(float (&share)[4], int block, int count, u32* out) {
+    float best = 0.0f;
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        for (int apart = 4; apart < 32; apart *= 2) share[j] += __shfl_xor_sync(~0u, share[j], apart);
+        best = fmaxf(best, share[j]);
+        share[j] = 0.0f;
+    }
+    best = fmaxf(best, __shfl_xor_sync(~0u, best, 1));
+    best = fmaxf(best, __shfl_xor_sync(~0u, best, 2));
+    if (threadIdx.x % 32 == 0 && block < count) atomicMax(&out[block], ordered(best));
+}
+
+// Adds what these 16 rows get to `share`, that of the block under way, and keeps it when the block is done.
+DEVICE void add_to_shares(float (&share)[4], const float (&scores)[2][4], const Search& s, const u32* items, int row, int count, const Queries& q, u32* out) {
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            share[j] += sees_key(s, q, items, row + threadIdx.x % 32 / 4 + r * 8, count, j) ? ratio(scores[r][j], q.norm[j]) : 0.0f;
+        }
+        int end = row + r * 8 + 8;
+        if (end % BLOCK_K == 0) keep_share(share, end / BLOCK_K - 1, count, out);
+    }
+}
+
+// A pass over items; scores come to `out`, as integers in their order, where they are larger than what is there.
 template <Pass PASS>
-DEVICE void score(const Search& s, const u32* items, int count, Queries& q, u8* shared, u32* out) {
-    int lane = threadIdx.x % 32, warp_n = threadIdx.x / 32 / WARPS_Q;
-    int n_rows = PASS != KEYS_ROUND && CLUSTERS ? (count + 7) / 8 * 16 : count * rows_of(PASS);
+DEVICE void pass(const Search& s, const u32* items, int count, Queries& q, u8* shared, u32* out) {
+    constexpr int GROUP = of_keys(PASS) && BLOCK_K > 16 ? smaller(BLOCK_K, TILE) : 16;  // rows of a warp at a time
+    int warp_n = threadIdx.x / 32 / WARPS_Q;
+    int n_rows = !of_keys(PASS) && CLUSTERS ? (count + 7) / 8 * 16 : count * rows_of(PASS);
     u32 stages = shared_address(shared);
-    Norm norms[4] = {no_norm(), no_norm(), no_norm(), no_norm()};
+    float share[4] = {};
     load_tile<PASS>(s, items, 0, count, stages);
     for (int first = 0, tile = 0; first < n_rows; first += TILE, tile++) {
         if (first + TILE < n_rows) load_tile<PASS>(s, items, first + TILE, count, stages + (tile + 1) % 2 * STAGE);
         else copies_commit();
         copies_wait<1>();
         __syncthreads();
-        for (int m = warp_n * 16; m < TILE && first + m < n_rows; m += WARPS_N * 16) {
+        for (int m = warp_n * GROUP; m < TILE && first + m < n_rows; m += m % GROUP == GROUP - 16 ? WARPS_N * GROUP - GROUP + 16 : 16) {
             float scores[2][4];
             score_16<PASS>(scores, s, stages + tile % 2 * STAGE, m, q);
-            if (PASS == NORMS) {
-                int node = item_of<PASS>(first + m + lane / 4).x;
-                bool counts = node < count && is_inside(s, items[min(node, count - 1)]);
-#pragma unroll
-                for (int j = 0; j < 4; j++) norms[j] = joined(norms[j], counts ? Norm{scores[0][j], 1.0f} : no_norm());
-            } else {
-                keep_largest<PASS>(scores, s, items, first + m, count, q, out);
-            }
+            if (PASS == NODE_SCORES) keep_largest(scores, first + m, count, q, out);
+            else if (PASS == KEY_SCORES) add_to_shares(share, scores, s, items, first + m, count, q, out);
+            else add_to_norms<PASS>(scores, s, items, first + m, count, q);
         }
         __syncthreads();
     }
-    if (PASS == NORMS) join_norms(q, norms, shared);
 }

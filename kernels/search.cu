@@ -1,15 +1,18 @@
-// search: what search_hierarchical.cu and its two ways of scoring share: what is scored, and where its rows lie.
+// search: what the searches and their two ways of scoring share: what is scored, and where its rows lie.
 //
 // A thread block scores a list of items: nodes of one level by their estimates, or key blocks by their keys. Each item has a
-// number of rows of HEAD_DIM values that are multiplied with the queries.
+// number of rows of HEAD_DIM values that are multiplied with the queries. A pass over items either takes the queries' norms,
+// which come to what they had, or scores the items with the norms that are settled:
+//   nodes   the largest estimate over all queries, ESTIMATE 3: less the query's norm
+//   keys    the largest share, over all queries, of a query's attention that falls on a key block; its norm is that attention
 
 constexpr bool SPREAD = ESTIMATE == 2;    // a second product, with variances
 constexpr bool CLUSTERS = ESTIMATE == 3;  // two rows a node, ranked by their share of each query's attention
 
-// What a pass over items is for.
-enum Pass { NORMS, NODES_ROUND, KEYS_ROUND };
+enum Pass { NODE_NORMS, NODE_SCORES, KEY_NORMS, KEY_SCORES };
 
-constexpr int rows_of(Pass pass) { return pass == KEYS_ROUND ? BLOCK_K : CLUSTERS ? 2 : 1; }
+constexpr bool of_keys(Pass pass) { return pass == KEY_NORMS || pass == KEY_SCORES; }
+constexpr int rows_of(Pass pass) { return of_keys(pass) ? BLOCK_K : CLUSTERS ? 2 : 1; }
 
 struct Search {
     const u16 *keys, *means, *variances;
@@ -30,10 +33,10 @@ DEVICE u64 place_of(const Search& s, u32 node) { return (u64)kv_head_of(s) * s.n
 // Where a row of an item starts: a key of a block; a node's mean, or its first or middle key.
 template <Pass PASS>
 DEVICE const u16* row_of(const Search& s, u32 item, int row) {
-    if (PASS != KEYS_ROUND && CLUSTERS) return s.means + (2 * place_of(s, item) + row) * HEAD_DIM;
-    if (PASS != KEYS_ROUND && SPREAD) return s.means + place_of(s, item) * HEAD_DIM;
+    if (!of_keys(PASS) && CLUSTERS) return s.means + (2 * place_of(s, item) + row) * HEAD_DIM;
+    if (!of_keys(PASS) && SPREAD) return s.means + place_of(s, item) * HEAD_DIM;
     int start = (item << s.level) * BLOCK_K, end = min(((item + 1) << s.level) * BLOCK_K, s.n_tokens);
-    int key = PASS == KEYS_ROUND ? min(start + row, s.n_tokens - 1) : ESTIMATE == 0 ? start : start + (end - start) / 2;
+    int key = of_keys(PASS) ? min(start + row, s.n_tokens - 1) : ESTIMATE == 0 ? start : start + (end - start) / 2;
     return s.keys + ((u64)key * s.n_kv_heads + kv_head_of(s)) * HEAD_DIM;
 }
 
@@ -48,10 +51,13 @@ DEVICE void go_to(Search& s, int level) {
 // How many nodes of the level cover the candidates.
 DEVICE int nodes_at(const Search& s, int level) { return ((s.c1 - 1) >> level) - (s.c0 >> level) + 1; }
 
-// ---- norms: HEAD_DIM^0.5 times the log-sum-exp of a query's estimates over HEAD_DIM^0.5, as running maximum and sum
+// ---- norms: HEAD_DIM^0.5 times the log-sum-exp of a query's products over HEAD_DIM^0.5, as running maximum and sum
 
 constexpr float root_of_head_dim(float x, int steps) { return steps ? root_of_head_dim((x + HEAD_DIM / x) / 2, steps - 1) : x; }
 constexpr float TEMPERATURE = root_of_head_dim(16.0f, 6);
+
+// e to the difference of two products over the temperature.
+DEVICE float ratio(float x, float to) { return exp2_fast((x - to) * (LOG2E / TEMPERATURE)); }
 
 struct Norm {
     float most, sum;
@@ -61,9 +67,10 @@ DEVICE Norm no_norm() { return {-1e30f, 0.0f}; }
 
 DEVICE Norm joined(Norm a, Norm b) {
     float most = fmaxf(a.most, b.most);
-    return {most, a.sum * exp2_fast((a.most - most) * (LOG2E / TEMPERATURE)) + b.sum * exp2_fast((b.most - most) * (LOG2E / TEMPERATURE))};
+    return {most, a.sum * ratio(a.most, most) + b.sum * ratio(b.most, most)};
 }
 
+// Joins the norms of lanes that far apart.
 DEVICE Norm joined(Norm a, int lanes_apart) {
     return joined(a, {__shfl_xor_sync(~0u, a.most, lanes_apart), __shfl_xor_sync(~0u, a.sum, lanes_apart)});
 }

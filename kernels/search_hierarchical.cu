@@ -3,7 +3,8 @@
 // One thread block finds one row of the mask; all rounds run in one launch, nothing depends on the host. Geometry and
 // names are those of src/search/hierarchical.rs, the reference: visible blocks below `sink_blocks` and the last
 // `local_blocks` are kept; the others, [c0, c1), compete for the remaining budget n. S blocks survive the rounds: n, or with
-// `rescore` max(2 beam, 5/4 n), of which the n with the largest real q . k stay. A round keeps w nodes, the larger one of
+// `rescore` max(2 beam, 5/4 n), of which the n stay that get the largest share of a query's attention: of that to the keys of
+// the surviving and the always kept blocks. A round keeps w nodes, the larger one of
 // `beam` (n if that is 0) and S / 2^down. The frontier starts at the lowest level, a multiple of `down`, with at most
 // 2^down w nodes. At each level the best w nodes stay (S at level 0) and are replaced by the nodes `down` levels below. A node
 // that is not inside [c0, c1) stays too, beside them. Ties: the lower node wins.
@@ -22,8 +23,8 @@
 // kept      [n_heads, n_query_blocks, top_k] u32, ascending, filled up with 0xFFFFFFFF
 // n_read    one u64, to which the number of rows is added that were scored: keys, and what stands for several of them
 // Scoring is in score_warps.cu (any card from sm_80) or score_warpgroups.cu (Hopper), one of which stands before this file;
-// they say the block size and the shared bytes of scoring, to which come 16 * max_frontier; max_frontier >= S and
-// >= 2^down (w + 2), a multiple of 64. grid (query blocks of this chunk, n_heads)
+// they say the block size and the shared bytes of scoring, to which come 16 * max_frontier; max_frontier >= S + sink_blocks +
+// local_blocks and >= 2^down (w + 2), a multiple of 64. grid (query blocks of this chunk, n_heads)
 // local_blocks is at least ceil(BLOCK_Q / BLOCK_K); top_k >= sink_blocks + local_blocks; down 1 to 3
 // Compile with -D HEAD_DIM, BLOCK_Q (16 to 128), BLOCK_K (8 to 64), ESTIMATE, and COLUMNS for warpgroups.
 
@@ -52,21 +53,19 @@ DEVICE void select(const u32* scores, int count, int keep, u32* stays) {
 
 // Replaces the nodes that stay by the nodes `down` levels below that reach into [c0, c1). One warp; returns how many.
 DEVICE int descend(const Search& s, const u32* frontier, const u32* stays, int count, bool all, int down, u32* next) {
-    int n_next = 0, level = s.level - down, lane = threadIdx.x;
+    int level = s.level - down, first = s.c0 >> level, last = (s.c1 - 1) >> level, lane = threadIdx.x;
+    // Frontiers ascend, and what reaches past the candidates stays: only the first node can have children before them.
+    int n_next = min((int)(frontier[0] << down) - first, 0), end = 0;
     for (int base = 0; base < count; base += 32) {
         bool stay = base + lane < count && (all || stays[base + lane]);
-        int node = stay ? frontier[base + lane] : 0;
-        int start = max(node << down, s.c0 >> level), end = min((node + 1) << down, ((s.c1 - 1) >> level) + 1);
-        int n = stay ? end - start : 0, at = n;
-#pragma unroll
-        for (int step = 1; step < 32; step *= 2) {
-            int before = __shfl_up_sync(~0u, at, step);
-            if (lane >= step) at += before;
+        u32 staying = __ballot_sync(~0u, stay);
+        int child = stay ? frontier[base + lane] << down : 0, at = n_next + (__popc(staying & ((1u << lane) - 1)) << down);
+        for (int i = 0; stay && i < 1 << down; i++) {
+            if (child + i >= first && child + i <= last) next[at + i] = child + i, end = at + i + 1;
         }
-        for (int i = 0; i < n; i++) next[n_next + at - n + i] = start + i;
-        n_next += __shfl_sync(~0u, at, 31);
+        n_next += __popc(staying) << down;
     }
-    return n_next;
+    return __reduce_max_sync(~0u, end);
 }
 
 // The best `keep` of the frontier, all of them if there are no more, and then the nodes `down` levels below them.
@@ -74,7 +73,7 @@ template <Pass PASS>
 DEVICE int round_of(const Search& s, const u32* frontier, int count, int keep, int down, Queries& q, u8* scoring, u32* scores, u32* stays, u32* next) {
     __shared__ int n_next;
     if (count > keep) {
-        score<PASS>(s, frontier, count, q, scoring, scores);
+        pass<PASS>(s, frontier, count, q, scoring, scores);
         select(scores, count, keep, stays);
     }
     if (threadIdx.x < 32) {
@@ -82,9 +81,7 @@ DEVICE int round_of(const Search& s, const u32* frontier, int count, int keep, i
         if (threadIdx.x == 0) n_next = n;
     }
     __syncthreads();
-    int n = n_next;
-    __syncthreads();
-    return n;
+    return n_next;
 }
 
 KERNEL void __launch_bounds__(THREADS, MIN_BLOCKS)
@@ -117,21 +114,29 @@ KERNEL void __launch_bounds__(THREADS, MIN_BLOCKS)
         for (bool is_first = true;;) {
             int n_inside = reset_scores(s, frontier, count, scores), keep = (s.level ? width : survivors) + count - n_inside;
             if (count > keep) {
-                rows_read += n_inside * rows_of(NODES_ROUND);
-                if (CLUSTERS && is_first) score<NORMS>(s, frontier, count, q, scoring, scores);
+                rows_read += n_inside * rows_of(NODE_SCORES);
+                if (CLUSTERS && is_first) {
+                    pass<NODE_NORMS>(s, frontier, count, q, scoring, scores);
+                    settle_norms(q, scoring);
+                }
                 is_first = false;
             }
             int step = min(down, s.level);
-            count = round_of<NODES_ROUND>(s, frontier, count, keep, step, q, scoring, scores, stays, next);
+            count = round_of<NODE_SCORES>(s, frontier, count, keep, step, q, scoring, scores, stays, next);
             u32* last = frontier;
             frontier = next, next = last;
             if (s.level == 0) break;
             go_to(s, s.level - step);
         }
         if (count > c.budget) {
-            rows_read += count * BLOCK_K;
+            int n_before = c.c0 - sight.v0, n_kept = n_before + sight.v1 - c.c1;
+            rows_read += (count + n_kept) * BLOCK_K;
+            for (int i = threadIdx.x; i < n_kept; i += THREADS) frontier[count + i] = i < n_before ? sight.v0 + i : c.c1 + i - n_before;
+            __syncthreads();
+            pass<KEY_NORMS>(s, frontier, count + n_kept, q, scoring, scores);
+            settle_norms(q, scoring);
             reset_scores(s, frontier, count, scores);
-            round_of<KEYS_ROUND>(s, frontier, count, c.budget, 0, q, scoring, scores, stays, next);
+            round_of<KEY_SCORES>(s, frontier, count, c.budget, 0, q, scoring, scores, stays, next);
             frontier = next;
         }
         if (threadIdx.x == 0) atomicAdd(n_read, (u64)rows_read);

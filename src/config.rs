@@ -31,6 +31,9 @@ pub struct StreamConfig {
     /// Whether more blocks than are kept survive the last round, twice the beam or 5/4 of the budget, to be ranked by their
     /// real keys.
     pub rescore: bool,
+    /// The last queries, in whole blocks, for which the hierarchical search reads every key: they decide what comes next. O(T)
+    /// time for each.
+    pub exact_queries: usize,
     /// Tokens whose attention is recorded key by key; the last 32 if not set.
     pub focus: Option<Range<usize>>,
 }
@@ -39,9 +42,10 @@ pub struct StreamConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Search {
-    /// Reads every key: exact top-k blocks by their largest query·key, the reference. O(T²) time, O(T) memory.
+    /// Reads every key: exact top-k blocks by their largest share of a query's attention, the reference. O(T²) time, O(T)
+    /// memory.
     Exhaustive,
-    /// Stream: ranges of keys are halved and pruned by an estimate. O(T log T) time.
+    /// Stream: ranges of keys are split and pruned by an estimate. O(T log T) time.
     Hierarchical(Estimate),
     /// Sinks and the last blocks: a baseline.
     Window,
@@ -76,6 +80,7 @@ impl Default for StreamConfig {
             beam: 64,
             split: 4,
             rescore: true,
+            exact_queries: 128,
             focus: None,
         }
     }
@@ -88,9 +93,10 @@ impl StreamConfig {
     /// A beam far wider than any that loses something.
     const MAX_BEAM: usize = 1 << 16;
 
-    /// These settings with the published search: as many ranges as blocks are kept, halved round by round, ranked by the estimate alone.
+    /// These settings with the published search: as many ranges as blocks are kept, halved round by round, ranked by the
+    /// estimate alone for every query block.
     pub fn published(self, estimate: Estimate) -> Self {
-        StreamConfig { search: Search::Hierarchical(estimate), beam: 0, split: 2, rescore: false, ..self }
+        StreamConfig { search: Search::Hierarchical(estimate), beam: 0, split: 2, rescore: false, exact_queries: 0, ..self }
     }
 
     /// Whether the settings fit each other, whatever the prompt.
@@ -129,6 +135,14 @@ impl StreamConfig {
             None => {}
         }
         Ok(())
+    }
+
+    /// The first query block of a prompt for which the hierarchical search reads every key; past the last one if there is none.
+    pub fn first_exact_block(&self, n_tokens: usize) -> usize {
+        match self.exact_queries {
+            0 => n_tokens.div_ceil(self.block_size_q),
+            n => n_tokens.saturating_sub(n) / self.block_size_q,
+        }
     }
 
     /// Local blocks in effect: at least those that hold a query block's own tokens.

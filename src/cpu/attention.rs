@@ -110,6 +110,9 @@ impl Attention {
             let (keys, mut row) = (&self.keys[kv_head], vec![BlockMask::NONE; config.top_k]);
             let n_read = match config.search {
                 Search::Exhaustive => exhaustive::search(queries, keys, blocks, config, query_block, &mut row),
+                Search::Hierarchical(_) if query_block >= config.first_exact_block(blocks.n_tokens) => {
+                    exhaustive::search(queries, keys, blocks, config, query_block, &mut row)
+                }
                 Search::Hierarchical(_) => {
                     let head = Indexed { keys, index: &*self.indices[kv_head] };
                     hierarchical::search(queries, head, blocks, config, query_block, &mut row)

@@ -1,5 +1,7 @@
 //! One layer's attention on a GPU: keys, values, nodes, mask and record stay on the card until the layer is done.
 
+use std::ops::Range;
+
 use cudarc::driver::CudaSlice;
 
 use super::{
@@ -13,7 +15,7 @@ use crate::{
     device::AttentionShape,
     error::Error,
     intervention::{Edges, Hidden},
-    search::baseline,
+    search::{Candidates, baseline},
     trace::{BlockMask, LayerRecord, MIN_DISTANCE},
 };
 
@@ -146,18 +148,26 @@ impl Attention {
         Ok(())
     }
 
-    /// Finds the kept blocks of rows of queries, `[n_rows, n_heads · head_dim]`. Returns how many rows were read, if it is known.
-    pub fn search(&mut self, gpu: &Gpu, queries: &Tensor, first_query_block: usize) -> Result<Option<u64>, Error> {
-        let n_blocks = self.shape.query_blocks(first_query_block, queries.n_rows).len();
-        match self.shape.config.search {
-            Search::Window | Search::Random { .. } => Ok(Some(0)),
-            Search::Exhaustive => self.search_exhaustive(gpu, queries, first_query_block, n_blocks).map(|()| None),
-            Search::Hierarchical(_) => self.search_hierarchical(gpu, queries, first_query_block, n_blocks).map(Some),
-        }
+    /// Finds the kept blocks of rows of queries, `[n_rows, n_heads · head_dim]`. Returns how many keys or nodes it read.
+    pub fn search(&mut self, gpu: &Gpu, queries: &Tensor, first_query_block: usize) -> Result<u64, Error> {
+        let (found, first) = (self.shape.query_blocks(first_query_block, queries.n_rows), first_query_block);
+        let n_pruned = match self.shape.config.search {
+            Search::Window | Search::Random { .. } => return Ok(0),
+            Search::Exhaustive => 0,
+            Search::Hierarchical(_) => {
+                let first_exact = self.shape.config.first_exact_block(self.shape.blocks.n_tokens);
+                first_exact.saturating_sub(first).min(found.len())
+            }
+        };
+        let n_read = self.search_hierarchical(gpu, queries, first, n_pruned)?;
+        Ok(n_read + self.search_exhaustive(gpu, queries, first, first + n_pruned..found.end)?)
     }
 
     fn search_hierarchical(&self, gpu: &Gpu, queries: &Tensor, first: usize, n_blocks: usize) -> Result<u64, Error> {
         let AttentionShape { blocks, config, n_kv_heads, .. } = &self.shape;
+        if n_blocks == 0 {
+            return Ok(0);
+        }
         let (kernel, launch) = self.settings.search_hierarchical(n_blocks);
         let n_read = gpu.zeros::<u64>(1)?;
         let mut args: Vec<Arg> = [&queries.data, &self.keys].map(|x| gpu.pointer(x)).into();
@@ -184,25 +194,30 @@ impl Attention {
         Ok(gpu.download(&n_read, 1)?[0])
     }
 
-    fn search_exhaustive(&self, gpu: &Gpu, queries: &Tensor, first: usize, n_blocks: usize) -> Result<(), Error> {
+    /// Reads every key for some query blocks, of queries that start at query block `first`.
+    fn search_exhaustive(&self, gpu: &Gpu, queries: &Tensor, first: usize, found: Range<usize>) -> Result<u64, Error> {
         let AttentionShape { blocks, config, n_kv_heads, n_heads, .. } = &self.shape;
-        let scores = gpu.alloc::<f32>(n_heads * n_blocks * blocks.n_key_blocks())?;
+        if found.is_empty() {
+            return Ok(0);
+        }
+        let scores = gpu.alloc::<u32>(n_heads * found.len() * blocks.n_key_blocks())?;
         let (n_tokens, window) = (blocks.n_tokens, blocks.window.unwrap_or(0));
         let rule = [config.sink_blocks, config.effective_local_blocks(), config.top_k];
         let ints = |numbers: &[usize]| numbers.iter().map(|&n| Arg::Int(n as i32)).collect::<Vec<_>>();
-        let [queries, keys, row, kept] =
-            [gpu.pointer(&queries.data), gpu.pointer(&self.keys), gpu.pointer(&scores), gpu.pointer(&self.kept)];
-        let mut args = vec![queries, keys, row];
-        args.extend(ints(&[&[first, n_tokens, window, *n_kv_heads], &rule[..]].concat()));
-        let mut select = vec![gpu.pointer(&scores), kept];
-        select.extend(ints(&[&[first, blocks.n_query_blocks(), n_tokens, window], &rule[..]].concat()));
-        let (score, score_launch) = self.settings.exhaustive_scores(n_blocks);
-        let (choose, choose_launch) = self.settings.exhaustive_select(n_blocks);
-        // SAFETY: as the header of kernels/search_exhaustive.cu says.
+        let rows = gpu.pointer_at(&queries.data, (found.start - first) * blocks.block_size_q * queries.width);
+        let mut args = vec![rows, gpu.pointer(&self.keys), gpu.pointer(&scores)];
+        args.extend(ints(&[&[found.start, n_tokens, window, *n_kv_heads], &rule[..]].concat()));
+        let mut select = vec![gpu.pointer(&scores), gpu.pointer(&self.kept)];
+        select.extend(ints(&[&[found.start, blocks.n_query_blocks(), n_tokens, window], &rule[..]].concat()));
+        let (score, score_launch) = self.settings.exhaustive_scores(found.len());
+        let (choose, choose_launch) = self.settings.exhaustive_select(found.len());
+        // SAFETY: as the header of kernels/search_exhaustive.cu says; the rows of these query blocks are among the queries.
         unsafe {
             gpu.launch(&score, score_launch, &args)?;
-            gpu.launch(&choose, choose_launch, &select)
+            gpu.launch(&choose, choose_launch, &select)?;
         }
+        let n_read = |block| Candidates::new(blocks, config, block).keys_read(blocks.block_size_k);
+        Ok((n_heads * found.map(n_read).sum::<usize>()) as u64)
     }
 
     /// Attention over the kept blocks of rows of queries, recording. `[n_rows, n_heads · head_dim]`

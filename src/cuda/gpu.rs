@@ -232,6 +232,11 @@ impl Gpu {
         Arg::Pointer(x.device_ptr(&self.stream).0)
     }
 
+    /// Where number `at` lies.
+    pub fn pointer_at<T>(&self, x: &CudaSlice<T>, at: usize) -> Arg {
+        Arg::Pointer(x.device_ptr(&self.stream).0 + (at * size_of::<T>()) as u64)
+    }
+
     /// A map of `x` `[n_rows, n_heads, head_dim]` bf16, whose boxes hold `rows` rows of 64 values of a head, for Hopper's copy engine.
     pub fn map(&self, x: &CudaSlice<u16>, n_rows: usize, n_heads: usize, head_dim: usize, rows: usize) -> Result<Arg, Error> {
         let mut map = sys::CUtensorMap { opaque: [0; 16] };

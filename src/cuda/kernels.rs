@@ -18,7 +18,7 @@ pub fn source(file: &str) -> String {
         "clusters" => &[include_str!("../../kernels/clusters.cu")],
         "written" => &[include_str!("../../kernels/written.cu")],
         "recall" => &[include_str!("../../kernels/recall.cu")],
-        "search_exhaustive" => &[include_str!("../../kernels/search_exhaustive.cu")],
+        "search_exhaustive" => &[SEARCH, SCORE_WARPS, include_str!("../../kernels/search_exhaustive.cu")],
         "search_hierarchical" => &[SEARCH, SCORE_WARPS, SEARCH_HIERARCHICAL],
         "search_hierarchical_sm90" => &[PRELUDE_SM90, SEARCH, SCORE_WARPGROUPS, SEARCH_HIERARCHICAL],
         "attention" => &[include_str!("../../kernels/attention.cu")],

@@ -45,17 +45,27 @@ fn in_chunks(
     let focus = config.focus.as_ref().map_or(StreamConfig::DEFAULT_FOCUS, |focus| focus.len()) as u64;
     let chunk = (chunk_rows as u64).min(t);
     let (query_blocks, key_blocks) = (t.div_ceil(bq), t.div_ceil(bk));
-    let (scores, nodes) = match config.search {
-        Search::Exhaustive => (heads * chunk.div_ceil(bq) * key_blocks, 0),
-        // Bytes of all nodes: two rows of each, and of clusters their spreads and sums.
-        Search::Hierarchical(Estimate::MeanSpread) => (0, 2 * key_blocks * 2 * dim * BF16),
-        Search::Hierarchical(Estimate::TwoMeans) => (0, 2 * key_blocks * (2 * dim * BF16 + 6 * WORD)),
-        Search::Hierarchical(_) | Search::Window | Search::Random { .. } => (0, 0),
+    // Query blocks for which every key is read.
+    let exact = match config.search {
+        Search::Exhaustive => query_blocks,
+        Search::Hierarchical(_) => query_blocks - config.first_exact_block(n_tokens) as u64,
+        Search::Window | Search::Random { .. } => 0,
+    };
+    let scores = heads * exact.min(chunk.div_ceil(bq)) * key_blocks;
+    // Bytes of all nodes: two rows of each, and of clusters their spreads and sums.
+    let nodes = match config.search {
+        Search::Hierarchical(Estimate::MeanSpread) => 2 * key_blocks * 2 * dim * BF16,
+        Search::Hierarchical(Estimate::TwoMeans) => 2 * key_blocks * (2 * dim * BF16 + 6 * WORD),
+        _ => 0,
     };
     let layer = (heads + kv_heads) * 2 * dim * hidden + 3 * inner * hidden;
-    // A chunk holds most in its feed-forward block, unless an exhaustive search holds more.
-    let feed_forward = chunk * (2 * heads * dim + hidden + 3 * inner) * BF16;
-    let activations = feed_forward.max(chunk * heads * dim * BF16 + scores * WORD);
+    let activations = [
+        chunk * (2 * hidden + 3 * inner) * BF16,      // feed-forward
+        chunk * (2 * heads * dim + hidden) * BF16,    // queries before and after their rotation
+        chunk * (heads * dim * BF16) + scores * WORD, // search
+        chunk * heads * (2 * dim * BF16 + WORD),      // attention
+    ];
+    let activations = activations.into_iter().max().unwrap_or(0);
     let of_layers = |what: &str| if n == 1 { format!("{what} of a layer") } else { format!("{what} of {n} layers") };
     let mut parts = vec![
         (of_layers("keys and values"), n * 2 * t * kv_heads * dim * BF16),

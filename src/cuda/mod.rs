@@ -296,7 +296,7 @@ impl Device for Cuda {
     fn search(&self, attention: &mut Attention, queries: &Tensor, first_query_block: usize) -> Result<Option<u64>, Error> {
         let n_read = attention.search(&self.gpu, queries, first_query_block)?;
         self.gpu.synchronize()?; // so that the time of this stage is its own
-        Ok(n_read)
+        Ok(Some(n_read))
     }
 
     fn attend(&self, attention: &mut Attention, queries: &Tensor, first_query_block: usize) -> Result<Tensor, Error> {

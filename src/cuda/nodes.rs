@@ -42,16 +42,11 @@ impl Nodes {
         let launch = |n| Launch { grid: (n, n_kv_heads), block: (head_dim / 2, 1), shared: 0 };
         let pointers = |first: &CudaSlice<u16>| [first, &means, &variances].map(|x| gpu.pointer(x));
         let ints = |numbers: [usize; 3]| numbers.map(|n| Arg::Int(n as i32));
-        let of_spans: Vec<Arg> = pointers(keys)
-            .into_iter()
-            .chain([gpu.pointer(&spans)])
-            .chain(ints([blocks.n_tokens, n_kv_heads, n_nodes]))
-            .collect();
+        let of_spans: Vec<Arg> =
+            pointers(keys).into_iter().chain([gpu.pointer(&spans)]).chain(ints([blocks.n_tokens, n_kv_heads, n_nodes])).collect();
         let [_, of_means, of_variances] = pointers(keys);
-        let of_top: Vec<Arg> = [gpu.pointer(&spans), of_means, of_variances]
-            .into_iter()
-            .chain(ints([blocks.n_tokens, n_spans, n_nodes]))
-            .collect();
+        let of_top: Vec<Arg> =
+            [gpu.pointer(&spans), of_means, of_variances].into_iter().chain(ints([blocks.n_tokens, n_spans, n_nodes])).collect();
         // SAFETY: as the header of kernels/pyramid.cu says; all keys were appended.
         unsafe {
             gpu.launch(&kernel("pyramid_spans"), launch(n_spans), &of_spans)?;
@@ -69,7 +64,8 @@ impl Nodes {
         let spreads = gpu.alloc::<f32>(n_kv_heads * n_nodes * 2)?;
         let sums = gpu.alloc::<f32>(n_kv_heads * n_nodes * 4)?;
         let run = |entry, n: usize, keys: Option<&CudaSlice<u16>>, numbers: [usize; 3]| {
-            let kernel = Kernel { file: "clusters", entry, macros: vec![("HEAD_DIM", head_dim), ("BLOCK_K", blocks.block_size_k)] };
+            let kernel =
+                Kernel { file: "clusters", entry, macros: vec![("HEAD_DIM", head_dim), ("BLOCK_K", blocks.block_size_k)] };
             let launch = Launch { grid: (n.div_ceil(WARPS), n_kv_heads), block: (32 * WARPS, 1), shared: 0 };
             let mut args: Vec<Arg> = keys.into_iter().chain([&means]).map(|x| gpu.pointer(x)).collect();
             args.extend([&spreads, &sums].map(|x| gpu.pointer(x)));

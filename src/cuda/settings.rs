@@ -19,6 +19,8 @@ pub struct Settings {
     /// What the hierarchical search keeps in a round, where nothing is always kept.
     widths: Widths,
     split: usize,
+    rescore: bool,
+    always_kept: usize,
     /// Whether Hopper's kernels run.
     warpgroups: bool,
     /// Of the hierarchical search, as kernels/search_hierarchical.cu numbers them.
@@ -50,6 +52,8 @@ impl Settings {
             top_k: shape.config.top_k,
             widths: Widths::new(&shape.config, shape.config.top_k),
             split: shape.config.split,
+            rescore: shape.config.rescore,
+            always_kept: shape.config.always_kept(),
             warpgroups: is_hopper && block_q >= 64 && matches!(shape.head_dim, 64 | 128),
             estimate: match shape.config.search {
                 Search::Hierarchical(Estimate::First) => 0,
@@ -94,15 +98,20 @@ impl Settings {
     /// Nodes that the hierarchical search may hold at a time.
     pub fn max_frontier(&self) -> usize {
         // Beside the best, a range that reaches past the candidates may stay at either end.
-        self.widths.survivors.max(self.split * (self.widths.ranges + 2)).next_multiple_of(64)
+        let ranges = self.split * (self.widths.ranges + 2);
+        ranges.max(self.widths.survivors + self.always_kept).next_multiple_of(64)
     }
 
     pub fn search_hierarchical(&self, n_blocks: usize) -> (Kernel, Launch) {
         let products = if self.estimate == 2 { 2 } else { 1 };
         let estimate = ("ESTIMATE", self.estimate);
         let (kernel, threads, scoring) = if self.warpgroups {
-            // As many columns as leave room for two thread blocks on a multiprocessor.
-            let columns = if products == 2 { 88 } else { 128 };
+            // As many columns as leave room for two thread blocks on a multiprocessor; whole key blocks where keys are scored.
+            let columns = match (products, self.rescore) {
+                (1, _) => 128,
+                (_, true) => 64,
+                (_, false) => 88,
+            };
             let kernel = self.kernel("search_hierarchical_sm90", "search_hierarchical", &[estimate, ("COLUMNS", columns)]);
             (kernel, 2 * self.block_q, 1024 + products * self.head_dim * 2 * (self.block_q + columns) + 4 * columns)
         } else {
@@ -114,14 +123,13 @@ impl Settings {
 
     pub fn exhaustive_scores(&self, n_blocks: usize) -> (Kernel, Launch) {
         let tile = self.narrow_tile();
-        let shared = 2 * tile * self.row_bytes() + self.block_q / 4 * tile;
-        let launch = Launch { grid: self.grid(n_blocks), block: (32 * self.warps(tile), 1), shared };
-        (self.kernel("search_exhaustive", "exhaustive_scores", &[]), launch)
+        let launch = Launch { grid: self.grid(n_blocks), block: (32 * self.warps(tile), 1), shared: 2 * tile * self.row_bytes() };
+        (self.kernel("search_exhaustive", "exhaustive_scores", &[("ESTIMATE", 0)]), launch)
     }
 
     pub fn exhaustive_select(&self, n_blocks: usize) -> (Kernel, Launch) {
         let launch = Launch { grid: self.grid(n_blocks), block: (256, 1), shared: 0 };
-        (self.kernel("search_exhaustive", "exhaustive_select", &[]), launch)
+        (self.kernel("search_exhaustive", "exhaustive_select", &[("ESTIMATE", 0)]), launch)
     }
 
     /// `entry` is "attention_sparse", "attention_dense" or, for any card, "attention_without".

@@ -76,7 +76,7 @@ impl<D: Device> Decoder<'_, D> {
         for (i, x) in branch.hidden.iter_mut().enumerate() {
             let queries = self.queries(weights, x, at(i), angles)?;
             let attended = self.device.attend_without(attention, &queries, at(i) / self.config.block_size_q, without)?;
-            *x = self.write(layer, weights, x, &attended)?;
+            *x = self.write(layer, weights, x, attended)?;
         }
         Ok(())
     }

@@ -145,9 +145,11 @@ impl<D: Device> Decoder<'_, D> {
         }
         for (i, x) in hidden.iter_mut().enumerate() {
             let row = first_row + i * self.chunk;
-            let queries = self.queries(weights, x, row, angles)?;
-            let attended = attend(attention, &queries, row / self.config.block_size_q)?;
-            *x = self.write(layer, weights, x, &attended)?;
+            let attended = {
+                let queries = self.queries(weights, x, row, angles)?;
+                attend(attention, &queries, row / self.config.block_size_q)?
+            };
+            *x = self.write(layer, weights, x, attended)?;
         }
         Ok(())
     }
@@ -158,9 +160,10 @@ impl<D: Device> Decoder<'_, D> {
         layer: usize,
         weights: &LayerWeights<D::Tensor>,
         x: &D::Tensor,
-        attended: &D::Tensor,
+        attended: D::Tensor,
     ) -> Result<D::Tensor, Error> {
-        let x = self.device.add(x, &self.linear(attended, &weights.output)?)?;
+        let x = self.device.add(x, &self.linear(&attended, &weights.output)?)?;
+        drop(attended); // the feed-forward block needs the room
         let x = self.device.add(&x, &self.mlp(weights, &x)?)?;
         match self.device.is_finite(&x)? {
             true => Ok(x),

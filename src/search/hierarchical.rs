@@ -5,7 +5,7 @@
 //! candidates stays without a score: keys after the query block cannot influence what it keeps. The blocks of the last
 //! round may then be ranked by their real keys: the result is what the exhaustive search would choose among them.
 
-use super::{Candidates, Queries, estimate::Index, exhaustive, keep_best};
+use super::{Candidates, Queries, estimate::Index, keep_best, shares};
 use crate::{
     config::StreamConfig,
     lanes::{LANES, Lanes, exp2, largest, max_into, vectorized},
@@ -52,8 +52,8 @@ pub fn search(
     }
     let (mut survivors, mut n_read) = descend(queries, head, config, &split);
     if survivors.len() > split.budget {
-        exhaustive::score(queries, head.keys, blocks, query_block, &mut survivors);
-        n_read += survivors.len() * blocks.block_size_k;
+        shares::score(queries, head.keys, blocks, query_block, split.always(), &mut survivors);
+        n_read += (survivors.len() + split.always().count()) * blocks.block_size_k;
         keep_best(&mut survivors, split.budget);
     }
     split.write(survivors.iter().map(|item| item.1 as usize), row);

@@ -1,14 +1,15 @@
 //! Which key blocks does each query block of a head keep?
 //!
-//! [`exhaustive`] reads every key and is the reference; [`hierarchical`] is *Stream*: it halves and prunes ranges of keys
-//! by an [`estimate`]; [`baseline`] reads none. All work on one head and one query block at a time; grouped keys are the
-//! caller's matter.
+//! [`exhaustive`] reads every key and is the reference; [`hierarchical`] is *Stream*: it splits and prunes ranges of keys
+//! by an [`estimate`]; [`baseline`] reads none. Whose keys were read is ranked by [`shares`]. All work on one head and one
+//! query block at a time; grouped keys are the caller's matter.
 
 pub mod baseline;
 pub mod budget;
 pub mod estimate;
 pub mod exhaustive;
 pub mod hierarchical;
+pub mod shares;
 pub mod tree;
 
 use std::ops::Range;
@@ -33,6 +34,19 @@ impl Candidates {
         let local = local_start..visible.end;
         let budget = config.top_k.saturating_sub(sinks.len() + local.len());
         Candidates { candidates: sinks.end..local_start, sinks, local, budget }
+    }
+
+    /// Keys that the exhaustive search reads.
+    pub fn keys_read(&self, block_size_k: usize) -> usize {
+        if self.candidates.len() <= self.budget || self.budget == 0 {
+            return 0;
+        }
+        (self.candidates.len() + self.sinks.len() + self.local.len()) * block_size_k
+    }
+
+    /// Blocks that are kept whatever they hold.
+    fn always(&self) -> impl Iterator<Item = usize> + use<> {
+        self.sinks.clone().chain(self.local.clone())
     }
 
     /// Writes the row of the mask, ascending: sinks, the chosen candidates, local blocks.

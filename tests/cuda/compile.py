@@ -31,8 +31,10 @@ def variants(file, shapes):
             continue
         blocks = {"HEAD_DIM": d, "BLOCK_Q": q, "BLOCK_K": k}
         if file.startswith("search_hierarchical"):
-            columns = (lambda e: {"COLUMNS": 128 if e == 3 else 88}) if file.endswith("_sm90.cu") else lambda e: {}
+            columns = (lambda e: {"COLUMNS": 88 if e == 2 else 128}) if file.endswith("_sm90.cu") else lambda e: {}
             found += [{**blocks, "ESTIMATE": e, **columns(e)} for e in ((0, 1, 2, 3) if shapes is ALL else (1, 2, 3))]
+        elif file == "search_exhaustive.cu":
+            found.append({**blocks, "ESTIMATE": 0})
         elif file.startswith("attention_record"):
             found += [{**blocks, "ANCHORS": a} for a in (0, 1)]
         else:

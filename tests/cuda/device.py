@@ -23,7 +23,8 @@ NVRTC = _nvrtc()
 
 SEARCH = ["search.cu", "score_warps.cu", "search_hierarchical.cu"]
 SEARCH_SM90 = ["prelude_sm90.cu", "search.cu", "score_warpgroups.cu", "search_hierarchical.cu"]
-PARTS = {"search_hierarchical.cu": SEARCH, "search_hierarchical_sm90.cu": SEARCH_SM90}
+SEARCH_EXHAUSTIVE = ["search.cu", "score_warps.cu", "search_exhaustive.cu"]
+PARTS = {"search_exhaustive.cu": SEARCH_EXHAUSTIVE, "search_hierarchical.cu": SEARCH, "search_hierarchical_sm90.cu": SEARCH_SM90}
 
 
 def source(name):

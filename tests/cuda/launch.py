@@ -158,7 +158,7 @@ def search_hierarchical(shape, queries, keys, estimate, nodes, kept, n_read, fir
     kinds = 2 if estimate == MEAN_SPREAD else 1
     defines = {"HEAD_DIM": shape.head_dim, "BLOCK_Q": shape.block_q, "BLOCK_K": shape.block_k, "ESTIMATE": estimate}
     if hopper(shape) if warpgroups is None else warpgroups:
-        file, threads, defines["COLUMNS"] = "search_hierarchical_sm90.cu", 2 * shape.block_q, 128 if kinds == 1 else 88
+        file, threads, defines["COLUMNS"] = "search_hierarchical_sm90.cu", 2 * shape.block_q, 128 if kinds == 1 else 64 if shape.rescore else 88
         scoring = 1024 + kinds * shape.head_dim * 2 * (shape.block_q + defines["COLUMNS"]) + 4 * defines["COLUMNS"]
     else:
         tile = 32 if shape.head_dim > 128 else 64
@@ -172,11 +172,11 @@ def search_hierarchical(shape, queries, keys, estimate, nodes, kept, n_read, fir
 
 def search_exhaustive(shape, queries, keys, kept, scores, first_block=0):
     tile = 32 if shape.head_dim > 128 else 64
-    defines = {"HEAD_DIM": shape.head_dim, "BLOCK_Q": shape.block_q, "BLOCK_K": shape.block_k}
+    defines = {"HEAD_DIM": shape.head_dim, "BLOCK_Q": shape.block_q, "BLOCK_K": shape.block_k, "ESTIMATE": 0}
     grid = (n_blocks(shape, queries), shape.n_heads)
-    gpu().launch("search_exhaustive.cu", "exhaustive_scores", defines, grid, (32 * warps(shape, tile),),
-                 2 * tile * row_bytes(shape) + shape.block_q // 4 * tile, queries, keys, scores, first_block, shape.n_tokens, shape.window,
-                 shape.n_kv_heads, shape.sink_blocks, shape.local, shape.top_k)
+    gpu().launch("search_exhaustive.cu", "exhaustive_scores", defines, grid, (32 * warps(shape, tile),), 2 * tile * row_bytes(shape),
+                 queries, keys, scores, first_block, shape.n_tokens, shape.window, shape.n_kv_heads, shape.sink_blocks, shape.local,
+                 shape.top_k)
     gpu().launch("search_exhaustive.cu", "exhaustive_select", defines, grid, (256,), 0, scores, kept, first_block, shape.n_query_blocks,
                  shape.n_tokens, shape.window, shape.sink_blocks, shape.local, shape.top_k)
 

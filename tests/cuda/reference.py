@@ -65,7 +65,7 @@ class Shape:
     def max_frontier(self):
         """Room for the nodes of any round, a multiple of 64."""
         width, survivors = self.widths(self.top_k)
-        return -(-max(survivors, (width + 2) << self.down) // 64) * 64
+        return -(-max(survivors + self.sink_blocks + self.local, (width + 2) << self.down) // 64) * 64
 
     def seen(self, device="cpu"):
         """[n_tokens, n_tokens] bool: whether the row's query sees the column's key."""
@@ -155,9 +155,12 @@ def search_hierarchical(shape, queries, keys, estimate, means=None, spreads=None
             tokens = shape.queries(block)
             nodes = Nodes(shape, q[head, tokens.start : tokens.stop], k[head], head // group, estimate, means, spreads)
             found, read = descend(shape, nodes, *shape.candidates(block))
-            if len(found) > max(shape.candidates(block)[2], 0):
-                read += len(found) * shape.block_k
-                found = best(real_scores(shape, nodes, tokens, found), found, shape.candidates(block)[2])
+            c0, c1, budget = shape.candidates(block)
+            if len(found) > max(budget, 0):
+                visible = shape.visible(block)
+                always = [*range(visible.start, c0), *range(c1, visible.stop)]
+                read += (len(found) + len(always)) * shape.block_k
+                found = best(shares(shape, nodes.queries, nodes.keys, tokens, found + always)[: len(found)], found, budget)
             rows.append(kept_row(shape, block, found))
             n_read += read
     return torch.tensor(rows).view(shape.n_heads, shape.n_query_blocks, shape.top_k), n_read
@@ -222,26 +225,24 @@ class Nodes:
         return q @ means.T + ((q * q).bfloat16().double() @ spreads.T).sqrt() * math.sqrt(2 * math.log(size))
 
 
-def real_scores(shape, nodes, tokens, blocks):
-    """The largest query . key of each block, of those that the queries see."""
-    dots = nodes.queries @ nodes.keys.T
-    seen = shape.seen(dots.device)[tokens.start : tokens.stop]
-    top = torch.where(seen, dots, -math.inf).amax(0).tolist()
-    return [max(top[b * shape.block_k : (b + 1) * shape.block_k]) for b in blocks]
+def shares(shape, queries, keys, tokens, blocks):
+    """The largest share, over all queries, of a query's attention to these blocks' keys that falls on each block."""
+    seen = shape.seen(queries.device)[tokens.start : tokens.stop]
+    index = torch.tensor([b * shape.block_k + i for b in blocks for i in range(shape.block_k)], device=queries.device)
+    there = index < shape.n_tokens
+    index = index.clamp_max(shape.n_tokens - 1)
+    logits = (queries @ keys[index].T / math.sqrt(shape.head_dim)).masked_fill(~(seen[:, index] & there), -math.inf)
+    return logits.softmax(1).view(len(tokens), len(blocks), shape.block_k).sum(2).amax(0).tolist()
 
 
 def search_exhaustive(shape, queries, keys):
     q, k = per_head(queries, shape.n_heads), per_head(keys, shape.n_heads)
-    dots = torch.where(shape.seen(q.device), q @ k.transpose(1, 2), -math.inf)
     rows = []
     for head in range(shape.n_heads):
         for block in range(shape.n_query_blocks):
-            c0, c1, budget = shape.candidates(block)
-            tokens = shape.queries(block)
-            candidates = list(range(c0, c1))
-            top = dots[head, tokens.start : tokens.stop].amax(0).tolist()
-            scores = [max(top[b * shape.block_k : (b + 1) * shape.block_k]) for b in candidates]
-            rows.append(kept_row(shape, block, best(scores, candidates, max(budget, 0))))
+            (c0, c1, budget), visible, tokens = shape.candidates(block), shape.visible(block), shape.queries(block)
+            scores = shares(shape, q[head, tokens.start : tokens.stop], k[head], tokens, [*visible])[c0 - visible.start : c1 - visible.start]
+            rows.append(kept_row(shape, block, best(scores, [*range(c0, c1)], max(budget, 0))))
     return torch.tensor(rows).view(shape.n_heads, shape.n_query_blocks, shape.top_k)
 
 

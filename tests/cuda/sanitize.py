@@ -30,7 +30,7 @@ def run(shape):
     pyramid, clusters = launch.Pyramid(shape).build(shape, k), launch.Clusters(shape).build(shape, k)
     n_read = torch.zeros(1, dtype=torch.int64, device="cuda")
     kept = launch.new(shape, shape.n_heads, shape.n_query_blocks, shape.top_k, dtype=torch.int32)
-    scores = launch.new(shape, shape.n_heads * shape.n_query_blocks * shape.n_key_blocks)
+    scores = launch.new(shape, shape.n_heads * shape.n_query_blocks * shape.n_key_blocks, dtype=torch.int32)
     launch.search_exhaustive(shape, q, k, kept, scores)
     sentence = (torch.arange(shape.n_tokens, device="cuda") // 23).int()
     weight = torch.full((shape.n_tokens,), 1 / 23, device="cuda")

@@ -91,21 +91,44 @@ impl Case {
         visible.into_iter().filter(|&k| k < self.config.sink_blocks || k >= first_local).collect()
     }
 
-    /// What the exhaustive search should keep.
-    pub fn best(&self, query_block: usize) -> Vec<usize> {
+    /// Whether a row keeps what the exhaustive search should: no block that it leaves out gets a larger share of a query's
+    /// attention than one that it chose, but for rounding.
+    pub fn is_best(&self, query_block: usize, kept: &[usize]) -> bool {
+        let (visible, always) = (self.visible(query_block), self.always(query_block));
+        let shares = self.shares(query_block, &visible);
+        let competing = || visible.iter().zip(&shares).filter(|(block, _)| !always.contains(block));
+        let (chosen, left): (Vec<_>, Vec<_>) = competing().partition(|(block, _)| kept.contains(block));
+        let least = chosen.iter().map(|(_, share)| **share).fold(f64::INFINITY, f64::min);
+        let most = left.iter().map(|(_, share)| **share).fold(0.0, f64::max);
+        kept.len() == visible.len().min(self.config.top_k) && most <= least * (1.0 + 1e-4) + 1e-30
+    }
+
+    /// The largest share of a query's attention that falls on each block, from the definition.
+    fn shares(&self, query_block: usize, visible: &[usize]) -> Vec<f64> {
+        let logit = |q, k| self.product(q, k) as f64 / (self.head_dim as f64).sqrt();
+        let mut masses = vec![std::collections::BTreeMap::<usize, f64>::new(); visible.len()];
+        for (mass, &block) in masses.iter_mut().zip(visible) {
+            self.pairs(query_block, block).into_iter().for_each(|(q, k)| *mass.entry(q).or_default() += logit(q, k).exp());
+        }
+        let total = |q: &usize| masses.iter().filter_map(|mass| mass.get(q)).sum::<f64>();
+        masses.iter().map(|mass| mass.iter().map(|(q, mass)| mass / total(q)).fold(0.0, f64::max)).collect()
+    }
+
+    /// What is kept by the largest product with a block's keys.
+    pub fn best_by_products(&self, query_block: usize) -> Vec<usize> {
         let mut kept = self.always(query_block);
         let mut others: Vec<usize> = self.visible(query_block).into_iter().filter(|k| !kept.contains(k)).collect();
-        others.sort_by_key(|&k| (-self.largest(query_block, k), k));
+        let largest = |&k: &usize| self.pairs(query_block, k).into_iter().map(|(q, k)| self.product(q, k)).max();
+        others.sort_by_key(|k| (std::cmp::Reverse(largest(k)), *k));
         others.truncate(self.config.top_k - kept.len());
         kept.extend(others);
         kept.sort_unstable();
         kept
     }
 
-    fn largest(&self, query_block: usize, key_block: usize) -> i64 {
+    fn product(&self, query: usize, key: usize) -> i64 {
         let row = |rows: &[f32], i: usize| rows[i * self.head_dim..][..self.head_dim].to_vec();
-        let product = |(q, k)| row(&self.queries, q).iter().zip(row(&self.keys, k)).map(|(a, b)| (a * b) as i64).sum::<i64>();
-        self.pairs(query_block, key_block).into_iter().map(product).max().expect("a visible block")
+        row(&self.queries, query).iter().zip(row(&self.keys, key)).map(|(a, b)| (a * b) as i64).sum()
     }
 }
 

@@ -82,7 +82,10 @@ struct SearchArgs {
     /// Rank the blocks of the last round by their real keys
     #[arg(long)]
     rescore: Option<bool>,
-    /// The published search, with one key for each range: no beam, ranges halved, no rescoring
+    /// The last queries for which every key is read, in whole query blocks
+    #[arg(long)]
+    exact_queries: Option<usize>,
+    /// The published search, with one key for each range: no beam, ranges halved, no rescoring, no exact queries
     #[arg(long, value_enum, conflicts_with_all = ["exhaustive", "estimate", "baseline"])]
     published: Option<EstimateArg>,
     /// Read every key: exact top-k blocks
@@ -157,6 +160,7 @@ impl SearchArgs {
             beam: self.beam.unwrap_or(default.beam),
             split: self.split.unwrap_or(default.split),
             rescore: self.rescore.unwrap_or(default.rescore),
+            exact_queries: self.exact_queries.unwrap_or(default.exact_queries),
             focus: None,
         }
     }
