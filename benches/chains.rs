@@ -13,7 +13,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/needle-6m");
-    let tracer = Tracer::load_with(LoadOptions { model, device: DeviceChoice::Cpu, memory: None })?;
+    let tracer = Tracer::load_with(LoadOptions { model, device: DeviceChoice::Auto, memory: None })?;
     let [n_prompts, n_tokens, seed] = [("--prompts", 12), ("--tokens", 8192), ("--seed", 1000)].map(|(name, n)| number(name, n));
     let share = option("--pruned").unwrap_or("0.97".into()).parse()?;
     let base = StreamConfig { pruned: Some(share), ..StreamConfig::default() };

@@ -3,7 +3,7 @@
 // One thread block finds one row of the mask; all rounds run in one launch, nothing depends on the host. Geometry and
 // names are those of src/search/hierarchical.rs, the reference: visible blocks below `sink_blocks` and the last
 // `local_blocks` are kept; the others, [c0, c1), compete for the remaining budget n. S blocks survive the rounds: n, or with
-// `rescore` max(2 beam, 5/4 n), of which the n stay that get the largest share of a query's attention: of that to the keys of
+// RESCORE max(2 beam, 5/4 n), of which the n stay that get the largest share of a query's attention: of that to the keys of
 // the surviving and the always kept blocks. A round keeps w nodes, the larger one of
 // `beam` (n if that is 0) and S / 2^down. The frontier starts at the lowest level, a multiple of `down`, with at most
 // 2^down w nodes. At each level the best w nodes stay (S at level 0) and are replaced by the nodes `down` levels below. A node
@@ -26,7 +26,8 @@
 // they say the block size and the shared bytes of scoring, to which come 16 * max_frontier; max_frontier >= S + sink_blocks +
 // local_blocks and >= 2^down (w + 2), a multiple of 64. grid (query blocks of this chunk, n_heads)
 // local_blocks is at least ceil(BLOCK_Q / BLOCK_K); top_k >= sink_blocks + local_blocks; down 1 to 3
-// Compile with -D HEAD_DIM, BLOCK_Q (16 to 128), BLOCK_K (8 to 64), ESTIMATE, and COLUMNS for warpgroups.
+// Compile with -D HEAD_DIM, BLOCK_Q (16 to 128), BLOCK_K (8 to 64), ESTIMATE, RESCORE (0 or 1), and COLUMNS for
+// warpgroups.
 
 // scores[i] becomes the least there is, or, of a node that is not inside [c0, c1), the largest. Returns how many are inside.
 DEVICE int reset_scores(const Search& s, const u32* frontier, int count, u32* scores) {
@@ -87,7 +88,7 @@ DEVICE int round_of(const Search& s, const u32* frontier, int count, int keep, i
 KERNEL void __launch_bounds__(THREADS, MIN_BLOCKS)
     search_hierarchical(const u16* queries, const u16* keys, const u16* means, const u16* variances, const float* spreads,
                         u32* kept, u64* n_read, int first_block, int n_query_blocks, int n_tokens, int window, int n_kv_heads,
-                        int n_nodes, int sink_blocks, int local_blocks, int top_k, int beam, int down, int rescore, int max_frontier) {
+                        int n_nodes, int sink_blocks, int local_blocks, int top_k, int beam, int down, int max_frontier) {
     extern __shared__ __align__(1024) u8 shared[];
     u32* scores = (u32*)shared;
     u32 *stays = scores + max_frontier, *frontier = stays + max_frontier, *next = frontier + max_frontier;
@@ -102,7 +103,7 @@ KERNEL void __launch_bounds__(THREADS, MIN_BLOCKS)
     if (n_candidates > c.budget && c.budget > 0) {
         Queries q;
         load_queries(q, queries, sight, first_block * BLOCK_Q, scoring);
-        int survivors = rescore ? max(2 * beam, c.budget + c.budget / 4) : c.budget;
+        int survivors = RESCORE ? max(2 * beam, c.budget + c.budget / 4) : c.budget;
         int width = max(beam ? beam : c.budget, (survivors + (1 << down) - 1) >> down);
         Search s = {keys, means, variances, spreads, n_tokens, window, n_kv_heads, n_nodes, 0, c.c0, c.c1};
         int level = 0, rows_read = 0;
@@ -128,7 +129,7 @@ KERNEL void __launch_bounds__(THREADS, MIN_BLOCKS)
             if (s.level == 0) break;
             go_to(s, s.level - step);
         }
-        if (count > c.budget) {
+        if (RESCORE && count > c.budget) {
             int n_before = c.c0 - sight.v0, n_kept = n_before + sight.v1 - c.c1;
             rows_read += (count + n_kept) * BLOCK_K;
             for (int i = threadIdx.x; i < n_kept; i += THREADS) frontier[count + i] = i < n_before ? sight.v0 + i : c.c1 + i - n_before;

@@ -97,7 +97,7 @@ def main():
     parser.add_argument("--keys", type=int, default=2048)
     parser.add_argument("--sinks", type=int, default=128, help="tokens")
     parser.add_argument("--local", type=int, default=512, help="tokens")
-    parser.add_argument("--beam", type=int, default=64)
+    parser.add_argument("--beam", type=int, default=30, help="(30 + 2) * 4 nodes fill whole tiles of the kernel")
     parser.add_argument("--split", type=int, choices=(2, 4, 8), default=4)
     parser.add_argument("--rescore", action="store_true", help="rank more blocks than are kept by their real keys")
     parser.add_argument("--estimate", choices=ESTIMATES, default="two_means")

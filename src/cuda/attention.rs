@@ -185,7 +185,6 @@ impl Attention {
             config.top_k,
             config.beam,
             config.split.ilog2() as usize,
-            config.rescore as usize,
             self.settings.max_frontier(),
         ];
         args.extend(numbers.map(|n| Arg::Int(n as i32)));

@@ -104,18 +104,19 @@ impl Settings {
 
     pub fn search_hierarchical(&self, n_blocks: usize) -> (Kernel, Launch) {
         let products = if self.estimate == 2 { 2 } else { 1 };
-        let estimate = ("ESTIMATE", self.estimate);
+        let chosen = [("ESTIMATE", self.estimate), ("RESCORE", self.rescore as usize)];
         let (kernel, threads, scoring) = if self.warpgroups {
-            // As many columns as leave room for two thread blocks on a multiprocessor; whole key blocks where keys are scored.
-            let columns = match (products, self.rescore) {
-                (1, _) => 128,
-                (_, true) => 64,
-                (_, false) => 88,
+            // As many columns as leave room for two thread blocks on a multiprocessor, and for keys in the registers.
+            let columns = match (self.rescore, products) {
+                (true, _) => 64,
+                (false, 2) => 88,
+                (false, _) => 128,
             };
-            let kernel = self.kernel("search_hierarchical_sm90", "search_hierarchical", &[estimate, ("COLUMNS", columns)]);
+            let macros = [chosen[0], chosen[1], ("COLUMNS", columns)];
+            let kernel = self.kernel("search_hierarchical_sm90", "search_hierarchical", &macros);
             (kernel, 2 * self.block_q, 1024 + products * self.head_dim * 2 * (self.block_q + columns) + 4 * columns)
         } else {
-            let (kernel, tile) = (self.kernel("search_hierarchical", "search_hierarchical", &[estimate]), self.narrow_tile());
+            let (kernel, tile) = (self.kernel("search_hierarchical", "search_hierarchical", &chosen), self.narrow_tile());
             (kernel, 32 * self.warps(tile), 2 * tile * (products * self.row_bytes() + 4))
         };
         (kernel, Launch { grid: self.grid(n_blocks), block: (threads, 1), shared: scoring + 16 * self.max_frontier() })

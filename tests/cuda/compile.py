@@ -31,8 +31,9 @@ def variants(file, shapes):
             continue
         blocks = {"HEAD_DIM": d, "BLOCK_Q": q, "BLOCK_K": k}
         if file.startswith("search_hierarchical"):
-            columns = (lambda e: {"COLUMNS": 88 if e == 2 else 128}) if file.endswith("_sm90.cu") else lambda e: {}
-            found += [{**blocks, "ESTIMATE": e, **columns(e)} for e in ((0, 1, 2, 3) if shapes is ALL else (1, 2, 3))]
+            for estimate, rescore in [(e, r) for e in (0, 1, 2, 3) for r in (0, 1)] if shapes is ALL else [(1, 0), (2, 0), (3, 0), (3, 1)]:
+                columns = {"COLUMNS": 64 if rescore else 88 if estimate == 2 else 128} if file.endswith("_sm90.cu") else {}
+                found.append({**blocks, "ESTIMATE": estimate, "RESCORE": rescore, **columns})
         elif file == "search_exhaustive.cu":
             found.append({**blocks, "ESTIMATE": 0})
         elif file.startswith("attention_record"):

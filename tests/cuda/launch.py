@@ -156,9 +156,9 @@ def levels_of(shape, x):
 def search_hierarchical(shape, queries, keys, estimate, nodes, kept, n_read, first_block=0, warpgroups=None):
     """`nodes`: a Pyramid or Clusters where the estimate reads one; adds to `n_read` `[1]` i64."""
     kinds = 2 if estimate == MEAN_SPREAD else 1
-    defines = {"HEAD_DIM": shape.head_dim, "BLOCK_Q": shape.block_q, "BLOCK_K": shape.block_k, "ESTIMATE": estimate}
+    defines = {"HEAD_DIM": shape.head_dim, "BLOCK_Q": shape.block_q, "BLOCK_K": shape.block_k, "ESTIMATE": estimate, "RESCORE": int(shape.rescore)}
     if hopper(shape) if warpgroups is None else warpgroups:
-        file, threads, defines["COLUMNS"] = "search_hierarchical_sm90.cu", 2 * shape.block_q, 128 if kinds == 1 else 64 if shape.rescore else 88
+        file, threads, defines["COLUMNS"] = "search_hierarchical_sm90.cu", 2 * shape.block_q, 64 if shape.rescore else 88 if kinds == 2 else 128
         scoring = 1024 + kinds * shape.head_dim * 2 * (shape.block_q + defines["COLUMNS"]) + 4 * defines["COLUMNS"]
     else:
         tile = 32 if shape.head_dim > 128 else 64
@@ -167,7 +167,7 @@ def search_hierarchical(shape, queries, keys, estimate, nodes, kept, n_read, fir
     gpu().launch(file, "search_hierarchical", defines, (n_blocks(shape, queries), shape.n_heads), (threads,), scoring + 16 * shape.max_frontier,
                  queries, keys, *rows.get(estimate, lambda: (None, None, None))(), kept, n_read, first_block, shape.n_query_blocks, shape.n_tokens,
                  shape.window, shape.n_kv_heads, nodes.n_nodes if nodes else 0, shape.sink_blocks, shape.local, shape.top_k, shape.beam,
-                 shape.down, int(shape.rescore), shape.max_frontier)
+                 shape.down, shape.max_frontier)
 
 
 def search_exhaustive(shape, queries, keys, kept, scores, first_block=0):

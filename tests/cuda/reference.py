@@ -227,11 +227,11 @@ class Nodes:
 
 def shares(shape, queries, keys, tokens, blocks):
     """The largest share, over all queries, of a query's attention to these blocks' keys that falls on each block."""
-    seen = shape.seen(queries.device)[tokens.start : tokens.stop]
-    index = torch.tensor([b * shape.block_k + i for b in blocks for i in range(shape.block_k)], device=queries.device)
-    there = index < shape.n_tokens
-    index = index.clamp_max(shape.n_tokens - 1)
-    logits = (queries @ keys[index].T / math.sqrt(shape.head_dim)).masked_fill(~(seen[:, index] & there), -math.inf)
+    device = queries.device
+    index = (torch.tensor(blocks, device=device)[:, None] * shape.block_k + torch.arange(shape.block_k, device=device)).flatten()
+    query = torch.arange(tokens.start, tokens.stop, device=device)[:, None]
+    seen = (index <= query) & (index > query - shape.window) if shape.window else index <= query
+    logits = (queries @ keys[index.clamp_max(shape.n_tokens - 1)].T / math.sqrt(shape.head_dim)).masked_fill(~seen, -math.inf)
     return logits.softmax(1).view(len(tokens), len(blocks), shape.block_k).sum(2).amax(0).tolist()
 
 

@@ -71,6 +71,8 @@ impl BenchArgs {
             top_k: blocks(self.keys),
             sink_blocks: blocks(128),
             local_blocks: blocks(512),
+            // Thirty, and one at either end that reaches past the candidates, cut in four: whole tiles of the kernel.
+            beam: 30,
             rescore: false,
             ..StreamConfig::default()
         };
