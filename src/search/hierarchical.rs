@@ -72,15 +72,15 @@ fn descend(queries: &Queries, head: Indexed, config: &StreamConfig, split: &Cand
     let (mut norms, mut n_read) = (Vec::new(), 0);
     loop {
         let n = if level == 0 { widths.survivors } else { widths.ranges };
-        if frontier.len() > n {
-            let inside = |node: usize| candidates.start <= node << level && (node + 1) << level <= candidates.end;
-            // Those inside first.
-            frontier.sort_by_key(|item| !inside(item.1 as usize));
-            let n_inside = frontier.partition_point(|item| inside(item.1 as usize));
+        let inside = |node: usize| candidates.start <= node << level && (node + 1) << level <= candidates.end;
+        // Those inside first.
+        frontier.sort_by_key(|item| !inside(item.1 as usize));
+        let n_inside = frontier.partition_point(|item| inside(item.1 as usize));
+        if n_inside > n {
             let (scored, past) = frontier.split_at_mut(n_inside);
             score(queries, head, level, scored, &mut norms);
             past.iter_mut().for_each(|item| item.0 = f32::INFINITY);
-            n_read += scored.len() * head.index.rows_per_node();
+            n_read += n_inside * head.index.rows_per_node();
             let n_past = past.len();
             keep_best(&mut frontier, n + n_past);
         }
