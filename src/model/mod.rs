@@ -2,21 +2,22 @@
 
 pub mod branches;
 pub mod config;
+mod config_file;
 pub mod decoder;
 pub mod memory;
 pub mod rope;
 pub mod session;
 pub mod tokenizer;
 mod visitor;
+pub mod weight;
 pub mod weights;
 
-use std::path::Path;
-
-use safetensors::tensor::TensorView;
+use std::{ops::Range, path::Path};
 
 use crate::{error::Error, trace::ModelInfo};
 use config::ModelConfig;
 use tokenizer::Tokenizer;
+use weight::Weight;
 use weights::Weights;
 
 /// A model folder as Hugging Face lays it out: `config.json`, `tokenizer.json`, `model.safetensors` or shards with an index.
@@ -27,7 +28,12 @@ pub struct Model {
     /// Tokens that end a text.
     pub end_of_text: Vec<u32>,
     weights: Weights,
+    /// What the decoder's tensors are called before their names.
+    prefix: &'static str,
 }
+
+/// Where the decoder is: alone, or beside a vision model, as Hugging Face wrote it before and since version 5.
+const PREFIXES: [&str; 3] = ["model.", "language_model.model.", "model.language_model."];
 
 impl Model {
     /// Opens a folder and checks that everything the decoder needs is there; weights are mapped, not read.
@@ -41,7 +47,8 @@ impl Model {
         let weights = Weights::open(folder)?;
         let name = folder.canonicalize().ok().and_then(|f| Some(f.file_name()?.to_string_lossy().into_owned()));
         let end_of_text = end_of_text(folder);
-        let model = Model { name: name.unwrap_or_else(|| "model".into()), config, tokenizer, end_of_text, weights };
+        let prefix = PREFIXES.into_iter().find(|prefix| weights.contains(&format!("{prefix}norm.weight"))).unwrap_or(PREFIXES[0]);
+        let model = Model { name: name.unwrap_or_else(|| "model".into()), config, tokenizer, end_of_text, weights, prefix };
         model.embedding()?;
         model.output()?;
         model.final_norm()?;
@@ -68,46 +75,68 @@ impl Model {
     }
 
     /// `[vocab_size, hidden_size]`
-    pub fn embedding(&self) -> Result<TensorView<'_>, Error> {
-        self.weights.get("model.embed_tokens.weight", &[self.config.vocab_size, self.config.hidden_size])
+    pub fn embedding(&self) -> Result<Weight<'_>, Error> {
+        Ok(self.table()?.times(self.config.embedding_scale))
     }
 
     /// The output layer, `[vocab_size, hidden_size]`: the embedding when they are tied.
-    pub fn output(&self) -> Result<TensorView<'_>, Error> {
+    pub fn output(&self) -> Result<Weight<'_>, Error> {
         match self.config.tied_embeddings {
-            true => self.embedding(),
+            true => self.table(),
             false => self.weights.get("lm_head.weight", &[self.config.vocab_size, self.config.hidden_size]),
         }
     }
 
+    fn table(&self) -> Result<Weight<'_>, Error> {
+        self.get("embed_tokens.weight", &[self.config.vocab_size, self.config.hidden_size])
+    }
+
     /// `[hidden_size]`
-    pub fn final_norm(&self) -> Result<TensorView<'_>, Error> {
-        self.weights.get("model.norm.weight", &[self.config.hidden_size])
+    pub fn final_norm(&self) -> Result<Weight<'_>, Error> {
+        self.norm("norm.weight", self.config.hidden_size)
     }
 
     /// The weights of one layer, in the mapped file.
-    pub fn layer(&self, layer: usize) -> Result<LayerWeights<TensorView<'_>>, Error> {
-        let c = &self.config;
-        let get = |name: &str, shape: &[usize]| self.weights.get(&format!("model.layers.{layer}.{name}"), shape);
+    pub fn layer(&self, layer: usize) -> Result<LayerWeights<Weight<'_>>, Error> {
+        let (c, at) = (&self.config, |name: &str| format!("layers.{layer}.{name}"));
+        let [d_q, d_kv, inner] = [c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim, c.intermediate_size];
+        let norm = |name: &str| self.norm(&at(name), c.hidden_size);
+        let head_norm = |name: &str| c.qk_norm.then(|| self.norm(&at(name), c.head_dim)).transpose();
         let linear = |name: &str, n_out: usize, n_in: usize, has_bias: bool| {
-            let bias = has_bias.then(|| get(&format!("{name}.bias"), &[n_out])).transpose()?;
-            Ok::<_, Error>(Linear { weight: get(&format!("{name}.weight"), &[n_out, n_in])?, bias })
+            let bias = has_bias.then(|| self.get(&at(&format!("{name}.bias")), &[n_out])).transpose()?;
+            Ok::<_, Error>(Linear { weight: self.get(&at(&format!("{name}.weight")), &[n_out, n_in])?, bias })
         };
-        let head_norm = |name: &str| c.qk_norm.then(|| get(name, &[c.head_dim])).transpose();
-        let (d_q, d_kv) = (c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim);
+        let part = |name: &str, fused: &str, rows: Range<usize>, n_fused: usize, has_bias: bool| match c.fused {
+            true => Ok(linear(fused, n_fused, c.hidden_size, has_bias)?.rows(rows)),
+            false => linear(name, rows.len(), c.hidden_size, has_bias),
+        };
+        let qkv = |name, rows| part(name, "self_attn.qkv_proj", rows, d_q + 2 * d_kv, c.qkv_bias);
+        let gate_up = |name, rows| part(name, "mlp.gate_up_proj", rows, 2 * inner, c.mlp_bias);
+        let mlp_norm = if c.post_norms { "pre_feedforward_layernorm.weight" } else { "post_attention_layernorm.weight" };
+        let post_norm = |name: &str| c.post_norms.then(|| norm(name)).transpose();
         Ok(LayerWeights {
-            attention_norm: get("input_layernorm.weight", &[c.hidden_size])?,
-            query: linear("self_attn.q_proj", d_q, c.hidden_size, c.qkv_bias)?,
-            key: linear("self_attn.k_proj", d_kv, c.hidden_size, c.qkv_bias)?,
-            value: linear("self_attn.v_proj", d_kv, c.hidden_size, c.qkv_bias)?,
+            attention_norm: norm("input_layernorm.weight")?,
+            query: qkv("self_attn.q_proj", 0..d_q)?,
+            key: qkv("self_attn.k_proj", d_q..d_q + d_kv)?,
+            value: qkv("self_attn.v_proj", d_q + d_kv..d_q + 2 * d_kv)?,
             query_norm: head_norm("self_attn.q_norm.weight")?,
             key_norm: head_norm("self_attn.k_norm.weight")?,
             output: linear("self_attn.o_proj", c.hidden_size, d_q, c.output_bias)?,
-            mlp_norm: get("post_attention_layernorm.weight", &[c.hidden_size])?,
-            gate: linear("mlp.gate_proj", c.intermediate_size, c.hidden_size, c.mlp_bias)?,
-            up: linear("mlp.up_proj", c.intermediate_size, c.hidden_size, c.mlp_bias)?,
-            down: linear("mlp.down_proj", c.hidden_size, c.intermediate_size, c.mlp_bias)?,
+            attention_post_norm: post_norm("post_attention_layernorm.weight")?,
+            mlp_norm: norm(mlp_norm)?,
+            gate: gate_up("mlp.gate_proj", 0..inner)?,
+            up: gate_up("mlp.up_proj", inner..2 * inner)?,
+            down: linear("mlp.down_proj", c.hidden_size, inner, c.mlp_bias)?,
+            mlp_post_norm: post_norm("post_feedforward_layernorm.weight")?,
         })
+    }
+
+    fn norm(&self, name: &str, width: usize) -> Result<Weight<'_>, Error> {
+        Ok(self.get(name, &[width])?.plus(self.config.norm_offset))
+    }
+
+    fn get(&self, name: &str, shape: &[usize]) -> Result<Weight<'_>, Error> {
+        self.weights.get(&format!("{}{name}", self.prefix), shape)
     }
 }
 
@@ -133,16 +162,27 @@ pub struct LayerWeights<W> {
     pub query_norm: Option<W>,
     pub key_norm: Option<W>,
     pub output: Linear<W>,
+    /// Of what attention adds.
+    pub attention_post_norm: Option<W>,
     pub mlp_norm: W,
     pub gate: Linear<W>,
     pub up: Linear<W>,
     pub down: Linear<W>,
+    /// Of what the feed-forward block adds.
+    pub mlp_post_norm: Option<W>,
 }
 
 /// `x · weightᵀ + bias`; `weight` is `[n_out, n_in]`.
 pub struct Linear<W> {
     pub weight: W,
     pub bias: Option<W>,
+}
+
+impl Linear<Weight<'_>> {
+    /// A part of the outputs.
+    fn rows(self, rows: Range<usize>) -> Self {
+        Linear { weight: self.weight.rows(rows.clone()), bias: self.bias.map(|bias| bias.rows(rows)) }
+    }
 }
 
 impl<W> Linear<W> {
@@ -162,10 +202,12 @@ impl<W> LayerWeights<W> {
             query_norm: self.query_norm.as_ref().map(&mut of).transpose()?,
             key_norm: self.key_norm.as_ref().map(&mut of).transpose()?,
             output: self.output.try_map(&mut of)?,
+            attention_post_norm: self.attention_post_norm.as_ref().map(&mut of).transpose()?,
             mlp_norm: of(&self.mlp_norm)?,
             gate: self.gate.try_map(&mut of)?,
             up: self.up.try_map(&mut of)?,
             down: self.down.try_map(&mut of)?,
+            mlp_post_norm: self.mlp_post_norm.as_ref().map(&mut of).transpose()?,
         })
     }
 }

@@ -6,9 +6,10 @@ use std::{
 };
 
 use candle_core::safetensors::MmapedSafetensors;
-use safetensors::{Dtype, tensor::TensorView};
+use safetensors::Dtype;
 use serde::Deserialize;
 
+use super::weight::{Stored, Weight};
 use crate::error::Error;
 
 /// Named tensors of a folder; nothing is copied until it is used.
@@ -46,7 +47,7 @@ impl Weights {
     ///
     /// # Errors
     /// [`Error::Model`] when it is missing, misshapen, or of a type other than f32, f16 and bf16.
-    pub fn get(&self, name: &str, shape: &[usize]) -> Result<TensorView<'_>, Error> {
+    pub fn get(&self, name: &str, shape: &[usize]) -> Result<Weight<'_>, Error> {
         let bad = |expected: String, found: String| Error::Model {
             path: self.folder.display().to_string(),
             expected,
@@ -61,7 +62,7 @@ impl Weights {
         if ![Dtype::F32, Dtype::F16, Dtype::BF16].contains(&view.dtype()) {
             return Err(bad(format!("{name} in f32, f16 or bf16"), format!("{:?}", view.dtype())));
         }
-        Ok(view)
+        Ok(Weight::new(shape.into(), view.data(), Stored::Plain(view.dtype())))
     }
 
     /// Numbers in all tensors.

@@ -119,13 +119,25 @@ fn files_that_are_cut_off_are_refused() {
 
 #[test]
 fn configurations_of_other_models_are_refused() {
-    let cases: [(Value, &[&str]); 19] = [
+    let cases: [(Value, &[&str]); 25] = [
         (
             json!({ "model_type": "gpt2" }),
-            &["model_type llama, qwen2, qwen3 or mistral", "gpt2", "choose a model of a supported family"],
+            &["model_type llama, mistral, qwen2, qwen3, phi3, gemma2", "gpt2", "choose a model of a supported family"],
         ),
-        (json!({ "hidden_act": "gelu" }), &["hidden_act silu", "gelu"]),
-        (json!({ "rope_scaling": { "rope_type": "yarn", "factor": 4.0 } }), &["rope_type default, linear or llama3", "yarn"]),
+        (json!({ "hidden_act": "gelu" }), &["hidden_act silu or gelu_pytorch_tanh", "gelu"]),
+        (
+            json!({ "rope_scaling": { "rope_type": "mrope" } }),
+            &["rope_type default, linear, dynamic, llama3, yarn or longrope", "mrope"],
+        ),
+        (json!({ "rope_scaling": { "rope_type": "yarn" } }), &["rope factor", "none"]),
+        (
+            json!({ "rope_scaling": { "rope_type": "longrope", "short_factor": [1, 2], "long_factor": [1, 2] } }),
+            &["rope short_factor: 8 numbers above 0", "2 numbers"],
+        ),
+        (json!({ "partial_rotary_factor": 0.2 }), &["an even number of dimensions", "0.2 of 16"]),
+        (json!({ "partial_rotary_factor": 1.5 }), &["partial_rotary_factor", "1.5 of 16"]),
+        (json!({ "query_pre_attn_scalar": 0 }), &["query_pre_attn_scalar above 0"]),
+        (json!({ "final_logit_softcapping": -30.0 }), &["final_logit_softcapping above 0", "-30"]),
         (json!({ "rope_scaling": { "rope_type": "linear" } }), &["rope factor", "none"]),
         (json!({ "rope_scaling": { "rope_type": "linear", "factor": 0.0 } }), &["rope factor", "above 0", "0"]),
         (json!({ "rope_theta": 0.0 }), &["rope_theta above 0", "0"]),
