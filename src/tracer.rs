@@ -32,10 +32,11 @@ pub struct Tracer {
 }
 
 impl Tracer {
-    /// Loads a model folder as Hugging Face lays it out; a GPU is used if there is one that works.
+    /// Loads a model folder as Hugging Face lays it out (Llama, Mistral, Qwen2, Qwen3, Phi-3, Gemma 2, Gemma 3), or a `.gguf`
+    /// file of such a model; a GPU is used if there is one that works.
     ///
     /// # Errors
-    /// [`Error::File`] and [`Error::Model`] for what is wrong with the folder, [`Error::Engine`] when there is no engine.
+    /// [`Error::File`] and [`Error::Model`] for what is wrong with its files, [`Error::Engine`] when there is no engine.
     pub fn load(model: impl Into<PathBuf>) -> Result<Self, Error> {
         Self::load_with(LoadOptions { model: model.into(), ..LoadOptions::default() })
     }

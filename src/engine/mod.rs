@@ -90,7 +90,7 @@ pub enum Payload {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LoadOptions {
-    /// A Hugging Face model folder.
+    /// A Hugging Face model folder or a `.gguf` file.
     pub model: PathBuf,
     pub device: DeviceChoice,
     /// Most memory that a run may take, in bytes; what is free if not set.

@@ -4,6 +4,7 @@ pub mod branches;
 pub mod config;
 mod config_file;
 pub mod decoder;
+pub mod gguf;
 pub mod memory;
 pub mod rope;
 pub mod session;
@@ -16,11 +17,13 @@ use std::{ops::Range, path::Path};
 
 use crate::{error::Error, trace::ModelInfo};
 use config::ModelConfig;
+use gguf::Gguf;
 use tokenizer::Tokenizer;
 use weight::Weight;
 use weights::Weights;
 
-/// A model folder as Hugging Face lays it out: `config.json`, `tokenizer.json`, `model.safetensors` or shards with an index.
+/// A model folder as Hugging Face lays it out, `config.json`, `tokenizer.json`, `model.safetensors` or shards with an index;
+/// or a GGUF file.
 pub struct Model {
     pub name: String,
     pub config: ModelConfig,
@@ -36,19 +39,12 @@ pub struct Model {
 const PREFIXES: [&str; 3] = ["model.", "language_model.model.", "model.language_model."];
 
 impl Model {
-    /// Opens a folder and checks that everything the decoder needs is there; weights are mapped, not read.
+    /// Opens a folder or a GGUF file and checks that everything the decoder needs is there; weights are mapped, not read.
     ///
     /// # Errors
     /// [`Error::File`] and [`Error::Model`], naming the file and what is wrong with it.
-    pub fn open(folder: &Path) -> Result<Self, Error> {
-        std::fs::read_dir(folder).map_err(Error::io("read the model folder", folder))?;
-        let config = ModelConfig::read(&folder.join("config.json"))?;
-        let tokenizer = Tokenizer::read(&folder.join("tokenizer.json"), config.vocab_size)?;
-        let weights = Weights::open(folder)?;
-        let name = folder.canonicalize().ok().and_then(|f| Some(f.file_name()?.to_string_lossy().into_owned()));
-        let end_of_text = end_of_text(folder);
-        let prefix = PREFIXES.into_iter().find(|prefix| weights.contains(&format!("{prefix}norm.weight"))).unwrap_or(PREFIXES[0]);
-        let model = Model { name: name.unwrap_or_else(|| "model".into()), config, tokenizer, end_of_text, weights, prefix };
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let model = if path.extension().is_some_and(|e| e == "gguf") { Self::of_gguf(path)? } else { Self::of_folder(path)? };
         model.embedding()?;
         model.output()?;
         model.final_norm()?;
@@ -56,6 +52,31 @@ impl Model {
             model.layer(layer)?;
         }
         Ok(model)
+    }
+
+    fn of_folder(folder: &Path) -> Result<Self, Error> {
+        std::fs::read_dir(folder).map_err(Error::io("read the model folder", folder))?;
+        let config = ModelConfig::read(&folder.join("config.json"))?;
+        let tokenizer = Tokenizer::read(&folder.join("tokenizer.json"), config.vocab_size)?;
+        let weights = Weights::open(folder)?;
+        let name = folder.canonicalize().ok().and_then(|f| Some(f.file_name()?.to_string_lossy().into_owned()));
+        let end_of_text = end_of_text(folder);
+        let prefix = PREFIXES.into_iter().find(|prefix| weights.contains(&format!("{prefix}norm.weight"))).unwrap_or(PREFIXES[0]);
+        Ok(Model { name: name.unwrap_or_else(|| "model".into()), config, tokenizer, end_of_text, weights, prefix })
+    }
+
+    /// The tokenizer is the file's own, or, where that is of a kind that is not known, a `tokenizer.json` beside it.
+    fn of_gguf(path: &Path) -> Result<Self, Error> {
+        let gguf = Gguf::open(path)?;
+        let config = gguf.config()?;
+        let beside = path.with_file_name("tokenizer.json");
+        let tokenizer = match gguf.tokenizer() {
+            Err(_) if beside.exists() => Tokenizer::read(&beside, config.vocab_size)?,
+            json => Tokenizer::parse(json?.to_string().as_bytes(), path, config.vocab_size)?,
+        };
+        let name = path.file_stem().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned());
+        let end_of_text = gguf.end_of_text();
+        Ok(Model { name, config, tokenizer, end_of_text, weights: Weights::of_gguf(gguf, path), prefix: PREFIXES[0] })
     }
 
     pub fn info(&self) -> ModelInfo {

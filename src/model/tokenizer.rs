@@ -19,7 +19,14 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::File`] when the file is missing, [`Error::Model`] when it is damaged or has ids past the model's vocabulary.
     pub fn read(path: &Path, vocab_size: usize) -> Result<Self, Error> {
-        let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+        Self::parse(&std::fs::read(path).map_err(Error::io("read", path))?, path, vocab_size)
+    }
+
+    /// A tokenizer from the text of its file, which `path` names in errors.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::read`].
+    pub fn parse(bytes: &[u8], path: &Path, vocab_size: usize) -> Result<Self, Error> {
         let bad = |expected: String, found: String, fix: &str| Error::Model {
             path: path.display().to_string(),
             expected,

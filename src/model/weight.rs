@@ -65,6 +65,10 @@ impl<'a> Weight<'a> {
         &self.shape
     }
 
+    pub fn stored(&self) -> Stored {
+        self.stored
+    }
+
     /// The tensor with all its numbers multiplied.
     pub fn times(self, factor: f32) -> Self {
         Weight { factor: self.factor * factor, offset: self.offset * factor, ..self }
@@ -118,10 +122,23 @@ impl<'a> Weight<'a> {
             Stored::Plain(dtype) => (Dtype::F32, self.mapped(plain(dtype, &bytes)).into()),
             Stored::Quantized(dtype) => {
                 let width = shape.last().copied().unwrap_or(1);
-                (Dtype::F32, self.mapped(dequantized(dtype, width, &bytes)?.into_iter()).into())
+                (Dtype::F32, self.dequantized(dtype, width, &bytes)?.into())
             }
         };
         Ok(Values { dtype, shape, data })
+    }
+
+    /// Numbers of rows of quantized blocks.
+    fn dequantized(&self, dtype: GgmlDType, width: usize, bytes: &[u8]) -> Result<Vec<u8>, Error> {
+        let n_row = width / dtype.block_size() * dtype.type_size();
+        let n_rows_at_a_time = (1 << 18) / width + 1;
+        let part = |bytes: &[u8]| -> candle_core::Result<Vec<u8>> {
+            let storage = QStorage::from_data(Cow::Borrowed(bytes), &candle_core::Device::Cpu, dtype)?;
+            let rows = QTensor::new(storage, (bytes.len() / n_row, width))?.dequantize(&candle_core::Device::Cpu)?;
+            Ok(self.mapped(rows.flatten_all()?.to_vec1()?.into_iter()))
+        };
+        let parts: candle_core::Result<Vec<_>> = bytes.par_chunks(n_rows_at_a_time * n_row).map(part).collect();
+        Ok(parts?.concat())
     }
 
     fn mapped(&self, numbers: impl Iterator<Item = f32>) -> Vec<u8> {
@@ -136,16 +153,4 @@ fn plain(dtype: Dtype, bytes: &[u8]) -> Box<dyn Iterator<Item = f32> + '_> {
         Dtype::BF16 => Box::new(bytes.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32())),
         _ => Box::new(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b))),
     }
-}
-
-/// Numbers of rows of quantized blocks.
-fn dequantized(dtype: GgmlDType, width: usize, bytes: &[u8]) -> Result<Vec<f32>, Error> {
-    let n_row = width / dtype.block_size() * dtype.type_size();
-    let n_rows_at_a_time = (1 << 18) / width + 1;
-    let part = |bytes: &[u8]| -> candle_core::Result<Vec<f32>> {
-        let storage = QStorage::from_data(Cow::Borrowed(bytes), &candle_core::Device::Cpu, dtype)?;
-        QTensor::new(storage, (bytes.len() / n_row, width))?.dequantize(&candle_core::Device::Cpu)?.flatten_all()?.to_vec1()
-    };
-    let parts: candle_core::Result<Vec<_>> = bytes.par_chunks(n_rows_at_a_time * n_row).map(part).collect();
-    Ok(parts?.concat())
 }

@@ -7,7 +7,7 @@ use streamtrace::{DeviceChoice, Error, Estimate, LoadOptions, Search, StreamConf
 
 #[derive(Args)]
 pub struct ModelArgs {
-    /// A Hugging Face model folder
+    /// A Hugging Face model folder or a .gguf file
     #[arg(long)]
     model: PathBuf,
     #[arg(long, value_enum, default_value = "auto")]
