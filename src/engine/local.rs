@@ -47,7 +47,7 @@ impl Engine for Local {
     ) -> Result<(Reply, Payload), Error> {
         match request {
             Request::Load(options) => {
-                let loaded = self.loaded.insert(Loaded::open(options)?);
+                let loaded = self.loaded.insert(Loaded::open(options, progress)?);
                 let device = match &loaded.processor {
                     Processor::Cpu => Cpu.name(),
                     Processor::Cuda(cuda) => cuda.name(),
@@ -114,9 +114,9 @@ impl Local {
 }
 
 impl Loaded {
-    fn open(options: LoadOptions) -> Result<Self, Error> {
+    fn open(options: LoadOptions, progress: &mut dyn FnMut(Progress)) -> Result<Self, Error> {
         let start = Instant::now();
-        let model = Model::open(&options.model)?;
+        let model = Model::load(&options.model, progress)?;
         let processor = Processor::open(options.device)?;
         Ok(Loaded { model, options, processor, seconds: start.elapsed().as_secs_f64() })
     }

@@ -90,7 +90,7 @@ pub enum Payload {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LoadOptions {
-    /// A Hugging Face model folder or a `.gguf` file.
+    /// A Hugging Face model folder, a `.gguf` file, or a name on the hub.
     pub model: PathBuf,
     pub device: DeviceChoice,
     /// Most memory that a run may take, in bytes; what is free if not set.
@@ -120,6 +120,8 @@ pub enum DeviceChoice {
 pub enum Progress {
     /// A layer is done.
     Layer(LayerProgress),
+    /// A step of loading a model, in words.
+    Loading(String),
     /// What the model has written since the last report.
     Text(String),
 }
@@ -148,7 +150,7 @@ impl fmt::Display for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Progress::Layer(progress) => progress.fmt(f),
-            Progress::Text(text) => f.write_str(text),
+            Progress::Loading(text) | Progress::Text(text) => f.write_str(text),
         }
     }
 }

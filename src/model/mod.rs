@@ -5,6 +5,7 @@ pub mod config;
 mod config_file;
 pub mod decoder;
 pub mod gguf;
+pub mod hub;
 pub mod memory;
 pub mod rope;
 pub mod session;
@@ -15,7 +16,7 @@ pub mod weights;
 
 use std::{ops::Range, path::Path};
 
-use crate::{error::Error, trace::ModelInfo};
+use crate::{engine::Progress, error::Error, trace::ModelInfo};
 use config::ModelConfig;
 use gguf::Gguf;
 use tokenizer::Tokenizer;
@@ -39,6 +40,16 @@ pub struct Model {
 const PREFIXES: [&str; 3] = ["model.", "language_model.model.", "model.language_model."];
 
 impl Model {
+    /// Finds a model by its path or its name on the hub, downloads it if need be, and opens it.
+    ///
+    /// # Errors
+    /// As [`hub::find`] and [`Model::open`].
+    pub fn load(model: &Path, report: &mut dyn FnMut(Progress)) -> Result<Self, Error> {
+        let found = hub::find(model, report)?;
+        let model = Self::open(&found.path)?;
+        Ok(Model { name: found.name.unwrap_or(model.name), ..model })
+    }
+
     /// Opens a folder or a GGUF file and checks that everything the decoder needs is there; weights are mapped, not read.
     ///
     /// # Errors

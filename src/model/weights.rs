@@ -104,7 +104,8 @@ impl Weights {
     }
 }
 
-fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+/// The files of a folder's weights.
+pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let index = folder.join("model.safetensors.index.json");
     if !index.exists() {
         return Ok(vec![folder.join("model.safetensors")]);

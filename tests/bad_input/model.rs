@@ -61,7 +61,7 @@ fn missing_files_are_named() {
     assert_says(
         "no folder",
         trace(Path::new("/nowhere/model")),
-        &["cannot read the model folder /nowhere/model", "No such file"],
+        &["/nowhere/model", "a model folder, a .gguf file, or a model of the hub", "no such file or folder"],
     );
     for name in ["config.json", "tokenizer.json", "model.safetensors"] {
         assert_refused(name, &["cannot read", name, "No such file"], |folder| fs::remove_file(folder.join(name)).unwrap());

@@ -7,7 +7,7 @@ use streamtrace::{DeviceChoice, Error, Estimate, LoadOptions, Search, StreamConf
 
 #[derive(Args)]
 pub struct ModelArgs {
-    /// A Hugging Face model folder or a .gguf file
+    /// A Hugging Face model folder, a .gguf file, or a name on the hub such as Qwen/Qwen3-0.6B
     #[arg(long)]
     model: PathBuf,
     #[arg(long, value_enum, default_value = "auto")]
