@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     analysis::{Sentence, SentenceMatrix, SuppressionMeasure},
+    chat::Message,
     config::StreamConfig,
     engine::{Engine, LoadOptions, Payload, Progress, Reply, Request, default_engine, unexpected},
     error::Error,
@@ -92,6 +93,18 @@ impl Tracer {
     pub fn count_tokens(&self, text: &str) -> Result<usize, Error> {
         match self.call(Request::CountTokens { text: text.into() }, Payload::None)? {
             (Reply::Count(n), _) => Ok(n),
+            (reply, _) => Err(unexpected(&reply)),
+        }
+    }
+
+    /// The prompt that asks the model for the next message of a conversation, by its chat template.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when it has none or a broken one, [`Error::Prompt`] for messages that the template does not take,
+    /// [`Error::Engine`].
+    pub fn chat(&self, messages: &[Message]) -> Result<String, Error> {
+        match self.call(Request::Chat { messages: messages.to_vec() }, Payload::None)? {
+            (Reply::Prompt(prompt), _) => Ok(prompt),
             (reply, _) => Err(unexpected(&reply)),
         }
     }

@@ -57,6 +57,10 @@ impl Engine for Local {
             Request::CountTokens { text } => {
                 Ok((Reply::Count(self.loaded()?.model.tokenizer.encode(&text)?.ids.len()), Payload::None))
             }
+            Request::Chat { messages } => {
+                let prompt = self.loaded()?.model.chat.clone()?.prompt(&messages)?;
+                Ok((Reply::Prompt(prompt), Payload::None))
+            }
             Request::Rasterize { svg, scale } => Ok((Reply::Rasterized, Payload::Bytes(crate::plot::png(&svg, scale)?))),
             request => match &self.loaded()?.processor {
                 Processor::Cpu => answer(self.run(&Cpu, progress)?, request, payload),

@@ -18,6 +18,7 @@ use std::{fmt, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    chat::Message,
     config::StreamConfig,
     error::Error,
     generate::{GenerateConfig, Generated},
@@ -35,6 +36,8 @@ pub enum Request {
     Load(LoadOptions),
     /// How many tokens a text is.
     CountTokens { text: String },
+    /// Make a prompt of messages by the model's chat template.
+    Chat { messages: Vec<Message> },
     /// What a trace of so many tokens would take.
     Plan { n_tokens: usize, config: StreamConfig },
     /// Trace a prompt. The reply carries the trace.
@@ -63,6 +66,7 @@ pub enum Reply {
         device: String,
     },
     Count(usize),
+    Prompt(String),
     Plan(MemoryPlan),
     /// The trace comes with the reply.
     Traced,

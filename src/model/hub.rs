@@ -152,7 +152,7 @@ impl Name {
         let info = match api.repo(self.repo()).info() {
             Ok(info) => info,
             // What is there serves where nothing can be asked.
-            Err(why) => return self.cached(cache).or_else(|_| Err(self.failed(endpoint, &why))),
+            Err(why) => return self.cached(cache).map_err(|_| self.failed(endpoint, &why)),
         };
         let snapshot = cache.repo(self.repo()).pointer_path(&info.sha);
         let all: Vec<&str> = info.siblings.iter().map(|file| file.rfilename.as_str()).filter(|name| is_inside(name)).collect();

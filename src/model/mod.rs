@@ -1,6 +1,7 @@
 //! A language model on disk: its configuration, weights and tokenizer, and the decoder that runs it layer by layer.
 
 pub mod branches;
+pub mod chat;
 pub mod config;
 mod config_file;
 pub mod decoder;
@@ -17,6 +18,7 @@ pub mod weights;
 use std::{ops::Range, path::Path};
 
 use crate::{engine::Progress, error::Error, trace::ModelInfo};
+use chat::ChatTemplate;
 use config::ModelConfig;
 use gguf::Gguf;
 use tokenizer::Tokenizer;
@@ -31,6 +33,8 @@ pub struct Model {
     pub tokenizer: Tokenizer,
     /// Tokens that end a text.
     pub end_of_text: Vec<u32>,
+    /// The chat template, or why there is none.
+    pub chat: Result<ChatTemplate, Error>,
     weights: Weights,
     /// What the decoder's tensors are called before their names.
     prefix: &'static str,
@@ -73,7 +77,8 @@ impl Model {
         let name = folder.canonicalize().ok().and_then(|f| Some(f.file_name()?.to_string_lossy().into_owned()));
         let end_of_text = end_of_text(folder);
         let prefix = PREFIXES.into_iter().find(|prefix| weights.contains(&format!("{prefix}norm.weight"))).unwrap_or(PREFIXES[0]);
-        Ok(Model { name: name.unwrap_or_else(|| "model".into()), config, tokenizer, end_of_text, weights, prefix })
+        let chat = ChatTemplate::of_folder(folder);
+        Ok(Model { name: name.unwrap_or_else(|| "model".into()), config, tokenizer, end_of_text, chat, weights, prefix })
     }
 
     /// The tokenizer is the file's own, or, where that is of a kind that is not known, a `tokenizer.json` beside it.
@@ -86,8 +91,8 @@ impl Model {
             json => Tokenizer::parse(json?.to_string().as_bytes(), path, config.vocab_size)?,
         };
         let name = path.file_stem().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned());
-        let end_of_text = gguf.end_of_text();
-        Ok(Model { name, config, tokenizer, end_of_text, weights: Weights::of_gguf(gguf, path), prefix: PREFIXES[0] })
+        let (end_of_text, chat) = (gguf.end_of_text(), gguf.chat());
+        Ok(Model { name, config, tokenizer, end_of_text, chat, weights: Weights::of_gguf(gguf, path), prefix: PREFIXES[0] })
     }
 
     pub fn info(&self) -> ModelInfo {

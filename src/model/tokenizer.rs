@@ -64,7 +64,10 @@ impl Tokenizer {
         if encoding.is_empty() {
             return Err(refused("a text without tokens".into()));
         }
-        Ok(Encoding { ids: encoding.get_ids().to_vec(), offsets: encoding.get_offsets().to_vec() })
+        let (ids, offsets) = (encoding.get_ids(), encoding.get_offsets());
+        // A text that begins with the start token, as chat templates write it, gets no second one.
+        let again = usize::from(offsets[0] == (0, 0) && ids.get(1) == Some(&ids[0]));
+        Ok(Encoding { ids: ids[again..].to_vec(), offsets: offsets[again..].to_vec() })
     }
 
     /// The text of tokens that follow another, as they read there.

@@ -20,6 +20,7 @@ use memmap2::Mmap;
 use safetensors::Dtype;
 
 use super::{
+    chat::{self, ChatTemplate},
     config::ModelConfig,
     weight::{Stored, Weight},
 };
@@ -97,6 +98,21 @@ impl Gguf {
     /// [`Error::Model`] for a kind of tokenizer that is not known, or one that is not there.
     pub fn tokenizer(&self) -> Result<serde_json::Value, Error> {
         tokenizer::of(self)
+    }
+
+    /// The chat template.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when there is none.
+    pub fn chat(&self) -> Result<ChatTemplate, Error> {
+        let source = self.text("tokenizer.chat_template").ok_or_else(|| chat::none(&self.path))?;
+        let special = |name: &str| {
+            let id = self.number(&format!("tokenizer.ggml.{name}_token_id"))? as usize;
+            let Value::String(token) = self.list("tokenizer.ggml.tokens").get(id)? else { return None };
+            Some((format!("{name}_token"), token.as_str().into()))
+        };
+        let special_tokens = ["bos", "eos"].into_iter().filter_map(special).collect();
+        Ok(ChatTemplate { path: self.path.clone(), source: source.into(), special_tokens })
     }
 
     fn weight(&self, name: &str, info: &TensorInfo) -> Result<Weight<'_>, Error> {
