@@ -3,7 +3,11 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
@@ -223,4 +227,31 @@ fn a_gemma_that_also_sees_is_run_on_text() {
         assert_eq!(alone, both, "{prefix}");
         weights.iter_mut().for_each(|weight| weight.name = format!("model.{}", weight.name.strip_prefix(prefix).unwrap()));
     }
+}
+
+/// 8 billion weights, none of which is there: a file of holes.
+#[test]
+fn a_large_folder_is_ready_before_its_weights_are_read() {
+    let (hidden, inner, vocabulary, n_layers) = (4096, 14_336, 128_256, 32);
+    let config = json!({
+        "model_type": "llama", "hidden_size": hidden, "intermediate_size": inner, "num_hidden_layers": n_layers,
+        "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": vocabulary,
+    });
+    let folder = common::folder(&config, &[], 1);
+    let (mut header, mut n_bytes) = (serde_json::Map::new(), 0);
+    for (name, shape) in common::shapes(&config) {
+        let end = n_bytes + 2 * shape.iter().product::<usize>();
+        header.insert(name, json!({ "dtype": "BF16", "shape": shape, "data_offsets": [n_bytes, end] }));
+        n_bytes = end;
+    }
+    let header = serde_json::to_vec(&header).unwrap();
+    let mut file = std::fs::File::create(folder.path().join("model.safetensors")).unwrap();
+    file.write_all(&(header.len() as u64).to_le_bytes()).unwrap();
+    file.write_all(&header).unwrap();
+    file.set_len((8 + header.len() + n_bytes) as u64).unwrap();
+    assert!(n_bytes > 16_000_000_000);
+    let start = Instant::now();
+    let tracer = common::load(folder.path()).unwrap();
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    assert_eq!(tracer.model().n_parameters, n_bytes as u64 / 2);
 }

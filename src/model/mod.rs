@@ -40,6 +40,9 @@ pub struct Model {
     prefix: &'static str,
 }
 
+/// Bytes of a vocabulary that may take a second to read.
+const LARGE: u64 = 4 << 20;
+
 /// Where the decoder is: alone, or beside a vision model, as Hugging Face wrote it before and since version 5.
 const PREFIXES: [&str; 3] = ["model.", "language_model.model.", "model.language_model."];
 
@@ -50,6 +53,10 @@ impl Model {
     /// As [`hub::find`] and [`Model::open`].
     pub fn load(model: &Path, report: &mut dyn FnMut(Progress)) -> Result<Self, Error> {
         let found = hub::find(model, report)?;
+        let vocabulary = if found.path.is_dir() { found.path.join("tokenizer.json") } else { found.path.clone() };
+        if std::fs::metadata(vocabulary).is_ok_and(|file| file.len() > LARGE) {
+            report(Progress::Loading(format!("load: the vocabulary of {}", model.display())));
+        }
         let model = Self::open(&found.path)?;
         Ok(Model { name: found.name.unwrap_or(model.name), ..model })
     }

@@ -67,7 +67,7 @@ fn random_weight(random: &mut fastrand::Rng, name: String, shape: Vec<usize>, dt
 }
 
 /// Names and shapes, as Hugging Face has them.
-fn shapes(config: &Value) -> Vec<(String, Vec<usize>)> {
+pub fn shapes(config: &Value) -> Vec<(String, Vec<usize>)> {
     let size = |name: &str| config[name].as_u64().map(|n| n as usize);
     let need = |name: &str| size(name).expect(name);
     let (hidden, inner, n_heads, n_kv_heads) =
