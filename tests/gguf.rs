@@ -13,7 +13,10 @@ use std::{
 use candle_core::quantized::{GgmlDType, gguf_file::Value};
 use safetensors::Dtype;
 use serde_json::json;
-use streamtrace::{Error, StreamConfig, Trace, Tracer};
+use streamtrace::{
+    Error, StreamConfig, Trace, Tracer,
+    model::{gguf::Gguf, tokenizer::Tokenizer},
+};
 use tempfile::TempDir;
 
 use writer::Writer;
@@ -183,6 +186,22 @@ fn pieces_are_put_together_by_their_scores() {
     let mut silent = vocabulary(false);
     silent.push(("tokenizer.ggml.add_bos_token", Value::Bool(false)));
     assert_eq!(ids(&silent, "abc"), [id("abc")]);
+}
+
+/// Decoders leave out the space before a text, and not the one before a word.
+#[test]
+fn pieces_keep_their_spaces() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("model.gguf");
+    let mut writer = Writer::of_folder("qwen3", &bundled(), GgmlDType::Q8_0);
+    writer.set("tokenizer.ggml.model", Value::String("llama".into()));
+    writer.set("tokenizer.ggml.tokens", texts(&["<unk>", "▁", "▁the", "re", "<0xC3>"]));
+    writer.set("tokenizer.ggml.token_type", Value::Array([2, 1, 1, 1, 6].map(Value::I32).into()));
+    writer.write(&path);
+    let json = Gguf::open(&path).unwrap().tokenizer().unwrap().to_string();
+    let tokenizer = Tokenizer::parse(json.as_bytes(), &path, 5).unwrap();
+    assert_eq!([1, 2, 3, 4].map(|id| tokenizer.text(id)), [" ", " the", "re", "\u{fffd}"]);
+    assert_eq!(tokenizer.continuation(2, &[3, 1, 2]), "re  the");
 }
 
 #[track_caller]

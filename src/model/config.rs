@@ -263,7 +263,8 @@ fn windows(file: &ConfigFile) -> Result<Vec<Option<usize>>, Unsupported> {
     let Some(types) = &file.layer_types else {
         let slides = |layer: usize| match family {
             "gemma2" => layer.is_multiple_of(2),
-            "gemma3_text" => !(layer + 1).is_multiple_of(file.sliding_window_pattern.unwrap_or(6).max(1)),
+            "gemma3_text" => !(layer + 1)
+                .is_multiple_of(file.sliding_window_pattern.or(file.hidden_sliding_window_pattern).unwrap_or(6).max(1)),
             "qwen2" | "qwen3" => layer >= file.max_window_layers.unwrap_or(n_layers),
             _ => true,
         };
@@ -291,6 +292,10 @@ pub(super) struct Unsupported {
 impl Unsupported {
     pub fn new(expected: &str, found: &str) -> Self {
         Unsupported { expected: expected.into(), found: found.into(), fix: "choose a model of a supported family".into() }
+    }
+
+    pub fn with_fix(self, fix: &str) -> Self {
+        Unsupported { fix: fix.into(), ..self }
     }
 
     pub fn broken(why: &serde_json::Error) -> Self {

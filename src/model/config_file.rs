@@ -33,8 +33,10 @@ pub struct ConfigFile {
     pub attn_logit_softcapping: Option<f64>,
     pub final_logit_softcapping: Option<f64>,
     pub sliding_window: Option<usize>,
-    #[serde(alias = "_sliding_window_pattern")]
     pub sliding_window_pattern: Option<usize>,
+    /// Files may have it under both names.
+    #[serde(rename = "_sliding_window_pattern")]
+    pub hidden_sliding_window_pattern: Option<usize>,
     pub use_sliding_window: Option<bool>,
     pub max_window_layers: Option<usize>,
     pub layer_types: Option<Vec<String>>,
@@ -42,6 +44,9 @@ pub struct ConfigFile {
     pub hidden_act: String,
     /// The name that Gemma goes by when both are there.
     pub hidden_activation: Option<String>,
+    pub quantization_config: Option<Value>,
+    #[serde(default)]
+    pub use_bidirectional_attention: Value,
 }
 
 /// `rope_scaling`, or the newer `rope_parameters`, which may be one for each kind of layer.
@@ -82,7 +87,16 @@ impl ConfigFile {
             return Err(Unsupported::new(&format!("model_type {}", FAMILIES.join(", ")), family));
         }
         let json = if family == "gemma3" { text_part(&json) } else { json };
-        serde_json::from_value(json).map_err(|e| Unsupported::broken(&e))
+        let file: Self = serde_json::from_value(json).map_err(|e| Unsupported::broken(&e))?;
+        if let Some(quantization) = &file.quantization_config {
+            let method = quantization["quant_method"].as_str().unwrap_or("a quantization_config");
+            let found = Unsupported::new("weights in f32, f16 or bf16", method);
+            return Err(found.with_fix("take the model that is not quantized, or its GGUF file"));
+        }
+        match &file.use_bidirectional_attention {
+            Value::Null | Value::Bool(false) => Ok(file),
+            other => Err(Unsupported::new("attention to what came before", &format!("use_bidirectional_attention {other}"))),
+        }
     }
 }
 

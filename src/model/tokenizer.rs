@@ -72,12 +72,16 @@ impl Tokenizer {
 
     /// The text of tokens that follow another, as they read there.
     pub fn continuation(&self, before: u32, ids: &[u32]) -> String {
-        let whole = self.0.decode(&[&[before], ids].concat(), false).unwrap_or_default();
-        whole.strip_prefix(&self.text(before)).map_or_else(|| self.0.decode(ids, false).unwrap_or_default(), Into::into)
+        let whole = self.decode(&[&[before], ids].concat());
+        whole.strip_prefix(&self.decode(&[before])).map_or_else(|| self.decode(ids), Into::into)
     }
 
-    /// The text of one token, as it would read after others.
+    /// The text of one token, as it would read after others: with the space that some tokenizers leave out at the start.
     pub fn text(&self, id: u32) -> String {
-        self.0.decode(&[id], false).unwrap_or_default()
+        self.continuation(id, &[id])
+    }
+
+    fn decode(&self, ids: &[u32]) -> String {
+        self.0.decode(ids, false).unwrap_or_default()
     }
 }

@@ -119,7 +119,7 @@ fn files_that_are_cut_off_are_refused() {
 
 #[test]
 fn configurations_of_other_models_are_refused() {
-    let cases: [(Value, &[&str]); 25] = [
+    let cases: [(Value, &[&str]); 27] = [
         (
             json!({ "model_type": "gpt2" }),
             &["model_type llama, mistral, qwen2, qwen3, phi3, gemma2", "gpt2", "choose a model of a supported family"],
@@ -136,6 +136,8 @@ fn configurations_of_other_models_are_refused() {
         ),
         (json!({ "partial_rotary_factor": 0.2 }), &["an even number of dimensions", "0.2 of 16"]),
         (json!({ "partial_rotary_factor": 1.5 }), &["partial_rotary_factor", "1.5 of 16"]),
+        (json!({ "quantization_config": { "quant_method": "gptq" } }), &["weights in f32", "gptq", "its GGUF file"]),
+        (json!({ "use_bidirectional_attention": true }), &["attention to what came before", "use_bidirectional_attention true"]),
         (json!({ "query_pre_attn_scalar": 0 }), &["query_pre_attn_scalar above 0"]),
         (json!({ "final_logit_softcapping": -30.0 }), &["final_logit_softcapping above 0", "-30"]),
         (json!({ "rope_scaling": { "rope_type": "linear" } }), &["rope factor", "none"]),
