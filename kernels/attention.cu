@@ -15,7 +15,7 @@
 // Thread block x works on query block first_block + x * block_step (block_step > 1 takes a sample of blocks).
 // grid (query blocks, n_heads), block 2 * BLOCK_Q: one warp for 16 queries
 // shared bytes 4 * STAGE (+ BLOCK_Q * ROW when HEAD_DIM is 256)
-// Compile with -D HEAD_DIM, BLOCK_Q (16 to 128), BLOCK_K (8 to 64). Any card from sm_80.
+// Compile with -D HEAD_DIM, BLOCK_Q (16 to 128), BLOCK_K (8 to 64), SOFT_CAP (prelude.cu). Any card from sm_80.
 // Reference: tests/cuda/reference.py, attention; src/attention.rs
 
 constexpr int TILE = BLOCK_K == 64 || (BLOCK_Q >= 64 && HEAD_DIM <= 128) ? 64 : 32;  // keys in flight at a time
@@ -129,6 +129,14 @@ DEVICE void score_tile(float (&s)[TILE / 8][4], const u32 (&query)[QUERY_IN_SHAR
     }
 }
 
+DEVICE void cap_scores(float (&s)[TILE / 8][4]) {
+#pragma unroll
+    for (int n = 0; n < TILE / 8; n++) {
+#pragma unroll
+        for (int j = 0; j < 4; j++) s[n][j] = soft_cap(s[n][j]);
+    }
+}
+
 DEVICE void add_values(Softmax& state, const float (&s)[TILE / 8][4], u32 values) {
     int lane = threadIdx.x % 32;
 #pragma unroll
@@ -183,6 +191,7 @@ DEVICE void attend(Row row, Sight sight, int row0, const u16* queries, const u16
         else copies_commit();
         float s[TILE / 8][4] = {};
         score_tile(s, fragments, shared_query, here);
+        cap_scores(s);
         int last = min((tile + 1) * SLOTS, row.count) - 1;
         bool edge = (tile + 1) * SLOTS > row.count || row.block(last) * BLOCK_K + BLOCK_K - 1 > sight.q0 ||
                     (window > 0 && row.block(tile * SLOTS) * BLOCK_K <= sight.q0 + BLOCK_Q - 1 - window);

@@ -15,7 +15,7 @@
 // anchors   [n_heads, n_tokens] f32, added to: sum of p weight[q] over queries with sentence[q] >= sentence[key] + distance
 // grid (query blocks of this chunk, n_heads), block 32 * WARPS
 // shared bytes 2 * STAGE + 4 * (2 * TILE + top_k)
-// Compile with -D HEAD_DIM, BLOCK_Q (16 to 128), BLOCK_K (8 to 64), ANCHORS (0 or 1). Any card from sm_80.
+// Compile with -D HEAD_DIM, BLOCK_Q (16 to 128), BLOCK_K (8 to 64), ANCHORS (0 or 1), SOFT_CAP (prelude.cu). Any card from sm_80.
 // Reference: tests/cuda/reference.py, record; src/attention.rs
 
 constexpr int TILE = 64;                               // keys in flight at a time
@@ -107,7 +107,7 @@ KERNEL void __launch_bounds__(32 * WARPS)
                 float sum = 0.0f, anchor = 0.0f;
 #pragma unroll
                 for (int j = 0; j < 4; j++) {
-                    float p = exp2_fast(fmaf(dots[j / 2][r * 2 + j % 2], scale, -base[j]));
+                    float p = exp2_fast(fmaf(soft_cap(dots[j / 2][r * 2 + j % 2]), scale, -base[j]));
                     if (!sees(token[j], key, window)) p = 0.0f;
                     sum += p;
                     if (ANCHORS && key_sentence <= of_sentence[j]) anchor += p * share[j];

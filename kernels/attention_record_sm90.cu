@@ -9,7 +9,7 @@
 // kept, lse, mass, received, focus, sentence, weight, anchors and the integers: as in attention_record.cu
 // grid (query blocks of this chunk, n_heads), block 160
 // shared bytes 1024 + 128 * HEAD_DIM * (BLOCK_Q / 64 + STAGES) + 4 * top_k + 32 * ceil(top_k * BLOCK_K / 64)
-// Compile with -D HEAD_DIM (64 or 128), BLOCK_Q (64 or 128), BLOCK_K (8 to 64), ANCHORS (0 or 1) for sm_90a.
+// Compile with -D HEAD_DIM (64 or 128), BLOCK_Q (64 or 128), BLOCK_K (8 to 64), ANCHORS (0 or 1), SOFT_CAP (prelude.cu) for sm_90a.
 // Reference: attention_record.cu and tests/cuda/reference.py, record
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
@@ -68,7 +68,7 @@ DEVICE float sum_row(float (&dots)[DOTS], const Columns& c, int r, int key, int 
 #pragma unroll
     for (int j = 0; j < COLUMNS; j++) {
         float& p = dots[j / 2 * 4 + r * 2 + j % 2];
-        p = exp2_fast(fmaf(p, scale, -c.base[j]));
+        p = exp2_fast(fmaf(soft_cap(p), scale, -c.base[j]));
         if (EDGE && !sees(token_of(c, j), key, window)) p = 0.0f;
         sum[j % 2] += p;
     }

@@ -8,7 +8,7 @@
 // kept, out, lse and the integers: as in attention.cu (out is not null)
 // grid (query blocks, n_heads), block 128 * (BLOCK_Q / 64 + 1)
 // shared bytes 1024 + HEAD_DIM * 2 * (BLOCK_Q + 2 * STAGES * TILE)
-// Compile with -D HEAD_DIM (64 or 128), BLOCK_Q (64 or 128), BLOCK_K (8 to 64) for sm_90a.
+// Compile with -D HEAD_DIM (64 or 128), BLOCK_Q (64 or 128), BLOCK_K (8 to 64), SOFT_CAP (prelude.cu) for sm_90a.
 // Reference: attention.cu and tests/cuda/reference.py, attention
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
@@ -99,6 +99,11 @@ DEVICE void hide_at_edge(float (&s)[SCORES], Row row, Sight sight, int tile, int
     }
 }
 
+DEVICE void cap_scores(float (&s)[SCORES]) {
+#pragma unroll
+    for (int i = 0; i < SCORES; i++) s[i] = soft_cap(s[i]);
+}
+
 // Scores become probabilities relative to the largest so far; `shrink` rescales what was summed before.
 DEVICE void online_softmax(float (&s)[SCORES], float (&largest)[2], float (&sum)[2], float (&shrink)[2], float scale) {
 #pragma unroll
@@ -172,6 +177,7 @@ DEVICE void attend(Row row, Sight sight, int row0, const TensorMap* query_map, c
     wgmma_wait<0>();
     hold(s);
     if (lane == 0) barrier_arrive(ring.keys_empty);
+    cap_scores(s);
     hide_at_edge(s, row, sight, 0, query, window);
     online_softmax(s, largest, sum, shrink, scale);
     pack(p, s);
@@ -184,6 +190,7 @@ DEVICE void attend(Row row, Sight sight, int row0, const TensorMap* query_map, c
         wgmma_wait<1>();
         hold(s);
         if (lane == 0) barrier_arrive(ring.keys_empty + stage * 8);
+        cap_scores(s);
         hide_at_edge(s, row, sight, tile, query, window);
         online_softmax(s, largest, sum, shrink, scale);
         wgmma_wait<0>();

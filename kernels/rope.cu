@@ -4,6 +4,7 @@
 // For d < n_rotated / 2, with angle = position * frequency[d]:
 //   out[d]                 = x[d] cos - x[d + n_rotated / 2] sin
 //   out[d + n_rotated / 2] = x[d + n_rotated / 2] cos + x[d] sin
+// times `turn`, and everything times `scale`.
 // The angle is reduced in double precision: a float holds the angle of token 1,000,000 only to 0.06.
 //
 // x, out      [n_rows, n_heads, HEAD_DIM] bf16; out may be x
@@ -17,7 +18,7 @@
 constexpr int PER_LANE = HEAD_DIM / 32;
 
 KERNEL void rope(const u16* x, const u16* norm_weight, const double* frequency, u16* out, int n_heads, int n_rotated,
-                 int first_position, float eps) {
+                 int first_position, float eps, float turn, float scale) {
     __shared__ float cosine[HEAD_DIM / 2], sine[HEAD_DIM / 2], values[4][HEAD_DIM];
     int lane = threadIdx.x, head = blockIdx.y * 4 + threadIdx.y, half = n_rotated / 2;
     const double two_pi = 6.283185307179586;
@@ -25,6 +26,7 @@ KERNEL void rope(const u16* x, const u16* norm_weight, const double* frequency, 
         double angle = (double)(first_position + (int)blockIdx.x) * frequency[d];
         float reduced = (float)(angle - two_pi * floor(angle / two_pi));
         sincosf(reduced, &sine[d], &cosine[d]);
+        sine[d] *= turn, cosine[d] *= turn;
     }
     float* v = values[threadIdx.y];
     u64 row = ((u64)blockIdx.x * n_heads + head) * HEAD_DIM;
@@ -44,6 +46,6 @@ KERNEL void rope(const u16* x, const u16* norm_weight, const double* frequency, 
         float y = v[d];
         if (d < half) y = v[d] * cosine[d] - v[d + half] * sine[d];
         else if (d < n_rotated) y = v[d] * cosine[d - half] + v[d - half] * sine[d - half];
-        out[row + d] = to_bf16(y);
+        out[row + d] = to_bf16(y * scale);
     }
 }

@@ -4,7 +4,7 @@
 
 use crate::{
     intervention::Hidden,
-    lanes::{LANES, Lanes, add_weighted, exp2, lend, max_into, products, sum_of, vectorized},
+    lanes::{LANES, Lanes, add_weighted, exp2, lend, max_into, products, soft_cap, sum_of, vectorized},
     search::{Queries, QueryPanel},
     trace::{Blocks, MIN_DISTANCE, Span},
 };
@@ -18,6 +18,8 @@ pub struct KeysValues<'a> {
     pub keys: &'a [f32],
     pub values: &'a [f32],
     pub head_dim: usize,
+    /// `cap · tanh(x / cap)` of each attention logit.
+    pub soft_cap: Option<f32>,
 }
 
 impl<'a> KeysValues<'a> {
@@ -27,6 +29,18 @@ impl<'a> KeysValues<'a> {
 
     fn value(&self, token: usize) -> &'a [f32] {
         &self.values[token * self.head_dim..][..self.head_dim]
+    }
+
+    /// Products of a panel's queries with keys, under the soft cap. `[n_keys][LANES]`
+    fn products(&self, panel: &QueryPanel, key: impl Fn(usize) -> usize, scores: &mut [Lanes]) {
+        products(&panel.values, |i| self.key(key(i)), scores);
+        if let Some(cap) = self.soft_cap {
+            let cap = cap * (self.head_dim as f32).sqrt();
+            vectorized(
+                #[inline(always)]
+                || scores.iter_mut().for_each(|lanes| soft_cap(lanes, cap)),
+            );
+        }
     }
 
     /// Makes a query·key a power of two: 1/√head_dim, and log₂e for the softmax in base 2.
@@ -129,7 +143,7 @@ fn scores(
     tokens: &[usize],
     scores: &mut [Lanes],
 ) {
-    products(&panel.values, |i| kv.key(tokens[i]), scores);
+    kv.products(panel, |i| tokens[i], scores);
     let mut i = 0;
     for &block in kept {
         let keys = blocks.keys(block as usize);
@@ -240,7 +254,7 @@ pub fn dense(queries: &Queries, kv: KeysValues, blocks: &Blocks, query_block: us
         for start in keys.clone().step_by(TILE) {
             let n = TILE.min(keys.end - start);
             let scores = &mut tile[..n];
-            products(&panel.values, |i| kv.key(start + i), scores);
+            kv.products(panel, |i| start + i, scores);
             for (key, scores) in (start..start + n).zip(scores.iter_mut()).filter(|(key, _)| !seen_by_all.contains(key)) {
                 hide_invisible(scores, panel, key, blocks);
             }

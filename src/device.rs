@@ -9,7 +9,7 @@ use crate::{
     error::Error,
     intervention::Hidden,
     memory::MemoryPlan,
-    model::Model,
+    model::{Model, config::Activation, rope::Rotary},
     trace::{BlockMask, Blocks, LayerRecord, MIN_DISTANCE, Span},
 };
 
@@ -45,31 +45,29 @@ pub trait Device {
     /// Brings a weight to the device.
     fn weight(&self, weight: &TensorView) -> Result<Self::Tensor, Error>;
 
-    /// Rows of an embedding `[vocab_size, hidden_size]`.
-    fn embed(&self, table: &TensorView, ids: &[u32]) -> Result<Self::Tensor, Error>;
-
     /// `x / √(mean(x²) + eps) · weight` over each row.
     fn rms_norm(&self, x: &Self::Tensor, weight: &Self::Tensor, eps: f64) -> Result<Self::Tensor, Error>;
 
     /// `x · weightᵀ + bias`; `weight` is `[n_out, n_in]`.
     fn linear(&self, x: &Self::Tensor, weight: &Self::Tensor, bias: Option<&Self::Tensor>) -> Result<Self::Tensor, Error>;
 
-    /// `silu(gate) · up`.
-    fn swiglu(&self, gate: &Self::Tensor, up: &Self::Tensor) -> Result<Self::Tensor, Error>;
+    /// `activation(gate) · up`.
+    fn gated(&self, gate: &Self::Tensor, up: &Self::Tensor, activation: Activation) -> Result<Self::Tensor, Error>;
 
     fn add(&self, x: &Self::Tensor, y: &Self::Tensor) -> Result<Self::Tensor, Error>;
 
-    /// Position times `inverse_frequencies` `[head_dim / 2]`, for each position of the prompt.
-    fn angles(&self, n_tokens: usize, inverse_frequencies: &[f64]) -> Result<Self::Angles, Error>;
+    /// The angles of each position of the prompt.
+    fn angles(&self, n_tokens: usize, rotary: &Rotary) -> Result<Self::Angles, Error>;
 
-    /// Rotates each head's pairs of dimensions (i, i + head_dim/2) by the angles of their positions, after an RMS norm
-    /// of each head if `norm` gives its weight `[head_dim]` and eps. `x` is `[n_rows, n_heads · head_dim]`.
+    /// Rotates each head's pairs of dimensions by the angles of their positions, after an RMS norm of each head if `norm`
+    /// gives its weight `[head_dim]` and eps, and multiplies all by `scale`. `x` is `[n_rows, n_heads · head_dim]`.
     fn rope(
         &self,
         x: &Self::Tensor,
         norm: Option<(&Self::Tensor, f64)>,
         first_position: usize,
         angles: &Self::Angles,
+        scale: f32,
     ) -> Result<Self::Tensor, Error>;
 
     /// Some rows alone.
@@ -172,6 +170,8 @@ pub struct AttentionShape {
     pub n_heads: usize,
     pub n_kv_heads: usize,
     pub head_dim: usize,
+    /// `cap · tanh(x / cap)` of each attention logit.
+    pub soft_cap: Option<f32>,
     pub config: StreamConfig,
     pub focus: Span,
     /// Stretches of tokens whose vertical scores are recorded.

@@ -247,6 +247,28 @@ pub fn swiglu(gate: &[f32], up: &[f32], out: &mut [f32]) {
     }
 }
 
+/// `gate/2 · (1 + tanh(√(2/π) · (gate + 0.044715 gate³))) · up`, element by element.
+#[inline(always)]
+pub fn geglu(gate: &[f32], up: &[f32], out: &mut [f32]) {
+    // ½ (1 + tanh(y)) is 1 / (1 + e^−2y).
+    const TWICE: f32 = std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::SQRT_2;
+    for ((out, &gate), &up) in out.iter_mut().zip(gate).zip(up) {
+        let y = TWICE * (gate + 0.044_715 * gate * gate * gate);
+        let e = exp2(-y.abs() * std::f32::consts::LOG2_E);
+        let share = if y < 0.0 { e } else { 1.0 } / (1.0 + e);
+        *out = gate * share * up;
+    }
+}
+
+/// `cap · tanh(x / cap)` of each lane.
+#[inline(always)]
+pub fn soft_cap(lanes: &mut Lanes, cap: f32) {
+    for x in lanes {
+        let e = exp2(x.abs() * (-2.0 * std::f32::consts::LOG2_E / cap));
+        *x = (cap * (1.0 - e) / (1.0 + e)).copysign(*x);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -300,6 +322,29 @@ mod tests {
             // The exponent is rounded to 24 bits, and exp2 takes what is below 2⁻¹²⁵ for 0.
             let (rounded, lost) = (gate.abs() as f64 * 2f64.powi(-23) * exact.abs(), 2.0 * gate.abs() as f64 * 2f64.powi(-125));
             assert!((out as f64 - exact).abs() <= 5e-7 * exact.abs() + rounded + lost, "{gate}: {out} {exact}");
+        }
+    }
+
+    #[test]
+    fn geglu_matches_the_definition() {
+        let gate: Vec<f32> = (-400..400).map(|i| i as f32 * 0.05).collect();
+        let mut out = vec![0.0; gate.len()];
+        vectorized(|| geglu(&gate, &vec![2.0; gate.len()], &mut out));
+        for (&gate, &out) in gate.iter().zip(&out) {
+            let x = gate as f64;
+            let exact = x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh());
+            assert!((out as f64 - exact).abs() <= 2e-6 * exact.abs() + 2e-6, "{gate}: {out} {exact}");
+        }
+    }
+
+    #[test]
+    fn soft_cap_matches_the_definition() {
+        for i in -1000..1000 {
+            let (x, cap) = (i as f32 * 0.37, 50.0);
+            let mut lanes = [x; LANES];
+            soft_cap(&mut lanes, cap);
+            let exact = 50.0 * (x as f64 / 50.0).tanh();
+            assert!((lanes[0] as f64 - exact).abs() < 2e-5, "{x}: {} {exact}", lanes[0]);
         }
     }
 }

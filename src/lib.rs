@@ -21,6 +21,7 @@
 //! the binary `streamtrace serve` ([`engine`]).
 
 pub mod analysis;
+pub mod chat;
 pub mod config;
 pub mod engine;
 pub mod error;
@@ -49,6 +50,7 @@ pub mod model;
 #[cfg(feature = "engine")]
 pub mod search;
 
+pub use chat::Message;
 pub use config::{Estimate, Search, StreamConfig};
 pub use engine::{DeviceChoice, LoadOptions};
 pub use error::Error;
@@ -64,7 +66,7 @@ pub use tracer::Tracer;
 pub mod prelude {
     pub use crate::{
         Criterion, DeviceChoice, Edges, Effect, Error, Estimate, GenerateConfig, Generated, Intervention, LoadOptions,
-        MemoryPlan, Search, SmallestTopK, Span, StreamConfig, Trace, Tracer,
+        MemoryPlan, Message, Search, SmallestTopK, Span, StreamConfig, Trace, Tracer,
         analysis::{
             AnchorConfig, Calibration, HeadRanking, RetrievalHeads, RouteConfig, RouteMeasure, Routes, SentenceMatrix,
             SuppressionMeasure, ThoughtAnchors,

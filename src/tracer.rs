@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     analysis::{Sentence, SentenceMatrix, SuppressionMeasure},
+    chat::Message,
     config::StreamConfig,
     engine::{Engine, LoadOptions, Payload, Progress, Reply, Request, default_engine, unexpected},
     error::Error,
@@ -32,10 +33,12 @@ pub struct Tracer {
 }
 
 impl Tracer {
-    /// Loads a model folder as Hugging Face lays it out; a GPU is used if there is one that works.
+    /// Loads a model folder as Hugging Face lays it out (Llama, Mistral, Qwen2, Qwen3, Phi-3, Gemma 2, Gemma 3), or a `.gguf`
+    /// file of such a model, or a name on the Hugging Face hub, such as `Qwen/Qwen3-0.6B` or `owner/name@revision`, which is
+    /// downloaded unless it is in the hub's cache. A GPU is used if there is one that works.
     ///
     /// # Errors
-    /// [`Error::File`] and [`Error::Model`] for what is wrong with the folder, [`Error::Engine`] when there is no engine.
+    /// [`Error::File`] and [`Error::Model`] for what is wrong with its files, [`Error::Engine`] when there is no engine.
     pub fn load(model: impl Into<PathBuf>) -> Result<Self, Error> {
         Self::load_with(LoadOptions { model: model.into(), ..LoadOptions::default() })
     }
@@ -54,7 +57,9 @@ impl Tracer {
     /// As [`Tracer::load_with`].
     pub fn with_engine(mut engine: Box<dyn Engine>, mut options: LoadOptions) -> Result<Self, Error> {
         // An engine has its own idea of the current folder.
-        options.model = std::path::absolute(&options.model).unwrap_or(options.model);
+        if options.model.exists() {
+            options.model = std::path::absolute(&options.model).unwrap_or(options.model);
+        }
         match engine.call(Request::Load(options), Payload::None, &mut show)? {
             (Reply::Loaded { model, device }, _) => {
                 Ok(Tracer { engine: Arc::new(Mutex::new(engine)), model, device, config: StreamConfig::default() })
@@ -88,6 +93,18 @@ impl Tracer {
     pub fn count_tokens(&self, text: &str) -> Result<usize, Error> {
         match self.call(Request::CountTokens { text: text.into() }, Payload::None)? {
             (Reply::Count(n), _) => Ok(n),
+            (reply, _) => Err(unexpected(&reply)),
+        }
+    }
+
+    /// The prompt that asks the model for the next message of a conversation, by its chat template.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when it has none or a broken one, [`Error::Prompt`] for messages that the template does not take,
+    /// [`Error::Engine`].
+    pub fn chat(&self, messages: &[Message]) -> Result<String, Error> {
+        match self.call(Request::Chat { messages: messages.to_vec() }, Payload::None)? {
+            (Reply::Prompt(prompt), _) => Ok(prompt),
             (reply, _) => Err(unexpected(&reply)),
         }
     }
@@ -269,7 +286,7 @@ impl Tracer {
 /// Progress in whole lines, which a notebook shows as they come, and text as it is: on standard output there, else on
 /// standard error.
 fn show(progress: Progress) {
-    let end = if matches!(progress, Progress::Layer(_)) { "\n" } else { "" };
+    let end = if matches!(progress, Progress::Text(_)) { "" } else { "\n" };
     let mut out: Box<dyn Write> = match std::env::var_os("EVCXR_IS_RUNTIME") {
         Some(_) => Box::new(std::io::stdout()),
         None => Box::new(std::io::stderr()),

@@ -412,7 +412,7 @@ fn runs_that_fail_exit_with_1_and_a_sentence() {
     let (svg, jpg) = (svg.to_str().unwrap(), jpg.to_str().unwrap());
     let run =
         |more: &[&'static str]| [&["trace", "--device", "cpu", "--model", MODEL, "--prompt", &NEEDLE.text][..], more].concat();
-    assert_fails(&["trace", "--model", "/nowhere", "--prompt", "x"], &["cannot read the model folder /nowhere"]);
+    assert_fails(&["trace", "--model", "/nowhere", "--prompt", "x"], &["/nowhere", "no such file or folder"]);
     assert_fails(&["trace", "--model", MODEL, "--prompt", "", "--json"], &["an empty text"]);
     assert_fails(&["trace", "--model", MODEL, "--prompt-file", "/nowhere.txt"], &["cannot read the prompt /nowhere.txt"]);
     assert_fails(&run(&["--top-k", "0", "--json"]), &["top_k: expected at least 7", "found 0"]);

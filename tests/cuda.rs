@@ -1,11 +1,15 @@
 //! The same prompts on both devices: what the GPU finds is what the CPU finds, up to bf16. Skipped where no GPU works.
 #![cfg(feature = "engine")]
 
+mod common;
+
 use std::{
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use safetensors::Dtype;
+use serde_json::json;
 use streamtrace::{
     DeviceChoice, Error, Estimate, GenerateConfig, Intervention, LoadOptions, Search, StreamConfig, Trace, Tracer,
     tasks::{RulerConfig, Task},
@@ -54,6 +58,42 @@ fn received_error(a: &Trace, b: &Trace, layer: usize) -> f64 {
         }
     }
     (difference / size).sqrt()
+}
+
+/// Random models with what the bundled one has not: a soft cap, norms after each part, another activation, rotary positions
+/// of a part of each head, of two kinds, and stretched; queries scaled and normed.
+#[test]
+fn families_have_the_same_logits() {
+    let Some((_, _alone)) = both() else { return };
+    let gemma = json!({ "hidden_activation": "gelu_pytorch_tanh", "query_pre_attn_scalar": 40, "sliding_window": 48,
+        "tie_word_embeddings": true });
+    let longrope = json!({ "rope_type": "longrope", "short_factor": vec![1.0; 24], "long_factor": vec![1.5; 24] });
+    for (family, changes) in [
+        ("gemma2", json!({ "attn_logit_softcapping": 4.0, "final_logit_softcapping": 5.0 })),
+        ("gemma3_text", json!({ "rope_local_base_freq": 100.0, "sliding_window_pattern": 2 })),
+        ("phi3", json!({ "partial_rotary_factor": 0.75, "original_max_position_embeddings": 64, "rope_scaling": longrope })),
+    ] {
+        let mut config = common::config(json!({ "model_type": family, "head_dim": 64, "vocab_size": 104 }));
+        if family != "phi3" {
+            common::set(&mut config, gemma.clone());
+        }
+        common::set(&mut config, changes);
+        let folder = common::folder(&config, &common::random_weights(&config, Dtype::BF16), 1);
+        for (block_size_q, search) in [(32, Search::Exhaustive), (64, Search::Exhaustive)] {
+            let config = StreamConfig { block_size_q, top_k: usize::MAX, search, ..Default::default() };
+            let [cpu, gpu] = [DeviceChoice::Cpu, DeviceChoice::Cuda].map(|device| {
+                let options = LoadOptions { model: folder.path().into(), device, memory: None };
+                Tracer::load_with(options).unwrap().with(config.clone()).trace(&common::prompt(203)).unwrap()
+            });
+            let (a, b) = (cpu.logits().unwrap(), gpu.logits().unwrap());
+            let length = |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v * v)).sum::<f64>().sqrt();
+            let error = length(&mut a.iter().zip(&b).map(|(a, b)| a - b)) / length(&mut a.iter().copied());
+            assert!(error < 0.03, "{family}, query blocks of {block_size_q}: {error}");
+            for layer in 0..2 {
+                assert!(received_error(&cpu, &gpu, layer) < 0.03, "{family}, layer {layer}");
+            }
+        }
+    }
 }
 
 #[test]

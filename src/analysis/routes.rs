@@ -24,7 +24,7 @@ pub struct RouteConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RouteMeasure {
-    /// Attention mass × ‖W_O v‖, against ‖x‖ for the residual stream itself.
+    /// Attention mass × ‖W_O v‖, against ‖x‖ for the residual stream itself. Norms after W_O, as Gemma has, are left out.
     Written,
     /// Attention mass alone, mean over heads, and as much for the residual stream: rollout (Abnar & Zuidema 2020).
     Rollout,

@@ -186,8 +186,8 @@ impl Attention {
     }
 
     fn keys_values(&self, head: usize) -> KeysValues<'_> {
-        let kv_head = self.shape.kv_head(head);
-        KeysValues { keys: &self.keys[kv_head], values: &self.values[kv_head], head_dim: self.shape.head_dim }
+        let (kv_head, &AttentionShape { head_dim, soft_cap, .. }) = (self.shape.kv_head(head), &self.shape);
+        KeysValues { keys: &self.keys[kv_head], values: &self.values[kv_head], head_dim, soft_cap }
     }
 
     /// Runs `work` for every head and query block of the rows, in parallel, and returns the results in order.

@@ -14,9 +14,9 @@ use crate::{
     device::{AttentionShape, Device, Purpose},
     error::Error,
     intervention::Hidden,
-    lanes::{swiglu, vectorized},
+    lanes::{geglu, swiglu, vectorized},
     memory::MemoryPlan,
-    model::{Model, memory},
+    model::{Model, config::Activation, memory, rope::Rotary},
     trace::{BlockMask, LayerRecord},
 };
 pub use attention::Attention;
@@ -27,10 +27,11 @@ const PART: usize = 1 << 15;
 /// The processor that this program runs on.
 pub struct Cpu;
 
-/// Cosines and sines of every position. `[n_tokens, head_dim / 2]`
+/// Cosines and sines of every position. `[n_tokens, n_rotated / 2]`
 pub struct Angles {
     cos: Tensor,
     sin: Tensor,
+    head_dim: usize,
 }
 
 impl From<candle_core::Error> for Error {
@@ -81,13 +82,6 @@ impl Device for Cpu {
         Ok(weight.load(&candle_core::Device::Cpu)?.to_dtype(DType::F32)?)
     }
 
-    fn embed(&self, table: &TensorView, ids: &[u32]) -> Result<Tensor, Error> {
-        let width = table.data().len() / table.shape()[0];
-        let rows: Vec<u8> = ids.iter().flat_map(|&id| &table.data()[id as usize * width..][..width]).copied().collect();
-        let rows = TensorView::new(table.dtype(), vec![ids.len(), table.shape()[1]], &rows).map_err(candle_core::Error::wrap)?;
-        self.weight(&rows)
-    }
-
     fn rms_norm(&self, x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor, Error> {
         Ok(candle_nn::ops::rms_norm(x, weight, eps as f32)?)
     }
@@ -100,7 +94,7 @@ impl Device for Cpu {
         })
     }
 
-    fn swiglu(&self, gate: &Tensor, up: &Tensor) -> Result<Tensor, Error> {
+    fn gated(&self, gate: &Tensor, up: &Tensor, activation: Activation) -> Result<Tensor, Error> {
         let mut out = vec![0.0; gate.elem_count()];
         with_slice(gate, |gate| {
             with_slice(up, |up| {
@@ -108,7 +102,10 @@ impl Device for Cpu {
                 parts.for_each(|((out, gate), up)| {
                     vectorized(
                         #[inline(always)]
-                        || swiglu(gate, up, out),
+                        || match activation {
+                            Activation::Silu => swiglu(gate, up, out),
+                            Activation::GeluTanh => geglu(gate, up, out),
+                        },
                     )
                 });
             })
@@ -120,23 +117,42 @@ impl Device for Cpu {
         Ok((x + y)?)
     }
 
-    fn angles(&self, n_tokens: usize, inverse_frequencies: &[f64]) -> Result<Angles, Error> {
+    fn angles(&self, n_tokens: usize, rotary: &Rotary) -> Result<Angles, Error> {
         let of = |trigonometric: fn(f64) -> f64| {
-            let angles = (0..n_tokens).flat_map(|t| inverse_frequencies.iter().map(move |f| trigonometric(t as f64 * f) as f32));
-            Tensor::from_iter(angles, &candle_core::Device::Cpu)?.reshape((n_tokens, inverse_frequencies.len()))
+            let row = |t: usize| {
+                let angle = move |f: &f64| (rotary.scale * trigonometric(t as f64 * f)) as f32;
+                rotary.inverse_frequencies.iter().map(angle)
+            };
+            Tensor::from_iter((0..n_tokens).flat_map(row), &candle_core::Device::Cpu)?
+                .reshape((n_tokens, rotary.inverse_frequencies.len()))
         };
-        Ok(Angles { cos: of(f64::cos)?, sin: of(f64::sin)? })
+        Ok(Angles { cos: of(f64::cos)?, sin: of(f64::sin)?, head_dim: rotary.head_dim })
     }
 
-    fn rope(&self, x: &Tensor, norm: Option<(&Tensor, f64)>, first_position: usize, angles: &Angles) -> Result<Tensor, Error> {
+    fn rope(
+        &self,
+        x: &Tensor,
+        norm: Option<(&Tensor, f64)>,
+        first_position: usize,
+        angles: &Angles,
+        scale: f32,
+    ) -> Result<Tensor, Error> {
         let (n_rows, width) = x.dims2()?;
-        let head_dim = 2 * angles.cos.dim(D::Minus1)?;
-        let mut x = x.reshape((1, n_rows, width / head_dim, head_dim))?;
+        let Angles { cos, sin, head_dim } = angles;
+        let mut x = x.reshape((1, n_rows, width / head_dim, *head_dim))?;
         if let Some((weight, eps)) = norm {
             x = candle_nn::ops::rms_norm(&x, weight, eps as f32)?;
         }
-        let [cos, sin] = [&angles.cos, &angles.sin].map(|table| table.narrow(0, first_position, n_rows));
-        Ok(candle_nn::rotary_emb::rope_thd(&x, &cos?, &sin?)?.reshape((n_rows, width))?)
+        let [cos, sin] = [cos, sin].map(|table| table.narrow(0, first_position, n_rows));
+        let (cos, sin) = (cos?, sin?);
+        let n_rotated = 2 * cos.dim(D::Minus1)?;
+        let rotated = candle_nn::rotary_emb::rope_thd(&x.narrow(D::Minus1, 0, n_rotated)?.contiguous()?, &cos, &sin)?;
+        let x = match head_dim - n_rotated {
+            0 => rotated,
+            n => Tensor::cat(&[&rotated, &x.narrow(D::Minus1, n_rotated, n)?], D::Minus1)?,
+        };
+        let x = if scale == 1.0 { x } else { (x * scale as f64)? };
+        Ok(x.reshape((n_rows, width))?)
     }
 
     fn rows(&self, x: &Tensor, rows: Range<usize>) -> Result<Tensor, Error> {

@@ -8,6 +8,7 @@ use crate::{
     config::StreamConfig,
     device::{AttentionShape, Device},
     error::Error,
+    model::config::Activation,
     trace::{Blocks, Span},
 };
 
@@ -57,6 +58,7 @@ pub fn layer(
         n_kv_heads,
         head_dim,
         config: config.clone(),
+        soft_cap: None,
         focus,
         sentences: [].into(),
     })?;
@@ -82,7 +84,7 @@ pub fn layer(
     let flops = 2.0 * (rows * width * hidden_size) as f64;
     stages.push(timer.stage("products", flops, 0, || cuda.linear(&x, &weight, None).map(drop))?.times(whole));
     let bytes = 6 * gate.len() as u64;
-    stages.push(timer.stage("swiglu", 0.0, bytes, || cuda.swiglu(&gate, &up).map(drop))?.times(whole));
+    stages.push(timer.stage("swiglu", 0.0, bytes, || cuda.gated(&gate, &up, Activation::Silu).map(drop))?.times(whole));
     let host = vec![0u8; 2 * weight.len()];
     let mut copy = Tensor::new(&cuda.gpu, width, hidden_size)?;
     stages.push(timer.stage("weights to the card", 0.0, host.len() as u64, || cuda.gpu.upload_bytes(&host, &mut copy.data))?);

@@ -10,7 +10,6 @@ const SEARCH_HIERARCHICAL: &str = include_str!("../../kernels/search_hierarchica
 /// The whole source of a kernel.
 pub fn source(file: &str) -> String {
     let parts: &[&str] = match file {
-        "embed" => &[include_str!("../../kernels/embed.cu")],
         "elementwise" => &[include_str!("../../kernels/elementwise.cu")],
         "rms_norm" => &[include_str!("../../kernels/rms_norm.cu")],
         "rope" => &[include_str!("../../kernels/rope.cu")],

@@ -74,12 +74,11 @@ fn in_chunks(
         ("a chunk of activations".into(), activations),
         (of_layers("weights"), n * layer * BF16),
     ];
-    // The embedding is there only before the layers, a part of the output layer only after them.
+    // A part of the output layer is there only after the layers.
     let all_parts: u64 = parts.iter().map(|part| part.1).sum();
-    let table = (c.vocab_size as u64 * hidden).max(VOCABULARY_CHUNK as u64 * hidden) * BF16;
     parts.push(match purpose {
-        Purpose::Trace => ("embedding".into(), table.saturating_sub(all_parts)),
-        Purpose::Generate => ("embedding and output layer".into(), 2 * table),
+        Purpose::Trace => ("output layer".into(), (VOCABULARY_CHUNK as u64 * hidden * BF16).saturating_sub(all_parts)),
+        Purpose::Generate => ("output layer".into(), c.vocab_size as u64 * hidden * BF16),
     });
     parts.push(("hidden states".into(), t * hidden * BF16));
     parts.sort_by_key(|part| std::cmp::Reverse(part.1));
@@ -92,7 +91,10 @@ mod tests {
     use super::*;
     use crate::{
         error::Error,
-        model::config::{RopeConfig, RopeScaling},
+        model::{
+            config::Activation,
+            rope::{RopeConfig, RopeScaling},
+        },
     };
 
     /// The plan of an 8B model over a million tokens.
@@ -107,7 +109,16 @@ mod tests {
             head_dim: 128,
             vocab_size: 128_256,
             rms_norm_eps: 1e-5,
-            rope: RopeConfig { theta: 500_000.0, scaling: RopeScaling::None },
+            norm_offset: 0.0,
+            post_norms: false,
+            rope: RopeConfig { theta: 500_000.0, n_rotated: 128, scaling: RopeScaling::None },
+            window_rope: None,
+            activation: Activation::Silu,
+            embedding_scale: 1.0,
+            query_scale: 1.0,
+            attention_soft_cap: None,
+            logit_soft_cap: None,
+            fused: false,
             tied_embeddings: false,
             qkv_bias: false,
             output_bias: false,

@@ -14,10 +14,7 @@ mod nodes;
 mod settings;
 mod tensor;
 
-use std::{
-    ops::Range,
-    sync::{Mutex, PoisonError},
-};
+use std::ops::Range;
 
 use cudarc::{
     cublas::{CudaBlas, result::gemm_ex, sys as cublas},
@@ -31,7 +28,7 @@ use crate::{
     error::Error,
     intervention::Hidden,
     memory::MemoryPlan,
-    model::Model,
+    model::{Model, config::Activation, rope::Rotary},
     trace::{BlockMask, LayerRecord},
 };
 pub use attention::Attention;
@@ -42,12 +39,16 @@ pub use tensor::Tensor;
 pub struct Cuda {
     gpu: Gpu,
     blas: CudaBlas,
-    /// The embedding and where it lies in host memory, while tokens are being embedded.
-    embedding: Mutex<Option<(usize, Tensor)>>,
 }
 
-/// Inverse frequencies of the rotary pairs. `[head_dim / 2]`
-pub struct Angles(CudaSlice<f64>, usize);
+/// What the rotary angles of a position are computed from.
+pub struct Angles {
+    /// `[n_rotated / 2]`
+    inverse_frequencies: CudaSlice<f64>,
+    n_rotated: usize,
+    head_dim: usize,
+    scale: f64,
+}
 
 impl Cuda {
     /// Opens the first card.
@@ -61,7 +62,7 @@ impl Cuda {
             what: format!("cuBLAS cannot be set up: {e:?}"),
             fix: "free some of the card's memory, or choose the CPU".into(),
         })?;
-        Ok(Cuda { gpu, blas, embedding: Mutex::new(None) })
+        Ok(Cuda { gpu, blas })
     }
 
     /// Launches a kernel of elementwise.cu over the numbers of `x`; `args` stand between `x` and their count.
@@ -133,32 +134,7 @@ impl Device for Cuda {
     }
 
     fn weight(&self, weight: &TensorView) -> Result<Tensor, Error> {
-        *self.embedding.lock().unwrap_or_else(PoisonError::into_inner) = None; // the layers begin: all tokens are embedded
         Tensor::upload(&self.gpu, weight)
-    }
-
-    fn embed(&self, table: &TensorView, ids: &[u32]) -> Result<Tensor, Error> {
-        let mut embedding = self.embedding.lock().unwrap_or_else(PoisonError::into_inner);
-        let address = table.data().as_ptr() as usize;
-        let table = match embedding.take() {
-            Some((at, tensor)) if at == address => tensor,
-            _ => Tensor::upload(&self.gpu, table)?,
-        };
-        let (rows, out) = (self.gpu.upload(ids)?, Tensor::new(&self.gpu, ids.len(), table.width)?);
-        if let Some(id) = ids.iter().find(|&&id| id as usize >= table.n_rows) {
-            return Err(Error::Missing {
-                what: "token".into(),
-                index: id.to_string(),
-                available: format!("there are {}", table.n_rows),
-            });
-        }
-        let args =
-            [self.gpu.pointer(&table.data), self.gpu.pointer(&rows), self.gpu.pointer(&out.data), Arg::Int(table.width as i32)];
-        let launch = Launch { grid: (ids.len(), 1), block: (128, 1), shared: 0 };
-        // SAFETY: as the header of kernels/embed.cu says; every id is a row of the table.
-        unsafe { self.gpu.launch(&Kernel { file: "embed", entry: "embed", macros: Vec::new() }, launch, &args)? };
-        *embedding = Some((address, table));
-        Ok(out)
     }
 
     fn rms_norm(&self, x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor, Error> {
@@ -217,29 +193,43 @@ impl Device for Cuda {
         Ok(out)
     }
 
-    fn swiglu(&self, gate: &Tensor, up: &Tensor) -> Result<Tensor, Error> {
-        self.pairwise("swiglu", gate, up)
+    fn gated(&self, gate: &Tensor, up: &Tensor, activation: Activation) -> Result<Tensor, Error> {
+        let entry = match activation {
+            Activation::Silu => "swiglu",
+            Activation::GeluTanh => "geglu",
+        };
+        self.pairwise(entry, gate, up)
     }
 
     fn add(&self, x: &Tensor, y: &Tensor) -> Result<Tensor, Error> {
         self.pairwise("add", x, y)
     }
 
-    fn angles(&self, _: usize, inverse_frequencies: &[f64]) -> Result<Angles, Error> {
-        Ok(Angles(self.gpu.upload(inverse_frequencies)?, 2 * inverse_frequencies.len()))
+    fn angles(&self, _: usize, rotary: &Rotary) -> Result<Angles, Error> {
+        let inverse_frequencies = self.gpu.upload(&rotary.inverse_frequencies)?;
+        let n_rotated = 2 * rotary.inverse_frequencies.len();
+        Ok(Angles { inverse_frequencies, n_rotated, head_dim: rotary.head_dim, scale: rotary.scale })
     }
 
-    fn rope(&self, x: &Tensor, norm: Option<(&Tensor, f64)>, first_position: usize, angles: &Angles) -> Result<Tensor, Error> {
-        let Angles(frequencies, head_dim) = angles;
+    fn rope(
+        &self,
+        x: &Tensor,
+        norm: Option<(&Tensor, f64)>,
+        first_position: usize,
+        angles: &Angles,
+        scale: f32,
+    ) -> Result<Tensor, Error> {
+        let head_dim = angles.head_dim;
         let (n_heads, out) = (x.width / head_dim, Tensor::new(&self.gpu, x.n_rows, x.width)?);
         let (weight, eps) = match norm {
             Some((weight, eps)) => (self.gpu.pointer(&weight.data), eps),
             None => (Arg::Pointer(0), 0.0),
         };
-        let mut args = vec![self.gpu.pointer(&x.data), weight, self.gpu.pointer(frequencies), self.gpu.pointer(&out.data)];
-        args.extend([n_heads, *head_dim, first_position].map(|n| Arg::Int(n as i32)));
-        args.push(Arg::Float(eps as f32));
-        let kernel = Kernel { file: "rope", entry: "rope", macros: vec![("HEAD_DIM", *head_dim)] };
+        let frequencies = self.gpu.pointer(&angles.inverse_frequencies);
+        let mut args = vec![self.gpu.pointer(&x.data), weight, frequencies, self.gpu.pointer(&out.data)];
+        args.extend([n_heads, angles.n_rotated, first_position].map(|n| Arg::Int(n as i32)));
+        args.extend([eps as f32, angles.scale as f32, scale].map(Arg::Float));
+        let kernel = Kernel { file: "rope", entry: "rope", macros: vec![("HEAD_DIM", head_dim)] };
         let launch = Launch { grid: (x.n_rows, n_heads.div_ceil(4)), block: (32, 4), shared: 0 };
         // SAFETY: as the header of kernels/rope.cu says.
         unsafe { self.gpu.launch(&kernel, launch, &args)? };

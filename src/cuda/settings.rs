@@ -23,6 +23,8 @@ pub struct Settings {
     always_kept: usize,
     /// Whether Hopper's kernels run.
     warpgroups: bool,
+    /// Soft cap of the products of queries and keys, the bits of an f32; 0 for none.
+    soft_cap: usize,
     /// Of the hierarchical search, as kernels/search_hierarchical.cu numbers them.
     estimate: usize,
 }
@@ -55,6 +57,7 @@ impl Settings {
             rescore: shape.config.rescore,
             always_kept: shape.config.always_kept(),
             warpgroups: is_hopper && block_q >= 64 && matches!(shape.head_dim, 64 | 128),
+            soft_cap: shape.soft_cap.map_or(0, |cap| (cap * (shape.head_dim as f32).sqrt()).to_bits() as usize),
             estimate: match shape.config.search {
                 Search::Hierarchical(Estimate::First) => 0,
                 Search::Hierarchical(Estimate::Middle) => 1,
@@ -143,7 +146,8 @@ impl Settings {
             let queries = if self.head_dim > 128 { self.block_q * self.row_bytes() } else { 0 };
             ("attention", 2 * self.block_q, 4 * tile * self.row_bytes() + queries)
         };
-        (self.kernel(file, entry, &[]), Launch { grid: self.grid(n_blocks), block: (threads, 1), shared })
+        let kernel = self.kernel(file, entry, &[("SOFT_CAP", self.soft_cap)]);
+        (kernel, Launch { grid: self.grid(n_blocks), block: (threads, 1), shared })
     }
 
     /// `anchors`: whether vertical scores are recorded.
@@ -155,7 +159,7 @@ impl Settings {
             ("attention_record", 32 * self.warps(64), 2 * 64 * self.row_bytes() + 4 * (2 * 64 + self.top_k))
         };
         (
-            self.kernel(file, "attention_record", &[("ANCHORS", anchors as usize)]),
+            self.kernel(file, "attention_record", &[("ANCHORS", anchors as usize), ("SOFT_CAP", self.soft_cap)]),
             Launch { grid: self.grid(n_blocks), block: (threads, 1), shared },
         )
     }

@@ -2,6 +2,7 @@
 
 use super::{DeviceChoice, LoadOptions, Progress};
 use crate::{
+    chat::Message,
     config::{Estimate, Search},
     generate::{End, GenerateConfig, Generated},
     memory::{MemoryPlan, format_bytes},
@@ -125,6 +126,12 @@ impl Describe for SmallestTopK {
         let table =
             Table::new(format!("{found} of {all} for {}", self.criterion.line())).row("search", format!("{:?}", self.search));
         self.tried.iter().fold(table, |table, tried| table.row(&format!("k = {}", tried.top_k), tried.line()))
+    }
+}
+
+impl Describe for Message {
+    fn table(&self) -> Table {
+        Table::new(format!("{}'s message", self.role)).row("content", &self.content)
     }
 }
 

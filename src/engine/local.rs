@@ -47,7 +47,7 @@ impl Engine for Local {
     ) -> Result<(Reply, Payload), Error> {
         match request {
             Request::Load(options) => {
-                let loaded = self.loaded.insert(Loaded::open(options)?);
+                let loaded = self.loaded.insert(Loaded::open(options, progress)?);
                 let device = match &loaded.processor {
                     Processor::Cpu => Cpu.name(),
                     Processor::Cuda(cuda) => cuda.name(),
@@ -56,6 +56,10 @@ impl Engine for Local {
             }
             Request::CountTokens { text } => {
                 Ok((Reply::Count(self.loaded()?.model.tokenizer.encode(&text)?.ids.len()), Payload::None))
+            }
+            Request::Chat { messages } => {
+                let prompt = self.loaded()?.model.chat.clone()?.prompt(&messages)?;
+                Ok((Reply::Prompt(prompt), Payload::None))
             }
             Request::Rasterize { svg, scale } => Ok((Reply::Rasterized, Payload::Bytes(crate::plot::png(&svg, scale)?))),
             request => match &self.loaded()?.processor {
@@ -114,9 +118,9 @@ impl Local {
 }
 
 impl Loaded {
-    fn open(options: LoadOptions) -> Result<Self, Error> {
+    fn open(options: LoadOptions, progress: &mut dyn FnMut(Progress)) -> Result<Self, Error> {
         let start = Instant::now();
-        let model = Model::open(&options.model)?;
+        let model = Model::load(&options.model, progress)?;
         let processor = Processor::open(options.device)?;
         Ok(Loaded { model, options, processor, seconds: start.elapsed().as_secs_f64() })
     }

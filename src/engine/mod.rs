@@ -18,6 +18,7 @@ use std::{fmt, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    chat::Message,
     config::StreamConfig,
     error::Error,
     generate::{GenerateConfig, Generated},
@@ -35,6 +36,8 @@ pub enum Request {
     Load(LoadOptions),
     /// How many tokens a text is.
     CountTokens { text: String },
+    /// Make a prompt of messages by the model's chat template.
+    Chat { messages: Vec<Message> },
     /// What a trace of so many tokens would take.
     Plan { n_tokens: usize, config: StreamConfig },
     /// Trace a prompt. The reply carries the trace.
@@ -63,6 +66,7 @@ pub enum Reply {
         device: String,
     },
     Count(usize),
+    Prompt(String),
     Plan(MemoryPlan),
     /// The trace comes with the reply.
     Traced,
@@ -90,7 +94,7 @@ pub enum Payload {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LoadOptions {
-    /// A Hugging Face model folder.
+    /// A Hugging Face model folder, a `.gguf` file, or a name on the hub.
     pub model: PathBuf,
     pub device: DeviceChoice,
     /// Most memory that a run may take, in bytes; what is free if not set.
@@ -120,6 +124,8 @@ pub enum DeviceChoice {
 pub enum Progress {
     /// A layer is done.
     Layer(LayerProgress),
+    /// A step of loading a model, in words.
+    Loading(String),
     /// What the model has written since the last report.
     Text(String),
 }
@@ -148,7 +154,7 @@ impl fmt::Display for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Progress::Layer(progress) => progress.fmt(f),
-            Progress::Text(text) => f.write_str(text),
+            Progress::Loading(text) | Progress::Text(text) => f.write_str(text),
         }
     }
 }

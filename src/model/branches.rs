@@ -5,7 +5,10 @@
 
 use std::ops::Range;
 
-use super::{LayerWeights, decoder::Decoder};
+use super::{
+    LayerWeights,
+    decoder::{Angles, Decoder},
+};
 use crate::{
     device::Device,
     error::Error,
@@ -67,8 +70,9 @@ impl<D: Device> Decoder<'_, D> {
         attention: &mut D::Attention,
         branch: &mut Branch<D::Tensor>,
         without: &Hidden,
-        angles: &D::Angles,
+        angles: &Angles<D::Angles>,
     ) -> Result<(), Error> {
+        let angles = angles.of(self.model.config.windows[layer]);
         let at = |i: usize| branch.position + i * self.chunk;
         for (i, x) in branch.hidden.iter().enumerate() {
             self.append(weights, attention, x, at(i), angles)?;
@@ -86,7 +90,7 @@ impl<D: Device> Decoder<'_, D> {
     /// # Errors
     /// [`Error::NotFinite`], [`Error::Device`].
     pub fn branch_logits(&self, branch: &Branch<D::Tensor>, rows: Range<usize>) -> Result<Vec<Vec<f32>>, Error> {
-        let norm = self.device.weight(&self.model.final_norm()?)?;
+        let norm = self.final_norm()?;
         self.logits(&branch.hidden, branch.position, rows, &norm, || self.output())
     }
 }

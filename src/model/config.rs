@@ -2,14 +2,19 @@
 
 use std::path::Path;
 
-use serde::Deserialize;
+use serde_json::Value;
 
+use super::{
+    config_file::{ConfigFile, RopeFile},
+    rope::{RopeConfig, RopeScaling},
+};
 use crate::error::Error;
 
-/// A decoder with rotary positions, RMS norms, grouped keys and a gated feed-forward: all supported families.
+/// A decoder with rotary positions, RMS norms, grouped keys and a gated feed-forward: all supported families, which differ
+/// in these numbers alone.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
-    /// "llama", "qwen2", "qwen3" or "mistral".
+    /// One of [`FAMILIES`].
     pub architecture: String,
     pub hidden_size: usize,
     pub intermediate_size: usize,
@@ -19,9 +24,26 @@ pub struct ModelConfig {
     pub head_dim: usize,
     pub vocab_size: usize,
     pub rms_norm_eps: f64,
+    /// Added to the weights of the norms, which some families store less 1.
+    pub norm_offset: f32,
+    /// Norms on what attention and feed-forward give, beside those on what they take.
+    pub post_norms: bool,
     pub rope: RopeConfig,
+    /// Rotary positions of the layers with a sliding window, where they are others.
+    pub window_rope: Option<RopeConfig>,
+    pub activation: Activation,
+    /// Embeddings are multiplied by this.
+    pub embedding_scale: f32,
+    /// Queries are multiplied by this, beside 1/√head_dim.
+    pub query_scale: f32,
+    /// `cap · tanh(x / cap)` of each attention logit.
+    pub attention_soft_cap: Option<f32>,
+    /// The same of each output logit.
+    pub logit_soft_cap: Option<f32>,
     /// The output layer is the embedding.
     pub tied_embeddings: bool,
+    /// Query, key and value projections are one tensor, and so are gate and up.
+    pub fused: bool,
     /// Biases on the query, key and value projections.
     pub qkv_bias: bool,
     /// Bias on the attention's output projection.
@@ -33,81 +55,20 @@ pub struct ModelConfig {
     pub windows: Vec<Option<usize>>,
 }
 
-/// Rotary positions.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RopeConfig {
-    pub theta: f64,
-    pub scaling: RopeScaling,
+/// What the gate of a feed-forward block goes through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// x / (1 + e⁻ˣ)
+    Silu,
+    /// x/2 · (1 + tanh(√(2/π) · (x + 0.044715 x³)))
+    GeluTanh,
 }
 
-/// How the rotary frequencies are stretched for longer prompts.
-#[derive(Clone, Debug, PartialEq)]
-pub enum RopeScaling {
-    None,
-    /// All frequencies divided by a factor.
-    Linear {
-        factor: f64,
-    },
-    /// Llama 3.1: low frequencies divided, high ones kept, those between blended.
-    Llama3 {
-        factor: f64,
-        low_freq_factor: f64,
-        high_freq_factor: f64,
-        original_max_position_embeddings: f64,
-    },
-}
-
-/// The file, with Hugging Face's names. Unknown fields are ignored, as there are many.
-#[derive(Deserialize)]
-struct ConfigFile {
-    model_type: String,
-    hidden_size: usize,
-    intermediate_size: usize,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    num_key_value_heads: Option<usize>,
-    head_dim: Option<usize>,
-    vocab_size: usize,
-    #[serde(default = "default_eps")]
-    rms_norm_eps: f64,
-    rope_theta: Option<f64>,
-    rope_scaling: Option<RopeFile>,
-    rope_parameters: Option<RopeFile>,
-    tie_word_embeddings: Option<bool>,
-    #[serde(default)]
-    attention_bias: bool,
-    #[serde(default)]
-    mlp_bias: bool,
-    sliding_window: Option<usize>,
-    use_sliding_window: Option<bool>,
-    max_window_layers: Option<usize>,
-    layer_types: Option<Vec<String>>,
-    #[serde(default = "default_act")]
-    hidden_act: String,
-}
-
-#[derive(Deserialize)]
-struct RopeFile {
-    rope_type: Option<String>,
-    /// The older name of `rope_type`; files may have both.
-    r#type: Option<String>,
-    rope_theta: Option<f64>,
-    factor: Option<f64>,
-    low_freq_factor: Option<f64>,
-    high_freq_factor: Option<f64>,
-    original_max_position_embeddings: Option<f64>,
-}
+/// Values of `model_type`; "gemma3" is "gemma3_text" with a vision model beside it.
+pub const FAMILIES: [&str; 8] = ["llama", "mistral", "qwen2", "qwen3", "phi3", "gemma2", "gemma3_text", "gemma3"];
 
 /// No decoder has sizes like this; products of three of them can still be computed.
 const MAX_SIZE: usize = 1 << 20;
-
-fn default_eps() -> f64 {
-    1e-6
-}
-
-fn default_act() -> String {
-    "silu".into()
-}
 
 impl ModelConfig {
     /// Reads `config.json`.
@@ -116,26 +77,12 @@ impl ModelConfig {
     /// [`Error::File`] when it cannot be read, [`Error::Model`] for an architecture or a setting that is not supported.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-        Self::parse(&text).map_err(|Unsupported { expected, found, fix }| Error::Model {
-            path: path.display().to_string(),
-            expected,
-            found,
-            fix: fix.into(),
-        })
+        let json = serde_json::from_str(&text).map_err(|e| Unsupported::broken(&e).at(path))?;
+        Self::parse(json).map_err(|unsupported| unsupported.at(path))
     }
 
-    fn parse(text: &str) -> Result<Self, Unsupported> {
-        let file: ConfigFile = serde_json::from_str(text).map_err(|e| Unsupported {
-            expected: "a decoder's configuration".into(),
-            found: e.to_string(),
-            fix: "is this the config.json of a Llama, Qwen2, Qwen3 or Mistral model?",
-        })?;
-        if !["llama", "qwen2", "qwen3", "mistral"].contains(&file.model_type.as_str()) {
-            return Err(Unsupported::new("model_type llama, qwen2, qwen3 or mistral", &file.model_type));
-        }
-        if file.hidden_act != "silu" {
-            return Err(Unsupported::new("hidden_act silu", &file.hidden_act));
-        }
+    pub(super) fn parse(json: Value) -> Result<Self, Unsupported> {
+        let file = ConfigFile::parse(json)?;
         let n_kv_heads = file.num_key_value_heads.unwrap_or(file.num_attention_heads);
         let head_dim = file.head_dim.unwrap_or(file.hidden_size / file.num_attention_heads.max(1));
         let n_heads = file.num_attention_heads;
@@ -150,6 +97,8 @@ impl ModelConfig {
             return Err(Unsupported::new(&format!("sizes above 0 and at most {MAX_SIZE}, {rule}"), &found));
         }
         let family = file.model_type.as_str();
+        let is_gemma = family.starts_with("gemma");
+        let (rope, window_rope) = ropes(&file, head_dim)?;
         Ok(ModelConfig {
             architecture: family.into(),
             hidden_size: file.hidden_size,
@@ -160,60 +109,166 @@ impl ModelConfig {
             head_dim,
             vocab_size: file.vocab_size,
             rms_norm_eps: file.rms_norm_eps,
-            rope: rope(&file)?,
-            tied_embeddings: file.tie_word_embeddings.unwrap_or(false),
+            norm_offset: if is_gemma { 1.0 } else { 0.0 },
+            post_norms: is_gemma,
+            rope,
+            window_rope,
+            activation: activation(&file)?,
+            embedding_scale: if is_gemma { (file.hidden_size as f32).sqrt() } else { 1.0 },
+            query_scale: query_scale(&file, head_dim)?,
+            attention_soft_cap: cap("attn_logit_softcapping", file.attn_logit_softcapping)?,
+            logit_soft_cap: cap("final_logit_softcapping", file.final_logit_softcapping)?,
+            tied_embeddings: file.tie_word_embeddings.unwrap_or(is_gemma),
+            fused: family == "phi3",
             qkv_bias: family == "qwen2" || file.attention_bias,
             output_bias: family != "qwen2" && file.attention_bias,
             mlp_bias: file.mlp_bias,
-            qk_norm: family == "qwen3",
+            qk_norm: ["qwen3", "gemma3_text"].contains(&family),
             windows: windows(&file)?,
         })
     }
+
+    /// The rotary positions of a layer.
+    pub fn rope_of(&self, layer: usize) -> &RopeConfig {
+        self.window_rope.as_ref().filter(|_| self.windows[layer].is_some()).unwrap_or(&self.rope)
+    }
 }
 
-fn rope(file: &ConfigFile) -> Result<RopeConfig, Unsupported> {
-    let settings = file.rope_parameters.as_ref().or(file.rope_scaling.as_ref());
-    let positive = |name: &str, value: f64| match value > 0.0 {
+fn activation(file: &ConfigFile) -> Result<Activation, Unsupported> {
+    match file.hidden_activation.as_deref().unwrap_or(&file.hidden_act) {
+        "silu" => Ok(Activation::Silu),
+        "gelu_pytorch_tanh" => Ok(Activation::GeluTanh),
+        other => Err(Unsupported::new("hidden_act silu or gelu_pytorch_tanh", other)),
+    }
+}
+
+fn query_scale(file: &ConfigFile, head_dim: usize) -> Result<f32, Unsupported> {
+    let scalar = positive("query_pre_attn_scalar", file.query_pre_attn_scalar.unwrap_or(head_dim as f64))?;
+    Ok((head_dim as f64 / scalar).sqrt() as f32)
+}
+
+fn cap(name: &str, value: Option<f64>) -> Result<Option<f32>, Unsupported> {
+    value.map(|value| positive(name, value).map(|value| value as f32)).transpose()
+}
+
+fn positive(name: &str, value: f64) -> Result<f64, Unsupported> {
+    match value > 0.0 && value.is_finite() {
         true => Ok(value),
         false => Err(Unsupported::new(&format!("{name} above 0"), &value.to_string())),
-    };
-    let theta = positive("rope_theta", settings.and_then(|s| s.rope_theta).or(file.rope_theta).unwrap_or(10_000.0))?;
-    let Some(settings) = settings else {
-        return Ok(RopeConfig { theta, scaling: RopeScaling::None });
-    };
+    }
+}
+
+/// Rotary positions of all layers, or of those without and with a sliding window.
+fn ropes(file: &ConfigFile, head_dim: usize) -> Result<(RopeConfig, Option<RopeConfig>), Unsupported> {
+    let none = RopeFile::default();
+    let settings = file.rope_parameters.as_ref().or(file.rope_scaling.as_ref()).unwrap_or(&none);
+    if let (Some(full), Some(sliding)) = (&settings.full_attention, &settings.sliding_attention) {
+        return Ok((rope(file, full, head_dim)?, Some(rope(file, sliding, head_dim)?)));
+    }
+    let windowed = RopeFile { rope_theta: file.rope_local_base_freq, ..RopeFile::default() };
+    let windowed = file.rope_local_base_freq.map(|_| rope(file, &windowed, head_dim)).transpose()?;
+    Ok((rope(file, settings, head_dim)?, windowed))
+}
+
+fn rope(file: &ConfigFile, settings: &RopeFile, head_dim: usize) -> Result<RopeConfig, Unsupported> {
+    let theta = positive("rope_theta", settings.rope_theta.or(file.rope_theta).unwrap_or(10_000.0))?;
+    let share = settings.partial_rotary_factor.or(file.partial_rotary_factor).unwrap_or(1.0);
+    let n_rotated = (share * head_dim as f64) as usize;
+    if !(1..=head_dim).contains(&n_rotated) || !n_rotated.is_multiple_of(2) {
+        return Err(Unsupported::new(
+            "a partial_rotary_factor that rotates an even number of dimensions",
+            &format!("{share} of {head_dim}"),
+        ));
+    }
+    Ok(RopeConfig { theta, n_rotated, scaling: scaling(file, settings, n_rotated)? })
+}
+
+fn scaling(file: &ConfigFile, settings: &RopeFile, n_rotated: usize) -> Result<RopeScaling, Unsupported> {
     let need = |value: Option<f64>, name: &str| match value {
         Some(value) => positive(&format!("rope {name}"), value),
         None => Err(Unsupported::new(&format!("rope {name}"), "none")),
     };
-    let scaling = match settings.rope_type.as_ref().or(settings.r#type.as_ref()).map_or("default", String::as_str) {
+    let factor = || need(settings.factor, "factor");
+    let given = settings.original_max_position_embeddings.or(file.original_max_position_embeddings);
+    let original = || need(given.or(file.max_position_embeddings), "original_max_position_embeddings");
+    Ok(match settings.rope_type.as_ref().or(settings.r#type.as_ref()).map_or("default", String::as_str) {
         "default" => RopeScaling::None,
-        "linear" => RopeScaling::Linear { factor: need(settings.factor, "factor")? },
+        "linear" => RopeScaling::Linear { factor: factor()? },
+        "dynamic" if n_rotated > 2 => RopeScaling::Dynamic {
+            factor: factor()?,
+            max_positions: need(file.max_position_embeddings, "max_position_embeddings")?,
+        },
         "llama3" => RopeScaling::Llama3 {
-            factor: need(settings.factor, "factor")?,
+            factor: factor()?,
             low_freq_factor: need(settings.low_freq_factor, "low_freq_factor")?,
             high_freq_factor: need(settings.high_freq_factor, "high_freq_factor")?,
-            original_max_position_embeddings: need(
-                settings.original_max_position_embeddings,
-                "original_max_position_embeddings",
-            )?,
+            original_max_positions: original()?,
         },
-        other => return Err(Unsupported::new("rope_type default, linear or llama3", other)),
-    };
-    Ok(RopeConfig { theta, scaling })
+        "yarn" => RopeScaling::Yarn {
+            factor: factor()?,
+            original_max_positions: original()?,
+            beta_fast: need(Some(settings.beta_fast.unwrap_or(32.0)), "beta_fast")?,
+            beta_slow: need(Some(settings.beta_slow.unwrap_or(1.0)), "beta_slow")?,
+            attention_factor: match settings.attention_factor {
+                Some(given) => positive("rope attention_factor", given)?,
+                None => yarn_attention_factor(settings, factor()?),
+            },
+        },
+        "longrope" | "su" => RopeScaling::LongRope {
+            short_factors: factors("short_factor", &settings.short_factor, n_rotated / 2)?,
+            long_factors: factors("long_factor", &settings.long_factor, n_rotated / 2)?,
+            original_max_positions: original()?,
+            attention_factor: match (settings.attention_factor, given, file.max_position_embeddings) {
+                (Some(given), ..) => positive("rope attention_factor", given)?,
+                (None, Some(original), Some(max)) => longrope_attention_factor(max / original, original),
+                (None, ..) => longrope_attention_factor(settings.factor.unwrap_or(1.0), original()?),
+            },
+        },
+        other => return Err(Unsupported::new("rope_type default, linear, dynamic, llama3, yarn or longrope", other)),
+    })
+}
+
+fn factors(name: &str, values: &Option<Vec<f64>>, n: usize) -> Result<Vec<f64>, Unsupported> {
+    let values = values.clone().unwrap_or_default();
+    match values.len() == n && values.iter().all(|&f| f > 0.0) {
+        true => Ok(values),
+        false => Err(Unsupported::new(&format!("rope {name}: {n} numbers above 0"), &format!("{} numbers", values.len()))),
+    }
+}
+
+/// 0.1 m ln(factor) + 1, as the YaRN paper has it with m = 1.
+fn yarn_attention_factor(settings: &RopeFile, factor: f64) -> f64 {
+    let of = |m: f64| if factor <= 1.0 { 1.0 } else { 0.1 * m * factor.ln() + 1.0 };
+    match (settings.mscale, settings.mscale_all_dim) {
+        (Some(m), Some(all)) if m != 0.0 && all != 0.0 => of(m) / of(all),
+        _ => of(1.0),
+    }
+}
+
+/// √(1 + ln(factor) / ln(original length)), as Phi-3 has it.
+fn longrope_attention_factor(factor: f64, original: f64) -> f64 {
+    if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / original.ln()).sqrt() }
 }
 
 /// The sliding window of each layer, by the newer `layer_types` or the older rules of each family.
 fn windows(file: &ConfigFile) -> Result<Vec<Option<usize>>, Unsupported> {
     let n_layers = file.num_hidden_layers;
-    let window = match (file.model_type.as_str(), file.sliding_window) {
+    let family = file.model_type.as_str();
+    let window = match (family, file.sliding_window) {
         (_, Some(0)) => return Err(Unsupported::new("a sliding_window above 0, or none", "0")),
         ("llama", _) => None,
-        ("mistral", window) => window,
-        (_, window) => window.filter(|_| file.use_sliding_window.unwrap_or(false)),
+        ("qwen2" | "qwen3", window) => window.filter(|_| file.use_sliding_window.unwrap_or(false)),
+        (_, window) => window,
     };
     let Some(types) = &file.layer_types else {
-        let first = if file.model_type == "mistral" { 0 } else { file.max_window_layers.unwrap_or(n_layers) };
-        return Ok((0..n_layers).map(|layer| window.filter(|_| layer >= first)).collect());
+        let slides = |layer: usize| match family {
+            "gemma2" => layer.is_multiple_of(2),
+            "gemma3_text" => !(layer + 1)
+                .is_multiple_of(file.sliding_window_pattern.or(file.hidden_sliding_window_pattern).unwrap_or(6).max(1)),
+            "qwen2" | "qwen3" => layer >= file.max_window_layers.unwrap_or(n_layers),
+            _ => true,
+        };
+        return Ok((0..n_layers).map(|layer| window.filter(|_| slides(layer))).collect());
     };
     if types.len() != n_layers {
         return Err(Unsupported::new(&format!("{n_layers} layer_types"), &types.len().to_string()));
@@ -227,15 +282,30 @@ fn windows(file: &ConfigFile) -> Result<Vec<Option<usize>>, Unsupported> {
 }
 
 /// What a configuration asks for that is not there.
-struct Unsupported {
+#[derive(Debug)]
+pub(super) struct Unsupported {
     expected: String,
     found: String,
-    fix: &'static str,
+    fix: String,
 }
 
 impl Unsupported {
-    fn new(expected: &str, found: &str) -> Self {
-        Unsupported { expected: expected.into(), found: found.into(), fix: "choose a model of a supported family" }
+    pub fn new(expected: &str, found: &str) -> Self {
+        Unsupported { expected: expected.into(), found: found.into(), fix: "choose a model of a supported family".into() }
+    }
+
+    pub fn with_fix(self, fix: &str) -> Self {
+        Unsupported { fix: fix.into(), ..self }
+    }
+
+    pub fn broken(why: &serde_json::Error) -> Self {
+        let fix = "is this the config.json of a Llama, Mistral, Qwen2, Qwen3, Phi-3, Gemma 2 or Gemma 3 model?".into();
+        Unsupported { expected: "a decoder's configuration".into(), found: why.to_string(), fix }
+    }
+
+    pub fn at(self, path: &Path) -> Error {
+        let Unsupported { expected, found, fix } = self;
+        Error::Model { path: path.display().to_string(), expected, found, fix }
     }
 }
 
@@ -251,7 +321,7 @@ mod tests {
         for (name, value) in changes {
             config[*name] = value.clone();
         }
-        ModelConfig::parse(&config.to_string()).map_err(|e| format!("{} / {}", e.expected, e.found))
+        ModelConfig::parse(config).map_err(|e| format!("{} / {}", e.expected, e.found))
     }
 
     #[test]
@@ -283,7 +353,7 @@ mod tests {
             ("hidden_act", "gelu".into(), "gelu"),
             ("num_key_value_heads", 3.into(), "multiple"),
             ("num_key_value_heads", 0.into(), "above 0"),
-            ("rope_scaling", serde_json::json!({"rope_type": "yarn", "factor": 4.0}), "yarn"),
+            ("rope_scaling", serde_json::json!({"rope_type": "mrope", "factor": 4.0}), "mrope"),
             ("rope_scaling", serde_json::json!({"rope_type": "llama3", "factor": 4.0}), "low_freq_factor"),
             ("hidden_size", "x".into(), "expected usize"),
         ] {

@@ -5,12 +5,11 @@
 
 use std::{borrow::Borrow, ops::Range, sync::Arc, time::Duration};
 
-use safetensors::tensor::TensorView;
-
 use super::{
     LayerWeights, Linear, Model,
-    rope::inverse_frequencies,
+    rope::RopeConfig,
     visitor::{Dense, Sampled, Sparse, Visitor},
+    weight::Weight,
 };
 use crate::{
     config::StreamConfig,
@@ -33,6 +32,20 @@ pub struct Decoder<'a, D: Device> {
     pub sentences: Arc<[Span]>,
     /// Rows that are worked on together: whole query blocks, as the device's plan chose them.
     pub chunk: usize,
+}
+
+/// Rotary angles of every position, for each kind of layer.
+pub struct Angles<A> {
+    full: A,
+    /// Of the layers with a sliding window, where they have their own.
+    windowed: Option<A>,
+}
+
+impl<A> Angles<A> {
+    /// Those of a layer with such a window.
+    pub(super) fn of(&self, window: Option<usize>) -> &A {
+        self.windowed.as_ref().filter(|_| window.is_some()).unwrap_or(&self.full)
+    }
 }
 
 /// What the two stages took that this crate is about.
@@ -102,25 +115,35 @@ impl<D: Device> Decoder<'_, D> {
             })?;
             visitor.finish(self.device, layer, attention, residual)?;
         }
-        let norm = self.device.weight(&self.model.final_norm()?)?;
+        let norm = self.final_norm()?;
         let n = self.tokens.len();
         self.logits(&hidden, 0, n - n_logits.min(n)..n, &norm, || self.output())
     }
 
     /// Rotary angles of so many positions.
-    pub(super) fn angles(&self, n_tokens: usize) -> Result<D::Angles, Error> {
+    pub(super) fn angles(&self, n_tokens: usize) -> Result<Angles<D::Angles>, Error> {
         let config = &self.model.config;
-        self.device.angles(n_tokens, &inverse_frequencies(&config.rope, config.head_dim))
+        let angles = |rope: &RopeConfig| self.device.angles(n_tokens, &rope.rotary(config.head_dim, n_tokens));
+        Ok(Angles { full: angles(&config.rope)?, windowed: config.window_rope.as_ref().map(angles).transpose()? })
     }
 
     /// The tokens from a row on, in chunks.
     pub(super) fn embed(&self, first_row: usize) -> Result<Vec<D::Tensor>, Error> {
         let embedding = self.model.embedding()?;
-        self.tokens[first_row..].chunks(self.chunk).map(|ids| self.device.embed(&embedding, ids)).collect()
+        let rows = |ids: &[u32]| self.device.weight(&embedding.gathered(ids.iter().map(|&id| id as usize))?.view());
+        self.tokens[first_row..].chunks(self.chunk).map(rows).collect()
     }
 
     pub(super) fn weights(&self, layer: usize) -> Result<LayerWeights<D::Tensor>, Error> {
-        self.model.layer(layer)?.try_map(|w| self.device.weight(w))
+        self.model.layer(layer)?.try_map(|w| self.weight(w))
+    }
+
+    pub(super) fn final_norm(&self) -> Result<D::Tensor, Error> {
+        self.weight(&self.model.final_norm()?)
+    }
+
+    fn weight(&self, weight: &Weight) -> Result<D::Tensor, Error> {
+        self.device.weight(&weight.read()?.view())
     }
 
     /// Runs the rows from `first_row` on, the start of a query block, through one layer, whose attention has the keys and
@@ -133,9 +156,10 @@ impl<D: Device> Decoder<'_, D> {
         attention: &mut D::Attention,
         hidden: &mut [D::Tensor],
         first_row: usize,
-        angles: &D::Angles,
+        angles: &Angles<D::Angles>,
         mut attend: impl FnMut(&mut D::Attention, &D::Tensor, usize) -> Result<D::Tensor, Error>,
     ) -> Result<(), Error> {
+        let angles = angles.of(self.model.config.windows[layer]);
         for (i, x) in hidden.iter().enumerate() {
             self.append(weights, attention, x, first_row + i * self.chunk, angles)?;
         }
@@ -162,9 +186,11 @@ impl<D: Device> Decoder<'_, D> {
         x: &D::Tensor,
         attended: D::Tensor,
     ) -> Result<D::Tensor, Error> {
-        let x = self.device.add(x, &self.linear(&attended, &weights.output)?)?;
+        let written = self.linear(&attended, &weights.output)?;
         drop(attended); // the feed-forward block needs the room
-        let x = self.device.add(&x, &self.mlp(weights, &x)?)?;
+        let x = self.device.add(x, &self.maybe_norm(written, weights.attention_post_norm.as_ref())?)?;
+        let mlp = self.mlp(weights, &x)?;
+        let x = self.device.add(&x, &self.maybe_norm(mlp, weights.mlp_post_norm.as_ref())?)?;
         match self.device.is_finite(&x)? {
             true => Ok(x),
             false => Err(self.not_finite(format!("the output of layer {layer}"))),
@@ -195,6 +221,7 @@ impl<D: Device> Decoder<'_, D> {
             n_heads: config.n_heads,
             n_kv_heads: config.n_kv_heads,
             head_dim: config.head_dim,
+            soft_cap: config.attention_soft_cap,
             config: StreamConfig { search: self.config.search.of_layer(layer), ..self.config.clone() },
             focus: self.focus,
             sentences: self.sentences.clone(),
@@ -212,7 +239,7 @@ impl<D: Device> Decoder<'_, D> {
     ) -> Result<(), Error> {
         let x = self.norm(x, &weights.attention_norm)?;
         let norm = weights.key_norm.as_ref().map(|norm| (norm, self.model.config.rms_norm_eps));
-        let keys = self.device.rope(&self.linear(&x, &weights.key)?, norm, position, angles)?;
+        let keys = self.device.rope(&self.linear(&x, &weights.key)?, norm, position, angles, 1.0)?;
         self.device.append(attention, &keys, &self.linear(&x, &weights.value)?)
     }
 
@@ -225,17 +252,25 @@ impl<D: Device> Decoder<'_, D> {
     ) -> Result<D::Tensor, Error> {
         let x = self.norm(x, &weights.attention_norm)?;
         let norm = weights.query_norm.as_ref().map(|norm| (norm, self.model.config.rms_norm_eps));
-        self.device.rope(&self.linear(&x, &weights.query)?, norm, position, angles)
+        self.device.rope(&self.linear(&x, &weights.query)?, norm, position, angles, self.model.config.query_scale)
     }
 
     pub(super) fn mlp(&self, weights: &LayerWeights<D::Tensor>, x: &D::Tensor) -> Result<D::Tensor, Error> {
         let x = self.norm(x, &weights.mlp_norm)?;
-        let activated = self.device.swiglu(&self.linear(&x, &weights.gate)?, &self.linear(&x, &weights.up)?)?;
+        let (gate, up) = (self.linear(&x, &weights.gate)?, self.linear(&x, &weights.up)?);
+        let activated = self.device.gated(&gate, &up, self.model.config.activation)?;
         self.linear(&activated, &weights.down)
     }
 
     fn norm(&self, x: &D::Tensor, weight: &D::Tensor) -> Result<D::Tensor, Error> {
         self.device.rms_norm(x, weight, self.model.config.rms_norm_eps)
+    }
+
+    fn maybe_norm(&self, x: D::Tensor, weight: Option<&D::Tensor>) -> Result<D::Tensor, Error> {
+        match weight {
+            Some(weight) => self.norm(&x, weight),
+            None => Ok(x),
+        }
     }
 
     pub(super) fn linear(&self, x: &D::Tensor, linear: &Linear<D::Tensor>) -> Result<D::Tensor, Error> {
@@ -272,6 +307,9 @@ impl<D: Device> Decoder<'_, D> {
                 place.iter_mut().zip(values.chunks(width)).for_each(|(row, part)| row.extend_from_slice(part));
             }
         }
+        if let Some(cap) = self.model.config.logit_soft_cap {
+            logits.iter_mut().flatten().for_each(|l| *l = cap * (*l / cap).tanh());
+        }
         match logits.iter().flatten().all(|l| l.is_finite()) {
             true => Ok(logits),
             false => Err(self.not_finite("the logits".into())),
@@ -281,11 +319,10 @@ impl<D: Device> Decoder<'_, D> {
     /// The output layer part by part: as a whole it may be too large to be on the device.
     pub(super) fn output(&self) -> Result<impl Iterator<Item = Result<D::Tensor, Error>>, Error> {
         let table = self.model.output()?;
-        let n_bytes = table.data().len() / table.shape()[0];
-        let (dtype, width, data) = (table.dtype(), table.shape()[1], table.data());
-        Ok(data.chunks(VOCABULARY_CHUNK * n_bytes).map(move |bytes| {
-            let shape = vec![bytes.len() / n_bytes, width];
-            self.device.weight(&TensorView::new(dtype, shape, bytes).expect("whole rows of a checked tensor"))
+        let n_rows = table.shape()[0];
+        Ok((0..n_rows).step_by(VOCABULARY_CHUNK).map(move |first| {
+            let rows = table.rows(first..n_rows.min(first + VOCABULARY_CHUNK));
+            self.weight(&rows)
         }))
     }
 }

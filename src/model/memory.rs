@@ -44,7 +44,7 @@ pub fn plan(model: &Model, n_tokens: usize, config: &StreamConfig, purpose: Purp
     let parts = [
         ("hidden states".into(), t * hidden * F32),
         (of_layers("keys and values", n_held), n_held * 2 * t * kv_heads * dim * F32),
-        ("rotary angles".into(), t * dim * F32),
+        ("rotary angles".into(), (1 + c.window_rope.iter().len() as u64) * t * dim * F32),
         (of_layers("pyramid", n_held), n_held * moments * 2 * t.div_ceil(bk) * kv_heads * dim * F32),
         (
             of_layers("masks and masses", n_masks),

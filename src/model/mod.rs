@@ -1,47 +1,72 @@
 //! A language model on disk: its configuration, weights and tokenizer, and the decoder that runs it layer by layer.
 
 pub mod branches;
+pub mod chat;
 pub mod config;
+mod config_file;
 pub mod decoder;
+pub mod gguf;
+pub mod hub;
 pub mod memory;
 pub mod rope;
 pub mod session;
 pub mod tokenizer;
 mod visitor;
+pub mod weight;
 pub mod weights;
 
-use std::path::Path;
+use std::{ops::Range, path::Path};
 
-use safetensors::tensor::TensorView;
-
-use crate::{error::Error, trace::ModelInfo};
+use crate::{engine::Progress, error::Error, trace::ModelInfo};
+use chat::ChatTemplate;
 use config::ModelConfig;
+use gguf::Gguf;
 use tokenizer::Tokenizer;
+use weight::Weight;
 use weights::Weights;
 
-/// A model folder as Hugging Face lays it out: `config.json`, `tokenizer.json`, `model.safetensors` or shards with an index.
+/// A model folder as Hugging Face lays it out, `config.json`, `tokenizer.json`, `model.safetensors` or shards with an index;
+/// or a GGUF file.
 pub struct Model {
     pub name: String,
     pub config: ModelConfig,
     pub tokenizer: Tokenizer,
     /// Tokens that end a text.
     pub end_of_text: Vec<u32>,
+    /// The chat template, or why there is none.
+    pub chat: Result<ChatTemplate, Error>,
     weights: Weights,
+    /// What the decoder's tensors are called before their names.
+    prefix: &'static str,
 }
 
+/// Bytes of a vocabulary that may take a second to read.
+const LARGE: u64 = 4 << 20;
+
+/// Where the decoder is: alone, or beside a vision model, as Hugging Face wrote it before and since version 5.
+const PREFIXES: [&str; 3] = ["model.", "language_model.model.", "model.language_model."];
+
 impl Model {
-    /// Opens a folder and checks that everything the decoder needs is there; weights are mapped, not read.
+    /// Finds a model by its path or its name on the hub, downloads it if need be, and opens it.
+    ///
+    /// # Errors
+    /// As [`hub::find`] and [`Model::open`].
+    pub fn load(model: &Path, report: &mut dyn FnMut(Progress)) -> Result<Self, Error> {
+        let found = hub::find(model, report)?;
+        let vocabulary = if found.path.is_dir() { found.path.join("tokenizer.json") } else { found.path.clone() };
+        if std::fs::metadata(vocabulary).is_ok_and(|file| file.len() > LARGE) {
+            report(Progress::Loading(format!("load: the vocabulary of {}", model.display())));
+        }
+        let model = Self::open(&found.path)?;
+        Ok(Model { name: found.name.unwrap_or(model.name), ..model })
+    }
+
+    /// Opens a folder or a GGUF file and checks that everything the decoder needs is there; weights are mapped, not read.
     ///
     /// # Errors
     /// [`Error::File`] and [`Error::Model`], naming the file and what is wrong with it.
-    pub fn open(folder: &Path) -> Result<Self, Error> {
-        std::fs::read_dir(folder).map_err(Error::io("read the model folder", folder))?;
-        let config = ModelConfig::read(&folder.join("config.json"))?;
-        let tokenizer = Tokenizer::read(&folder.join("tokenizer.json"), config.vocab_size)?;
-        let weights = Weights::open(folder)?;
-        let name = folder.canonicalize().ok().and_then(|f| Some(f.file_name()?.to_string_lossy().into_owned()));
-        let end_of_text = end_of_text(folder);
-        let model = Model { name: name.unwrap_or_else(|| "model".into()), config, tokenizer, end_of_text, weights };
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let model = if path.extension().is_some_and(|e| e == "gguf") { Self::of_gguf(path)? } else { Self::of_folder(path)? };
         model.embedding()?;
         model.output()?;
         model.final_norm()?;
@@ -49,6 +74,32 @@ impl Model {
             model.layer(layer)?;
         }
         Ok(model)
+    }
+
+    fn of_folder(folder: &Path) -> Result<Self, Error> {
+        std::fs::read_dir(folder).map_err(Error::io("read the model folder", folder))?;
+        let config = ModelConfig::read(&folder.join("config.json"))?;
+        let tokenizer = Tokenizer::read(&folder.join("tokenizer.json"), config.vocab_size)?;
+        let weights = Weights::open(folder)?;
+        let name = folder.canonicalize().ok().and_then(|f| Some(f.file_name()?.to_string_lossy().into_owned()));
+        let end_of_text = end_of_text(folder);
+        let prefix = PREFIXES.into_iter().find(|prefix| weights.contains(&format!("{prefix}norm.weight"))).unwrap_or(PREFIXES[0]);
+        let chat = ChatTemplate::of_folder(folder);
+        Ok(Model { name: name.unwrap_or_else(|| "model".into()), config, tokenizer, end_of_text, chat, weights, prefix })
+    }
+
+    /// The tokenizer is the file's own, or, where that is of a kind that is not known, a `tokenizer.json` beside it.
+    fn of_gguf(path: &Path) -> Result<Self, Error> {
+        let gguf = Gguf::open(path)?;
+        let config = gguf.config()?;
+        let beside = path.with_file_name("tokenizer.json");
+        let tokenizer = match gguf.tokenizer() {
+            Err(_) if beside.exists() => Tokenizer::read(&beside, config.vocab_size)?,
+            json => Tokenizer::parse(json?.to_string().as_bytes(), path, config.vocab_size)?,
+        };
+        let name = path.file_stem().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned());
+        let (end_of_text, chat) = (gguf.end_of_text(), gguf.chat());
+        Ok(Model { name, config, tokenizer, end_of_text, chat, weights: Weights::of_gguf(gguf, path), prefix: PREFIXES[0] })
     }
 
     pub fn info(&self) -> ModelInfo {
@@ -68,46 +119,68 @@ impl Model {
     }
 
     /// `[vocab_size, hidden_size]`
-    pub fn embedding(&self) -> Result<TensorView<'_>, Error> {
-        self.weights.get("model.embed_tokens.weight", &[self.config.vocab_size, self.config.hidden_size])
+    pub fn embedding(&self) -> Result<Weight<'_>, Error> {
+        Ok(self.table()?.times(self.config.embedding_scale))
     }
 
     /// The output layer, `[vocab_size, hidden_size]`: the embedding when they are tied.
-    pub fn output(&self) -> Result<TensorView<'_>, Error> {
+    pub fn output(&self) -> Result<Weight<'_>, Error> {
         match self.config.tied_embeddings {
-            true => self.embedding(),
+            true => self.table(),
             false => self.weights.get("lm_head.weight", &[self.config.vocab_size, self.config.hidden_size]),
         }
     }
 
+    fn table(&self) -> Result<Weight<'_>, Error> {
+        self.get("embed_tokens.weight", &[self.config.vocab_size, self.config.hidden_size])
+    }
+
     /// `[hidden_size]`
-    pub fn final_norm(&self) -> Result<TensorView<'_>, Error> {
-        self.weights.get("model.norm.weight", &[self.config.hidden_size])
+    pub fn final_norm(&self) -> Result<Weight<'_>, Error> {
+        self.norm("norm.weight", self.config.hidden_size)
     }
 
     /// The weights of one layer, in the mapped file.
-    pub fn layer(&self, layer: usize) -> Result<LayerWeights<TensorView<'_>>, Error> {
-        let c = &self.config;
-        let get = |name: &str, shape: &[usize]| self.weights.get(&format!("model.layers.{layer}.{name}"), shape);
+    pub fn layer(&self, layer: usize) -> Result<LayerWeights<Weight<'_>>, Error> {
+        let (c, at) = (&self.config, |name: &str| format!("layers.{layer}.{name}"));
+        let [d_q, d_kv, inner] = [c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim, c.intermediate_size];
+        let norm = |name: &str| self.norm(&at(name), c.hidden_size);
+        let head_norm = |name: &str| c.qk_norm.then(|| self.norm(&at(name), c.head_dim)).transpose();
         let linear = |name: &str, n_out: usize, n_in: usize, has_bias: bool| {
-            let bias = has_bias.then(|| get(&format!("{name}.bias"), &[n_out])).transpose()?;
-            Ok::<_, Error>(Linear { weight: get(&format!("{name}.weight"), &[n_out, n_in])?, bias })
+            let bias = has_bias.then(|| self.get(&at(&format!("{name}.bias")), &[n_out])).transpose()?;
+            Ok::<_, Error>(Linear { weight: self.get(&at(&format!("{name}.weight")), &[n_out, n_in])?, bias })
         };
-        let head_norm = |name: &str| c.qk_norm.then(|| get(name, &[c.head_dim])).transpose();
-        let (d_q, d_kv) = (c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim);
+        let part = |name: &str, fused: &str, rows: Range<usize>, n_fused: usize, has_bias: bool| match c.fused {
+            true => Ok(linear(fused, n_fused, c.hidden_size, has_bias)?.rows(rows)),
+            false => linear(name, rows.len(), c.hidden_size, has_bias),
+        };
+        let qkv = |name, rows| part(name, "self_attn.qkv_proj", rows, d_q + 2 * d_kv, c.qkv_bias);
+        let gate_up = |name, rows| part(name, "mlp.gate_up_proj", rows, 2 * inner, c.mlp_bias);
+        let mlp_norm = if c.post_norms { "pre_feedforward_layernorm.weight" } else { "post_attention_layernorm.weight" };
+        let post_norm = |name: &str| c.post_norms.then(|| norm(name)).transpose();
         Ok(LayerWeights {
-            attention_norm: get("input_layernorm.weight", &[c.hidden_size])?,
-            query: linear("self_attn.q_proj", d_q, c.hidden_size, c.qkv_bias)?,
-            key: linear("self_attn.k_proj", d_kv, c.hidden_size, c.qkv_bias)?,
-            value: linear("self_attn.v_proj", d_kv, c.hidden_size, c.qkv_bias)?,
+            attention_norm: norm("input_layernorm.weight")?,
+            query: qkv("self_attn.q_proj", 0..d_q)?,
+            key: qkv("self_attn.k_proj", d_q..d_q + d_kv)?,
+            value: qkv("self_attn.v_proj", d_q + d_kv..d_q + 2 * d_kv)?,
             query_norm: head_norm("self_attn.q_norm.weight")?,
             key_norm: head_norm("self_attn.k_norm.weight")?,
             output: linear("self_attn.o_proj", c.hidden_size, d_q, c.output_bias)?,
-            mlp_norm: get("post_attention_layernorm.weight", &[c.hidden_size])?,
-            gate: linear("mlp.gate_proj", c.intermediate_size, c.hidden_size, c.mlp_bias)?,
-            up: linear("mlp.up_proj", c.intermediate_size, c.hidden_size, c.mlp_bias)?,
-            down: linear("mlp.down_proj", c.hidden_size, c.intermediate_size, c.mlp_bias)?,
+            attention_post_norm: post_norm("post_attention_layernorm.weight")?,
+            mlp_norm: norm(mlp_norm)?,
+            gate: gate_up("mlp.gate_proj", 0..inner)?,
+            up: gate_up("mlp.up_proj", inner..2 * inner)?,
+            down: linear("mlp.down_proj", c.hidden_size, inner, c.mlp_bias)?,
+            mlp_post_norm: post_norm("post_feedforward_layernorm.weight")?,
         })
+    }
+
+    fn norm(&self, name: &str, width: usize) -> Result<Weight<'_>, Error> {
+        Ok(self.get(name, &[width])?.plus(self.config.norm_offset))
+    }
+
+    fn get(&self, name: &str, shape: &[usize]) -> Result<Weight<'_>, Error> {
+        self.weights.get(&format!("{}{name}", self.prefix), shape)
     }
 }
 
@@ -133,16 +206,27 @@ pub struct LayerWeights<W> {
     pub query_norm: Option<W>,
     pub key_norm: Option<W>,
     pub output: Linear<W>,
+    /// Of what attention adds.
+    pub attention_post_norm: Option<W>,
     pub mlp_norm: W,
     pub gate: Linear<W>,
     pub up: Linear<W>,
     pub down: Linear<W>,
+    /// Of what the feed-forward block adds.
+    pub mlp_post_norm: Option<W>,
 }
 
 /// `x · weightᵀ + bias`; `weight` is `[n_out, n_in]`.
 pub struct Linear<W> {
     pub weight: W,
     pub bias: Option<W>,
+}
+
+impl Linear<Weight<'_>> {
+    /// A part of the outputs.
+    fn rows(self, rows: Range<usize>) -> Self {
+        Linear { weight: self.weight.rows(rows.clone()), bias: self.bias.map(|bias| bias.rows(rows)) }
+    }
 }
 
 impl<W> Linear<W> {
@@ -162,10 +246,12 @@ impl<W> LayerWeights<W> {
             query_norm: self.query_norm.as_ref().map(&mut of).transpose()?,
             key_norm: self.key_norm.as_ref().map(&mut of).transpose()?,
             output: self.output.try_map(&mut of)?,
+            attention_post_norm: self.attention_post_norm.as_ref().map(&mut of).transpose()?,
             mlp_norm: of(&self.mlp_norm)?,
             gate: self.gate.try_map(&mut of)?,
             up: self.up.try_map(&mut of)?,
             down: self.down.try_map(&mut of)?,
+            mlp_post_norm: self.mlp_post_norm.as_ref().map(&mut of).transpose()?,
         })
     }
 }

@@ -4,7 +4,10 @@
 //! therefore runs the last query block again through all layers, over the keys and values of the blocks before it: what it
 //! gives is what the whole prompt would give.
 
-use super::{LayerWeights, Model, decoder::Decoder};
+use super::{
+    LayerWeights, Model,
+    decoder::{Angles, Decoder},
+};
 use crate::{
     config::StreamConfig,
     device::Device,
@@ -19,7 +22,7 @@ pub struct Session<'a, D: Device> {
     setting: Setting,
     tokens: Vec<u32>,
     layers: Vec<(LayerWeights<D::Tensor>, D::Attention)>,
-    angles: D::Angles,
+    angles: Angles<D::Angles>,
     final_norm: D::Tensor,
     /// Parts of the output layer.
     output: Vec<D::Tensor>,
@@ -52,7 +55,7 @@ impl<'a, D: Device> Session<'a, D> {
             tokens: Vec::new(),
             layers: (0..model.config.n_layers).map(layer).collect::<Result<_, Error>>()?,
             angles: decoder.angles(setting.capacity)?,
-            final_norm: device.weight(&model.final_norm()?)?,
+            final_norm: decoder.final_norm()?,
             output: decoder.output()?.collect::<Result<_, _>>()?,
             setting,
         })

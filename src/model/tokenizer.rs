@@ -19,7 +19,14 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::File`] when the file is missing, [`Error::Model`] when it is damaged or has ids past the model's vocabulary.
     pub fn read(path: &Path, vocab_size: usize) -> Result<Self, Error> {
-        let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+        Self::parse(&std::fs::read(path).map_err(Error::io("read", path))?, path, vocab_size)
+    }
+
+    /// A tokenizer from the text of its file, which `path` names in errors.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::read`].
+    pub fn parse(bytes: &[u8], path: &Path, vocab_size: usize) -> Result<Self, Error> {
         let bad = |expected: String, found: String, fix: &str| Error::Model {
             path: path.display().to_string(),
             expected,
@@ -57,17 +64,24 @@ impl Tokenizer {
         if encoding.is_empty() {
             return Err(refused("a text without tokens".into()));
         }
-        Ok(Encoding { ids: encoding.get_ids().to_vec(), offsets: encoding.get_offsets().to_vec() })
+        let (ids, offsets) = (encoding.get_ids(), encoding.get_offsets());
+        // A text that begins with the start token, as chat templates write it, gets no second one.
+        let again = usize::from(offsets[0] == (0, 0) && ids.get(1) == Some(&ids[0]));
+        Ok(Encoding { ids: ids[again..].to_vec(), offsets: offsets[again..].to_vec() })
     }
 
     /// The text of tokens that follow another, as they read there.
     pub fn continuation(&self, before: u32, ids: &[u32]) -> String {
-        let whole = self.0.decode(&[&[before], ids].concat(), false).unwrap_or_default();
-        whole.strip_prefix(&self.text(before)).map_or_else(|| self.0.decode(ids, false).unwrap_or_default(), Into::into)
+        let whole = self.decode(&[&[before], ids].concat());
+        whole.strip_prefix(&self.decode(&[before])).map_or_else(|| self.decode(ids), Into::into)
     }
 
-    /// The text of one token, as it would read after others.
+    /// The text of one token, as it would read after others: with the space that some tokenizers leave out at the start.
     pub fn text(&self, id: u32) -> String {
-        self.0.decode(&[id], false).unwrap_or_default()
+        self.continuation(id, &[id])
+    }
+
+    fn decode(&self, ids: &[u32]) -> String {
+        self.0.decode(ids, false).unwrap_or_default()
     }
 }

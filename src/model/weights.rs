@@ -1,4 +1,4 @@
-//! The weights of a model folder, memory-mapped: `model.safetensors`, or shards with their index.
+//! The weights of a model, memory-mapped: `model.safetensors`, or shards with their index, or a GGUF file.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,17 +6,29 @@ use std::{
 };
 
 use candle_core::safetensors::MmapedSafetensors;
-use safetensors::{Dtype, tensor::TensorView};
+use safetensors::Dtype;
 use serde::Deserialize;
 
+use super::{
+    gguf::Gguf,
+    weight::{Stored, Weight},
+};
 use crate::error::Error;
 
-/// Named tensors of a folder; nothing is copied until it is used.
+/// Named tensors; nothing is copied until it is used.
 pub struct Weights {
-    shards: Vec<MmapedSafetensors>,
-    /// Which shard holds a tensor.
-    shard_of: BTreeMap<String, usize>,
-    folder: PathBuf,
+    files: Files,
+    /// The folder, or the file.
+    path: PathBuf,
+}
+
+enum Files {
+    Safetensors {
+        shards: Vec<MmapedSafetensors>,
+        /// Which shard holds a tensor.
+        shard_of: BTreeMap<String, usize>,
+    },
+    Gguf(Box<Gguf>),
 }
 
 /// A sharded model's `model.safetensors.index.json`.
@@ -29,49 +41,71 @@ impl Weights {
     /// # Errors
     /// [`Error::File`] when a file is missing, [`Error::Model`] when one is damaged.
     pub fn open(folder: &Path) -> Result<Self, Error> {
-        let mut weights = Weights { shards: Vec::new(), shard_of: BTreeMap::new(), folder: folder.into() };
+        let (mut shards, mut shard_of) = (Vec::new(), BTreeMap::new());
         for file in files(folder)? {
             let shard = map(&file)?;
-            weights.shard_of.extend(shard.tensors().into_iter().map(|(name, _)| (name, weights.shards.len())));
-            weights.shards.push(shard);
+            shard_of.extend(shard.tensors().into_iter().map(|(name, _)| (name, shards.len())));
+            shards.push(shard);
         }
-        Ok(weights)
+        Ok(Weights { files: Files::Safetensors { shards, shard_of }, path: folder.into() })
+    }
+
+    pub fn of_gguf(gguf: Gguf, path: &Path) -> Self {
+        Weights { files: Files::Gguf(Box::new(gguf)), path: path.into() }
     }
 
     pub fn contains(&self, name: &str) -> bool {
-        self.shard_of.contains_key(name)
+        matches!(self.find(name), Ok(Some(_)))
+    }
+
+    fn find(&self, name: &str) -> Result<Option<Weight<'_>>, Error> {
+        match &self.files {
+            Files::Gguf(gguf) => gguf.get(name),
+            Files::Safetensors { shards, shard_of } => {
+                let view = shard_of.get(name).and_then(|&shard| shards[shard].get(name).ok());
+                Ok(view.map(|view| Weight::new(view.shape().into(), view.data(), Stored::Plain(view.dtype()))))
+            }
+        }
     }
 
     /// A tensor of the shape that the decoder needs.
     ///
     /// # Errors
     /// [`Error::Model`] when it is missing, misshapen, or of a type other than f32, f16 and bf16.
-    pub fn get(&self, name: &str, shape: &[usize]) -> Result<TensorView<'_>, Error> {
+    pub fn get(&self, name: &str, shape: &[usize]) -> Result<Weight<'_>, Error> {
         let bad = |expected: String, found: String| Error::Model {
-            path: self.folder.display().to_string(),
+            path: self.path.display().to_string(),
             expected,
             found,
             fix: "the weights do not belong to this config.json, or the download is incomplete".into(),
         };
-        let view = self.shard_of.get(name).and_then(|&shard| self.shards[shard].get(name).ok());
-        let view = view.ok_or_else(|| bad(format!("a tensor {name} {shape:?}"), "none of that name".into()))?;
-        if view.shape() != shape {
-            return Err(bad(format!("{name} of shape {shape:?}"), format!("{:?}", view.shape())));
+        let weight = self.find(name)?;
+        let weight = weight.ok_or_else(|| bad(format!("a tensor {name} {shape:?}"), "none of that name".into()))?;
+        if weight.shape() != shape {
+            return Err(bad(format!("{name} of shape {shape:?}"), format!("{:?}", weight.shape())));
         }
-        if ![Dtype::F32, Dtype::F16, Dtype::BF16].contains(&view.dtype()) {
-            return Err(bad(format!("{name} in f32, f16 or bf16"), format!("{:?}", view.dtype())));
+        match weight.stored() {
+            Stored::Plain(dtype) if ![Dtype::F32, Dtype::F16, Dtype::BF16].contains(&dtype) => {
+                Err(bad(format!("{name} in f32, f16 or bf16"), format!("{dtype:?}")))
+            }
+            _ => Ok(weight),
         }
-        Ok(view)
     }
 
     /// Numbers in all tensors.
     pub fn n_parameters(&self) -> u64 {
-        let tensors = self.shards.iter().flat_map(|s| s.tensors());
-        tensors.map(|(_, t)| t.shape().iter().product::<usize>() as u64).sum()
+        match &self.files {
+            Files::Gguf(gguf) => gguf.n_parameters(),
+            Files::Safetensors { shards, .. } => {
+                let tensors = shards.iter().flat_map(|shard| shard.tensors());
+                tensors.map(|(_, t)| t.shape().iter().product::<usize>() as u64).sum()
+            }
+        }
     }
 }
 
-fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+/// The files of a folder's weights.
+pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let index = folder.join("model.safetensors.index.json");
     if !index.exists() {
         return Ok(vec![folder.join("model.safetensors")]);

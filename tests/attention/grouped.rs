@@ -32,6 +32,7 @@ fn shape(window: Option<usize>, top_k: usize) -> AttentionShape {
         n_heads: N_HEADS,
         n_kv_heads: N_KV_HEADS,
         head_dim: HEAD_DIM,
+        soft_cap: None,
         config,
         focus: Span::from(90..101),
         sentences,

@@ -7,6 +7,7 @@ use streamtrace::trace::Blocks;
 pub struct Head {
     pub blocks: Blocks,
     pub head_dim: usize,
+    pub soft_cap: Option<f32>,
     pub queries: Vec<f32>,
     pub keys: Vec<f32>,
     pub values: Vec<f32>,
@@ -16,7 +17,7 @@ impl Head {
     pub fn random(blocks: Blocks, head_dim: usize, seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut numbers = |size: f32| (0..blocks.n_tokens * head_dim).map(|_| size * (2.0 * random.f32() - 1.0)).collect();
-        Head { blocks, head_dim, queries: numbers(2.0), keys: numbers(2.0), values: numbers(1.0) }
+        Head { blocks, head_dim, soft_cap: None, queries: numbers(2.0), keys: numbers(2.0), values: numbers(1.0) }
     }
 
     fn row<'a>(&self, rows: &'a [f32], token: usize) -> &'a [f32] {
@@ -34,7 +35,11 @@ impl Head {
             let pairs = self.row(&self.queries, query).iter().zip(self.row(&self.keys, key));
             pairs.map(|(&q, &k)| q as f64 * k as f64).sum()
         };
-        let weight = |key| if seen(key) { (dot(key) / (self.head_dim as f64).sqrt()).exp() } else { 0.0 };
+        let logit = |key| match (dot(key) / (self.head_dim as f64).sqrt(), self.soft_cap.map(f64::from)) {
+            (logit, Some(cap)) => cap * (logit / cap).tanh(),
+            (logit, None) => logit,
+        };
+        let weight = |key| if seen(key) { logit(key).exp() } else { 0.0 };
         let weights: Vec<f64> = (0..n_tokens).map(weight).collect();
         let total: f64 = weights.iter().sum();
         weights.iter().map(|weight| weight / total).collect()

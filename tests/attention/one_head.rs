@@ -8,7 +8,7 @@ use streamtrace::{
 
 use crate::naive::{Head, assert_close};
 
-/// Prompts that are shorter than a block, end inside one, or are whole; all block sizes; windows; head sizes.
+/// Prompts that are shorter than a block, end inside one, or are whole; all block sizes; windows; head sizes; soft caps.
 fn heads() -> Vec<Head> {
     let shapes = [
         (1, 32, 8, None, 64),
@@ -26,7 +26,8 @@ fn heads() -> Vec<Head> {
         (90, 8, 64, None, 33),
     ];
     let head = |(i, (n_tokens, block_size_q, block_size_k, window, head_dim))| {
-        Head::random(Blocks { n_tokens, block_size_q, block_size_k, window }, head_dim, i as u64)
+        let head = Head::random(Blocks { n_tokens, block_size_q, block_size_k, window }, head_dim, i as u64);
+        Head { soft_cap: [None, Some(1.5)][i % 2], ..head }
     };
     shapes.into_iter().enumerate().map(head).collect()
 }
@@ -50,7 +51,7 @@ fn sentences(n_tokens: usize, random: &mut fastrand::Rng) -> Vec<(u32, f32)> {
 }
 
 fn keys_values(head: &Head) -> KeysValues<'_> {
-    KeysValues { keys: &head.keys, values: &head.values, head_dim: head.head_dim }
+    KeysValues { keys: &head.keys, values: &head.values, head_dim: head.head_dim, soft_cap: head.soft_cap }
 }
 
 #[test]

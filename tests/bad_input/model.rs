@@ -61,7 +61,7 @@ fn missing_files_are_named() {
     assert_says(
         "no folder",
         trace(Path::new("/nowhere/model")),
-        &["cannot read the model folder /nowhere/model", "No such file"],
+        &["/nowhere/model", "a model folder, a .gguf file, or a model of the hub", "no such file or folder"],
     );
     for name in ["config.json", "tokenizer.json", "model.safetensors"] {
         assert_refused(name, &["cannot read", name, "No such file"], |folder| fs::remove_file(folder.join(name)).unwrap());
@@ -119,13 +119,27 @@ fn files_that_are_cut_off_are_refused() {
 
 #[test]
 fn configurations_of_other_models_are_refused() {
-    let cases: [(Value, &[&str]); 19] = [
+    let cases: [(Value, &[&str]); 27] = [
         (
             json!({ "model_type": "gpt2" }),
-            &["model_type llama, qwen2, qwen3 or mistral", "gpt2", "choose a model of a supported family"],
+            &["model_type llama, mistral, qwen2, qwen3, phi3, gemma2", "gpt2", "choose a model of a supported family"],
         ),
-        (json!({ "hidden_act": "gelu" }), &["hidden_act silu", "gelu"]),
-        (json!({ "rope_scaling": { "rope_type": "yarn", "factor": 4.0 } }), &["rope_type default, linear or llama3", "yarn"]),
+        (json!({ "hidden_act": "gelu" }), &["hidden_act silu or gelu_pytorch_tanh", "gelu"]),
+        (
+            json!({ "rope_scaling": { "rope_type": "mrope" } }),
+            &["rope_type default, linear, dynamic, llama3, yarn or longrope", "mrope"],
+        ),
+        (json!({ "rope_scaling": { "rope_type": "yarn" } }), &["rope factor", "none"]),
+        (
+            json!({ "rope_scaling": { "rope_type": "longrope", "short_factor": [1, 2], "long_factor": [1, 2] } }),
+            &["rope short_factor: 8 numbers above 0", "2 numbers"],
+        ),
+        (json!({ "partial_rotary_factor": 0.2 }), &["an even number of dimensions", "0.2 of 16"]),
+        (json!({ "partial_rotary_factor": 1.5 }), &["partial_rotary_factor", "1.5 of 16"]),
+        (json!({ "quantization_config": { "quant_method": "gptq" } }), &["weights in f32", "gptq", "its GGUF file"]),
+        (json!({ "use_bidirectional_attention": true }), &["attention to what came before", "use_bidirectional_attention true"]),
+        (json!({ "query_pre_attn_scalar": 0 }), &["query_pre_attn_scalar above 0"]),
+        (json!({ "final_logit_softcapping": -30.0 }), &["final_logit_softcapping above 0", "-30"]),
         (json!({ "rope_scaling": { "rope_type": "linear" } }), &["rope factor", "none"]),
         (json!({ "rope_scaling": { "rope_type": "linear", "factor": 0.0 } }), &["rope factor", "above 0", "0"]),
         (json!({ "rope_theta": 0.0 }), &["rope_theta above 0", "0"]),

@@ -43,11 +43,18 @@ pub fn set(object: &mut Value, changes: Value) {
 /// Random weights of everything that a decoder with this configuration has.
 pub fn random_weights(config: &Value, dtype: Dtype) -> Vec<Weight> {
     let mut random = fastrand::Rng::with_seed(7);
-    shapes(config).into_iter().map(|(name, shape)| random_weight(&mut random, name, shape, dtype)).collect()
+    let norms = if is_gemma(config) { 0.0 } else { 1.0 };
+    shapes(config).into_iter().map(|(name, shape)| random_weight(&mut random, name, shape, dtype, norms)).collect()
 }
 
-fn random_weight(random: &mut fastrand::Rng, name: String, shape: Vec<usize>, dtype: Dtype) -> Weight {
-    let centre = if name.contains("norm") { 1.0 } else { 0.0 };
+/// Whether norms are stored less 1, and there are four of them in a layer.
+fn is_gemma(config: &Value) -> bool {
+    config["model_type"].as_str().is_some_and(|family| family.starts_with("gemma"))
+}
+
+/// `norms` is what the weights of norms are around.
+fn random_weight(random: &mut fastrand::Rng, name: String, shape: Vec<usize>, dtype: Dtype, norms: f32) -> Weight {
+    let centre = if name.contains("norm") { norms } else { 0.0 };
     // Products of so many numbers keep the size of the inputs; embeddings and biases are of size 1.
     let spread = if shape.len() == 2 && !name.contains("embed") { (3.0 / shape[1] as f32).sqrt() } else { 0.7 };
     let values = (0..shape.iter().product()).map(|_| centre + spread * (2.0 * random.f32() - 1.0));
@@ -60,7 +67,7 @@ fn random_weight(random: &mut fastrand::Rng, name: String, shape: Vec<usize>, dt
 }
 
 /// Names and shapes, as Hugging Face has them.
-fn shapes(config: &Value) -> Vec<(String, Vec<usize>)> {
+pub fn shapes(config: &Value) -> Vec<(String, Vec<usize>)> {
     let size = |name: &str| config[name].as_u64().map(|n| n as usize);
     let need = |name: &str| size(name).expect(name);
     let (hidden, inner, n_heads, n_kv_heads) =
@@ -78,7 +85,16 @@ fn shapes(config: &Value) -> Vec<(String, Vec<usize>)> {
         let mut add = |name: &str, shape: &[usize]| shapes.push((format!("model.layers.{layer}.{name}"), shape.to_vec()));
         add("input_layernorm.weight", &[hidden]);
         add("post_attention_layernorm.weight", &[hidden]);
-        for (name, n_out) in [("q", n_heads), ("k", n_kv_heads), ("v", n_kv_heads)] {
+        if is_gemma(config) {
+            add("pre_feedforward_layernorm.weight", &[hidden]);
+            add("post_feedforward_layernorm.weight", &[hidden]);
+        }
+        if family == "phi3" {
+            add("self_attn.qkv_proj.weight", &[(n_heads + 2 * n_kv_heads) * head_dim, hidden]);
+            add("mlp.gate_up_proj.weight", &[2 * inner, hidden]);
+        }
+        let apart = if family == "phi3" { 0..0 } else { 0..3 };
+        for (name, n_out) in [("q", n_heads), ("k", n_kv_heads), ("v", n_kv_heads)][apart].iter().copied() {
             add(&format!("self_attn.{name}_proj.weight"), &[n_out * head_dim, hidden]);
             if family == "qwen2" || is("attention_bias") {
                 add(&format!("self_attn.{name}_proj.bias"), &[n_out * head_dim]);
@@ -88,12 +104,14 @@ fn shapes(config: &Value) -> Vec<(String, Vec<usize>)> {
         if is("attention_bias") {
             add("self_attn.o_proj.bias", &[hidden]);
         }
-        if family == "qwen3" {
+        if family == "qwen3" || family == "gemma3_text" {
             add("self_attn.q_norm.weight", &[head_dim]);
             add("self_attn.k_norm.weight", &[head_dim]);
         }
-        add("mlp.gate_proj.weight", &[inner, hidden]);
-        add("mlp.up_proj.weight", &[inner, hidden]);
+        if family != "phi3" {
+            add("mlp.gate_proj.weight", &[inner, hidden]);
+            add("mlp.up_proj.weight", &[inner, hidden]);
+        }
         add("mlp.down_proj.weight", &[hidden, inner]);
     }
     shapes

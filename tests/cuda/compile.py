@@ -12,12 +12,13 @@ from device import compile_cubin, nvrtc_version
 
 ARCHITECTURES = ["80", "86", "89", "90a", "100", "120"]
 FEW = [(64, 32, 8), (64, 64, 16), (128, 128, 64), (96, 16, 8), (256, 64, 16)]  # head dim, block q, block k
+SOFT_CAPS = [0, 0x44480000]  # none, and 800.0
 ALL = [(d, bq, bk) for d in (64, 96, 128, 256) for bq in (16, 32, 64, 128) for bk in (8, 16, 32, 64)]
 
 
 def variants(file, shapes):
     """Macros with which a file is compiled."""
-    if file in ("embed.cu", "rms_norm.cu", "elementwise.cu", "recall.cu"):
+    if file in ("rms_norm.cu", "elementwise.cu", "recall.cu"):
         return [{}]
     if file in ("rope.cu", "written.cu"):
         return [{"HEAD_DIM": d} for d in sorted({s[0] for s in shapes})]
@@ -37,13 +38,15 @@ def variants(file, shapes):
         elif file == "search_exhaustive.cu":
             found.append({**blocks, "ESTIMATE": 0})
         elif file.startswith("attention_record"):
-            found += [{**blocks, "ANCHORS": a} for a in (0, 1)]
+            found += [{**blocks, "ANCHORS": a, "SOFT_CAP": c} for a in (0, 1) for c in SOFT_CAPS]
+        elif file.startswith("attention"):
+            found += [{**blocks, "SOFT_CAP": c} for c in SOFT_CAPS]
         else:
             found.append(blocks)
     return found
 
 
-FILES = ["embed.cu", "rms_norm.cu", "rope.cu", "written.cu", "elementwise.cu", "pyramid.cu", "clusters.cu", "search_hierarchical.cu", "search_exhaustive.cu",
+FILES = ["rms_norm.cu", "rope.cu", "written.cu", "elementwise.cu", "pyramid.cu", "clusters.cu", "search_hierarchical.cu", "search_exhaustive.cu",
          "attention.cu", "attention_record.cu", "recall.cu", "search_hierarchical_sm90.cu", "attention_sm90.cu",
          "attention_record_sm90.cu"]
 

@@ -42,23 +42,17 @@ def new(shape, *size, dtype=torch.float32, fill=None):
     return x.fill_(7 if dtype == torch.int32 else float("nan"))
 
 
-def embed(table, tokens):
-    out = new(None, tokens.numel(), table.shape[1], dtype=torch.bfloat16)
-    gpu().launch("embed.cu", "embed", {}, (tokens.numel(),), (128,), 0, table, tokens, out, table.shape[1])
-    return out
-
-
 def rms_norm(x, weight, eps):
     out = new(None, *x.shape, dtype=torch.bfloat16)
     gpu().launch("rms_norm.cu", "rms_norm", {}, (x.shape[0],), (256,), 0, x, weight, out, x.shape[1], eps)
     return out
 
 
-def rope(x, norm_weight, frequency, n_rotated, first_position, eps):
+def rope(x, norm_weight, frequency, n_rotated, first_position, eps, turn=1.0, scale=1.0):
     rows, heads, dim = x.shape
     out = new(None, *x.shape, dtype=torch.bfloat16)
     gpu().launch("rope.cu", "rope", {"HEAD_DIM": dim}, (rows, -(-heads // 4)), (32, 4), 0, x, norm_weight, frequency, out, heads,
-                 n_rotated, first_position, eps)
+                 n_rotated, first_position, eps, turn, scale)
     return out
 
 
@@ -70,6 +64,12 @@ def elementwise(entry, x, *args):
 def swiglu(gate, up):
     out = new(None, *gate.shape, dtype=torch.bfloat16)
     elementwise("swiglu", gate, up, out)
+    return out
+
+
+def geglu(gate, up):
+    out = new(None, *gate.shape, dtype=torch.bfloat16)
+    elementwise("geglu", gate, up, out)
     return out
 
 

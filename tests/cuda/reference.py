@@ -298,22 +298,23 @@ def recall(p_dense, mask):
     return (p_dense * mask).sum((1, 2))
 
 
-def embed(table, tokens):
-    return table[tokens.long()]
-
-
 def rms_norm(x, weight, eps):
     x = x.double()
     return x / (x.pow(2).mean(-1, keepdim=True) + eps).sqrt() * weight.double()
 
 
-def rope(x, frequency, first_position, n_rotated):
+def rope(x, frequency, first_position, n_rotated, turn=1.0, scale=1.0):
     """x [n_rows, n_heads, head_dim]."""
     angle = (first_position + torch.arange(x.shape[0], device=x.device, dtype=torch.float64))[:, None, None] * frequency
     a, b, rest = x.double().split([n_rotated // 2, n_rotated // 2, x.shape[2] - n_rotated], -1)
-    return torch.cat([a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin(), rest], -1)
+    cos, sin = turn * angle.cos(), turn * angle.sin()
+    return scale * torch.cat([a * cos - b * sin, b * cos + a * sin, rest], -1)
 
 
 def swiglu(gate, up):
     gate, up = gate.double(), up.double()
     return gate * gate.sigmoid() * up
+
+
+def geglu(gate, up):
+    return torch.nn.functional.gelu(gate.double(), approximate="tanh") * up.double()

@@ -75,7 +75,7 @@ fn a_new_engine_whose_model_is_gone_says_so() {
     engines.kill();
     assert_killed(tracer.count_tokens("w1").err());
     for _ in 0..2 {
-        assert!(matches!(tracer.count_tokens("w1"), Err(Error::File { .. })));
+        assert!(matches!(tracer.count_tokens("w1"), Err(Error::Model { .. })));
     }
 }
 

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use streamtrace::{DeviceChoice, Error, Estimate, LoadOptions, Search, StreamConfig, Tracer, memory::parse_bytes};
+use streamtrace::{DeviceChoice, Error, Estimate, LoadOptions, Message, Search, StreamConfig, Tracer, memory::parse_bytes};
 
 #[derive(Args)]
 pub struct ModelArgs {
-    /// A Hugging Face model folder
+    /// A Hugging Face model folder, a .gguf file, or a name on the hub such as Qwen/Qwen3-0.6B
     #[arg(long)]
     model: PathBuf,
     #[arg(long, value_enum, default_value = "auto")]
@@ -34,10 +34,19 @@ pub struct PromptArgs {
     /// A file with the prompt; - for standard input
     #[arg(long)]
     prompt_file: Option<PathBuf>,
+    /// The prompt is a user's message: ask for the answer by the model's chat template
+    #[arg(long)]
+    chat: bool,
 }
 
 impl PromptArgs {
-    pub fn read(&self) -> Result<String, Error> {
+    /// The prompt, and the model that reads it.
+    pub fn with_tracer(&self, model: &ModelArgs) -> Result<(String, Tracer), Error> {
+        let (prompt, tracer) = (self.read()?, model.tracer()?);
+        Ok((if self.chat { tracer.chat(&[Message::user(prompt)])? } else { prompt }, tracer))
+    }
+
+    fn read(&self) -> Result<String, Error> {
         let Some(path) = &self.prompt_file else {
             return Ok(self.prompt.clone().unwrap_or_default());
         };

@@ -45,7 +45,7 @@ impl GenerateArgs {
         let GenerateArgs { max_tokens, temperature, top_p, seed, ref stop, dense, .. } = *self;
         let how = GenerateConfig { max_tokens, temperature, top_p, seed, stop: stop.clone(), dense };
         how.validate()?;
-        let (prompt, tracer) = (self.prompt.read()?, self.model.tracer()?);
+        let (prompt, tracer) = self.prompt.with_tracer(&self.model)?;
         let generated = tracer.generate_with(&prompt, &how, |text| {
             if !self.json {
                 // Whoever reads may have read enough; the error comes with the last line.

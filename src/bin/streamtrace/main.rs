@@ -116,8 +116,8 @@ struct RunArgs {
 impl RunArgs {
     fn run(&self, compare: Option<&CompareConfig>) -> Result<(), Error> {
         self.out.as_deref().map_or(Ok(()), writable)?;
-        let tracer = self.model.tracer()?;
-        let mut trace = tracer.trace(&self.prompt.read()?)?;
+        let (prompt, tracer) = self.prompt.with_tracer(&self.model)?;
+        let mut trace = tracer.trace(&prompt)?;
         if let Some(what) = compare {
             trace = tracer.compare_with(&trace, what)?;
         }

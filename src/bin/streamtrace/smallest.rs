@@ -34,7 +34,7 @@ impl SmallestArgs {
             (None, None) => Criterion::SameNextToken,
         };
         criterion.validate()?;
-        let (prompt, tracer) = (self.prompt.read()?, self.model.tracer()?);
+        let (prompt, tracer) = self.prompt.with_tracer(&self.model)?;
         let found = tracer.smallest_top_k(&prompt, &criterion)?;
         let exact = match found.search {
             Search::Exhaustive => found.clone(),

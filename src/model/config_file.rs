@@ -1,0 +1,115 @@
+//! The fields of `config.json`, with Hugging Face's names. Unknown ones are ignored, as there are many.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::config::{FAMILIES, Unsupported};
+
+#[derive(Deserialize)]
+pub struct ConfigFile {
+    pub model_type: String,
+    pub hidden_size: usize,
+    pub intermediate_size: usize,
+    pub num_hidden_layers: usize,
+    pub num_attention_heads: usize,
+    pub num_key_value_heads: Option<usize>,
+    pub head_dim: Option<usize>,
+    pub vocab_size: usize,
+    #[serde(default = "default_eps")]
+    pub rms_norm_eps: f64,
+    pub max_position_embeddings: Option<f64>,
+    pub original_max_position_embeddings: Option<f64>,
+    pub rope_theta: Option<f64>,
+    pub rope_local_base_freq: Option<f64>,
+    pub partial_rotary_factor: Option<f64>,
+    pub rope_scaling: Option<RopeFile>,
+    pub rope_parameters: Option<RopeFile>,
+    pub tie_word_embeddings: Option<bool>,
+    #[serde(default)]
+    pub attention_bias: bool,
+    #[serde(default)]
+    pub mlp_bias: bool,
+    pub query_pre_attn_scalar: Option<f64>,
+    pub attn_logit_softcapping: Option<f64>,
+    pub final_logit_softcapping: Option<f64>,
+    pub sliding_window: Option<usize>,
+    pub sliding_window_pattern: Option<usize>,
+    /// Files may have it under both names.
+    #[serde(rename = "_sliding_window_pattern")]
+    pub hidden_sliding_window_pattern: Option<usize>,
+    pub use_sliding_window: Option<bool>,
+    pub max_window_layers: Option<usize>,
+    pub layer_types: Option<Vec<String>>,
+    #[serde(default = "default_act")]
+    pub hidden_act: String,
+    /// The name that Gemma goes by when both are there.
+    pub hidden_activation: Option<String>,
+    pub quantization_config: Option<Value>,
+    #[serde(default)]
+    pub use_bidirectional_attention: Value,
+}
+
+/// `rope_scaling`, or the newer `rope_parameters`, which may be one for each kind of layer.
+#[derive(Default, Deserialize)]
+pub struct RopeFile {
+    pub full_attention: Option<Box<RopeFile>>,
+    pub sliding_attention: Option<Box<RopeFile>>,
+    pub rope_type: Option<String>,
+    /// The older name of `rope_type`; files may have both.
+    pub r#type: Option<String>,
+    pub rope_theta: Option<f64>,
+    pub partial_rotary_factor: Option<f64>,
+    pub factor: Option<f64>,
+    pub low_freq_factor: Option<f64>,
+    pub high_freq_factor: Option<f64>,
+    pub short_factor: Option<Vec<f64>>,
+    pub long_factor: Option<Vec<f64>>,
+    pub beta_fast: Option<f64>,
+    pub beta_slow: Option<f64>,
+    pub attention_factor: Option<f64>,
+    pub mscale: Option<f64>,
+    pub mscale_all_dim: Option<f64>,
+    pub original_max_position_embeddings: Option<f64>,
+}
+
+fn default_eps() -> f64 {
+    1e-6
+}
+
+fn default_act() -> String {
+    "silu".into()
+}
+
+impl ConfigFile {
+    pub fn parse(json: Value) -> Result<Self, Unsupported> {
+        let family = json["model_type"].as_str().unwrap_or("none");
+        if !FAMILIES.contains(&family) {
+            return Err(Unsupported::new(&format!("model_type {}", FAMILIES.join(", ")), family));
+        }
+        let json = if family == "gemma3" { text_part(&json) } else { json };
+        let file: Self = serde_json::from_value(json).map_err(|e| Unsupported::broken(&e))?;
+        if let Some(quantization) = &file.quantization_config {
+            let method = quantization["quant_method"].as_str().unwrap_or("a quantization_config");
+            let found = Unsupported::new("weights in f32, f16 or bf16", method);
+            return Err(found.with_fix("take the model that is not quantized, or its GGUF file"));
+        }
+        match &file.use_bidirectional_attention {
+            Value::Null | Value::Bool(false) => Ok(file),
+            other => Err(Unsupported::new("attention to what came before", &format!("use_bidirectional_attention {other}"))),
+        }
+    }
+}
+
+/// The language model of a Gemma 3 that also sees. Its file leaves out what Hugging Face's `Gemma3TextConfig` has as defaults.
+fn text_part(json: &Value) -> Value {
+    let mut text = json!({
+        "model_type": "gemma3_text", "vocab_size": 262_208, "hidden_size": 2304, "intermediate_size": 9216,
+        "num_hidden_layers": 26, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256,
+        "hidden_activation": "gelu_pytorch_tanh", "query_pre_attn_scalar": 256, "sliding_window": 4096,
+        "rope_theta": 1e6, "rope_local_base_freq": 1e4, "max_position_embeddings": 131_072,
+    });
+    for (name, value) in json["text_config"].as_object().into_iter().flatten() {
+        text[name] = value.clone();
+    }
+    text
+}

@@ -1,0 +1,38 @@
+//! llama.cpp's names of tensors.
+
+/// What llama.cpp calls a tensor of Hugging Face's name; none for what it has no name for.
+pub fn of(architecture: &str, name: &str) -> Option<String> {
+    let (stem, kind) = name.rsplit_once('.')?;
+    if let Some(stem) = match stem {
+        "model.embed_tokens" => Some("token_embd"),
+        "model.norm" => Some("output_norm"),
+        "lm_head" => Some("output"),
+        "rope_factors_long" | "rope_factors_short" | "rope_freqs" => Some(stem),
+        _ => None,
+    } {
+        return Some(format!("{stem}.{kind}"));
+    }
+    let (layer, part) = stem.strip_prefix("model.layers.")?.split_once('.')?;
+    Some(format!("blk.{layer}.{}.{kind}", of_part(part, architecture.starts_with("gemma"))?))
+}
+
+/// `post_norms`: what is normed after attention in one family is normed before the feed-forward block in another.
+fn of_part(part: &str, post_norms: bool) -> Option<&'static str> {
+    Some(match part {
+        "input_layernorm" => "attn_norm",
+        "self_attn.q_proj" => "attn_q",
+        "self_attn.k_proj" => "attn_k",
+        "self_attn.v_proj" => "attn_v",
+        "self_attn.qkv_proj" => "attn_qkv",
+        "self_attn.o_proj" => "attn_output",
+        "self_attn.q_norm" => "attn_q_norm",
+        "self_attn.k_norm" => "attn_k_norm",
+        "post_attention_layernorm" if post_norms => "post_attention_norm",
+        "post_attention_layernorm" | "pre_feedforward_layernorm" => "ffn_norm",
+        "post_feedforward_layernorm" => "post_ffw_norm",
+        "mlp.gate_proj" => "ffn_gate",
+        "mlp.up_proj" | "mlp.gate_up_proj" => "ffn_up",
+        "mlp.down_proj" => "ffn_down",
+        _ => return None,
+    })
+}

@@ -1,0 +1,156 @@
+//! One tensor of a model's files: where it lies, and how its numbers are read. Nothing is copied before it is used.
+
+use std::{borrow::Cow, ops::Range};
+
+use candle_core::quantized::{GgmlDType, QStorage, QTensor};
+use half::{bf16, f16};
+use rayon::prelude::*;
+use safetensors::{Dtype, tensor::TensorView};
+
+use crate::error::Error;
+
+/// A tensor of a mapped file.
+#[derive(Clone, Debug)]
+pub struct Weight<'a> {
+    shape: Vec<usize>,
+    bytes: &'a [u8],
+    stored: Stored,
+    /// Every number `x` is read as `factor · x + offset`.
+    factor: f32,
+    offset: f32,
+    /// Dimensions of a head whose rotary pairs lie side by side in the file, (0, 1), (2, 3), …; 0 where they do not.
+    interleaved: usize,
+}
+
+/// How numbers are stored.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Stored {
+    /// f32, f16 or bf16.
+    Plain(Dtype),
+    /// Blocks of few bits and a scale, of llama.cpp.
+    Quantized(GgmlDType),
+}
+
+/// The numbers of a tensor, in the file where they can be used as they are.
+pub struct Values<'a> {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    data: Cow<'a, [u8]>,
+}
+
+impl Values<'_> {
+    pub fn view(&self) -> TensorView<'_> {
+        TensorView::new(self.dtype, self.shape.clone(), &self.data).expect("as many bytes as the shape says")
+    }
+}
+
+impl Stored {
+    /// Bytes of a row of so many numbers; none if it is not whole blocks.
+    pub fn row_bytes(self, width: usize) -> Option<usize> {
+        let (block, bytes) = match self {
+            Stored::Plain(dtype) => (1, dtype.bitsize() / 8),
+            Stored::Quantized(dtype) => (dtype.block_size(), dtype.type_size()),
+        };
+        width.is_multiple_of(block).then(|| width / block * bytes)
+    }
+}
+
+impl<'a> Weight<'a> {
+    /// `bytes` must be as many as `shape` and `stored` say.
+    pub(super) fn new(shape: Vec<usize>, bytes: &'a [u8], stored: Stored) -> Self {
+        Weight { shape, bytes, stored, factor: 1.0, offset: 0.0, interleaved: 0 }
+    }
+
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    pub fn stored(&self) -> Stored {
+        self.stored
+    }
+
+    /// The tensor with all its numbers multiplied.
+    pub fn times(self, factor: f32) -> Self {
+        Weight { factor: self.factor * factor, offset: self.offset * factor, ..self }
+    }
+
+    /// The tensor with something added to all its numbers.
+    pub fn plus(self, offset: f32) -> Self {
+        Weight { offset: self.offset + offset, ..self }
+    }
+
+    /// The tensor with each head's rows (0, 1), (2, 3), … brought to (0, head_dim / 2), (1, head_dim / 2 + 1), ….
+    pub fn deinterleaved(self, head_dim: usize) -> Self {
+        Weight { interleaved: head_dim, ..self }
+    }
+
+    /// Some rows alone: whole heads of a tensor whose heads are interleaved.
+    pub fn rows(&self, rows: Range<usize>) -> Self {
+        let n = self.bytes.len() / self.shape[0];
+        let shape = [&[rows.len()], &self.shape[1..]].concat();
+        Weight { shape, bytes: &self.bytes[rows.start * n..rows.end * n], ..self.clone() }
+    }
+
+    /// All numbers.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when quantized blocks cannot be read.
+    pub fn read(&self) -> Result<Values<'a>, Error> {
+        if self.interleaved == 0 {
+            return self.decoded(Cow::Borrowed(self.bytes), self.shape.clone());
+        }
+        let (head_dim, half) = (self.interleaved, self.interleaved / 2);
+        let place = |row: usize| row / head_dim * head_dim + row % half * 2 + row % head_dim / half;
+        self.gathered((0..self.shape[0]).map(place))
+    }
+
+    /// The numbers of some rows, in their order.
+    ///
+    /// # Errors
+    /// As [`Weight::read`].
+    pub fn gathered(&self, rows: impl ExactSizeIterator<Item = usize>) -> Result<Values<'a>, Error> {
+        let n = self.bytes.len() / self.shape[0];
+        let shape = [&[rows.len()], &self.shape[1..]].concat();
+        let mut bytes = Vec::with_capacity(rows.len() * n);
+        rows.for_each(|row| bytes.extend_from_slice(&self.bytes[row * n..][..n]));
+        self.decoded(Cow::Owned(bytes), shape)
+    }
+
+    fn decoded(&self, bytes: Cow<'a, [u8]>, shape: Vec<usize>) -> Result<Values<'a>, Error> {
+        let (dtype, data) = match self.stored {
+            Stored::Plain(dtype) if (self.factor, self.offset) == (1.0, 0.0) => (dtype, bytes),
+            Stored::Plain(dtype) => (Dtype::F32, self.mapped(plain(dtype, &bytes)).into()),
+            Stored::Quantized(dtype) => {
+                let width = shape.last().copied().unwrap_or(1);
+                (Dtype::F32, self.dequantized(dtype, width, &bytes)?.into())
+            }
+        };
+        Ok(Values { dtype, shape, data })
+    }
+
+    /// Numbers of rows of quantized blocks.
+    fn dequantized(&self, dtype: GgmlDType, width: usize, bytes: &[u8]) -> Result<Vec<u8>, Error> {
+        let n_row = width / dtype.block_size() * dtype.type_size();
+        let n_rows_at_a_time = (1 << 18) / width + 1;
+        let part = |bytes: &[u8]| -> candle_core::Result<Vec<u8>> {
+            let storage = QStorage::from_data(Cow::Borrowed(bytes), &candle_core::Device::Cpu, dtype)?;
+            let rows = QTensor::new(storage, (bytes.len() / n_row, width))?.dequantize(&candle_core::Device::Cpu)?;
+            Ok(self.mapped(rows.flatten_all()?.to_vec1()?.into_iter()))
+        };
+        let parts: candle_core::Result<Vec<_>> = bytes.par_chunks(n_rows_at_a_time * n_row).map(part).collect();
+        Ok(parts?.concat())
+    }
+
+    fn mapped(&self, numbers: impl Iterator<Item = f32>) -> Vec<u8> {
+        numbers.flat_map(|x| (self.factor * x + self.offset).to_le_bytes()).collect()
+    }
+}
+
+/// Numbers of a plain type.
+fn plain(dtype: Dtype, bytes: &[u8]) -> Box<dyn Iterator<Item = f32> + '_> {
+    match dtype {
+        Dtype::F16 => Box::new(bytes.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b).to_f32())),
+        Dtype::BF16 => Box::new(bytes.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32())),
+        _ => Box::new(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b))),
+    }
+}

@@ -1,0 +1,276 @@
+//! GGUF files, written here with candle: what they hold runs as the folder that it came from.
+#![cfg(feature = "engine")]
+
+mod common;
+#[path = "gguf/writer.rs"]
+mod writer;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use candle_core::quantized::{GgmlDType, gguf_file::Value};
+use safetensors::Dtype;
+use serde_json::json;
+use streamtrace::{
+    Error, StreamConfig, Trace, Tracer,
+    model::{gguf::Gguf, tokenizer::Tokenizer},
+};
+use tempfile::TempDir;
+
+use writer::Writer;
+
+const PROMPT: &str = "The special magic number for foamy-harp is: 9077192. What is it, for foamy-harp? The number is: 9";
+
+fn trace(path: &Path, prompt: &str) -> Result<Trace, Error> {
+    let keep_all = StreamConfig { top_k: usize::MAX, ..StreamConfig::default() };
+    common::load(path)?.with(keep_all).trace(prompt)
+}
+
+fn bundled() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/needle-6m")
+}
+
+fn apart(a: &[f32], b: &[f32]) -> f32 {
+    let largest = b.iter().fold(0.0, |most: f32, x| most.max(x.abs()));
+    a.iter().zip(b).fold(0.0, |most: f32, (a, b)| most.max((a - b).abs())) / largest
+}
+
+#[test]
+fn every_architecture_runs_as_its_folder() {
+    let gemma = json!({ "hidden_activation": "gelu_pytorch_tanh", "query_pre_attn_scalar": 16, "tie_word_embeddings": true,
+        "sliding_window": 40, "rope_local_base_freq": 1e4 });
+    let llama3 = json!({ "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64 });
+    let longrope = json!({ "rope_type": "longrope", "short_factor": [1, 2, 3, 4, 5, 6], "long_factor": [2, 3, 4, 5, 6, 7] });
+    for (architecture, family, changes) in [
+        ("llama", "llama", json!({ "rope_scaling": llama3 })),
+        ("llama", "mistral", json!({ "num_key_value_heads": 4 })),
+        (
+            "qwen2",
+            "qwen2",
+            json!({ "rope_scaling": { "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64 } }),
+        ),
+        ("qwen3", "qwen3", json!({ "tie_word_embeddings": true })),
+        (
+            "phi3",
+            "phi3",
+            json!({ "partial_rotary_factor": 0.75, "original_max_position_embeddings": 64, "rope_scaling": longrope }),
+        ),
+        ("gemma2", "gemma2", json!({ "attn_logit_softcapping": 3.0, "final_logit_softcapping": 2.0 })),
+        ("gemma3", "gemma3_text", json!({ "rope_scaling": { "rope_type": "linear", "factor": 8.0 } })),
+    ] {
+        let mut config = common::config(json!({ "model_type": family, "head_dim": 16, "intermediate_size": 96 }));
+        if family.starts_with("gemma") {
+            common::set(&mut config, gemma.clone());
+        }
+        common::set(&mut config, changes);
+        let weights = common::random_weights(&config, Dtype::F32);
+        let folder = common::folder(&config, &weights, 1);
+        for (dtype, tolerance) in [(GgmlDType::F32, 1e-5), (GgmlDType::F16, 0.01), (GgmlDType::Q8_0, 0.1)] {
+            let path = folder.path().join("model.gguf");
+            Writer::of(architecture, &config, &weights, dtype).write(&path);
+            let [a, b] = [&path, folder.path()].map(|path| trace(path, &common::prompt(157)).unwrap().logits().unwrap());
+            assert!(apart(&a, &b) < tolerance, "{architecture} {dtype:?}: {}", apart(&a, &b));
+        }
+    }
+}
+
+/// The bundled model in blocks of 8 bits, with its vocabulary inside.
+fn quantized(dtype: GgmlDType) -> (TempDir, PathBuf) {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("needle.gguf");
+    Writer::of_folder("qwen3", &bundled(), dtype).write(&path);
+    (folder, path)
+}
+
+#[test]
+fn the_bundled_model_says_the_same_in_8_bits() {
+    let (_folder, path) = quantized(GgmlDType::Q8_0);
+    let [a, b] = [path, bundled()].map(|path| trace(&path, PROMPT).unwrap());
+    assert_eq!(a.tokens().unwrap(), b.tokens().unwrap());
+    assert_eq!(a.text(), b.text());
+    assert_eq!(a.summary().next_token.text, b.summary().next_token.text);
+    assert_eq!(a.summary().model.name, "needle");
+    assert!(apart(&a.logits().unwrap(), &b.logits().unwrap()) < 0.1);
+}
+
+#[test]
+fn blocks_of_every_kind_are_read() {
+    let plain = trace(&bundled(), PROMPT).unwrap().logits().unwrap();
+    for (dtype, tolerance) in
+        [(GgmlDType::BF16, 1e-3), (GgmlDType::Q6K, 0.1), (GgmlDType::Q5_0, 0.3), (GgmlDType::Q4K, 0.5), (GgmlDType::Q4_0, 0.6)]
+    {
+        let (_folder, path) = quantized(dtype);
+        let logits = trace(&path, PROMPT).unwrap().logits().unwrap();
+        assert!(apart(&logits, &plain) < tolerance, "{dtype:?}: {}", apart(&logits, &plain));
+    }
+}
+
+/// What ends a text in the file ends it when the model writes.
+#[test]
+fn the_end_of_text_is_the_files() {
+    let (folder, path) = quantized(GgmlDType::Q8_0);
+    let first = trace(&path, PROMPT).unwrap().summary().next_token.id;
+    let mut writer = Writer::of_folder("qwen3", &bundled(), GgmlDType::Q8_0);
+    writer.set("tokenizer.ggml.eos_token_id", Value::U32(first));
+    let ended = folder.path().join("ended.gguf");
+    writer.write(&ended);
+    let generated = common::load(&ended).unwrap().generate(PROMPT, &Default::default()).unwrap();
+    assert!(generated.tokens.is_empty(), "{:?}", generated.text);
+}
+
+/// Token ids of a text, by a file with this vocabulary.
+fn ids(changes: &[(&str, Value)], text: &str) -> Vec<u32> {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("model.gguf");
+    let mut writer = Writer::of_folder("qwen3", &bundled(), GgmlDType::Q8_0);
+    changes.iter().for_each(|(key, value)| writer.set(key, value.clone()));
+    writer.write(&path);
+    trace(&path, text).unwrap().tokens().unwrap()
+}
+
+fn texts(texts: &[&str]) -> Value {
+    Value::Array(texts.iter().map(|text| Value::String(text.to_string())).collect())
+}
+
+#[test]
+fn patterns_cut_words_as_their_models_do() {
+    let tokens = ["1", "2", "3", "4", "a", "B", "12", "123", "1234", "aB"];
+    // Digits that may stand together, and whether a capital starts a word.
+    for (pre, digits, text) in [
+        ("llama-bpe", vec![7, 3], vec![9]),
+        ("qwen2", vec![0, 1, 2, 3], vec![9]),
+        ("gpt-4o", vec![7, 3], vec![4, 5]),
+        ("tekken", vec![0, 1, 2, 3], vec![4, 5]),
+        ("gpt-2", vec![8], vec![9]),
+        ("smollm", vec![0, 1, 2, 3], vec![9]),
+    ] {
+        let vocabulary = [
+            ("tokenizer.ggml.pre", Value::String(pre.into())),
+            ("tokenizer.ggml.tokens", texts(&tokens)),
+            ("tokenizer.ggml.token_type", Value::Array(vec![Value::I32(1); 10])),
+            ("tokenizer.ggml.merges", texts(&["1 2", "12 3", "123 4", "a B"])),
+        ];
+        assert_eq!((ids(&vocabulary, "1234"), ids(&vocabulary, "aB")), (digits, text), "{pre}");
+    }
+}
+
+#[test]
+fn pieces_are_put_together_by_their_scores() {
+    let bytes = (0..=255u8).map(|b| format!("<0x{b:02X}>"));
+    let pieces = ["▁", "a", "b", "c", "ab", "bc", "▁a", "abc", "▁abc"];
+    let scores = [-9.0, -9.0, -9.0, -9.0, -2.0, -1.0, -3.0, -4.0, -5.0];
+    let tokens: Vec<String> =
+        ["<unk>", "<s>", "</s>"].map(String::from).into_iter().chain(bytes).chain(pieces.map(String::from)).collect();
+    let kinds = [2, 3, 3].into_iter().chain([6; 256]).chain([1; 9]);
+    let id = |piece: &str| tokens.iter().position(|token| token == piece).unwrap() as u32;
+    let vocabulary = |spaced: bool| {
+        vec![
+            ("tokenizer.ggml.model", Value::String("llama".into())),
+            ("tokenizer.ggml.tokens", Value::Array(tokens.iter().cloned().map(Value::String).collect())),
+            ("tokenizer.ggml.token_type", Value::Array(kinds.clone().map(Value::I32).collect())),
+            ("tokenizer.ggml.scores", Value::Array([0.0; 259].into_iter().chain(scores).map(Value::F32).collect())),
+            ("tokenizer.ggml.unknown_token_id", Value::U32(0)),
+            ("tokenizer.ggml.bos_token_id", Value::U32(1)),
+            ("tokenizer.ggml.add_space_prefix", Value::Bool(spaced)),
+        ]
+    };
+    let start = 1;
+    // "bc" has the best score, so that "abc" is made of "a" and "bc", and "▁abc" of "▁" and "abc".
+    assert_eq!(ids(&vocabulary(true), "abc"), [start, id("▁abc")]);
+    assert_eq!(ids(&vocabulary(false), "abc"), [start, id("abc")]);
+    assert_eq!(ids(&vocabulary(true), "ab abd"), [start, id("▁"), id("ab"), id("▁"), id("ab"), id("<0x64>")]);
+    assert_eq!(ids(&vocabulary(false), "é</s>c"), [start, id("<0xC3>"), id("<0xA9>"), id("</s>"), id("c")]);
+    let mut silent = vocabulary(false);
+    silent.push(("tokenizer.ggml.add_bos_token", Value::Bool(false)));
+    assert_eq!(ids(&silent, "abc"), [id("abc")]);
+}
+
+/// Decoders leave out the space before a text, and not the one before a word.
+#[test]
+fn pieces_keep_their_spaces() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("model.gguf");
+    let mut writer = Writer::of_folder("qwen3", &bundled(), GgmlDType::Q8_0);
+    writer.set("tokenizer.ggml.model", Value::String("llama".into()));
+    writer.set("tokenizer.ggml.tokens", texts(&["<unk>", "▁", "▁the", "re", "<0xC3>"]));
+    writer.set("tokenizer.ggml.token_type", Value::Array([2, 1, 1, 1, 6].map(Value::I32).into()));
+    writer.write(&path);
+    let json = Gguf::open(&path).unwrap().tokenizer().unwrap().to_string();
+    let tokenizer = Tokenizer::parse(json.as_bytes(), &path, 5).unwrap();
+    assert_eq!([1, 2, 3, 4].map(|id| tokenizer.text(id)), [" ", " the", "re", "\u{fffd}"]);
+    assert_eq!(tokenizer.continuation(2, &[3, 1, 2]), "re  the");
+}
+
+#[track_caller]
+fn assert_refused(path: &Path, words: &[&str]) {
+    let error = common::load(path).err().expect("an error").to_string();
+    words.iter().for_each(|word| assert!(error.contains(word), "{word:?} is not in: {error}"));
+}
+
+#[test]
+fn files_that_are_cut_off_or_something_else_are_refused() {
+    let (folder, path) = quantized(GgmlDType::Q8_0);
+    let bytes = fs::read(&path).unwrap();
+    for n in [0, 1, 4, 8, 23, 24, 100, 5000, bytes.len() / 2, bytes.len() - 1000] {
+        fs::write(&path, &bytes[..n]).unwrap();
+        assert_refused(&path, &["needle.gguf", "download it again"]);
+    }
+    fs::write(&path, "version https://git-lfs.github.com/spec/v1\n".repeat(9)).unwrap();
+    assert_refused(&path, &["a whole GGUF file", "download it again"]);
+    assert_refused(&folder.path().join("nothing.gguf"), &["nothing.gguf", "a .gguf file", "no such file or folder"]);
+}
+
+#[test]
+fn types_of_quantisation_that_are_not_known_are_refused() {
+    let (_folder, path) = quantized(GgmlDType::Q8_0);
+    let mut bytes = fs::read(&path).unwrap();
+    let name = b"blk.0.attn_k.weight";
+    let at = bytes.windows(name.len()).position(|window| window == name).unwrap() + name.len();
+    // Dimensions, their sizes, the type.
+    let at = at + 4 + 2 * 8;
+    assert_eq!(bytes[at..at + 4], 8u32.to_le_bytes());
+    bytes[at..at + 4].copy_from_slice(&17u32.to_le_bytes());
+    fs::write(&path, bytes).unwrap();
+    assert_refused(&path, &["a whole GGUF file", "17", "choose a file quantised as"]);
+}
+
+#[test]
+fn metadata_that_are_missing_or_foreign_are_named() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("model.gguf");
+    let text = |text: &str| Some(Value::String(text.into()));
+    for (key, value, words) in [
+        ("general.architecture", None, vec!["general.architecture", "none"]),
+        ("general.architecture", text("mamba"), vec!["general.architecture llama, qwen2", "mamba"]),
+        ("general.alignment", Some(Value::U32(0)), vec!["a whole GGUF file", "makes no sense"]),
+        ("qwen3.block_count", None, vec!["missing field `num_hidden_layers`"]),
+        ("qwen3.block_count", Some(Value::U32(9)), vec!["model.layers.6.input_layernorm.weight", "none of that name"]),
+        ("qwen3.rope.scaling.type", text("newer"), vec!["rope_type", "newer"]),
+        ("tokenizer.ggml.pre", text("newer"), vec!["tokenizer.ggml.pre", "newer", "tokenizer.json beside the file"]),
+        ("tokenizer.ggml.model", None, vec!["tokenizer.ggml.model gpt2 or llama", "none", "tokenizer.json beside the file"]),
+        ("tokenizer.ggml.merges", Some(texts(&["no-such pair"])), vec!["a tokenizer", "download it again"]),
+    ] {
+        let mut writer = Writer::of_folder("qwen3", &bundled(), GgmlDType::Q8_0);
+        match value {
+            Some(value) => writer.set(key, value),
+            None => writer.remove(key),
+        }
+        writer.write(&path);
+        assert_refused(&path, &words);
+    }
+}
+
+#[test]
+fn a_tokenizer_beside_the_file_serves_where_its_own_is_not_known() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("model.gguf");
+    let mut writer = Writer::of_folder("qwen3", &bundled(), GgmlDType::Q8_0);
+    writer.set("tokenizer.ggml.pre", Value::String("newer".into()));
+    writer.write(&path);
+    fs::copy(bundled().join("tokenizer.json"), folder.path().join("tokenizer.json")).unwrap();
+    let count = |path: &Path| -> usize { Tracer::load_with(common::cpu(path)).unwrap().count_tokens(PROMPT).unwrap() };
+    assert_eq!(count(&path), count(&bundled()));
+}
