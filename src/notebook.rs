@@ -10,6 +10,7 @@ use crate::{
         HeadRanking, RankedHead, RetrievalHead, RetrievalHeads, RouteEdge, Routes, Sentence, SentenceAttention, SentenceMatrix,
         ThoughtAnchors,
     },
+    causal::CausalTest,
     config::{Estimate, Search, StreamConfig},
     engine::{DeviceChoice, LoadOptions, Progress},
     error::Error,
@@ -344,7 +345,7 @@ macro_rules! show_as_figure {
     )*};
 }
 
-show_as_figure!(ThoughtAnchors, Routes, SentenceMatrix);
+show_as_figure!(CausalTest, ThoughtAnchors, Routes, SentenceMatrix);
 
 impl ThoughtAnchors {
     /// Shows the text with its anchors highlighted, in a notebook.

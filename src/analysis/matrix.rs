@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{HeadRanking, Sentence, auc::auc, sentence::spans};
 use crate::{
+    causal::CausalTest,
     error::Error,
     intervention::{Effect, Intervention},
     tasks::SentenceKind,
@@ -30,6 +31,12 @@ pub struct SentenceMatrix {
     /// For each sentence the numbers of all before it. `[n_sentences][..i]`
     pub rows: Vec<Vec<f64>>,
     pub model: String,
+    /// Pairs `(later, earlier)` that are known to belong together, framed in the figure.
+    #[serde(default)]
+    pub known: Vec<(usize, usize)>,
+    /// How well the numbers tell them from other pairs: area under the ROC curve.
+    #[serde(default)]
+    pub known_auc: Option<f64>,
 }
 
 impl Trace {
@@ -54,7 +61,7 @@ impl Trace {
         }
         let names: Vec<String> = best.iter().map(|(layer, head)| format!("{layer}·{head}")).collect();
         let measure = format!("peak attention of heads {}, {}", names.join(", "), heads.how);
-        Ok(SentenceMatrix { measure, sentences: sentences.to_vec(), rows, model: self.summary().model.name.clone() })
+        Ok(SentenceMatrix::new(measure, sentences, rows, &self.summary().model.name))
     }
 
     /// Whether the rows of all sentences were recorded key by key.
@@ -123,12 +130,57 @@ impl SentenceMatrix {
             let middle = row.iter().sum::<f64>() / row.len().max(1) as f64;
             row.into_iter().map(|value| if measure == SuppressionMeasure::Published { value - middle } else { value }).collect()
         };
-        SentenceMatrix {
-            measure: measure.name().into(),
-            sentences: sentences.to_vec(),
-            rows: (0..sentences.len()).map(row).collect(),
-            model: model.into(),
-        }
+        Self::new(measure.name().into(), sentences, (0..sentences.len()).map(row).collect(), model)
+    }
+
+    fn new(measure: String, sentences: &[Sentence], rows: Vec<Vec<f64>>, model: &str) -> Self {
+        let (sentences, model) = (sentences.to_vec(), model.into());
+        SentenceMatrix { measure, sentences, rows, model, known: Vec::new(), known_auc: None }
+    }
+
+    /// The same beside what is known: `depends_on[i]` are the sentences that sentence `i` needs. Earlier sentences of the kinds in
+    /// `leave_out` are left out of it.
+    pub fn against(mut self, depends_on: &[Vec<usize>], leave_out: &[SentenceKind]) -> Self {
+        let counts = |i: usize, j: usize| j < i && !leave_out.contains(&self.sentences[j].kind);
+        let needs = depends_on.iter().take(self.sentences.len()).enumerate();
+        let pairs = needs.flat_map(|(i, needs)| needs.iter().map(move |&j| (i, j)));
+        self.known = pairs.filter(|&(i, j)| counts(i, j)).collect();
+        self.known_auc = self.auc(depends_on, leave_out);
+        self
+    }
+
+    /// What each sentence does to those at least `min_distance` after it, on average; none where there is no such sentence.
+    /// `[n_sentences]`
+    pub fn vertical(&self, min_distance: usize) -> Vec<Option<f64>> {
+        let column = |j: usize| {
+            let later: Vec<f64> = self.rows.iter().skip(j + min_distance.max(1)).filter_map(|row| row.get(j).copied()).collect();
+            (!later.is_empty()).then(|| later.iter().sum::<f64>() / later.len() as f64)
+        };
+        (0..self.sentences.len()).map(column).collect()
+    }
+
+    /// Whether later sentences need one sentence more than the others: [`SentenceMatrix::vertical`] of it beside those of all
+    /// others.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] for a sentence that has none so much later.
+    pub fn test(&self, sentence: usize, min_distance: usize) -> Result<CausalTest, Error> {
+        let scores = self.vertical(min_distance);
+        let Some(Some(value)) = scores.get(sentence) else {
+            return Err(Error::Missing {
+                what: "sentence".into(),
+                index: sentence.to_string(),
+                available: format!("choose one of {} with others at least {min_distance} after it", self.sentences.len()),
+            });
+        };
+        let others = scores.iter().enumerate().filter(|(j, _)| *j != sentence);
+        Ok(CausalTest {
+            claim: format!("sentence {sentence}: {}", self.sentences[sentence].text),
+            measure: format!("{}; mean over the sentences at least {min_distance} later", self.measure),
+            value: *value,
+            controls: others.filter_map(|(_, score)| *score).collect(),
+            model: self.model.clone(),
+        })
     }
 
     /// Every pair's number and whether the later sentence needs the earlier one, `depends_on[i]` being what sentence `i` needs;

@@ -7,6 +7,7 @@ mod attention_map;
 mod bitmap;
 mod broken_axis;
 mod canvas;
+mod causal_chart;
 mod figure;
 #[cfg(test)]
 mod gallery;

@@ -93,6 +93,8 @@ pub(crate) fn made_up_matrix(n: usize) -> SentenceMatrix {
         sentences: made_up_sentences(n, "A sentence."),
         rows: (0..n).map(|i| (0..i).map(|j| value(i, j)).collect()).collect(),
         model: "synthetic".into(),
+        known: Vec::new(),
+        known_auc: None,
     }
 }
 
