@@ -149,38 +149,22 @@ impl SentenceMatrix {
         self
     }
 
-    /// What each sentence does to those at least `min_distance` after it, on average; none where there is no such sentence.
-    /// `[n_sentences]`
-    pub fn vertical(&self, min_distance: usize) -> Vec<Option<f64>> {
-        let column = |j: usize| {
-            let later: Vec<f64> = self.rows.iter().skip(j + min_distance.max(1)).filter_map(|row| row.get(j).copied()).collect();
-            (!later.is_empty()).then(|| later.iter().sum::<f64>() / later.len() as f64)
+    /// Whether later sentences need some sentences more than the others: the largest number that each has in a row at least
+    /// `min_distance` after it. Sentences without such a row are left out.
+    pub fn test(&self, claim: &str, sentences: &[usize], min_distance: usize) -> CausalTest {
+        let largest = |j: usize| {
+            let later = self.rows.iter().skip(j + min_distance.max(1)).filter_map(|row| row.get(j).copied());
+            Some((j, later.max_by(f64::total_cmp)?))
         };
-        (0..self.sentences.len()).map(column).collect()
-    }
-
-    /// Whether later sentences need one sentence more than the others: [`SentenceMatrix::vertical`] of it beside those of all
-    /// others.
-    ///
-    /// # Errors
-    /// [`Error::Missing`] for a sentence that has none so much later.
-    pub fn test(&self, sentence: usize, min_distance: usize) -> Result<CausalTest, Error> {
-        let scores = self.vertical(min_distance);
-        let Some(Some(value)) = scores.get(sentence) else {
-            return Err(Error::Missing {
-                what: "sentence".into(),
-                index: sentence.to_string(),
-                available: format!("choose one of {} with others at least {min_distance} after it", self.sentences.len()),
-            });
-        };
-        let others = scores.iter().enumerate().filter(|(j, _)| *j != sentence);
-        Ok(CausalTest {
-            claim: format!("sentence {sentence}: {}", self.sentences[sentence].text),
-            measure: format!("{}; mean over the sentences at least {min_distance} later", self.measure),
-            value: *value,
-            controls: others.filter_map(|(_, score)| *score).collect(),
+        let all = (0..self.sentences.len()).filter_map(largest);
+        let (claimed, controls): (Vec<_>, Vec<_>) = all.partition(|(j, _)| sentences.contains(j));
+        CausalTest {
+            claim: claim.into(),
+            measure: format!("{}; largest of the sentences at least {min_distance} later", self.measure),
+            claimed: claimed.into_iter().map(|(j, value)| (j.to_string(), value)).collect(),
+            controls: controls.into_iter().map(|(_, value)| value).collect(),
             model: self.model.clone(),
-        })
+        }
     }
 
     /// Every pair's number and whether the later sentence needs the earlier one, `depends_on[i]` being what sentence `i` needs;

@@ -19,7 +19,7 @@ const RADIUS: i32 = 4;
 type Ends = (f64, f64);
 
 impl CausalTest {
-    /// Draws the claim as a diamond, the controls as dots.
+    /// Draws what was claimed as diamonds, the controls as dots.
     pub fn figure(&self) -> Figure {
         let ends = self.ends();
         let mut canvas = Canvas::default();
@@ -29,9 +29,7 @@ impl CausalTest {
             pen.text(&self.facts(), (14, 56), Type::NOTE);
             axis(pen, ends);
             self.controls(pen, ends);
-            let at = x(self.value, ends);
-            pen.area(vec![(at, AXIS - 30), (at + 8, AXIS - 16), (at, AXIS - 2), (at - 8, AXIS - 16)], MARKS[1]);
-            pen.text(&number(self.value), (at, AXIS - 40), Type::TEXT.centered().colored(MARKS[1]));
+            self.claimed(pen, ends);
         });
         let widest = [&self.title(), &shortened(&self.measure, 120), &self.facts()].map(|text| 14 + width(text));
         let right = widest.into_iter().fold(LEFT + WIDTH + 40, i32::max);
@@ -52,15 +50,30 @@ impl CausalTest {
 
     /// The numbers in words.
     pub(crate) fn facts(&self) -> String {
-        let (value, median) = (number(self.value), number(self.median()));
+        let (effect, control) = (number(self.effect()), number(self.control()));
+        let effect = if self.claimed.len() > 1 { format!("median of {} {effect}", self.claimed.len()) } else { effect };
         let (n, controls) = (self.n_as_strong(), count(self.controls.len(), "control"));
-        format!("{value}; median of {controls} {median}; {n} of them as strong")
+        format!("{effect}; median of {controls} {control}; {n} of them as strong")
     }
 
     fn ends(&self) -> Ends {
-        let all = || self.controls.iter().copied().chain([0.0, self.value]).filter(|value| value.is_finite());
+        let claimed = self.claimed.iter().map(|(_, value)| *value);
+        let all = || self.controls.iter().copied().chain(claimed.clone()).chain([0.0]).filter(|value| value.is_finite());
         let (low, high) = (all().fold(f64::MAX, f64::min), all().fold(f64::MIN, f64::max));
         if low < high { (low, high) } else { (low, low + 1.0) }
+    }
+
+    /// Diamonds with their names, a line higher where names would cover each other.
+    fn claimed(&self, pen: &Pen, ends: Ends) {
+        let mut named: Vec<Point> = Vec::new();
+        for (name, value) in &self.claimed {
+            let at = x(*value, ends);
+            pen.area(diamond((at, AXIS - 16), 14), MARKS[1]);
+            let free = |y: &i32| named.iter().all(|&(x, taken)| (x - at).abs() > width(name) + 4 || taken != *y);
+            let y = (0..4).map(|line| AXIS - 40 - 13 * line).find(free).unwrap_or(AXIS - 40);
+            named.push((at, y));
+            pen.text(name, (at, y), Type::TEXT.centered().colored(MARKS[1]));
+        }
     }
 
     /// Dots that would cover each other lie above each other.
@@ -86,7 +99,7 @@ fn axis(pen: &Pen, ends: Ends) {
     }
     pen.area(dot((LEFT + 4, AXIS + 32)), MARKS[0]);
     pen.text("controls", (LEFT + 14, AXIS + 32), Type::NOTE);
-    pen.area(vec![(LEFT + 84, AXIS + 26), (LEFT + 88, AXIS + 32), (LEFT + 84, AXIS + 38), (LEFT + 80, AXIS + 32)], MARKS[1]);
+    pen.area(diamond((LEFT + 84, AXIS + 32), 7), MARKS[1]);
     pen.text("what was claimed", (LEFT + 94, AXIS + 32), Type::NOTE.colored(MUTED));
 }
 
@@ -95,8 +108,12 @@ fn x(value: f64, (low, high): Ends) -> i32 {
 }
 
 fn dot((x, y): Point) -> Vec<Point> {
-    let (r, d) = (RADIUS, RADIUS * 7 / 10);
-    [(0, -r), (d, -d), (r, 0), (d, d), (0, r), (-d, d), (-r, 0), (-d, -d)].map(|(dx, dy)| (x + dx, y + dy)).into()
+    let (r, h) = (RADIUS, RADIUS / 2);
+    [(-h, -r), (h, -r), (r, -h), (r, h), (h, r), (-h, r), (-r, h), (-r, -h)].map(|(dx, dy)| (x + dx, y + dy)).into()
+}
+
+fn diamond((x, y): Point, height: i32) -> Vec<Point> {
+    [(0, -height), (height * 4 / 7, 0), (0, height), (-height * 4 / 7, 0)].map(|(dx, dy)| (x + dx, y + dy)).into()
 }
 
 /// Two decimals, or a power of ten below that.
@@ -108,31 +125,31 @@ fn number(value: f64) -> String {
 mod tests {
     use super::*;
 
-    fn test(value: f64, controls: Vec<f64>) -> CausalTest {
+    fn test(claimed: &[f64], controls: Vec<f64>) -> CausalTest {
         CausalTest {
             claim: "<route>".into(),
             measure: "drop, in nats".into(),
-            value,
+            claimed: claimed.iter().map(|value| ("route".into(), *value)).collect(),
             controls,
             model: "synthetic".into(),
         }
     }
 
     #[test]
-    fn every_control_is_a_dot_inside_the_figure() {
+    fn every_effect_is_drawn_inside_the_figure() {
         for controls in [vec![], vec![0.0; 30], vec![-3.0, 0.1, 50.0], vec![f64::MIN_POSITIVE; 2]] {
             let n = controls.len();
-            let figure = test(31.5, controls).figure();
+            let figure = test(&[31.5, 31.4, 2.0], controls).figure();
             // One dot and one diamond more stand in the legend.
-            assert_eq!(figure.svg().matches("<polygon").count(), n + 3, "{n}");
+            assert_eq!(figure.svg().matches("<polygon").count(), n + 5, "{n}");
             assert!(figure.size().0 < 900 && figure.svg().contains("&lt;route&gt;"));
         }
     }
 
     #[test]
     fn the_larger_lies_to_the_right() {
-        let ends = test(31.5, vec![-2.0, 4.0]).ends();
+        let ends = test(&[31.5], vec![-2.0, 4.0]).ends();
         assert_eq!((ends, x(-2.0, ends), x(31.5, ends)), ((-2.0, 31.5), LEFT, LEFT + WIDTH));
-        assert_eq!(test(0.0, vec![]).ends(), (0.0, 1.0));
+        assert_eq!(test(&[], vec![]).ends(), (0.0, 1.0));
     }
 }
