@@ -65,8 +65,8 @@ pub use tracer::Tracer;
 /// could not tell from the standard one.
 pub mod prelude {
     pub use crate::{
-        CausalTest, Criterion, DeviceChoice, Edges, Effect, Error, Estimate, GenerateConfig, Generated, Intervention, LoadOptions,
-        MemoryPlan, Search, SmallestTopK, Span, StreamConfig, Trace, Tracer,
+        CausalTest, Criterion, DeviceChoice, Edges, Effect, Error, Estimate, GenerateConfig, Generated, Intervention,
+        LoadOptions, MemoryPlan, Search, SmallestTopK, Span, StreamConfig, Trace, Tracer,
         analysis::{
             AnchorConfig, Calibration, HeadRanking, RetrievalHeads, RouteConfig, RouteMeasure, Routes, Sentence, SentenceMatrix,
             SuppressionMeasure, ThoughtAnchors,

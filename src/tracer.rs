@@ -261,7 +261,7 @@ impl Tracer {
                 fix: "give the text that follows the prompt".into(),
             });
         }
-        let focus = Some(span.start - 1..span.end - 1);
+        let focus = Some(span.predictors().range());
         Ok((self.with(StreamConfig { focus, ..self.config.clone() }).trace(&text)?, span))
     }
 

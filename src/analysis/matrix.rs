@@ -93,8 +93,8 @@ impl SuppressionMeasure {
 
     fn name(self) -> &'static str {
         match self {
-            SuppressionMeasure::Published => "mean ln KL without the sentence, minus the row's mean",
-            SuppressionMeasure::Peak => "ln KL without the sentence, of the three tokens that change most",
+            SuppressionMeasure::Published => "mean log KL without the sentence, minus the row's mean",
+            SuppressionMeasure::Peak => "log KL without the sentence, of the three tokens that change most",
         }
     }
 }

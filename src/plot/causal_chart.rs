@@ -11,9 +11,9 @@ use crate::causal::CausalTest;
 const LEFT: i32 = 40;
 const WIDTH: i32 = 560;
 /// Where the axis lies, and how many dots fit above each other.
-const AXIS: i32 = 166;
-const STACK: i32 = 9;
-const RADIUS: i32 = 4;
+const AXIS: i32 = 206;
+const STACK: i32 = 20;
+const RADIUS: i32 = 3;
 
 /// The axis's ends.
 type Ends = (f64, f64);
@@ -83,7 +83,7 @@ impl CausalTest {
         let mut placed: Vec<Point> = Vec::new();
         for at in places {
             let free = |y: &i32| placed.iter().all(|&(x, taken)| (x - at).abs() > 2 * RADIUS || taken != *y);
-            let y = (0..STACK).map(|i| AXIS - 2 * RADIUS - i * (2 * RADIUS + 1)).find(free).unwrap_or(AXIS - 2 * RADIUS);
+            let y = (0..STACK).map(|i| AXIS - RADIUS - 1 - 2 * RADIUS * i).find(free).unwrap_or(AXIS - RADIUS - 1);
             placed.push((at, y));
             pen.area(dot((at, y)), MARKS[0]);
         }
@@ -108,7 +108,7 @@ fn x(value: f64, (low, high): Ends) -> i32 {
 }
 
 fn dot((x, y): Point) -> Vec<Point> {
-    let (r, h) = (RADIUS, RADIUS / 2);
+    let (r, h) = (RADIUS, (RADIUS + 1) / 2);
     [(-h, -r), (h, -r), (r, -h), (r, h), (h, r), (-h, r), (-r, h), (-r, -h)].map(|(dx, dy)| (x + dx, y + dy)).into()
 }
 

@@ -22,16 +22,24 @@ fn parts(trace: &Trace, layer: usize, measure: RouteMeasure) -> Parts {
     let (mut edges, mut stays) = (Vec::new(), zero());
     for q in 0..mask.blocks.n_query_blocks() {
         let rows = 2 * q..(2 * q + 2).min(n);
-        let residual =
-            if measure == RouteMeasure::Written { trace.residual(layer).unwrap()[q].into() } else { mask.n_heads as f64 };
         let mut row = Vec::new();
         for head in 0..mask.n_heads {
             let written = trace.written(layer, head).unwrap();
             for (slot, &block) in mask.kept(head, q).iter().enumerate() {
-                let weight = if measure == RouteMeasure::Written { f64::from(written[block as usize]) } else { 1.0 };
-                row.push((head, block as usize, f64::from(mass[mask.row(head, q).start + slot]) * weight));
+                let at = mask.row(head, q).start + slot;
+                let weight = match measure {
+                    RouteMeasure::Written => mass[at] * written[block as usize],
+                    RouteMeasure::Proximity => trace.proximity(layer).unwrap()[at],
+                    RouteMeasure::Rollout => mass[at],
+                };
+                row.push((head, block as usize, f64::from(weight)));
             }
         }
+        let residual = match measure {
+            RouteMeasure::Written => trace.residual(layer).unwrap()[q].into(),
+            RouteMeasure::Proximity => 1.0 - row.iter().map(|edge| edge.2).sum::<f64>(),
+            RouteMeasure::Rollout => mask.n_heads as f64,
+        };
         let sum = residual + row.iter().map(|edge| edge.2).sum::<f64>();
         for r in rows.clone() {
             stays[r][r] = residual / sum;
@@ -65,7 +73,7 @@ fn whole((edges, stays): &Parts) -> Matrix {
 fn flow_is_the_product_of_the_layers_mixes() {
     let trace = trace(&tracer(), 10, 6);
     let n = trace.n_tokens().div_ceil(NODE);
-    for measure in [RouteMeasure::Written, RouteMeasure::Rollout] {
+    for measure in [RouteMeasure::Written, RouteMeasure::Proximity, RouteMeasure::Rollout] {
         let (from, to) = (Span { start: 8, end: 12 }, trace.output());
         let layers: Vec<_> = (0..3).map(|layer| parts(&trace, layer, measure)).collect();
         let (mut reached, mut reaching) = (vec![vec![0.0; n]], vec![vec![0.0; n]]);

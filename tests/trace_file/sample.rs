@@ -77,6 +77,7 @@ impl Size {
             focus: exact(self.n_heads * self.focus.len() * n_keys, 5),
             written: exact(self.n_heads * mask.blocks.n_key_blocks(), 7),
             residual: exact(mask.blocks.n_query_blocks(), 11),
+            proximity: Vec::new(),
             vertical: exact(self.n_heads * token_sentences(&text(self.n_tokens).0, &text(self.n_tokens).1).len(), 13),
             mask,
         }
