@@ -1,6 +1,6 @@
 //! `streamtrace anchors | routes | knock-out`: what a trace says about a text, and whether it is so.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
@@ -41,17 +41,9 @@ impl AnchorsArgs {
             ..AnchorConfig::default()
         };
         let anchors = Trace::open(&self.trace)?.thought_anchors_with(&config)?;
-        match &self.out {
-            Some(out) if is_html(out) => std::fs::write(out, anchors.html()).map_err(Error::io("write", out))?,
-            Some(out) => anchors.save(out)?,
-            None => {}
-        }
+        self.out.as_ref().map_or(Ok(()), |out| anchors.save(out))?;
         if self.json { print(json!(anchors)) } else { print(anchors) }
     }
-}
-
-fn is_html(path: &Path) -> bool {
-    path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("html"))
 }
 
 #[derive(Clone, Copy, ValueEnum)]
