@@ -115,6 +115,20 @@ fn what_keys_write_and_sentences_receive_is_the_same() {
 }
 
 #[test]
+fn blocks_are_as_near_to_what_they_become_part_of() {
+    let Some(([cpu, gpu], _alone)) = both() else { return };
+    // A last query block that is not whole.
+    let prompt = needle(&cpu, 3_001, 5);
+    for (block_size_q, block_size_k) in [(32, 8), (64, 32), (128, 64)] {
+        let search = Search::Exhaustive;
+        let config = StreamConfig { block_size_q, block_size_k, top_k: 24, search, proximity: true, ..Default::default() };
+        let [a, b] = [&cpu, &gpu].map(|tracer| tracer.with(config.clone()).trace(&prompt).unwrap());
+        let error = relative(&a.proximity(0).unwrap(), &b.proximity(0).unwrap());
+        assert!(error < 0.05, "{error} with blocks of {block_size_q} and {block_size_k}");
+    }
+}
+
+#[test]
 fn knocking_out_changes_the_same() {
     let Some(([cpu, gpu], _alone)) = both() else { return };
     let prompt = needle(&cpu, 3_000, 5);

@@ -163,3 +163,38 @@ fn ways_that_lead_nowhere_are_errors() {
     let nearest = trace.find("w1 w9 nowhere").unwrap_err().to_string();
     assert!(nearest.contains("nearest is \"w1"), "{nearest}");
 }
+
+#[test]
+fn what_was_not_recorded_says_how_to_record_it() {
+    let (text, n_tokens) = crate::text(8);
+    let config = streamtrace::StreamConfig { proximity: false, ..crate::config(6, n_tokens) };
+    let trace = tracer().with(config).trace(&text).unwrap();
+    let error = trace.routes_with(4..9, trace.output(), RouteMeasure::Proximity).unwrap_err().to_string();
+    assert!(error.contains("trace again with StreamConfig::proximity"), "{error}");
+}
+
+#[test]
+fn heads_add_up_to_their_layer_and_routes_share_edges_with_themselves() {
+    let trace = trace(&tracer(), 12, 6);
+    let [written, rollout] =
+        [RouteMeasure::Written, RouteMeasure::Rollout].map(|measure| trace.routes_with(4..9, trace.output(), measure).unwrap());
+    for (layer, heads) in written.by_layer.iter().zip(&written.by_head) {
+        assert!((heads.iter().sum::<f64>() - layer).abs() < 1e-9 && heads.len() == trace.n_heads());
+    }
+    let n = written.n_shared(&rollout);
+    assert_eq!((written.n_shared(&written), rollout.n_shared(&written)), (written.edges.len(), n));
+}
+
+#[test]
+fn a_route_is_tested_against_random_ones() {
+    let tracer = tracer();
+    let trace = trace(&tracer, 12, 6);
+    let n = trace.n_tokens();
+    let config = RouteConfig { n_edges: 5, ..RouteConfig::default() };
+    let routes = trace.routes_with(4..9, n - 4..n - 1, config).unwrap();
+    let test = tracer.test_routes(&trace, &routes, n - 3..n, 6, 1).unwrap();
+    let alone = tracer.knock_out(&trace, &[routes.intervention()], n - 3..n).unwrap();
+    assert!((test.effect() - alone[0].drop()).abs() < 1e-6);
+    assert_eq!((test.controls.len(), test.claimed[0].0.as_str()), (6, "route"));
+    assert!(test.measure.contains("the answer"), "{}", test.measure);
+}
