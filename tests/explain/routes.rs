@@ -87,7 +87,7 @@ fn flow_is_the_product_of_the_layers_mixes() {
         let routes = trace.routes_with(from, to, RouteConfig { measure, n_edges: 1_000_000 }).unwrap();
         assert!((routes.total - reached[3][n - 1]).abs() < 1e-6, "{} {}", routes.total, reached[3][n - 1]);
         assert!((reaching[0][2] - routes.total).abs() < 1e-6);
-        assert_eq!((routes.edges.len(), routes.hidden), (routes.n_edges, 0.0));
+        assert!(routes.edges.len() == routes.n_edges && routes.hidden < 1e-9, "{}", routes.hidden);
         let mut found = 0;
         for (layer, (edges, _)) in layers.iter().enumerate() {
             for ((head, q, block), matrix) in edges {
