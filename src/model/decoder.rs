@@ -170,12 +170,7 @@ impl<D: Device> Decoder<'_, D> {
     }
 
     /// What attention makes of rows; takes what was attended, as the feed-forward block needs the room.
-    fn after_attention(
-        &self,
-        weights: &LayerWeights<D::Tensor>,
-        x: &D::Tensor,
-        attended: D::Tensor,
-    ) -> Result<D::Tensor, Error> {
+    fn after_attention(&self, weights: &LayerWeights<D::Tensor>, x: &D::Tensor, attended: D::Tensor) -> Result<D::Tensor, Error> {
         self.device.add(x, &self.linear(&attended, &weights.output)?)
     }
 
