@@ -1,8 +1,9 @@
 //! Do heads and suppression tell what a chain of thought rests on? `cargo bench --features engine --bench anchors`
 //!
 //! Word problems whose facts are scattered over prose, then the chain of thought; the truth is known by construction. Options:
-//! `-- --prompts 24 --tokens 8192 --pruned 0.97 --search exhaustive|default`. Prompts of even number calibrate, those of odd
-//! number are reported; plan and setup are left out as targets. Dense is the same run with all blocks kept.
+//! `-- --prompts 24 --tokens 8192 --pruned 0.97 --search exhaustive|default --sinks 1 --local 5`. Prompts of even number calibrate,
+//! those of odd number are reported, kurtosis, which needs no truth, is the mean of all; plan and setup are left out as targets.
+//! Dense is the same run with all blocks kept.
 
 use std::{error::Error, path::Path};
 
@@ -41,7 +42,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let n_prompts: u64 = option("--prompts").unwrap_or("24".into()).parse()?;
     let n_tokens: usize = option("--tokens").unwrap_or("8192".into()).parse()?;
     let pruned: f64 = option("--pruned").unwrap_or("0.97".into()).parse()?;
-    let small = StreamConfig { sink_blocks: 1, local_blocks: 5, ..StreamConfig::default() };
+    let sink_blocks: usize = option("--sinks").unwrap_or("1".into()).parse()?;
+    let local_blocks: usize = option("--local").unwrap_or("5".into()).parse()?;
+    let small = StreamConfig { sink_blocks, local_blocks, ..StreamConfig::default() };
     let search = if option("--search").as_deref() == Some("exhaustive") { Search::Exhaustive } else { small.search };
     let dense = StreamConfig { top_k: n_tokens, search: Search::Exhaustive, ..small.clone() };
     let sparse = StreamConfig { pruned: Some(pruned), search, ..small };
@@ -57,12 +60,11 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 impl Run {
     fn add(&mut self, tracer: &Tracer, problem: &WordProblem, n_tokens: usize, calibrates: bool) -> Result<(), Box<dyn Error>> {
-        let prompt = problem.prompt(n_tokens, &mut |text| tracer.count_tokens(text))?;
-        let before = tracer.count_tokens(prompt.text[..prompt.chain[0].start].trim_end())?;
-        let focus = Some(before..tracer.count_tokens(&prompt.text)?);
-        let trace = tracer.with(StreamConfig { focus, ..tracer.config().clone() }).trace(&prompt.text)?;
+        let prompt = tracer.word_problem(problem, n_tokens)?;
+        let trace = tracer.trace_focused(&prompt.text, prompt.thoughts())?;
         let sentences = trace.sentences_at(&problem.chain_pieces(&prompt))?;
-        let needs: Vec<Vec<usize>> = problem.chain.iter().map(|sentence| sentence.depends_on.clone()).collect();
+        let needs = problem.dependencies();
+        self.kurtosis.push(trace.thought_anchors()?.kurtosis);
         self.pruned = trace.summary().pruned;
         if calibrates {
             self.calibration.add(&trace, &sentences, &needs, &LEFT_OUT)?;
@@ -72,7 +74,6 @@ impl Run {
             for (measure, cases) in MEASURES.into_iter().zip(&mut self.suppression) {
                 cases.extend(SentenceMatrix::of_effects(&sentences, &effects, measure, "").cases(&needs, &LEFT_OUT));
             }
-            self.kurtosis.push(trace.thought_anchors()?.kurtosis);
             self.held_out.push((trace, sentences, needs));
         }
         Ok(())

@@ -89,6 +89,7 @@ fn write(path: &Path) -> Result<(), Box<dyn Error>> {
             focus: numbers(N_HEADS * 32 * 32 * 64),
             written: numbers(N_HEADS * n_blocks),
             residual: numbers(n_query_blocks),
+            proximity: Vec::new(),
             vertical: numbers(N_HEADS * n_sentences),
             mask,
         };

@@ -2,14 +2,14 @@
 //!
 //! Needles among others in prose. The route leads from the needle to the rows that predict the answer; it is knocked out, left
 //! alone in the question's and the answer's query blocks, and compared with random routes of the same layers and query blocks.
-//! Options: `-- --prompts 50 --tokens 16384 --pruned 0.95 --search exhaustive|default --controls 20 --measure rollout
-//! --depth 0.9`; without a depth, needles stand at RULER's 40. A run costs as much as the prompt from the needle on.
+//! Options: `-- --prompts 50 --tokens 16384 --pruned 0.95 --search exhaustive|default --controls 20 --measure
+//! proximity|rollout --depth 0.9`; without a depth, needles stand at RULER's 40. A run costs as much as the prompt from the needle on.
 
 use std::{error::Error, path::Path, time::Instant};
 
 use streamtrace::{
-    DeviceChoice, Effect, LoadOptions, Search, Span, StreamConfig, Tracer,
-    analysis::{RouteConfig, RouteMeasure},
+    CausalTest, DeviceChoice, LoadOptions, Search, Span, StreamConfig, Tracer,
+    analysis::RouteMeasure,
     tasks::{RulerConfig, Task},
 };
 
@@ -34,16 +34,20 @@ fn main() -> Result<(), Box<dyn Error>> {
     let pruned: f64 = option("--pruned").unwrap_or("0.95".into()).parse()?;
     let n_controls: usize = option("--controls").unwrap_or("20".into()).parse()?;
     let search = if option("--search").as_deref() == Some("exhaustive") { Search::Exhaustive } else { tracer.config().search };
-    let measure = if option("--measure").as_deref() == Some("rollout") { RouteMeasure::Rollout } else { RouteMeasure::Written };
-    let tracer = tracer.with(StreamConfig { pruned: Some(pruned), search, ..StreamConfig::default() });
+    let measure = match option("--measure").as_deref() {
+        Some("proximity") => RouteMeasure::Proximity,
+        Some("rollout") => RouteMeasure::Rollout,
+        _ => RouteMeasure::Written,
+    };
+    let proximity = measure == RouteMeasure::Proximity;
+    let tracer = tracer.with(StreamConfig { pruned: Some(pruned), search, proximity, ..StreamConfig::default() });
     let depth = option("--depth").map(|depth| depth.parse()).transpose()?;
-    let config = RouteConfig { measure, ..RouteConfig::default() };
     println!("| prompt | answer before | drop without the route | median of {n_controls} controls | route alone | routes, s |");
     println!("|---|---|---|---|---|---|");
     let mut rows = Vec::new();
     for seed in 5000..5000 + n_prompts {
         let task = RulerConfig { task: Task::NiahMultikey1, n_tokens, seed, depth, ..RulerConfig::default() };
-        let row = prompt(&tracer, &task, config, n_controls)?;
+        let row = prompt(&tracer, &task, measure, n_controls)?;
         let Row { before, route, control, alone, seconds } = row;
         let alone = if alone { "kept" } else { "lost" };
         println!("| {seed} | {before:.3} | {route:.3} | {control:.4} | {alone} | {seconds:.2} |");
@@ -56,7 +60,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn prompt(tracer: &Tracer, task: &RulerConfig, config: RouteConfig, n_controls: usize) -> Result<Row, Box<dyn Error>> {
+fn prompt(tracer: &Tracer, task: &RulerConfig, measure: RouteMeasure, n_controls: usize) -> Result<Row, Box<dyn Error>> {
     let prompt = tracer.prompt(task)?;
     let text = format!("{}{}", prompt.text, prompt.answer);
     let trace = tracer.trace(&text)?;
@@ -64,14 +68,12 @@ fn prompt(tracer: &Tracer, task: &RulerConfig, config: RouteConfig, n_controls: 
     let (needle, question, answer) =
         (span(prompt.needles[0].clone())?, span(prompt.question.clone())?, span(prompt.text.len()..text.len())?);
     let start = Instant::now();
-    let routes = trace.routes_with(needle, answer.start - 1..answer.end - 1, config)?;
+    let routes = trace.routes_with(needle, answer.predictors(), measure)?;
     let seconds = start.elapsed().as_secs_f64();
     let mut interventions = vec![routes.intervention(), routes.alone(&trace, question.start..trace.n_tokens())];
     interventions.extend(routes.controls(&trace, n_controls, task.seed)?);
     let effects = tracer.knock_out(&trace, &interventions, answer)?;
-    let mut controls: Vec<f64> = effects[2..].iter().map(Effect::drop).collect();
-    controls.sort_by(f64::total_cmp);
-    let control = controls.get(controls.len() / 2).copied().unwrap_or(0.0);
+    let control = CausalTest::of_effects(&effects[0], &effects[2..], "").control();
     Ok(Row { before: effects[0].before(), route: effects[0].drop(), control, alone: effects[1].retained(), seconds })
 }
 

@@ -13,6 +13,7 @@
 // focus     [n_heads, focus1 - focus0, top_k * BLOCK_K] f32, zeroed by the caller: p of the focus tokens
 // sentence  [n_tokens] u32, non-decreasing; weight [n_tokens] f32 (1 / tokens in the query's sentence); ANCHORS only
 // anchors   [n_heads, n_tokens] f32, added to: sum of p weight[q] over queries with sentence[q] >= sentence[key] + distance
+// shares    [n_heads, query blocks of this chunk, top_k * BLOCK_K] f32, zeroed by the caller, or null: sum over queries of p
 // grid (query blocks of this chunk, n_heads), block 32 * WARPS
 // shared bytes 2 * STAGE + 4 * (2 * TILE + top_k)
 // Compile with -D HEAD_DIM, BLOCK_Q (16 to 128), BLOCK_K (8 to 64), ANCHORS (0 or 1), SOFT_CAP (prelude.cu). Any card from sm_80.
@@ -55,7 +56,7 @@ DEVICE float quad_sum(float x) {
 
 KERNEL void __launch_bounds__(32 * WARPS)
     attention_record(const u16* queries, const u16* keys, const u32* kept, const float* lse, float* mass, float* received,
-                     float* focus, const u32* sentence, const float* weight, float* anchors, int first_block, int n_rows,
+                     float* focus, const u32* sentence, const float* weight, float* anchors, float* shares, int first_block, int n_rows,
                      int n_query_blocks, int n_tokens, int window, int n_kv_heads, int top_k, int focus0, int focus1, int distance) {
     extern __shared__ __align__(16) u8 shared[];
     u32 stages = shared_address(shared);
@@ -128,6 +129,7 @@ KERNEL void __launch_bounds__(32 * WARPS)
             if (key >= n_tokens) continue;
             atomicAdd(&received[(u64)blockIdx.y * n_tokens + key], sums[i]);
             if (ANCHORS) atomicAdd(&anchors[(u64)blockIdx.y * n_tokens + key], anchor_sums[i]);
+            if (shares) shares[((u64)blockIdx.y * gridDim.x + blockIdx.x) * top_k * BLOCK_K + tile * TILE + i] = sums[i];
             atomicAdd(&block_mass[slot], sums[i]);
         }
         __syncthreads();

@@ -6,7 +6,7 @@
 //
 // query_map, key_map: maps of queries [n_rows, n_heads, HEAD_DIM] and keys [n_tokens, n_kv_heads, HEAD_DIM] bf16; boxes of 64
 // rows for queries, BLOCK_K rows for keys
-// kept, lse, mass, received, focus, sentence, weight, anchors and the integers: as in attention_record.cu
+// kept, lse, mass, received, focus, sentence, weight, anchors, shares and the integers: as in attention_record.cu
 // grid (query blocks of this chunk, n_heads), block 160
 // shared bytes 1024 + 128 * HEAD_DIM * (BLOCK_Q / 64 + STAGES) + 4 * top_k + 32 * ceil(top_k * BLOCK_K / 64)
 // Compile with -D HEAD_DIM (64 or 128), BLOCK_Q (64 or 128), BLOCK_K (8 to 64), ANCHORS (0 or 1), SOFT_CAP (prelude.cu) for sm_90a.
@@ -113,7 +113,7 @@ DEVICE void multiply_tile(float (&dots)[DOTS], Ring ring, int tile) {
 KERNEL void __launch_bounds__(THREADS, BLOCK_Q == 64 ? 4 : 3)
     attention_record(const __grid_constant__ TensorMap query_map, const __grid_constant__ TensorMap key_map, const u32* kept,
                      const float* lse, float* mass, float* received, float* focus, const u32* sentence, const float* weight,
-                     float* anchors, int first_block, int n_rows, int n_query_blocks, int n_tokens, int window, int n_kv_heads,
+                     float* anchors, float* shares, int first_block, int n_rows, int n_query_blocks, int n_tokens, int window, int n_kv_heads,
                      int top_k, int focus0, int focus1, int distance) {
     extern __shared__ u8 shared[];
     __shared__ __align__(8) u64 barriers[1 + 2 * STAGES];
@@ -178,7 +178,11 @@ KERNEL void __launch_bounds__(THREADS, BLOCK_Q == 64 ? 4 : 3)
                     u64 at = ((u64)blockIdx.y * (focus1 - focus0) * top_k + slot) * BLOCK_K + (i + r * 8) % BLOCK_K;
                     write_focus(focus + at, dots, columns, r, focus0, min(focus1, sight.q1), top_k * BLOCK_K);
                 }
-                if (lane % 4 == 0 && key < n_tokens) atomicAdd(&received[(u64)blockIdx.y * n_tokens + key], sum);
+                if (lane % 4 == 0 && key < n_tokens) {
+                    atomicAdd(&received[(u64)blockIdx.y * n_tokens + key], sum);
+                    u64 at = ((u64)blockIdx.y * gridDim.x + blockIdx.x) * top_k * BLOCK_K + tile * TILE + i + r * 8;
+                    if (shares) shares[at] = sum;
+                }
                 for (int step = 4; step < 32; step *= 2) sum += __shfl_xor_sync(~0u, sum, step);
                 if (lane == 0) pieces[tile * 8 + warp * 2 + r] = sum;
             }

@@ -36,6 +36,9 @@ pub struct StreamConfig {
     pub exact_queries: usize,
     /// Tokens whose attention is recorded key by key; the last 32 if not set.
     pub focus: Option<Range<usize>>,
+    /// Whether to record how near what each kept block writes comes to what the residual stream becomes, for routes by L1
+    /// proximity: more time and a larger trace.
+    pub proximity: bool,
 }
 
 /// Which search finds the kept key blocks.
@@ -82,6 +85,7 @@ impl Default for StreamConfig {
             rescore: true,
             exact_queries: 128,
             focus: None,
+            proximity: false,
         }
     }
 }

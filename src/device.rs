@@ -115,6 +115,18 @@ pub trait Device {
         first_query_block: usize,
     ) -> Result<Self::Tensor, Error>;
 
+    /// Records how near what each kept block of the queries attended last writes comes to what their residual stream becomes, if
+    /// the settings ask for it. `before` and `after` are its rows around attention `[n_rows, hidden_size]`, `weight` is the output
+    /// layer's.
+    fn proximity(
+        &self,
+        attention: &mut Self::Attention,
+        weight: &Self::Tensor,
+        before: &Self::Tensor,
+        after: &Self::Tensor,
+        first_query_block: usize,
+    ) -> Result<(), Error>;
+
     /// Keeps the blocks of a mask instead of searching; its budget is the shape's.
     fn keep(&self, attention: &mut Self::Attention, mask: BlockMask) -> Result<(), Error>;
 
@@ -140,6 +152,11 @@ pub trait Device {
 
     /// What the layer's sparse attention left behind.
     fn record(&self, attention: Self::Attention) -> Result<LayerRecord, Error>;
+}
+
+/// L1 proximity of a part to the whole (Ferrando & Voita 2024): max(‖whole‖₁ − ‖whole − part‖₁, 0).
+pub fn near(whole: &[f32], part: &[f32]) -> f32 {
+    whole.iter().zip(part).map(|(y, part)| y.abs() - (y - part).abs()).sum::<f32>().max(0.0)
 }
 
 /// What a run leaves on the device.
@@ -196,6 +213,22 @@ impl AttentionShape {
         let (t, bk) = (self.blocks.n_tokens, self.blocks.block_size_k);
         let heads = lengths.chunks(t).zip(received.chunks(t));
         heads.flat_map(|(l, r)| l.chunks(bk).zip(r.chunks(bk)).map(of_block)).collect()
+    }
+
+    /// Whether proximity is recorded.
+    pub fn records_proximity(&self) -> bool {
+        self.config.proximity && !self.sentences.is_empty()
+    }
+
+    /// Proximities of kept blocks `[n_heads, n_query_blocks, top_k]` as shares of their query block's sum over all heads and what
+    /// stays `[n_query_blocks]`; nothing if none were recorded.
+    pub fn shares_of_update(&self, mut proximity: Vec<f32>, stays: &[f32]) -> Vec<f32> {
+        let (mut sums, top_k) = (stays.to_vec(), self.config.top_k.max(1));
+        let n = sums.len().max(1);
+        proximity.chunks(top_k).enumerate().for_each(|(row, near)| sums[row % n] += near.iter().sum::<f32>());
+        let rows = proximity.chunks_mut(top_k).enumerate();
+        rows.for_each(|(row, near)| near.iter_mut().for_each(|near| *near /= sums[row % n].max(f32::MIN_POSITIVE)));
+        proximity
     }
 
     /// Vertical scores from what each token received of its share. `anchors` is `[n_heads, n_tokens]`; `[n_heads, n_sentences]`

@@ -21,6 +21,7 @@
 //! the binary `streamtrace serve` ([`engine`]).
 
 pub mod analysis;
+pub mod causal;
 pub mod chat;
 pub mod config;
 pub mod engine;
@@ -50,6 +51,7 @@ pub mod model;
 #[cfg(feature = "engine")]
 pub mod search;
 
+pub use causal::CausalTest;
 pub use chat::Message;
 pub use config::{Estimate, Search, StreamConfig};
 pub use engine::{DeviceChoice, LoadOptions};
@@ -65,14 +67,14 @@ pub use tracer::Tracer;
 /// could not tell from the standard one.
 pub mod prelude {
     pub use crate::{
-        Criterion, DeviceChoice, Edges, Effect, Error, Estimate, GenerateConfig, Generated, Intervention, LoadOptions,
-        MemoryPlan, Message, Search, SmallestTopK, Span, StreamConfig, Trace, Tracer,
+        CausalTest, Criterion, DeviceChoice, Edges, Effect, Error, Estimate, GenerateConfig, Generated, Intervention,
+        LoadOptions, MemoryPlan, Message, Search, SmallestTopK, Span, StreamConfig, Trace, Tracer,
         analysis::{
-            AnchorConfig, Calibration, HeadRanking, RetrievalHeads, RouteConfig, RouteMeasure, Routes, SentenceMatrix,
+            AnchorConfig, Calibration, HeadRanking, RetrievalHeads, RouteConfig, RouteMeasure, Routes, Sentence, SentenceMatrix,
             SuppressionMeasure, ThoughtAnchors,
         },
         plot::{AttentionMap, Figure, HeatMap},
-        tasks::{Prompt, RulerConfig, SentenceKind, Task, WordProblem},
+        tasks::{Prompt, ReasoningPrompt, RulerConfig, SentenceKind, Task, WordProblem},
         trace::CompareConfig,
     };
 }

@@ -10,13 +10,14 @@ use crate::{
         HeadRanking, RankedHead, RetrievalHead, RetrievalHeads, RouteEdge, Routes, Sentence, SentenceAttention, SentenceMatrix,
         ThoughtAnchors,
     },
+    causal::CausalTest,
     config::{Estimate, Search, StreamConfig},
     engine::{DeviceChoice, LoadOptions, Progress},
     error::Error,
     generate::{GenerateConfig, Generated},
     intervention::{Edges, Effect, Intervention, TokenEffect},
-    memory::{MemoryPlan, format_bytes},
-    plot::{AttentionMap, Figure, HeatMap, count, escaped, percent, thousands},
+    memory::MemoryPlan,
+    plot::{AttentionMap, Figure, HeatMap, escaped, thousands},
     smallest::{Criterion, SmallestTopK, Tried},
     tasks::{ChainSentence, Prompt, ReasoningPrompt, RulerConfig, SentenceKind, Task, WordProblem},
     trace::{
@@ -53,6 +54,11 @@ pub(crate) struct Table {
 impl Table {
     pub fn new(title: impl Into<String>) -> Self {
         Table { title: title.into(), rows: Vec::new() }
+    }
+
+    /// The same rows under another title.
+    pub fn titled(self, title: impl Into<String>) -> Self {
+        Table { title: title.into(), ..self }
     }
 
     pub fn row(mut self, name: &str, value: impl fmt::Display) -> Self {
@@ -92,6 +98,11 @@ impl Table {
     }
 }
 
+/// What a search read, on average.
+pub(crate) fn keys_read(n: f64) -> String {
+    format!("{} keys or nodes of keys, for each query block and head", thousands(n.round() as u64))
+}
+
 /// A value that a table says everything about; its type stands in the list of [`show_as_table`] below.
 pub(crate) trait Describe {
     fn table(&self) -> Table;
@@ -129,174 +140,6 @@ show_as_table!(Edges, Effect, Intervention, TokenEffect, HeadRanking, RankedHead
 show_as_table!(AnswerScore, AnswerToken, DeviceChoice, Estimate, LoadOptions, MemoryPlan, Progress, Search, Tracer);
 show_as_table!(Criterion, RetrievalHead, SmallestTopK, Tried);
 show_as_table!(AnswerFidelity, CompareConfig, GenerateConfig, Generated, RowsOf);
-
-impl Describe for Trace {
-    fn table(&self) -> Table {
-        self.summary().table()
-    }
-}
-
-impl Describe for Summary {
-    fn table(&self) -> Table {
-        let config = &self.config;
-        let (query_blocks, key_blocks) =
-            (self.n_tokens.div_ceil(config.block_size_q), self.n_tokens.div_ceil(config.block_size_k));
-        let blocks =
-            |n: usize, kind: &str, size: usize| format!("{} of {}", count(n, &format!("{kind} block")), count(size, "token"));
-        let memory = format!("{} of {} planned", format_bytes(self.peak_memory_bytes), format_bytes(self.planned_memory_bytes));
-        Table::new(format!("Trace of {}", count(self.n_tokens, "token")))
-            .row("model", self.model.line())
-            .row(
-                "blocks",
-                format!(
-                    "{}, {}",
-                    blocks(query_blocks, "query", config.block_size_q),
-                    blocks(key_blocks, "key", config.block_size_k)
-                ),
-            )
-            .row("kept", format!("{} a query block and head", count(config.top_k.min(key_blocks), "key block")))
-            .row("pruned", format!("{} of all causal pairs", percent(self.pruned)))
-            .maybe("read by the search", self.keys_read_per_query_block.map(keys_read))
-            .row("key by key", format!("tokens {}", self.focus))
-            .row("next token", self.next_token.line())
-            .row("time", self.seconds.line())
-            .row("memory", memory)
-            .row("device", &self.device)
-            .maybe("recall", self.fidelity.as_ref().map(Fidelity::line))
-    }
-}
-
-/// What a search read, on average.
-pub(crate) fn keys_read(n: f64) -> String {
-    format!("{} keys or nodes of keys, for each query block and head", thousands(n.round() as u64))
-}
-
-impl Describe for ModelInfo {
-    fn table(&self) -> Table {
-        let windows: Vec<usize> = self.windows.iter().flatten().copied().collect();
-        let window = windows.iter().max().map(|w| format!("up to {}, in {}", count(*w, "token"), count(windows.len(), "layer")));
-        Table::new(self.line())
-            .row("key-value heads", self.n_kv_heads)
-            .row("head size", self.head_dim)
-            .row("hidden size", thousands(self.hidden_size as u64))
-            .row("vocabulary", thousands(self.vocab_size as u64))
-            .maybe("sliding window", window)
-    }
-}
-
-impl ModelInfo {
-    pub(crate) fn line(&self) -> String {
-        let (layers, heads) = (count(self.n_layers, "layer"), count(self.n_heads, "head"));
-        format!("{} ({}, {layers} × {heads}, {} parameters)", self.name, self.architecture, millions(self.n_parameters))
-    }
-}
-
-impl Describe for NextToken {
-    fn table(&self) -> Table {
-        Table::new("Next token")
-            .row("text", format!("{:?}", self.text))
-            .row("id", self.id)
-            .row("probability", percent(self.logprob.exp()))
-    }
-}
-
-impl NextToken {
-    /// Text and probability in a line.
-    pub(crate) fn line(&self) -> String {
-        format!("{:?}, probability {}", self.text, percent(self.logprob.exp()))
-    }
-}
-
-impl Describe for Seconds {
-    fn table(&self) -> Table {
-        Table::new("Time")
-            .row("load", seconds(self.load))
-            .row("search", seconds(self.search))
-            .row("attention", seconds(self.attention))
-            .row("total", seconds(self.total))
-    }
-}
-
-impl Seconds {
-    fn line(&self) -> String {
-        let [total, load, search, attention] = [self.total, self.load, self.search, self.attention].map(seconds);
-        format!("{total}: load {load}, search {search}, attention {attention}")
-    }
-}
-
-impl Describe for StreamConfig {
-    fn table(&self) -> Table {
-        let budget = match self.pruned {
-            Some(share) => format!("as many as prune {}", percent(share)),
-            None => count(self.top_k, "key block"),
-        };
-        let focus = self
-            .focus
-            .clone()
-            .map_or(format!("the last {}", count(Self::DEFAULT_FOCUS, "token")), |f| format!("tokens {}", Span::from(f)));
-        Table::new("Stream settings")
-            .row("query block", count(self.block_size_q, "token"))
-            .row("key block", count(self.block_size_k, "token"))
-            .row("kept", budget)
-            .row("always kept", format!("first {}, last {}", self.sink_blocks, self.effective_local_blocks()))
-            .row("search", format!("{:?}", self.search))
-            .row("beam", self.beam)
-            .row("key by key", focus)
-    }
-}
-
-impl Describe for Span {
-    fn table(&self) -> Table {
-        Table::new(format!("Tokens {self}"))
-    }
-}
-
-impl Describe for Covering {
-    fn table(&self) -> Table {
-        let more = |n: usize| (n > 0).then(|| count(n, "more byte"));
-        self.span.table().maybe("held before the text", more(self.before)).maybe("held after the text", more(self.after))
-    }
-}
-
-impl Describe for Blocks {
-    fn table(&self) -> Table {
-        Table::new(format!("Blocks of {}", count(self.n_tokens, "token")))
-            .row("query blocks", format!("{} of {}", thousands(self.n_query_blocks() as u64), count(self.block_size_q, "token")))
-            .row("key blocks", format!("{} of {}", thousands(self.n_key_blocks() as u64), count(self.block_size_k, "token")))
-            .maybe("sliding window", self.window.map(|w| count(w, "token")))
-    }
-}
-
-impl Describe for BlockMask {
-    fn table(&self) -> Table {
-        let all = self.blocks.causal_pairs() as f64 * self.n_heads as f64;
-        let Table { rows, .. } = self.blocks.table();
-        let mut table = Table::new(format!("Kept blocks of {}", count(self.n_heads, "head")));
-        table.rows = rows;
-        table
-            .row("kept", format!("up to {} a query block", count(self.top_k, "key block")))
-            .row("pruned", percent(1.0 - self.kept_pairs() as f64 / all))
-    }
-}
-
-impl Describe for HeadTrace {
-    fn table(&self) -> Table {
-        let received = self.received().iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
-        let kept: usize = (0..self.blocks.n_query_blocks()).map(|q| self.row(q).count()).sum();
-        let Table { rows, .. } = self.blocks.table();
-        let mut table = Table::new("One head");
-        table.rows = rows;
-        table
-            .row("kept", format!("{} blocks", thousands(kept as u64)))
-            .maybe("most received", received.map(|(key, mass)| format!("key {}: {mass:.1}", thousands(key as u64))))
-    }
-}
-
-impl Describe for LayerRecord {
-    fn table(&self) -> Table {
-        self.mask.table()
-    }
-}
 
 impl RetrievalHeads {
     /// Draws the scores; a notebook calls this for the last value of a cell.
@@ -344,7 +187,7 @@ macro_rules! show_as_figure {
     )*};
 }
 
-show_as_figure!(ThoughtAnchors, Routes, SentenceMatrix);
+show_as_figure!(CausalTest, ThoughtAnchors, Routes, SentenceMatrix);
 
 impl ThoughtAnchors {
     /// Shows the text with its anchors highlighted, in a notebook.
@@ -368,48 +211,6 @@ impl Error {
             "text/html",
             &format!("<div style=\"border-left:4px solid #d0402b;padding-left:8px\">{}</div>", escaped(&text)),
         );
-    }
-}
-
-impl fmt::Display for Trace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.table().text())
-    }
-}
-
-impl fmt::Display for Summary {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.table().text())
-    }
-}
-
-/// First and last token.
-impl fmt::Display for Span {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.end.saturating_sub(self.start) {
-            0 => write!(f, "none, at {}", thousands(self.start as u64)),
-            1 => write!(f, "{}", thousands(self.start as u64)),
-            _ => write!(f, "{} to {}", thousands(self.start as u64), thousands(self.end as u64 - 1)),
-        }
-    }
-}
-
-/// "3.6 s", and "12 ms" below a tenth of a second.
-fn seconds(seconds: f64) -> String {
-    if seconds < 0.1 { format!("{:.0} ms", 1000.0 * seconds) } else { format!("{seconds:.1} s") }
-}
-
-/// "0.0012 nats", and a power of ten below that.
-pub(crate) fn nats(kl: f64) -> String {
-    if kl.abs() < 1e-3 && kl != 0.0 { format!("{kl:.1e} nats") } else { format!("{kl:.4} nats") }
-}
-
-/// "6.3 M", "8.0 B".
-fn millions(number: u64) -> String {
-    match number {
-        0..1_000_000 => thousands(number),
-        1_000_000..1_000_000_000 => format!("{:.1} M", number as f64 / 1e6),
-        _ => format!("{:.1} B", number as f64 / 1e9),
     }
 }
 

@@ -2,12 +2,14 @@
 
 use std::{
     io::Write,
+    ops::Range,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use crate::{
-    analysis::{Sentence, SentenceMatrix, SuppressionMeasure},
+    analysis::{Routes, Sentence, SentenceMatrix, SuppressionMeasure},
+    causal::CausalTest,
     chat::Message,
     config::StreamConfig,
     engine::{Engine, LoadOptions, Payload, Progress, Reply, Request, default_engine, unexpected},
@@ -16,7 +18,7 @@ use crate::{
     intervention::{Effect, Intervention},
     memory::MemoryPlan,
     smallest::{Criterion, SmallestTopK},
-    tasks::{Prompt, RulerConfig},
+    tasks::{Prompt, ReasoningPrompt, RulerConfig, WordProblem},
     trace::{AnswerScore, CompareConfig, ModelInfo, Span, Trace},
 };
 
@@ -128,6 +130,14 @@ impl Tracer {
         task.prompt(&mut |text| self.count_tokens(text))
     }
 
+    /// A word problem's prompt, fitted to this model's tokens.
+    ///
+    /// # Errors
+    /// [`Error::Prompt`] when facts, question and chain alone are longer.
+    pub fn word_problem(&self, problem: &WordProblem, n_tokens: usize) -> Result<ReasoningPrompt, Error> {
+        problem.prompt(n_tokens, &mut |text| self.count_tokens(text))
+    }
+
     /// Finds what the model attends to over a prompt, and runs it on that alone.
     ///
     /// # Errors
@@ -138,6 +148,26 @@ impl Tracer {
             (Reply::Traced, Payload::Trace(trace)) => Ok(trace),
             (reply, _) => Err(unexpected(&reply)),
         }
+    }
+
+    /// A trace that records the attention of one piece of the prompt key by key, such as a chain of thought; `bytes` of the prompt.
+    ///
+    /// # Errors
+    /// As [`Tracer::trace`]; [`Error::Missing`] for bytes that are no piece of the prompt.
+    pub fn trace_focused(&self, prompt: &str, bytes: Range<usize>) -> Result<Trace, Error> {
+        let Some(piece) = prompt.get(bytes.clone()).filter(|piece| !piece.is_empty()) else {
+            return Err(Error::Missing {
+                what: "text at bytes".into(),
+                index: format!("{bytes:?}"),
+                available: format!("the prompt has bytes 0..{}, and a piece whole characters of it", prompt.len()),
+            });
+        };
+        let start = bytes.start + piece.len() - piece.trim_start().len();
+        // White space and the piece's first word may share a token, and a text cut short may have one more.
+        let before = prompt[..start].trim_end();
+        let first = if before.is_empty() { 0 } else { self.count_tokens(before)?.saturating_sub(1) };
+        let focus = Some(first..self.count_tokens(&prompt[..bytes.end])?.min(self.count_tokens(prompt)?));
+        self.with(StreamConfig { focus, ..self.config.clone() }).trace(prompt)
     }
 
     /// The same trace with its fidelity: the prompt is run densely, in O(T²) time, and compared.
@@ -207,6 +237,25 @@ impl Tracer {
         Ok(SentenceMatrix::of_effects(sentences, &effects, measure, &self.model.name))
     }
 
+    /// Whether a route carries an answer, the tokens of `answer` in the traced prompt: by how much it becomes less likely without the
+    /// route, and without each of so many random routes of the same layers and query blocks.
+    ///
+    /// # Errors
+    /// As [`Tracer::knock_out`].
+    pub fn test_routes(
+        &self,
+        trace: &Trace,
+        routes: &Routes,
+        answer: impl Into<Span>,
+        n_controls: usize,
+        seed: u64,
+    ) -> Result<CausalTest, Error> {
+        let mut interventions = vec![routes.intervention()];
+        interventions.extend(routes.controls(trace, n_controls, seed)?);
+        let effects = self.knock_out(trace, &interventions, answer)?;
+        Ok(CausalTest::of_effects(&effects[0], &effects[1..], &self.model.name))
+    }
+
     fn score_with(&self, prompt: &str, answer: &str, dense: bool) -> Result<AnswerScore, Error> {
         let request = Request::Score { prompt: prompt.into(), answer: answer.into(), config: self.config.clone(), dense };
         match self.call(request, Payload::None)? {
@@ -229,7 +278,7 @@ impl Tracer {
                 fix: "give the text that follows the prompt".into(),
             });
         }
-        let focus = Some(span.start - 1..span.end - 1);
+        let focus = Some(span.predictors().range());
         Ok((self.with(StreamConfig { focus, ..self.config.clone() }).trace(&text)?, span))
     }
 

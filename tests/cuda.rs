@@ -127,7 +127,10 @@ fn masks_and_records_agree_for_every_search_and_block_size() {
             assert_eq!(a.summary().pruned, b.summary().pruned);
             let [a, b] = [&a, &b].map(|trace| trace.summary().keys_read_per_query_block);
             // Which layers' ranges are kept at the candidates' ends decides how many are read after them.
-            assert!(a.zip(b).is_none_or(|(a, b)| (a - b).abs() <= 0.02 * a), "{a:?} rows read on the CPU, {b:?} on the GPU, {config:?}");
+            assert!(
+                a.zip(b).is_none_or(|(a, b)| (a - b).abs() <= 0.02 * a),
+                "{a:?} rows read on the CPU, {b:?} on the GPU, {config:?}"
+            );
         }
     }
 }
@@ -151,6 +154,20 @@ fn what_keys_write_and_sentences_receive_is_the_same() {
             let vertical = relative(&a.vertical(0, head).unwrap(), &b.vertical(0, head).unwrap());
             assert!(written < 0.05 && vertical < 0.1, "head {head}: written {written}, vertical {vertical} with {config:?}");
         }
+    }
+}
+
+#[test]
+fn blocks_are_as_near_to_what_they_become_part_of() {
+    let Some(([cpu, gpu], _alone)) = both() else { return };
+    // A last query block that is not whole.
+    let prompt = needle(&cpu, 3_001, 5);
+    for (block_size_q, block_size_k) in [(32, 8), (64, 32), (128, 64)] {
+        let search = Search::Exhaustive;
+        let config = StreamConfig { block_size_q, block_size_k, top_k: 24, search, proximity: true, ..Default::default() };
+        let [a, b] = [&cpu, &gpu].map(|tracer| tracer.with(config.clone()).trace(&prompt).unwrap());
+        let error = relative(&a.proximity(0).unwrap(), &b.proximity(0).unwrap());
+        assert!(error < 0.05, "{error} with blocks of {block_size_q} and {block_size_k}");
     }
 }
 

@@ -22,6 +22,7 @@ fn config(top_k: usize, n_tokens: usize) -> StreamConfig {
         local_blocks: 3,
         search: Search::Exhaustive,
         focus: Some(0..n_tokens),
+        proximity: true,
         ..StreamConfig::default()
     }
 }

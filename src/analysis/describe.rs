@@ -2,6 +2,7 @@
 
 use super::{HeadRanking, RankedHead, RouteEdge, Routes, Sentence, SentenceAttention, SentenceMatrix, ThoughtAnchors};
 use crate::{
+    causal::CausalTest,
     intervention::{Edges, Effect, Intervention, TokenEffect},
     notebook::{Describe, Table},
     plot::{count, percent, shortened},
@@ -52,7 +53,9 @@ impl Describe for RouteEdge {
 
 impl Describe for SentenceMatrix {
     fn table(&self) -> Table {
-        Table::new(format!("{} and those before them", count(self.sentences.len(), "sentence"))).row("measure", &self.measure)
+        Table::new(format!("{} and those before them", count(self.sentences.len(), "sentence")))
+            .row("measure", &self.measure)
+            .maybe("against what is known, area under the ROC curve", self.known_auc.map(|auc| format!("{auc:.3}")))
     }
 }
 
@@ -133,5 +136,11 @@ impl TokenEffect {
 impl Describe for TokenEffect {
     fn table(&self) -> Table {
         Table::new(format!("{:?}", self.text)).row("prediction", self.line())
+    }
+}
+
+impl Describe for CausalTest {
+    fn table(&self) -> Table {
+        Table::new(format!("Without {}", shortened(&self.claim, SHOWN))).row("measure", &self.measure).row("result", self.facts())
     }
 }

@@ -22,16 +22,19 @@ pub(super) struct LayerEdges {
 impl LayerEdges {
     pub fn read(trace: &Trace, layer: usize, measure: RouteMeasure) -> Result<Self, Error> {
         let (mask, mut share) = (trace.mask(layer)?, trace.masses(layer)?);
+        if measure == RouteMeasure::Proximity {
+            return Ok(Self::of_shares(layer, mask, trace.proximity(layer)?));
+        }
         let (n_query_blocks, n_heads) = (mask.blocks.n_query_blocks(), mask.n_heads);
         let mut stays = match measure {
             RouteMeasure::Written => trace.residual(layer)?,
-            RouteMeasure::Rollout => vec![n_heads as f32; n_query_blocks],
+            _ => vec![n_heads as f32; n_query_blocks],
         };
         let mut sum: Vec<f32> = stays.clone();
         for head in 0..n_heads {
             let written = match measure {
                 RouteMeasure::Written => trace.written(layer, head)?,
-                RouteMeasure::Rollout => vec![1.0; mask.blocks.n_key_blocks()],
+                _ => vec![1.0; mask.blocks.n_key_blocks()],
             };
             for (query_block, sum) in sum.iter_mut().enumerate() {
                 let row = mask.row(head, query_block);
@@ -46,6 +49,18 @@ impl LayerEdges {
         let rows = share.chunks_mut(mask.top_k.max(1)).zip(inverse.iter().cycle());
         rows.for_each(|(row, inverse)| row.iter_mut().for_each(|share| *share *= inverse));
         Ok(LayerEdges { layer, mask, share, stays })
+    }
+
+    /// Edges whose shares are known; the rest stays.
+    fn of_shares(layer: usize, mask: BlockMask, share: Vec<f32>) -> Self {
+        let n_query_blocks = mask.blocks.n_query_blocks();
+        let mut stays = vec![1.0; n_query_blocks];
+        for (row, share) in share.chunks(mask.top_k.max(1)).enumerate() {
+            stays[row % n_query_blocks] -= share.iter().sum::<f32>();
+        }
+        // Rounded shares may sum to a little more than 1.
+        stays.iter_mut().for_each(|stays| *stays = stays.max(0.0));
+        LayerEdges { layer, mask, share, stays }
     }
 
     /// Kept blocks of a query block in all heads, with their shares: `(head, key block, share)`.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{HeadRanking, Sentence, auc::auc, sentence::spans};
 use crate::{
+    causal::CausalTest,
     error::Error,
     intervention::{Effect, Intervention},
     tasks::SentenceKind,
@@ -30,6 +31,12 @@ pub struct SentenceMatrix {
     /// For each sentence the numbers of all before it. `[n_sentences][..i]`
     pub rows: Vec<Vec<f64>>,
     pub model: String,
+    /// Pairs `(later, earlier)` that are known to belong together, framed in the figure.
+    #[serde(default)]
+    pub known: Vec<(usize, usize)>,
+    /// How well the numbers tell them from other pairs: area under the ROC curve.
+    #[serde(default)]
+    pub known_auc: Option<f64>,
 }
 
 impl Trace {
@@ -54,7 +61,7 @@ impl Trace {
         }
         let names: Vec<String> = best.iter().map(|(layer, head)| format!("{layer}·{head}")).collect();
         let measure = format!("peak attention of heads {}, {}", names.join(", "), heads.how);
-        Ok(SentenceMatrix { measure, sentences: sentences.to_vec(), rows, model: self.summary().model.name.clone() })
+        Ok(SentenceMatrix::new(measure, sentences, rows, &self.summary().model.name))
     }
 
     /// Whether the rows of all sentences were recorded key by key.
@@ -86,8 +93,8 @@ impl SuppressionMeasure {
 
     fn name(self) -> &'static str {
         match self {
-            SuppressionMeasure::Published => "mean ln KL without the sentence, minus the row's mean",
-            SuppressionMeasure::Peak => "ln KL without the sentence, of the three tokens that change most",
+            SuppressionMeasure::Published => "mean log KL without the sentence, minus the row's mean",
+            SuppressionMeasure::Peak => "log KL without the sentence, of the three tokens that change most",
         }
     }
 }
@@ -123,11 +130,40 @@ impl SentenceMatrix {
             let middle = row.iter().sum::<f64>() / row.len().max(1) as f64;
             row.into_iter().map(|value| if measure == SuppressionMeasure::Published { value - middle } else { value }).collect()
         };
-        SentenceMatrix {
-            measure: measure.name().into(),
-            sentences: sentences.to_vec(),
-            rows: (0..sentences.len()).map(row).collect(),
-            model: model.into(),
+        Self::new(measure.name().into(), sentences, (0..sentences.len()).map(row).collect(), model)
+    }
+
+    fn new(measure: String, sentences: &[Sentence], rows: Vec<Vec<f64>>, model: &str) -> Self {
+        let (sentences, model) = (sentences.to_vec(), model.into());
+        SentenceMatrix { measure, sentences, rows, model, known: Vec::new(), known_auc: None }
+    }
+
+    /// The same beside what is known: `depends_on[i]` are the sentences that sentence `i` needs. Earlier sentences of the kinds in
+    /// `leave_out` are left out of it.
+    pub fn against(mut self, depends_on: &[Vec<usize>], leave_out: &[SentenceKind]) -> Self {
+        let counts = |i: usize, j: usize| j < i && !leave_out.contains(&self.sentences[j].kind);
+        let needs = depends_on.iter().take(self.sentences.len()).enumerate();
+        let pairs = needs.flat_map(|(i, needs)| needs.iter().map(move |&j| (i, j)));
+        self.known = pairs.filter(|&(i, j)| counts(i, j)).collect();
+        self.known_auc = self.auc(depends_on, leave_out);
+        self
+    }
+
+    /// Whether later sentences need some sentences more than the others: the largest number that each has in a row at least
+    /// `min_distance` after it. Sentences without such a row are left out.
+    pub fn test(&self, claim: &str, sentences: &[usize], min_distance: usize) -> CausalTest {
+        let largest = |j: usize| {
+            let later = self.rows.iter().skip(j + min_distance.max(1)).filter_map(|row| row.get(j).copied());
+            Some((j, later.max_by(f64::total_cmp)?))
+        };
+        let all = (0..self.sentences.len()).filter_map(largest);
+        let (claimed, controls): (Vec<_>, Vec<_>) = all.partition(|(j, _)| sentences.contains(j));
+        CausalTest {
+            claim: claim.into(),
+            measure: format!("{}; largest of the sentences at least {min_distance} later", self.measure),
+            claimed: claimed.into_iter().map(|(j, value)| (j.to_string(), value)).collect(),
+            controls: controls.into_iter().map(|(_, value)| value).collect(),
+            model: self.model.clone(),
         }
     }
 

@@ -26,6 +26,9 @@ pub struct RouteConfig {
 pub enum RouteMeasure {
     /// Attention mass × ‖W_O v‖, against ‖x‖ for the residual stream itself. Norms after W_O, as Gemma has, are left out.
     Written,
+    /// L1 proximity of what the key block writes to what the query block's residual stream becomes (Ferrando & Voita 2024), on the
+    /// means over the query block; for traces with [`StreamConfig::proximity`](crate::StreamConfig::proximity).
+    Proximity,
     /// Attention mass alone, mean over heads, and as much for the residual stream: rollout (Abnar & Zuidema 2020).
     Rollout,
 }
@@ -33,6 +36,13 @@ pub enum RouteMeasure {
 impl Default for RouteConfig {
     fn default() -> Self {
         RouteConfig { measure: RouteMeasure::Written, n_edges: 60 }
+    }
+}
+
+/// The usual number of edges by that measure.
+impl From<RouteMeasure> for RouteConfig {
+    fn from(measure: RouteMeasure) -> Self {
+        RouteConfig { measure, ..RouteConfig::default() }
     }
 }
 
@@ -57,6 +67,8 @@ pub struct Routes {
     pub hidden: f64,
     /// Flow through the attention of each layer, as a share of the total; the rest stays in the residual stream. `[n_layers]`
     pub by_layer: Vec<f64>,
+    /// The same of each head. `[n_layers][n_heads]`
+    pub by_head: Vec<Vec<f64>>,
     pub model: String,
     pub n_tokens: usize,
 }
@@ -82,36 +94,39 @@ impl Trace {
         self.routes_with(from, to, RouteConfig::default())
     }
 
-    /// The same with settings of one's own.
+    /// The same by another measure, or with settings of one's own.
     ///
     /// # Errors
-    /// As [`Trace::routes`].
-    pub fn routes_with(&self, from: impl Into<Span>, to: impl Into<Span>, config: RouteConfig) -> Result<Routes, Error> {
-        let (from, to) = (from.into(), to.into());
+    /// As [`Trace::routes`]; [`Error::Missing`] for [`RouteMeasure::Proximity`] of a trace that did not record it.
+    pub fn routes_with(
+        &self,
+        from: impl Into<Span>,
+        to: impl Into<Span>,
+        config: impl Into<RouteConfig>,
+    ) -> Result<Routes, Error> {
+        let (from, to, config) = (from.into(), to.into(), config.into());
         self.check_ends(from, to)?;
         let flow = Flow::new(self, from, to, config.measure)?;
         let total = flow.total();
-        let (mut edges, mut n_edges, mut by_layer, mut all) = (Vec::new(), 0, Vec::new(), 0.0);
-        for layer in 0..self.n_layers() {
-            let mut through = 0.0;
+        let (mut edges, mut n_edges, mut by_head) = (Vec::new(), 0, vec![vec![0.0; self.n_heads()]; self.n_layers()]);
+        for (layer, by_head) in by_head.iter_mut().enumerate() {
             flow.for_each_edge(&LayerEdges::read(self, layer, config.measure)?, |edge| {
                 n_edges += 1;
-                through += edge.flow;
+                by_head[edge.head] += edge.flow / total;
                 edges.push(RouteEdge { flow: edge.flow / total, ..edge });
                 if edges.len() >= 2 * config.n_edges + 1024 {
                     keep_strongest(&mut edges, config.n_edges);
                 }
             });
-            by_layer.push(if total > 0.0 { through / total } else { 0.0 });
-            all += through;
         }
+        let by_layer: Vec<f64> = by_head.iter().map(|heads| heads.iter().sum()).collect();
         keep_strongest(&mut edges, config.n_edges);
         edges.sort_by(stronger);
-        let shown: f64 = edges.iter().map(|edge| edge.flow * total).sum();
+        let (shown, all): (f64, f64) = (edges.iter().map(|edge| edge.flow).sum(), by_layer.iter().sum());
         let hidden = if all > 0.0 { (1.0 - shown / all).max(0.0) } else { 0.0 };
         let (model, n_tokens) = (self.summary().model.name.clone(), self.n_tokens());
         let (from_text, to_text) = (self.span_text(from)?.into(), self.span_text(to)?.into());
-        Ok(Routes { from, to, from_text, to_text, config, edges, total, n_edges, hidden, by_layer, model, n_tokens })
+        Ok(Routes { from, to, from_text, to_text, config, edges, total, n_edges, hidden, by_layer, by_head, model, n_tokens })
     }
 
     fn check_ends(&self, from: Span, to: Span) -> Result<(), Error> {
@@ -155,6 +170,12 @@ impl RouteEdge {
 }
 
 impl Routes {
+    /// How many of the shown edges another route shows too.
+    pub fn n_shared(&self, other: &Routes) -> usize {
+        let place = |e: &RouteEdge| (e.layer, e.head, e.queries, e.keys);
+        self.edges.iter().filter(|edge| other.edges.iter().any(|other| place(other) == place(edge))).count()
+    }
+
     /// Knocks the shown edges out.
     pub fn intervention(&self) -> Intervention {
         Intervention { name: "route".into(), hide: self.edges.iter().map(RouteEdge::edges).collect(), keep: Vec::new() }

@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::proximity::Shares;
 use crate::{
     attention::{KeysValues, Recorded, SparseBlock, dense, sparse, sparse_without},
     config::Search,
@@ -19,7 +20,7 @@ use crate::{
 
 /// Keys and values of the whole prompt, and what search and attention have found so far.
 pub struct Attention {
-    shape: AttentionShape,
+    pub(super) shape: AttentionShape,
     /// Per key-value head. `[n_tokens, head_dim]`
     keys: Vec<Vec<f32>>,
     values: Vec<Vec<f32>>,
@@ -33,8 +34,12 @@ pub struct Attention {
     sentences: Vec<(u32, f32)>,
     /// `[n_heads, capacity]`
     anchors: Vec<f32>,
+    /// Of the rows that were attended last, if proximity is recorded.
+    pub(super) shares: Vec<Shares>,
+    /// Proximity of what stays in the residual stream; empty if proximity is not recorded. `[n_query_blocks]`
+    pub(super) stays: Vec<f32>,
     /// Has room for as many tokens as the prompt may grow to.
-    record: LayerRecord,
+    pub(super) record: LayerRecord,
 }
 
 impl Attention {
@@ -42,6 +47,7 @@ impl Attention {
         let (n_tokens, n_heads, top_k) = (shape.capacity, shape.n_heads, shape.config.top_k);
         let mask = BlockMask::empty(Blocks { n_tokens, ..shape.blocks }, n_heads, top_k);
         let sentences = shape.of_tokens();
+        let of_proximity = |n: usize| vec![0.0; if shape.records_proximity() { n } else { 0 }];
         let empty = || vec![Vec::with_capacity(n_tokens * shape.head_dim); shape.n_kv_heads];
         Attention {
             keys: empty(),
@@ -51,8 +57,11 @@ impl Attention {
             written: Vec::new(),
             anchors: vec![0.0; if sentences.is_empty() { 0 } else { n_heads * n_tokens }],
             sentences,
+            shares: Vec::new(),
+            stays: of_proximity(mask.blocks.n_query_blocks()),
             record: LayerRecord {
                 mass: vec![0.0; mask.kept.len()],
+                proximity: of_proximity(mask.kept.len()),
                 written: Vec::new(),
                 residual: Vec::new(),
                 vertical: Vec::new(),
@@ -140,9 +149,13 @@ impl Attention {
             sparse(queries, self.keys_values(head), &shape.blocks, query_block, kept, recorded)
         });
         let mut output = vec![0.0; rows.len()];
+        self.shares.clear();
         for (head, query_block, block) in attended {
             self.place(&mut output, first_query_block, head, query_block, &block.output);
             self.note(head, query_block, &block);
+            if self.shape.records_proximity() {
+                self.shares.push((head, query_block, block.received));
+            }
         }
         output
     }
@@ -182,7 +195,13 @@ impl Attention {
 
     pub fn into_record(self) -> LayerRecord {
         let written = self.shape.written(&self.written.concat(), &self.record.received);
-        LayerRecord { written, vertical: self.shape.vertical(&self.anchors), ..self.record }
+        let proximity = self.shape.shares_of_update(self.record.proximity, &self.stays);
+        LayerRecord { written, proximity, vertical: self.shape.vertical(&self.anchors), ..self.record }
+    }
+
+    /// A head's value of a key. `[head_dim]`
+    pub(super) fn value(&self, head: usize, key: usize) -> &[f32] {
+        &self.values[self.shape.kv_head(head)][key * self.shape.head_dim..][..self.shape.head_dim]
     }
 
     fn keys_values(&self, head: usize) -> KeysValues<'_> {

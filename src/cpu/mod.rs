@@ -2,6 +2,7 @@
 //! code, in parallel over heads and query blocks by rayon. Everything is f32, whatever the weights are stored in.
 
 mod attention;
+mod proximity;
 
 use std::ops::Range;
 
@@ -201,6 +202,19 @@ impl Device for Cpu {
     fn attend(&self, attention: &mut Attention, queries: &Tensor, first_query_block: usize) -> Result<Tensor, Error> {
         let output = with_slice(queries, |rows| attention.attend(rows, first_query_block))?;
         Ok(Tensor::from_vec(output, queries.shape(), queries.device())?)
+    }
+
+    fn proximity(
+        &self,
+        attention: &mut Attention,
+        weight: &Tensor,
+        before: &Tensor,
+        after: &Tensor,
+        first_query_block: usize,
+    ) -> Result<(), Error> {
+        with_slice(weight, |weight| {
+            with_slice(before, |before| with_slice(after, |after| attention.proximity(weight, before, after, first_query_block)))
+        })??
     }
 
     fn keep(&self, attention: &mut Attention, mask: BlockMask) -> Result<(), Error> {

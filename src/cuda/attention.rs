@@ -7,6 +7,7 @@ use cudarc::driver::CudaSlice;
 use super::{
     gpu::{Arg, Gpu, Kernel, Launch},
     nodes::Nodes,
+    proximity::{Around, Proximity},
     settings::Settings,
     tensor::Tensor,
 };
@@ -39,6 +40,7 @@ pub struct Attention {
     anchors: Option<Anchors>,
     /// ‖W_O v‖, once they are weighed. `[n_heads, n_tokens]`
     written: Option<CudaSlice<f32>>,
+    proximity: Option<Proximity>,
     /// Whether `kept` holds the mask that a dense run compares with.
     has_mask: bool,
 }
@@ -91,6 +93,7 @@ impl Attention {
             focus: gpu.zeros(n_heads * shape.focus.len() * top_k * shape.blocks.block_size_k)?,
             anchors: Anchors::new(gpu, &shape)?,
             written: None,
+            proximity: Proximity::new(gpu, &shape)?,
             has_mask: false,
             shape,
         })
@@ -232,6 +235,10 @@ impl Attention {
             Some(a) => [gpu.pointer(&a.sentence), gpu.pointer(&a.weight), gpu.pointer(&a.received)],
             None => [0, 0, 0].map(Arg::Pointer),
         });
+        if let Some(proximity) = &mut self.proximity {
+            proximity.expect(gpu, &self.shape, n_blocks)?;
+        }
+        args.push(self.proximity.as_ref().map_or(Arg::Pointer(0), |proximity| gpu.pointer(&proximity.shares)));
         let numbers = [
             first_query_block,
             queries.n_rows,
@@ -248,6 +255,12 @@ impl Attention {
         // SAFETY: as the header of kernels/attention_record.cu says.
         unsafe { gpu.launch(&kernel, launch, &args)? };
         Ok(output)
+    }
+
+    /// Records the proximity of what was attended last, if it is asked for; `before` and `after` are its rows around attention.
+    pub fn proximity(&mut self, gpu: &Gpu, weight: &Tensor, before: &Tensor, after: &Tensor, first: usize) -> Result<(), Error> {
+        let around = Around { kept: &self.kept, values: &self.values, weight, before, after };
+        self.proximity.as_mut().map_or(Ok(()), |proximity| proximity.add(gpu, &self.shape, around, first))
     }
 
     /// Keeps the blocks of a mask instead of searching; its budget is the shape's.
@@ -351,6 +364,7 @@ impl Attention {
             mass: gpu.download(&self.mass, n_kept)?,
             written: self.shape.written(&lengths.unwrap_or_default(), &received),
             vertical: self.shape.vertical(&anchors.unwrap_or_default()),
+            proximity: self.proximity.map_or(Ok(Vec::new()), |proximity| proximity.into_shares(gpu, &self.shape))?,
             residual: Vec::new(),
             received,
             focus: gpu.download(&self.focus, n_heads * focus.len() * config.top_k * blocks.block_size_k)?,

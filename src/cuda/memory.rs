@@ -72,6 +72,7 @@ fn in_chunks(
         (of_layers("pyramid"), n * nodes * kv_heads),
         (of_layers("masks and masses"), n * heads * (2 * query_blocks * k + 3 * t + focus * k * bk) * WORD),
         ("a chunk of activations".into(), activations),
+        ("proximity".into(), if config.proximity { heads * k * (query_blocks + chunk.div_ceil(bq) * bk) * WORD } else { 0 }),
         (of_layers("weights"), n * layer * BF16),
     ];
     // A part of the output layer is there only after the layers.

@@ -11,6 +11,7 @@ mod kernels;
 mod libraries;
 mod memory;
 mod nodes;
+mod proximity;
 mod settings;
 mod tensor;
 
@@ -293,6 +294,17 @@ impl Device for Cuda {
         let output = attention.attend(&self.gpu, queries, first_query_block)?;
         self.gpu.synchronize()?;
         Ok(output)
+    }
+
+    fn proximity(
+        &self,
+        attention: &mut Attention,
+        weight: &Tensor,
+        before: &Tensor,
+        after: &Tensor,
+        first_query_block: usize,
+    ) -> Result<(), Error> {
+        attention.proximity(&self.gpu, weight, before, after, first_query_block)
     }
 
     fn keep(&self, attention: &mut Attention, mask: BlockMask) -> Result<(), Error> {

@@ -3,13 +3,13 @@
 use super::{DeviceChoice, LoadOptions, Progress};
 use crate::{
     chat::Message,
-    config::{Estimate, Search},
+    config::{Estimate, Search, StreamConfig},
     generate::{End, GenerateConfig, Generated},
     memory::{MemoryPlan, format_bytes},
     notebook::{Describe, Table, keys_read},
     plot::{count, percent, thousands},
     smallest::{Criterion, SmallestTopK, Tried},
-    trace::{AnswerScore, AnswerToken},
+    trace::{AnswerScore, AnswerToken, Span},
     tracer::Tracer,
 };
 
@@ -23,6 +23,27 @@ impl Describe for Tracer {
             });
             table.row(&count(n_tokens, "token"), cost.unwrap_or_else(|e| e.to_string()))
         })
+    }
+}
+
+impl Describe for StreamConfig {
+    fn table(&self) -> Table {
+        let budget = match self.pruned {
+            Some(share) => format!("as many as prune {}", percent(share)),
+            None => count(self.top_k, "key block"),
+        };
+        let focus = self
+            .focus
+            .clone()
+            .map_or(format!("the last {}", count(Self::DEFAULT_FOCUS, "token")), |f| format!("tokens {}", Span::from(f)));
+        Table::new("Stream settings")
+            .row("query block", count(self.block_size_q, "token"))
+            .row("key block", count(self.block_size_k, "token"))
+            .row("kept", budget)
+            .row("always kept", format!("first {}, last {}", self.sink_blocks, self.effective_local_blocks()))
+            .row("search", format!("{:?}", self.search))
+            .row("beam", self.beam)
+            .row("key by key", focus)
     }
 }
 

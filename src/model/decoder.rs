@@ -173,7 +173,11 @@ impl<D: Device> Decoder<'_, D> {
                 let queries = self.queries(weights, x, row, angles)?;
                 attend(attention, &queries, row / self.config.block_size_q)?
             };
-            *x = self.write(layer, weights, x, attended)?;
+            let after = self.after_attention(weights, x, attended)?;
+            if self.config.proximity && !self.sentences.is_empty() {
+                self.device.proximity(attention, &weights.output.weight, x, &after, row / self.config.block_size_q)?;
+            }
+            *x = self.after_mlp(layer, weights, &after)?;
         }
         Ok(())
     }
@@ -186,11 +190,19 @@ impl<D: Device> Decoder<'_, D> {
         x: &D::Tensor,
         attended: D::Tensor,
     ) -> Result<D::Tensor, Error> {
+        self.after_mlp(layer, weights, &self.after_attention(weights, x, attended)?)
+    }
+
+    /// What attention makes of rows; takes what was attended, as the feed-forward block needs the room.
+    fn after_attention(&self, weights: &LayerWeights<D::Tensor>, x: &D::Tensor, attended: D::Tensor) -> Result<D::Tensor, Error> {
         let written = self.linear(&attended, &weights.output)?;
-        drop(attended); // the feed-forward block needs the room
-        let x = self.device.add(x, &self.maybe_norm(written, weights.attention_post_norm.as_ref())?)?;
-        let mlp = self.mlp(weights, &x)?;
-        let x = self.device.add(&x, &self.maybe_norm(mlp, weights.mlp_post_norm.as_ref())?)?;
+        self.device.add(x, &self.maybe_norm(written, weights.attention_post_norm.as_ref())?)
+    }
+
+    /// What the feed-forward block makes of that.
+    fn after_mlp(&self, layer: usize, weights: &LayerWeights<D::Tensor>, x: &D::Tensor) -> Result<D::Tensor, Error> {
+        let mlp = self.mlp(weights, x)?;
+        let x = self.device.add(x, &self.maybe_norm(mlp, weights.mlp_post_norm.as_ref())?)?;
         match self.device.is_finite(&x)? {
             true => Ok(x),
             false => Err(self.not_finite(format!("the output of layer {layer}"))),

@@ -40,6 +40,8 @@ pub fn plan(model: &Model, n_tokens: usize, config: &StreamConfig, purpose: Purp
         Purpose::Trace => (2, vocabulary * (F32 + 2)),
         Purpose::Generate => (n_held, c.vocab_size as u64 * hidden * F32 + vocabulary * 2),
     };
+    // Shares of a chunk key by key, output weights column by column, and what comes of it.
+    let proximity = heads * (chunk.div_ceil(bq) * k * bk.min(t) + dim * hidden + 2 * n_query_blocks * k) * F32;
     let of_layers = |what: &str, n: u64| if n == 1 { format!("{what} of a layer") } else { format!("{what} of {n} layers") };
     let parts = [
         ("hidden states".into(), t * hidden * F32),
@@ -51,6 +53,7 @@ pub fn plan(model: &Model, n_tokens: usize, config: &StreamConfig, purpose: Purp
             (n_query_blocks * 2 + focus * bk).saturating_mul(k).saturating_add(t).saturating_mul(n_masks * heads * F32),
         ),
         ("what keys write, and get from later sentences".into(), 3 * t * heads * F32),
+        ("proximity".into(), if config.proximity { proximity } else { 0 }),
         ("a chunk of activations".into(), chunk * (3 * hidden + 3 * heads * dim + 3 * inner) * F32),
         ("a chunk's attention".into(), heads * chunk.div_ceil(bq) * (bq * dim + 2 * k * bk.min(t)) * F32),
         (of_layers("weights", n_held), layer * (n_held * F32 + 2)),

@@ -2,7 +2,7 @@
 
 use super::{
     canvas::{Canvas, Pen, Type},
-    figure::{Figure, escaped},
+    figure::Figure,
     kinds::kinds_legend,
     labels::{count, shortened, thousands, ticks, width},
     theme::{INK, LINE, MARKS, MUTED, PAPER, kept_color},
@@ -39,43 +39,11 @@ impl ThoughtAnchors {
         canvas.figure((right, end + 6), &self.title(), &self.description())
     }
 
-    /// Saves the chart as `.svg` or `.png`.
-    ///
-    /// # Errors
-    /// As [`Figure::save`].
-    pub fn save(&self, path: impl AsRef<std::path::Path>) -> Result<(), crate::Error> {
-        self.figure().save(path)
-    }
-
-    /// The text with its anchors highlighted, as HTML: the stronger the colour, the more later sentences attend to it.
-    pub fn html(&self) -> String {
-        let most = self.most();
-        let sentence = |(j, sentence): (usize, &crate::analysis::Sentence)| {
-            let share = self.scores[j].map_or(0.0, |score| score / most);
-            let color = sentence.kind.color();
-            let place = self.anchors.iter().position(|&anchor| anchor == j);
-            let number = place.map_or(String::new(), |place| format!("<sup>{}</sup>", place + 1));
-            let weight = if place.is_some() { ";font-weight:bold;text-decoration:underline" } else { "" };
-            format!(
-                "<span title=\"{} {}, sentence {j}\" style=\"background:rgba({},{},{},{:.2}){weight}\">{}{number}</span> ",
-                sentence.kind.letter(),
-                sentence.kind.name(),
-                color.0,
-                color.1,
-                color.2,
-                0.08 + 0.6 * share.clamp(0.0, 1.0),
-                escaped(&sentence.text),
-            )
-        };
-        let text: String = self.sentences.iter().enumerate().map(sentence).collect();
-        format!("<div style=\"line-height:1.7;max-width:760px\"><p><b>{}</b></p><p>{text}</p></div>", escaped(&self.title()))
-    }
-
-    fn title(&self) -> String {
+    pub(super) fn title(&self) -> String {
         format!("{} · thought anchors of {}", shortened(&self.model, 24), count(self.sentences.len(), "sentence"))
     }
 
-    fn facts(&self) -> String {
+    pub(super) fn facts(&self) -> String {
         let heads: Vec<String> = self.receivers.heads.iter().take(6).map(|h| format!("{}·{}", h.layer, h.head)).collect();
         let more = if self.receivers.heads.len() > 6 { ", …" } else { "" };
         format!(
@@ -86,7 +54,8 @@ impl ThoughtAnchors {
         )
     }
 
-    fn most(&self) -> f64 {
+    /// The highest score.
+    pub(super) fn most(&self) -> f64 {
         self.scores.iter().flatten().copied().fold(f64::MIN_POSITIVE, f64::max)
     }
 
@@ -235,11 +204,8 @@ mod tests {
     }
 
     #[test]
-    fn hostile_text_is_escaped_in_chart_and_text() {
-        let anchors = made_up_anchors(30, "</span><script>alert('x')</script>\u{0}");
-        for shown in [anchors.figure().svg().to_string(), anchors.html()] {
-            assert!(!shown.contains("<script") && shown.contains("&lt;script&gt;") && !shown.contains('\0'));
-        }
-        assert_eq!(anchors.html().matches("<span").count(), anchors.html().matches("</span>").count());
+    fn hostile_text_is_escaped() {
+        let chart = made_up_anchors(30, "</text><script>alert('x')</script>\u{0}").figure();
+        assert!(!chart.svg().contains("<script") && chart.svg().contains("&lt;script&gt;") && !chart.svg().contains('\0'));
     }
 }

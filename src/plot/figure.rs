@@ -102,7 +102,8 @@ pub(super) fn allowed_in_xml(c: char) -> bool {
     matches!(c, '\t' | '\n' | ' '..='\u{fffd}' | '\u{10000}'..)
 }
 
-fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+/// Writes a file: first a temporary one beside it.
+pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let failed = || Error::io("write", path);
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();

@@ -5,9 +5,14 @@ use super::{
     synthetic::{Shape, made_up_anchors, made_up_matrix, trace},
 };
 
-fn save(name: &str, figure: &Figure) {
+fn folder() -> std::path::PathBuf {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target/gallery");
     std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+fn save(name: &str, figure: &Figure) {
+    let folder = folder();
     figure.save(folder.join(name).with_extension("svg")).unwrap();
     #[cfg(feature = "engine")]
     figure.save(folder.join(name).with_extension("png")).unwrap();
@@ -77,6 +82,7 @@ fn anchors_matrices_and_routes() {
         save(&format!("anchors-{n}"), &anchors.figure());
         save(&format!("matrix-{n}"), &made_up_matrix(n).figure());
         save(&format!("kurtosis-{n}"), &anchors.kurtosis_figure());
+        std::fs::write(folder().join(format!("anchors-{n}.html")), anchors.html()).unwrap();
     }
     let t = trace(&Shape { n_tokens: 16_384, n_layers: 32, n_heads: 4, top_k: 40, ..Default::default() });
     save("routes-deep", &t.routes(1630..1650, t.output()).unwrap().figure());

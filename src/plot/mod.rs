@@ -3,10 +3,12 @@
 //! In every map rows are queries, top to bottom, and columns are keys, left to right.
 
 mod anchor_chart;
+mod anchor_text;
 mod attention_map;
 mod bitmap;
 mod broken_axis;
 mod canvas;
+mod causal_chart;
 mod figure;
 #[cfg(test)]
 mod gallery;

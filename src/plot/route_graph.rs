@@ -6,6 +6,7 @@ use super::{
     broken_axis::BrokenAxis,
     canvas::{Canvas, Pen, Point, Type},
     figure::Figure,
+    heat_map::HeatMap,
     labels::{count, percent, shortened, thousands, width},
     theme::{INK, LINE, MARKS, MUTED, PAPER, PRUNED},
 };
@@ -61,6 +62,12 @@ impl Routes {
         canvas.figure(size, &self.title(), &self.description())
     }
 
+    /// The flow through the attention of each layer and head, as a share of all that arrives.
+    pub fn head_map(&self) -> HeatMap {
+        let title = format!("{} · flow to {} by head", shortened(&self.model, 24), quoted(&self.to_text, 30));
+        HeatMap::of_heads(title, self.facts(), "share of the flow from start to end", &self.by_head)
+    }
+
     /// Saves the graph as `.svg` or `.png`.
     ///
     /// # Errors
@@ -76,6 +83,7 @@ impl Routes {
     pub(crate) fn facts(&self) -> String {
         let measure = match self.config.measure {
             RouteMeasure::Written => "mass × ‖W_O v‖",
+            RouteMeasure::Proximity => "L1 proximity",
             RouteMeasure::Rollout => "rollout",
         };
         let shown = self.edges.len().min(MAX_DRAWN);

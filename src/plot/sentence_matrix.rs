@@ -8,12 +8,12 @@ use super::{
     figure::Figure,
     kinds::kinds_legend,
     labels::{count, shortened, thousands, ticks, width},
-    theme::{LINE, kept_color},
+    theme::{LINE, MARKS, PAPER, kept_color},
 };
 use crate::{analysis::SentenceMatrix, trace::Span};
 
 const LEFT: i32 = 66;
-const TOP: i32 = 62;
+const TOP: i32 = 76;
 /// Most pixels and most cells of a side.
 const SIDE: usize = 512;
 const MAX_PICTURE: usize = 160_000;
@@ -35,7 +35,9 @@ impl SentenceMatrix {
         canvas.draw(|pen| {
             pen.text(&self.title(), (14, 20), Type::TITLE);
             pen.text(&shortened(&self.measure, 110), (14, 39), Type::NOTE);
+            pen.text(&self.beside(), (14, 55), Type::NOTE);
             self.sides(pen, side);
+            self.frames(pen, (cell, side));
             scale(pen, (LEFT, TOP + side + 46), (low, high));
             let occurs = |kind| self.sentences.iter().any(|s| s.kind == kind);
             end = kinds_legend(pen, (14, TOP + side + 86), side.max(500) + 40, occurs);
@@ -54,6 +56,25 @@ impl SentenceMatrix {
 
     fn title(&self) -> String {
         format!("{} · {} and those before them", shortened(&self.model, 24), count(self.sentences.len(), "sentence"))
+    }
+
+    /// What the frames are.
+    fn beside(&self) -> String {
+        let auc = self.known_auc.map_or(String::new(), |auc| format!("; area under the ROC curve {auc:.3}"));
+        if self.known.is_empty() { String::new() } else { format!("framed: what a sentence is known to need{auc}") }
+    }
+
+    /// Frames the known pairs, twice where there is room: seen on dark and on light cells.
+    fn frames(&self, pen: &Pen, (cell, side): (i32, i32)) {
+        let at = |sentence: usize| (sentence as f64 * f64::from(side) / self.sentences.len().max(1) as f64).round() as i32;
+        for &(i, j) in &self.known {
+            let (left, top) = (LEFT + at(j), TOP + at(i));
+            pen.frame((left, top), (left + cell - 1, top + cell - 1), MARKS[0]);
+            if cell >= 9 {
+                pen.frame((left + 1, top + 1), (left + cell - 2, top + cell - 2), MARKS[0]);
+                pen.frame((left + 2, top + 2), (left + cell - 3, top + cell - 3), PAPER);
+            }
+        }
     }
 
     fn range(&self) -> (f64, f64) {

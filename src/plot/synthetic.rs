@@ -93,6 +93,8 @@ pub(crate) fn made_up_matrix(n: usize) -> SentenceMatrix {
         sentences: made_up_sentences(n, "A sentence."),
         rows: (0..n).map(|i| (0..i).map(|j| value(i, j)).collect()).collect(),
         model: "synthetic".into(),
+        known: Vec::new(),
+        known_auc: None,
     }
 }
 
@@ -169,6 +171,7 @@ fn record(shape: &Shape, summary: &Summary, layer: usize, n_sentences: usize) ->
         focus: focus(shape, summary, &mask, &mass),
         written: (0..shape.n_heads * blocks.n_key_blocks()).map(|i| 1.0 + (i % 5) as f32).collect(),
         residual: vec![8.0; blocks.n_query_blocks()],
+        proximity: Vec::new(),
         vertical: (0..shape.n_heads * n_sentences).map(|i| 0.01 * (i % 7) as f32).collect(),
         mask,
         mass,

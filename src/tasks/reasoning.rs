@@ -64,6 +64,11 @@ impl WordProblem {
             seed,
         })
     }
+
+    /// For each sentence of the chain those that it needs.
+    pub fn dependencies(&self) -> Vec<Vec<usize>> {
+        self.chain.iter().map(|sentence| sentence.depends_on.clone()).collect()
+    }
 }
 
 #[cfg(test)]

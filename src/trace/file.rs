@@ -11,6 +11,7 @@
 //! | `layers.N.focus` | `[n_heads, n_focus, top_k · block_size_k]` | F16 | probabilities of the focus tokens on the keys of their kept blocks |
 //! | `layers.N.written` | `[n_heads, n_key_blocks]` | F32 | mean of ‖W_O v‖ over a block's keys, weighted by what they received |
 //! | `layers.N.residual` | `[n_query_blocks]` | F32 | mean length of the residual stream before the layer at a block's queries |
+//! | `layers.N.proximity` | `[n_heads, n_query_blocks, top_k]` | F16 | share of a kept block in what its query block's residual stream becomes, by L1 proximity; only if asked for |
 //! | `layers.N.vertical` | `[n_heads, n_sentences]` | F32 | vertical score of each sentence |
 //! | `sentences` | `[n_sentences, 2]` | U32 | tokens of each sentence, first and end |
 //! | `layers.N.kept` | `[n_heads, n_query_blocks, top_k]` | U16 or U32 | kept key blocks, ascending; the type's largest value fills up |
@@ -80,6 +81,9 @@ impl TraceWriter {
         self.write(&name(layer, "received"), Dtype::F32, &[n_heads, mask.blocks.n_tokens], &received)?;
         self.write(&name(layer, "mass"), Dtype::F16, &shape, &f16_bytes(&record.mass))?;
         self.write(&name(layer, "focus"), Dtype::F16, &focus_shape, &f16_bytes(&record.focus))?;
+        if !record.proximity.is_empty() {
+            self.write(&name(layer, "proximity"), Dtype::F16, &shape, &f16_bytes(&record.proximity))?;
+        }
         match mask.blocks.n_key_blocks() < u16::MAX as usize {
             true => self.write(&name(layer, "kept"), Dtype::U16, &shape, &bytes(&mask.kept, |b| (b as u16).to_le_bytes())),
             false => self.write(&name(layer, "kept"), Dtype::U32, &shape, &bytes(&mask.kept, u32::to_le_bytes)),
@@ -278,6 +282,9 @@ impl Tensors {
             is(&name(layer, "written"), &[Dtype::F32], &[n_heads, t.div_ceil(config.block_size_k)])?;
             is(&name(layer, "residual"), &[Dtype::F32], &[t.div_ceil(config.block_size_q)])?;
             is(&name(layer, "vertical"), &[Dtype::F32], &[n_heads, n_sentences])?;
+            if config.proximity {
+                is(&name(layer, "proximity"), &[Dtype::F16], &rows)?;
+            }
         }
         Ok(())
     }

@@ -151,6 +151,24 @@ impl Trace {
         self.tensors.floats(&name(layer, "residual"), 0..n)
     }
 
+    /// Share of each kept block of a layer in what its query block's residual stream becomes, by L1 proximity; the rest up to 1 is
+    /// what stays. `[n_heads, n_query_blocks, top_k]`, as in [`BlockMask`]
+    ///
+    /// # Errors
+    /// As [`Trace::vertical`]; [`Error::Missing`] when the run did not record it.
+    pub fn proximity(&self, layer: usize) -> Result<Vec<f32>, Error> {
+        let n = self.n_heads() * self.blocks(layer)?.n_query_blocks() * self.summary.config.top_k;
+        self.recorded("what attention writes")?;
+        if !self.summary.config.proximity {
+            return Err(Error::Missing {
+                what: "proximity of layer".into(),
+                index: layer.to_string(),
+                available: "it was not recorded; trace again with StreamConfig::proximity".into(),
+            });
+        }
+        self.tensors.floats(&name(layer, "proximity"), 0..n)
+    }
+
     /// Vertical scores of the sentences in one head: the mean attention that each of [`Trace::sentences`] gets from those at
     /// least [`MIN_DISTANCE`] after it. `[n_sentences]`
     ///

@@ -23,6 +23,11 @@ impl Span {
     pub fn range(&self) -> Range<usize> {
         self.start..self.end
     }
+
+    /// The tokens whose outputs predict these: each token is predicted by the one before it.
+    pub fn predictors(&self) -> Span {
+        Span { start: self.start.saturating_sub(1), end: self.end.saturating_sub(1) }
+    }
 }
 
 impl From<Range<usize>> for Span {

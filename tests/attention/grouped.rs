@@ -109,6 +109,68 @@ fn each_head_attends_to_its_groups_keys_and_is_recorded_in_its_place() {
     }
 }
 
+/// A matrix of random numbers.
+fn random(n: usize, size: f32) -> Vec<f32> {
+    let mut random = fastrand::Rng::with_seed(n as u64);
+    (0..n).map(|_| size * (2.0 * random.f32() - 1.0)).collect()
+}
+
+fn l1(values: &[f64]) -> f64 {
+    values.iter().map(|v| v.abs()).sum()
+}
+
+#[test]
+fn proximity_is_the_published_measure_of_the_blocks_means() {
+    const HIDDEN: usize = 7;
+    let mut shape = shape(Some(50), 9);
+    shape.config.proximity = true;
+    let (heads, weight, before) = (heads(shape.blocks), random(HIDDEN * N_HEADS * HEAD_DIM, 0.3), random(N_TOKENS * HIDDEN, 1.0));
+    let (mut attention, chunks) = layer(&shape, &heads);
+    let (mut after, mut row) = (before.clone(), 0);
+    for (first, queries) in &chunks {
+        attention.search(queries, *first);
+        let start = row * HIDDEN;
+        for attended in attention.attend(queries, *first).chunks(N_HEADS * HEAD_DIM) {
+            for (r, weights) in weight.chunks(N_HEADS * HEAD_DIM).enumerate() {
+                after[row * HIDDEN + r] += weights.iter().zip(attended).map(|(w, a)| w * a).sum::<f32>();
+            }
+            row += 1;
+        }
+        attention.proximity(&weight, &before[start..row * HIDDEN], &after[start..row * HIDDEN], *first);
+    }
+    let record = attention.into_record();
+    for query_block in 0..shape.blocks.n_query_blocks() {
+        let queries = shape.blocks.queries(query_block);
+        let mean =
+            |rows: &[f32], r: usize| queries.clone().map(|q| f64::from(rows[q * HIDDEN + r])).sum::<f64>() / queries.len() as f64;
+        let becomes: Vec<f64> = (0..HIDDEN).map(|r| mean(&after, r)).collect();
+        let near =
+            |part: &[f64]| (l1(&becomes) - l1(&becomes.iter().zip(part).map(|(y, part)| y - part).collect::<Vec<_>>())).max(0.0);
+        let stays: Vec<f64> = (0..HIDDEN).map(|r| mean(&before, r)).collect();
+        let (mut all, mut sum) = (Vec::new(), near(&stays));
+        for (h, head) in heads.iter().enumerate() {
+            for (slot, &block) in record.mask.kept(h, query_block).iter().enumerate() {
+                let mut part = vec![0.0; HIDDEN];
+                for query in queries.clone() {
+                    let mut probabilities = head.probabilities(query, record.mask.kept(h, query_block));
+                    let keys = shape.blocks.keys(block as usize);
+                    probabilities.iter_mut().enumerate().filter(|(key, _)| !keys.contains(key)).for_each(|(_, p)| *p = 0.0);
+                    let value = head.output(&probabilities);
+                    for (part, weights) in part.iter_mut().zip(weight.chunks(N_HEADS * HEAD_DIM)) {
+                        let of_head = weights[h * HEAD_DIM..].iter().zip(&value);
+                        *part += of_head.map(|(&w, v)| f64::from(w) * v).sum::<f64>() / queries.len() as f64;
+                    }
+                }
+                all.push((record.mask.row(h, query_block).start + slot, near(&part)));
+                sum += near(&part);
+            }
+        }
+        for (at, near) in all {
+            assert_close(&record.proximity[at..=at], &[near / sum], 1e-5);
+        }
+    }
+}
+
 #[test]
 fn dense_chunks_are_sparse_ones_when_everything_is_kept() {
     let shape = shape(Some(77), N_TOKENS.div_ceil(4));

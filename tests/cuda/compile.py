@@ -47,7 +47,7 @@ def variants(file, shapes):
 
 
 FILES = ["rms_norm.cu", "rope.cu", "written.cu", "elementwise.cu", "pyramid.cu", "clusters.cu", "search_hierarchical.cu", "search_exhaustive.cu",
-         "attention.cu", "attention_record.cu", "recall.cu", "search_hierarchical_sm90.cu", "attention_sm90.cu",
+         "attention.cu", "attention_record.cu", "proximity.cu", "recall.cu", "search_hierarchical_sm90.cu", "attention_sm90.cu",
          "attention_record_sm90.cu"]
 
 

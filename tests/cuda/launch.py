@@ -204,7 +204,7 @@ def record(shape, queries, keys, kept, lse, mass, received, focus_rows, focus, s
     """Adds to `received`, `anchors` (if given) and writes `mass` and `focus_rows`; `focus` is a range of tokens."""
     defines = {"HEAD_DIM": shape.head_dim, "BLOCK_Q": shape.block_q, "BLOCK_K": shape.block_k, "ANCHORS": int(anchors is not None)}
     grid = (n_blocks(shape, queries), shape.n_heads)
-    tail = (kept, lse, mass, received, focus_rows, sentence, weight, anchors, first_block, queries.shape[0], shape.n_query_blocks,
+    tail = (kept, lse, mass, received, focus_rows, sentence, weight, anchors, None, first_block, queries.shape[0], shape.n_query_blocks,
             shape.n_tokens, shape.window, shape.n_kv_heads, shape.top_k, focus.start, focus.stop, distance)
     if hopper(shape) if warpgroups is None else warpgroups:
         shared = 1024 + 128 * shape.head_dim * (shape.block_q // 64 + 2) + 4 * shape.top_k + 32 * -(-shape.top_k * shape.block_k // 64)

@@ -157,3 +157,18 @@ fn too_few_sentences_and_rows_that_were_not_recorded_are_errors() {
         Err(Error::Missing { .. })
     ));
 }
+
+#[test]
+fn rows_of_a_piece_of_the_prompt_are_recorded() {
+    let tracer = tracer();
+    let (text, _) = crate::text(12);
+    let piece = text.find(" . ").unwrap() + 3..text.rfind(" . ").unwrap();
+    let focused = tracer.with(crate::config(6, 0)).trace_focused(&text, piece.clone()).unwrap();
+    let span = focused.covering(piece.clone()).unwrap().span;
+    let focus = focused.summary().focus;
+    assert!(focus.start <= span.start && focus.end >= span.end && focus.len() <= span.len() + 1, "{focus} for {span}");
+    for bytes in [9..9, text.len() - 1..text.len() + 1] {
+        let error = tracer.trace_focused(&text, bytes).map(drop).unwrap_err();
+        assert!(matches!(&error, Error::Missing { .. }), "{error}");
+    }
+}

@@ -1,7 +1,7 @@
 //! Runs without some attention.
 
 use serde_json::json;
-use streamtrace::{Edges, Effect, Error, Intervention, Span, analysis::SuppressionMeasure};
+use streamtrace::{Edges, Effect, Error, Intervention, Span, analysis::SuppressionMeasure, tasks::SentenceKind};
 
 use crate::{common, trace, tracer};
 
@@ -89,6 +89,26 @@ fn suppression_changes_only_what_comes_later() {
         let centred = matrix.rows[1..].iter().all(|row| middle(row).abs() < 1e-9);
         assert_eq!(centred, measure == SuppressionMeasure::Published);
     }
+}
+
+#[test]
+fn a_matrix_is_measured_against_what_is_known() {
+    let tracer = tracer();
+    let trace = trace(&tracer, 12, 1000);
+    let mut sentences = trace.labelled_sentences().unwrap();
+    sentences[0].kind = SentenceKind::PlanGeneration;
+    let mut matrix = tracer.suppress_sentences(&trace, &sentences, SuppressionMeasure::Peak).unwrap();
+    matrix.rows[9][2] = 50.0;
+    matrix.rows[11][4] = 40.0;
+    let mut needs = vec![vec![]; sentences.len()];
+    (needs[9], needs[11], needs[5]) = (vec![0, 2], vec![4], vec![0]);
+    let matrix = matrix.against(&needs, &[SentenceKind::PlanGeneration]);
+    assert_eq!((&matrix.known[..], matrix.known_auc), (&[(9, 2), (11, 4)][..], Some(1.0)));
+    let test = matrix.test("two sentences", &[2, 4], 4);
+    assert_eq!(test.claimed, [("2".into(), 50.0), ("4".into(), 40.0)]);
+    // The last four have no sentence so much later.
+    assert_eq!((test.controls.len(), test.n_as_strong()), (sentences.len() - 4 - 2, 0));
+    assert_eq!(matrix.test("a later one", &[9], 4).claimed, []);
 }
 
 #[test]

@@ -22,16 +22,24 @@ fn parts(trace: &Trace, layer: usize, measure: RouteMeasure) -> Parts {
     let (mut edges, mut stays) = (Vec::new(), zero());
     for q in 0..mask.blocks.n_query_blocks() {
         let rows = 2 * q..(2 * q + 2).min(n);
-        let residual =
-            if measure == RouteMeasure::Written { trace.residual(layer).unwrap()[q].into() } else { mask.n_heads as f64 };
         let mut row = Vec::new();
         for head in 0..mask.n_heads {
             let written = trace.written(layer, head).unwrap();
             for (slot, &block) in mask.kept(head, q).iter().enumerate() {
-                let weight = if measure == RouteMeasure::Written { f64::from(written[block as usize]) } else { 1.0 };
-                row.push((head, block as usize, f64::from(mass[mask.row(head, q).start + slot]) * weight));
+                let at = mask.row(head, q).start + slot;
+                let weight = match measure {
+                    RouteMeasure::Written => mass[at] * written[block as usize],
+                    RouteMeasure::Proximity => trace.proximity(layer).unwrap()[at],
+                    RouteMeasure::Rollout => mass[at],
+                };
+                row.push((head, block as usize, f64::from(weight)));
             }
         }
+        let residual = match measure {
+            RouteMeasure::Written => trace.residual(layer).unwrap()[q].into(),
+            RouteMeasure::Proximity => 1.0 - row.iter().map(|edge| edge.2).sum::<f64>(),
+            RouteMeasure::Rollout => mask.n_heads as f64,
+        };
         let sum = residual + row.iter().map(|edge| edge.2).sum::<f64>();
         for r in rows.clone() {
             stays[r][r] = residual / sum;
@@ -65,7 +73,7 @@ fn whole((edges, stays): &Parts) -> Matrix {
 fn flow_is_the_product_of_the_layers_mixes() {
     let trace = trace(&tracer(), 10, 6);
     let n = trace.n_tokens().div_ceil(NODE);
-    for measure in [RouteMeasure::Written, RouteMeasure::Rollout] {
+    for measure in [RouteMeasure::Written, RouteMeasure::Proximity, RouteMeasure::Rollout] {
         let (from, to) = (Span { start: 8, end: 12 }, trace.output());
         let layers: Vec<_> = (0..3).map(|layer| parts(&trace, layer, measure)).collect();
         let (mut reached, mut reaching) = (vec![vec![0.0; n]], vec![vec![0.0; n]]);
@@ -79,7 +87,7 @@ fn flow_is_the_product_of_the_layers_mixes() {
         let routes = trace.routes_with(from, to, RouteConfig { measure, n_edges: 1_000_000 }).unwrap();
         assert!((routes.total - reached[3][n - 1]).abs() < 1e-6, "{} {}", routes.total, reached[3][n - 1]);
         assert!((reaching[0][2] - routes.total).abs() < 1e-6);
-        assert_eq!((routes.edges.len(), routes.hidden), (routes.n_edges, 0.0));
+        assert!(routes.edges.len() == routes.n_edges && routes.hidden < 1e-9, "{}", routes.hidden);
         let mut found = 0;
         for (layer, (edges, _)) in layers.iter().enumerate() {
             for ((head, q, block), matrix) in edges {
@@ -154,4 +162,39 @@ fn ways_that_lead_nowhere_are_errors() {
     }
     let nearest = trace.find("w1 w9 nowhere").unwrap_err().to_string();
     assert!(nearest.contains("nearest is \"w1"), "{nearest}");
+}
+
+#[test]
+fn what_was_not_recorded_says_how_to_record_it() {
+    let (text, n_tokens) = crate::text(8);
+    let config = streamtrace::StreamConfig { proximity: false, ..crate::config(6, n_tokens) };
+    let trace = tracer().with(config).trace(&text).unwrap();
+    let error = trace.routes_with(4..9, trace.output(), RouteMeasure::Proximity).unwrap_err().to_string();
+    assert!(error.contains("trace again with StreamConfig::proximity"), "{error}");
+}
+
+#[test]
+fn heads_add_up_to_their_layer_and_routes_share_edges_with_themselves() {
+    let trace = trace(&tracer(), 12, 6);
+    let [written, rollout] =
+        [RouteMeasure::Written, RouteMeasure::Rollout].map(|measure| trace.routes_with(4..9, trace.output(), measure).unwrap());
+    for (layer, heads) in written.by_layer.iter().zip(&written.by_head) {
+        assert!((heads.iter().sum::<f64>() - layer).abs() < 1e-9 && heads.len() == trace.n_heads());
+    }
+    let n = written.n_shared(&rollout);
+    assert_eq!((written.n_shared(&written), rollout.n_shared(&written)), (written.edges.len(), n));
+}
+
+#[test]
+fn a_route_is_tested_against_random_ones() {
+    let tracer = tracer();
+    let trace = trace(&tracer, 12, 6);
+    let n = trace.n_tokens();
+    let config = RouteConfig { n_edges: 5, ..RouteConfig::default() };
+    let routes = trace.routes_with(4..9, n - 4..n - 1, config).unwrap();
+    let test = tracer.test_routes(&trace, &routes, n - 3..n, 6, 1).unwrap();
+    let alone = tracer.knock_out(&trace, &[routes.intervention()], n - 3..n).unwrap();
+    assert!((test.effect() - alone[0].drop()).abs() < 1e-6);
+    assert_eq!((test.controls.len(), test.claimed[0].0.as_str()), (6, "route"));
+    assert!(test.measure.contains("the answer"), "{}", test.measure);
 }

@@ -173,6 +173,7 @@ fn tensors_that_do_not_fit_the_summary_are_refused() {
         "layers.1.kept",
         "layers.0.focus",
         "layers.1.written",
+        "layers.1.proximity",
         "layers.0.residual",
         "layers.0.vertical",
     ] {

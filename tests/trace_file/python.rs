@@ -50,6 +50,7 @@ fn expected(sample: &Sample, kept_type: &str) -> serde_json::Value {
         tensors[format!("layers.{i}.written")] =
             json!({"dtype": "float32", "shape": [n_heads, n_key_blocks], "values": record.written});
         tensors[format!("layers.{i}.residual")] = json!({"dtype": "float32", "shape": [rows[1]], "values": record.residual});
+        tensors[format!("layers.{i}.proximity")] = json!({"dtype": "float16", "shape": rows, "values": record.proximity});
         tensors[format!("layers.{i}.vertical")] =
             json!({"dtype": "float32", "shape": [n_heads, sentences.len()], "values": record.vertical});
         tensors[format!("layers.{i}.received")] =

@@ -17,6 +17,10 @@ pub fn assert_holds(trace: &Trace, sample: &Sample) {
     for (layer, record) in sample.layers.iter().enumerate() {
         assert_eq!(trace.blocks(layer).unwrap(), record.mask.blocks);
         assert_eq!(trace.mask(layer).unwrap(), record.mask);
+        assert_eq!(
+            (trace.masses(layer).unwrap(), trace.proximity(layer).unwrap()),
+            (record.mass.clone(), record.proximity.clone())
+        );
         for head in 0..trace.n_heads() {
             assert_head_holds(trace, layer, head, record);
         }

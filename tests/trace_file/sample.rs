@@ -77,6 +77,7 @@ impl Size {
             focus: exact(self.n_heads * self.focus.len() * n_keys, 5),
             written: exact(self.n_heads * mask.blocks.n_key_blocks(), 7),
             residual: exact(mask.blocks.n_query_blocks(), 11),
+            proximity: exact(mask.kept.len(), 17),
             vertical: exact(self.n_heads * token_sentences(&text(self.n_tokens).0, &text(self.n_tokens).1).len(), 13),
             mask,
         }
@@ -88,6 +89,7 @@ impl Size {
             block_size_k: self.block_size_k,
             top_k: self.top_k,
             focus: Some(self.focus.clone()),
+            proximity: true,
             ..Default::default()
         };
         let model = ModelInfo {

@@ -103,6 +103,9 @@ struct SearchArgs {
     /// Read no key: sinks and the last blocks, or random ones
     #[arg(long, value_enum, conflicts_with_all = ["exhaustive", "estimate"])]
     baseline: Option<BaselineArg>,
+    /// Record what routes by L1 proximity need
+    #[arg(long)]
+    proximity: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -171,6 +174,7 @@ impl SearchArgs {
             rescore: self.rescore.unwrap_or(default.rescore),
             exact_queries: self.exact_queries.unwrap_or(default.exact_queries),
             focus: None,
+            proximity: self.proximity,
         }
     }
 }

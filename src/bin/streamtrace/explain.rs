@@ -1,11 +1,11 @@
 //! `streamtrace anchors | routes | knock-out`: what a trace says about a text, and whether it is so.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::json;
 use streamtrace::{
-    Effect, Error, Intervention, Span, Trace,
+    CausalTest, Error, Intervention, Span, Trace,
     analysis::{AnchorConfig, RouteConfig, RouteMeasure, Routes},
 };
 
@@ -41,17 +41,19 @@ impl AnchorsArgs {
             ..AnchorConfig::default()
         };
         let anchors = Trace::open(&self.trace)?.thought_anchors_with(&config)?;
-        match &self.out {
-            Some(out) if is_html(out) => std::fs::write(out, anchors.html()).map_err(Error::io("write", out))?,
-            Some(out) => anchors.save(out)?,
-            None => {}
-        }
+        self.out.as_ref().map_or(Ok(()), |out| anchors.save(out))?;
         if self.json { print(json!(anchors)) } else { print(anchors) }
     }
 }
 
-fn is_html(path: &Path) -> bool {
-    path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("html"))
+#[derive(Clone, Copy, ValueEnum)]
+enum MeasureArg {
+    /// Attention mass times the length of what it writes
+    Written,
+    /// L1 proximity of what it writes to what it becomes part of; for traces made with --proximity
+    Proximity,
+    /// Attention mass alone
+    Rollout,
 }
 
 /// Which route
@@ -66,14 +68,18 @@ pub struct Ends {
     /// Edges to show
     #[arg(long, default_value_t = RouteConfig::default().n_edges)]
     edges: usize,
-    /// Take attention mass alone for importance, as rollout does
-    #[arg(long)]
-    rollout: bool,
+    /// What the importance of an edge is
+    #[arg(long, value_enum, default_value = "written")]
+    measure: MeasureArg,
 }
 
 impl Ends {
     fn routes(&self, trace: &Trace, to: Span) -> Result<Routes, Error> {
-        let measure = if self.rollout { RouteMeasure::Rollout } else { RouteMeasure::Written };
+        let measure = match self.measure {
+            MeasureArg::Written => RouteMeasure::Written,
+            MeasureArg::Proximity => RouteMeasure::Proximity,
+            MeasureArg::Rollout => RouteMeasure::Rollout,
+        };
         let to = self.to.as_ref().map_or(Ok(to), |text| trace.find_last(text))?;
         trace.routes_with(trace.find(&self.from)?, to, RouteConfig { measure, n_edges: self.edges })
     }
@@ -118,6 +124,9 @@ pub struct KnockOutArgs {
     /// Seed of the random routes
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// The drops to draw: .svg or .png
+    #[arg(long)]
+    out: Option<PathBuf>,
     /// One JSON object on standard output
     #[arg(long)]
     json: bool,
@@ -125,26 +134,21 @@ pub struct KnockOutArgs {
 
 impl KnockOutArgs {
     pub fn run(&self) -> Result<(), Error> {
+        self.out.as_deref().map_or(Ok(()), writable)?;
         let trace = Trace::open(&self.trace)?;
         let answer = self.answer.as_ref().map(|text| trace.find_last(text)).transpose()?.unwrap_or_default();
         // A token is predicted by the one before it.
-        let rows = if answer.is_empty() { trace.output() } else { Span::from(answer.start.max(1) - 1..answer.end - 1) };
+        let rows = if answer.is_empty() { trace.output() } else { answer.predictors() };
         let routes = self.ends.routes(&trace, rows)?;
         let mut interventions: Vec<Intervention> = vec![routes.intervention(), routes.alone(&trace, rows)];
         interventions.extend(routes.controls(&trace, self.controls, self.seed)?);
         let effects = self.model.tracer()?.knock_out(&trace, &interventions, answer)?;
         let (route, alone, controls) = (&effects[0], &effects[1], &effects[2..]);
+        let test = CausalTest::of_effects(route, controls, &trace.summary().model.name);
+        self.out.as_ref().map_or(Ok(()), |out| test.save(out))?;
         match self.json {
-            true => print(json!({ "route": route, "alone": alone, "controls": controls, "median_drop": median(controls) })),
-            false => {
-                print(format!("{route}\n{alone}\n{} random routes: median drop {:.4} nats", controls.len(), median(controls)))
-            }
+            true => print(json!({ "route": route, "alone": alone, "controls": controls, "median_drop": test.control() })),
+            false => print(format!("{route}\n{alone}\n{test}")),
         }
     }
-}
-
-fn median(effects: &[Effect]) -> f64 {
-    let mut drops: Vec<f64> = effects.iter().map(Effect::drop).collect();
-    drops.sort_by(f64::total_cmp);
-    drops.get(drops.len() / 2).copied().unwrap_or(0.0)
 }

@@ -49,6 +49,13 @@ impl WordProblem {
     }
 }
 
+impl ReasoningPrompt {
+    /// Bytes of `text` that hold the whole chain.
+    pub fn thoughts(&self) -> Range<usize> {
+        self.chain.first().map_or(0, |sentence| sentence.start)..self.chain.last().map_or(0, |sentence| sentence.end)
+    }
+}
+
 struct Scattered<'a> {
     problem: &'a WordProblem,
     haystack: Haystack,
