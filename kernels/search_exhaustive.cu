@@ -15,7 +15,7 @@
 
 constexpr int PIECE = 512;  // key blocks in a pass
 
-KERNEL void __launch_bounds__(THREADS)
+KERNEL void __launch_bounds__(THREADS, MIN_BLOCKS)
     exhaustive_scores(const u16* queries, const u16* keys, u32* scores, int first_block, int n_tokens, int window,
                       int n_kv_heads, int sink_blocks, int local_blocks, int top_k) {
     extern __shared__ __align__(16) u8 shared[];

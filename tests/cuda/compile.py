@@ -1,7 +1,7 @@
 """Compiles every kernel for every architecture and shape; needs NVRTC (`pip install nvidia-cuda-nvrtc`), no GPU.
 
 usage: python3 compile.py [--all] [-v] [file.cu ...]
-Without --all only a few shapes of each kernel are compiled. -v prints registers, shared memory and spills.
+Without --all only a few shapes of each kernel are compiled, one of them in all its variants. -v prints registers, shared memory and spills.
 """
 
 import re
@@ -30,17 +30,18 @@ def variants(file, shapes):
     for d, q, k in shapes:
         if file.endswith("_sm90.cu") and (q < 64 or d not in (64, 128)):
             continue
-        blocks = {"HEAD_DIM": d, "BLOCK_Q": q, "BLOCK_K": k}
+        blocks, whole = {"HEAD_DIM": d, "BLOCK_Q": q, "BLOCK_K": k}, shapes is ALL or d == 128
+        caps = SOFT_CAPS if whole else SOFT_CAPS[:1]
         if file.startswith("search_hierarchical"):
-            for estimate, rescore in [(e, r) for e in (0, 1, 2, 3) for r in (0, 1)] if shapes is ALL else [(1, 0), (2, 0), (3, 0), (3, 1)]:
+            for estimate, rescore in [(e, r) for e in (0, 1, 2, 3) for r in (0, 1)] if whole else [(3, 1)]:
                 columns = {"COLUMNS": 64 if rescore else 88 if estimate == 2 else 128} if file.endswith("_sm90.cu") else {}
                 found.append({**blocks, "ESTIMATE": estimate, "RESCORE": rescore, **columns})
         elif file == "search_exhaustive.cu":
             found.append({**blocks, "ESTIMATE": 0})
         elif file.startswith("attention_record"):
-            found += [{**blocks, "ANCHORS": a, "SOFT_CAP": c} for a in (0, 1) for c in SOFT_CAPS]
+            found += [{**blocks, "ANCHORS": a, "SOFT_CAP": c} for a in (0, 1) for c in caps]
         elif file.startswith("attention"):
-            found += [{**blocks, "SOFT_CAP": c} for c in SOFT_CAPS]
+            found += [{**blocks, "SOFT_CAP": c} for c in caps]
         else:
             found.append(blocks)
     return found
