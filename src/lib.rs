@@ -25,11 +25,14 @@ pub mod chat;
 pub mod config;
 pub mod engine;
 pub mod error;
+mod explore;
 pub mod generate;
 pub mod intervention;
 pub mod memory;
 pub mod notebook;
 pub mod plot;
+mod report;
+mod save;
 pub mod smallest;
 pub mod tasks;
 pub mod trace;
@@ -54,9 +57,11 @@ pub use chat::Message;
 pub use config::{Estimate, Search, StreamConfig};
 pub use engine::{DeviceChoice, LoadOptions};
 pub use error::Error;
+pub use explore::Explore;
 pub use generate::{GenerateConfig, Generated};
 pub use intervention::{Edges, Effect, Intervention};
 pub use memory::MemoryPlan;
+pub use report::Report;
 pub use smallest::{Criterion, SmallestTopK};
 pub use trace::{Span, Trace};
 pub use tracer::Tracer;
@@ -65,8 +70,8 @@ pub use tracer::Tracer;
 /// could not tell from the standard one.
 pub mod prelude {
     pub use crate::{
-        Criterion, DeviceChoice, Edges, Effect, Error, Estimate, GenerateConfig, Generated, Intervention, LoadOptions,
-        MemoryPlan, Message, Search, SmallestTopK, Span, StreamConfig, Trace, Tracer,
+        Criterion, DeviceChoice, Edges, Effect, Error, Estimate, Explore, GenerateConfig, Generated, Intervention, LoadOptions,
+        MemoryPlan, Message, Report, Search, SmallestTopK, Span, StreamConfig, Trace, Tracer,
         analysis::{
             AnchorConfig, Calibration, HeadRanking, RetrievalHeads, RouteConfig, RouteMeasure, Routes, SentenceMatrix,
             SuppressionMeasure, ThoughtAnchors,

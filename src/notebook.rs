@@ -45,9 +45,10 @@ fn message(contents: &[(&str, &str)]) -> String {
 }
 
 /// A title and lines of a name and a value.
+#[derive(Clone)]
 pub(crate) struct Table {
-    title: String,
-    rows: Vec<(String, String)>,
+    pub title: String,
+    pub rows: Vec<(String, String)>,
 }
 
 impl Table {

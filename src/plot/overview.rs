@@ -130,7 +130,8 @@ fn title(trace: &Trace) -> String {
     )
 }
 
-fn overview_facts(trace: &Trace) -> String {
+/// What is true of the whole trace, in a line.
+pub(crate) fn overview_facts(trace: &Trace) -> String {
     let summary = trace.summary();
     facts(summary, summary.pruned, summary.fidelity.as_ref().map(|f| f.recall))
 }

@@ -33,7 +33,7 @@ use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors, tensor::Metadata, tensor::TensorInfo};
 
 use super::{BlockMask, LayerRecord, Summary, Trace, name, sentences::token_sentences};
-use crate::error::Error;
+use crate::{error::Error, save::save};
 
 /// Version of the layout above; a reader refuses a newer one.
 const FORMAT_VERSION: u32 = 2;
@@ -141,14 +141,7 @@ impl Trace {
     /// # Errors
     /// [`Error::File`] when the folder cannot be written or the disk is full; what `path` held before is untouched.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
-        let path = path.as_ref();
-        let failed = || Error::io("write", path);
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut temporary = readable_by_all().tempfile_in(folder).map_err(failed())?;
-        self.write_to(temporary.as_file_mut()).map_err(failed())?;
-        temporary.as_file().sync_all().map_err(failed())?;
-        temporary.persist(path).map_err(|e| failed()(e.error))?;
-        Ok(())
+        save(path.as_ref(), |file| self.write_to(file))
     }
 
     /// Writes the bytes of the trace file.
@@ -222,14 +215,6 @@ pub(super) struct Tensors {
     metadata: Metadata,
     /// Byte of the file at which the tensors' data starts.
     start: usize,
-}
-
-/// Temporary files that become files of the user's: with the permissions of any other, where the system has them.
-fn readable_by_all() -> tempfile::Builder<'static, 'static> {
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder
 }
 
 fn map(file: &File, path: &Path) -> Result<Mmap, Error> {

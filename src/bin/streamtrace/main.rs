@@ -1,5 +1,5 @@
-//! The command line: `streamtrace trace | compare | smallest-top-k | generate | map | overview | show | anchors | routes |
-//! knock-out | prompt | ruler | heads | bench | serve`.
+//! The command line: `streamtrace trace | compare | smallest-top-k | generate | map | overview | explore | report |
+//! show | anchors | routes | knock-out | prompt | ruler | heads | bench | serve`.
 //!
 //! Exit codes: 0 done; 1 the run failed, with a sentence on standard error; 2 the arguments make no sense.
 
@@ -8,6 +8,7 @@ mod bench;
 mod explain;
 mod generate;
 mod heads;
+mod look;
 mod prompt;
 mod ruler;
 mod smallest;
@@ -28,6 +29,7 @@ use bench::BenchArgs;
 use explain::{AnchorsArgs, KnockOutArgs, RoutesArgs};
 use generate::GenerateArgs;
 use heads::HeadsArgs;
+use look::{ExploreArgs, MapArgs, OverviewArgs, ReportArgs};
 use prompt::TaskPromptArgs;
 use ruler::RulerArgs;
 use smallest::SmallestArgs;
@@ -57,23 +59,13 @@ enum Command {
     /// Write after a prompt, attending to what the search keeps
     Generate(GenerateArgs),
     /// Draw one head's attention map
-    Map {
-        trace: PathBuf,
-        #[arg(long)]
-        layer: usize,
-        #[arg(long)]
-        head: usize,
-        /// The picture to write: .svg or .png
-        #[arg(long)]
-        out: PathBuf,
-    },
+    Map(MapArgs),
     /// Draw all heads as small multiples
-    Overview {
-        trace: PathBuf,
-        /// The picture to write: .svg or .png
-        #[arg(long)]
-        out: PathBuf,
-    },
+    Overview(OverviewArgs),
+    /// Write a page to look into a trace: all heads, maps, blocks, tokens
+    Explore(ExploreArgs),
+    /// Write what a trace says of its run, with its figures, as one page
+    Report(ReportArgs),
     /// Say what a trace holds
     Show {
         trace: PathBuf,
@@ -200,8 +192,10 @@ fn run(command: &Command) -> Result<(), Error> {
         }
         Command::SmallestTopK(args) => args.run(),
         Command::Generate(args) => args.run(),
-        Command::Map { trace, layer, head, out } => Trace::open(trace)?.attention_map(*layer, *head)?.save(out),
-        Command::Overview { trace, out } => Trace::open(trace)?.overview()?.save(out),
+        Command::Map(args) => args.run(),
+        Command::Overview(args) => args.run(),
+        Command::Explore(args) => args.run(),
+        Command::Report(args) => args.run(),
         Command::Show { trace, json } => print_trace(&Trace::open(trace)?, *json),
         Command::Anchors(args) => args.run(),
         Command::Routes(args) => args.run(),
