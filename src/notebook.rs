@@ -7,8 +7,8 @@ use std::{fmt, io::Write};
 
 use crate::{
     analysis::{
-        HeadRanking, RankedHead, RetrievalHead, RetrievalHeads, RouteEdge, Routes, Sentence, SentenceAttention, SentenceMatrix,
-        ThoughtAnchors,
+        Edge, HeadRanking, RankedHead, RetrievalHead, RetrievalHeads, RouteEdge, Routes, Sentence, SentenceAttention,
+        SentenceEdge, SentenceMatrix, ThoughtAnchors,
     },
     config::{Estimate, Search, StreamConfig},
     engine::{DeviceChoice, LoadOptions, Progress},
@@ -126,6 +126,7 @@ show_as_table!(
     HeadTrace,
     LayerRecord
 );
+show_as_table!(Edge, SentenceEdge);
 show_as_table!(Edges, Effect, Intervention, TokenEffect, HeadRanking, RankedHead, RouteEdge, Sentence, SentenceAttention);
 show_as_table!(AnswerScore, AnswerToken, DeviceChoice, Estimate, LoadOptions, MemoryPlan, Progress, Search, Tracer);
 show_as_table!(Criterion, RetrievalHead, SmallestTopK, Tried);

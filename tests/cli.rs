@@ -341,6 +341,8 @@ fn a_saved_trace_is_shown_and_drawn() {
         (&["map", "--layer", "0", "--head", "0"], "map.png", b"\x89PNG"),
         (&["overview", "--width", "300"], "all.png", b"\x89PNG"),
         (&["explore"], "explore.html", b"<!DOCTYPE html>"),
+        (&["edges"], "edges.parquet", b"PAR1"),
+        (&["edges", "--sentences"], "edges.csv", b"layer,head,query_sentence,key_sentence,mass\n0,0,0,0,"),
         (&["report"], "report.html", b"<!DOCTYPE html>"),
         (&["report", "--title", "A title"], "report.md", b"# A title\n"),
     ] {
@@ -445,6 +447,7 @@ fn runs_that_fail_exit_with_1_and_a_sentence() {
     assert_fails(&["map", &trace, "--layer", "6", "--head", "0", "--out", svg], &["layer 6 does not exist: choose 0 to 5"]);
     assert_fails(&["map", &trace, "--layer", "0", "--head", "8", "--out", svg], &["head 8 does not exist: choose 0 to 7"]);
     assert_fails(&["map", &trace, "--layer", "0", "--head", "0", "--out", jpg], &[".svg or .png"]);
+    assert_fails(&["edges", &trace, "--out", jpg], &[".csv or .parquet"]);
     assert_fails(&["report", &trace, "--out", jpg], &[".html or .md"]);
     assert_fails(&["report", &trace, "--out", "/nowhere/a.html"], &["cannot write /nowhere/a.html"]);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "the trace alone");

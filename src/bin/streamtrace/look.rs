@@ -1,4 +1,4 @@
-//! `streamtrace map | overview | explore | report`: what a trace looks like.
+//! `streamtrace map | overview | explore | report | edges`: a trace as pictures, pages and tables.
 
 use std::path::{Path, PathBuf};
 
@@ -102,5 +102,26 @@ impl ReportArgs {
     fn text(&self) -> Result<String, Error> {
         let read = |path: &Path| std::fs::read_to_string(path).map_err(Error::io("read", path));
         self.text.as_deref().map_or(Ok(String::new()), read)
+    }
+}
+
+#[derive(Args)]
+pub struct EdgesArgs {
+    trace: PathBuf,
+    /// The table to write: .csv or .parquet
+    #[arg(long)]
+    out: PathBuf,
+    /// One row for each pair of sentences, not for each kept block
+    #[arg(long)]
+    sentences: bool,
+}
+
+impl EdgesArgs {
+    pub fn run(&self) -> Result<(), Error> {
+        let trace = Trace::open(&self.trace)?;
+        match self.sentences {
+            true => trace.sentence_edges()?.save(&self.out),
+            false => trace.edges().save(&self.out),
+        }
     }
 }

@@ -1,5 +1,5 @@
 //! The command line: `streamtrace trace | compare | smallest-top-k | generate | map | overview | explore | report |
-//! show | anchors | routes | knock-out | prompt | ruler | heads | bench | serve`.
+//! edges | show | anchors | routes | knock-out | prompt | ruler | heads | bench | serve`.
 //!
 //! Exit codes: 0 done; 1 the run failed, with a sentence on standard error; 2 the arguments make no sense.
 
@@ -29,7 +29,7 @@ use bench::BenchArgs;
 use explain::{AnchorsArgs, KnockOutArgs, RoutesArgs};
 use generate::GenerateArgs;
 use heads::HeadsArgs;
-use look::{ExploreArgs, MapArgs, OverviewArgs, ReportArgs};
+use look::{EdgesArgs, ExploreArgs, MapArgs, OverviewArgs, ReportArgs};
 use prompt::TaskPromptArgs;
 use ruler::RulerArgs;
 use smallest::SmallestArgs;
@@ -66,6 +66,8 @@ enum Command {
     Explore(ExploreArgs),
     /// Write what a trace says of its run, with its figures, as one page
     Report(ReportArgs),
+    /// Write attention as a table: one row for each kept block, or for each pair of sentences
+    Edges(EdgesArgs),
     /// Say what a trace holds
     Show {
         trace: PathBuf,
@@ -196,6 +198,7 @@ fn run(command: &Command) -> Result<(), Error> {
         Command::Overview(args) => args.run(),
         Command::Explore(args) => args.run(),
         Command::Report(args) => args.run(),
+        Command::Edges(args) => args.run(),
         Command::Show { trace, json } => print_trace(&Trace::open(trace)?, *json),
         Command::Anchors(args) => args.run(),
         Command::Routes(args) => args.run(),
