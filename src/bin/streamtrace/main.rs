@@ -1,10 +1,11 @@
 //! The command line: `streamtrace trace | compare | smallest-top-k | generate | map | overview | explore | report |
-//! edges | show | anchors | routes | knock-out | prompt | ruler | heads | bench | serve`.
+//! edges | show | anchors | routes | knock-out | prompt | ruler | heads | bench | doctor | serve`.
 //!
 //! Exit codes: 0 done; 1 the run failed, with a sentence on standard error; 2 the arguments make no sense.
 
 mod args;
 mod bench;
+mod doctor;
 mod explain;
 mod generate;
 mod heads;
@@ -26,6 +27,7 @@ use streamtrace::{Error, Trace, engine::serve::serve, trace::CompareConfig};
 
 use args::{ModelArgs, PromptArgs};
 use bench::BenchArgs;
+use doctor::DoctorArgs;
 use explain::{AnchorsArgs, KnockOutArgs, RoutesArgs};
 use generate::GenerateArgs;
 use heads::HeadsArgs;
@@ -89,6 +91,8 @@ enum Command {
     Heads(HeadsArgs),
     /// Time each stage of a layer on the GPU at hand, with random weights
     Bench(BenchArgs),
+    /// Say what of that which notebooks and GPUs need is here, and what to do about the rest; exit code 1 if notebooks miss something
+    Doctor(DoctorArgs),
     /// Answer a notebook over standard input and output
     Serve,
 }
@@ -207,6 +211,7 @@ fn run(command: &Command) -> Result<(), Error> {
         Command::Ruler(args) => args.run(),
         Command::Heads(args) => args.run(),
         Command::Bench(args) => args.run(),
+        Command::Doctor(args) => args.run(),
         Command::Serve => serve(),
     }
 }
