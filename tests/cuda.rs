@@ -127,7 +127,10 @@ fn masks_and_records_agree_for_every_search_and_block_size() {
             assert_eq!(a.summary().pruned, b.summary().pruned);
             let [a, b] = [&a, &b].map(|trace| trace.summary().keys_read_per_query_block);
             // Which layers' ranges are kept at the candidates' ends decides how many are read after them.
-            assert!(a.zip(b).is_none_or(|(a, b)| (a - b).abs() <= 0.02 * a), "{a:?} rows read on the CPU, {b:?} on the GPU, {config:?}");
+            assert!(
+                a.zip(b).is_none_or(|(a, b)| (a - b).abs() <= 0.02 * a),
+                "{a:?} rows read on the CPU, {b:?} on the GPU, {config:?}"
+            );
         }
     }
 }

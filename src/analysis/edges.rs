@@ -52,7 +52,7 @@ pub struct SentenceEdgeRows {
 }
 
 impl Trace {
-    /// Every kept key block of every query block, layer and head.
+    /// Every kept key block of every query block, head and layer that the trace holds.
     pub fn edges(&self) -> EdgeRows {
         EdgeRows { trace: self.clone(), heads: heads(self), rows: Vec::new().into_iter() }
     }
@@ -69,7 +69,7 @@ impl Trace {
 
 fn heads(trace: &Trace) -> IntoIter<(usize, usize)> {
     let all = |layer| (0..trace.n_heads()).map(move |head| (layer, head));
-    (0..trace.n_layers()).flat_map(all).collect::<Vec<_>>().into_iter()
+    trace.layers().iter().copied().flat_map(all).collect::<Vec<_>>().into_iter()
 }
 
 impl Iterator for EdgeRows {

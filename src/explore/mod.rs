@@ -58,7 +58,7 @@ impl Trace {
     /// # Errors
     /// [`Error::Trace`] when the file is damaged.
     pub fn explore(&self) -> Result<Explore, Error> {
-        let n_heads = self.n_layers() * self.n_heads();
+        let n_heads = self.layers().len() * self.n_heads();
         let rows = n_heads * self.summary().blocks(0).n_query_blocks();
         let merge = rows.div_ceil(MAX_ROWS).next_power_of_two();
         let mut budget = Budget { merge, cells: (MAX_BYTES / n_heads).max(1) };
@@ -84,7 +84,7 @@ impl Trace {
             last = start;
         }
         let (mut heads, mut all, mut held) = (Vec::new(), 0, 0);
-        for layer in 0..self.n_layers() {
+        for &layer in self.layers() {
             for head in 0..self.n_heads() {
                 let read = self.head(layer, head)?;
                 let blocks = block_cells(&read, budget.merge);

@@ -23,9 +23,9 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 use serde_json::json;
-use streamtrace::{Error, Trace, engine::serve::serve, trace::CompareConfig};
+use streamtrace::{Error, Trace, trace::CompareConfig};
 
-use args::{ModelArgs, PromptArgs};
+use args::{ModelArgs, PromptArgs, ServeArgs};
 use bench::BenchArgs;
 use doctor::DoctorArgs;
 use explain::{AnchorsArgs, KnockOutArgs, RoutesArgs};
@@ -93,8 +93,8 @@ enum Command {
     Bench(BenchArgs),
     /// Say what of that which notebooks and GPUs need is here, and what to do about the rest; exit code 1 if notebooks miss something
     Doctor(DoctorArgs),
-    /// Answer a notebook over standard input and output
-    Serve,
+    /// Answer a notebook over standard input and output, here or through ssh
+    Serve(ServeArgs),
 }
 
 #[derive(Args)]
@@ -212,7 +212,7 @@ fn run(command: &Command) -> Result<(), Error> {
         Command::Heads(args) => args.run(),
         Command::Bench(args) => args.run(),
         Command::Doctor(args) => args.run(),
-        Command::Serve => serve(),
+        Command::Serve(args) => args.run(),
     }
 }
 
