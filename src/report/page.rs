@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn a_page_fetches_nothing_and_says_what_was_run() {
         let trace = trace(&Shape::default());
-        let page = Report::new("A report").text("Some *words*.").trace(&trace).figure(&trace.overview().unwrap(), "All").html();
+        let page = Report::new("A report").text("Some *words*.").trace(&trace).figure(trace.overview().unwrap(), "All").html();
         assert!(addresses(&page).iter().all(|address| address.starts_with("data:image/png;base64,")));
         assert_eq!(addresses(&page).len(), page.matches("<image").count());
         for part in [
