@@ -21,11 +21,13 @@
 //! From here on no model is needed. A trace is opened where it is looked at, and read layer by layer:
 //!
 //! ```
+//! # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/trace.rs")); }
+//! use streamtrace::prelude::*;
+//!
+//! # fn main() -> Result<(), Error> {
 //! # let folder = tempfile::tempdir().unwrap();
 //! # std::env::set_current_dir(&folder).unwrap();
 //! # doc::save("prompt.trace");
-//! use streamtrace::prelude::*;
-//!
 //! let trace = Trace::open("prompt.trace")?;
 //! println!("{trace}"); // model, settings, next token, time, memory
 //!
@@ -35,26 +37,28 @@
 //!
 //! let harp = trace.find("harp")?; // the tokens that cover a text
 //! assert_eq!(trace.span_text(harp)?, "harp");
-//! # Ok::<(), Error>(())
-//! # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/trace.rs")); }
+//! # Ok(())
+//! # }
 //! ```
 //!
 //! What it says is drawn, clicked through, written down or handed on:
 //!
 //! ```
+//! # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/trace.rs")); }
+//! use streamtrace::prelude::*;
+//!
+//! # fn main() -> Result<(), Error> {
 //! # let folder = tempfile::tempdir().unwrap();
 //! # std::env::set_current_dir(&folder).unwrap();
 //! # doc::save("prompt.trace");
-//! use streamtrace::prelude::*;
-//!
 //! let trace = Trace::open("prompt.trace")?;
 //! let map = trace.attention_map(1, 0)?.mark("the needle", trace.find("harp")?)?;
 //! map.save("map.svg")?;
 //! trace.explore()?.save("explore.html")?; // all heads, maps, blocks, tokens; in a notebook: trace.explore()?
 //! Report::new("Needle").text("One head *reads* it.").trace(&trace).figure(&map, "Layer 1, head 0").save("report.html")?;
 //! trace.edges().save("edges.csv")?;
-//! # Ok::<(), Error>(())
-//! # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/trace.rs")); }
+//! # Ok(())
+//! # }
 //! ```
 //!
 //! Which sentences do later ones come back to ([`Trace::thought_anchors`])? What carried a fact to the output

@@ -1,9 +1,7 @@
 //! A trace in pieces, for a long way: first what belongs to the prompt and the run, then one layer after the other. What
 //! arrives before the way breaks off is a trace of fewer layers.
 
-use std::io;
-
-use safetensors::{SafeTensors, tensor::TensorView};
+use safetensors::SafeTensors;
 
 use super::{Summary, Trace, TraceWriter};
 use crate::error::Error;
@@ -13,9 +11,14 @@ fn start_of(layer: usize) -> String {
     format!("layers.{layer}.")
 }
 
+#[cfg(any(test, feature = "engine"))]
 impl Trace {
     /// The tensors of a layer, or those of no layer, as safetensors; the metadata of a trace with them.
-    pub(crate) fn piece(&self, layer: Option<usize>) -> io::Result<Vec<u8>> {
+    pub(crate) fn piece(&self, layer: Option<usize>) -> std::io::Result<Vec<u8>> {
+        use std::io;
+
+        use safetensors::tensor::TensorView;
+
         let belongs = |name: &str| match layer {
             Some(layer) => name.starts_with(&start_of(layer)),
             None => !name.starts_with("layers."),
