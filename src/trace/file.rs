@@ -221,7 +221,7 @@ impl Trace {
         }
         let summary = notes.get("summary").ok_or_else(|| bad("a summary", "none".into()))?;
         let summary: Summary = serde_json::from_str(summary).map_err(|e| bad("a readable summary", e.to_string()))?;
-        let layers = layers(&notes, &summary).map_err(|found| bad("a list of its layers", found))?;
+        let layers = layers(&notes, &summary, metadata.tensors().len()).map_err(|found| bad("a list of its layers", found))?;
         let tensors = Tensors { map, path: path.into(), metadata, start: 8 + n_header, layers };
         tensors.check(&summary).map_err(|found| bad("tensors that fit the summary", found))?;
         Ok(Trace { summary, tensors: Arc::new(tensors) })
@@ -229,9 +229,11 @@ impl Trace {
 }
 
 /// Layers that a file holds, ascending: those that its notes list, or all.
-fn layers(notes: &HashMap<String, String>, summary: &Summary) -> Result<Vec<usize>, String> {
+///
+/// A summary may claim more layers than there is memory for; a file with fewer tensors lacks one of them.
+fn layers(notes: &HashMap<String, String>, summary: &Summary, n_tensors: usize) -> Result<Vec<usize>, String> {
     let n_layers = summary.model.n_layers;
-    let Some(listed) = notes.get("layers") else { return Ok((0..n_layers).collect()) };
+    let Some(listed) = notes.get("layers") else { return Ok((0..n_layers.min(n_tensors)).collect()) };
     let layers: Vec<usize> = serde_json::from_str(listed).map_err(|e| e.to_string())?;
     match layers.is_sorted_by(|a, b| a < b) && layers.last().is_none_or(|&last| last < n_layers) {
         true => Ok(layers),
