@@ -4,19 +4,71 @@
 //! key blocks that matter (*Sparse Tracing*, Rosser et al. 2025, arXiv 2510.19875), runs the model on those alone, and
 //! keeps what is left as a [`Trace`] that can be looked at.
 //!
+//! # A tour
+//!
+//! A model folder becomes a [`Tracer`], a prompt a [`Trace`]:
+//!
 //! ```no_run
 //! use streamtrace::prelude::*;
 //!
-//! let tracer = Tracer::load("models/needle-6m")?;
+//! let tracer = Tracer::load("models/needle-6m")?; // or Tracer::connect("ssh gpu streamtrace serve --model …")
+//! let tracer = tracer.with(StreamConfig { pruned: Some(0.95), ..Default::default() });
 //! let trace = tracer.trace("A long prompt. The special magic number for foamy-harp is: 9077192. …")?;
-//! println!("{trace}");
-//! trace.attention_map(4, 2)?.save("map.svg")?;
 //! trace.save("prompt.trace")?;
 //! # Ok::<(), Error>(())
 //! ```
 //!
+//! From here on no model is needed. A trace is opened where it is looked at, and read layer by layer:
+//!
+//! ```
+//! # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/trace.rs")); }
+//! use streamtrace::prelude::*;
+//!
+//! # fn main() -> Result<(), Error> {
+//! # let folder = tempfile::tempdir().unwrap();
+//! # std::env::set_current_dir(&folder).unwrap();
+//! # doc::save("prompt.trace");
+//! let trace = Trace::open("prompt.trace")?;
+//! println!("{trace}"); // model, settings, next token, time, memory
+//!
+//! let head = trace.head(1, 0)?; // the blocks that one head keeps, and the attention on each
+//! let (key_block, mass) = head.row(0).max_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
+//! assert_eq!((key_block, mass), (0, 0.75));
+//!
+//! let harp = trace.find("harp")?; // the tokens that cover a text
+//! assert_eq!(trace.span_text(harp)?, "harp");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What it says is drawn, clicked through, written down or handed on:
+//!
+//! ```
+//! # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/trace.rs")); }
+//! use streamtrace::prelude::*;
+//!
+//! # fn main() -> Result<(), Error> {
+//! # let folder = tempfile::tempdir().unwrap();
+//! # std::env::set_current_dir(&folder).unwrap();
+//! # doc::save("prompt.trace");
+//! let trace = Trace::open("prompt.trace")?;
+//! let map = trace.attention_map(1, 0)?.mark("the needle", trace.find("harp")?)?;
+//! map.save("map.svg")?;
+//! trace.explore()?.save("explore.html")?; // all heads, maps, blocks, tokens; in a notebook: trace.explore()?
+//! Report::new("Needle").text("One head *reads* it.").trace(&trace).figure(&map, "Layer 1, head 0").save("report.html")?;
+//! trace.edges().save("edges.csv")?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Which sentences do later ones come back to ([`Trace::thought_anchors`])? What carried a fact to the output
+//! ([`Trace::routes`])? Is it so ([`Tracer::knock_out`])? What did the pruning lose ([`Tracer::compare`])? The tutorials go
+//! through it with prompts of known answers ([`tasks`]).
+//!
+//! # Parts
+//!
 //! The path of a prompt: `model` (tokenize, layers) → `search` → `attention` → [`trace`] → [`analysis`] → [`plot`] →
-//! [`notebook`].
+//! [`Report`], [`Explore`] and [`notebook`].
 //! Left of [`trace`] needs the feature `engine`; a notebook compiles only what is right of it, and its [`Tracer`] speaks to
 //! the binary `streamtrace serve` ([`engine`]).
 
@@ -26,11 +78,14 @@ pub mod chat;
 pub mod config;
 pub mod engine;
 pub mod error;
+mod explore;
 pub mod generate;
 pub mod intervention;
 pub mod memory;
 pub mod notebook;
 pub mod plot;
+mod report;
+mod save;
 pub mod smallest;
 pub mod tasks;
 pub mod trace;
@@ -56,9 +111,11 @@ pub use chat::Message;
 pub use config::{Estimate, Search, StreamConfig};
 pub use engine::{DeviceChoice, LoadOptions};
 pub use error::Error;
+pub use explore::Explore;
 pub use generate::{GenerateConfig, Generated};
 pub use intervention::{Edges, Effect, Intervention};
 pub use memory::MemoryPlan;
+pub use report::Report;
 pub use smallest::{Criterion, SmallestTopK};
 pub use trace::{Span, Trace};
 pub use tracer::Tracer;
@@ -67,8 +124,8 @@ pub use tracer::Tracer;
 /// could not tell from the standard one.
 pub mod prelude {
     pub use crate::{
-        CausalTest, Criterion, DeviceChoice, Edges, Effect, Error, Estimate, GenerateConfig, Generated, Intervention,
-        LoadOptions, MemoryPlan, Message, Search, SmallestTopK, Span, StreamConfig, Trace, Tracer,
+        CausalTest, Criterion, DeviceChoice, Edges, Effect, Error, Estimate, Explore, GenerateConfig, Generated, Intervention,
+        LoadOptions, MemoryPlan, Message, Report, Search, SmallestTopK, Span, StreamConfig, Trace, Tracer,
         analysis::{
             AnchorConfig, Calibration, HeadRanking, RetrievalHeads, RouteConfig, RouteMeasure, Routes, Sentence, SentenceMatrix,
             SuppressionMeasure, ThoughtAnchors,

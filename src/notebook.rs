@@ -7,8 +7,8 @@ use std::{fmt, io::Write};
 
 use crate::{
     analysis::{
-        HeadRanking, RankedHead, RetrievalHead, RetrievalHeads, RouteEdge, Routes, Sentence, SentenceAttention, SentenceMatrix,
-        ThoughtAnchors,
+        Edge, HeadRanking, RankedHead, RetrievalHead, RetrievalHeads, RouteEdge, Routes, Sentence, SentenceAttention,
+        SentenceEdge, SentenceMatrix, ThoughtAnchors,
     },
     causal::CausalTest,
     config::{Estimate, Search, StreamConfig},
@@ -46,9 +46,10 @@ fn message(contents: &[(&str, &str)]) -> String {
 }
 
 /// A title and lines of a name and a value.
+#[derive(Clone)]
 pub(crate) struct Table {
-    title: String,
-    rows: Vec<(String, String)>,
+    pub title: String,
+    pub rows: Vec<(String, String)>,
 }
 
 impl Table {
@@ -136,6 +137,7 @@ show_as_table!(
     HeadTrace,
     LayerRecord
 );
+show_as_table!(Edge, SentenceEdge);
 show_as_table!(Edges, Effect, Intervention, TokenEffect, HeadRanking, RankedHead, RouteEdge, Sentence, SentenceAttention);
 show_as_table!(AnswerScore, AnswerToken, DeviceChoice, Estimate, LoadOptions, MemoryPlan, Progress, Search, Tracer);
 show_as_table!(Criterion, RetrievalHead, SmallestTopK, Tried);

@@ -339,7 +339,12 @@ fn a_saved_trace_is_shown_and_drawn() {
     for (command, name, start) in [
         (&["map", "--layer", "5", "--head", "7"][..], "map.svg", &b"<svg"[..]),
         (&["map", "--layer", "0", "--head", "0"], "map.png", b"\x89PNG"),
-        (&["overview"], "all.svg", b"<svg"),
+        (&["overview", "--width", "300"], "all.png", b"\x89PNG"),
+        (&["explore"], "explore.html", b"<!DOCTYPE html>"),
+        (&["edges"], "edges.parquet", b"PAR1"),
+        (&["edges", "--sentences"], "edges.csv", b"layer,head,query_sentence,key_sentence,mass\n0,0,0,0,"),
+        (&["report"], "report.html", b"<!DOCTYPE html>"),
+        (&["report", "--title", "A title"], "report.md", b"# A title\n"),
     ] {
         let out = folder.path().join(name);
         let output = streamtrace(&[command, &[&trace, "--out", out.to_str().unwrap()]].concat());
@@ -442,6 +447,9 @@ fn runs_that_fail_exit_with_1_and_a_sentence() {
     assert_fails(&["map", &trace, "--layer", "6", "--head", "0", "--out", svg], &["layer 6 does not exist: choose 0 to 5"]);
     assert_fails(&["map", &trace, "--layer", "0", "--head", "8", "--out", svg], &["head 8 does not exist: choose 0 to 7"]);
     assert_fails(&["map", &trace, "--layer", "0", "--head", "0", "--out", jpg], &[".svg or .png"]);
+    assert_fails(&["edges", &trace, "--out", jpg], &[".csv or .parquet"]);
+    assert_fails(&["report", &trace, "--out", jpg], &[".html or .md"]);
+    assert_fails(&["report", &trace, "--out", "/nowhere/a.html"], &["cannot write /nowhere/a.html"]);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "the trace alone");
 }
 

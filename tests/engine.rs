@@ -4,6 +4,8 @@
 #[path = "engine/answers.rs"]
 mod answers;
 mod common;
+#[path = "engine/elsewhere.rs"]
+mod elsewhere;
 #[path = "engine/ends.rs"]
 mod ends;
 #[path = "engine/fidelity.rs"]

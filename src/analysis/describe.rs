@@ -1,6 +1,8 @@
 //! How anchors, routes and interventions read in a notebook and on the command line.
 
-use super::{HeadRanking, RankedHead, RouteEdge, Routes, Sentence, SentenceAttention, SentenceMatrix, ThoughtAnchors};
+use super::{
+    Edge, HeadRanking, RankedHead, RouteEdge, Routes, Sentence, SentenceAttention, SentenceEdge, SentenceMatrix, ThoughtAnchors,
+};
 use crate::{
     causal::CausalTest,
     intervention::{Edges, Effect, Intervention, TokenEffect},
@@ -48,6 +50,24 @@ impl RouteEdge {
 impl Describe for RouteEdge {
     fn table(&self) -> Table {
         Table::new(self.name()).row("flow", self.line())
+    }
+}
+
+impl Describe for Edge {
+    fn table(&self) -> Table {
+        Table::new(format!("Edge of layer {}, head {}", self.layer, self.head))
+            .row("query block", self.query_block)
+            .row("key block", self.key_block)
+            .row("mass", percent(self.mass.into()))
+    }
+}
+
+impl Describe for SentenceEdge {
+    fn table(&self) -> Table {
+        Table::new(format!("Sentences in layer {}, head {}", self.layer, self.head))
+            .row("query sentence", self.query_sentence)
+            .row("key sentence", self.key_sentence)
+            .row("mass", percent(self.mass.into()))
     }
 }
 

@@ -3,6 +3,7 @@
 mod anchors;
 mod auc;
 mod describe;
+mod edges;
 mod flow;
 mod heads;
 mod matrix;
@@ -13,6 +14,7 @@ mod sentence_attention;
 
 pub use anchors::{AnchorConfig, ThoughtAnchors};
 pub use auc::auc;
+pub use edges::{Edge, EdgeRows, SentenceEdge, SentenceEdgeRows};
 pub use heads::{Calibration, HeadRanking, RankedHead};
 pub use matrix::{SentenceMatrix, SuppressionMeasure};
 pub use retrieval::{RetrievalHead, RetrievalHeads};

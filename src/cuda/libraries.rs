@@ -10,18 +10,23 @@ use crate::error::Error;
 /// Libraries in the order in which they need each other; the start of their file names.
 const IN_ORDER: [&str; 4] = ["libnvrtc-builtins.so", "libnvrtc.so", "libcublasLt.so", "libcublas.so"];
 
+/// Makes the driver, NVRTC and cuBLAS available, and says which of them were found.
+pub fn found() -> [bool; 3] {
+    // SAFETY: opens shared libraries, which runs their initialisers; the vendor's libraries may be loaded at any time.
+    unsafe {
+        if !(nvrtc::sys::is_culib_present() && cublas::sys::is_culib_present()) {
+            folders().iter().for_each(|folder| open_all(folder));
+        }
+        [driver::sys::is_culib_present(), nvrtc::sys::is_culib_present(), cublas::sys::is_culib_present()]
+    }
+}
+
 /// Makes all three available, or says what to install.
 ///
 /// # Errors
 /// [`Error::Device`] naming what was not found.
 pub fn load() -> Result<(), Error> {
-    // SAFETY: opens shared libraries, which runs their initialisers; the vendor's libraries may be loaded at any time.
-    let [driver, nvrtc, cublas] = unsafe {
-        if !(nvrtc::sys::is_culib_present() && cublas::sys::is_culib_present()) {
-            folders().iter().for_each(|folder| open_all(folder));
-        }
-        [driver::sys::is_culib_present(), nvrtc::sys::is_culib_present(), cublas::sys::is_culib_present()]
-    };
+    let [driver, nvrtc, cublas] = found();
     let missing = |what: &str, fix: &str| Err(Error::Device { device: "cuda".into(), what: what.into(), fix: fix.into() });
     match (driver, nvrtc, cublas) {
         (false, ..) => missing("no NVIDIA driver was found (libcuda.so)", "install the driver, or choose the CPU"),

@@ -8,7 +8,7 @@ pub mod bench;
 mod compile;
 mod gpu;
 mod kernels;
-mod libraries;
+pub mod libraries;
 mod memory;
 mod nodes;
 mod proximity;

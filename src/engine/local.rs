@@ -46,14 +46,8 @@ impl Engine for Local {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<(Reply, Payload), Error> {
         match request {
-            Request::Load(options) => {
-                let loaded = self.loaded.insert(Loaded::open(options, progress)?);
-                let device = match &loaded.processor {
-                    Processor::Cpu => Cpu.name(),
-                    Processor::Cuda(cuda) => cuda.name(),
-                };
-                Ok((Reply::Loaded { model: loaded.model.info(), device }, Payload::None))
-            }
+            Request::Load(options) => Ok((self.loaded.insert(Loaded::open(options, progress)?).reply(), Payload::None)),
+            Request::Model => Ok((self.loaded()?.reply(), Payload::None)),
             Request::CountTokens { text } => {
                 Ok((Reply::Count(self.loaded()?.model.tokenizer.encode(&text)?.ids.len()), Payload::None))
             }
@@ -108,7 +102,10 @@ fn answer<D: Device>(mut run: Run<D>, request: Request, payload: Payload) -> Res
 
 impl Local {
     fn loaded(&self) -> Result<&Loaded, Error> {
-        self.loaded.as_ref().ok_or_else(|| Error::Engine { what: "no model is loaded".into(), fix: "load one first".into() })
+        self.loaded.as_ref().ok_or_else(|| Error::Engine {
+            what: "no model is loaded".into(),
+            fix: "load one first, or start it as `streamtrace serve --model FOLDER`".into(),
+        })
     }
 
     fn run<'a, D>(&'a self, device: &'a D, progress: &'a mut dyn FnMut(Progress)) -> Result<Run<'a, D>, Error> {
@@ -123,6 +120,16 @@ impl Loaded {
         let model = Model::load(&options.model, progress)?;
         let processor = Processor::open(options.device)?;
         Ok(Loaded { model, options, processor, seconds: start.elapsed().as_secs_f64() })
+    }
+}
+
+impl Loaded {
+    fn reply(&self) -> Reply {
+        let device = match &self.processor {
+            Processor::Cpu => Cpu.name(),
+            Processor::Cuda(cuda) => cuda.name(),
+        };
+        Reply::Loaded { model: self.model.info(), device }
     }
 }
 

@@ -34,6 +34,8 @@ use crate::{
 pub enum Request {
     /// Open a model folder; it replaces the one that was open.
     Load(LoadOptions),
+    /// Which model is open.
+    Model,
     /// How many tokens a text is.
     CountTokens { text: String },
     /// Make a prompt of messages by the model's chat template.
@@ -42,6 +44,8 @@ pub enum Request {
     Plan { n_tokens: usize, config: StreamConfig },
     /// Trace a prompt. The reply carries the trace.
     Trace { prompt: String, config: StreamConfig },
+    /// Trace a prompt, and send the trace packed in pieces before the reply, layer by layer: these layers alone, or all.
+    TraceInPieces { prompt: String, config: StreamConfig, layers: Option<Vec<usize>> },
     /// Compare the trace that comes with the request with dense attention.
     Compare(CompareConfig),
     /// How likely the model finds an answer after a prompt, token by token, sparse or dense.
@@ -68,7 +72,7 @@ pub enum Reply {
     Count(usize),
     Prompt(String),
     Plan(MemoryPlan),
-    /// The trace comes with the reply.
+    /// The trace comes with the reply, or in pieces before it.
     Traced,
     Compared(Fidelity),
     Scored(AnswerScore),
@@ -165,6 +169,11 @@ pub trait Engine: Send {
     /// What the request can fail with; [`Error::Engine`] when the engine itself is gone.
     fn call(&mut self, request: Request, payload: Payload, progress: &mut dyn FnMut(Progress))
     -> Result<(Reply, Payload), Error>;
+
+    /// What had arrived of the last trace when the connection broke off; once.
+    fn arrived(&mut self) -> Option<Trace> {
+        None
+    }
 }
 
 /// The engine of this build: in process with the feature `engine`, else the binary.
@@ -175,6 +184,13 @@ pub(crate) fn default_engine() -> Result<Box<dyn Engine>, Error> {
     kernel::end_with_kernel();
     #[cfg(not(feature = "engine"))]
     Ok(Box::new(process::Process::new(process::Command::find()?)))
+}
+
+/// The engine that a line for the shell starts, on whatever machine.
+pub(crate) fn engine_of(line: &str) -> Box<dyn Engine> {
+    #[cfg(all(unix, not(feature = "engine")))]
+    kernel::end_with_kernel();
+    Box::new(process::Process::new(process::Command::line(line)))
 }
 
 /// Draws an SVG as a PNG, `scale` pixels to a unit.

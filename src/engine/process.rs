@@ -15,7 +15,10 @@ use super::{
     Engine, LoadOptions, Payload, Progress, Reply, Request,
     protocol::{self, Message},
 };
-use crate::error::Error;
+use crate::{
+    error::Error,
+    trace::{Pieces, Trace},
+};
 
 /// How an engine is started.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +28,12 @@ pub struct Command {
 }
 
 impl Command {
+    /// A line for the shell, such as `ssh gpu streamtrace serve`.
+    pub fn line(line: &str) -> Self {
+        let (shell, option) = if cfg!(windows) { ("cmd", "/C") } else { ("sh", "-c") };
+        Command { program: shell.into(), arguments: vec![option.into(), line.into()] }
+    }
+
     /// Where the binary can be: `$STREAMTRACE_ENGINE`, this crate's own release build, the `PATH`, cargo's binaries.
     ///
     /// # Errors
@@ -56,6 +65,8 @@ pub struct Process {
     running: Option<Running>,
     /// The model that was loaded, for a new engine after the old one has ended.
     loaded: Option<LoadOptions>,
+    /// What there is of a trace whose engine has gone.
+    arrived: Option<Trace>,
 }
 
 struct Running {
@@ -76,7 +87,7 @@ const LINES_KEPT: usize = 20;
 impl Process {
     /// An engine that is started with this command at the first call.
     pub fn new(command: Command) -> Self {
-        Process { command, running: None, loaded: None }
+        Process { command, running: None, loaded: None, arrived: None }
     }
 
     /// The engine, started if need be, with the model that the last one had.
@@ -85,7 +96,7 @@ impl Process {
             let running = self.running.insert(Running::start(&self.command)?);
             let needs_model = !matches!(request, Request::Load(_) | Request::Rasterize { .. });
             if let Some(options) = self.loaded.clone().filter(|_| needs_model) {
-                let loading = running.call(&Request::Load(options), &Payload::None, &mut |_| {});
+                let loading = running.call(&Request::Load(options), &Payload::None, &mut |_| {}, &mut Pieces::default());
                 if let Err(e) = loading.flatten() {
                     self.running = None;
                     return Err(e);
@@ -103,14 +114,43 @@ impl Engine for Process {
         payload: Payload,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<(Reply, Payload), Error> {
-        let answer = self.running(&request)?.call(&request, &payload, progress);
-        match (&answer, request) {
-            (Ok(Ok(_)), Request::Load(options)) => self.loaded = Some(options),
+        let mut pieces = Pieces::default();
+        let answer = self.running(&request)?.call(&request, &payload, progress, &mut pieces);
+        match (answer, request) {
+            (Ok(Ok((Reply::Traced, Payload::None))), _) => Ok((Reply::Traced, whole(pieces)?)),
+            (Ok(Ok(answer)), Request::Load(options)) => {
+                self.loaded = Some(options);
+                Ok(answer)
+            }
+            (Ok(answer), _) => answer,
             // The engine's own trouble, not the request's: what is left of it goes, and the next call starts afresh.
-            (Err(_), _) => self.running = None,
-            _ => {}
+            (Err(error), _) => {
+                self.running = None;
+                let Ok(Some(arrived)) = pieces.trace() else { return Err(error) };
+                let error = with_arrived(error, &arrived);
+                self.arrived = Some(arrived);
+                Err(error)
+            }
         }
-        answer?
+    }
+
+    fn arrived(&mut self) -> Option<Trace> {
+        self.arrived.take()
+    }
+}
+
+/// The trace that came in pieces.
+fn whole(pieces: Pieces) -> Result<Payload, Error> {
+    pieces.trace()?.map(Payload::Trace).ok_or_else(|| protocol::foreign("a trace without layers".into()))
+}
+
+/// An engine's end in the middle of a trace.
+fn with_arrived(error: Error, trace: &Trace) -> Error {
+    let Error::Engine { what, fix } = error else { return error };
+    let (n, all) = (trace.layers().len(), trace.n_layers());
+    Error::Engine {
+        what: format!("{what}; {n} of {all} layers of the trace arrived"),
+        fix: format!("Tracer::arrived has them; {fix}"),
     }
 }
 
@@ -134,7 +174,7 @@ impl Running {
         Ok(Running { child, stdin, stdout: BufReader::new(stdout), said, listener })
     }
 
-    fn call(&mut self, request: &Request, payload: &Payload, progress: &mut dyn FnMut(Progress)) -> Answer {
+    fn call(&mut self, request: &Request, payload: &Payload, progress: &mut dyn FnMut(Progress), pieces: &mut Pieces) -> Answer {
         if protocol::write(&mut self.stdin, request, payload).is_err() {
             let said = self.last_answer();
             return Err(self.ended(said));
@@ -142,6 +182,12 @@ impl Running {
         loop {
             match protocol::read(&mut self.stdout) {
                 Ok(Some((Message::Progress(step), _))) => progress(step),
+                Ok(Some((Message::Piece, payload))) => {
+                    let added = protocol::unpacked(payload).and_then(|piece| pieces.add(&piece).map_err(protocol::foreign));
+                    if let Err(Error::Engine { what, fix }) = added {
+                        return Err(self.ended(Some((what, fix))));
+                    }
+                }
                 Ok(Some((Message::Reply(reply), payload))) => return Ok(Ok((reply, payload))),
                 Ok(Some((Message::Error(error), _))) => return Ok(Err(error)),
                 Ok(None) => return Err(self.ended(None)),

@@ -3,7 +3,7 @@
 //! | bytes | |
 //! |---|---|
 //! | 4 | `STRM` |
-//! | 2 | version of this protocol, little-endian (2) |
+//! | 2 | version of this protocol, little-endian (3) |
 //! | 1 | what the body is: 0 nothing, 1 a trace file, 2 bytes |
 //! | 1 | 0 |
 //! | 4 | length of the header, little-endian |
@@ -12,19 +12,22 @@
 //! | … | body |
 //!
 //! The engine answers each request with any number of `Message::Progress` and then one `Message::Reply` or
-//! `Message::Error`. It ends when its standard input does. What it has to say to a person goes to standard error.
+//! `Message::Error`; a trace that is asked for in pieces comes in `Message::Piece`s before the reply, each packed by zlib. It ends when its standard input does. What it has to say to a person goes to standard error.
 
 use std::{
     io::{self, BufWriter, Read, Seek, Write},
     path::Path,
 };
 
+use flate2::read::ZlibDecoder;
+#[cfg(feature = "engine")]
+use flate2::{Compression, write::ZlibEncoder};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{Payload, Progress, Reply};
 use crate::{error::Error, trace::Trace};
 
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 const MAGIC: &[u8; 4] = b"STRM";
 
@@ -39,6 +42,8 @@ const MAX_HEADER: usize = 1 << 30;
 #[serde(rename_all = "snake_case")]
 pub enum Message {
     Progress(Progress),
+    /// A part of a trace comes with it.
+    Piece,
     Reply(Reply),
     Error(Error),
 }
@@ -133,11 +138,33 @@ fn read_payload(input: &mut impl Read, kind: u8, n_body: u64) -> Result<Payload,
     }
 }
 
+/// A piece of a trace as it travels.
+///
+/// # Errors
+/// None but those of memory, which there is.
+#[cfg(feature = "engine")]
+pub(super) fn packed(piece: &[u8]) -> io::Result<Payload> {
+    let mut packer = ZlibEncoder::new(Vec::new(), Compression::fast());
+    packer.write_all(piece)?;
+    packer.finish().map(Payload::Bytes)
+}
+
+/// A piece of a trace as it was before it travelled.
+///
+/// # Errors
+/// [`Error::Engine`] when it is no piece.
+pub(super) fn unpacked(payload: Payload) -> Result<Vec<u8>, Error> {
+    let Payload::Bytes(packed) = payload else { return Err(foreign("a piece of a trace without content".into())) };
+    let mut piece = Vec::new();
+    ZlibDecoder::new(packed.as_slice()).read_to_end(&mut piece).map_err(|e| foreign(format!("a piece of a trace: {e}")))?;
+    Ok(piece)
+}
+
 fn broken(e: io::Error) -> Error {
     Error::Engine { what: format!("the connection broke off: {e}"), fix: "call again: a new engine is started".into() }
 }
 
-fn foreign(found: String) -> Error {
+pub(super) fn foreign(found: String) -> Error {
     Error::Engine { what: format!("something else than an engine answered: {found}"), fix: "check the engine's command".into() }
 }
 

@@ -3,39 +3,73 @@
 use std::{io, sync::mpsc, thread};
 
 use super::{
-    Engine, Payload, Request,
+    Engine, LoadOptions, Payload, Reply, Request,
     local::Local,
     protocol::{self, Message},
 };
-use crate::error::Error;
+use crate::{error::Error, trace::Trace};
 
 /// Answers requests until standard input ends, and then ends the process, also in the middle of a run: whoever asked is gone.
+/// A model named here is opened before the first answer.
 ///
 /// # Errors
 /// [`Error::Engine`] when something else than a notebook speaks, or nobody listens any more.
-pub fn serve() -> Result<(), Error> {
+pub fn serve(mut model: Option<LoadOptions>) -> Result<(), Error> {
     let requests = requests();
     let mut engine = Local::default();
-    let mut out = io::stdout().lock();
-    let mut say = |message: &Message, payload: &Payload| {
-        protocol::write(&mut out, message, payload)
-            .map_err(|e| Error::Engine { what: format!("nobody listens: {e}"), fix: "start it from a notebook".into() })
-    };
     for received in requests {
         let (request, payload) = received?;
-        let mut lost = Ok(());
-        let result = engine.call(request, payload, &mut |step| {
-            if lost.is_ok() {
-                lost = say(&Message::Progress(step), &Payload::None);
+        let opened =
+            model.clone().map_or(Ok(()), |options| engine.call(Request::Load(options), Payload::None, &mut |_| {}).map(drop));
+        match opened {
+            Ok(()) => {
+                model = None;
+                answer(&mut engine, request, payload)?;
             }
-        });
-        lost?;
-        match result {
-            Ok((reply, payload)) => say(&Message::Reply(reply), &payload)?,
             Err(error) => say(&Message::Error(error), &Payload::None)?,
         }
     }
     Ok(())
+}
+
+/// Does what is asked, and says so.
+fn answer(engine: &mut Local, request: Request, payload: Payload) -> Result<(), Error> {
+    let (request, layers) = match request {
+        Request::TraceInPieces { prompt, config, layers } => (Request::Trace { prompt, config }, Some(layers)),
+        request => (request, None),
+    };
+    let mut lost = Ok(());
+    let result = engine.call(request, payload, &mut |step| {
+        if lost.is_ok() {
+            lost = say(&Message::Progress(step), &Payload::None);
+        }
+    });
+    lost?;
+    match (result, layers) {
+        (Ok((Reply::Traced, Payload::Trace(trace))), Some(layers)) => {
+            pieces(&trace, layers.as_deref().unwrap_or(trace.layers()))?;
+            say(&Message::Reply(Reply::Traced), &Payload::None)
+        }
+        (Ok((reply, payload)), _) => say(&Message::Reply(reply), &payload),
+        (Err(error), _) => say(&Message::Error(error), &Payload::None),
+    }
+}
+
+/// Sends a trace layer by layer: what arrives before the way breaks off is of use.
+fn pieces(trace: &Trace, layers: &[usize]) -> Result<(), Error> {
+    for layer in [None].into_iter().chain(layers.iter().copied().map(Some)) {
+        let packed = trace.piece(layer).and_then(|piece| protocol::packed(&piece)).map_err(gone)?;
+        say(&Message::Piece, &packed)?;
+    }
+    Ok(())
+}
+
+fn say(message: &Message, payload: &Payload) -> Result<(), Error> {
+    protocol::write(&mut io::stdout().lock(), message, payload).map_err(gone)
+}
+
+fn gone(e: io::Error) -> Error {
+    Error::Engine { what: format!("nobody listens: {e}"), fix: "start it from a notebook".into() }
 }
 
 type Received = Result<(Request, Payload), Error>;

@@ -1,14 +1,15 @@
 //! Thought anchors in the text itself, as HTML: styles stand inline and leave paper and ink to the page, light or dark.
 
-use std::path::Path;
+use std::{io::Write, path::Path};
 
 use super::{
-    figure::{Figure, escaped, write},
+    figure::{Figure, escaped},
     labels::shortened,
 };
 use crate::{
     analysis::{Sentence, ThoughtAnchors},
     error::Error,
+    save::save,
     tasks::SentenceKind,
 };
 
@@ -39,7 +40,7 @@ impl ThoughtAnchors {
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let path = path.as_ref();
         match path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("html")) {
-            true => write(path, self.page().as_bytes()),
+            true => save(path, |file| file.write_all(self.page().as_bytes())),
             false => Figure::save(&self.figure(), path),
         }
     }

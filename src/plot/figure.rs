@@ -8,19 +8,23 @@ use std::{
 };
 
 use super::raster;
-use crate::error::Error;
+use crate::{error::Error, save::save};
 
 /// A picture as SVG, complete in itself: no styles, scripts or files from elsewhere.
 #[derive(Clone, PartialEq)]
 pub struct Figure {
     svg: String,
+    /// Unique to what is drawn.
+    id: String,
     title: String,
     size: (u32, u32),
+    /// Width of a saved PNG, in pixels.
+    png_width: u32,
 }
 
 impl Figure {
-    /// Pixels of a saved PNG for each pixel of the figure.
-    const PNG_SCALE: f32 = 2.0;
+    /// Pixels of a saved PNG for each pixel of the figure, unless its width is chosen.
+    const PNG_SCALE: u32 = 2;
 
     /// Wraps what was drawn into a root element that a screen reader can speak.
     pub(super) fn new(size: (u32, u32), title: &str, description: &str, body: &str) -> Self {
@@ -35,7 +39,12 @@ impl Figure {
             escaped(title),
             escaped(description)
         );
-        Figure { svg, title: title.into(), size }
+        Figure { svg, id, title: title.into(), size, png_width: Self::PNG_SCALE * width }
+    }
+
+    /// The same figure, so many pixels wide when it is saved as a PNG; twice its size if not set.
+    pub fn png_width(self, pixels: u32) -> Self {
+        Figure { png_width: pixels, ..self }
     }
 
     /// The SVG document.
@@ -53,17 +62,25 @@ impl Figure {
         self.size
     }
 
-    /// Writes `x.svg`, or `x.png` at twice the size: first a temporary file beside it, so that `path` never holds half a figure.
+    /// The SVG with ids of its own, where several stand in one page.
+    pub(crate) fn inline(&self, number: usize) -> String {
+        self.svg.replace(&self.id, &format!("{}-{number}", self.id))
+    }
+
+    /// Writes `x.svg`, or `x.png` at the width that was chosen: first a temporary file beside it, so that `path` never holds half a figure.
     ///
     /// # Errors
-    /// [`Error::Setting`] for another ending, [`Error::File`] when the file cannot be written, and for a PNG
-    /// [`Error::Engine`] when there is no engine to make it.
+    /// [`Error::Setting`] for another ending or a PNG of no or too many pixels, [`Error::File`] when the file cannot be
+    /// written, and for a PNG [`Error::Engine`] when there is no engine to make it.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let path = path.as_ref();
         let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
         match ending.as_str() {
-            "svg" => write(path, self.svg.as_bytes()),
-            "png" => write(path, &raster::png(&self.svg, Self::PNG_SCALE)?),
+            "svg" => save(path, |file| file.write_all(self.svg.as_bytes())),
+            "png" => {
+                let png = raster::png(&self.svg, self.png_width as f32 / self.size.0 as f32)?;
+                save(path, |file| file.write_all(&png))
+            }
             _ => Err(Error::Setting {
                 setting: "file name of a figure".into(),
                 expected: "an ending of .svg or .png".into(),
@@ -100,20 +117,6 @@ pub(crate) fn escaped(text: &str) -> String {
 /// Whether XML 1.0 allows the character, escaped or not.
 pub(super) fn allowed_in_xml(c: char) -> bool {
     matches!(c, '\t' | '\n' | ' '..='\u{fffd}' | '\u{10000}'..)
-}
-
-/// Writes a file: first a temporary one beside it.
-pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let failed = || Error::io("write", path);
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    // A temporary file is its owner's alone; a saved figure is as readable as any other new file.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut temporary = builder.tempfile_in(folder).map_err(failed())?;
-    temporary.write_all(bytes).map_err(failed())?;
-    temporary.persist(path).map_err(|e| failed()(e.error))?;
-    Ok(())
 }
 
 #[cfg(test)]
@@ -161,12 +164,18 @@ mod tests {
 
     #[cfg(feature = "engine")]
     #[test]
-    fn saves_a_png_of_twice_the_size() {
+    fn saves_a_png_of_twice_the_size_or_the_width_that_was_chosen() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.png");
-        figure("a").save(&path).unwrap();
-        let decoder = png::Decoder::new(std::io::BufReader::new(std::fs::File::open(path).unwrap()));
-        let reader = decoder.read_info().unwrap();
-        assert_eq!((reader.info().width, reader.info().height), (20, 40));
+        for (figure, size) in [(figure("a"), (20, 40)), (figure("a").png_width(35), (35, 70))] {
+            figure.save(&path).unwrap();
+            let decoder = png::Decoder::new(std::io::BufReader::new(std::fs::File::open(&path).unwrap()));
+            let reader = decoder.read_info().unwrap();
+            assert_eq!((reader.info().width, reader.info().height), size);
+        }
+        for pixels in [0, u32::MAX] {
+            let error = figure("a").png_width(pixels).save(&path).unwrap_err();
+            assert!(matches!(error, Error::Setting { .. }), "{error}");
+        }
     }
 }

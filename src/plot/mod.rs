@@ -33,5 +33,6 @@ pub use figure::Figure;
 pub(crate) use figure::escaped;
 pub use heat_map::HeatMap;
 pub(crate) use labels::{count, percent, shortened, thousands};
+pub(crate) use overview::overview_facts;
 #[cfg(feature = "engine")]
 pub use raster::png;

@@ -34,18 +34,18 @@ struct Panels {
 }
 
 impl Trace {
-    /// Every head of every layer as a small map, all in the same colours.
+    /// Every head of every layer as a small map, all in the same colours; nothing in the place of a layer that the trace does
+    /// not hold.
     ///
     /// # Errors
     /// [`Error::Trace`] when the file is damaged.
     pub fn overview(&self) -> Result<Figure, Error> {
         let panels = Panels::new(self.n_layers(), self.n_heads());
         let cells = Cells::new(Span { start: 0, end: self.n_tokens() }, panels.side);
-        let grids = (0..self.n_layers())
-            .flat_map(|layer| (0..self.n_heads()).map(move |head| (layer, head)))
-            .map(|(layer, head)| Ok(Grid::of_blocks(&self.head(layer, head)?, cells, cells)))
-            .collect::<Result<Vec<_>, Error>>()?;
-        let scale = LogScale::of_shares(grids.iter().map(Grid::max).fold(0.0, f32::max));
+        let panel = |layer, head| Ok(((layer, head), Grid::of_blocks(&self.head(layer, head)?, cells, cells)));
+        let heads = self.layers().iter().flat_map(|&layer| (0..self.n_heads()).map(move |head| (layer, head)));
+        let grids = heads.map(|(layer, head)| panel(layer, head)).collect::<Result<Vec<_>, Error>>()?;
+        let scale = LogScale::of_shares(grids.iter().map(|(_, grid)| grid.max()).fold(0.0, f32::max));
         Ok(figure(self, &panels, &grids, scale))
     }
 }
@@ -72,7 +72,10 @@ impl Panels {
     }
 }
 
-fn figure(trace: &Trace, panels: &Panels, grids: &[Grid], scale: LogScale) -> Figure {
+/// A panel's layer and head, and what it shows.
+type Panel = ((usize, usize), Grid);
+
+fn figure(trace: &Trace, panels: &Panels, grids: &[Panel], scale: LogScale) -> Figure {
     let (left, top) = (LEFT as i32, TOP as i32);
     let size = (panels.size().0 as i32, panels.size().1 as i32);
     let mut canvas = Canvas::default();
@@ -91,12 +94,11 @@ fn figure(trace: &Trace, panels: &Panels, grids: &[Grid], scale: LogScale) -> Fi
 }
 
 /// All panels in one picture; the gaps are as empty as what no query sees.
-fn picture(panels: &Panels, grids: &[Grid], scale: LogScale) -> Bitmap {
+fn picture(panels: &Panels, grids: &[Panel], scale: LogScale) -> Bitmap {
     let (width, height) = panels.size();
     let mut picture = Bitmap::new(width, height);
-    for (at, grid) in grids.iter().enumerate() {
-        let (layer, head) = (at / panels.n_heads, at % panels.n_heads);
-        grid.paint(scale, &mut picture, (panels.at(head), panels.at(layer)));
+    for ((layer, head), grid) in grids {
+        grid.paint(scale, &mut picture, (panels.at(*head), panels.at(*layer)));
     }
     picture
 }
@@ -130,7 +132,8 @@ fn title(trace: &Trace) -> String {
     )
 }
 
-fn overview_facts(trace: &Trace) -> String {
+/// What is true of the whole trace, in a line.
+pub(crate) fn overview_facts(trace: &Trace) -> String {
     let summary = trace.summary();
     facts(summary, summary.pruned, summary.fidelity.as_ref().map(|f| f.recall))
 }

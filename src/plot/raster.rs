@@ -25,7 +25,7 @@ pub fn png(svg: &str, scale: f32) -> Result<Vec<u8>, Error> {
     fonts.set_sans_serif_family("DejaVu Sans");
     let tree = usvg::Tree::from_str(svg, &options).map_err(|e| bad("figure", "an SVG document", e.to_string()))?;
     let size = tree.size();
-    let pixels = |length: f32| (length * scale).ceil() as u32;
+    let pixels = |length: f32| (length * scale).round() as u32;
     let (width, height) = (pixels(size.width()), pixels(size.height()));
     let fits = u64::from(width) * u64::from(height) <= MAX_PIXELS;
     let pixmap = if fits { tiny_skia::Pixmap::new(width, height) } else { None };

@@ -18,7 +18,8 @@
 //!
 //! Version 1 had no `written`, `residual`, `vertical` and `sentences`; such a trace is read, but has no routes.
 //!
-//! The metadata holds `format` ("streamtrace"), `version` and `summary` (JSON of [`Summary`]).
+//! The metadata holds `format` ("streamtrace"), `version` and `summary` (JSON of [`Summary`]); and `layers`, a JSON list, if
+//! only those layers are there.
 
 use std::{
     collections::HashMap,
@@ -34,7 +35,7 @@ use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors, tensor::Metadata, tensor::TensorInfo};
 
 use super::{BlockMask, LayerRecord, Summary, Trace, name, sentences::token_sentences};
-use crate::error::Error;
+use crate::{error::Error, save::save};
 
 /// Version of the layout above; a reader refuses a newer one.
 const FORMAT_VERSION: u32 = 2;
@@ -51,14 +52,18 @@ impl TraceWriter {
     /// [`Error::File`] when the system's temporary folder cannot be written.
     pub fn new(tokens: &[u32], offsets: &[(usize, usize)], text: &str) -> Result<Self, Error> {
         let sentences: Vec<u32> = token_sentences(text, offsets).iter().flat_map(|s| [s.start as u32, s.end as u32]).collect();
-        let file = tempfile::tempfile().map_err(Error::io("create", &std::env::temp_dir()))?;
-        let mut writer = TraceWriter { file: BufWriter::new(file), n_written: 0, tensors: Vec::new() };
+        let mut writer = TraceWriter::empty()?;
         let offsets: Vec<u32> = offsets.iter().flat_map(|o| [o.0 as u32, o.1 as u32]).collect();
         writer.write("tokens", Dtype::U32, &[tokens.len()], &bytes(tokens, u32::to_le_bytes))?;
         writer.write("offsets", Dtype::U32, &[tokens.len(), 2], &bytes(&offsets, u32::to_le_bytes))?;
         writer.write("sentences", Dtype::U32, &[sentences.len() / 2, 2], &bytes(&sentences, u32::to_le_bytes))?;
         writer.write("text", Dtype::U8, &[text.len()], text.as_bytes())?;
         Ok(writer)
+    }
+
+    pub(super) fn empty() -> Result<Self, Error> {
+        let file = tempfile::tempfile().map_err(Error::io("create", &std::env::temp_dir()))?;
+        Ok(TraceWriter { file: BufWriter::new(file), n_written: 0, tensors: Vec::new() })
     }
 
     /// Appends a layer.
@@ -96,15 +101,21 @@ impl TraceWriter {
     /// [`Error::File`] when the disk is full, [`Error::Trace`] when the layers do not fit the summary.
     pub fn finish(mut self, summary: Summary, logits: &[f32]) -> Result<Trace, Error> {
         self.write("logits", Dtype::F32, &[logits.len()], &bytes(logits, f32::to_le_bytes))?;
+        let layers = (0..summary.model.n_layers).collect();
+        self.close(summary, layers)
+    }
+
+    /// The trace of what was written, which holds these layers, ascending.
+    pub(super) fn close(self, summary: Summary, layers: Vec<usize>) -> Result<Trace, Error> {
         let temporary = std::env::temp_dir();
         let file = self.file.into_inner().map_err(|e| Error::io("write", &temporary)(e.into_error()))?;
         let metadata = Metadata::new(None, self.tensors).map_err(|e| Error::file("write", &temporary, e))?;
-        let tensors = Tensors::new(file, temporary, metadata, 0)?;
+        let tensors = Tensors::new(file, temporary, metadata, layers)?;
         tensors.check(&summary).map_err(|found| tensors.damaged("tensors that fit the summary", found))?;
         Ok(Trace { summary, tensors: Arc::new(tensors) })
     }
 
-    fn write(&mut self, name: &str, dtype: Dtype, shape: &[usize], bytes: &[u8]) -> Result<(), Error> {
+    pub(super) fn write(&mut self, name: &str, dtype: Dtype, shape: &[usize], bytes: &[u8]) -> Result<(), Error> {
         self.file.write_all(bytes).map_err(Error::io("write", &std::env::temp_dir()))?;
         let data_offsets = (self.n_written, self.n_written + bytes.len());
         self.n_written = data_offsets.1;
@@ -145,14 +156,7 @@ impl Trace {
     /// # Errors
     /// [`Error::File`] when the folder cannot be written or the disk is full; what `path` held before is untouched.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
-        let path = path.as_ref();
-        let failed = || Error::io("write", path);
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut temporary = readable_by_all().tempfile_in(folder).map_err(failed())?;
-        self.write_to(temporary.as_file_mut()).map_err(failed())?;
-        temporary.as_file().sync_all().map_err(failed())?;
-        temporary.persist(path).map_err(|e| failed()(e.error))?;
-        Ok(())
+        save(path.as_ref(), |file| self.write_to(file))
     }
 
     /// Writes the bytes of the trace file.
@@ -169,21 +173,29 @@ impl Trace {
     }
 
     fn header(&self) -> std::io::Result<Vec<u8>> {
+        let tensors = self.tensors.metadata.tensors();
+        let mut tensors: Vec<_> = tensors.into_iter().map(|(name, info)| (name, info.clone())).collect();
+        tensors.sort_by_key(|(_, info)| info.data_offsets);
+        let header = Metadata::new(Some(self.notes()?), tensors).map_err(std::io::Error::other)?;
+        let mut header = serde_json::to_vec(&header)?;
+        header.resize(header.len().next_multiple_of(8), b' ');
+        Ok(header)
+    }
+
+    /// The file's metadata.
+    pub(super) fn notes(&self) -> std::io::Result<HashMap<String, String>> {
         let summary = serde_json::to_string(&self.summary)?;
         // JSON has no NaN: rather no file than one that cannot be read.
         serde_json::from_str::<Summary>(&summary)?;
-        let metadata = HashMap::from([
+        let mut notes = HashMap::from([
             ("format".to_string(), "streamtrace".to_string()),
             ("version".to_string(), FORMAT_VERSION.to_string()),
             ("summary".to_string(), summary),
         ]);
-        let tensors = self.tensors.metadata.tensors();
-        let mut tensors: Vec<_> = tensors.into_iter().map(|(name, info)| (name, info.clone())).collect();
-        tensors.sort_by_key(|(_, info)| info.data_offsets);
-        let header = Metadata::new(Some(metadata), tensors).map_err(std::io::Error::other)?;
-        let mut header = serde_json::to_vec(&header)?;
-        header.resize(header.len().next_multiple_of(8), b' ');
-        Ok(header)
+        if self.layers().len() < self.n_layers() {
+            notes.insert("layers".to_string(), serde_json::to_string(self.layers())?);
+        }
+        Ok(notes)
     }
 
     /// Opens a trace in an open file; `path` is named in errors.
@@ -213,9 +225,23 @@ impl Trace {
         }
         let summary = notes.get("summary").ok_or_else(|| bad("a summary", "none".into()))?;
         let summary: Summary = serde_json::from_str(summary).map_err(|e| bad("a readable summary", e.to_string()))?;
-        let tensors = Tensors { map, path: path.into(), metadata, start: 8 + n_header };
+        let layers = layers(&notes, &summary, metadata.tensors().len()).map_err(|found| bad("a list of its layers", found))?;
+        let tensors = Tensors { map, path: path.into(), metadata, start: 8 + n_header, layers };
         tensors.check(&summary).map_err(|found| bad("tensors that fit the summary", found))?;
         Ok(Trace { summary, tensors: Arc::new(tensors) })
+    }
+}
+
+/// Layers that a file holds, ascending: those that its notes list, or all.
+///
+/// A summary may claim more layers than there is memory for; a file with fewer tensors lacks one of them.
+fn layers(notes: &HashMap<String, String>, summary: &Summary, n_tensors: usize) -> Result<Vec<usize>, String> {
+    let n_layers = summary.model.n_layers;
+    let Some(listed) = notes.get("layers") else { return Ok((0..n_layers.min(n_tensors)).collect()) };
+    let layers: Vec<usize> = serde_json::from_str(listed).map_err(|e| e.to_string())?;
+    match layers.is_sorted_by(|a, b| a < b) && layers.last().is_none_or(|&last| last < n_layers) {
+        true => Ok(layers),
+        false => Err(format!("{listed} of {n_layers}")),
     }
 }
 
@@ -223,17 +249,11 @@ impl Trace {
 pub(super) struct Tensors {
     map: Mmap,
     path: PathBuf,
-    metadata: Metadata,
+    pub(super) metadata: Metadata,
     /// Byte of the file at which the tensors' data starts.
     start: usize,
-}
-
-/// Temporary files that become files of the user's: with the permissions of any other, where the system has them.
-fn readable_by_all() -> tempfile::Builder<'static, 'static> {
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder
+    /// Layers that are there, ascending.
+    pub(super) layers: Vec<usize>,
 }
 
 fn map(file: &File, path: &Path) -> Result<Mmap, Error> {
@@ -244,10 +264,11 @@ fn map(file: &File, path: &Path) -> Result<Mmap, Error> {
 }
 
 impl Tensors {
-    fn new(mut file: File, path: PathBuf, metadata: Metadata, start: usize) -> Result<Self, Error> {
+    /// A file of nothing but data.
+    fn new(mut file: File, path: PathBuf, metadata: Metadata, layers: Vec<usize>) -> Result<Self, Error> {
         file.seek(SeekFrom::Start(0)).map_err(Error::io("read", &path))?;
         let map = map(&file, &path)?;
-        Ok(Tensors { map, path, metadata, start })
+        Ok(Tensors { map, path, metadata, start: 0, layers })
     }
 
     /// All tensors' bytes.
@@ -270,7 +291,7 @@ impl Tensors {
         is("text", &[Dtype::U8], &[self.bytes("text").len()])?;
         std::str::from_utf8(self.bytes("text")).map_err(|e| format!("a text that is not UTF-8: {e}"))?;
         let rows = [n_heads, t.div_ceil(config.block_size_q), config.top_k];
-        for layer in 0..summary.model.n_layers {
+        for &layer in &self.layers {
             is(&name(layer, "received"), &[Dtype::F32], &[n_heads, t])?;
             is(&name(layer, "mass"), &[Dtype::F16], &rows)?;
             is(&name(layer, "kept"), &[Dtype::U16, Dtype::U32], &rows)?;
@@ -278,7 +299,7 @@ impl Tensors {
         }
         let Some(n_sentences) = self.n_sentences() else { return Ok(()) };
         is("sentences", &[Dtype::U32], &[n_sentences, 2])?;
-        for layer in 0..summary.model.n_layers {
+        for &layer in &self.layers {
             is(&name(layer, "written"), &[Dtype::F32], &[n_heads, t.div_ceil(config.block_size_k)])?;
             is(&name(layer, "residual"), &[Dtype::F32], &[t.div_ceil(config.block_size_q)])?;
             is(&name(layer, "vertical"), &[Dtype::F32], &[n_heads, n_sentences])?;
@@ -323,7 +344,7 @@ impl Tensors {
         }
     }
 
-    fn bytes(&self, name: &str) -> &[u8] {
+    pub(super) fn bytes(&self, name: &str) -> &[u8] {
         self.metadata.info(name).map_or(&[], |i| &self.data()[i.data_offsets.0..i.data_offsets.1])
     }
 

@@ -4,6 +4,7 @@ mod blocks;
 mod describe;
 mod file;
 mod mask;
+mod pieces;
 mod record;
 mod sentences;
 mod span;
@@ -15,6 +16,7 @@ use std::{ops::Range, sync::Arc};
 pub use blocks::Blocks;
 pub use file::TraceWriter;
 pub use mask::BlockMask;
+pub(crate) use pieces::Pieces;
 pub use record::LayerRecord;
 pub use sentences::{MIN_DISTANCE, sentences, token_sentences};
 pub use span::Span;
@@ -83,6 +85,12 @@ impl Trace {
 
     pub fn n_heads(&self) -> usize {
         self.summary.model.n_heads
+    }
+
+    /// Layers whose attention the trace holds, ascending: all, unless only some were asked for or arrived from an engine
+    /// elsewhere ([`Tracer::connect`](crate::Tracer::connect)).
+    pub fn layers(&self) -> &[usize] {
+        &self.tensors.layers
     }
 
     /// The prompt.
@@ -260,7 +268,15 @@ impl Trace {
     }
 
     fn check_layer(&self, layer: usize) -> Result<(), Error> {
-        in_range("layer", layer, self.n_layers())
+        in_range("layer", layer, self.n_layers())?;
+        match self.layers().binary_search(&layer) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Error::Missing {
+                what: "layer".into(),
+                index: layer.to_string(),
+                available: format!("this trace holds layers {:?}; trace the prompt again for others", self.layers()),
+            }),
+        }
     }
 
     pub(crate) fn check_head(&self, head: usize) -> Result<(), Error> {

@@ -115,7 +115,7 @@ impl Trace {
     }
 
     /// Bytes of the text that each token covers. `[n_tokens]`
-    fn offsets(&self) -> Result<Vec<(usize, usize)>, Error> {
+    pub(crate) fn offsets(&self) -> Result<Vec<(usize, usize)>, Error> {
         let offsets = self.tensors.u32s("offsets", 0..2 * self.n_tokens())?;
         Ok(offsets.as_chunks::<2>().0.iter().map(|&[start, end]| (start as usize, end as usize)).collect())
     }

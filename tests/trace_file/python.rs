@@ -100,3 +100,25 @@ fn python_reads_wide_block_indices() {
     let size = Size { n_tokens, block_size_q: 256, block_size_k: 1, top_k: 2, n_heads: 1, focus: 0..2, windows: vec![None] };
     assert_python_reads(size, "uint32");
 }
+
+/// The Python of `docs/python.md`, one block after the other.
+fn page() -> String {
+    let page = include_str!("../../docs/python.md");
+    page.split("```python\n").skip(1).filter_map(|block| block.split("```").next()).collect()
+}
+
+#[test]
+fn the_page_about_python_runs_as_it_stands() {
+    let Some(python) = python() else { return };
+    let (trace, folder) = (small().windows(&[None, Some(5)]).sample().trace, tempfile::tempdir().unwrap());
+    trace.save(folder.path().join("prompt.trace")).unwrap();
+    trace.edges().save(folder.path().join("edges.csv")).unwrap();
+    let output = Command::new(python).args(["-c", &page()]).current_dir(&folder).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8_lossy(&output.stdout);
+    let head = trace.head(0, 0).unwrap();
+    let (best, mass) = head.row(2).reduce(|best, next| if next.1 > best.1 { next } else { best }).unwrap();
+    assert!(said.contains("2 layers of 3 heads, 23 tokens"), "{said}");
+    assert!(said.contains(&format!("query block 2 looks most at key block {best}: {mass:.3}")), "{said}");
+    assert!(said.contains("looks furthest back"), "{said}");
+}

@@ -1,28 +1,57 @@
 //! The arguments that choose a model, a device and a search.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use streamtrace::{DeviceChoice, Error, Estimate, LoadOptions, Message, Search, StreamConfig, Tracer, memory::parse_bytes};
+use streamtrace::{
+    DeviceChoice, Error, Estimate, LoadOptions, Message, Search, StreamConfig, Tracer, engine::serve::serve, memory::parse_bytes,
+};
 
 #[derive(Args)]
 pub struct ModelArgs {
     /// A Hugging Face model folder, a .gguf file, or a name on the hub such as Qwen/Qwen3-0.6B
     #[arg(long)]
     model: PathBuf,
-    #[arg(long, value_enum, default_value = "auto")]
-    device: DeviceArg,
-    /// Most memory to take, such as 8GB
-    #[arg(long, value_parser = parse_bytes)]
-    memory: Option<u64>,
+    #[command(flatten)]
+    place: PlaceArgs,
     #[command(flatten)]
     search: SearchArgs,
 }
 
 impl ModelArgs {
     pub fn tracer(&self) -> Result<Tracer, Error> {
-        let options = LoadOptions { model: self.model.clone(), device: self.device.into(), memory: self.memory };
-        Ok(Tracer::load_with(options)?.with(self.search.config()))
+        Ok(Tracer::load_with(self.place.options(&self.model))?.with(self.search.config()))
+    }
+}
+
+/// Where a model runs
+#[derive(Args)]
+struct PlaceArgs {
+    #[arg(long, value_enum, default_value = "auto")]
+    device: DeviceArg,
+    /// Most memory to take, such as 8GB
+    #[arg(long, value_parser = parse_bytes)]
+    memory: Option<u64>,
+}
+
+impl PlaceArgs {
+    fn options(&self, model: &Path) -> LoadOptions {
+        LoadOptions { model: model.into(), device: self.device.into(), memory: self.memory }
+    }
+}
+
+#[derive(Args)]
+pub struct ServeArgs {
+    /// A model to open before the first answer; whoever speaks may name one, too
+    #[arg(long)]
+    model: Option<PathBuf>,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+impl ServeArgs {
+    pub fn run(&self) -> Result<(), Error> {
+        serve(self.model.as_ref().map(|model| self.place.options(model)))
     }
 }
 

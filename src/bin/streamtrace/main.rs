@@ -1,13 +1,15 @@
-//! The command line: `streamtrace trace | compare | smallest-top-k | generate | map | overview | show | anchors | routes |
-//! knock-out | prompt | ruler | heads | bench | serve`.
+//! The command line: `streamtrace trace | compare | smallest-top-k | generate | map | overview | explore | report |
+//! edges | show | anchors | routes | knock-out | prompt | ruler | heads | bench | doctor | serve`.
 //!
 //! Exit codes: 0 done; 1 the run failed, with a sentence on standard error; 2 the arguments make no sense.
 
 mod args;
 mod bench;
+mod doctor;
 mod explain;
 mod generate;
 mod heads;
+mod look;
 mod prompt;
 mod ruler;
 mod smallest;
@@ -21,13 +23,15 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 use serde_json::json;
-use streamtrace::{Error, Trace, engine::serve::serve, trace::CompareConfig};
+use streamtrace::{Error, Trace, trace::CompareConfig};
 
-use args::{ModelArgs, PromptArgs};
+use args::{ModelArgs, PromptArgs, ServeArgs};
 use bench::BenchArgs;
+use doctor::DoctorArgs;
 use explain::{AnchorsArgs, KnockOutArgs, RoutesArgs};
 use generate::GenerateArgs;
 use heads::HeadsArgs;
+use look::{EdgesArgs, ExploreArgs, MapArgs, OverviewArgs, ReportArgs};
 use prompt::TaskPromptArgs;
 use ruler::RulerArgs;
 use smallest::SmallestArgs;
@@ -57,23 +61,15 @@ enum Command {
     /// Write after a prompt, attending to what the search keeps
     Generate(GenerateArgs),
     /// Draw one head's attention map
-    Map {
-        trace: PathBuf,
-        #[arg(long)]
-        layer: usize,
-        #[arg(long)]
-        head: usize,
-        /// The picture to write: .svg or .png
-        #[arg(long)]
-        out: PathBuf,
-    },
+    Map(MapArgs),
     /// Draw all heads as small multiples
-    Overview {
-        trace: PathBuf,
-        /// The picture to write: .svg or .png
-        #[arg(long)]
-        out: PathBuf,
-    },
+    Overview(OverviewArgs),
+    /// Write a page to look into a trace: all heads, maps, blocks, tokens
+    Explore(ExploreArgs),
+    /// Write what a trace says of its run, with its figures, as one page
+    Report(ReportArgs),
+    /// Write attention as a table: one row for each kept block, or for each pair of sentences
+    Edges(EdgesArgs),
     /// Say what a trace holds
     Show {
         trace: PathBuf,
@@ -95,8 +91,10 @@ enum Command {
     Heads(HeadsArgs),
     /// Time each stage of a layer on the GPU at hand, with random weights
     Bench(BenchArgs),
-    /// Answer a notebook over standard input and output
-    Serve,
+    /// Say what of that which notebooks and GPUs need is here, and what to do about the rest; exit code 1 if notebooks miss something
+    Doctor(DoctorArgs),
+    /// Answer a notebook over standard input and output, here or through ssh
+    Serve(ServeArgs),
 }
 
 #[derive(Args)]
@@ -200,8 +198,11 @@ fn run(command: &Command) -> Result<(), Error> {
         }
         Command::SmallestTopK(args) => args.run(),
         Command::Generate(args) => args.run(),
-        Command::Map { trace, layer, head, out } => Trace::open(trace)?.attention_map(*layer, *head)?.save(out),
-        Command::Overview { trace, out } => Trace::open(trace)?.overview()?.save(out),
+        Command::Map(args) => args.run(),
+        Command::Overview(args) => args.run(),
+        Command::Explore(args) => args.run(),
+        Command::Report(args) => args.run(),
+        Command::Edges(args) => args.run(),
         Command::Show { trace, json } => print_trace(&Trace::open(trace)?, *json),
         Command::Anchors(args) => args.run(),
         Command::Routes(args) => args.run(),
@@ -210,7 +211,8 @@ fn run(command: &Command) -> Result<(), Error> {
         Command::Ruler(args) => args.run(),
         Command::Heads(args) => args.run(),
         Command::Bench(args) => args.run(),
-        Command::Serve => serve(),
+        Command::Doctor(args) => args.run(),
+        Command::Serve(args) => args.run(),
     }
 }
 

@@ -1,0 +1,230 @@
+//! Edges as CSV, and as Parquet with the feature `parquet`.
+
+use std::{
+    fs::File,
+    io::{self, BufWriter, Write},
+    path::Path,
+};
+
+use super::{Edge, EdgeRows, SentenceEdge, SentenceEdgeRows};
+use crate::{error::Error, save::save};
+
+/// What a row of the file has: whole numbers, then the mass.
+trait Row {
+    const NUMBERS: &'static [&'static str];
+
+    fn numbers(&self) -> Vec<usize>;
+    fn mass(&self) -> f32;
+}
+
+impl Row for Edge {
+    const NUMBERS: &'static [&'static str] = &["layer", "head", "query_block", "key_block", "first_query", "first_key"];
+
+    fn numbers(&self) -> Vec<usize> {
+        vec![self.layer, self.head, self.query_block, self.key_block, self.first_query, self.first_key]
+    }
+
+    fn mass(&self) -> f32 {
+        self.mass
+    }
+}
+
+impl Row for SentenceEdge {
+    const NUMBERS: &'static [&'static str] = &["layer", "head", "query_sentence", "key_sentence"];
+
+    fn numbers(&self) -> Vec<usize> {
+        vec![self.layer, self.head, self.query_sentence, self.key_sentence]
+    }
+
+    fn mass(&self) -> f32 {
+        self.mass
+    }
+}
+
+impl EdgeRows {
+    /// Writes the rows that are left to `x.csv`, or, with the feature `parquet`, to `x.parquet`: `layer`, `head`,
+    /// `query_block`, `key_block`, `first_query`, `first_key` (tokens), `mass`.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for another ending, [`Error::File`] when the file cannot be written, [`Error::Trace`] when the trace is
+    /// damaged.
+    pub fn save(self, path: impl AsRef<Path>) -> Result<(), Error> {
+        save_rows(path.as_ref(), self)
+    }
+}
+
+impl SentenceEdgeRows {
+    /// Writes the rows that are left to `x.csv`, or, with the feature `parquet`, to `x.parquet`: `layer`, `head`,
+    /// `query_sentence`, `key_sentence`, `mass`.
+    ///
+    /// # Errors
+    /// As [`EdgeRows::save`].
+    pub fn save(self, path: impl AsRef<Path>) -> Result<(), Error> {
+        save_rows(path.as_ref(), self)
+    }
+}
+
+/// Rows until the first that cannot be had, whose error is kept: writers know errors of files alone.
+struct UntilError<I> {
+    rows: I,
+    error: Option<Error>,
+}
+
+impl<R, I: Iterator<Item = Result<R, Error>>> Iterator for UntilError<I> {
+    type Item = R;
+
+    fn next(&mut self) -> Option<R> {
+        self.rows.next()?.map_err(|error| self.error = Some(error)).ok()
+    }
+}
+
+fn save_rows<R: Row>(path: &Path, rows: impl Iterator<Item = Result<R, Error>>) -> Result<(), Error> {
+    let mut rows = UntilError { rows, error: None };
+    let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
+    let write: fn(&mut File, &mut dyn Iterator<Item = R>) -> io::Result<()> = match ending.as_str() {
+        "csv" => csv,
+        #[cfg(feature = "parquet")]
+        "parquet" => parquet::write,
+        _ => return Err(unknown(path)),
+    };
+    save(path, |file| {
+        write(file, &mut rows)?;
+        // What was written is thrown away: the file holds all rows or is not there.
+        rows.error.as_ref().map_or(Ok(()), |_| Err(io::ErrorKind::InvalidData.into()))
+    })
+    .map_err(|failed| rows.error.take().unwrap_or(failed))
+}
+
+fn unknown(path: &Path) -> Error {
+    let parquet = if cfg!(feature = "parquet") { " or .parquet" } else { " (.parquet needs the feature parquet)" };
+    Error::Setting {
+        setting: "file name of edges".into(),
+        expected: format!("an ending of .csv{parquet}"),
+        found: path.display().to_string(),
+        fix: "choose another ending".into(),
+    }
+}
+
+fn csv<R: Row>(file: &mut File, rows: &mut dyn Iterator<Item = R>) -> io::Result<()> {
+    let mut out = BufWriter::new(file);
+    writeln!(out, "{},mass", R::NUMBERS.join(","))?;
+    for row in rows {
+        row.numbers().iter().try_for_each(|number| write!(out, "{number},"))?;
+        writeln!(out, "{}", row.mass())?;
+    }
+    out.flush()
+}
+
+#[cfg(feature = "parquet")]
+mod parquet {
+    use std::{fs::File, io, sync::Arc};
+
+    use parquet::{
+        data_type::{FloatType, Int32Type},
+        errors::Result,
+        file::{properties::WriterProperties, writer::SerializedFileWriter},
+        schema::parser::parse_message_type,
+    };
+
+    use super::Row;
+
+    /// Rows held in memory at a time.
+    const ROWS: usize = 1 << 20;
+
+    pub(super) fn write<R: Row>(file: &mut File, rows: &mut dyn Iterator<Item = R>) -> io::Result<()> {
+        write_groups(file, rows).map_err(io::Error::other)
+    }
+
+    fn write_groups<R: Row>(file: &mut File, rows: &mut dyn Iterator<Item = R>) -> Result<()> {
+        let numbers: String = R::NUMBERS.iter().map(|name| format!("REQUIRED INT32 {name} (INTEGER(32, false)); ")).collect();
+        let schema = Arc::new(parse_message_type(&format!("message edges {{ {numbers}REQUIRED FLOAT mass; }}"))?);
+        let mut writer = SerializedFileWriter::new(file, schema, Arc::new(WriterProperties::default()))?;
+        loop {
+            let group: Vec<R> = (&mut *rows).take(ROWS).collect();
+            if group.is_empty() {
+                return writer.close().map(drop);
+            }
+            let mut columns = writer.next_row_group()?;
+            for at in 0..R::NUMBERS.len() {
+                // What a trace counts fits 32 bits, which Parquet stores as they are.
+                let numbers: Vec<i32> = group.iter().map(|row| row.numbers()[at] as u32 as i32).collect();
+                let Some(mut column) = columns.next_column()? else { continue };
+                column.typed::<Int32Type>().write_batch(&numbers, None, None)?;
+                column.close()?;
+            }
+            if let Some(mut column) = columns.next_column()? {
+                let masses: Vec<f32> = group.iter().map(Row::mass).collect();
+                column.typed::<FloatType>().write_batch(&masses, None, None)?;
+                column.close()?;
+            }
+            columns.close()?;
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use parquet::{
+            file::reader::{FileReader, SerializedFileReader},
+            record::RowAccessor,
+        };
+
+        use crate::plot::synthetic::{Shape, trace};
+
+        #[test]
+        fn parquet_holds_every_edge() {
+            let (folder, trace) = (tempfile::tempdir().unwrap(), trace(&Shape { n_tokens: 300, ..Default::default() }));
+            let path = folder.path().join("edges.parquet");
+            trace.edges().save(&path).unwrap();
+            let reader = SerializedFileReader::new(std::fs::File::open(&path).unwrap()).unwrap();
+            let rows: Vec<_> = reader.get_row_iter(None).unwrap().map(Result::unwrap).collect();
+            let edges: Vec<_> = trace.edges().map(Result::unwrap).collect();
+            assert_eq!(rows.len(), edges.len());
+            for (row, edge) in rows.iter().zip(edges) {
+                let numbers: Vec<usize> = (0..6).map(|at| row.get_uint(at).unwrap() as usize).collect();
+                assert_eq!(numbers, super::Row::numbers(&edge));
+                assert_eq!(row.get_float(6).unwrap(), edge.mass);
+            }
+            let names: Vec<&String> = rows[0].get_column_iter().map(|(name, _)| name).collect();
+            assert_eq!(names, ["layer", "head", "query_block", "key_block", "first_query", "first_key", "mass"]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        Error,
+        plot::synthetic::{Shape, trace},
+    };
+
+    #[test]
+    fn csv_holds_every_edge() {
+        let (folder, trace) = (tempfile::tempdir().unwrap(), trace(&Shape { n_tokens: 300, ..Default::default() }));
+        let path = folder.path().join("edges.CSV");
+        trace.edges().save(&path).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let mut lines = text.lines();
+        assert_eq!(lines.next(), Some("layer,head,query_block,key_block,first_query,first_key,mass"));
+        for (line, edge) in lines.by_ref().zip(trace.edges().map(Result::unwrap)) {
+            let (q, k) = (edge.query_block, edge.key_block);
+            let expected = format!("{},{},{q},{k},{},{},{}", edge.layer, edge.head, 32 * q, 8 * k, edge.mass);
+            assert_eq!(line, expected);
+        }
+        assert_eq!(lines.next(), None);
+        assert_eq!(text.lines().count(), 1 + trace.edges().count());
+
+        trace.sentence_edges().unwrap().save(folder.path().join("sentences.csv")).unwrap();
+        let text = std::fs::read_to_string(folder.path().join("sentences.csv")).unwrap();
+        assert!(text.starts_with("layer,head,query_sentence,key_sentence,mass\n0,0,0,0,"), "{text}");
+    }
+
+    #[test]
+    fn other_endings_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["edges.xlsx", "edges"] {
+            let error = trace(&Shape::default()).edges().save(folder.path().join(name)).unwrap_err();
+            assert!(matches!(error, Error::Setting { .. }) && error.to_string().contains(".csv"), "{error}");
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,154 @@
+//! `streamtrace doctor`: what of that which notebooks and GPUs need is here, and what to do about the rest.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use clap::Args;
+use serde::Serialize;
+use serde_json::{Value, json};
+use streamtrace::{
+    Error,
+    cuda::{Cuda, libraries},
+    engine::process,
+};
+
+use crate::print;
+
+#[derive(Args)]
+pub struct DoctorArgs {
+    /// One JSON object on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+/// One thing that was looked for.
+#[derive(Serialize)]
+struct Check {
+    name: &'static str,
+    /// Whether notebooks need it; a GPU is only faster.
+    needed: bool,
+    /// What is there, if it is.
+    found: Option<String>,
+    /// What to do if it is not there.
+    fix: String,
+}
+
+impl DoctorArgs {
+    /// Fails when something is missing that notebooks need.
+    pub fn run(&self) -> Result<(), Error> {
+        let checks = checks();
+        let missing: Vec<&str> = checks.iter().filter(|check| check.needed && check.found.is_none()).map(|c| c.name).collect();
+        match self.json {
+            true => print(json!({ "ready": missing.is_empty(), "checks": checks }))?,
+            false => print(checks.iter().map(Check::line).collect::<Vec<_>>().join("\n"))?,
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Setting {
+            setting: "this machine".into(),
+            expected: "all that notebooks need".into(),
+            found: format!("no {}", missing.join(", no ")),
+            fix: "do what the list says, or run ./lab in the source folder, which installs all of it".into(),
+        })
+    }
+}
+
+impl Check {
+    fn line(&self) -> String {
+        match (&self.found, self.needed) {
+            (Some(found), _) => format!("ok       {}: {found}", self.name),
+            (None, true) => format!("missing  {}: {}", self.name, self.fix),
+            (None, false) => format!("without  {}: {}", self.name, self.fix),
+        }
+    }
+}
+
+fn checks() -> Vec<Check> {
+    [for_cells(), for_jupyter(), for_gpus()].into_iter().flatten().collect()
+}
+
+/// What compiles and runs a cell.
+fn for_cells() -> Vec<Check> {
+    let sources = said("rustc", &["--print", "sysroot"]).map(|root| Path::new(&root).join("lib/rustlib/src/rust/library"));
+    let engine = process::Command::find();
+    let no_engine = engine.as_ref().err().map_or_else(String::new, ToString::to_string);
+    vec![
+        needed("Rust", said("cargo", &["--version"]), "install it from https://rustup.rs"),
+        needed("C linker", program("cc"), "install gcc from your system's packages"),
+        needed("rust-src", sources.filter(|folder| folder.is_dir()).map(shown), "rustup component add rust-src"),
+        needed("engine", engine.ok().map(|command| command.program.display().to_string()), &no_engine),
+    ]
+}
+
+fn for_jupyter() -> Vec<Check> {
+    let kernel = program("evcxr_jupyter").or_else(|| cargo_binary("evcxr_jupyter"));
+    vec![
+        needed("Rust kernel", kernel, "cargo install --locked evcxr_jupyter"),
+        needed("Jupyter", jupyter(), "run ./lab, or pip install jupyterlab in the active environment"),
+        needed("Jupyter's entry of the Rust kernel", kernel_entry(), "run ./lab, or evcxr_jupyter --install"),
+    ]
+}
+
+fn for_gpus() -> Vec<Check> {
+    let [driver, nvrtc, cublas] = libraries::found();
+    let card = match Cuda::open() {
+        Ok(card) => optional("GPU", Some(streamtrace::device::Device::name(&card)), ""),
+        Err(error) => optional("GPU", None, &format!("models run on the CPU: {error}")),
+    };
+    let wheel = |name: &str| format!("pip install {name} in the active environment, or set CUDA_HOME");
+    let there = |found: bool| found.then(|| "found".to_string());
+    vec![
+        optional("NVIDIA driver", there(driver), "with a card of theirs, install it"),
+        optional("NVRTC", there(nvrtc), &wheel("nvidia-cuda-nvrtc")),
+        optional("cuBLAS", there(cublas), &wheel("nvidia-cublas")),
+        card,
+    ]
+}
+
+fn needed(name: &'static str, found: Option<String>, fix: &str) -> Check {
+    Check { name, needed: true, found, fix: fix.into() }
+}
+
+fn optional(name: &'static str, found: Option<String>, fix: &str) -> Check {
+    Check { name, needed: false, found, fix: fix.into() }
+}
+
+/// The first line that a program prints, if it is there and succeeds.
+fn said(program: &str, arguments: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(arguments).output().ok().filter(|output| output.status.success())?;
+    String::from_utf8_lossy(&output.stdout).lines().next().map(|line| line.trim().to_string())
+}
+
+/// Where a program lies on the `PATH`.
+fn program(name: &str) -> Option<String> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file()).map(shown)
+}
+
+/// Where a program lies among those that cargo installed.
+fn cargo_binary(name: &str) -> Option<String> {
+    let cargo = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(env::home_dir()?.join(".cargo")))?;
+    Some(cargo.join("bin").join(name)).filter(|file| file.is_file()).map(shown)
+}
+
+/// Jupyter on the `PATH`, or where `./lab` puts it when this runs in the source folder.
+fn jupyter() -> Option<String> {
+    let local = env::current_dir().ok()?.join(".venv/bin/jupyter");
+    program("jupyter").or_else(|| Some(local).filter(|file| file.is_file()).map(shown))
+}
+
+/// Where Jupyter has its entry of a kernel for Rust.
+fn kernel_entry() -> Option<String> {
+    let output = Command::new(jupyter()?).args(["kernelspec", "list", "--json"]).output().ok()?;
+    let kernels: Value = serde_json::from_slice(&output.stdout).ok()?;
+    let is_rust = |kernel: &&Value| kernel["spec"]["language"].as_str().is_some_and(|name| name.eq_ignore_ascii_case("rust"));
+    kernels["kernelspecs"].as_object()?.values().find(is_rust)?["resource_dir"].as_str().map(Into::into)
+}
+
+fn shown(path: PathBuf) -> String {
+    path.display().to_string()
+}

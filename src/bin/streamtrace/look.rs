@@ -1,0 +1,127 @@
+//! `streamtrace map | overview | explore | report | edges`: a trace as pictures, pages and tables.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use streamtrace::{Error, Report, Trace, plot::Figure};
+
+#[derive(Args)]
+pub struct MapArgs {
+    trace: PathBuf,
+    #[arg(long)]
+    layer: usize,
+    #[arg(long)]
+    head: usize,
+    #[command(flatten)]
+    picture: Picture,
+}
+
+impl MapArgs {
+    pub fn run(&self) -> Result<(), Error> {
+        self.picture.save(Trace::open(&self.trace)?.attention_map(self.layer, self.head)?.figure())
+    }
+}
+
+#[derive(Args)]
+pub struct OverviewArgs {
+    trace: PathBuf,
+    #[command(flatten)]
+    picture: Picture,
+}
+
+impl OverviewArgs {
+    pub fn run(&self) -> Result<(), Error> {
+        self.picture.save(Trace::open(&self.trace)?.overview()?)
+    }
+}
+
+/// Where a figure goes
+#[derive(Args)]
+struct Picture {
+    /// The picture to write: .svg or .png
+    #[arg(long)]
+    out: PathBuf,
+    /// Width of a .png in pixels; twice the figure's own if left out
+    #[arg(long)]
+    width: Option<u32>,
+}
+
+impl Picture {
+    fn save(&self, figure: Figure) -> Result<(), Error> {
+        match self.width {
+            Some(pixels) => figure.png_width(pixels).save(&self.out),
+            None => figure.save(&self.out),
+        }
+    }
+}
+
+#[derive(Args)]
+pub struct ExploreArgs {
+    trace: PathBuf,
+    /// The page to write: .html
+    #[arg(long)]
+    out: PathBuf,
+}
+
+impl ExploreArgs {
+    pub fn run(&self) -> Result<(), Error> {
+        Trace::open(&self.trace)?.explore()?.save(&self.out)
+    }
+}
+
+#[derive(Args)]
+pub struct ReportArgs {
+    trace: PathBuf,
+    /// The report to write: .html, or .md with its figures beside it
+    #[arg(long)]
+    out: PathBuf,
+    /// Its title; the trace's file name if left out
+    #[arg(long)]
+    title: Option<String>,
+    /// A Markdown file to begin with
+    #[arg(long)]
+    text: Option<PathBuf>,
+}
+
+impl ReportArgs {
+    pub fn run(&self) -> Result<(), Error> {
+        let trace = Trace::open(&self.trace)?;
+        let mut report = Report::new(self.title()).text(self.text()?).trace(&trace).explore(&trace.explore()?);
+        report = report.figure(trace.overview()?, "What each head of each layer attends to.");
+        if trace.summary().fidelity.is_some() {
+            report = report.figure(&trace.recall_map()?, "How much of its dense attention each head keeps.");
+        }
+        report.save(&self.out)
+    }
+
+    fn title(&self) -> String {
+        let name = self.trace.file_name().unwrap_or_default().to_string_lossy();
+        self.title.clone().unwrap_or_else(|| name.into_owned())
+    }
+
+    fn text(&self) -> Result<String, Error> {
+        let read = |path: &Path| std::fs::read_to_string(path).map_err(Error::io("read", path));
+        self.text.as_deref().map_or(Ok(String::new()), read)
+    }
+}
+
+#[derive(Args)]
+pub struct EdgesArgs {
+    trace: PathBuf,
+    /// The table to write: .csv or .parquet
+    #[arg(long)]
+    out: PathBuf,
+    /// One row for each pair of sentences, not for each kept block
+    #[arg(long)]
+    sentences: bool,
+}
+
+impl EdgesArgs {
+    pub fn run(&self) -> Result<(), Error> {
+        let trace = Trace::open(&self.trace)?;
+        match self.sentences {
+            true => trace.sentence_edges()?.save(&self.out),
+            false => trace.edges().save(&self.out),
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! A trace in pieces, for a long way: first what belongs to the prompt and the run, then one layer after the other. What
+//! arrives before the way breaks off is a trace of fewer layers.
+
+use safetensors::SafeTensors;
+
+use super::{Summary, Trace, TraceWriter};
+use crate::error::Error;
+
+/// What the name of a layer's tensors starts with.
+fn start_of(layer: usize) -> String {
+    format!("layers.{layer}.")
+}
+
+#[cfg(any(test, feature = "engine"))]
+impl Trace {
+    /// The tensors of a layer, or those of no layer, as safetensors; the metadata of a trace with them.
+    pub(crate) fn piece(&self, layer: Option<usize>) -> std::io::Result<Vec<u8>> {
+        use std::io;
+
+        use safetensors::tensor::TensorView;
+
+        let belongs = |name: &str| match layer {
+            Some(layer) => name.starts_with(&start_of(layer)),
+            None => !name.starts_with("layers."),
+        };
+        let tensors = self.tensors.metadata.tensors();
+        let views = tensors.iter().filter(|(name, _)| belongs(name)).map(|(name, info)| {
+            let view = TensorView::new(info.dtype, info.shape.clone(), self.tensors.bytes(name));
+            Ok((name.clone(), view.map_err(io::Error::other)?))
+        });
+        let views = views.collect::<io::Result<Vec<_>>>()?;
+        safetensors::serialize(views, Some(self.notes()?)).map_err(io::Error::other)
+    }
+}
+
+/// Pieces of a trace that have arrived.
+#[derive(Default)]
+pub(crate) struct Pieces {
+    begun: Option<(TraceWriter, Summary)>,
+    layers: Vec<usize>,
+}
+
+impl Pieces {
+    /// Adds a piece: first that of no layer, then layers in ascending order.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words; [`Error::File`]'s when the disk is full.
+    pub(crate) fn add(&mut self, piece: &[u8]) -> Result<(), String> {
+        let tensors = SafeTensors::deserialize(piece).map_err(|e| e.to_string())?;
+        let is_first = self.begun.is_none();
+        let (writer, summary) = match &mut self.begun {
+            Some(begun) => begun,
+            None => self.begun.insert((TraceWriter::empty().map_err(|e| e.to_string())?, summary(piece)?)),
+        };
+        let next = self.layers.last().map_or(0, |last| last + 1);
+        let layer = (next..summary.model.n_layers).find(|&n| tensors.tensor(&format!("{}kept", start_of(n))).is_ok());
+        if layer.is_some() == is_first {
+            return Err(format!("another piece than one of layer {next} or later"));
+        }
+        for (name, view) in tensors.iter() {
+            writer.write(name, view.dtype(), view.shape(), view.data()).map_err(|e| e.to_string())?;
+        }
+        self.layers.extend(layer);
+        Ok(())
+    }
+
+    /// The trace of the layers that have arrived; none before the first of them.
+    ///
+    /// # Errors
+    /// [`Error::Trace`] when the pieces do not fit each other.
+    pub(crate) fn trace(self) -> Result<Option<Trace>, Error> {
+        match self.begun {
+            Some((writer, summary)) if !self.layers.is_empty() => writer.close(summary, self.layers).map(Some),
+            _ => Ok(None),
+        }
+    }
+}
+
+fn summary(piece: &[u8]) -> Result<Summary, String> {
+    let (_, metadata) = SafeTensors::read_metadata(piece).map_err(|e| e.to_string())?;
+    let notes = metadata.metadata().as_ref().and_then(|notes| notes.get("summary"));
+    serde_json::from_str(notes.ok_or("no summary")?).map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plot::synthetic::{Shape, trace};
+
+    fn arrived(pieces: &[Vec<u8>]) -> Option<Trace> {
+        let mut all = Pieces::default();
+        pieces.iter().for_each(|piece| all.add(piece).unwrap());
+        all.trace().unwrap()
+    }
+
+    #[test]
+    fn all_pieces_are_the_trace_and_some_are_some_layers_of_it() {
+        let trace = trace(&Shape { n_layers: 12, n_tokens: 100, ..Default::default() });
+        let pieces: Vec<_> = [None].into_iter().chain((0..12).map(Some)).map(|layer| trace.piece(layer).unwrap()).collect();
+        for n in 2..=pieces.len() {
+            let part = arrived(&pieces[..n]).unwrap();
+            assert_eq!(part.layers(), (0..n - 1).collect::<Vec<_>>());
+            assert_eq!((part.text(), part.summary(), part.logits()), (trace.text(), trace.summary(), trace.logits()));
+            (0..n - 1).for_each(|layer| assert_eq!(part.head(layer, 1), trace.head(layer, 1)));
+            assert_eq!(part.head(n - 1, 0).is_err(), n - 1 <= 12, "layer {}", n - 1);
+        }
+        assert!(arrived(&pieces[..1]).is_none() && arrived(&[]).is_none());
+        let some = arrived(&[pieces[0].clone(), pieces[2].clone(), pieces[11].clone()]).unwrap();
+        assert_eq!(some.layers(), [1, 10]);
+        assert_eq!(some.head(10, 0), trace.head(10, 0));
+    }
+
+    #[test]
+    fn a_trace_of_some_layers_is_saved_shown_and_says_what_it_lacks() {
+        let whole = trace(&Shape { n_layers: 4, n_tokens: 100, ..Default::default() });
+        let pieces: Vec<_> = [None, Some(1), Some(3)].map(|layer| whole.piece(layer).unwrap()).into();
+        let folder = tempfile::tempdir().unwrap();
+        arrived(&pieces).unwrap().save(folder.path().join("a.trace")).unwrap();
+        let part = Trace::open(folder.path().join("a.trace")).unwrap();
+        assert_eq!((part.layers(), part.n_layers()), ([1, 3].as_slice(), 4));
+        assert!(part.overview().is_ok() && part.explore().is_ok());
+        assert_eq!(part.edges().map(Result::unwrap).filter(|edge| edge.layer == 2).count(), 0);
+        let error = part.head(2, 0).unwrap_err().to_string();
+        assert!(error.contains("layer 2 does not exist: this trace holds layers [1, 3]"), "{error}");
+    }
+
+    #[test]
+    fn pieces_that_are_none_are_refused() {
+        let trace = trace(&Shape::default());
+        for bytes in [b"".to_vec(), b"no piece".to_vec(), trace.piece(None).unwrap()[..40].to_vec()] {
+            assert!(Pieces::default().add(&bytes).is_err());
+        }
+        for order in [&[None, Some(0), Some(0)][..], &[None, Some(1), Some(0)], &[Some(0)], &[None, None]] {
+            let mut pieces = Pieces::default();
+            let (last, before) = order.split_last().unwrap();
+            before.iter().for_each(|&layer| pieces.add(&trace.piece(layer).unwrap()).unwrap());
+            assert!(pieces.add(&trace.piece(*last).unwrap()).unwrap_err().contains("another piece"), "{order:?}");
+        }
+    }
+}
