@@ -1,13 +1,13 @@
 //! How time and memory of a trace grow with the prompt, on the CPU: `cargo bench --features engine --bench scaling`.
 //!
 //! Prints a table with the exponent of the time, and draws the curve into `benches/scaling.svg`. Every length is traced
-//! three times in turn, so that what else the machine does falls on all of them; medians are shown.
+//! three times in turn, so that what else the machine does falls on all of them; medians are shown. At one of them the published search runs too.
 
 use std::{error::Error, path::Path};
 
 use plotters::prelude::*;
 use streamtrace::{
-    DeviceChoice, LoadOptions, Tracer,
+    DeviceChoice, Estimate, LoadOptions, StreamConfig, Tracer,
     tasks::{RulerConfig, Task},
     trace::Summary,
 };
@@ -16,19 +16,27 @@ use streamtrace::{
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const LENGTHS: [usize; 4] = [8_192, 16_384, 32_768, 65_536];
+const LENGTHS: [usize; 5] = [8_192, 16_384, 32_768, 65_536, 131_072];
 const ROUNDS: usize = 3;
+
+/// Where the search is compared with the published one.
+const COMPARED: usize = 2;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let options = LoadOptions { model: root.join("models/needle-6m"), device: DeviceChoice::Cpu, memory: None };
     let tracer = Tracer::load_with(options)?;
-    let mut runs: Vec<Vec<Summary>> = vec![Vec::new(); LENGTHS.len()];
+    let published = tracer.with(StreamConfig::default().published(Estimate::Middle));
+    let (mut runs, mut ratios) = (vec![Vec::new(); LENGTHS.len()], Vec::new());
     for round in 0..ROUNDS {
         for (&n_tokens, runs) in LENGTHS.iter().zip(&mut runs) {
             let task = RulerConfig { task: Task::NiahMultikey1, n_tokens, seed: round as u64, ..RulerConfig::default() };
             let prompt = tracer.prompt(&task)?;
-            runs.push(tracer.trace(&prompt.text)?.summary().clone());
+            let summary = tracer.trace(&prompt.text)?.summary().clone();
+            if n_tokens == LENGTHS[COMPARED] {
+                ratios.push(summary.seconds.search / published.trace(&prompt.text)?.summary().seconds.search);
+            }
+            runs.push(summary);
         }
     }
     let medians: Vec<Summary> = runs.into_iter().map(median).collect();
@@ -43,8 +51,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         );
     }
     let time = exponent(medians.iter().map(|s| (s.n_tokens as f64, s.seconds.total)));
+    let search = exponent(medians.iter().map(|s| (s.n_tokens as f64, s.seconds.search)));
     let memory = exponent(medians.iter().map(|s| (s.n_tokens as f64, s.peak_memory_bytes as f64)));
-    println!("\ntime grows with T^{time:.2}, memory with T^{memory:.2}");
+    println!("\ntime grows with T^{time:.2}, that of the search with T^{search:.2}, memory with T^{memory:.2}");
+    ratios.sort_by(f64::total_cmp);
+    let (ratio, n_tokens) = (ratios[ratios.len() / 2], LENGTHS[COMPARED]);
+    println!("at {n_tokens} tokens the search takes {ratio:.2} times as long as the published one with middle keys");
     draw(&root.join("benches/scaling.svg"), &medians, time)
 }
 
@@ -73,7 +85,7 @@ fn draw(path: &Path, medians: &[Summary], exponent: f64) -> Result<(), Box<dyn E
         .margin(16)
         .x_label_area_size(44)
         .y_label_area_size(56)
-        .build_cartesian_2d((LENGTHS[0] as f64 * 0.8..LENGTHS[3] as f64 * 1.2).log_scale(), (0.1..longest * 1.5).log_scale())?;
+        .build_cartesian_2d((LENGTHS[0] as f64 * 0.8..LENGTHS[4] as f64 * 1.2).log_scale(), (0.1..longest * 1.5).log_scale())?;
     let thousands = |tokens: &f64| format!("{:.0}k", tokens / 1024.0);
     chart
         .configure_mesh()

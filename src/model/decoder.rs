@@ -269,8 +269,8 @@ impl<D: Device> Decoder<'_, D> {
 
     pub(super) fn mlp(&self, weights: &LayerWeights<D::Tensor>, x: &D::Tensor) -> Result<D::Tensor, Error> {
         let x = self.norm(x, &weights.mlp_norm)?;
-        let (gate, up) = (self.linear(&x, &weights.gate)?, self.linear(&x, &weights.up)?);
-        let activated = self.device.gated(&gate, &up, self.model.config.activation)?;
+        let activation = self.model.config.activation;
+        let activated = self.device.gated(&self.linear(&x, &weights.gate)?, &self.linear(&x, &weights.up)?, activation)?;
         self.linear(&activated, &weights.down)
     }
 

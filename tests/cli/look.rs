@@ -1,0 +1,78 @@
+//! What is drawn and said of a saved trace.
+
+use tempfile::TempDir;
+
+use crate::{MODEL, NEEDLE, TRACE_FIELDS, assert_fails, fields, object, saved, stderr, stdout, streamtrace};
+
+#[test]
+fn a_saved_trace_is_shown_and_drawn() {
+    let folder = TempDir::new().unwrap();
+    let trace = saved(folder.path());
+    let shown = streamtrace(&["show", &trace, "--json"]);
+    assert_eq!(fields(&object(&shown)), TRACE_FIELDS);
+    assert!(stderr(&shown).is_empty());
+    let text = streamtrace(&["show", &trace]);
+    assert!(stdout(&text).contains("needle-6m"), "{}", stdout(&text));
+    for (command, name, start) in [
+        (&["map", "--layer", "5", "--head", "7"][..], "map.svg", &b"<svg"[..]),
+        (&["map", "--layer", "0", "--head", "0"], "map.png", b"\x89PNG"),
+        (&["overview", "--width", "300"], "all.png", b"\x89PNG"),
+        (&["explore"], "explore.html", b"<!DOCTYPE html>"),
+        (&["edges"], "edges.parquet", b"PAR1"),
+        (&["edges", "--sentences"], "edges.csv", b"layer,head,query_sentence,key_sentence,mass\n0,0,0,0,"),
+        (&["report"], "report.html", b"<!DOCTYPE html>"),
+        (&["report", "--title", "A title"], "report.md", b"# A title\n"),
+    ] {
+        let out = folder.path().join(name);
+        let output = streamtrace(&[command, &[&trace, "--out", out.to_str().unwrap()]].concat());
+        assert_eq!((output.status.code(), stdout(&output), stderr(&output)), (Some(0), "", ""), "{command:?}");
+        let bytes = std::fs::read(out).unwrap();
+        assert!(bytes.starts_with(start), "{command:?}: {:?}", &bytes[..bytes.len().min(20)]);
+    }
+}
+
+#[test]
+fn anchors_and_routes_of_a_saved_trace_are_said_and_drawn() {
+    let folder = TempDir::new().unwrap();
+    let trace = saved(folder.path());
+    let said = object(&streamtrace(&["anchors", &trace, "--json"]));
+    assert_eq!(said["scores"].as_array().unwrap().len(), said["sentences"].as_array().unwrap().len());
+    assert_eq!(said["receivers"]["heads"].as_array().unwrap().len(), 10);
+    let needle = NEEDLE.text[NEEDLE.needles[0].clone()].trim();
+    let routes = object(&streamtrace(&["routes", &trace, "--from", needle, "--edges", "9", "--json"]));
+    assert_eq!((routes["edges"].as_array().unwrap().len(), &routes["from_text"]), (9, &format!(" {needle}").into()));
+    for (arguments, name, start) in [
+        (&["anchors"][..], "anchors.svg", &b"<svg"[..]),
+        (&["anchors"], "anchors.html", b"<!doctype html>"),
+        (&["routes", "--from", needle], "routes.png", b"\x89PNG"),
+    ] {
+        let out = folder.path().join(name);
+        let output = streamtrace(&[arguments, &[&trace, "--out", out.to_str().unwrap()]].concat());
+        assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""), "{arguments:?}");
+        assert!(stdout(&output).contains("layer") || stdout(&output).contains("sentence"), "{}", stdout(&output));
+        assert!(std::fs::read(out).unwrap().starts_with(start), "{name}");
+    }
+    assert_fails(&["anchors", &trace, "--distance", "9"], &["rows were recorded for tokens", "StreamConfig::focus"]);
+    assert_fails(&["anchors", &trace, "--distance", "9999"], &["more than 9999 sentences"]);
+    assert_fails(&["routes", &trace, "--from", "What is the spec of"], &["does not contain it; nearest is \"What is the spec"]);
+    assert_fails(
+        &["routes", &trace, "--from", "mentioned in the provided", "--to", "special magic numbers are"],
+        &["nearest is"],
+    );
+}
+
+#[test]
+fn a_route_is_knocked_out_and_compared_with_others() {
+    let folder = TempDir::new().unwrap();
+    let trace = saved(folder.path());
+    let needle = NEEDLE.text[NEEDLE.needles[0].clone()].trim();
+    let run = ["knock-out", &trace, "--device", "cpu", "--model", MODEL, "--from", needle, "--controls", "3"];
+    let output = streamtrace(&[&run[..], &["--json"]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let said = object(&output);
+    assert_eq!(fields(&said), ["alone", "controls", "median_drop", "route"]);
+    assert_eq!(said["controls"].as_array().unwrap().len(), 3);
+    let drop = said["route"]["next"]["before"].as_f64().unwrap() - said["route"]["next"]["after"].as_f64().unwrap();
+    assert!(drop > said["median_drop"].as_f64().unwrap(), "{said}");
+    assert!(stdout(&streamtrace(&run)).contains("median of 3 controls"));
+}

@@ -1,0 +1,150 @@
+//! Prompts of known answer, what a model writes, and how often an answer survives.
+
+use std::process::Output;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{MODEL, NEEDLE, fields, object, run, stderr, stdout, streamtrace};
+
+#[test]
+fn generate_writes_the_needle_as_it_comes_or_as_one_object() {
+    let answer = NEEDLE.answer.trim();
+    let settings = ["--max-tokens", "20", "--stop", "."];
+    let text = run("generate", &settings);
+    assert_eq!(stdout(&text).trim(), answer.trim_end_matches('.'), "{}", stdout(&text));
+    let progress: Vec<&str> = stderr(&text).lines().collect();
+    assert!(progress.len() == 6 && progress[5].starts_with("prompt: layer 6 of 6, "), "{progress:?}");
+    for more in [&["--dense"][..], &["--exhaustive"], &["--temperature", "0.01", "--top-p", "0.9", "--seed", "3"]] {
+        let object = object(&run("generate", &[&settings[..], &["--json"], more].concat()));
+        assert_eq!(fields(&object), ["end", "n_prompt", "seconds", "text", "tokens", "top_k"]);
+        assert_eq!(object["text"].as_str().unwrap().trim(), answer.trim_end_matches('.'), "{more:?}");
+        assert_eq!(object["end"]["stop"], ".");
+    }
+}
+
+#[test]
+fn ruler_counts_the_needles_that_are_kept() {
+    let settings = ["--exhaustive", "--pruned", "0.8", "--sink-blocks", "1", "--local-blocks", "4"];
+    let output = ruler(&[&["--json", "--tokens", "1000", "--samples", "3"][..], &settings].concat());
+    let counted = &object(&output)["niah_multikey_1"];
+    assert_eq!((&counted["prompts"], &counted["counted"], &counted["needle_retained"]), (&3.into(), &3.into(), &3.into()));
+    assert_eq!(
+        (&counted["sparse_score"], &counted["dense_score"], &counted["recall"]),
+        (&1.0.into(), &Value::Null, &Value::Null)
+    );
+    assert!((0.8..0.82).contains(&counted["pruned"].as_f64().unwrap()), "{counted}");
+    // Every key of the candidates, or none.
+    assert!((0.0..1000.0).contains(&counted["keys_read_per_query_block"].as_f64().unwrap()), "{counted}");
+}
+
+/// `streamtrace ruler` on the bundled model; it must succeed.
+#[track_caller]
+fn ruler(arguments: &[&str]) -> Output {
+    let output = streamtrace(&[&["ruler", "--device", "cpu", "--model", MODEL][..], arguments].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    output
+}
+
+#[test]
+fn ruler_compares_with_dense_attention_and_says_what_it_cannot_answer() {
+    let output = ruler(&[
+        "--task",
+        "niah_single_1,fwe",
+        "--tokens",
+        "500",
+        "--samples",
+        "1",
+        "--max-tokens",
+        "9",
+        "--dense",
+        "--top-k",
+        "1000",
+    ]);
+    let lines: Vec<&str> = stdout(&output).lines().collect();
+    assert_eq!(lines.len(), 4, "head, rule, two tasks: {lines:?}");
+    let cells = |line: &str| line.split('|').map(|cell| cell.trim().to_string()).collect::<Vec<_>>();
+    let needle = cells(lines[2]);
+    assert_eq!(needle[1..8], ["niah_single_1", "500", "two means", "1.000", "1.000", "1 of 1", "1.000"], "{lines:?}");
+    assert!(lines[3].contains("dense attention answers none of 1 prompts") && lines[3].contains("training"), "{}", lines[3]);
+}
+
+#[test]
+fn ruler_measures_every_search_at_one_budget() {
+    let settings = [
+        "--baselines",
+        "--json",
+        "--samples",
+        "1",
+        "--max-tokens",
+        "12",
+        "--tokens",
+        "300,500",
+        "--top-k",
+        "24",
+        "--sink-blocks",
+        "1",
+        "--local-blocks",
+        "4",
+    ];
+    let object = object(&ruler(&settings));
+    let mut names = fields(&object);
+    names.sort_unstable();
+    assert_eq!(names, ["exhaustive", "first key", "mean + spread", "middle key", "random", "two means", "window"]);
+    for name in names {
+        let lengths = object[name]["niah_multikey_1"].as_array().unwrap();
+        let of = |field: &str| lengths.iter().map(|length| length[field].as_u64().unwrap()).collect::<Vec<_>>();
+        assert_eq!((of("tokens"), of("top_k")), (vec![300, 500], vec![24, 24]), "{name}");
+    }
+    assert_eq!(object["window"]["niah_multikey_1"][1]["keys_read_per_query_block"], 0.0);
+    assert_eq!(object["exhaustive"]["niah_multikey_1"][1]["sparse_score"], 1.0);
+}
+
+#[test]
+fn ruler_draws_scores_by_depth_and_length() {
+    let folder = TempDir::new().unwrap();
+    let out = folder.path().join("depths.svg");
+    let settings = [
+        "--tokens",
+        "300,500",
+        "--samples",
+        "1",
+        "--max-tokens",
+        "9",
+        "--depths",
+        "3",
+        "--exhaustive",
+        "--out",
+        out.to_str().unwrap(),
+    ];
+    ruler(&settings);
+    let svg = std::fs::read_to_string(out).unwrap();
+    for part in ["niah_multikey_1 · needle-6m", "300", "500", "0 %", "50 %", "100 %", "1.00", "exhaustive search"] {
+        assert!(svg.contains(part), "{part}");
+    }
+}
+
+#[test]
+fn prompts_of_known_answer_are_written() {
+    let prompt = ["prompt", "--model", MODEL, "--tokens", "1000", "--seed", "3"];
+    let output = streamtrace(&prompt);
+    assert_eq!((output.status.code(), stdout(&output)), (Some(0), NEEDLE.text.as_str()));
+    assert!(stderr(&output).contains(&format!("{:?}", NEEDLE.answer)), "{}", stderr(&output));
+    let object = object(&streamtrace(&[&prompt[..], &["--json", "--depth", "0.25"]].concat()));
+    assert_eq!((&object["task"], &object["depth"]), (&"niah_multikey_1".into(), &0.25.into()));
+    assert_ne!(object["text"], NEEDLE.text);
+}
+
+#[test]
+fn heads_that_copy_the_needle_are_ranked_and_drawn() {
+    let folder = TempDir::new().unwrap();
+    let out = folder.path().join("heads.svg");
+    let model = ["heads", "--device", "cpu", "--model", MODEL, "--json", "--tokens", "800", "--samples", "2"];
+    let output = streamtrace(&[&model[..], &["--exhaustive", "--out", out.to_str().unwrap()]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let object = object(&output);
+    assert_eq!((object["scores"].as_array().unwrap().len(), object["ranking"].as_array().unwrap().len()), (6, 48));
+    let best = object["ranking"][0]["score"].as_f64().unwrap();
+    assert!(best > 0.5, "a model that copies numbers has a head that does: {object}");
+    assert!(std::fs::read_to_string(out).unwrap().contains("retrieval heads"));
+}
