@@ -16,6 +16,7 @@ pub fn save(path: &str) {
         written: vec![1.0; 3],
         residual: vec![1.0; 2],
         vertical: vec![0.0],
+        proximity: Vec::new(),
     };
     let mut writer = TraceWriter::new(&[0, 1, 2, 3, 4], &offsets, text).unwrap();
     (0..2).for_each(|n| writer.layer(n, &layer).unwrap());
