@@ -5,13 +5,17 @@
 //! those of odd number are reported, kurtosis, which needs no truth, is the mean of all; plan and setup are left out as targets.
 //! Dense is the same run with all blocks kept.
 
-use std::{error::Error, path::Path};
+mod common;
+
+use std::error::Error;
 
 use streamtrace::{
-    DeviceChoice, LoadOptions, Search, StreamConfig, Trace, Tracer,
+    Search, StreamConfig, Trace, Tracer,
     analysis::{Calibration, HeadRanking, Sentence, SentenceMatrix, SuppressionMeasure, auc},
     tasks::{SentenceKind, WordProblem},
 };
+
+use common::{bundled, option, option_or};
 
 /// As in the binary.
 #[global_allocator]
@@ -37,13 +41,12 @@ struct Run {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/needle-6m");
-    let tracer = Tracer::load_with(LoadOptions { model, device: DeviceChoice::Cpu, memory: None })?;
-    let n_prompts: u64 = option("--prompts").unwrap_or("24".into()).parse()?;
-    let n_tokens: usize = option("--tokens").unwrap_or("8192".into()).parse()?;
-    let pruned: f64 = option("--pruned").unwrap_or("0.97".into()).parse()?;
-    let sink_blocks: usize = option("--sinks").unwrap_or("1".into()).parse()?;
-    let local_blocks: usize = option("--local").unwrap_or("5".into()).parse()?;
+    let tracer = bundled()?;
+    let n_prompts: u64 = option_or("--prompts", 24)?;
+    let n_tokens: usize = option_or("--tokens", 8192)?;
+    let pruned: f64 = option_or("--pruned", 0.97)?;
+    let sink_blocks: usize = option_or("--sinks", 1)?;
+    let local_blocks: usize = option_or("--local", 5)?;
     let small = StreamConfig { sink_blocks, local_blocks, ..StreamConfig::default() };
     let search = if option("--search").as_deref() == Some("exhaustive") { Search::Exhaustive } else { small.search };
     let dense = StreamConfig { top_k: n_tokens, search: Search::Exhaustive, ..small.clone() };
@@ -112,9 +115,4 @@ fn report([dense, sparse]: &[Run; 2]) -> Result<(), Box<dyn Error>> {
     );
     println!("calibrated: {:?} dense, {:?} sparse", rankings[0].best(3), rankings[1].best(3));
     Ok(())
-}
-
-/// The value after a name among the arguments.
-fn option(name: &str) -> Option<String> {
-    std::env::args().skip_while(|argument| argument != name).nth(1)
 }

@@ -5,13 +5,17 @@
 //! Options: `-- --prompts 50 --tokens 16384 --pruned 0.95 --search exhaustive|default --controls 20 --measure
 //! proximity|rollout --depth 0.9`; without a depth, needles stand at RULER's 40. A run costs as much as the prompt from the needle on.
 
-use std::{error::Error, path::Path, time::Instant};
+mod common;
+
+use std::{error::Error, time::Instant};
 
 use streamtrace::{
-    CausalTest, DeviceChoice, LoadOptions, Search, Span, StreamConfig, Tracer,
+    CausalTest, Search, Span, StreamConfig, Tracer,
     analysis::RouteMeasure,
     tasks::{RulerConfig, Task},
 };
+
+use common::{bundled, option, option_or};
 
 /// As in the binary.
 #[global_allocator]
@@ -27,12 +31,11 @@ struct Row {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/needle-6m");
-    let tracer = Tracer::load_with(LoadOptions { model, device: DeviceChoice::Cpu, memory: None })?;
-    let n_prompts: u64 = option("--prompts").unwrap_or("50".into()).parse()?;
-    let n_tokens: usize = option("--tokens").unwrap_or("16384".into()).parse()?;
-    let pruned: f64 = option("--pruned").unwrap_or("0.95".into()).parse()?;
-    let n_controls: usize = option("--controls").unwrap_or("20".into()).parse()?;
+    let tracer = bundled()?;
+    let n_prompts: u64 = option_or("--prompts", 50)?;
+    let n_tokens: usize = option_or("--tokens", 16384)?;
+    let pruned: f64 = option_or("--pruned", 0.95)?;
+    let n_controls: usize = option_or("--controls", 20)?;
     let search = if option("--search").as_deref() == Some("exhaustive") { Search::Exhaustive } else { tracer.config().search };
     let measure = match option("--measure").as_deref() {
         Some("proximity") => RouteMeasure::Proximity,
@@ -75,9 +78,4 @@ fn prompt(tracer: &Tracer, task: &RulerConfig, measure: RouteMeasure, n_controls
     let effects = tracer.knock_out(&trace, &interventions, answer)?;
     let control = CausalTest::of_effects(&effects[0], &effects[2..], "").control();
     Ok(Row { before: effects[0].before(), route: effects[0].drop(), control, alone: effects[1].retained(), seconds })
-}
-
-/// The value after a name among the arguments.
-fn option(name: &str) -> Option<String> {
-    std::env::args().skip_while(|argument| argument != name).nth(1)
 }

@@ -3,25 +3,29 @@
 //! For each needle prompt the smallest top_k that keeps the answer, with the default search and with the exhaustive one.
 //! Options: `-- --prompts 50 --tokens 8192 --seed 1000`.
 
-use std::{error::Error, path::Path};
+mod common;
+
+use std::error::Error;
 
 use streamtrace::{
-    Criterion, DeviceChoice, LoadOptions, Search, StreamConfig, Tracer,
+    Criterion, Search, StreamConfig,
     tasks::{RulerConfig, Task},
 };
+
+use common::{bundled, option_or};
 
 /// As in the binary.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/needle-6m");
-    let tracer = Tracer::load_with(LoadOptions { model, device: DeviceChoice::Auto, memory: None })?;
-    let [n_prompts, n_tokens, seed] = [("--prompts", 50), ("--tokens", 8192), ("--seed", 1000)].map(|(name, n)| number(name, n));
+    let tracer = bundled()?;
+    let (n_prompts, n_tokens, seed): (u64, usize, u64) =
+        (option_or("--prompts", 50)?, option_or("--tokens", 8192)?, option_or("--seed", 1000)?);
     let exact = tracer.with(StreamConfig { search: Search::Exhaustive, ..StreamConfig::default() });
     let mut found: Vec<(usize, usize)> = Vec::new();
     for seed in seed..seed + n_prompts {
-        let task = RulerConfig { task: Task::NiahMultikey1, n_tokens: n_tokens as usize, seed, ..RulerConfig::default() };
+        let task = RulerConfig { task: Task::NiahMultikey1, n_tokens, seed, ..RulerConfig::default() };
         let prompt = tracer.prompt(&task)?;
         let criterion = Criterion::AnswerKept(prompt.answer.clone());
         if !tracer.score_dense(&prompt.text, &prompt.answer)?.tokens.iter().all(|token| token.is_argmax) {
@@ -44,13 +48,4 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-fn number(name: &str, default: u64) -> u64 {
-    option(name).and_then(|value| value.parse().ok()).unwrap_or(default)
-}
-
-/// The value after a name among the arguments.
-fn option(name: &str) -> Option<String> {
-    std::env::args().skip_while(|argument| argument != name).nth(1)
 }

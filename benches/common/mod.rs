@@ -1,0 +1,23 @@
+//! What the measurements share: the bundled model on the device at hand, and options after `--`.
+
+use std::{path::Path, str::FromStr};
+
+use streamtrace::{DeviceChoice, Error, LoadOptions, Tracer};
+
+/// The bundled model, on a GPU if there is one.
+pub fn bundled() -> Result<Tracer, Error> {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/needle-6m");
+    let tracer = Tracer::load_with(LoadOptions { model, device: DeviceChoice::Auto, memory: None })?;
+    eprintln!("{}", tracer.device());
+    Ok(tracer)
+}
+
+/// The value after a name among the arguments.
+pub fn option(name: &str) -> Option<String> {
+    std::env::args().skip_while(|argument| argument != name).nth(1)
+}
+
+/// The same, or what it is if it is not given.
+pub fn option_or<T: FromStr>(name: &str, default: T) -> Result<T, T::Err> {
+    option(name).map_or(Ok(default), |value| value.parse())
+}
