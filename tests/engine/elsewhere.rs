@@ -99,7 +99,7 @@ fn bytes_of_a_trace() -> usize {
 fn what_arrived_before_the_connection_broke_off_is_kept() {
     let (folder, all) = (TempDir::new().unwrap(), bytes_of_a_trace());
     let mut kept = Vec::new();
-    for n_bytes in [all / 3, all * 2 / 3, all * 9 / 10] {
+    for n_bytes in [all / 2, all * 3 / 4, all * 9 / 10] {
         let tracer = Tracer::connect(&cut(&folder, n_bytes)).unwrap().with(config());
         let error = tracer.trace(&common::prompt(300)).err().unwrap().to_string();
         let arrived = tracer.arrived().unwrap();
