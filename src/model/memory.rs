@@ -62,7 +62,13 @@ pub fn plan(model: &Model, n_tokens: usize, config: &StreamConfig, purpose: Purp
         ("mapped weights".into(), mapped(&info)),
         ("program".into(), PROGRAM),
     ];
-    MemoryPlan { n_tokens, parts: parts.into(), limit: limit.unwrap_or_else(available), chunk_rows, slower: None }
+    MemoryPlan {
+        n_tokens,
+        parts: parts.into_iter().filter(|part| part.1 > 0).collect(),
+        limit: limit.unwrap_or_else(available),
+        chunk_rows,
+        slower: None,
+    }
 }
 
 /// Pages of the weights file that stay resident: the system drops them when it needs to, so count no more than a layer's share.
