@@ -1,5 +1,7 @@
 //! [`Tracer`]: a model that traces prompts.
 
+mod remote;
+
 use std::{
     io::Write,
     ops::Range,
@@ -12,7 +14,7 @@ use crate::{
     causal::CausalTest,
     chat::Message,
     config::StreamConfig,
-    engine::{Engine, LoadOptions, Payload, Progress, Reply, Request, default_engine, engine_of, unexpected},
+    engine::{Engine, LoadOptions, Payload, Progress, Reply, Request, default_engine, unexpected},
     error::Error,
     generate::{GenerateConfig, Generated},
     intervention::{Effect, Intervention},
@@ -21,6 +23,7 @@ use crate::{
     tasks::{Prompt, ReasoningPrompt, RulerConfig, WordProblem},
     trace::{AnswerScore, CompareConfig, ModelInfo, Span, Trace},
 };
+use remote::Delivery;
 
 /// A loaded model with the settings of its search.
 ///
@@ -33,14 +36,6 @@ pub struct Tracer {
     device: String,
     config: StreamConfig,
     delivery: Delivery,
-}
-
-/// How a trace comes from the engine.
-#[derive(Clone)]
-enum Delivery {
-    Whole,
-    /// Layer by layer, packed; these layers or all.
-    InPieces(Option<Vec<usize>>),
 }
 
 impl Tracer {
@@ -74,68 +69,10 @@ impl Tracer {
         Self::of_engine(engine, Request::Load(options), Delivery::Whole)
     }
 
-    /// A model on another machine: `command` is a line for the shell that starts an engine there and speaks with it over its
-    /// standard input and output.
-    ///
-    /// The model stays there; traces come back packed, layer by layer. With `ssh`, keys must be in place: a password cannot be
-    /// asked for.
-    ///
-    /// ```no_run
-    /// # use streamtrace::prelude::*;
-    /// let tracer = Tracer::connect("ssh gpu streamtrace serve --model models/Qwen3-8B")?;
-    /// let trace = tracer.with_layers(&[20, 21])?.trace("A long prompt.")?;
-    /// # Ok::<(), Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`Error::Engine`] when the command fails, is no engine or one of another version, or names no model; as [`Tracer::load`].
-    pub fn connect(command: &str) -> Result<Self, Error> {
-        Self::of_engine(engine_of(command), Request::Model, Delivery::InPieces(None))
-    }
-
-    /// As [`Tracer::connect`], with a model that is named here: a folder of the other machine.
-    ///
-    /// # Errors
-    /// As [`Tracer::connect`], and [`Error::Device`].
-    pub fn connect_with(command: &str, options: LoadOptions) -> Result<Self, Error> {
-        Self::of_engine(engine_of(command), Request::Load(options), Delivery::InPieces(None))
-    }
-
     fn of_engine(mut engine: Box<dyn Engine>, request: Request, delivery: Delivery) -> Result<Self, Error> {
         let (reply, _) = engine.call(request, Payload::None, &mut show)?;
         let Reply::Loaded { model, device } = reply else { return Err(unexpected(&reply)) };
         Ok(Tracer { engine: Arc::new(Mutex::new(engine)), model, device, config: StreamConfig::default(), delivery })
-    }
-
-    /// The same tracer with traces of these layers alone, for a connection that is slow.
-    ///
-    /// # Errors
-    /// [`Error::Setting`] when the model is on this machine or no layer is named, [`Error::Missing`] for one that it does not have.
-    pub fn with_layers(&self, layers: &[usize]) -> Result<Self, Error> {
-        let mut layers = layers.to_vec();
-        layers.sort_unstable();
-        layers.dedup();
-        let refused = |expected: &str, found: String, fix: &str| {
-            Err(Error::Setting { setting: "layers of a trace".into(), expected: expected.into(), found, fix: fix.into() })
-        };
-        match (&self.delivery, layers.last()) {
-            (Delivery::Whole, _) => {
-                let found = format!("a model on this machine ({})", self.device);
-                refused("a tracer from Tracer::connect", found, "trace all layers: nothing travels")
-            }
-            (_, None) => refused("at least one layer", "none".into(), "name the layers to look at"),
-            (_, Some(&last)) if last >= self.model.n_layers => Err(Error::Missing {
-                what: "layer".into(),
-                index: last.to_string(),
-                available: format!("choose 0 to {}", self.model.n_layers - 1),
-            }),
-            _ => Ok(Tracer { delivery: Delivery::InPieces(Some(layers)), ..self.clone() }),
-        }
-    }
-
-    /// What had arrived of the last trace when its connection broke off: a trace of fewer layers; once.
-    pub fn arrived(&self) -> Option<Trace> {
-        self.engine.lock().unwrap_or_else(PoisonError::into_inner).arrived()
     }
 
     /// The same tracer with other settings.

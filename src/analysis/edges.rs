@@ -76,16 +76,7 @@ impl Iterator for EdgeRows {
     type Item = Result<Edge, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            if let Some(edge) = self.rows.next() {
-                return Some(Ok(edge));
-            }
-            let (layer, head) = self.heads.next()?;
-            match self.trace.head(layer, head) {
-                Ok(read) => self.rows = edges(layer, head, &read).into_iter(),
-                Err(error) => return Some(Err(error)),
-            }
-        }
+        next_row(&mut self.rows, &mut self.heads, &self.trace, edges)
     }
 }
 
@@ -93,15 +84,26 @@ impl Iterator for SentenceEdgeRows {
     type Item = Result<SentenceEdge, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            if let Some(edge) = self.rows.next() {
-                return Some(Ok(edge));
-            }
-            let (layer, head) = self.heads.next()?;
-            match self.trace.head(layer, head) {
-                Ok(read) => self.rows = sentence_edges(layer, head, &read, &self.sentences).into_iter(),
-                Err(error) => return Some(Err(error)),
-            }
+        let of_head = |layer, head, read: &HeadTrace| sentence_edges(layer, head, read, &self.sentences);
+        next_row(&mut self.rows, &mut self.heads, &self.trace, of_head)
+    }
+}
+
+/// The next of the rows that are there, else the first of the next head that has any.
+fn next_row<T>(
+    rows: &mut IntoIter<T>,
+    heads: &mut IntoIter<(usize, usize)>,
+    trace: &Trace,
+    of_head: impl Fn(usize, usize, &HeadTrace) -> Vec<T>,
+) -> Option<Result<T, Error>> {
+    loop {
+        if let Some(row) = rows.next() {
+            return Some(Ok(row));
+        }
+        let (layer, head) = heads.next()?;
+        match trace.head(layer, head) {
+            Ok(read) => *rows = of_head(layer, head, &read).into_iter(),
+            Err(error) => return Some(Err(error)),
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use cudarc::nvrtc::sys::{self, nvrtcResult};
 
-use crate::error::Error;
+use crate::{error::Error, save::save};
 
 /// Machine code of a source for an architecture such as "sm_90a".
 ///
@@ -41,14 +41,10 @@ fn cached(name: &str, source: &str, options: &[String]) -> Option<PathBuf> {
     Some(folder.join("streamtrace/kernels").join(format!("{name}-{a:016x}{b:016x}.cubin")))
 }
 
-/// Writes beside the file and renames, so that another process never reads half of it.
-fn keep(file: &std::path::Path, code: &[u8]) -> std::io::Result<()> {
+fn keep(file: &std::path::Path, code: &[u8]) -> Result<(), Error> {
     let folder = file.parent().expect("a file in a folder");
-    std::fs::create_dir_all(folder)?;
-    let mut temporary = tempfile::NamedTempFile::new_in(folder)?;
-    temporary.write_all(code)?;
-    temporary.persist(file)?;
-    Ok(())
+    std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+    save(file, |to| to.write_all(code))
 }
 
 /// NVRTC's version, "13.0".
