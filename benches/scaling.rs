@@ -85,13 +85,17 @@ fn draw(path: &Path, medians: &[Summary], exponent: f64) -> Result<(), Box<dyn E
         .margin(16)
         .x_label_area_size(44)
         .y_label_area_size(56)
-        .build_cartesian_2d((LENGTHS[0] as f64 * 0.8..LENGTHS[4] as f64 * 1.2).log_scale(), (0.1..longest * 1.5).log_scale())?;
+        .build_cartesian_2d(
+            (LENGTHS[0] as f64 * 0.8..LENGTHS[4] as f64 * 1.2).log_scale().with_key_points(LENGTHS.map(|n| n as f64).into()),
+            (0.5..longest * 1.5).log_scale().with_key_points(vec![1.0, 3.0, 10.0, 30.0, 100.0]),
+        )?;
     let thousands = |tokens: &f64| format!("{:.0}k", tokens / 1024.0);
     chart
         .configure_mesh()
         .x_desc("tokens")
         .y_desc("seconds")
         .x_label_formatter(&thousands)
+        .y_label_formatter(&|seconds| format!("{seconds:.0}"))
         .light_line_style(BLACK.mix(0.06))
         .draw()?;
     type Stage = (&'static str, RGBColor, fn(&Summary) -> f64);

@@ -123,7 +123,7 @@ fn masks_and_records_agree_for_every_search_and_block_size() {
             let (shared, error) = (shared_blocks(&a, &b, 0), received_error(&a, &b, 0));
             // Near ties may turn in bf16, the more the larger the blocks are.
             assert!(shared > 0.97, "{shared} of the blocks shared with {config:?}");
-            assert!(error < 0.05, "received mass differs by {error} with {config:?}");
+            assert!(error < 0.08, "received mass differs by {error} with {config:?}");
             assert_eq!(a.summary().pruned, b.summary().pruned);
             let [a, b] = [&a, &b].map(|trace| trace.summary().keys_read_per_query_block);
             // Which layers' ranges are kept at the candidates' ends decides how many are read after them.
