@@ -75,16 +75,33 @@ DEVICE float sum_row(float (&dots)[DOTS], const Columns& c, int r, int key, int 
     return quad_sum(sum[0] + sum[1]);
 }
 
-DEVICE float anchor_row(const float (&dots)[DOTS], const Columns& c, int r, int key, const u32* sentence, const float* weight,
-                        int n_tokens, int distance) {
-    int key_sentence = key < n_tokens ? (int)sentence[key] : 0x7FFFFFF0;
-    float sum = 0.0f;
+// Two queries of a thread, next to each other: the last sentence that counts for each, and its weight.
+struct __align__(16) Pair {
+    int sentence[2];
+    float weight[2];
+};
+
+DEVICE void load_pairs(Pair* pairs, const u32* sentence, const float* weight, int q0, int n_tokens, int distance) {
+    for (int i = threadIdx.x; i < BLOCK_Q; i += THREADS) {
+        int token = min(q0 + i, n_tokens - 1);
+        pairs[i / 2].sentence[i % 2] = (int)sentence[token] - distance;
+        pairs[i / 2].weight[i % 2] = weight[token];
+    }
+}
+
+// What the two keys of a thread get of all queries far enough behind them, from their probabilities.
+DEVICE void anchor_rows(float (&sums)[2], const float (&dots)[DOTS], const int (&of_keys)[2], const Pair* pairs) {
+    bool all = __all_sync(~0u, max(of_keys[0], of_keys[1]) <= pairs[0].sentence[0]);  // sentences do not decrease
+    sums[0] = sums[1] = 0.0f;
 #pragma unroll
     for (int j = 0; j < COLUMNS; j++) {
-        int token = min(token_of(c, j), n_tokens - 1);
-        if (key_sentence <= (int)sentence[token] - distance) sum += dots[j / 2 * 4 + r * 2 + j % 2] * weight[token];
+        const Pair& pair = pairs[j / 2 * 4 + threadIdx.x % 4];
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            if (all || of_keys[r] <= pair.sentence[j % 2]) sums[r] = fmaf(dots[j / 2 * 4 + r * 2 + j % 2], pair.weight[j % 2], sums[r]);
+        }
     }
-    return quad_sum(sum);
+    sums[0] = quad_sum(sums[0]), sums[1] = quad_sum(sums[1]);
 }
 
 DEVICE void write_focus(float* focus, const float (&dots)[DOTS], const Columns& c, int r, int focus0, int focus1, int stride) {
@@ -117,6 +134,7 @@ KERNEL void __launch_bounds__(THREADS, BLOCK_Q == 64 ? 4 : 3)
                      int top_k, int focus0, int focus1, int distance) {
     extern __shared__ u8 shared[];
     __shared__ __align__(8) u64 barriers[1 + 2 * STAGES];
+    __shared__ Pair pairs[ANCHORS ? BLOCK_Q / 2 : 1];
     Ring ring;
     ring.query = (shared_address(shared) + 1023) / 1024 * 1024;
     ring.keys = ring.query + HALVES * QUERY_TILE;
@@ -136,6 +154,7 @@ KERNEL void __launch_bounds__(THREADS, BLOCK_Q == 64 ? 4 : 3)
         count += __syncthreads_count(block != NONE);
     }
     int n_tiles = (count + SLOTS - 1) / SLOTS;
+    if (ANCHORS) load_pairs(pairs, sentence, weight, sight.q0, n_tokens, distance);
     if (threadIdx.x == 0) {
         barrier_init(ring.query_full, 1);
         for (int i = 0; i < STAGES; i++) barrier_init(ring.full + i * 8, 1);
@@ -157,23 +176,25 @@ KERNEL void __launch_bounds__(THREADS, BLOCK_Q == 64 ? 4 : 3)
         bool has_focus = sight.q0 < focus1 && sight.q1 > focus0;
         barrier_wait(ring.query_full, 0);
         for (int tile = 0; tile < n_tiles; tile++) {
+            int i = warp * 16 + lane / 4, last = min((tile + 1) * SLOTS, count) - 1;  // keys i and i + 8 of the tile
+            int slots[2], keys[2], sentences[2];
+#pragma unroll
+            for (int r = 0; r < 2; r++) {
+                slots[r] = tile * SLOTS + (i + r * 8) / BLOCK_K;
+                keys[r] = slots[r] < count ? (int)row[slots[r]] * BLOCK_K + (i + r * 8) % BLOCK_K : 0x7FFFFFF0;
+                sentences[r] = ANCHORS && keys[r] < n_tokens ? (int)sentence[keys[r]] : 0x7FFFFFF0;
+            }
             float dots[DOTS];
             multiply_tile(dots, ring, tile);
             if (lane == 0) barrier_arrive(ring.empty + tile % STAGES * 8);
 
-            int i = warp * 16 + lane / 4, last = min((tile + 1) * SLOTS, count) - 1;  // keys i and i + 8 of the tile
             bool edge = (tile + 1) * SLOTS > count || (int)row[last] * BLOCK_K + BLOCK_K - 1 > sight.q0 ||
                         (window > 0 && (int)row[tile * SLOTS] * BLOCK_K <= sight.q0 + BLOCK_Q - 1 - window);
 #pragma unroll
             for (int r = 0; r < 2; r++) {
-                int slot = tile * SLOTS + (i + r * 8) / BLOCK_K;
-                int key = slot < count ? (int)row[slot] * BLOCK_K + (i + r * 8) % BLOCK_K : 0x7FFFFFF0;
+                int slot = slots[r], key = keys[r];
                 float sum = edge ? sum_row<true>(dots, columns, r, key, window, scale)
                                  : sum_row<false>(dots, columns, r, key, window, scale);
-                if (ANCHORS) {
-                    float anchor = anchor_row(dots, columns, r, key, sentence, weight, n_tokens, distance);
-                    if (lane % 4 == 0 && key < n_tokens) atomicAdd(&anchors[(u64)blockIdx.y * n_tokens + key], anchor);
-                }
                 if (has_focus && slot < count) {
                     u64 at = ((u64)blockIdx.y * (focus1 - focus0) * top_k + slot) * BLOCK_K + (i + r * 8) % BLOCK_K;
                     write_focus(focus + at, dots, columns, r, focus0, min(focus1, sight.q1), top_k * BLOCK_K);
@@ -185,6 +206,13 @@ KERNEL void __launch_bounds__(THREADS, BLOCK_Q == 64 ? 4 : 3)
                 }
                 for (int step = 4; step < 32; step *= 2) sum += __shfl_xor_sync(~0u, sum, step);
                 if (lane == 0) pieces[tile * 8 + warp * 2 + r] = sum;
+            }
+            if (ANCHORS) {
+                float sums[2];
+                anchor_rows(sums, dots, sentences, pairs);
+                for (int r = 0; r < 2 && lane % 4 == 0; r++) {
+                    if (keys[r] < n_tokens) atomicAdd(&anchors[(u64)blockIdx.y * n_tokens + keys[r]], sums[r]);
+                }
             }
         }
     }

@@ -1,49 +1,89 @@
 // search_exhaustive: the key blocks that get the largest share of a query's attention, every key read: the reference. O(T^2)
 // time for all queries, O(T) for the last ones.
 //
-// exhaustive_scores: score(block) = max over the query block's queries of the share of its attention to the visible keys that
-// falls on the key block. exhaustive_select: always kept blocks as in search_hierarchical.cu, then the best of the others;
+// exhaustive_norms, then exhaustive_scores: score(block) = max over the query block's queries of the share of its attention to
+// the visible keys that falls on the key block. The keys come in segments, so that few queries keep a whole card busy; the norms
+// of a segment are its own until the scores join them. exhaustive_select: always kept blocks as in search_hierarchical.cu, then the best of the others;
 // ties: the lower block wins. Reference: src/search/exhaustive.rs.
 //
 // queries [n_rows, n_heads, HEAD_DIM] bf16, row 0 is the first token of query block `first_block`
 // keys    [n_tokens, n_kv_heads, HEAD_DIM] bf16
+// norms   [n_heads, query blocks of this launch, n_segments, BLOCK_Q] f32
 // scores  [n_heads, query blocks of this launch, n_key_blocks] u32: floats as integers in their order, of candidates only
 // kept    [n_heads, n_query_blocks, top_k] u32, ascending, filled up with 0xFFFFFFFF
-// grid both (query blocks of this launch, n_heads); block scores as score_warps.cu, which stands before this file, select 256
-// shared bytes scores as score_warps.cu; select none beyond the static
+// grid norms and scores (query blocks of this launch * n_segments, n_heads), select (query blocks of this launch, n_heads)
+// block norms and scores as score_warps.cu, which stands before this file, select 256
+// shared bytes norms and scores as score_warps.cu; select none beyond the static
 // Compile with -D HEAD_DIM, BLOCK_Q (16 to 128), BLOCK_K (8 to 64), ESTIMATE 0.
 
 constexpr int PIECE = 512;  // key blocks in a pass
 
-KERNEL void __launch_bounds__(THREADS, MIN_BLOCKS)
-    exhaustive_scores(const u16* queries, const u16* keys, u32* scores, int first_block, int n_tokens, int window,
-                      int n_kv_heads, int sink_blocks, int local_blocks, int top_k) {
-    extern __shared__ __align__(16) u8 shared[];
+// The blocks of `all` that a segment has.
+DEVICE int2 segment_of(int first, int last, int n_segments) {
+    int n = (last - first + n_segments - 1) / n_segments, start = first + blockIdx.x % n_segments * n;
+    return make_int2(start, min(start + n, last));
+}
+
+// Where the norms of a query block's first segment start.
+DEVICE float* norms_of(float* norms, int n_segments) {
+    return norms + ((u64)blockIdx.y * gridDim.x + blockIdx.x / n_segments * n_segments) * BLOCK_Q;
+}
+
+// A pass over all key blocks of a segment, a piece at a time; `done` gets each piece.
+template <Pass PASS, typename Done>
+DEVICE void pass_over(const Search& s, int2 segment, Queries& q, u8* shared, Done done) {
     __shared__ u32 blocks[PIECE], found[PIECE];
-    int n_key_blocks = (n_tokens + BLOCK_K - 1) / BLOCK_K;
-    Sight sight = sight_of(first_block + blockIdx.x, BLOCK_Q, BLOCK_K, n_tokens, window);
+    for (int start = segment.x; start < segment.y; start += PIECE) {
+        int count = min(PIECE, segment.y - start);
+        for (int i = threadIdx.x; i < count; i += THREADS) blocks[i] = start + i, found[i] = 0;
+        __syncthreads();
+        pass<PASS>(s, blocks, count, q, shared, found);
+        for (int i = threadIdx.x; i < count; i += THREADS) done(start + i, found[i]);
+        __syncthreads();
+    }
+}
+
+// Query j of a lane in its query block.
+DEVICE int place_of(int j) { return threadIdx.x / 32 % WARPS_Q * 16 + j / 2 * 8 + threadIdx.x % 4 * 2 + j % 2; }
+
+KERNEL void __launch_bounds__(THREADS, MIN_BLOCKS)
+    exhaustive_norms(const u16* queries, const u16* keys, float* norms, int n_segments, int first_block, int n_tokens, int window,
+                     int n_kv_heads, int sink_blocks, int local_blocks, int top_k) {
+    extern __shared__ __align__(16) u8 shared[];
+    Sight sight = sight_of(first_block + blockIdx.x / n_segments, BLOCK_Q, BLOCK_K, n_tokens, window);
     Candidates c = candidates_of(sight, sink_blocks, local_blocks, top_k);
-    u32* out = scores + ((u64)blockIdx.y * gridDim.x + blockIdx.x) * n_key_blocks;
     if (c.c1 - c.c0 <= c.budget || c.budget <= 0) return;
 
     Queries q;
     load_queries(q, queries, sight, first_block * BLOCK_Q, shared);
     Search s = {keys, nullptr, nullptr, nullptr, n_tokens, window, n_kv_heads, 0, 0, c.c0, c.c1};
-    for (int start = sight.v0; start < sight.v1; start += PIECE) {
-        int count = min(PIECE, sight.v1 - start);
-        for (int i = threadIdx.x; i < count; i += THREADS) blocks[i] = start + i;
-        __syncthreads();
-        pass<KEY_NORMS>(s, blocks, count, q, shared, found);
-    }
+    pass_over<KEY_NORMS>(s, segment_of(sight.v0, sight.v1, n_segments), q, shared, [](int, u32) {});
     settle_norms(q, shared);
-    for (int start = c.c0; start < c.c1; start += PIECE) {
-        int count = min(PIECE, c.c1 - start);
-        for (int i = threadIdx.x; i < count; i += THREADS) blocks[i] = start + i, found[i] = 0;
-        __syncthreads();
-        pass<KEY_SCORES>(s, blocks, count, q, shared, found);
-        for (int i = threadIdx.x; i < count; i += THREADS) out[start + i] = found[i];
-        __syncthreads();
+    float* out = norms_of(norms, n_segments) + blockIdx.x % n_segments * BLOCK_Q;
+    for (int j = 0; j < 4 && threadIdx.x / 32 < WARPS_Q && threadIdx.x % 32 < 4; j++) out[place_of(j)] = q.norm[j];
+}
+
+KERNEL void __launch_bounds__(THREADS, MIN_BLOCKS)
+    exhaustive_scores(const u16* queries, const u16* keys, float* norms, u32* scores, int n_segments, int first_block, int n_tokens,
+                      int window, int n_kv_heads, int sink_blocks, int local_blocks, int top_k) {
+    extern __shared__ __align__(16) u8 shared[];
+    int n_key_blocks = (n_tokens + BLOCK_K - 1) / BLOCK_K;
+    Sight sight = sight_of(first_block + blockIdx.x / n_segments, BLOCK_Q, BLOCK_K, n_tokens, window);
+    Candidates c = candidates_of(sight, sink_blocks, local_blocks, top_k);
+    if (c.c1 - c.c0 <= c.budget || c.budget <= 0) return;
+
+    Queries q;
+    load_queries(q, queries, sight, first_block * BLOCK_Q, shared);
+    const float* of_segments = norms_of(norms, n_segments);
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        Norm norm = no_norm();
+        for (int i = 0; i < n_segments; i++) norm = joined(norm, Norm{of_segments[i * BLOCK_Q + place_of(j)], 1.0f});
+        q.norm[j] = value_of(norm);
     }
+    Search s = {keys, nullptr, nullptr, nullptr, n_tokens, window, n_kv_heads, 0, 0, c.c0, c.c1};
+    u32* out = scores + ((u64)blockIdx.y * (gridDim.x / n_segments) + blockIdx.x / n_segments) * n_key_blocks;
+    pass_over<KEY_SCORES>(s, segment_of(c.c0, c.c1, n_segments), q, shared, [&](int block, u32 score) { out[block] = score; });
 }
 
 // The `budget`-th largest of the candidates' scores, byte by byte, and how many of its equals may stay.

@@ -115,7 +115,7 @@ KERNEL void __launch_bounds__(THREADS, MIN_BLOCKS)
         for (bool is_first = true;;) {
             int n_inside = reset_scores(s, frontier, count, scores), keep = (s.level ? width : survivors) + count - n_inside;
             if (count > keep) {
-                rows_read += n_inside * rows_of(NODE_SCORES);
+                rows_read += n_inside * rows_of(NODE_SCORES) * (SPREAD ? 2 : 1);
                 if (CLUSTERS && is_first) {
                     pass<NODE_NORMS>(s, frontier, count, q, scoring, scores);
                     settle_norms(q, scoring);

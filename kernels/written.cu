@@ -25,7 +25,8 @@ KERNEL void gram(const u16* weight, float* gram, int hidden) {
 }
 
 KERNEL void written(const u16* values, const float* gram, float* out, int n_tokens, int n_kv_heads) {
-    __shared__ float v[TOKENS][HEAD_DIM], sums[TOKENS];
+    __shared__ __align__(16) float v[TOKENS][HEAD_DIM];
+    __shared__ float sums[TOKENS];
     int first = blockIdx.x * TOKENS, j = threadIdx.x, kv_head = blockIdx.y / (gridDim.y / n_kv_heads);
     for (int t = 0; t < TOKENS; t++) {
         u64 row = (u64)min(first + t, n_tokens - 1) * n_kv_heads + kv_head;
@@ -35,10 +36,15 @@ KERNEL void written(const u16* values, const float* gram, float* out, int n_toke
     __syncthreads();
     const float* column = gram + (u64)blockIdx.y * HEAD_DIM * HEAD_DIM + j;
     float products[TOKENS] = {};  // gram v, this thread's row
-    for (int i = 0; i < HEAD_DIM; i++) {
-        float g = column[i * HEAD_DIM];
+    for (int i = 0; i < HEAD_DIM; i += 4) {
+        float g[4];
 #pragma unroll
-        for (int t = 0; t < TOKENS; t++) products[t] += g * v[t][i];
+        for (int n = 0; n < 4; n++) g[n] = column[(i + n) * HEAD_DIM];
+#pragma unroll
+        for (int t = 0; t < TOKENS; t++) {
+            float4 four = *(const float4*)&v[t][i];
+            products[t] += g[0] * four.x + g[1] * four.y + g[2] * four.z + g[3] * four.w;
+        }
     }
 #pragma unroll
     for (int t = 0; t < TOKENS; t++) {

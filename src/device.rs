@@ -1,7 +1,12 @@
 //! The operations that the decoder needs of a device. Each device implements them once; the decoder is written once.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::{AddAssign, Range},
+    sync::Arc,
+    time::Duration,
+};
 
+use rayon::prelude::*;
 use safetensors::tensor::TensorView;
 
 use crate::{
@@ -14,9 +19,11 @@ use crate::{
 };
 
 /// A processor that runs a decoder. Activations are chunks of the prompt, `[n_rows, width]`.
-pub trait Device {
+pub trait Device: Sync {
     /// Activations or weights on the device.
-    type Tensor;
+    type Tensor: Send;
+    /// The residual stream between layers, in chunks of rows.
+    type Residual;
     /// Rotary angles of every position.
     type Angles;
     /// The attention of one layer: keys and values of the whole prompt, what the search reads, what was recorded.
@@ -36,14 +43,32 @@ pub trait Device {
         limit: Option<u64>,
     ) -> Result<MemoryPlan, Error>;
 
-    /// Starts a new measurement of the most memory held.
-    fn reset_peak(&self);
+    /// Makes sure of the memory that a run will take, where the device can, and starts a new measurement of the peak.
+    fn reserve(&self, bytes: u64) -> Result<(), Error>;
 
-    /// Most memory that was held since [`Device::reset_peak`], in bytes; 0 where it cannot be measured.
+    /// Most memory that was held since [`Device::reserve`], in bytes; 0 where it cannot be measured.
     fn peak(&self) -> u64;
 
     /// Brings a weight to the device.
     fn weight(&self, weight: &TensorView) -> Result<Self::Tensor, Error>;
+
+    /// Brings a weight into the room of one that is not needed any more, beside what the device is doing.
+    fn refill(&self, room: &mut Self::Tensor, weight: &TensorView) -> Result<(), Error>;
+
+    /// A residual stream without chunks; `on_host`: it waits in the host's memory.
+    fn residual(&self, on_host: bool) -> Result<Self::Residual, Error>;
+
+    /// Adds a chunk to the end.
+    fn push(&self, residual: &mut Self::Residual, x: Self::Tensor) -> Result<(), Error>;
+
+    /// A chunk, on the device.
+    fn chunk(&self, residual: &Self::Residual, i: usize) -> Result<Self::Tensor, Error>;
+
+    /// Puts what a layer made of a chunk in its place.
+    fn replace(&self, residual: &mut Self::Residual, i: usize, x: Self::Tensor) -> Result<(), Error>;
+
+    /// Whether all numbers that were put in place are finite; waits for them.
+    fn is_finite(&self, residual: &Self::Residual) -> Result<bool, Error>;
 
     /// `x / √(mean(x²) + eps) · weight` over each row.
     fn rms_norm(&self, x: &Self::Tensor, weight: &Self::Tensor, eps: f64) -> Result<Self::Tensor, Error>;
@@ -76,9 +101,6 @@ pub trait Device {
     /// All numbers, row by row.
     fn to_host(&self, x: &Self::Tensor) -> Result<Vec<f32>, Error>;
 
-    /// Whether all numbers are finite.
-    fn is_finite(&self, x: &Self::Tensor) -> Result<bool, Error>;
-
     /// Room for the attention of one layer.
     fn attention(&self, shape: AttentionShape) -> Result<Self::Attention, Error>;
 
@@ -98,14 +120,8 @@ pub trait Device {
     /// Euclidean length of each row.
     fn lengths(&self, x: &Self::Tensor) -> Result<Vec<f32>, Error>;
 
-    /// Finds the kept key blocks of a chunk of queries `[n_rows, n_heads · head_dim]` that starts at a query block. Returns
-    /// how many keys, or nodes that stand for keys, it read for all heads; none where they are not counted.
-    fn search(
-        &self,
-        attention: &mut Self::Attention,
-        queries: &Self::Tensor,
-        first_query_block: usize,
-    ) -> Result<Option<u64>, Error>;
+    /// Finds the kept key blocks of a chunk of queries `[n_rows, n_heads · head_dim]` that starts at a query block.
+    fn search(&self, attention: &mut Self::Attention, queries: &Self::Tensor, first_query_block: usize) -> Result<(), Error>;
 
     /// Attention of those queries over their kept blocks, recording. `[n_rows, n_heads · head_dim]`
     fn attend(
@@ -150,6 +166,9 @@ pub trait Device {
         kept_mass: &mut [f64],
     ) -> Result<Self::Tensor, Error>;
 
+    /// What searching and attending took so far; waits for them.
+    fn costs(&self, attention: &mut Self::Attention) -> Result<StageCosts, Error>;
+
     /// What the layer's sparse attention left behind.
     fn record(&self, attention: Self::Attention) -> Result<LayerRecord, Error>;
 }
@@ -157,6 +176,23 @@ pub trait Device {
 /// L1 proximity of a part to the whole (Ferrando & Voita 2024): max(‖whole‖₁ − ‖whole − part‖₁, 0).
 pub fn near(whole: &[f32], part: &[f32]) -> f32 {
     whole.iter().zip(part).map(|(y, part)| y.abs() - (y - part).abs()).sum::<f32>().max(0.0)
+}
+
+/// What the two stages took that this crate is about.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StageCosts {
+    pub search: Duration,
+    pub attention: Duration,
+    /// Keys, or nodes that stand for keys, that the search read for all heads; none where there was no search.
+    pub keys_read: Option<u64>,
+}
+
+impl AddAssign for StageCosts {
+    fn add_assign(&mut self, other: Self) {
+        self.search += other.search;
+        self.attention += other.attention;
+        self.keys_read = other.keys_read.map(|n| n + self.keys_read.unwrap_or(0)).or(self.keys_read);
+    }
 }
 
 /// What a run leaves on the device.
@@ -211,8 +247,8 @@ impl AttentionShape {
             lengths.iter().zip(weights()).map(|(l, w)| l * w).sum::<f32>() / weights().sum::<f32>()
         };
         let (t, bk) = (self.blocks.n_tokens, self.blocks.block_size_k);
-        let heads = lengths.chunks(t).zip(received.chunks(t));
-        heads.flat_map(|(l, r)| l.chunks(bk).zip(r.chunks(bk)).map(of_block)).collect()
+        let heads = lengths.par_chunks(t).zip(received.par_chunks(t));
+        heads.flat_map_iter(|(l, r)| l.chunks(bk).zip(r.chunks(bk)).map(of_block)).collect()
     }
 
     /// Whether proximity is recorded.
@@ -239,8 +275,8 @@ impl AttentionShape {
             let sum: f32 = row[self.sentences[i].range()].iter().sum();
             if after == 0 { 0.0 } else { sum / (self.sentences[i].len() * after) as f32 }
         };
-        let rows = anchors.chunks(self.blocks.n_tokens).take(if n > 0 { self.n_heads } else { 0 });
-        rows.flat_map(|row| (0..n).map(move |i| mean(row, i))).collect()
+        let rows = anchors.par_chunks(self.blocks.n_tokens).take(if n > 0 { self.n_heads } else { 0 });
+        rows.flat_map_iter(|row| (0..n).map(move |i| mean(row, i))).collect()
     }
 
     /// The key-value head that a query head reads.

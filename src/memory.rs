@@ -12,10 +12,20 @@ pub struct MemoryPlan {
     pub parts: Vec<(String, u64)>,
     /// What may be taken: the limit that was set, else what the device has free. Bytes.
     pub limit: u64,
-    /// Rows of the prompt that are worked on together: whole query blocks.
-    pub chunk_rows: usize,
+    pub layout: Layout,
     /// What makes the run slower than it would be with more memory.
     pub slower: Option<String>,
+}
+
+/// What is where, and how much of it at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layout {
+    /// Rows of the prompt that are worked on together: whole query blocks.
+    pub chunk_rows: usize,
+    /// Whether the next layer's weights arrive while a layer runs.
+    pub weights_ahead: bool,
+    /// Whether hidden states wait in the host's memory between layers.
+    pub hidden_on_host: bool,
 }
 
 impl MemoryPlan {

@@ -17,8 +17,12 @@ use streamtrace::{
 
 /// The bundled model on a device.
 fn load(device: DeviceChoice) -> Result<Tracer, Error> {
+    load_within(device, None)
+}
+
+fn load_within(device: DeviceChoice, memory: Option<u64>) -> Result<Tracer, Error> {
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/needle-6m");
-    Tracer::load_with(LoadOptions { model, device, memory: None })
+    Tracer::load_with(LoadOptions { model, device, memory })
 }
 
 /// The model on the CPU and on the GPU, one test at a time: the card's memory is measured for the whole process.
@@ -221,6 +225,34 @@ fn the_plan_is_what_is_used() {
         let (used, planned) = (trace.summary().peak_memory_bytes as f64, trace.summary().planned_memory_bytes as f64);
         assert!(used <= 1.05 * planned, "{used} bytes used, {planned} planned, {n_tokens} tokens");
     }
+}
+
+/// With less and less memory, until it is refused: the next layer's weights, large chunks and hidden states leave the card.
+#[test]
+fn every_layout_gives_the_same() {
+    let Some(([_, gpu], _alone)) = both() else { return };
+    let prompt = needle(&gpu, 20_000, 1);
+    let roomy = gpu.trace(&prompt).unwrap();
+    let (mut limit, mut n_layouts) = (roomy.summary().planned_memory_bytes, 1);
+    loop {
+        let trace = match load_within(DeviceChoice::Cuda, Some(limit - 1)).unwrap().trace(&prompt) {
+            Ok(trace) => trace,
+            Err(Error::Memory { .. }) => break,
+            Err(other) => panic!("{other}"),
+        };
+        let summary = trace.summary();
+        assert!(summary.planned_memory_bytes < limit);
+        let used = summary.peak_memory_bytes as f64;
+        assert!(used <= 1.05 * summary.planned_memory_bytes as f64, "{used} used, {} planned", summary.planned_memory_bytes);
+        assert_eq!(summary.next_token.id, roomy.summary().next_token.id);
+        // Products in chunks of another size are summed in another order.
+        for layer in 0..2 {
+            let (shared, error) = (shared_blocks(&roomy, &trace, layer), received_error(&roomy, &trace, layer));
+            assert!(shared > 0.97 && error < 0.05, "{shared} shared, {error} in layer {layer}");
+        }
+        (limit, n_layouts) = (summary.planned_memory_bytes, n_layouts + 1);
+    }
+    assert!(n_layouts >= 8, "{n_layouts}");
 }
 
 #[test]

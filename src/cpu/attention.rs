@@ -6,7 +6,7 @@ use super::proximity::Shares;
 use crate::{
     attention::{KeysValues, Recorded, SparseBlock, dense, sparse, sparse_without},
     config::Search,
-    device::AttentionShape,
+    device::{AttentionShape, StageCosts},
     intervention::Hidden,
     search::{
         Queries, baseline,
@@ -40,6 +40,7 @@ pub struct Attention {
     pub(super) stays: Vec<f32>,
     /// Has room for as many tokens as the prompt may grow to.
     pub(super) record: LayerRecord,
+    pub(super) costs: StageCosts,
 }
 
 impl Attention {
@@ -69,6 +70,7 @@ impl Attention {
                 focus: vec![0.0; n_heads * shape.focus.len() * top_k * shape.blocks.block_size_k],
                 mask,
             },
+            costs: StageCosts::default(),
             shape,
         }
     }

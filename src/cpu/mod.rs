@@ -4,7 +4,7 @@
 mod attention;
 mod proximity;
 
-use std::ops::Range;
+use std::{ops::Range, time::Instant};
 
 use candle_core::{D, DType, Tensor, safetensors::Load};
 use rayon::prelude::*;
@@ -12,7 +12,7 @@ use safetensors::tensor::TensorView;
 
 use crate::{
     config::StreamConfig,
-    device::{AttentionShape, Device, Purpose},
+    device::{AttentionShape, Device, Purpose, StageCosts},
     error::Error,
     intervention::Hidden,
     lanes::{geglu, swiglu, vectorized},
@@ -27,6 +27,13 @@ const PART: usize = 1 << 15;
 
 /// The processor that this program runs on.
 pub struct Cpu;
+
+/// The residual stream between layers.
+pub struct Residual {
+    chunks: Vec<Tensor>,
+    /// Whether all that was put in place is.
+    is_finite: bool,
+}
 
 /// Cosines and sines of every position. `[n_tokens, n_rotated / 2]`
 pub struct Angles {
@@ -53,6 +60,7 @@ fn with_slice<R>(x: &Tensor, work: impl FnOnce(&[f32]) -> R) -> Result<R, Error>
 
 impl Device for Cpu {
     type Tensor = Tensor;
+    type Residual = Residual;
     type Angles = Angles;
     type Attention = Attention;
 
@@ -71,8 +79,9 @@ impl Device for Cpu {
         Ok(memory::plan(model, n_tokens, config, purpose, limit))
     }
 
-    fn reset_peak(&self) {
+    fn reserve(&self, _: u64) -> Result<(), Error> {
         memory::reset_peak();
+        Ok(())
     }
 
     fn peak(&self) -> u64 {
@@ -81,6 +90,34 @@ impl Device for Cpu {
 
     fn weight(&self, weight: &TensorView) -> Result<Tensor, Error> {
         Ok(weight.load(&candle_core::Device::Cpu)?.to_dtype(DType::F32)?)
+    }
+
+    fn refill(&self, room: &mut Tensor, weight: &TensorView) -> Result<(), Error> {
+        *room = self.weight(weight)?;
+        Ok(())
+    }
+
+    fn residual(&self, _: bool) -> Result<Residual, Error> {
+        Ok(Residual { chunks: Vec::new(), is_finite: true })
+    }
+
+    fn push(&self, residual: &mut Residual, x: Tensor) -> Result<(), Error> {
+        residual.chunks.push(x);
+        Ok(())
+    }
+
+    fn chunk(&self, residual: &Residual, i: usize) -> Result<Tensor, Error> {
+        Ok(residual.chunks[i].clone())
+    }
+
+    fn replace(&self, residual: &mut Residual, i: usize, x: Tensor) -> Result<(), Error> {
+        residual.is_finite &= with_slice(&x, |x| x.iter().all(|v| v.is_finite()))?;
+        residual.chunks[i] = x;
+        Ok(())
+    }
+
+    fn is_finite(&self, residual: &Residual) -> Result<bool, Error> {
+        Ok(residual.is_finite)
     }
 
     fn rms_norm(&self, x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor, Error> {
@@ -164,10 +201,6 @@ impl Device for Cpu {
         Ok(x.flatten_all()?.to_vec1()?)
     }
 
-    fn is_finite(&self, x: &Tensor) -> Result<bool, Error> {
-        with_slice(x, |x| x.iter().all(|v| v.is_finite()))
-    }
-
     fn attention(&self, shape: AttentionShape) -> Result<Attention, Error> {
         Ok(Attention::new(shape))
     }
@@ -195,12 +228,17 @@ impl Device for Cpu {
         with_slice(x, |x| x.chunks(width).map(|row| row.iter().map(|v| v * v).sum::<f32>().sqrt()).collect())
     }
 
-    fn search(&self, attention: &mut Attention, queries: &Tensor, first_query_block: usize) -> Result<Option<u64>, Error> {
-        with_slice(queries, |rows| Some(attention.search(rows, first_query_block)))
+    fn search(&self, attention: &mut Attention, queries: &Tensor, first_query_block: usize) -> Result<(), Error> {
+        let start = Instant::now();
+        let n_read = with_slice(queries, |rows| attention.search(rows, first_query_block))?;
+        attention.costs += StageCosts { search: start.elapsed(), keys_read: Some(n_read), ..StageCosts::default() };
+        Ok(())
     }
 
     fn attend(&self, attention: &mut Attention, queries: &Tensor, first_query_block: usize) -> Result<Tensor, Error> {
+        let start = Instant::now();
         let output = with_slice(queries, |rows| attention.attend(rows, first_query_block))?;
+        attention.costs += StageCosts { attention: start.elapsed(), ..StageCosts::default() };
         Ok(Tensor::from_vec(output, queries.shape(), queries.device())?)
     }
 
@@ -243,6 +281,10 @@ impl Device for Cpu {
     ) -> Result<Tensor, Error> {
         let output = with_slice(queries, |rows| attention.attend_dense(rows, first_query_block, mask, kept_mass))?;
         Ok(Tensor::from_vec(output, queries.shape(), queries.device())?)
+    }
+
+    fn costs(&self, attention: &mut Attention) -> Result<StageCosts, Error> {
+        Ok(attention.costs)
     }
 
     fn record(&self, attention: Attention) -> Result<LayerRecord, Error> {

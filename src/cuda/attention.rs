@@ -9,11 +9,12 @@ use super::{
     nodes::Nodes,
     proximity::{Around, Proximity},
     settings::Settings,
+    stopwatch::Stopwatch,
     tensor::Tensor,
 };
 use crate::{
-    config::{Estimate, Search},
-    device::AttentionShape,
+    config::Search,
+    device::{AttentionShape, StageCosts},
     error::Error,
     intervention::{Edges, Hidden},
     search::{Candidates, baseline},
@@ -43,6 +44,11 @@ pub struct Attention {
     proximity: Option<Proximity>,
     /// Whether `kept` holds the mask that a dense run compares with.
     has_mask: bool,
+    /// Nodes and keys that the hierarchical search read, and keys that were read one by one.
+    n_read: CudaSlice<u64>,
+    n_read_exactly: Option<u64>,
+    searching: Stopwatch,
+    attending: Stopwatch,
 }
 
 /// What vertical scores are recorded with and in.
@@ -95,6 +101,10 @@ impl Attention {
             written: None,
             proximity: Proximity::new(gpu, &shape)?,
             has_mask: false,
+            n_read: gpu.zeros(1)?,
+            n_read_exactly: None,
+            searching: Stopwatch::default(),
+            attending: Stopwatch::default(),
             shape,
         })
     }
@@ -123,11 +133,7 @@ impl Attention {
         if self.shape.is_indexed(self.indexed) {
             return Ok(());
         }
-        self.nodes = match config.search {
-            Search::Hierarchical(Estimate::MeanSpread) => Some(Nodes::mean_spread(gpu, &self.shape, &self.keys)?),
-            Search::Hierarchical(Estimate::TwoMeans) => Some(Nodes::two_means(gpu, &self.shape, &self.keys)?),
-            _ => None,
-        };
+        self.nodes = Nodes::new(gpu, &self.shape, &self.keys)?;
         self.indexed = self.shape.blocks.n_tokens;
         Ok(())
     }
@@ -151,31 +157,37 @@ impl Attention {
         Ok(())
     }
 
-    /// Finds the kept blocks of rows of queries, `[n_rows, n_heads · head_dim]`. Returns how many keys or nodes it read.
-    pub fn search(&mut self, gpu: &Gpu, queries: &Tensor, first_query_block: usize) -> Result<u64, Error> {
+    /// Finds the kept blocks of rows of queries, `[n_rows, n_heads · head_dim]`.
+    pub fn search(&mut self, gpu: &Gpu, queries: &Tensor, first_query_block: usize) -> Result<(), Error> {
+        let n_read = self.n_read_exactly.get_or_insert(0);
         let (found, first) = (self.shape.query_blocks(first_query_block, queries.n_rows), first_query_block);
         let n_pruned = match self.shape.config.search {
-            Search::Window | Search::Random { .. } => return Ok(0),
+            Search::Window | Search::Random { .. } => return Ok(()),
             Search::Exhaustive => 0,
             Search::Hierarchical(_) => {
                 let first_exact = self.shape.config.first_exact_block(self.shape.blocks.n_tokens);
                 first_exact.saturating_sub(first).min(found.len())
             }
         };
-        let n_read = self.search_hierarchical(gpu, queries, first, n_pruned)?;
-        Ok(n_read + self.search_exhaustive(gpu, queries, first, first + n_pruned..found.end)?)
+        let exact = first + n_pruned..found.end;
+        let of_block =
+            |block| Candidates::new(&self.shape.blocks, &self.shape.config, block).keys_read(self.shape.blocks.block_size_k);
+        *n_read += (self.shape.n_heads * exact.clone().map(of_block).sum::<usize>()) as u64;
+        let start = Stopwatch::start(gpu)?;
+        self.search_hierarchical(gpu, queries, first, n_pruned)?;
+        self.search_exhaustive(gpu, queries, first, exact)?;
+        self.searching.stop(gpu, start)
     }
 
-    fn search_hierarchical(&self, gpu: &Gpu, queries: &Tensor, first: usize, n_blocks: usize) -> Result<u64, Error> {
+    fn search_hierarchical(&self, gpu: &Gpu, queries: &Tensor, first: usize, n_blocks: usize) -> Result<(), Error> {
         let AttentionShape { blocks, config, n_kv_heads, .. } = &self.shape;
         if n_blocks == 0 {
-            return Ok(0);
+            return Ok(());
         }
         let (kernel, launch) = self.settings.search_hierarchical(n_blocks);
-        let n_read = gpu.zeros::<u64>(1)?;
         let mut args: Vec<Arg> = [&queries.data, &self.keys].map(|x| gpu.pointer(x)).into();
         args.extend(self.nodes.as_ref().map_or([0, 0, 0].map(Arg::Pointer), |nodes| nodes.args(gpu)));
-        args.extend([gpu.pointer(&self.kept), gpu.pointer(&n_read)]);
+        args.extend([gpu.pointer(&self.kept), gpu.pointer(&self.n_read)]);
         let numbers = [
             first,
             blocks.n_query_blocks(),
@@ -192,44 +204,60 @@ impl Attention {
         ];
         args.extend(numbers.map(|n| Arg::Int(n as i32)));
         // SAFETY: as the header of kernels/search_hierarchical.cu says.
-        unsafe { gpu.launch(&kernel, launch, &args)? };
-        Ok(gpu.download(&n_read, 1)?[0])
+        unsafe { gpu.launch(&kernel, launch, &args) }
     }
 
     /// Reads every key for some query blocks, of queries that start at query block `first`.
-    fn search_exhaustive(&self, gpu: &Gpu, queries: &Tensor, first: usize, found: Range<usize>) -> Result<u64, Error> {
+    fn search_exhaustive(&self, gpu: &Gpu, queries: &Tensor, first: usize, found: Range<usize>) -> Result<(), Error> {
         let AttentionShape { blocks, config, n_kv_heads, n_heads, .. } = &self.shape;
         if found.is_empty() {
-            return Ok(0);
+            return Ok(());
         }
+        let n_segments = self.settings.segments(found.len(), blocks.n_key_blocks());
+        let norms = gpu.alloc::<f32>(n_heads * found.len() * n_segments * blocks.block_size_q)?;
         let scores = gpu.alloc::<u32>(n_heads * found.len() * blocks.n_key_blocks())?;
         let (n_tokens, window) = (blocks.n_tokens, blocks.window.unwrap_or(0));
         let rule = [config.sink_blocks, config.effective_local_blocks(), config.top_k];
         let ints = |numbers: &[usize]| numbers.iter().map(|&n| Arg::Int(n as i32)).collect::<Vec<_>>();
         let rows = gpu.pointer_at(&queries.data, (found.start - first) * blocks.block_size_q * queries.width);
-        let mut args = vec![rows, gpu.pointer(&self.keys), gpu.pointer(&scores)];
-        args.extend(ints(&[&[found.start, n_tokens, window, *n_kv_heads], &rule[..]].concat()));
+        let args = |into: &[Arg]| {
+            let read = [rows, gpu.pointer(&self.keys)];
+            let numbers = ints(&[&[n_segments, found.start, n_tokens, window, *n_kv_heads], &rule[..]].concat());
+            read.into_iter().chain(into.iter().copied()).chain(numbers).collect::<Vec<_>>()
+        };
+        let (of_norms, of_scores) = (gpu.pointer(&norms), gpu.pointer(&scores));
         let mut select = vec![gpu.pointer(&scores), gpu.pointer(&self.kept)];
         select.extend(ints(&[&[found.start, blocks.n_query_blocks(), n_tokens, window], &rule[..]].concat()));
-        let (score, score_launch) = self.settings.exhaustive_scores(found.len());
+        let (norm, norm_launch) = self.settings.exhaustive("exhaustive_norms", found.len() * n_segments);
+        let (score, score_launch) = self.settings.exhaustive("exhaustive_scores", found.len() * n_segments);
         let (choose, choose_launch) = self.settings.exhaustive_select(found.len());
         // SAFETY: as the header of kernels/search_exhaustive.cu says; the rows of these query blocks are among the queries.
         unsafe {
-            gpu.launch(&score, score_launch, &args)?;
-            gpu.launch(&choose, choose_launch, &select)?;
+            gpu.launch(&norm, norm_launch, &args(&[of_norms]))?;
+            gpu.launch(&score, score_launch, &args(&[of_norms, of_scores]))?;
+            gpu.launch(&choose, choose_launch, &select)
         }
-        let n_read = |block| Candidates::new(blocks, config, block).keys_read(blocks.block_size_k);
-        Ok((n_heads * found.map(n_read).sum::<usize>()) as u64)
+    }
+
+    /// What searching and attending took so far; waits for them.
+    pub fn costs(&mut self, gpu: &Gpu) -> Result<StageCosts, Error> {
+        let n_read = gpu.download(&self.n_read, 1)?[0];
+        Ok(StageCosts {
+            search: self.searching.spent(gpu)?,
+            attention: self.attending.spent(gpu)?,
+            keys_read: self.n_read_exactly.map(|n| n + n_read),
+        })
     }
 
     /// Attention over the kept blocks of rows of queries, recording. `[n_rows, n_heads · head_dim]`
     pub fn attend(&mut self, gpu: &Gpu, queries: &Tensor, first_query_block: usize) -> Result<Tensor, Error> {
+        let start = Stopwatch::start(gpu)?;
         let (output, lse) = self.run(gpu, "attention_sparse", queries, first_query_block)?;
         let AttentionShape { blocks, config, n_kv_heads, focus, .. } = &self.shape;
         let n_blocks = self.shape.query_blocks(first_query_block, queries.n_rows).len();
         let (kernel, launch) = self.settings.record(n_blocks, self.anchors.is_some());
         let mut args = self.maps(gpu, queries, &[&self.keys])?;
-        args.extend([&self.kept].map(|x| gpu.pointer(x)));
+        args.push(gpu.pointer(&self.kept));
         args.extend([&lse, &self.mass, &self.received, &self.focus].map(|x| gpu.pointer(x)));
         args.extend(match &self.anchors {
             Some(a) => [gpu.pointer(&a.sentence), gpu.pointer(&a.weight), gpu.pointer(&a.received)],
@@ -254,6 +282,7 @@ impl Attention {
         args.extend(numbers.map(|n| Arg::Int(n as i32)));
         // SAFETY: as the header of kernels/attention_record.cu says.
         unsafe { gpu.launch(&kernel, launch, &args)? };
+        self.attending.stop(gpu, start)?;
         Ok(output)
     }
 
@@ -340,7 +369,7 @@ impl Attention {
     /// Queries and keys or values as the kernels take them: pointers, or maps for Hopper's copy engine.
     fn maps(&self, gpu: &Gpu, queries: &Tensor, keys: &[&CudaSlice<u16>]) -> Result<Vec<Arg>, Error> {
         if !self.settings.takes_maps() {
-            return Ok([&queries.data].into_iter().chain(keys.iter().copied()).map(|x| gpu.pointer(x)).collect());
+            return Ok([&*queries.data].into_iter().chain(keys.iter().copied()).map(|x| gpu.pointer(x)).collect());
         }
         let AttentionShape { blocks, n_heads, n_kv_heads, head_dim, .. } = self.shape;
         let mut maps = vec![gpu.map(&queries.data, queries.n_rows, n_heads, head_dim, 64)?];

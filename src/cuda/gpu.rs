@@ -7,14 +7,16 @@ use std::{
 };
 
 use cudarc::driver::{
-    CudaContext, CudaEvent, CudaFunction, CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DeviceRepr, DriverError,
+    CudaContext, CudaFunction, CudaGraph, CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DeviceRepr, DriverError,
     PinnedHostSlice, result,
     sys::{self, CUfunction_attribute_enum, CUresult},
 };
 use cudarc::nvrtc::Ptx;
-use rayon::prelude::*;
 
-use super::compile;
+use super::{
+    compile,
+    staging::{Staging, Way},
+};
 use crate::error::Error;
 
 /// A kernel's file (or several that belong together), macros and name.
@@ -33,32 +35,8 @@ pub struct Launch {
     pub shared: usize,
 }
 
-/// Pinned memory on its way to the card.
-struct Staging {
-    bytes: PinnedHostSlice<u8>,
-    /// When the last copy out of it is done.
-    copied: CudaEvent,
-}
-
-impl Staging {
-    const BYTES: usize = 16 << 20;
-
-    fn new(stream: &CudaStream) -> Result<Self, DriverError> {
-        // SAFETY: written before it is read.
-        let bytes = unsafe { stream.context().alloc_pinned(Self::BYTES)? };
-        Ok(Staging { bytes, copied: stream.record_event(None)? })
-    }
-
-    /// Takes in a piece, once the last one has left.
-    fn fill(&mut self, piece: &[u8]) -> Result<&[u8], DriverError> {
-        self.copied.synchronize()?;
-        let pinned = &mut self.bytes.as_mut_slice()?[..piece.len()];
-        pinned.par_chunks_mut(1 << 19).zip(piece.par_chunks(1 << 19)).for_each(|(to, from)| to.copy_from_slice(from));
-        Ok(pinned)
-    }
-}
-
 /// A kernel's argument.
+#[derive(Clone, Copy)]
 pub enum Arg {
     Pointer(u64),
     Int(i32),
@@ -68,12 +46,16 @@ pub enum Arg {
 }
 
 pub struct Gpu {
+    /// Where everything runs, in order.
     pub stream: Arc<CudaStream>,
+    /// Where weights arrive meanwhile.
+    pub copies: Arc<CudaStream>,
     pub name: String,
     /// "sm_90a"
     pub architecture: String,
     loaded: Mutex<HashMap<Kernel, CudaFunction>>,
-    staging: Mutex<Vec<Staging>>,
+    to_card: Mutex<Staging>,
+    from_card: Mutex<Staging>,
 }
 
 impl Gpu {
@@ -94,8 +76,13 @@ impl Gpu {
             let what = format!("its architecture {architecture} has no bf16 products; sm_80 (A100, RTX 30) or later is needed");
             return Err(Error::Device { device: name, what, fix: "choose the CPU".into() });
         }
-        let gpu =
-            Gpu { stream: context.default_stream(), name, architecture, loaded: Mutex::default(), staging: Mutex::default() };
+        // SAFETY: what the second stream writes is not used by the first before `wait_for`, nor given back meanwhile.
+        unsafe { context.disable_event_tracking() };
+        let stream = || context.new_stream().map_err(|e| failed(&name, "a stream cannot be made", e));
+        let (stream, copies) = (stream()?, stream()?);
+        let [to_card, from_card] = [Way::ToCard, Way::FromCard].map(|way| Mutex::new(Staging::new(way)));
+        let loaded = Mutex::default();
+        let gpu = Gpu { stream, copies, name, architecture, loaded, to_card, from_card };
         gpu.keep_freed_memory()?;
         Ok(gpu)
     }
@@ -135,12 +122,26 @@ impl Gpu {
     }
 
     /// Starts a new measurement of the peak.
-    pub fn reset_peak(&self) {
+    fn reset_peak(&self) {
         let (Ok(pool), mut zero) = (self.pool(), 0u64) else { return };
         // SAFETY: the attribute is a 64-bit number; 0 is the only value that may be set.
         unsafe {
             sys::cuMemPoolSetAttribute(pool, sys::CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_USED_MEM_HIGH, (&raw mut zero).cast())
         };
+    }
+
+    /// Takes so many bytes from the system, if this process does not have them already, for the arrays to come.
+    pub fn reserve(&self, bytes: u64) -> Result<(), Error> {
+        let kept = self.of_pool(sys::CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT);
+        let used = self.of_pool(sys::CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_USED_MEM_CURRENT);
+        if kept - used < bytes {
+            // SAFETY: gives back what no array holds.
+            let status = unsafe { sys::cuMemPoolTrimTo(self.pool()?, 0) };
+            status.result().map_err(|e| self.failed("its memory pool cannot be cleared", e))?;
+            drop(self.alloc::<u8>(bytes as usize)?);
+        }
+        self.reset_peak();
+        Ok(())
     }
 
     /// Bytes that can be had: free ones, and those that this process keeps without using them.
@@ -150,9 +151,9 @@ impl Gpu {
         Ok(free as u64 + kept - self.of_pool(sys::CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_USED_MEM_CURRENT))
     }
 
-    /// Waits for everything that was started.
-    pub fn synchronize(&self) -> Result<(), Error> {
-        self.stream.synchronize().map_err(|e| self.failed("the card stopped", e))
+    /// Waits for everything that was started on a stream.
+    pub fn wait_for(&self, stream: &CudaStream) -> Result<(), Error> {
+        stream.synchronize().map_err(|e| self.failed("the card stopped", e))
     }
 
     /// Makes the card that of the calling thread.
@@ -186,33 +187,44 @@ impl Gpu {
         Ok(to)
     }
 
-    /// Brings bytes of a mapped file to the card: several threads copy them into pinned memory, a piece at a time, while the
-    /// piece before is on its way.
-    pub fn upload_bytes(&self, from: &[u8], to: &mut CudaSlice<u16>) -> Result<(), Error> {
-        let failed = |e| self.failed("a weight could not be copied to the card", e);
-        let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
-        let address = to.device_ptr_mut(&self.stream).0;
+    /// Brings bytes of a mapped file to the card.
+    pub fn upload_bytes(&self, stream: &Arc<CudaStream>, from: &[u8], to: &mut CudaSlice<u16>) -> Result<(), Error> {
         debug_assert_eq!(from.len(), to.num_bytes());
-        for (i, piece) in from.chunks(Staging::BYTES).enumerate() {
-            if staging.len() <= i % 2 {
-                staging.push(Staging::new(&self.stream).map_err(failed)?);
-            }
-            let pinned = staging[i % 2].fill(piece).map_err(failed)?;
-            // SAFETY: the piece lies inside `to`; the pinned memory is not written again before the event below.
-            let copied =
-                unsafe { result::memcpy_htod_async(address + (i * Staging::BYTES) as u64, pinned, self.stream.cu_stream()) };
-            copied.map_err(failed)?;
-            staging[i % 2].copied.record(&self.stream).map_err(failed)?;
-        }
-        Ok(())
+        self.make_current()?;
+        let mut staging = self.to_card.lock().unwrap_or_else(PoisonError::into_inner);
+        let address = to.device_ptr_mut(stream).0;
+        // SAFETY: both are as long.
+        let copied = unsafe { staging.upload(stream, from, address) };
+        copied.map_err(|e| self.failed("a weight could not be copied to the card", e))
     }
 
     /// The first `len` values; waits for everything before.
     pub fn download<T: DeviceRepr + Default + Clone>(&self, from: &CudaSlice<T>, len: usize) -> Result<Vec<T>, Error> {
-        let mut values = vec![T::default(); len];
-        self.stream.memcpy_dtoh(&from.slice(..len), &mut values).map_err(|e| self.failed("a copy from the card failed", e))?;
-        self.synchronize()?;
+        self.make_current()?;
+        let (from, mut values) = (from.slice(..len), vec![T::default(); len]);
+        let mut staging = self.from_card.lock().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: the bytes of plain numbers; both are as long.
+        let copied = unsafe {
+            let bytes = std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(&values[..]));
+            staging.download(&self.stream, from.device_ptr(&self.stream).0, bytes)
+        };
+        copied.map_err(|e| self.failed("a copy from the card failed", e))?;
         Ok(values)
+    }
+
+    /// Memory of the host that the card copies to and from at full speed.
+    pub fn pinned(&self, len: usize) -> Result<PinnedHostSlice<u16>, Error> {
+        // SAFETY: written before it is read.
+        let pinned = unsafe { self.stream.context().alloc_pinned(len) };
+        pinned.map_err(|e| self.failed(&format!("{} bytes of the host's memory could not be pinned", 2 * len), e))
+    }
+
+    pub fn store(&self, from: &CudaSlice<u16>, to: &mut PinnedHostSlice<u16>) -> Result<(), Error> {
+        self.stream.memcpy_dtoh(from, to).map_err(|e| self.failed("a copy to the host failed", e))
+    }
+
+    pub fn fetch(&self, from: &PinnedHostSlice<u16>, to: &mut CudaSlice<u16>) -> Result<(), Error> {
+        self.stream.memcpy_htod(from, to).map_err(|e| self.failed("a copy from the host failed", e))
     }
 
     /// Copies `len` values.
@@ -226,6 +238,16 @@ impl Gpu {
     ) -> Result<(), Error> {
         let copied = self.stream.memcpy_dtod(&from.slice(at..at + len), &mut to.slice_mut(to_at..to_at + len));
         copied.map_err(|e| self.failed("a copy on the card failed", e))
+    }
+
+    /// What `work` starts, to be replayed; it must not wait, and must give back what memory it takes.
+    pub fn captured(&self, work: impl FnOnce() -> Result<(), Error>) -> Result<CudaGraph, Error> {
+        let failed = |e| self.failed("work could not be captured in a graph", e);
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        self.stream.begin_capture(mode).map_err(failed)?;
+        let done = work();
+        let graph = self.stream.end_capture(sys::CUgraphInstantiate_flags(0)).map_err(failed);
+        done.and(graph)?.ok_or_else(|| failed(DriverError(CUresult::CUDA_ERROR_STREAM_CAPTURE_INVALIDATED)))
     }
 
     pub fn pointer<T>(&self, x: &CudaSlice<T>) -> Arg {

@@ -3,7 +3,7 @@
 use crate::{
     config::{Estimate, Search, StreamConfig},
     device::Purpose,
-    memory::MemoryPlan,
+    memory::{Layout, MemoryPlan},
     model::{config::ModelConfig, decoder::VOCABULARY_CHUNK},
 };
 
@@ -16,34 +16,48 @@ const BF16: u64 = 2;
 /// Bytes of an f32 or u32.
 const WORD: u64 = 4;
 
-/// What a run over `n_tokens` will hold at its peak, in the largest chunks that fit, else in the smallest. `config.top_k` as it
+/// What a run over `n_tokens` will hold at its peak, in the fastest layout that fits, else in the smallest. `config.top_k` as it
 /// will be used; `limit` in bytes.
 pub fn plan(model: &ModelConfig, n_tokens: usize, config: &StreamConfig, purpose: Purpose, limit: u64) -> MemoryPlan {
-    let chunks = CHUNKS.map(|rows| rows.next_multiple_of(config.block_size_q));
-    let plans = chunks.map(|rows| in_chunks(model, n_tokens, config, purpose, limit, rows));
-    let fitting = plans.iter().position(|plan| plan.total() <= limit);
-    let [.., smallest] = &plans;
-    let mut plan = fitting.map_or(smallest, |i| &plans[i]).clone();
-    // Chunks longer than the prompt are no different from the prompt.
-    if plan.chunk_rows < chunks[0].min(n_tokens) {
-        plan.slower = Some(format!("chunks of {} rows instead of {}", plan.chunk_rows, chunks[0].min(n_tokens)));
-    }
-    plan
+    let layouts = layouts(config.block_size_q, n_tokens, purpose);
+    let (fastest, smallest) = (layouts[0], layouts[layouts.len() - 1]);
+    let plan =
+        |layout| MemoryPlan { slower: slower(layout, fastest), ..laid_out(model, n_tokens, config, purpose, limit, layout) };
+    layouts.into_iter().map(plan).find(|plan| plan.total() <= limit).unwrap_or_else(|| plan(smallest))
 }
 
-fn in_chunks(
-    c: &ModelConfig,
-    n_tokens: usize,
-    config: &StreamConfig,
-    purpose: Purpose,
-    limit: u64,
-    chunk_rows: usize,
-) -> MemoryPlan {
+/// All layouts, from the fastest to the smallest: first each layer waits for its weights, then chunks become smaller, then
+/// hidden states leave the card.
+fn layouts(block_size_q: usize, n_tokens: usize, purpose: Purpose) -> Vec<Layout> {
+    // Chunks longer than the prompt are no different from the prompt.
+    let whole = n_tokens.max(1).next_multiple_of(block_size_q);
+    let rows = CHUNKS.map(|rows| rows.next_multiple_of(block_size_q).min(whole));
+    let waiting = |hidden_on_host| rows.map(|chunk_rows| Layout { chunk_rows, weights_ahead: false, hidden_on_host });
+    let ahead = |hidden_on_host| Layout { chunk_rows: rows[0], weights_ahead: true, hidden_on_host };
+    match purpose {
+        Purpose::Trace => [false, true].into_iter().flat_map(|host| [ahead(host)].into_iter().chain(waiting(host))).collect(),
+        Purpose::Generate => waiting(false).into(),
+    }
+}
+
+/// In what a layout is slower than the fastest.
+fn slower(layout: Layout, fastest: Layout) -> Option<String> {
+    let chunks = format!("chunks of {} rows instead of {}", layout.chunk_rows, fastest.chunk_rows);
+    let reasons = [
+        (layout.chunk_rows < fastest.chunk_rows, chunks.as_str()),
+        (layout.hidden_on_host, "hidden states in the host's memory"),
+        (layout.weights_ahead != fastest.weights_ahead, "each layer waits for its weights"),
+    ];
+    let reasons: Vec<&str> = reasons.into_iter().filter(|reason| reason.0).map(|reason| reason.1).collect();
+    (!reasons.is_empty()).then(|| reasons.join(", "))
+}
+
+fn laid_out(c: &ModelConfig, n_tokens: usize, config: &StreamConfig, purpose: Purpose, limit: u64, layout: Layout) -> MemoryPlan {
     let n = purpose.layers_held(c.n_layers) as u64;
     let [t, hidden, heads, kv_heads, dim] = [n_tokens, c.hidden_size, c.n_heads, c.n_kv_heads, c.head_dim].map(|n| n as u64);
     let [inner, k, bk, bq] = [c.intermediate_size, config.top_k, config.block_size_k, config.block_size_q].map(|n| n as u64);
     let focus = config.focus.as_ref().map_or(StreamConfig::DEFAULT_FOCUS, |focus| focus.len()) as u64;
-    let chunk = (chunk_rows as u64).min(t);
+    let chunk = (layout.chunk_rows as u64).min(t);
     let (query_blocks, key_blocks) = (t.div_ceil(bq), t.div_ceil(bk));
     // Query blocks for which every key is read.
     let exact = match config.search {
@@ -65,6 +79,8 @@ fn in_chunks(
         chunk * (heads * dim * BF16) + scores * WORD, // search
         chunk * heads * (2 * dim * BF16 + WORD),      // attention
     ];
+    let rows = if layout.hidden_on_host { chunk } else { t };
+    let n_weights = if layout.weights_ahead { n + 1 } else { n };
     let activations = activations.into_iter().max().unwrap_or(0);
     let of_layers = |what: &str| if n == 1 { format!("{what} of a layer") } else { format!("{what} of {n} layers") };
     let mut parts = vec![
@@ -73,7 +89,7 @@ fn in_chunks(
         (of_layers("masks and masses"), n * heads * (2 * query_blocks * k + 3 * t + focus * k * bk) * WORD),
         ("a chunk of activations".into(), activations),
         ("proximity".into(), if config.proximity { heads * k * (query_blocks + chunk.div_ceil(bq) * bk) * WORD } else { 0 }),
-        (of_layers("weights"), n * layer * BF16),
+        (if layout.weights_ahead { "weights of 2 layers".into() } else { of_layers("weights") }, n_weights * layer * BF16),
     ];
     // A part of the output layer is there only after the layers.
     let all_parts: u64 = parts.iter().map(|part| part.1).sum();
@@ -81,10 +97,11 @@ fn in_chunks(
         Purpose::Trace => ("output layer".into(), (VOCABULARY_CHUNK as u64 * hidden * BF16).saturating_sub(all_parts)),
         Purpose::Generate => ("output layer".into(), c.vocab_size as u64 * hidden * BF16),
     });
-    parts.push(("hidden states".into(), t * hidden * BF16));
+    let hidden_states = if layout.hidden_on_host { "a chunk of hidden states" } else { "hidden states" };
+    parts.push((hidden_states.into(), rows * hidden * BF16));
     parts.sort_by_key(|part| std::cmp::Reverse(part.1));
     parts.retain(|part| part.1 > 0);
-    MemoryPlan { n_tokens, parts, limit, chunk_rows, slower: None }
+    MemoryPlan { n_tokens, parts, limit, layout, slower: None }
 }
 
 #[cfg(test)]
@@ -132,25 +149,30 @@ mod tests {
     }
 
     #[test]
-    fn chunks_are_as_large_as_memory_allows() {
+    fn what_costs_most_time_is_given_up_last() {
         let free = million(u64::MAX);
-        assert_eq!((free.chunk_rows, &free.slower), (8192, &None));
+        assert_eq!((free.layout, &free.slower), (Layout { chunk_rows: 8192, weights_ahead: true, hidden_on_host: false }, &None));
         assert_eq!(million(free.total()), MemoryPlan { limit: free.total(), ..free.clone() });
+        let waiting = [8192, 4096, 2048, 1024, 512, 256].map(|rows| (rows, false));
         let mut limit = free.total();
-        for rows in [4096, 2048, 1024, 512, 256] {
+        for (i, (rows, ahead)) in waiting.into_iter().chain([(8192, true)]).chain(waiting).enumerate() {
             let plan = million(limit - 1);
-            assert_eq!(
-                (plan.chunk_rows, plan.slower.as_deref()),
-                (rows, Some(&*format!("chunks of {rows} rows instead of 8192")))
-            );
+            let hidden_on_host = i >= waiting.len();
+            assert_eq!(plan.layout, Layout { chunk_rows: rows, weights_ahead: ahead, hidden_on_host });
+            let why = plan.slower.as_deref().unwrap();
+            assert_eq!(why.contains("each layer waits for its weights"), !ahead, "{why}");
+            assert_eq!(why.contains(&format!("chunks of {rows} rows instead of 8192")), rows < 8192, "{why}");
+            assert_eq!(why.contains("hidden states in the host's memory"), hidden_on_host, "{why}");
             assert!(plan.check().is_ok());
             limit = plan.total();
         }
+        // Eight gigabytes of hidden states are not on the card.
+        assert!(limit < free.total() - 8_000_000_000, "{limit}");
     }
 
     #[test]
     fn a_refusal_names_the_smallest_budget_that_would_do() {
-        let Err(Error::Memory { needed, fix, .. }) = million(8_000_000_000).check() else { panic!("8 GB are not enough") };
+        let Err(Error::Memory { needed, fix, .. }) = million(4_000_000_000).check() else { panic!("4 GB are not enough") };
         assert!(fix.contains(&format!("raise the limit to {needed}")), "{fix}");
         let enough = crate::memory::parse_bytes(&needed).unwrap();
         assert!(million(enough).check().is_ok() && million(enough - 100_000_000).check().is_err(), "{needed}");

@@ -12,7 +12,10 @@ pub mod libraries;
 mod memory;
 mod nodes;
 mod proximity;
+mod residual;
 mod settings;
+mod staging;
+mod stopwatch;
 mod tensor;
 
 use std::ops::Range;
@@ -25,7 +28,7 @@ use safetensors::tensor::TensorView;
 
 use crate::{
     config::StreamConfig,
-    device::{AttentionShape, Device, Purpose},
+    device::{AttentionShape, Device, Purpose, StageCosts},
     error::Error,
     intervention::Hidden,
     memory::MemoryPlan,
@@ -34,6 +37,7 @@ use crate::{
 };
 pub use attention::Attention;
 use gpu::{Arg, Gpu, Kernel, Launch};
+use residual::Residual;
 pub use tensor::Tensor;
 
 /// The first NVIDIA card.
@@ -103,6 +107,7 @@ fn same(what: &str, expected: usize, found: usize) -> Result<(), Error> {
 
 impl Device for Cuda {
     type Tensor = Tensor;
+    type Residual = Residual;
     type Angles = Angles;
     type Attention = Attention;
 
@@ -126,8 +131,8 @@ impl Device for Cuda {
         Ok(memory::plan(&model.config, n_tokens, config, purpose, limit))
     }
 
-    fn reset_peak(&self) {
-        self.gpu.reset_peak();
+    fn reserve(&self, bytes: u64) -> Result<(), Error> {
+        self.gpu.reserve(bytes)
     }
 
     fn peak(&self) -> u64 {
@@ -136,6 +141,32 @@ impl Device for Cuda {
 
     fn weight(&self, weight: &TensorView) -> Result<Tensor, Error> {
         Tensor::upload(&self.gpu, weight)
+    }
+
+    fn refill(&self, room: &mut Tensor, weight: &TensorView) -> Result<(), Error> {
+        room.refill(&self.gpu, weight)
+    }
+
+    fn residual(&self, on_host: bool) -> Result<Residual, Error> {
+        Residual::new(&self.gpu, on_host)
+    }
+
+    fn push(&self, residual: &mut Residual, x: Tensor) -> Result<(), Error> {
+        residual.push(&self.gpu, x)
+    }
+
+    fn chunk(&self, residual: &Residual, i: usize) -> Result<Tensor, Error> {
+        residual.chunk(&self.gpu, i)
+    }
+
+    fn replace(&self, residual: &mut Residual, i: usize, x: Tensor) -> Result<(), Error> {
+        // SAFETY: one number is written.
+        unsafe { self.elementwise("is_finite", &x, vec![residual.note(&self.gpu)])? };
+        residual.replace(&self.gpu, i, x)
+    }
+
+    fn is_finite(&self, residual: &Residual) -> Result<bool, Error> {
+        residual.is_finite(&self.gpu)
     }
 
     fn rms_norm(&self, x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor, Error> {
@@ -238,21 +269,13 @@ impl Device for Cuda {
     }
 
     fn rows(&self, x: &Tensor, rows: Range<usize>) -> Result<Tensor, Error> {
-        let mut out = Tensor::new(&self.gpu, rows.len(), x.width)?;
-        let len = out.len();
-        self.gpu.copy(&x.data, rows.start * x.width, &mut out.data, 0, len)?;
-        Ok(out)
+        Tensor::filled(&self.gpu, rows.len(), x.width, |out| {
+            self.gpu.copy(&x.data, rows.start * x.width, out, 0, rows.len() * x.width)
+        })
     }
 
     fn to_host(&self, x: &Tensor) -> Result<Vec<f32>, Error> {
         x.to_host(&self.gpu)
-    }
-
-    fn is_finite(&self, x: &Tensor) -> Result<bool, Error> {
-        let found = self.gpu.zeros::<u32>(1)?;
-        // SAFETY: one number is written.
-        unsafe { self.elementwise("is_finite", x, vec![self.gpu.pointer(&found)])? };
-        Ok(self.gpu.download(&found, 1)? == [0])
     }
 
     fn attention(&self, shape: AttentionShape) -> Result<Attention, Error> {
@@ -284,16 +307,12 @@ impl Device for Cuda {
         self.gpu.download(&lengths, x.n_rows)
     }
 
-    fn search(&self, attention: &mut Attention, queries: &Tensor, first_query_block: usize) -> Result<Option<u64>, Error> {
-        let n_read = attention.search(&self.gpu, queries, first_query_block)?;
-        self.gpu.synchronize()?; // so that the time of this stage is its own
-        Ok(Some(n_read))
+    fn search(&self, attention: &mut Attention, queries: &Tensor, first_query_block: usize) -> Result<(), Error> {
+        attention.search(&self.gpu, queries, first_query_block)
     }
 
     fn attend(&self, attention: &mut Attention, queries: &Tensor, first_query_block: usize) -> Result<Tensor, Error> {
-        let output = attention.attend(&self.gpu, queries, first_query_block)?;
-        self.gpu.synchronize()?;
-        Ok(output)
+        attention.attend(&self.gpu, queries, first_query_block)
     }
 
     fn proximity(
@@ -330,6 +349,10 @@ impl Device for Cuda {
         kept_mass: &mut [f64],
     ) -> Result<Tensor, Error> {
         attention.attend_dense(&self.gpu, queries, first_query_block, mask, kept_mass)
+    }
+
+    fn costs(&self, attention: &mut Attention) -> Result<StageCosts, Error> {
+        attention.costs(&self.gpu)
     }
 
     fn record(&self, attention: Attention) -> Result<LayerRecord, Error> {

@@ -3,7 +3,11 @@
 use cudarc::driver::CudaSlice;
 
 use super::gpu::{Arg, Gpu, Kernel, Launch};
-use crate::{device::AttentionShape, error::Error};
+use crate::{
+    config::{Estimate, Search},
+    device::AttentionShape,
+    error::Error,
+};
 
 /// Numbers of the nodes of all levels, as kernels/pyramid.cu and kernels/clusters.cu order them.
 pub struct Nodes {
@@ -27,8 +31,17 @@ const SPAN: usize = 1024;
 const WARPS: usize = 8;
 
 impl Nodes {
+    /// What the search of a layer reads beside keys; nothing if it reads keys alone.
+    pub fn new(gpu: &Gpu, shape: &AttentionShape, keys: &CudaSlice<u16>) -> Result<Option<Self>, Error> {
+        match shape.config.search {
+            Search::Hierarchical(Estimate::MeanSpread) => Self::mean_spread(gpu, shape, keys).map(Some),
+            Search::Hierarchical(Estimate::TwoMeans) => Self::two_means(gpu, shape, keys).map(Some),
+            _ => Ok(None),
+        }
+    }
+
     /// Mean and variance of each node's keys. `keys` is `[n_tokens, n_kv_heads, head_dim]`
-    pub fn mean_spread(gpu: &Gpu, shape: &AttentionShape, keys: &CudaSlice<u16>) -> Result<Self, Error> {
+    fn mean_spread(gpu: &Gpu, shape: &AttentionShape, keys: &CudaSlice<u16>) -> Result<Self, Error> {
         let AttentionShape { blocks, n_kv_heads, head_dim, .. } = *shape;
         let levels = levels(blocks.n_key_blocks());
         let span_levels = (SPAN / blocks.block_size_k).ilog2() as usize;
@@ -56,7 +69,7 @@ impl Nodes {
     }
 
     /// Two clusters of each node's keys. `keys` is `[n_tokens, n_kv_heads, head_dim]`
-    pub fn two_means(gpu: &Gpu, shape: &AttentionShape, keys: &CudaSlice<u16>) -> Result<Self, Error> {
+    fn two_means(gpu: &Gpu, shape: &AttentionShape, keys: &CudaSlice<u16>) -> Result<Self, Error> {
         let AttentionShape { blocks, n_kv_heads, head_dim, .. } = *shape;
         let levels = levels(blocks.n_key_blocks());
         let n_nodes: usize = levels.iter().sum();

@@ -29,6 +29,12 @@ pub struct Settings {
     estimate: usize,
 }
 
+/// Thread blocks that keep a card busy.
+const BUSY: usize = 512;
+
+/// Fewest key blocks of a segment that is worth a thread block.
+const SEGMENT: usize = 512;
+
 impl Settings {
     /// # Errors
     /// [`Error::Setting`] for blocks, [`Error::Device`] for heads that the kernels do not have.
@@ -125,10 +131,16 @@ impl Settings {
         (kernel, Launch { grid: self.grid(n_blocks), block: (threads, 1), shared: scoring + 16 * self.max_frontier() })
     }
 
-    pub fn exhaustive_scores(&self, n_blocks: usize) -> (Kernel, Launch) {
+    /// `entry` is "exhaustive_norms" or "exhaustive_scores".
+    pub fn exhaustive(&self, entry: &'static str, n_blocks: usize) -> (Kernel, Launch) {
         let tile = self.narrow_tile();
         let launch = Launch { grid: self.grid(n_blocks), block: (32 * self.warps(tile), 1), shared: 2 * tile * self.row_bytes() };
-        (self.kernel("search_exhaustive", "exhaustive_scores", &[("ESTIMATE", 0)]), launch)
+        (self.kernel("search_exhaustive", entry, &[("ESTIMATE", 0)]), launch)
+    }
+
+    /// Segments of the keys, so that few query blocks keep a whole card busy.
+    pub fn segments(&self, n_blocks: usize, n_key_blocks: usize) -> usize {
+        BUSY.div_ceil(n_blocks * self.n_heads).min(n_key_blocks.div_ceil(SEGMENT))
     }
 
     pub fn exhaustive_select(&self, n_blocks: usize) -> (Kernel, Launch) {

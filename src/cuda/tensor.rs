@@ -1,5 +1,7 @@
 //! Activations and weights on the card: bf16, row by row.
 
+use std::{borrow::Cow, sync::Arc};
+
 use cudarc::driver::CudaSlice;
 use half::{bf16, f16};
 use safetensors::{Dtype, tensor::TensorView};
@@ -7,9 +9,10 @@ use safetensors::{Dtype, tensor::TensorView};
 use super::gpu::Gpu;
 use crate::error::Error;
 
-/// `[n_rows, width]` bf16; a vector is one row.
+/// `[n_rows, width]` bf16; a vector is one row. A copy is the same memory.
+#[derive(Clone)]
 pub struct Tensor {
-    pub data: CudaSlice<u16>,
+    pub data: Arc<CudaSlice<u16>>,
     pub n_rows: usize,
     pub width: usize,
 }
@@ -17,11 +20,23 @@ pub struct Tensor {
 impl Tensor {
     /// Content not set.
     pub fn new(gpu: &Gpu, n_rows: usize, width: usize) -> Result<Self, Error> {
+        Self::filled(gpu, n_rows, width, |_| Ok(()))
+    }
+
+    /// With what `fill` writes.
+    pub fn filled(
+        gpu: &Gpu,
+        n_rows: usize,
+        width: usize,
+        fill: impl FnOnce(&mut CudaSlice<u16>) -> Result<(), Error>,
+    ) -> Result<Self, Error> {
         if !width.is_multiple_of(8) {
             let what = format!("rows of {width} numbers; the kernels need a multiple of 8");
             return Err(Error::Device { device: gpu.name.clone(), what, fix: "choose the CPU".into() });
         }
-        Ok(Tensor { data: gpu.alloc(n_rows * width)?, n_rows, width })
+        let mut data = gpu.alloc(n_rows * width)?;
+        fill(&mut data)?;
+        Ok(Tensor { data: Arc::new(data), n_rows, width })
     }
 
     pub(super) fn len(&self) -> usize {
@@ -34,13 +49,21 @@ impl Tensor {
             [width] => (1, *width),
             shape => (shape[0], shape[1..].iter().product()),
         };
-        let mut tensor = Tensor::new(gpu, n_rows, width)?;
-        let bytes = view.data();
-        match view.dtype() {
-            Dtype::BF16 => gpu.upload_bytes(bytes, &mut tensor.data)?,
-            dtype => gpu.upload_bytes(&converted(dtype, bytes)?, &mut tensor.data)?,
+        Tensor::filled(gpu, n_rows, width, |data| gpu.upload_bytes(&gpu.stream, &bf16_bytes(view)?, data))
+    }
+
+    /// Brings a weight into this one's memory, beside what the card is doing.
+    pub fn refill(&mut self, gpu: &Gpu, view: &TensorView) -> Result<(), Error> {
+        match Arc::get_mut(&mut self.data) {
+            Some(data) if data.len() == view.shape().iter().product::<usize>() => {
+                gpu.upload_bytes(&gpu.copies, &bf16_bytes(view)?, data)?;
+                gpu.wait_for(&gpu.copies)
+            }
+            _ => {
+                *self = Tensor::upload(gpu, view)?;
+                Ok(())
+            }
         }
-        Ok(tensor)
     }
 
     pub fn to_host(&self, gpu: &Gpu) -> Result<Vec<f32>, Error> {
@@ -48,12 +71,13 @@ impl Tensor {
     }
 }
 
-/// The same numbers in bf16.
-fn converted(dtype: Dtype, bytes: &[u8]) -> Result<Vec<u8>, Error> {
-    let rounded = |x: f32| bf16::from_f32(x).to_le_bytes();
-    match dtype {
-        Dtype::F16 => Ok(bytes.chunks_exact(2).flat_map(|b| rounded(f16::from_le_bytes([b[0], b[1]]).to_f32())).collect()),
-        Dtype::F32 => Ok(bytes.chunks_exact(4).flat_map(|b| rounded(f32::from_le_bytes([b[0], b[1], b[2], b[3]]))).collect()),
+/// The numbers in bf16.
+fn bf16_bytes<'a>(view: &TensorView<'a>) -> Result<Cow<'a, [u8]>, Error> {
+    let (bytes, rounded) = (view.data(), |x: f32| bf16::from_f32(x).to_le_bytes());
+    match view.dtype() {
+        Dtype::BF16 => Ok(bytes.into()),
+        Dtype::F16 => Ok(bytes.as_chunks().0.iter().flat_map(|b| rounded(f16::from_le_bytes(*b).to_f32())).collect()),
+        Dtype::F32 => Ok(bytes.as_chunks().0.iter().flat_map(|b| rounded(f32::from_le_bytes(*b))).collect()),
         other => Err(Error::Device {
             device: "cuda".into(),
             what: format!("weights of type {other:?}"),

@@ -51,7 +51,7 @@ impl Describe for MemoryPlan {
     fn table(&self) -> Table {
         let title = format!("{} for {}", format_bytes(self.total()), count(self.n_tokens, "token"));
         let parts = self.parts.iter().fold(Table::new(title), |table, (name, bytes)| table.row(name, format_bytes(*bytes)));
-        let parts = parts.row("limit", format_bytes(self.limit)).row("at a time", count(self.chunk_rows, "token"));
+        let parts = parts.row("limit", format_bytes(self.limit)).row("at a time", count(self.layout.chunk_rows, "token"));
         self.slower.iter().fold(parts, |table, why| table.row("slower", why))
     }
 }

@@ -17,10 +17,10 @@ use crate::{
 };
 
 /// A run from a position on: hidden states in chunks.
-pub struct Branch<T> {
+pub struct Branch<R> {
     /// The first token of a query block.
     pub position: usize,
-    hidden: Vec<T>,
+    hidden: R,
 }
 
 impl<D: Device> Decoder<'_, D> {
@@ -39,7 +39,7 @@ impl<D: Device> Decoder<'_, D> {
         interventions: &[Intervention],
         mut mask: impl FnMut(usize) -> Result<BlockMask, Error>,
         mut on_layer: impl FnMut(usize),
-    ) -> Result<Vec<Branch<D::Tensor>>, Error> {
+    ) -> Result<Vec<Branch<D::Residual>>, Error> {
         let angles = self.angles(self.tokens.len())?;
         let starts = [0].into_iter().chain(interventions.iter().map(|intervention| self.start(intervention)));
         let branch = |position| Ok(Branch { position, hidden: self.embed(position)? });
@@ -47,18 +47,18 @@ impl<D: Device> Decoder<'_, D> {
         // The base first, then from the last start to the first: what lies before a branch must still be the base's.
         let mut order: Vec<usize> = (1..branches.len()).collect();
         order.sort_by_key(|&i| std::cmp::Reverse(branches[i].position));
-        for layer in 0..self.model.config.n_layers {
-            let weights = self.weights(layer)?;
+        self.each_layer(|layer, weights| {
             let mut attention = self.device.attention(self.shape(layer, self.tokens.len()))?;
             self.device.keep(&mut attention, mask(layer)?)?;
-            self.advance(layer, &weights, &mut attention, &mut branches[0], &Hidden::default(), &angles)?;
+            self.advance(layer, weights, &mut attention, &mut branches[0], &Hidden::default(), &angles)?;
             for &i in &order {
                 self.device.resize(&mut attention, branches[i].position, self.tokens.len());
                 let without = interventions[i - 1].in_layer(layer);
-                self.advance(layer, &weights, &mut attention, &mut branches[i], &without, &angles)?;
+                self.advance(layer, weights, &mut attention, &mut branches[i], &without, &angles)?;
             }
             on_layer(layer);
-        }
+            Ok(())
+        })?;
         Ok(branches)
     }
 
@@ -68,28 +68,29 @@ impl<D: Device> Decoder<'_, D> {
         layer: usize,
         weights: &LayerWeights<D::Tensor>,
         attention: &mut D::Attention,
-        branch: &mut Branch<D::Tensor>,
+        branch: &mut Branch<D::Residual>,
         without: &Hidden,
         angles: &Angles<D::Angles>,
     ) -> Result<(), Error> {
         let angles = angles.of(self.model.config.windows[layer]);
-        let at = |i: usize| branch.position + i * self.chunk;
-        for (i, x) in branch.hidden.iter().enumerate() {
-            self.append(weights, attention, x, at(i), angles)?;
+        for (i, row) in self.chunks(branch.position) {
+            self.append(weights, attention, &self.device.chunk(&branch.hidden, i)?, row, angles)?;
         }
-        for (i, x) in branch.hidden.iter_mut().enumerate() {
-            let queries = self.queries(weights, x, at(i), angles)?;
-            let attended = self.device.attend_without(attention, &queries, at(i) / self.config.block_size_q, without)?;
-            *x = self.write(layer, weights, x, attended)?;
+        for (i, row) in self.chunks(branch.position) {
+            let x = self.device.chunk(&branch.hidden, i)?;
+            let queries = self.queries(weights, &x, row, angles)?;
+            let attended = self.device.attend_without(attention, &queries, row / self.config.block_size_q, without)?;
+            let after = self.after_attention(weights, &x, attended)?;
+            self.device.replace(&mut branch.hidden, i, self.after_mlp(weights, after)?)?;
         }
-        Ok(())
+        self.check(layer, &branch.hidden)
     }
 
     /// Logits that follow some rows of a branch, none of them before its position. `[n_rows][vocab_size]`
     ///
     /// # Errors
     /// [`Error::NotFinite`], [`Error::Device`].
-    pub fn branch_logits(&self, branch: &Branch<D::Tensor>, rows: Range<usize>) -> Result<Vec<Vec<f32>>, Error> {
+    pub fn branch_logits(&self, branch: &Branch<D::Residual>, rows: Range<usize>) -> Result<Vec<Vec<f32>>, Error> {
         let norm = self.final_norm()?;
         self.logits(&branch.hidden, branch.position, rows, &norm, || self.output())
     }

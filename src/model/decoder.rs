@@ -3,7 +3,7 @@
 //! Only the hidden states, one layer's keys and values, and chunks of everything else exist at a time: no key-value cache
 //! over layers, and nothing of size T × T. A [`Session`](super::session::Session) keeps them instead, to go on writing.
 
-use std::{borrow::Borrow, ops::Range, sync::Arc, time::Duration};
+use std::{borrow::Borrow, ops::Range, sync::Arc};
 
 use super::{
     LayerWeights, Linear, Model,
@@ -13,8 +13,9 @@ use super::{
 };
 use crate::{
     config::StreamConfig,
-    device::{AttentionShape, Device},
+    device::{AttentionShape, Device, StageCosts},
     error::Error,
+    memory::Layout,
     trace::{BlockMask, Blocks, LayerRecord, Span},
 };
 
@@ -30,8 +31,8 @@ pub struct Decoder<'a, D: Device> {
     pub focus: Span,
     /// Stretches of tokens whose vertical scores are recorded, with what attention writes; nothing of it if there are none.
     pub sentences: Arc<[Span]>,
-    /// Rows that are worked on together: whole query blocks, as the device's plan chose them.
-    pub chunk: usize,
+    /// As the device's plan chose it.
+    pub layout: Layout,
 }
 
 /// Rotary angles of every position, for each kind of layer.
@@ -46,15 +47,6 @@ impl<A> Angles<A> {
     pub(super) fn of(&self, window: Option<usize>) -> &A {
         self.windowed.as_ref().filter(|_| window.is_some()).unwrap_or(&self.full)
     }
-}
-
-/// What the two stages took that this crate is about.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct StageCosts {
-    pub search: Duration,
-    pub attention: Duration,
-    /// Keys, or nodes that stand for keys, that the search read; none where they are not counted.
-    pub keys_read: Option<u64>,
 }
 
 impl<D: Device> Decoder<'_, D> {
@@ -100,21 +92,19 @@ impl<D: Device> Decoder<'_, D> {
     ) -> Result<(), Error> {
         let blocks = self.shape(0, self.tokens.len()).blocks;
         let dense = Dense::new(mask, on_layer);
-        self.run(1, &mut Sampled { costs, blocks, chunk: self.chunk, sample, dense }).map(drop)
+        self.run(1, &mut Sampled { costs, blocks, chunk: self.layout.chunk_rows, sample, dense }).map(drop)
     }
 
     fn run(&self, n_logits: usize, visitor: &mut impl Visitor<D>) -> Result<Vec<Vec<f32>>, Error> {
-        let config = &self.model.config;
         let (angles, mut hidden) = (self.angles(self.tokens.len())?, self.embed(0)?);
-        for layer in 0..config.n_layers {
-            let weights = self.weights(layer)?;
-            let residual = if self.sentences.is_empty() { Vec::new() } else { self.mean_lengths(&hidden)? };
+        self.each_layer(|layer, weights| {
+            let lengths = if self.sentences.is_empty() { Vec::new() } else { self.mean_lengths(&hidden)? };
             let mut attention = self.device.attention(self.shape(layer, self.tokens.len()))?;
-            self.layer(layer, &weights, &mut attention, &mut hidden, 0, &angles, |attention, queries, first| {
+            self.layer(layer, weights, &mut attention, &mut hidden, 0, &angles, |attention, queries, first| {
                 visitor.attend(self.device, layer, attention, queries, first)
             })?;
-            visitor.finish(self.device, layer, attention, residual)?;
-        }
+            visitor.finish(self.device, layer, attention, lengths)
+        })?;
         let norm = self.final_norm()?;
         let n = self.tokens.len();
         self.logits(&hidden, 0, n - n_logits.min(n)..n, &norm, || self.output())
@@ -128,10 +118,18 @@ impl<D: Device> Decoder<'_, D> {
     }
 
     /// The tokens from a row on, in chunks.
-    pub(super) fn embed(&self, first_row: usize) -> Result<Vec<D::Tensor>, Error> {
-        let embedding = self.model.embedding()?;
-        let rows = |ids: &[u32]| self.device.weight(&embedding.gathered(ids.iter().map(|&id| id as usize))?.view());
-        self.tokens[first_row..].chunks(self.chunk).map(rows).collect()
+    pub(super) fn embed(&self, first_row: usize) -> Result<D::Residual, Error> {
+        let (embedding, mut hidden) = (self.model.embedding()?, self.device.residual(self.layout.hidden_on_host)?);
+        for ids in self.tokens[first_row..].chunks(self.layout.chunk_rows) {
+            let rows = self.device.weight(&embedding.gathered(ids.iter().map(|&id| id as usize))?.view())?;
+            self.device.push(&mut hidden, rows)?;
+        }
+        Ok(hidden)
+    }
+
+    /// Number and first row of each chunk of the rows from `first_row` on.
+    pub(super) fn chunks(&self, first_row: usize) -> impl Iterator<Item = (usize, usize)> {
+        (first_row..self.tokens.len()).step_by(self.layout.chunk_rows).enumerate()
     }
 
     pub(super) fn weights(&self, layer: usize) -> Result<LayerWeights<D::Tensor>, Error> {
@@ -154,66 +152,62 @@ impl<D: Device> Decoder<'_, D> {
         layer: usize,
         weights: &LayerWeights<D::Tensor>,
         attention: &mut D::Attention,
-        hidden: &mut [D::Tensor],
+        hidden: &mut D::Residual,
         first_row: usize,
         angles: &Angles<D::Angles>,
         mut attend: impl FnMut(&mut D::Attention, &D::Tensor, usize) -> Result<D::Tensor, Error>,
     ) -> Result<(), Error> {
         let angles = angles.of(self.model.config.windows[layer]);
-        for (i, x) in hidden.iter().enumerate() {
-            self.append(weights, attention, x, first_row + i * self.chunk, angles)?;
+        for (i, row) in self.chunks(first_row) {
+            self.append(weights, attention, &self.device.chunk(hidden, i)?, row, angles)?;
         }
         self.device.index(attention)?;
         if !self.sentences.is_empty() {
             self.device.weigh(attention, &weights.output.weight)?;
         }
-        for (i, x) in hidden.iter_mut().enumerate() {
-            let row = first_row + i * self.chunk;
-            let attended = {
-                let queries = self.queries(weights, x, row, angles)?;
-                attend(attention, &queries, row / self.config.block_size_q)?
-            };
-            let after = self.after_attention(weights, x, attended)?;
+        for (i, row) in self.chunks(first_row) {
+            let (x, first) = (self.device.chunk(hidden, i)?, row / self.config.block_size_q);
+            let attended = attend(attention, &self.queries(weights, &x, row, angles)?, first)?;
+            let after = self.after_attention(weights, &x, attended)?;
             if self.config.proximity && !self.sentences.is_empty() {
-                self.device.proximity(attention, &weights.output.weight, x, &after, row / self.config.block_size_q)?;
+                self.device.proximity(attention, &weights.output.weight, &x, &after, first)?;
             }
-            *x = self.after_mlp(layer, weights, &after)?;
+            drop(x);
+            self.device.replace(hidden, i, self.after_mlp(weights, after)?)?;
         }
-        Ok(())
+        self.check(layer, hidden)
     }
 
-    /// The hidden states after a layer, from those before it and its attention.
-    pub(super) fn write(
+    /// Whether a layer wrote numbers.
+    pub(super) fn check(&self, layer: usize, hidden: &D::Residual) -> Result<(), Error> {
+        match self.device.is_finite(hidden)? {
+            true => Ok(()),
+            false => Err(self.not_finite(format!("the output of layer {layer}"))),
+        }
+    }
+
+    /// What attention makes of rows; takes what was attended, as the feed-forward block needs the room.
+    pub(super) fn after_attention(
         &self,
-        layer: usize,
         weights: &LayerWeights<D::Tensor>,
         x: &D::Tensor,
         attended: D::Tensor,
     ) -> Result<D::Tensor, Error> {
-        self.after_mlp(layer, weights, &self.after_attention(weights, x, attended)?)
-    }
-
-    /// What attention makes of rows; takes what was attended, as the feed-forward block needs the room.
-    fn after_attention(&self, weights: &LayerWeights<D::Tensor>, x: &D::Tensor, attended: D::Tensor) -> Result<D::Tensor, Error> {
         let written = self.linear(&attended, &weights.output)?;
         self.device.add(x, &self.maybe_norm(written, weights.attention_post_norm.as_ref())?)
     }
 
     /// What the feed-forward block makes of that.
-    fn after_mlp(&self, layer: usize, weights: &LayerWeights<D::Tensor>, x: &D::Tensor) -> Result<D::Tensor, Error> {
-        let mlp = self.mlp(weights, x)?;
-        let x = self.device.add(x, &self.maybe_norm(mlp, weights.mlp_post_norm.as_ref())?)?;
-        match self.device.is_finite(&x)? {
-            true => Ok(x),
-            false => Err(self.not_finite(format!("the output of layer {layer}"))),
-        }
+    pub(super) fn after_mlp(&self, weights: &LayerWeights<D::Tensor>, x: D::Tensor) -> Result<D::Tensor, Error> {
+        let mlp = self.mlp(weights, &x)?;
+        self.device.add(&x, &self.maybe_norm(mlp, weights.mlp_post_norm.as_ref())?)
     }
 
     /// Mean length of the rows of each query block. `[n_query_blocks]`
-    fn mean_lengths(&self, hidden: &[D::Tensor]) -> Result<Vec<f32>, Error> {
+    fn mean_lengths(&self, hidden: &D::Residual) -> Result<Vec<f32>, Error> {
         let mut means = Vec::new();
-        for x in hidden {
-            let lengths = self.device.lengths(x)?;
+        for (i, _) in self.chunks(0) {
+            let lengths = self.device.lengths(&self.device.chunk(hidden, i)?)?;
             means.extend(lengths.chunks(self.config.block_size_q).map(|block| block.iter().sum::<f32>() / block.len() as f32));
         }
         Ok(means)
@@ -298,20 +292,19 @@ impl<D: Device> Decoder<'_, D> {
     /// `[n_rows][vocab_size]`
     pub(super) fn logits<T: Borrow<D::Tensor>, O: Iterator<Item = Result<T, Error>>>(
         &self,
-        hidden: &[D::Tensor],
+        hidden: &D::Residual,
         first_row: usize,
         rows: Range<usize>,
         norm: &D::Tensor,
         output: impl Fn() -> Result<O, Error>,
     ) -> Result<Vec<Vec<f32>>, Error> {
         let mut logits = vec![Vec::with_capacity(self.model.config.vocab_size); rows.len()];
-        for (i, x) in hidden.iter().enumerate() {
-            let first = first_row + i * self.chunk;
-            let (start, end) = (rows.start.max(first), rows.end.min((first + self.chunk).min(self.tokens.len())));
+        for (i, first) in self.chunks(first_row) {
+            let (start, end) = (rows.start.max(first), rows.end.min((first + self.layout.chunk_rows).min(self.tokens.len())));
             if start >= end {
                 continue;
             }
-            let x = self.norm(&self.device.rows(x, start - first..end - first)?, norm)?;
+            let x = self.norm(&self.device.rows(&self.device.chunk(hidden, i)?, start - first..end - first)?, norm)?;
             let place = &mut logits[start - rows.start..end - rows.start];
             for part in output()? {
                 let values = self.device.to_host(&self.device.linear(&x, part?.borrow(), None)?)?;

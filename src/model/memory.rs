@@ -4,7 +4,7 @@ use super::{Model, decoder::VOCABULARY_CHUNK};
 use crate::{
     config::{Estimate, Search, StreamConfig},
     device::Purpose,
-    memory::MemoryPlan,
+    memory::{Layout, MemoryPlan},
     trace::ModelInfo,
 };
 
@@ -54,11 +54,13 @@ pub fn plan(model: &Model, n_tokens: usize, config: &StreamConfig, purpose: Purp
         ),
         ("what keys write, and get from later sentences".into(), 3 * t * heads * F32),
         ("proximity".into(), if config.proximity { proximity } else { 0 }),
-        ("a chunk of activations".into(), chunk * (3 * hidden + 3 * heads * dim + 3 * inner) * F32),
+        // Half as much again and once more stays with the allocator, in pieces of other sizes.
+        ("a chunk of activations".into(), chunk * (3 * hidden + 3 * heads * dim + 3 * inner) * F32 * 5 / 2),
         ("a chunk's attention".into(), heads * chunk.div_ceil(bq) * (bq * dim + 2 * k * bk.min(t)) * F32),
         (of_layers("weights", n_held), layer * (n_held * F32 + 2)),
         ("embedding and output layer".into(), output),
-        ("prompt".into(), t * 64),
+        // Text, tokens, where they lie, and what is left of the tokenizer's work.
+        ("prompt".into(), t * 400),
         ("mapped weights".into(), mapped(&info)),
         ("program".into(), PROGRAM),
     ];
@@ -66,7 +68,7 @@ pub fn plan(model: &Model, n_tokens: usize, config: &StreamConfig, purpose: Purp
         n_tokens,
         parts: parts.into_iter().filter(|part| part.1 > 0).collect(),
         limit: limit.unwrap_or_else(available),
-        chunk_rows,
+        layout: Layout { chunk_rows, weights_ahead: false, hidden_on_host: false },
         slower: None,
     }
 }

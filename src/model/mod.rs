@@ -7,6 +7,7 @@ mod config_file;
 pub mod decoder;
 pub mod gguf;
 pub mod hub;
+mod loader;
 pub mod memory;
 pub mod rope;
 pub mod session;
@@ -233,9 +234,22 @@ impl<W> Linear<W> {
     fn try_map<V, E>(&self, of: &mut impl FnMut(&W) -> Result<V, E>) -> Result<Linear<V>, E> {
         Ok(Linear { weight: of(&self.weight)?, bias: self.bias.as_ref().map(of).transpose()? })
     }
+
+    fn all(&mut self) -> impl Iterator<Item = &mut W> {
+        [&mut self.weight].into_iter().chain(&mut self.bias)
+    }
 }
 
 impl<W> LayerWeights<W> {
+    /// All of them, in the same order for every layer of a model.
+    fn all(&mut self) -> impl Iterator<Item = &mut W> {
+        let linears =
+            [&mut self.query, &mut self.key, &mut self.value, &mut self.output, &mut self.gate, &mut self.up, &mut self.down];
+        let some = [&mut self.query_norm, &mut self.key_norm, &mut self.attention_post_norm, &mut self.mlp_post_norm];
+        let norms = [&mut self.attention_norm, &mut self.mlp_norm];
+        norms.into_iter().chain(some.into_iter().flatten()).chain(linears.into_iter().flat_map(Linear::all))
+    }
+
     /// The same weights elsewhere: each mapped by `of`.
     pub fn try_map<V, E>(&self, mut of: impl FnMut(&W) -> Result<V, E>) -> Result<LayerWeights<V>, E> {
         Ok(LayerWeights {

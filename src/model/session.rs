@@ -7,11 +7,13 @@
 use super::{
     LayerWeights, Model,
     decoder::{Angles, Decoder},
+    visitor::search_and_attend,
 };
 use crate::{
     config::StreamConfig,
     device::Device,
     error::Error,
+    memory::Layout,
     trace::{BlockMask, Span},
 };
 
@@ -37,8 +39,7 @@ pub struct Setting {
     pub dense: bool,
     /// Most tokens, read and written.
     pub capacity: usize,
-    /// Rows that are worked on together: whole query blocks.
-    pub chunk: usize,
+    pub layout: Layout,
 }
 
 impl<'a, D: Device> Session<'a, D> {
@@ -84,8 +85,7 @@ impl<'a, D: Device> Session<'a, D> {
                 if setting.dense {
                     return device.attend_dense(attention, queries, first, &nothing, &mut no_mass);
                 }
-                device.search(attention, queries, first)?;
-                device.attend(attention, queries, first)
+                search_and_attend(*device, attention, queries, first)
             })?;
             on_layer(layer);
         }
@@ -98,6 +98,6 @@ impl<'a, D: Device> Session<'a, D> {
 impl Setting {
     fn decoder<'t, D: Device>(&self, model: &'t Model, device: &'t D, tokens: &'t [u32]) -> Decoder<'t, D> {
         let (config, focus) = (self.config.clone(), Span::from(0..0));
-        Decoder { model, device, tokens, config, focus, sentences: [].into(), chunk: self.chunk }
+        Decoder { model, device, tokens, config, focus, sentences: [].into(), layout: self.layout }
     }
 }

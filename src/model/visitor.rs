@@ -1,10 +1,7 @@
 //! What happens to the attention of each layer while a prompt goes through the decoder.
 
-use std::time::Instant;
-
-use super::decoder::StageCosts;
 use crate::{
-    device::Device,
+    device::{Device, StageCosts},
     error::Error,
     trace::{BlockMask, Blocks, LayerRecord},
 };
@@ -40,10 +37,11 @@ impl<D: Device, F: FnMut(usize, LayerRecord) -> Result<(), Error>> Visitor<D> fo
         queries: &D::Tensor,
         first: usize,
     ) -> Result<D::Tensor, Error> {
-        search_and_attend(device, self.costs, attention, queries, first)
+        search_and_attend(device, attention, queries, first)
     }
 
-    fn finish(&mut self, device: &D, layer: usize, attention: D::Attention, residual: Vec<f32>) -> Result<(), Error> {
+    fn finish(&mut self, device: &D, layer: usize, mut attention: D::Attention, residual: Vec<f32>) -> Result<(), Error> {
+        *self.costs += device.costs(&mut attention)?;
         (self.on_layer)(layer, LayerRecord { residual, ..device.record(attention)? })
     }
 }
@@ -118,7 +116,7 @@ where
         queries: &D::Tensor,
         first: usize,
     ) -> Result<D::Tensor, Error> {
-        let output = search_and_attend(device, self.costs, attention, queries, first)?;
+        let output = search_and_attend(device, attention, queries, first)?;
         let start = self.blocks.queries(first).start;
         let rows = |&block: &usize| (block, self.blocks.queries(block));
         for (block, rows) in self.sample.iter().map(rows).filter(|(_, rows)| (start..start + self.chunk).contains(&rows.start)) {
@@ -128,26 +126,19 @@ where
         Ok(output)
     }
 
-    fn finish(&mut self, device: &D, layer: usize, attention: D::Attention, residual: Vec<f32>) -> Result<(), Error> {
+    fn finish(&mut self, device: &D, layer: usize, mut attention: D::Attention, residual: Vec<f32>) -> Result<(), Error> {
+        *self.costs += device.costs(&mut attention)?;
         self.dense.finish(device, layer, attention, residual)
     }
 }
 
 /// Attention of a chunk of queries over what the search keeps.
-fn search_and_attend<D: Device>(
+pub(super) fn search_and_attend<D: Device>(
     device: &D,
-    costs: &mut StageCosts,
     attention: &mut D::Attention,
     queries: &D::Tensor,
     first: usize,
 ) -> Result<D::Tensor, Error> {
-    let start = Instant::now();
-    if let Some(n_read) = device.search(attention, queries, first)? {
-        *costs.keys_read.get_or_insert(0) += n_read;
-    }
-    costs.search += start.elapsed();
-    let start = Instant::now();
-    let output = device.attend(attention, queries, first)?;
-    costs.attention += start.elapsed();
-    Ok(output)
+    device.search(attention, queries, first)?;
+    device.attend(attention, queries, first)
 }

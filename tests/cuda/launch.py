@@ -170,13 +170,15 @@ def search_hierarchical(shape, queries, keys, estimate, nodes, kept, n_read, fir
                  shape.down, shape.max_frontier)
 
 
-def search_exhaustive(shape, queries, keys, kept, scores, first_block=0):
+def search_exhaustive(shape, queries, keys, kept, scores, first_block=0, n_segments=3):
     tile = 32 if shape.head_dim > 128 else 64
     defines = {"HEAD_DIM": shape.head_dim, "BLOCK_Q": shape.block_q, "BLOCK_K": shape.block_k, "ESTIMATE": 0}
-    grid = (n_blocks(shape, queries), shape.n_heads)
-    gpu().launch("search_exhaustive.cu", "exhaustive_scores", defines, grid, (32 * warps(shape, tile),), 2 * tile * row_bytes(shape),
-                 queries, keys, scores, first_block, shape.n_tokens, shape.window, shape.n_kv_heads, shape.sink_blocks, shape.local,
-                 shape.top_k)
+    grid, in_segments = (n_blocks(shape, queries), shape.n_heads), (n_blocks(shape, queries) * n_segments, shape.n_heads)
+    norms = new(shape, shape.n_heads * grid[0] * n_segments * shape.block_q)
+    for entry, into in (("exhaustive_norms", (norms,)), ("exhaustive_scores", (norms, scores))):
+        gpu().launch("search_exhaustive.cu", entry, defines, in_segments, (32 * warps(shape, tile),), 2 * tile * row_bytes(shape),
+                     queries, keys, *into, n_segments, first_block, shape.n_tokens, shape.window, shape.n_kv_heads, shape.sink_blocks,
+                     shape.local, shape.top_k)
     gpu().launch("search_exhaustive.cu", "exhaustive_select", defines, grid, (256,), 0, scores, kept, first_block, shape.n_query_blocks,
                  shape.n_tokens, shape.window, shape.sink_blocks, shape.local, shape.top_k)
 

@@ -182,7 +182,7 @@ def descend(shape, nodes, c0, c1, budget):
         if len(frontier) > keep:
             whole = [i for i, w in zip(frontier, inside) if w]
             scores = dict(zip(whole, nodes.scores(level, whole).tolist()))
-            n_read += len(whole) * (2 if nodes.estimate == TWO_MEANS else 1)
+            n_read += len(whole) * (2 if nodes.estimate in (MEAN_SPREAD, TWO_MEANS) else 1)
             frontier = best([scores.get(i, math.inf) for i in frontier], frontier, keep)
         if level == 0:
             return frontier, n_read

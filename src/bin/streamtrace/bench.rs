@@ -97,8 +97,19 @@ impl BenchArgs {
 /// A layer's stages as a Markdown table.
 fn table(n_tokens: usize, stages: &[Stage]) -> String {
     let number = |value: f64| if value > 0.0 { format!("{value:.0}") } else { "–".into() };
-    let row =
-        |s: &Stage| format!("| {} | {:.2} | {} | {} |", s.name, s.milliseconds, number(s.tflops), number(s.gigabytes_per_second));
+    let row = |s: &Stage| {
+        format!(
+            "| {} | {:.2} | {} | {} | {:.0} % |",
+            s.name,
+            s.milliseconds,
+            number(s.tflops),
+            number(s.gigabytes_per_second),
+            100.0 * s.share_of_limit
+        )
+    };
     let rows: Vec<String> = stages.iter().map(row).collect();
-    format!("| {n_tokens} tokens, one layer | ms | TFLOP/s | GB/s |\n|---|---|---|---|\n{}\n", rows.join("\n"))
+    format!(
+        "| {n_tokens} tokens, one layer | ms | TFLOP/s | GB/s | of the card's limit |\n|---|---|---|---|---|\n{}\n",
+        rows.join("\n")
+    )
 }

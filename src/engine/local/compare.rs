@@ -2,9 +2,9 @@
 
 use super::run::{Run, log_softmax};
 use crate::{
-    device::Device,
+    device::{Device, StageCosts},
     error::Error,
-    model::decoder::{Decoder, StageCosts},
+    model::decoder::Decoder,
     trace::{AnswerFidelity, CompareConfig, Fidelity, NextToken, RowsOf, Trace},
 };
 

@@ -77,7 +77,8 @@ impl<D: Device> Run<'_, D> {
         let config = StreamConfig { focus: Some(0..0), ..settled };
         let plan = self.device.plan(self.model, capacity, &config, Purpose::Generate, self.memory)?;
         plan.check()?;
-        Ok(Setting { config, dense: how.dense, capacity, chunk: plan.chunk_rows })
+        self.device.reserve(plan.total())?;
+        Ok(Setting { config, dense: how.dense, capacity, layout: plan.layout })
     }
 }
 

@@ -41,7 +41,7 @@ impl<D: Device> Run<'_, D> {
         &self,
         decoder: &Decoder<D>,
         group: &[Intervention],
-        branches: &[Branch<D::Tensor>],
+        branches: &[Branch<D::Residual>],
         span: Span,
     ) -> Result<Vec<Effect>, Error> {
         let (base, branches) = branches.split_first().expect("the base is always there");
@@ -58,7 +58,7 @@ impl<D: Device> Run<'_, D> {
         }
         let last = decoder.tokens.len() - 1..decoder.tokens.len();
         let before = decoder.branch_logits(base, last.clone())?;
-        let of_branch = |((branch, tokens), intervention): ((&Branch<D::Tensor>, Vec<TokenEffect>), &Intervention)| {
+        let of_branch = |((branch, tokens), intervention): ((&Branch<D::Residual>, Vec<TokenEffect>), &Intervention)| {
             let after = self.rows_of(decoder, branch, &before, last.clone())?;
             let next = self.effect(argmax(&before[0]), &before[0], &after[0]);
             Ok(Effect { name: intervention.name.clone(), next, next_token: self.next_token(&after[0]), tokens })
@@ -70,7 +70,7 @@ impl<D: Device> Run<'_, D> {
     fn rows_of(
         &self,
         decoder: &Decoder<D>,
-        branch: &Branch<D::Tensor>,
+        branch: &Branch<D::Residual>,
         base: &[Vec<f32>],
         rows: Range<usize>,
     ) -> Result<Vec<Vec<f32>>, Error> {

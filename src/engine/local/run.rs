@@ -8,15 +8,11 @@ use std::{
 
 use crate::{
     config::StreamConfig,
-    device::{Device, Purpose},
+    device::{Device, Purpose, StageCosts},
     engine::{LayerProgress, Progress},
     error::Error,
     memory::{MemoryPlan, format_bytes},
-    model::{
-        Model,
-        decoder::{Decoder, StageCosts},
-        tokenizer::Encoding,
-    },
+    model::{Model, decoder::Decoder, tokenizer::Encoding},
     search::budget,
     trace::{
         AnswerScore, AnswerToken, BlockMask, Blocks, LayerRecord, NextToken, Seconds, Span, Summary, Trace, TraceWriter,
@@ -41,7 +37,6 @@ impl<D: Device> Run<'_, D> {
         let Encoding { ids, offsets } = self.model.tokenizer.encode(prompt)?;
         let (mut decoder, plan) = self.decoder(&ids, config)?;
         decoder.sentences = token_sentences(prompt, &offsets).into();
-        self.device.reset_peak();
         let writer = TraceWriter::new(&ids, &offsets, prompt)?;
         let (mut costs, clock) = (StageCosts::default(), self.clock("trace", ids.len()));
         let progress = &mut self.progress;
@@ -179,8 +174,9 @@ impl<D: Device> Run<'_, D> {
         if let Some(why) = &plan.slower {
             eprintln!("slower, to fit in {}: {why}", format_bytes(plan.limit));
         }
+        self.device.reserve(plan.total())?;
         let Run { model, device, .. } = *self;
-        Ok((Decoder { model, device, tokens, config, focus, sentences: Arc::new([]), chunk: plan.chunk_rows }, plan))
+        Ok((Decoder { model, device, tokens, config, focus, sentences: Arc::new([]), layout: plan.layout }, plan))
     }
 
     pub(super) fn next_token(&self, logits: &[f32]) -> NextToken {

@@ -6,9 +6,8 @@ use super::{
 };
 use crate::{
     config::StreamConfig,
-    device::Device,
+    device::{Device, StageCosts},
     error::Error,
-    model::decoder::StageCosts,
     smallest::{Criterion, SmallestTopK, Tried, smallest},
 };
 

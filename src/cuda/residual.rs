@@ -1,0 +1,71 @@
+//! The residual stream between layers: on the card, or in the host's memory where the card has no room for it.
+
+use cudarc::driver::{CudaSlice, PinnedHostSlice};
+
+use super::{
+    gpu::{Arg, Gpu},
+    tensor::Tensor,
+};
+use crate::error::Error;
+
+pub struct Residual {
+    chunks: Vec<Chunk>,
+    on_host: bool,
+    /// Not 0 once a number that was put in place is not finite.
+    broken: CudaSlice<u32>,
+}
+
+enum Chunk {
+    Card(Tensor),
+    /// Pinned, so that copies keep their place among the kernels.
+    Host {
+        numbers: PinnedHostSlice<u16>,
+        n_rows: usize,
+        width: usize,
+    },
+}
+
+impl Residual {
+    pub fn new(gpu: &Gpu, on_host: bool) -> Result<Self, Error> {
+        Ok(Residual { chunks: Vec::new(), on_host, broken: gpu.zeros(1)? })
+    }
+
+    pub fn push(&mut self, gpu: &Gpu, x: Tensor) -> Result<(), Error> {
+        let chunk = match self.on_host {
+            false => Chunk::Card(x),
+            true => {
+                let mut numbers = gpu.pinned(x.len())?;
+                gpu.store(&x.data, &mut numbers)?;
+                Chunk::Host { numbers, n_rows: x.n_rows, width: x.width }
+            }
+        };
+        self.chunks.push(chunk);
+        Ok(())
+    }
+
+    /// A chunk, on the card.
+    pub fn chunk(&self, gpu: &Gpu, i: usize) -> Result<Tensor, Error> {
+        match &self.chunks[i] {
+            Chunk::Card(x) => Ok(x.clone()),
+            Chunk::Host { numbers, n_rows, width } => Tensor::filled(gpu, *n_rows, *width, |to| gpu.fetch(numbers, to)),
+        }
+    }
+
+    pub fn replace(&mut self, gpu: &Gpu, i: usize, x: Tensor) -> Result<(), Error> {
+        match &mut self.chunks[i] {
+            Chunk::Card(place) => *place = x,
+            Chunk::Host { numbers, .. } => gpu.store(&x.data, numbers)?,
+        }
+        Ok(())
+    }
+
+    /// Where kernels note a number that is not finite.
+    pub fn note(&self, gpu: &Gpu) -> Arg {
+        gpu.pointer(&self.broken)
+    }
+
+    /// Whether none was noted; waits for everything before.
+    pub fn is_finite(&self, gpu: &Gpu) -> Result<bool, Error> {
+        Ok(gpu.download(&self.broken, 1)? == [0])
+    }
+}

@@ -1,0 +1,96 @@
+//! Pinned memory between pageable memory and the card: several threads copy a piece while the card copies another.
+
+use std::sync::Arc;
+
+use cudarc::driver::{CudaContext, CudaEvent, CudaStream, DriverError, PinnedHostSlice, result, sys};
+use rayon::prelude::*;
+
+/// Which way it is used: memory that is quick for the card to read is slow for the processor to read.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Way {
+    ToCard,
+    FromCard,
+}
+
+/// Two pieces, which take turns.
+pub struct Staging {
+    way: Way,
+    pieces: Vec<Piece>,
+}
+
+struct Piece {
+    bytes: PinnedHostSlice<u8>,
+    /// When the last copy is done.
+    copied: CudaEvent,
+}
+
+/// Bytes of a piece, and of what a thread copies of it at a time.
+const PIECE: usize = 16 << 20;
+const PART: usize = 1 << 19;
+
+impl Staging {
+    pub fn new(way: Way) -> Self {
+        Staging { way, pieces: Vec::new() }
+    }
+
+    /// Copies to an address on the card; returns before the last piece has arrived.
+    ///
+    /// # Safety
+    /// The address must have room for as many bytes.
+    pub unsafe fn upload(&mut self, stream: &Arc<CudaStream>, from: &[u8], to: u64) -> Result<(), DriverError> {
+        for (i, bytes) in from.chunks(PIECE).enumerate() {
+            let piece = self.piece(i, stream)?;
+            piece.copied.synchronize()?;
+            let pinned = &mut piece.bytes.as_mut_slice()?[..bytes.len()];
+            copy(bytes, pinned);
+            // SAFETY: the piece lies inside `to`; the pinned memory is not written again before the event below.
+            unsafe { result::memcpy_htod_async(to + (i * PIECE) as u64, pinned, stream.cu_stream())? };
+            piece.copied.record(stream)?;
+        }
+        Ok(())
+    }
+
+    /// Copies from an address on the card, after all that was started on the stream before.
+    ///
+    /// # Safety
+    /// The address must hold as many bytes.
+    pub unsafe fn download(&mut self, stream: &Arc<CudaStream>, from: u64, to: &mut [u8]) -> Result<(), DriverError> {
+        let n_pieces = to.len().div_ceil(PIECE);
+        let n_bytes = |i: usize| (to.len() - i * PIECE).min(PIECE);
+        let sizes: Vec<usize> = (0..n_pieces).map(n_bytes).collect();
+        for i in 0..=n_pieces {
+            if i < n_pieces {
+                let piece = self.piece(i, stream)?;
+                let pinned = &mut piece.bytes.as_mut_slice()?[..sizes[i]];
+                // SAFETY: the piece lies inside what is read; it was copied on two turns ago.
+                unsafe { result::memcpy_dtoh_async(pinned, from + (i * PIECE) as u64, stream.cu_stream())? };
+                piece.copied.record(stream)?;
+            }
+            if let Some(before) = i.checked_sub(1) {
+                let piece = self.piece(before, stream)?;
+                piece.copied.synchronize()?;
+                copy(&piece.bytes.as_slice()?[..sizes[before]], &mut to[before * PIECE..][..sizes[before]]);
+            }
+        }
+        Ok(())
+    }
+
+    /// The one whose turn it is.
+    fn piece(&mut self, i: usize, stream: &Arc<CudaStream>) -> Result<&mut Piece, DriverError> {
+        if self.pieces.len() <= i % 2 {
+            let bytes = pinned(stream.context(), PIECE, self.way)?;
+            self.pieces.push(Piece { bytes, copied: stream.record_event(None)? });
+        }
+        Ok(&mut self.pieces[i % 2])
+    }
+}
+
+fn pinned(context: &Arc<CudaContext>, n_bytes: usize, way: Way) -> Result<PinnedHostSlice<u8>, DriverError> {
+    let flags = if way == Way::ToCard { sys::CU_MEMHOSTALLOC_WRITECOMBINED } else { 0 };
+    // SAFETY: written before it is read.
+    unsafe { context.alloc_pinned_with_flags(n_bytes, flags) }
+}
+
+fn copy(from: &[u8], to: &mut [u8]) {
+    to.par_chunks_mut(PART).zip(from.par_chunks(PART)).for_each(|(to, from)| to.copy_from_slice(from));
+}
