@@ -1,4 +1,5 @@
-// written: the length of what each key writes to the residual stream when it gets all of a head's attention.
+// written: the length of what each key writes to the residual stream when it gets all of a head's attention, and its mean over
+// the keys of each block, weighted by what they received.
 //
 // gram[h, i, j] = sum_r W_O[r, h D + i] W_O[r, h D + j]
 // out[h, t] = |W_O v| = sqrt(v^T gram[h] v), v the value of key t in the head's group
@@ -7,9 +8,11 @@
 // gram   [n_heads, HEAD_DIM, HEAD_DIM] f32
 // values [n_tokens, n_kv_heads, HEAD_DIM] bf16
 // out    [n_heads, n_tokens] f32
+// means  [n_heads, n_key_blocks] f32; received [n_heads, n_tokens] f32
 // gram: grid (HEAD_DIM, n_heads); written: grid (ceil(n_tokens / TOKENS), n_heads); block HEAD_DIM, no dynamic shared memory
+// written_of_blocks: grid (ceil(n_key_blocks / 256), n_heads), block 256
 // Compile with -D HEAD_DIM (at least TOKENS). Any card from sm_80.
-// Reference: src/cpu/attention.rs, length; tests/cuda.rs compares
+// Reference: src/cpu/attention.rs, length, and src/device.rs, written; tests/cuda.rs compares
 
 constexpr int TOKENS = 32;
 
@@ -54,4 +57,16 @@ KERNEL void written(const u16* values, const float* gram, float* out, int n_toke
     }
     __syncthreads();
     if (j < TOKENS && first + j < n_tokens) out[(u64)blockIdx.y * n_tokens + first + j] = sqrtf(fmaxf(sums[j], 0.0f));
+}
+
+KERNEL void written_of_blocks(const float* lengths, const float* received, float* means, int n_tokens, int block_size) {
+    int n_blocks = (n_tokens + block_size - 1) / block_size, b = blockIdx.x * 256 + threadIdx.x;
+    if (b >= n_blocks) return;
+    float sum = 0.0f, weights = 0.0f;
+    for (int t = b * block_size; t < min((b + 1) * block_size, n_tokens); t++) {
+        float weight = received[(u64)blockIdx.y * n_tokens + t] + 1e-9f;  // keys that nobody looks at count a little
+        sum += weight * lengths[(u64)blockIdx.y * n_tokens + t];
+        weights += weight;
+    }
+    means[(u64)blockIdx.y * n_blocks + b] = sum / weights;
 }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use cudarc::driver::CudaSlice;
 
 use super::{
+    anchors::Anchors,
     gpu::{Arg, Gpu, Kernel, Launch},
     nodes::Nodes,
     proximity::{Around, Proximity},
@@ -49,26 +50,6 @@ pub struct Attention {
     n_read_exactly: Option<u64>,
     searching: Stopwatch,
     attending: Stopwatch,
-}
-
-/// What vertical scores are recorded with and in.
-struct Anchors {
-    /// The sentence of each token, and 1 / tokens of that sentence. `[n_tokens]`
-    sentence: CudaSlice<u32>,
-    weight: CudaSlice<f32>,
-    /// `[n_heads, n_tokens]`
-    received: CudaSlice<f32>,
-}
-
-impl Anchors {
-    fn new(gpu: &Gpu, shape: &AttentionShape) -> Result<Option<Self>, Error> {
-        if shape.sentences.is_empty() {
-            return Ok(None);
-        }
-        let (sentence, weight): (Vec<u32>, Vec<f32>) = shape.of_tokens().into_iter().unzip();
-        let received = gpu.zeros(shape.n_heads * shape.blocks.n_tokens)?;
-        Ok(Some(Anchors { sentence: gpu.upload(&sentence)?, weight: gpu.upload(&weight)?, received }))
-    }
 }
 
 /// Keys that one thread block of kernels/written.cu weighs.
@@ -260,7 +241,7 @@ impl Attention {
         args.push(gpu.pointer(&self.kept));
         args.extend([&lse, &self.mass, &self.received, &self.focus].map(|x| gpu.pointer(x)));
         args.extend(match &self.anchors {
-            Some(a) => [gpu.pointer(&a.sentence), gpu.pointer(&a.weight), gpu.pointer(&a.received)],
+            Some(anchors) => anchors.args(gpu),
             None => [0, 0, 0].map(Arg::Pointer),
         });
         if let Some(proximity) = &mut self.proximity {
@@ -379,23 +360,35 @@ impl Attention {
         Ok(maps)
     }
 
+    /// Means over the keys of each block, weighted by what they received. `[n_heads, n_key_blocks]`
+    fn means_of_blocks(&self, gpu: &Gpu, lengths: &CudaSlice<f32>) -> Result<Vec<f32>, Error> {
+        let AttentionShape { blocks, n_heads, head_dim, .. } = self.shape;
+        let n = blocks.n_key_blocks();
+        let means = gpu.alloc::<f32>(n_heads * n)?;
+        let pointers = [lengths, &self.received, &means].map(|x| gpu.pointer(x));
+        let numbers = [blocks.n_tokens, blocks.block_size_k].map(|n| Arg::Int(n as i32));
+        let kernel = Kernel { file: "written", entry: "written_of_blocks", macros: vec![("HEAD_DIM", head_dim)] };
+        let launch = Launch { grid: (n.div_ceil(256), n_heads), block: (256, 1), shared: 0 };
+        // SAFETY: as the header of kernels/written.cu says.
+        unsafe { gpu.launch(&kernel, launch, &[&pointers[..], &numbers].concat())? };
+        gpu.download(&means, n_heads * n)
+    }
+
     pub fn into_record(self, gpu: &Gpu) -> Result<LayerRecord, Error> {
         let AttentionShape { blocks, n_heads, config, focus, .. } = &self.shape;
         let mut mask = BlockMask::empty(*blocks, *n_heads, config.top_k);
         let n_kept = mask.kept.len();
         mask.kept = gpu.download(&self.kept, n_kept)?;
-        let n_keys = n_heads * blocks.n_tokens;
-        let received = gpu.download(&self.received, n_keys)?;
-        let lengths = self.written.as_ref().map(|written| gpu.download(written, n_keys)).transpose()?;
-        let anchors = self.anchors.as_ref().map(|anchors| gpu.download(&anchors.received, n_keys)).transpose()?;
+        let written = self.written.as_ref().map(|lengths| self.means_of_blocks(gpu, lengths));
+        let vertical = self.anchors.as_ref().map(|anchors| anchors.vertical(gpu, &self.shape));
         Ok(LayerRecord {
             mask,
             mass: gpu.download(&self.mass, n_kept)?,
-            written: self.shape.written(&lengths.unwrap_or_default(), &received),
-            vertical: self.shape.vertical(&anchors.unwrap_or_default()),
+            written: written.transpose()?.unwrap_or_default(),
+            vertical: vertical.transpose()?.unwrap_or_default(),
             proximity: self.proximity.map_or(Ok(Vec::new()), |proximity| proximity.into_shares(gpu, &self.shape))?,
             residual: Vec::new(),
-            received,
+            received: gpu.download(&self.received, n_heads * blocks.n_tokens)?,
             focus: gpu.download(&self.focus, n_heads * focus.len() * config.top_k * blocks.block_size_k)?,
         })
     }

@@ -17,6 +17,7 @@ pub fn source(file: &str) -> String {
         "clusters" => &[include_str!("../../kernels/clusters.cu")],
         "written" => &[include_str!("../../kernels/written.cu")],
         "proximity" => &[include_str!("../../kernels/proximity.cu")],
+        "sentences" => &[include_str!("../../kernels/sentences.cu")],
         "recall" => &[include_str!("../../kernels/recall.cu")],
         "search_exhaustive" => &[SEARCH, SCORE_WARPS, include_str!("../../kernels/search_exhaustive.cu")],
         "search_hierarchical" => &[SEARCH, SCORE_WARPS, SEARCH_HIERARCHICAL],

@@ -3,6 +3,7 @@
 //!
 //! Nothing of CUDA is needed to build; [`Cuda::open`] says what is missing to run. All unsafe code of the crate is here.
 
+mod anchors;
 mod attention;
 pub mod bench;
 mod compile;

@@ -18,7 +18,7 @@ ALL = [(d, bq, bk) for d in (64, 96, 128, 256) for bq in (16, 32, 64, 128) for b
 
 def variants(file, shapes):
     """Macros with which a file is compiled."""
-    if file in ("rms_norm.cu", "elementwise.cu", "recall.cu"):
+    if file in ("rms_norm.cu", "elementwise.cu", "recall.cu", "sentences.cu"):
         return [{}]
     if file in ("rope.cu", "written.cu"):
         return [{"HEAD_DIM": d} for d in sorted({s[0] for s in shapes})]
@@ -48,7 +48,7 @@ def variants(file, shapes):
 
 
 FILES = ["rms_norm.cu", "rope.cu", "written.cu", "elementwise.cu", "pyramid.cu", "clusters.cu", "search_hierarchical.cu", "search_exhaustive.cu",
-         "attention.cu", "attention_record.cu", "proximity.cu", "recall.cu", "search_hierarchical_sm90.cu", "attention_sm90.cu",
+         "attention.cu", "attention_record.cu", "proximity.cu", "recall.cu", "sentences.cu", "search_hierarchical_sm90.cu", "attention_sm90.cu",
          "attention_record_sm90.cu"]
 
 
