@@ -14,21 +14,35 @@ use streamtrace::{
 
 use crate::print;
 
+/// A model. As all sections of `--help`, behind what a verb has of its own: a heading holds for what follows it.
 #[derive(Args)]
 #[command(next_help_heading = "Model")]
-pub struct ModelArgs {
+pub struct LoadArgs {
     /// A Hugging Face model folder, a .gguf file, or a name on the hub such as Qwen/Qwen3-0.6B
     #[arg(long)]
     model: PathBuf,
     #[command(flatten)]
     place: PlaceArgs,
+}
+
+impl LoadArgs {
+    pub fn tracer(&self) -> Result<Tracer, Error> {
+        Tracer::load_with(self.place.options(&self.model))
+    }
+}
+
+/// A model, and how it searches
+#[derive(Args)]
+pub struct ModelArgs {
+    #[command(flatten)]
+    load: LoadArgs,
     #[command(flatten)]
     search: SearchArgs,
 }
 
 impl ModelArgs {
     pub fn tracer(&self) -> Result<Tracer, Error> {
-        Ok(Tracer::load_with(self.place.options(&self.model))?.with(self.search.config()))
+        Ok(self.load.tracer()?.with(self.search.config()))
     }
 }
 

@@ -22,10 +22,10 @@ pub struct BenchArgs {
     #[arg(long, value_delimiter = ',', default_value = "16384,131072,1048576")]
     tokens: Vec<usize>,
     /// Tokens in a query block
-    #[arg(long, default_value_t = 128)]
+    #[arg(long, value_name = "TOKENS", default_value_t = 128)]
     block_size_q: usize,
     /// Tokens in a key block
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, value_name = "TOKENS", default_value_t = 64)]
     block_size_k: usize,
     /// Keys kept for each query block
     #[arg(long, default_value_t = 2048)]

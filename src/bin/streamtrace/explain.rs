@@ -10,7 +10,7 @@ use streamtrace::{
 };
 
 use crate::{
-    args::{Format, ModelArgs},
+    args::{Format, LoadArgs},
     writable,
 };
 
@@ -51,11 +51,8 @@ impl AnchorsArgs {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum MeasureArg {
-    /// Attention mass times the length of what it writes
     Written,
-    /// L1 proximity of what it writes to what it becomes part of; for traces made with --proximity
     Proximity,
-    /// Attention mass alone
     Rollout,
 }
 
@@ -71,7 +68,7 @@ pub struct Ends {
     /// Edges to show
     #[arg(long, default_value_t = RouteConfig::default().n_edges)]
     edges: usize,
-    /// What makes an edge important
+    /// What makes an edge important: attention mass times what it writes, L1 proximity (of traces made with --proximity), or mass alone
     #[arg(long, value_enum, default_value = "written")]
     measure: MeasureArg,
 }
@@ -116,8 +113,6 @@ pub struct KnockOutArgs {
     /// The trace to read, made by the same model
     trace: PathBuf,
     #[command(flatten)]
-    model: ModelArgs,
-    #[command(flatten)]
     ends: Ends,
     /// A text of the prompt, at its last occurrence, whose probability is measured; the next token if left out
     #[arg(long, value_name = "TEXT")]
@@ -133,6 +128,8 @@ pub struct KnockOutArgs {
     out: Option<PathBuf>,
     #[command(flatten)]
     format: Format,
+    #[command(flatten)]
+    model: LoadArgs,
 }
 
 impl KnockOutArgs {

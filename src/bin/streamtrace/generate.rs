@@ -13,10 +13,6 @@ use crate::{
 
 #[derive(Args)]
 pub struct GenerateArgs {
-    #[command(flatten)]
-    model: ModelArgs,
-    #[command(flatten)]
-    prompt: PromptArgs,
     /// Most tokens to write
     #[arg(long, value_name = "TOKENS", default_value_t = GenerateConfig::default().max_tokens)]
     max_tokens: usize,
@@ -38,6 +34,10 @@ pub struct GenerateArgs {
     /// One JSON object on standard output, for programs, instead of the text as it comes
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    prompt: PromptArgs,
+    #[command(flatten)]
+    model: ModelArgs,
 }
 
 impl GenerateArgs {

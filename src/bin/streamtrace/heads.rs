@@ -17,8 +17,6 @@ use crate::{
 
 #[derive(Args)]
 pub struct HeadsArgs {
-    #[command(flatten)]
-    model: ModelArgs,
     /// A needle task with one answer
     #[arg(long, default_value_t = Task::NiahMultikey1)]
     task: Task,
@@ -36,6 +34,8 @@ pub struct HeadsArgs {
     out: Option<PathBuf>,
     #[command(flatten)]
     format: Format,
+    #[command(flatten)]
+    model: ModelArgs,
 }
 
 /// Heads of the ranking that are printed.

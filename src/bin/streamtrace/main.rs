@@ -94,15 +94,15 @@ enum Command {
 
 #[derive(Args)]
 struct RunArgs {
-    #[command(flatten)]
-    model: ModelArgs,
-    #[command(flatten)]
-    prompt: PromptArgs,
     /// The file to write; compare draws the recall of each head if it is .svg or .png
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     #[command(flatten)]
     format: Format,
+    #[command(flatten)]
+    prompt: PromptArgs,
+    #[command(flatten)]
+    model: ModelArgs,
 }
 
 impl RunArgs {
@@ -139,14 +139,14 @@ impl ShowArgs {
 
 #[derive(Args)]
 struct CompareArgs {
-    #[command(flatten)]
-    run: RunArgs,
     /// Measure recall on about so many rows of the sparse run alone: time O(rows · T), and no next token to compare
     #[arg(long)]
     rows: Option<usize>,
     /// Compare how likely this text is after the prompt, too
     #[arg(long, value_name = "TEXT")]
     answer: Option<String>,
+    #[command(flatten)]
+    run: RunArgs,
 }
 
 /// Whether a file is to hold a picture, not a trace.

@@ -20,8 +20,6 @@ use tally::{HEAD, Tally, dense, mean, median};
 
 #[derive(Args)]
 pub struct RulerArgs {
-    #[command(flatten)]
-    model: ModelArgs,
     /// RULER's tasks, separated by commas, or all
     #[arg(long, default_value = "niah_multikey_1")]
     task: String,
@@ -54,6 +52,8 @@ pub struct RulerArgs {
     depths: u64,
     #[command(flatten)]
     format: Format,
+    #[command(flatten)]
+    model: ModelArgs,
 }
 
 /// A search to measure.

@@ -11,10 +11,6 @@ use crate::{
 
 #[derive(Args)]
 pub struct SmallestArgs {
-    #[command(flatten)]
-    model: ModelArgs,
-    #[command(flatten)]
-    prompt: PromptArgs,
     /// Keep this text the most likely one after the prompt, token by token; the next token if left out
     #[arg(long, value_name = "TEXT")]
     answer: Option<String>,
@@ -23,6 +19,10 @@ pub struct SmallestArgs {
     kl: Option<f64>,
     #[command(flatten)]
     format: Format,
+    #[command(flatten)]
+    prompt: PromptArgs,
+    #[command(flatten)]
+    model: ModelArgs,
 }
 
 impl SmallestArgs {
