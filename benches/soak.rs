@@ -2,7 +2,7 @@
 //!
 //! Prompts of five lengths up to `--tokens`, in rounds of an order drawn anew, after two rounds to warm up. Prints the slope of
 //! the memory that the process holds, and how many traces differ from the first of their prompt: in anything on a CPU, in what
-//! they keep on a GPU. Options: `-- --traces 200 --tokens 8192`.
+//! they keep on a GPU. Options: `-- --traces 200 --tokens 8192` (at least 2000).
 
 mod common;
 
@@ -26,10 +26,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let tracer = bundled()?;
     let (n_traces, longest): (usize, usize) = (option_or("--traces", 200)?, option_or("--tokens", 8192)?);
     // The shortest prompt is less than a chunk, and odd.
-    let prompts = [longest, longest / 2, longest / 3, longest / 7, longest / 20].map(|n_tokens| {
-        let task = RulerConfig { task: Task::NiahSingle2, n_tokens, ..RulerConfig::default() };
-        Ok::<_, streamtrace::Error>(tracer.prompt(&task)?.text)
-    });
+    let lengths: [usize; LENGTHS] = [longest, longest / 2, longest / 3, longest / 7, longest / 20];
+    let task = |n_tokens| RulerConfig { task: Task::NiahSingle2, n_tokens, ..RulerConfig::default() };
+    let prompts = lengths.iter().map(|&n| tracer.prompt(&task(n))).collect::<Result<Vec<_>, _>>()?;
     let (mut first, mut held, mut n_different) = ([const { None }; LENGTHS], Vec::new(), 0);
     let (mut random, mut order): (_, Vec<usize>) = (fastrand::Rng::with_seed(0), (0..LENGTHS).collect());
     for i in 0..n_traces + WARM_UP {
@@ -37,7 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             random.shuffle(&mut order);
         }
         let which = order[i % LENGTHS];
-        let trace = tracer.trace(prompts[which].as_ref()?)?;
+        let trace = tracer.trace(&prompts[which].text)?;
         match &first[which] {
             None => first[which] = Some(trace),
             Some(first) if is_same(first, &trace, tracer.device() == "cpu")? => {}
@@ -47,9 +46,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             held.push(resident()?);
         }
     }
-    let (least, most) = (held.iter().min(), held.iter().max());
+    let (least, most) = (held.iter().min().unwrap_or(&0), held.iter().max().unwrap_or(&0));
     println!("{n_traces} traces of {} to {longest} tokens on {}", longest / 20, tracer.device());
-    println!("memory held: {least:?} to {most:?} kB, slope {:.1} kB a trace", slope(&held));
+    println!("memory held: {least} to {most} kB, slope {:.1} kB a trace", slope(&held));
     println!("different from the first of their prompt: {n_different}");
     Ok(())
 }
