@@ -1,8 +1,8 @@
 //! Is memory flat, and every result the same, over many traces in one engine? `cargo bench --features engine --bench soak`
 //!
 //! Prompts of five lengths up to `--tokens`, in rounds of an order drawn anew, after two rounds to warm up. Prints the slope of
-//! the memory that the process holds, and how many traces differ from the first of their prompt: in anything on a CPU, in what
-//! they keep on a GPU. Options: `-- --traces 200 --tokens 8192` (at least 2000).
+//! the least memory that the process holds in each round, and how many traces differ from the first of their prompt: in anything
+//! on a CPU, in what they keep on a GPU. Options: `-- --traces 200 --tokens 8192` (at least 2000).
 
 mod common;
 
@@ -47,8 +47,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     let (least, most) = (held.iter().min().unwrap_or(&0), held.iter().max().unwrap_or(&0));
+    // A round's other figures are what its longest prompt left to the allocator, sooner or later.
+    let rounds: Vec<u64> = held.chunks_exact(LENGTHS).filter_map(|round| round.iter().min().copied()).collect();
     println!("{n_traces} traces of {} to {longest} tokens on {}", longest / 20, tracer.device());
-    println!("memory held: {least} to {most} kB, slope {:.1} kB a trace", slope(&held));
+    println!("memory held: {least} to {most} kB, slope {:.1} kB a trace", slope(&rounds) / LENGTHS as f64);
     println!("different from the first of their prompt: {n_different}");
     Ok(())
 }
@@ -77,7 +79,7 @@ fn resident() -> Result<u64, Box<dyn Error>> {
     Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 
-/// Of the least-squares line through what was held after each trace.
+/// Of the least-squares line through what was held.
 fn slope(held: &[u64]) -> f64 {
     let n = held.len() as f64;
     let (x, y) = ((n - 1.0) / 2.0, held.iter().sum::<u64>() as f64 / n);
