@@ -4,7 +4,7 @@
 // geglu:     out[i] = gelu(gate[i]) * up[i], gelu(x) = x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))
 // add:       out[i] = x[i] + y[i]
 // add_bias:  x[i] += bias[i % width]
-// is_finite: *found = 1 if one of x is NaN or infinite (untouched otherwise)
+// is_finite: *found = 1 if one of x is NaN, infinite or at least 2^56, too large for its square (untouched otherwise)
 //
 // gate, up, x, y, out [8 * n_vectors] bf16; bias [width] bf16, width a multiple of 8; sums rounded to bf16
 // grid ceil(n_vectors / 256), block 256, no shared memory
@@ -31,7 +31,7 @@ DEVICE uint4 add_vector(uint4 a, uint4 b) {
 }
 
 // Whether an exponent is all ones.
-DEVICE bool odd_pair(u32 a) { return (a & 0x7F80u) == 0x7F80u || (a & 0x7F800000u) == 0x7F800000u; }
+DEVICE bool odd_pair(u32 a) { return (a & 0x7F80u) >= 0x5B80u || (a & 0x7F800000u) >= 0x5B800000u; }
 
 KERNEL void swiglu(const uint4* gate, const uint4* up, uint4* out, u64 n_vectors) {
     u64 i = my_vector();

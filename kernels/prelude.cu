@@ -52,7 +52,8 @@ DEVICE float sqrt_fast(float x) {
     return y;
 }
 
-// The bits of a float: products of queries and keys become cap tanh(product / cap). 0 for none.
+// The bits of a float: products of queries and keys become cap tanh(product / cap), infinities NaN so that they are found.
+// 0 for none.
 #ifndef SOFT_CAP
 #define SOFT_CAP 0
 #endif
@@ -61,7 +62,7 @@ DEVICE float soft_cap(float product) {
     if (SOFT_CAP == 0) return product;
     const float cap = __int_as_float(SOFT_CAP);
     float e = exp2_fast(fabsf(product) * (-2.0f * LOG2E / cap));
-    return copysignf(cap * (1.0f - e) / (1.0f + e), product);
+    return copysignf(cap * (1.0f - e) / (1.0f + e), product) + 0.0f * product;
 }
 
 // Larger floats get larger integers, none of them 0 or above 0xFF800000; both zeros the same.

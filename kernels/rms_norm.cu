@@ -41,7 +41,9 @@ KERNEL void lengths(const u16* x, float* length, int hidden) {
 
 KERNEL void rms_norm(const u16* x, const uint4* weight, u16* out, int hidden, float eps) {
     const uint4* row = (const uint4*)(x + (u64)blockIdx.x * hidden);
-    float scale = 1.0f / sqrtf(sum_of_squares(row, hidden) / hidden + eps);
+    float sum = sum_of_squares(row, hidden);
+    // NaN for a row too large to have a norm: it must be found, and not become 0.
+    float scale = 1.0f / sqrtf(sum / hidden + eps) + 0.0f * sum;
     uint4* to = (uint4*)(out + (u64)blockIdx.x * hidden);
     for (int i = threadIdx.x; i < hidden / 8; i += blockDim.x) {
         uint4 v = row[i], w = weight[i];

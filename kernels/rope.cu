@@ -37,7 +37,8 @@ KERNEL void rope(const u16* x, const u16* norm_weight, const double* frequency, 
         sum += value * value;
     }
     for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
-    float norm = 1.0f / sqrtf(sum / HEAD_DIM + eps);
+    // NaN for a head too large to have a norm.
+    float norm = 1.0f / sqrtf(sum / HEAD_DIM + eps) + 0.0f * sum;
     for (int d = lane; d < HEAD_DIM && norm_weight; d += 32) {
         v[d] = from_bf16(to_bf16(v[d] * norm * from_bf16(norm_weight[d])));
     }

@@ -67,7 +67,8 @@ pub trait Device: Sync {
     /// Puts what a layer made of a chunk in its place.
     fn replace(&self, residual: &mut Self::Residual, i: usize, x: Self::Tensor) -> Result<(), Error>;
 
-    /// Whether all numbers that were put in place are finite; waits for them.
+    /// Whether all numbers that were put in place are below [`TOO_LARGE`]: no NaN, no infinity, nothing that a norm would lose;
+    /// waits for them.
     fn is_finite(&self, residual: &Self::Residual) -> Result<bool, Error>;
 
     /// `x / √(mean(x²) + eps) · weight` over each row.
@@ -172,6 +173,10 @@ pub trait Device: Sync {
     /// What the layer's sparse attention left behind.
     fn record(&self, attention: Self::Attention) -> Result<LayerRecord, Error>;
 }
+
+/// 2⁵⁶: the squares of smaller numbers can be summed over 65,536 dimensions. Beyond, a norm divides by infinity, and what it
+/// leaves is 0.
+pub const TOO_LARGE: f32 = (1u64 << 56) as f32;
 
 /// L1 proximity of a part to the whole (Ferrando & Voita 2024): max(‖whole‖₁ − ‖whole − part‖₁, 0).
 pub fn near(whole: &[f32], part: &[f32]) -> f32 {

@@ -222,7 +222,7 @@ fn reduce(lanes: &Lanes, of: impl Fn(f32, f32) -> f32) -> f32 {
     halves[0]
 }
 
-/// 2^x for x ≤ 0, relative error under 3e-7; 0 below 2⁻¹²⁵.
+/// 2^x for x ≤ 0, relative error under 3e-7; 0 below 2⁻¹²⁵. What is no number stays none.
 #[inline(always)]
 pub fn exp2(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 · 2²³: adding it leaves the rounded integer in the low bits
@@ -233,8 +233,9 @@ pub fn exp2(x: f32) -> f32 {
     for c in [1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
         e = r.mul_add(e, c);
     }
-    let scaled = f32::from_bits(e.to_bits().wrapping_add(shifted.to_bits() << 23));
-    if x < -125.0 { 0.0 } else { scaled }
+    // A product, where adding to the bits of `e` would do: from some NaNs that makes numbers.
+    let power = f32::from_bits((shifted.to_bits() << 23).wrapping_add(1.0f32.to_bits()));
+    if x < -125.0 { 0.0 } else { e * power }
 }
 
 /// `gate / (1 + e^−gate) · up`, element by element.
@@ -260,12 +261,12 @@ pub fn geglu(gate: &[f32], up: &[f32], out: &mut [f32]) {
     }
 }
 
-/// `cap · tanh(x / cap)` of each lane.
+/// `cap · tanh(x / cap)` of each lane. An infinity becomes a NaN, so that it is found, and not taken for the cap.
 #[inline(always)]
 pub fn soft_cap(lanes: &mut Lanes, cap: f32) {
     for x in lanes {
         let e = exp2(x.abs() * (-2.0 * std::f32::consts::LOG2_E / cap));
-        *x = (cap * (1.0 - e) / (1.0 + e)).copysign(*x);
+        *x = (cap * (1.0 - e) / (1.0 + e)).copysign(*x) + 0.0 * *x;
     }
 }
 
@@ -282,6 +283,21 @@ mod tests {
         }
         assert_eq!(exp2(f32::NEG_INFINITY), 0.0);
         assert_eq!(exp2(0.0), 1.0);
+    }
+
+    /// Whatever bits a NaN carries, and however it is signed.
+    #[test]
+    fn what_is_no_number_stays_none() {
+        for payload in [0, 1, 0x7f, 0xff, 0x100, 0x1ff, 0x3f_ffff] {
+            for quiet in [0x7fc0_0000, 0xffc0_0000] {
+                assert!(exp2(f32::from_bits(quiet | payload)).is_nan(), "{payload:x}");
+            }
+        }
+        for number in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut lanes = [number; LANES];
+            soft_cap(&mut lanes, 50.0);
+            assert!(lanes[0].is_nan(), "{number}");
+        }
     }
 
     #[test]

@@ -3,7 +3,11 @@
 
 #[path = "attention/grouped.rs"]
 mod grouped;
+#[path = "attention/layer.rs"]
+mod layer;
 #[path = "attention/naive.rs"]
 mod naive;
 #[path = "attention/one_head.rs"]
 mod one_head;
+#[path = "attention/shapes.rs"]
+mod shapes;

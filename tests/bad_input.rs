@@ -7,6 +7,8 @@ mod common;
 mod disk;
 #[path = "bad_input/model.rs"]
 mod model;
+#[path = "bad_input/numbers.rs"]
+mod numbers;
 #[path = "bad_input/settings.rs"]
 mod settings;
 #[path = "bad_input/traces.rs"]

@@ -12,6 +12,8 @@ mod ends;
 mod fidelity;
 #[path = "engine/fixture.rs"]
 mod fixture;
+#[path = "engine/soak.rs"]
+mod soak;
 #[path = "engine/strangers.rs"]
 mod strangers;
 #[path = "engine/writing.rs"]

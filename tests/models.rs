@@ -2,6 +2,8 @@
 #![cfg(feature = "engine")]
 
 mod common;
+#[path = "models/shapes.rs"]
+mod shapes;
 
 use std::{
     io::Write,

@@ -7,5 +7,7 @@ mod budget;
 mod by_hand;
 #[path = "search/case.rs"]
 mod case;
+#[path = "search/extremes.rs"]
+mod extremes;
 #[path = "search/random.rs"]
 mod random;

@@ -12,7 +12,7 @@ use safetensors::tensor::TensorView;
 
 use crate::{
     config::StreamConfig,
-    device::{AttentionShape, Device, Purpose, StageCosts},
+    device::{AttentionShape, Device, Purpose, StageCosts, TOO_LARGE},
     error::Error,
     intervention::Hidden,
     lanes::{geglu, swiglu, vectorized},
@@ -56,6 +56,11 @@ fn with_slice<R>(x: &Tensor, work: impl FnOnce(&[f32]) -> R) -> Result<R, Error>
         (candle_core::Storage::Cpu(storage), Some((start, end))) => Ok(work(&storage.as_slice::<f32>()?[start..end])),
         _ => Err(candle_core::Error::Msg("a tensor that is not contiguous on the CPU".into()).into()),
     }
+}
+
+/// Whether all numbers are below [`TOO_LARGE`].
+fn has_norm(x: &Tensor) -> Result<bool, Error> {
+    with_slice(x, |x| x.iter().all(|v| v.abs() < TOO_LARGE))
 }
 
 impl Device for Cpu {
@@ -111,7 +116,7 @@ impl Device for Cpu {
     }
 
     fn replace(&self, residual: &mut Residual, i: usize, x: Tensor) -> Result<(), Error> {
-        residual.is_finite &= with_slice(&x, |x| x.iter().all(|v| v.is_finite()))?;
+        residual.is_finite &= has_norm(&x)?;
         residual.chunks[i] = x;
         Ok(())
     }
@@ -121,7 +126,9 @@ impl Device for Cpu {
     }
 
     fn rms_norm(&self, x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor, Error> {
-        Ok(candle_nn::ops::rms_norm(x, weight, eps as f32)?)
+        // What has no norm must be found, and not become 0.
+        let x = if has_norm(x)? { x.clone() } else { (x * f64::NAN)? };
+        Ok(candle_nn::ops::rms_norm(&x, weight, eps as f32)?)
     }
 
     fn linear(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor, Error> {
@@ -179,7 +186,7 @@ impl Device for Cpu {
         let Angles { cos, sin, head_dim } = angles;
         let mut x = x.reshape((1, n_rows, width / head_dim, *head_dim))?;
         if let Some((weight, eps)) = norm {
-            x = candle_nn::ops::rms_norm(&x, weight, eps as f32)?;
+            x = self.rms_norm(&x, weight, eps)?;
         }
         let [cos, sin] = [cos, sin].map(|table| table.narrow(0, first_position, n_rows));
         let (cos, sin) = (cos?, sin?);

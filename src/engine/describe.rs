@@ -186,3 +186,67 @@ impl Describe for Progress {
         Table::new(self.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn assert_reads(value: &dyn Describe, expected: &str) {
+        assert_eq!(value.table().text(), expected);
+    }
+
+    #[test]
+    fn settings_read_as_what_they_do() {
+        let drawn = GenerateConfig { temperature: 0.5, seed: 3, top_p: Some(0.9), stop: vec![".".into()], ..Default::default() };
+        assert_reads(
+            &drawn,
+            "Write up to 64 tokens\n  each token          drawn at temperature 0.5, seed 3\n  from the likeliest  90 %\n  \
+             until               [\".\"]\n  attention           what the search keeps",
+        );
+        let options = LoadOptions { model: "a/b".into(), memory: Some(8_000_000_000), ..LoadOptions::default() };
+        assert_reads(&options, "Model a/b\n  device  Auto\n  memory  8.0 GB");
+        assert_reads(&Criterion::KlAtMost(0.01), "KL of at most 0.01 nats");
+        let stream = StreamConfig { pruned: Some(0.95), focus: Some(5..9), ..StreamConfig::default() }.table();
+        for row in [("kept", "as many as prune 95 %"), ("always kept", "first 1, last 6"), ("key by key", "tokens 5 to 8")] {
+            assert!(stream.rows.contains(&(row.0.into(), row.1.into())), "{row:?} in {:?}", stream.rows);
+        }
+    }
+
+    #[test]
+    fn answers_say_whether_they_are_kept_and_how_far_the_writing_went() {
+        let token = |is_argmax| AnswerToken { id: 7, text: "7".into(), logprob: 0.5f64.ln(), most_likely: 7, is_argmax };
+        let score = |is_argmax| {
+            let tokens = vec![token(true), token(is_argmax)];
+            let seconds = Default::default();
+            AnswerScore { tokens, pruned: 0.95, keys_read_per_query_block: None, top_k: 53, n_tokens: 900, seconds }.table()
+        };
+        assert_eq!(score(true).rows[2], ("retained".into(), "yes".into()));
+        assert_eq!(score(false).rows[1], ("\"7\"".into(), "50 %, another token is more likely".into()));
+        assert_eq!(score(false).rows[2], ("retained".into(), "no".into()));
+        for (end, says) in [
+            (End::EndOfText, "the model ended the text"),
+            (End::Stop("\n".into()), "at \"\\n\""),
+            (End::MaxTokens, "as many tokens as were asked for"),
+        ] {
+            let text = "42".to_string();
+            let written = Generated { text, tokens: Vec::new(), end, n_prompt: 9, top_k: None, seconds: Default::default() };
+            let table = written.table();
+            assert_eq!(table.title, "Written after 9 tokens");
+            assert!(
+                table.rows.contains(&("end".into(), says.into())) && table.rows.contains(&("attention".into(), "dense".into()))
+            );
+        }
+        let tried = |top_k, passes| Tried { top_k, pruned: 0.9, passes, kl: 0.25, logprob: -1.0 };
+        let found = SmallestTopK {
+            criterion: Criterion::AnswerKept("42".into()),
+            search: Search::Exhaustive,
+            top_k: 9,
+            n_key_blocks: 1000,
+            tried: vec![tried(8, false), tried(9, true)],
+        };
+        let expected = "9 key blocks of 1,000 for the answer \"42\"\n  search  Exhaustive\n  k = 8   fails: 90 % pruned, KL 2.50e-1, \
+                        log-probability -1.000\n  k = 9   passes: 90 % pruned, KL 2.50e-1, log-probability -1.000";
+        assert_reads(&found, expected);
+    }
+}

@@ -285,7 +285,7 @@ impl<D: Device> Decoder<'_, D> {
 
     pub(super) fn not_finite(&self, place: String) -> Error {
         let fix = "the weights are damaged, or too large for their type: download them again".into();
-        Error::NotFinite { place: format!("{place} of {}", self.model.name), found: "NaN or an infinity".into(), fix }
+        Error::NotFinite { place: format!("{place} of {}", self.model.name), found: "NaN, an infinity or nearly one".into(), fix }
     }
 
     /// Logits that follow some rows, of hidden states from `first_row` on; `output` gives the parts of the output layer.
@@ -312,13 +312,14 @@ impl<D: Device> Decoder<'_, D> {
                 place.iter_mut().zip(values.chunks(width)).for_each(|(row, part)| row.extend_from_slice(part));
             }
         }
+        if !logits.iter().flatten().all(|l| l.is_finite()) {
+            return Err(self.not_finite("the logits".into()));
+        }
+        // Only now: of an infinity the cap would make a number.
         if let Some(cap) = self.model.config.logit_soft_cap {
             logits.iter_mut().flatten().for_each(|l| *l = cap * (*l / cap).tanh());
         }
-        match logits.iter().flatten().all(|l| l.is_finite()) {
-            true => Ok(logits),
-            false => Err(self.not_finite("the logits".into())),
-        }
+        Ok(logits)
     }
 
     /// The output layer part by part: as a whole it may be too large to be on the device.

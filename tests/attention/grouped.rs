@@ -2,12 +2,11 @@
 
 use streamtrace::{
     Search, StreamConfig,
-    cpu::Attention,
     device::AttentionShape,
-    trace::{Blocks, MIN_DISTANCE, Span},
+    trace::{Blocks, Span},
 };
 
-use crate::naive::{Head, assert_close};
+use crate::{layer::Layer, naive::assert_close};
 
 const N_TOKENS: usize = 141;
 const N_HEADS: usize = 6;
@@ -39,73 +38,10 @@ fn shape(window: Option<usize>, top_k: usize) -> AttentionShape {
     }
 }
 
-/// Query heads of their own, keys and values shared by three of them.
-fn heads(blocks: Blocks) -> Vec<Head> {
-    let shared: Vec<Head> = (0..N_KV_HEADS).map(|head| Head::random(blocks, HEAD_DIM, 50 + head as u64)).collect();
-    let head = |head: usize| Head { queries: Head::random(blocks, HEAD_DIM, head as u64).queries, ..shared[head / 3].clone() };
-    (0..N_HEADS).map(head).collect()
-}
-
-/// Rows of all heads side by side, `[n_tokens, n_heads · head_dim]`.
-fn rows<'a>(heads: impl Iterator<Item = &'a Vec<f32>> + Clone) -> Vec<f32> {
-    let row = |token: usize| heads.clone().flat_map(move |head| &head[token * HEAD_DIM..][..HEAD_DIM]).copied();
-    (0..N_TOKENS).flat_map(row).collect()
-}
-
-/// A layer's attention with all keys and values, and the rows of its queries in chunks of whole blocks.
-fn layer(shape: &AttentionShape, heads: &[Head]) -> (Attention, Vec<(usize, Vec<f32>)>) {
-    let mut attention = Attention::new(shape.clone());
-    let (keys, values) = (rows(heads.iter().step_by(3).map(|h| &h.keys)), rows(heads.iter().step_by(3).map(|h| &h.values)));
-    let width = N_KV_HEADS * HEAD_DIM;
-    for part in keys.chunks(50 * width) {
-        attention.append_keys(part);
-    }
-    attention.append_values(&values);
-    attention.index();
-    let queries = rows(heads.iter().map(|h| &h.queries));
-    let chunks = queries.chunks(64 * N_HEADS * HEAD_DIM).enumerate().map(|(i, chunk)| (4 * i, chunk.to_vec())).collect();
-    (attention, chunks)
-}
-
 #[test]
 fn each_head_attends_to_its_groups_keys_and_is_recorded_in_its_place() {
     for window in [None, Some(50)] {
-        let shape = shape(window, 9);
-        let heads = heads(shape.blocks);
-        let (mut attention, chunks) = layer(&shape, &heads);
-        let mut outputs = Vec::new();
-        for (first, queries) in &chunks {
-            attention.search(queries, *first);
-            outputs.extend(attention.attend(queries, *first));
-        }
-        let record = attention.into_record();
-        let n_sentences = shape.sentences.len();
-        for (h, head) in heads.iter().enumerate() {
-            let (mut received, mut vertical) = (vec![0.0; N_TOKENS], vec![0.0; n_sentences]);
-            for query in 0..N_TOKENS {
-                let kept = record.mask.kept(h, query / 16);
-                let probabilities = head.probabilities(query, kept);
-                assert_close(&outputs[(query * N_HEADS + h) * HEAD_DIM..][..HEAD_DIM], &head.output(&probabilities), 1e-5);
-                received.iter_mut().zip(&probabilities).for_each(|(sum, p)| *sum += p);
-                for (j, sentence) in shape.sentences.iter().enumerate().take((query / 6 + 1).saturating_sub(MIN_DISTANCE)) {
-                    let mean = sentence.range().map(|key| probabilities[key]).sum::<f64>() / sentence.len() as f64;
-                    vertical[j] += mean / shape.sentences[query / 6].len() as f64 / (n_sentences - j - MIN_DISTANCE) as f64;
-                }
-                if shape.focus.range().contains(&query) {
-                    let at = (h * shape.focus.len() + query - shape.focus.start) * 9 * 4;
-                    let keys = kept.iter().flat_map(|&b| shape.blocks.keys(b as usize));
-                    let row: Vec<f64> = keys.map(|key| probabilities[key]).collect();
-                    assert_close(&record.focus[at..at + row.len()], &row, 1e-5);
-                    assert!(record.focus[at + row.len()..at + 36].iter().all(|&p| p == 0.0));
-                }
-            }
-            assert_close(&record.vertical[h * n_sentences..][..n_sentences], &vertical, 1e-5);
-            assert_close(&record.received[h * N_TOKENS..][..N_TOKENS], &received, 1e-4);
-            for query_block in 0..shape.blocks.n_query_blocks() {
-                let mass: f32 = record.mass[record.mask.row(h, query_block)].iter().sum();
-                assert!((mass - 1.0).abs() < 1e-5, "head {h}, block {query_block}: {mass}");
-            }
-        }
+        Layer::random(shape(window, 9)).assert_is_the_definition();
     }
 }
 
@@ -124,8 +60,10 @@ fn proximity_is_the_published_measure_of_the_blocks_means() {
     const HIDDEN: usize = 7;
     let mut shape = shape(Some(50), 9);
     shape.config.proximity = true;
-    let (heads, weight, before) = (heads(shape.blocks), random(HIDDEN * N_HEADS * HEAD_DIM, 0.3), random(N_TOKENS * HIDDEN, 1.0));
-    let (mut attention, chunks) = layer(&shape, &heads);
+    let layer = Layer::random(shape);
+    let Layer { shape, heads } = &layer;
+    let (weight, before) = (random(HIDDEN * N_HEADS * HEAD_DIM, 0.3), random(N_TOKENS * HIDDEN, 1.0));
+    let (mut attention, chunks) = layer.start();
     let (mut after, mut row) = (before.clone(), 0);
     for (first, queries) in &chunks {
         attention.search(queries, *first);
@@ -173,16 +111,15 @@ fn proximity_is_the_published_measure_of_the_blocks_means() {
 
 #[test]
 fn dense_chunks_are_sparse_ones_when_everything_is_kept() {
-    let shape = shape(Some(77), N_TOKENS.div_ceil(4));
-    let heads = heads(shape.blocks);
-    let (mut attention, chunks) = layer(&shape, &heads);
+    let layer = Layer::random(shape(Some(77), N_TOKENS.div_ceil(4)));
+    let (mut attention, chunks) = layer.start();
     let mut sparse = Vec::new();
     for (first, queries) in &chunks {
         attention.search(queries, *first);
         sparse.push(attention.attend(queries, *first));
     }
     let mask = attention.into_record().mask;
-    let (attention, _) = layer(&shape, &heads);
+    let (attention, _) = layer.start();
     let mut kept_mass = vec![0.0; N_HEADS];
     for ((first, queries), sparse) in chunks.iter().zip(&sparse) {
         let dense = attention.attend_dense(queries, *first, &mask, &mut kept_mass);

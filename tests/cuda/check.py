@@ -188,7 +188,7 @@ def check_rest(generator):
     launch.add_bias(y, weight)
     report("add_bias", None, torch.equal(y, want), "equal")
     report("is_finite", None, launch.is_finite(x), "finite")
-    for odd in (float("nan"), float("-inf")):
+    for odd in (float("nan"), float("-inf"), 1e17):
         x[36, 1031] = odd
         report("is_finite", None, not launch.is_finite(x), f"sees {odd}")
     for dim, n_rotated, normed in ((64, 64, True), (96, 48, False), (128, 128, True), (256, 256, False)):

@@ -2,13 +2,22 @@
 
 usage: python3 compile.py [--all] [-v] [file.cu ...]
 Without --all only a few shapes of each kernel are compiled, one of them in all its variants. -v prints registers, shared memory and spills.
+What compiled before from the same source, with the same options and compiler, is not compiled again: what the compiler said of it is in
+the build folder.
 """
 
+import hashlib
+import os
 import re
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
-from device import compile_cubin, nvrtc_version
+from device import compile_cubin, nvrtc_version, options, source
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+KEPT = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "cuda"
 
 ARCHITECTURES = ["80", "86", "89", "90a", "100", "120"]
 FEW = [(64, 32, 8), (64, 64, 16), (128, 128, 64), (96, 16, 8), (256, 64, 16)]  # head dim, block q, block k
@@ -52,23 +61,38 @@ FILES = ["rms_norm.cu", "rope.cu", "written.cu", "elementwise.cu", "pyramid.cu",
          "attention_record_sm90.cu"]
 
 
+def compiler_log(file, defines, arch):
+    """What the compiler says of a kernel, and whether it was asked now."""
+    asked = "\0".join([nvrtc_version(), *options(defines, arch), source(file)])
+    kept = KEPT / hashlib.sha256(asked.encode()).hexdigest()
+    if kept.exists():
+        return kept.read_text(), False
+    _, log = compile_cubin(file, defines, arch)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    # Whole or not at all, whoever else compiles the same.
+    part = kept.with_suffix(f".{os.getpid()}")
+    part.write_text(log)
+    part.replace(kept)
+    return log, True
+
+
 def main():
     files = [a for a in sys.argv[1:] if a.endswith(".cu")] or FILES
     shapes, verbose = (ALL if "--all" in sys.argv else FEW), "-v" in sys.argv
     archs = [a for a in ARCHITECTURES if a in sys.argv] or ARCHITECTURES
     print(f"NVRTC {nvrtc_version()}")
-    for file in files:
-        start, n, entries = time.time(), 0, set()
-        for arch in [a for a in archs if a == "90a" or not file.endswith("_sm90.cu")]:
-            for defines in variants(file, shapes):
-                _, log = compile_cubin(file, defines, arch)
-                n += 1
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for file in files:
+            start, n_new, entries = time.time(), 0, set()
+            asked = [(file, d, a) for a in archs if a == "90a" or not file.endswith("_sm90.cu") for d in variants(file, shapes)]
+            for (_, defines, arch), (log, is_new) in zip(asked, pool.map(compiler_log, *zip(*asked))):
+                n_new += is_new
                 warnings = [l for l in log.splitlines() if "warning" in l.lower() or "Potential" in l]
                 entries |= set(re.findall(r"Compiling entry function '(\w+)'", log))
                 if verbose or warnings:
                     used = re.findall(r"entry function '(\w+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores.*?Used (\d+) registers", log, re.S)
                     print(f"  sm_{arch} {defines}", *[f"{e}: {r} registers, {s} bytes spilled, stack {f}" for e, f, s, r in used], *warnings, sep="\n      ")
-        print(f"{file}: {n} variants in {time.time() - start:.1f} s: {', '.join(sorted(entries))}", flush=True)
+            print(f"{file}: {len(asked)} variants, {n_new} of them compiled now, in {time.time() - start:.1f} s: {', '.join(sorted(entries))}", flush=True)
 
 
 if __name__ == "__main__":

@@ -33,14 +33,19 @@ def source(name):
     return "\n".join(open(os.path.join(KERNELS, part)).read() for part in ["prelude.cu", *parts])
 
 
+def options(defines, arch):
+    """The compiler's options for an architecture such as `90a`."""
+    fixed = [f"--gpu-architecture=sm_{arch}", "-default-device", "--std=c++17", "--ptxas-options=-v"]
+    return fixed + [f"-D{key}={value}" for key, value in defines.items()]
+
+
 def compile_cubin(name, defines, arch):
     """`(cubin, compiler's log)` of a kernel file for an architecture such as `90a`."""
     program = ctypes.c_void_p()
-    options = [f"--gpu-architecture=sm_{arch}", "-default-device", "--std=c++17", "--ptxas-options=-v"]
-    options += [f"-D{key}={value}" for key, value in defines.items()]
-    encoded = (ctypes.c_char_p * len(options))(*[o.encode() for o in options])
+    encoded = [o.encode() for o in options(defines, arch)]
+    n, encoded = len(encoded), (ctypes.c_char_p * len(encoded))(*encoded)
     NVRTC.nvrtcCreateProgram(ctypes.byref(program), source(name).encode(), name.encode(), 0, None, None)
-    status = NVRTC.nvrtcCompileProgram(program, len(options), encoded)
+    status = NVRTC.nvrtcCompileProgram(program, n, encoded)
     size = ctypes.c_size_t()
     NVRTC.nvrtcGetProgramLogSize(program, ctypes.byref(size))
     log = ctypes.create_string_buffer(size.value)

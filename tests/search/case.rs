@@ -142,9 +142,14 @@ pub fn block_sizes() -> impl Strategy<Value = (usize, usize)> {
     prop::sample::select(vec![(1, 1), (4, 2), (2, 8), (32, 8), (64, 16), (9, 3), (5, 5), (1, 7), (40, 4), (16, 1), (3, 1)])
 }
 
+/// Head sizes: mostly small and quick, else those of real models and odd ones beside them.
+fn head_dims() -> impl Strategy<Value = usize> {
+    prop_oneof![7 => 1..8usize, 1 => prop::sample::select(vec![64, 67, 80, 96, 128, 129, 192, 256])]
+}
+
 /// Any head, with budgets from none to more than all blocks.
 pub fn cases() -> impl Strategy<Value = Case> {
-    let sizes = (1..260usize, block_sizes(), 1..8usize, prop::option::of(1..300usize));
+    let sizes = (1..260usize, block_sizes(), head_dims(), prop::option::of(1..300usize));
     let descent = (0..24usize, prop::sample::select(vec![2, 4, 8]), any::<bool>());
     let settings = (0..4usize, 0..5usize, prop_oneof![0..4usize, 0..24usize], descent);
     (sizes, settings, any::<u64>()).prop_map(|((n_tokens, (bq, bk), head_dim, window), (sink, local, extra, descent), seed)| {

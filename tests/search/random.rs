@@ -9,7 +9,8 @@ use streamtrace::{
 
 use crate::case::{Case, ESTIMATES, block_sizes, cases, named};
 
-fn searches() -> impl Strategy<Value = Search> {
+/// Every search.
+pub fn searches() -> impl Strategy<Value = Search> {
     let baselines = [Search::Exhaustive, Search::Window, Search::Random { seed: 1 }];
     prop::sample::select([&baselines[..], &ESTIMATES.map(Search::Hierarchical)].concat())
 }
@@ -73,11 +74,16 @@ proptest! {
     }
 
     #[test]
-    fn keys_after_a_query_block_do_not_change_what_it_keeps(case in cases(), search in searches(), at in any::<prop::sample::Index>()) {
+    fn keys_after_a_query_block_do_not_change_what_it_keeps(
+        case in cases(),
+        search in searches(),
+        at in any::<prop::sample::Index>(),
+        factor in prop::sample::select(vec![-1000.0, f32::NAN, f32::INFINITY]),
+    ) {
         let query_block = at.index(case.blocks.n_query_blocks());
         let mut changed = case.clone();
         let end = case.blocks.queries(query_block).end * case.head_dim;
-        changed.keys[end..].iter_mut().for_each(|value| *value *= -1000.0);
+        changed.keys[end..].iter_mut().for_each(|value| *value *= factor);
         changed.queries[end..].fill(7.0);
         prop_assert_eq!(changed.search_with(search, query_block), case.search_with(search, query_block));
     }

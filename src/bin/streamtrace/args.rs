@@ -1,36 +1,74 @@
 //! The arguments that choose a model, a device and a search.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fmt::Display,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, ValueEnum};
+use serde::Serialize;
+use serde_json::json;
 use streamtrace::{
     DeviceChoice, Error, Estimate, LoadOptions, Message, Search, StreamConfig, Tracer, engine::serve::serve, memory::parse_bytes,
 };
 
+use crate::print;
+
+/// A model. As all sections of `--help`, behind what a verb has of its own: a heading holds for what follows it.
 #[derive(Args)]
-pub struct ModelArgs {
+#[command(next_help_heading = "Model")]
+pub struct LoadArgs {
     /// A Hugging Face model folder, a .gguf file, or a name on the hub such as Qwen/Qwen3-0.6B
     #[arg(long)]
     model: PathBuf,
     #[command(flatten)]
     place: PlaceArgs,
+}
+
+impl LoadArgs {
+    pub fn tracer(&self) -> Result<Tracer, Error> {
+        Tracer::load_with(self.place.options(&self.model))
+    }
+}
+
+/// A model, and how it searches
+#[derive(Args)]
+pub struct ModelArgs {
+    #[command(flatten)]
+    load: LoadArgs,
     #[command(flatten)]
     search: SearchArgs,
 }
 
 impl ModelArgs {
     pub fn tracer(&self) -> Result<Tracer, Error> {
-        Ok(Tracer::load_with(self.place.options(&self.model))?.with(self.search.config()))
+        Ok(self.load.tracer()?.with(self.search.config()))
+    }
+}
+
+/// How an answer is printed
+#[derive(Args)]
+pub struct Format {
+    /// One JSON object on standard output, for programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Format {
+    /// Prints the object, or else the text.
+    pub fn print(&self, object: impl Serialize, text: impl Display) -> Result<(), Error> {
+        if self.json { print(json!(object)) } else { print(text) }
     }
 }
 
 /// Where a model runs
 #[derive(Args)]
 struct PlaceArgs {
+    /// Where the model runs; auto takes a GPU if there is one that works
     #[arg(long, value_enum, default_value = "auto")]
     device: DeviceArg,
-    /// Most memory to take, such as 8GB
-    #[arg(long, value_parser = parse_bytes)]
+    /// Most memory to take, such as 8GB; all that is free if left out
+    #[arg(long, value_name = "AMOUNT", value_parser = parse_bytes)]
     memory: Option<u64>,
 }
 
@@ -56,12 +94,13 @@ impl ServeArgs {
 }
 
 #[derive(Args)]
+#[command(next_help_heading = "Prompt")]
 pub struct PromptArgs {
     /// The prompt
-    #[arg(long, required_unless_present = "prompt_file", conflicts_with = "prompt_file")]
+    #[arg(long, value_name = "TEXT", required_unless_present = "prompt_file", conflicts_with = "prompt_file")]
     prompt: Option<String>,
     /// A file with the prompt; - for standard input
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     prompt_file: Option<PathBuf>,
     /// The prompt is a user's message: ask for the answer by the model's chat template
     #[arg(long)]
@@ -89,42 +128,43 @@ impl PromptArgs {
 
 /// What to keep
 #[derive(Args)]
+#[command(next_help_heading = "Search")]
 struct SearchArgs {
     /// Key blocks kept for each head and query block
-    #[arg(long, conflicts_with = "pruned")]
-    top_k: Option<usize>,
-    /// Choose top_k to prune at least this share of the causal pairs, such as 0.95
-    #[arg(long)]
+    #[arg(long, value_name = "BLOCKS", default_value_t = StreamConfig::default().top_k, conflicts_with = "pruned")]
+    top_k: usize,
+    /// Prune at least this share of the causal pairs, such as 0.95, with the largest top_k that does
+    #[arg(long, value_name = "SHARE")]
     pruned: Option<f64>,
     /// Tokens in a query block
-    #[arg(long)]
-    block_size_q: Option<usize>,
+    #[arg(long, value_name = "TOKENS", default_value_t = StreamConfig::default().block_size_q)]
+    block_size_q: usize,
     /// Tokens in a key block
-    #[arg(long)]
-    block_size_k: Option<usize>,
+    #[arg(long, value_name = "TOKENS", default_value_t = StreamConfig::default().block_size_k)]
+    block_size_k: usize,
     /// Key blocks at the start that are always kept
-    #[arg(long)]
-    sink_blocks: Option<usize>,
+    #[arg(long, value_name = "BLOCKS", default_value_t = StreamConfig::default().sink_blocks)]
+    sink_blocks: usize,
     /// Key blocks before the end of a query block that are always kept
-    #[arg(long)]
-    local_blocks: Option<usize>,
-    /// How the largest product in a range of keys is estimated
+    #[arg(long, value_name = "BLOCKS", default_value_t = StreamConfig::default().local_blocks)]
+    local_blocks: usize,
+    /// How the largest product in a range of keys is estimated; by two means if left out
     #[arg(long, value_enum, conflicts_with = "exhaustive")]
     estimate: Option<EstimateArg>,
-    /// Fewest ranges kept in a round
-    #[arg(long)]
+    /// Fewest ranges kept in a round; 64 if left out, 0 for as many as blocks are kept
+    #[arg(long, value_name = "RANGES")]
     beam: Option<usize>,
-    /// Parts that a kept range is cut into: 2, 4 or 8
-    #[arg(long)]
+    /// Parts that a kept range is cut into: 2, 4 or 8; 4 if left out
+    #[arg(long, value_name = "PARTS")]
     split: Option<usize>,
-    /// Rank the blocks of the last round by their real keys
+    /// Whether the blocks of the last round are ranked by their real keys; true if left out
     #[arg(long)]
     rescore: Option<bool>,
-    /// The last queries for which every key is read, in whole query blocks
-    #[arg(long)]
+    /// The last queries for which every key is read, in whole query blocks; 128 if left out
+    #[arg(long, value_name = "QUERIES")]
     exact_queries: Option<usize>,
     /// The published search, with one key for each range: no beam, ranges halved, no rescoring, no exact queries
-    #[arg(long, value_enum, conflicts_with_all = ["exhaustive", "estimate", "baseline"])]
+    #[arg(long, value_name = "ESTIMATE", value_enum, conflicts_with_all = ["exhaustive", "estimate", "baseline"])]
     published: Option<EstimateArg>,
     /// Read every key: exact top-k blocks
     #[arg(long)]
@@ -191,12 +231,12 @@ impl SearchArgs {
             (None, None) => default.search,
         };
         StreamConfig {
-            block_size_q: self.block_size_q.unwrap_or(default.block_size_q),
-            block_size_k: self.block_size_k.unwrap_or(default.block_size_k),
-            top_k: self.top_k.unwrap_or(default.top_k),
+            block_size_q: self.block_size_q,
+            block_size_k: self.block_size_k,
+            top_k: self.top_k,
             pruned: self.pruned,
-            sink_blocks: self.sink_blocks.unwrap_or(default.sink_blocks),
-            local_blocks: self.local_blocks.unwrap_or(default.local_blocks),
+            sink_blocks: self.sink_blocks,
+            local_blocks: self.local_blocks,
             search,
             beam: self.beam.unwrap_or(default.beam),
             split: self.split.unwrap_or(default.split),

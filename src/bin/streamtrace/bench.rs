@@ -11,21 +11,21 @@ use streamtrace::{
     device::Device,
 };
 
-use crate::print;
+use crate::{args::Format, print};
 
 #[derive(Args)]
 pub struct BenchArgs {
     /// Whose layers, with random weights
     #[arg(long, value_enum, default_value = "llama-8b")]
     shape: ShapeArg,
-    /// Lengths of the prompt
+    /// Lengths of the prompt in tokens, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "16384,131072,1048576")]
     tokens: Vec<usize>,
     /// Tokens in a query block
-    #[arg(long, default_value_t = 128)]
+    #[arg(long, value_name = "TOKENS", default_value_t = 128)]
     block_size_q: usize,
     /// Tokens in a key block
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, value_name = "TOKENS", default_value_t = 64)]
     block_size_k: usize,
     /// Keys kept for each query block
     #[arg(long, default_value_t = 2048)]
@@ -33,9 +33,8 @@ pub struct BenchArgs {
     /// Runs of each stage, of which the median counts
     #[arg(long, default_value_t = 5)]
     repeats: usize,
-    /// One JSON object on standard output
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    format: Format,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -80,17 +79,15 @@ impl BenchArgs {
         let mut rows = Vec::new();
         for &n_tokens in &self.tokens {
             let stages = layer(&cuda, self.shape.into(), n_tokens, &config, self.repeats)?;
-            if !self.json {
+            if !self.format.json {
                 print(table(n_tokens, &stages))?;
             }
             rows.push(json!({ "tokens": n_tokens, "stages": stages }));
         }
-        match self.json {
-            true => {
-                print(json!({ "device": cuda.name(), "shape": LayerShape::from(self.shape), "config": config, "rows": rows }))
-            }
-            false => Ok(()),
+        if !self.format.json {
+            return Ok(());
         }
+        print(json!({ "device": cuda.name(), "shape": LayerShape::from(self.shape), "config": config, "rows": rows }))
     }
 }
 

@@ -15,13 +15,12 @@ use streamtrace::{
     engine::process,
 };
 
-use crate::print;
+use crate::args::Format;
 
 #[derive(Args)]
 pub struct DoctorArgs {
-    /// One JSON object on standard output
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    format: Format,
 }
 
 /// One thing that was looked for.
@@ -41,10 +40,8 @@ impl DoctorArgs {
     pub fn run(&self) -> Result<(), Error> {
         let checks = checks();
         let missing: Vec<&str> = checks.iter().filter(|check| check.needed && check.found.is_none()).map(|c| c.name).collect();
-        match self.json {
-            true => print(json!({ "ready": missing.is_empty(), "checks": checks }))?,
-            false => print(checks.iter().map(Check::line).collect::<Vec<_>>().join("\n"))?,
-        }
+        let lines: Vec<String> = checks.iter().map(Check::line).collect();
+        self.format.print(json!({ "ready": missing.is_empty(), "checks": checks }), lines.join("\n"))?;
         if missing.is_empty() {
             return Ok(());
         }

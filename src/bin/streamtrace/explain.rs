@@ -9,10 +9,14 @@ use streamtrace::{
     analysis::{AnchorConfig, RouteConfig, RouteMeasure, Routes},
 };
 
-use crate::{args::ModelArgs, print, writable};
+use crate::{
+    args::{Format, LoadArgs},
+    writable,
+};
 
 #[derive(Args)]
 pub struct AnchorsArgs {
+    /// The trace to read
     trace: PathBuf,
     /// Heads of highest kurtosis whose scores are averaged
     #[arg(long, default_value_t = AnchorConfig::default().n_receiver_heads)]
@@ -24,11 +28,10 @@ pub struct AnchorsArgs {
     #[arg(long, default_value_t = AnchorConfig::default().min_distance)]
     distance: usize,
     /// What to write: the chart as .svg or .png, or the text with its anchors highlighted as .html
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// One JSON object on standard output
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    format: Format,
 }
 
 impl AnchorsArgs {
@@ -42,17 +45,14 @@ impl AnchorsArgs {
         };
         let anchors = Trace::open(&self.trace)?.thought_anchors_with(&config)?;
         self.out.as_ref().map_or(Ok(()), |out| anchors.save(out))?;
-        if self.json { print(json!(anchors)) } else { print(anchors) }
+        self.format.print(&anchors, &anchors)
     }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum MeasureArg {
-    /// Attention mass times the length of what it writes
     Written,
-    /// L1 proximity of what it writes to what it becomes part of; for traces made with --proximity
     Proximity,
-    /// Attention mass alone
     Rollout,
 }
 
@@ -60,15 +60,15 @@ enum MeasureArg {
 #[derive(Args)]
 pub struct Ends {
     /// A text of the prompt, at its first occurrence, from which something is carried
-    #[arg(long)]
+    #[arg(long, value_name = "TEXT")]
     from: String,
     /// A text of the prompt, at its last occurrence, to which it is carried; the last token if left out
-    #[arg(long)]
+    #[arg(long, value_name = "TEXT")]
     to: Option<String>,
     /// Edges to show
     #[arg(long, default_value_t = RouteConfig::default().n_edges)]
     edges: usize,
-    /// What the importance of an edge is
+    /// What makes an edge important: attention mass times what it writes, L1 proximity (of traces made with --proximity), or mass alone
     #[arg(long, value_enum, default_value = "written")]
     measure: MeasureArg,
 }
@@ -87,15 +87,15 @@ impl Ends {
 
 #[derive(Args)]
 pub struct RoutesArgs {
+    /// The trace to read
     trace: PathBuf,
     #[command(flatten)]
     ends: Ends,
     /// The graph to write: .svg or .png
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// One JSON object on standard output
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    format: Format,
 }
 
 impl RoutesArgs {
@@ -104,19 +104,18 @@ impl RoutesArgs {
         let trace = Trace::open(&self.trace)?;
         let routes = self.ends.routes(&trace, trace.output())?;
         self.out.as_ref().map_or(Ok(()), |out| routes.save(out))?;
-        if self.json { print(json!(routes)) } else { print(routes) }
+        self.format.print(&routes, &routes)
     }
 }
 
 #[derive(Args)]
 pub struct KnockOutArgs {
+    /// The trace to read, made by the same model
     trace: PathBuf,
-    #[command(flatten)]
-    model: ModelArgs,
     #[command(flatten)]
     ends: Ends,
     /// A text of the prompt, at its last occurrence, whose probability is measured; the next token if left out
-    #[arg(long)]
+    #[arg(long, value_name = "TEXT")]
     answer: Option<String>,
     /// Random routes of the same size and layers to compare with
     #[arg(long, default_value_t = 20)]
@@ -125,11 +124,12 @@ pub struct KnockOutArgs {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// The drops to draw: .svg or .png
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// One JSON object on standard output
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    format: Format,
+    #[command(flatten)]
+    model: LoadArgs,
 }
 
 impl KnockOutArgs {
@@ -146,9 +146,7 @@ impl KnockOutArgs {
         let (route, alone, controls) = (&effects[0], &effects[1], &effects[2..]);
         let test = CausalTest::of_effects(route, controls, &trace.summary().model.name);
         self.out.as_ref().map_or(Ok(()), |out| test.save(out))?;
-        match self.json {
-            true => print(json!({ "route": route, "alone": alone, "controls": controls, "median_drop": test.control() })),
-            false => print(format!("{route}\n{alone}\n{test}")),
-        }
+        let object = json!({ "route": route, "alone": alone, "controls": controls, "median_drop": test.control() });
+        self.format.print(object, format_args!("{route}\n{alone}\n{test}"))
     }
 }

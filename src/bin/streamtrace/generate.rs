@@ -13,31 +13,31 @@ use crate::{
 
 #[derive(Args)]
 pub struct GenerateArgs {
-    #[command(flatten)]
-    model: ModelArgs,
-    #[command(flatten)]
-    prompt: PromptArgs,
     /// Most tokens to write
-    #[arg(long, default_value_t = GenerateConfig::default().max_tokens)]
+    #[arg(long, value_name = "TOKENS", default_value_t = GenerateConfig::default().max_tokens)]
     max_tokens: usize,
     /// 0 takes the most likely token each time; larger is wilder
     #[arg(long, default_value_t = 0.0)]
     temperature: f64,
     /// Draw only from the most likely tokens that together have this probability
-    #[arg(long)]
+    #[arg(long, value_name = "SHARE")]
     top_p: Option<f64>,
-    /// What the draws begin with
+    /// Seed of the draws
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// A text that ends the writing; may be given several times
-    #[arg(long)]
+    #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
     /// Attend to everything instead of what the search keeps
     #[arg(long)]
     dense: bool,
-    /// One JSON object on standard output, instead of the text as it comes
+    /// One JSON object on standard output, for programs, instead of the text as it comes
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    prompt: PromptArgs,
+    #[command(flatten)]
+    model: ModelArgs,
 }
 
 impl GenerateArgs {

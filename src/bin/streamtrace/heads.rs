@@ -10,16 +10,17 @@ use streamtrace::{
     tasks::{RulerConfig, Task},
 };
 
-use crate::{args::ModelArgs, print, writable};
+use crate::{
+    args::{Format, ModelArgs},
+    print, writable,
+};
 
 #[derive(Args)]
 pub struct HeadsArgs {
-    #[command(flatten)]
-    model: ModelArgs,
     /// A needle task with one answer
     #[arg(long, default_value_t = Task::NiahMultikey1)]
     task: Task,
-    /// Length of a prompt
+    /// Length of a prompt, in tokens
     #[arg(long, default_value_t = 4096)]
     tokens: usize,
     /// Prompts to average over
@@ -29,11 +30,12 @@ pub struct HeadsArgs {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Draw the scores by layer and head: .svg or .png
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// One JSON object on standard output
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    format: Format,
+    #[command(flatten)]
+    model: ModelArgs,
 }
 
 /// Heads of the ranking that are printed.
@@ -62,7 +64,7 @@ impl HeadsArgs {
         if let Some(out) = &self.out {
             heads.map().save(out)?;
         }
-        if self.json {
+        if self.format.json {
             return print(json!({ "prompts": heads.n_prompts, "scores": heads.scores, "ranking": heads.ranking() }));
         }
         print("| layer | head | share of the answer's tokens copied |\n|---|---|---|")?;

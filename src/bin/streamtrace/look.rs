@@ -7,9 +7,12 @@ use streamtrace::{Error, Report, Trace, plot::Figure};
 
 #[derive(Args)]
 pub struct MapArgs {
+    /// The trace to read
     trace: PathBuf,
+    /// Layers count from 0
     #[arg(long)]
     layer: usize,
+    /// Heads count from 0
     #[arg(long)]
     head: usize,
     #[command(flatten)]
@@ -24,6 +27,7 @@ impl MapArgs {
 
 #[derive(Args)]
 pub struct OverviewArgs {
+    /// The trace to read
     trace: PathBuf,
     #[command(flatten)]
     picture: Picture,
@@ -39,10 +43,10 @@ impl OverviewArgs {
 #[derive(Args)]
 struct Picture {
     /// The picture to write: .svg or .png
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// Width of a .png in pixels; twice the figure's own if left out
-    #[arg(long)]
+    #[arg(long, value_name = "PIXELS")]
     width: Option<u32>,
 }
 
@@ -57,9 +61,10 @@ impl Picture {
 
 #[derive(Args)]
 pub struct ExploreArgs {
+    /// The trace to read
     trace: PathBuf,
     /// The page to write: .html
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     out: PathBuf,
 }
 
@@ -71,15 +76,16 @@ impl ExploreArgs {
 
 #[derive(Args)]
 pub struct ReportArgs {
+    /// The trace to read
     trace: PathBuf,
     /// The report to write: .html, or .md with its figures beside it
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// Its title; the trace's file name if left out
     #[arg(long)]
     title: Option<String>,
     /// A Markdown file to begin with
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
 }
 
@@ -107,9 +113,10 @@ impl ReportArgs {
 
 #[derive(Args)]
 pub struct EdgesArgs {
+    /// The trace to read
     trace: PathBuf,
     /// The table to write: .csv or .parquet
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// One row for each pair of sentences, not for each kept block
     #[arg(long)]

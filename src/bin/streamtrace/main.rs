@@ -25,7 +25,7 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::json;
 use streamtrace::{Error, Trace, trace::CompareConfig};
 
-use args::{ModelArgs, PromptArgs, ServeArgs};
+use args::{Format, ModelArgs, PromptArgs, ServeArgs};
 use bench::BenchArgs;
 use doctor::DoctorArgs;
 use explain::{AnchorsArgs, KnockOutArgs, RoutesArgs};
@@ -54,7 +54,7 @@ struct Cli {
 enum Command {
     /// Trace a prompt and write what was attended to into a file
     Trace(RunArgs),
-    /// Trace a prompt, compare with dense attention, and say how faithful the trace is; --out a.svg draws the recall of each head
+    /// Trace a prompt, compare with dense attention, and say how faithful the trace is
     Compare(CompareArgs),
     /// Find the smallest top_k that preserves what dense attention does
     SmallestTopK(SmallestArgs),
@@ -71,12 +71,7 @@ enum Command {
     /// Write attention as a table: one row for each kept block, or for each pair of sentences
     Edges(EdgesArgs),
     /// Say what a trace holds
-    Show {
-        trace: PathBuf,
-        /// One JSON object on standard output
-        #[arg(long)]
-        json: bool,
-    },
+    Show(ShowArgs),
     /// Name the sentences that later ones keep coming back to
     Anchors(AnchorsArgs),
     /// Show which attention carries something from one place of a traced prompt to another
@@ -99,16 +94,15 @@ enum Command {
 
 #[derive(Args)]
 struct RunArgs {
+    /// The file to write; compare draws the recall of each head if it is .svg or .png
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
     #[command(flatten)]
-    model: ModelArgs,
+    format: Format,
     #[command(flatten)]
     prompt: PromptArgs,
-    /// Where to write the trace
-    #[arg(long)]
-    out: Option<PathBuf>,
-    /// One JSON object on standard output
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    model: ModelArgs,
 }
 
 impl RunArgs {
@@ -124,20 +118,35 @@ impl RunArgs {
             Some(out) => trace.save(out)?,
             None => {}
         }
-        print_trace(&trace, self.json)
+        self.format.print(summary_json(&trace), &trace)
+    }
+}
+
+#[derive(Args)]
+struct ShowArgs {
+    /// The trace to read
+    trace: PathBuf,
+    #[command(flatten)]
+    format: Format,
+}
+
+impl ShowArgs {
+    fn run(&self) -> Result<(), Error> {
+        let trace = Trace::open(&self.trace)?;
+        self.format.print(summary_json(&trace), &trace)
     }
 }
 
 #[derive(Args)]
 struct CompareArgs {
-    #[command(flatten)]
-    run: RunArgs,
     /// Measure recall on about so many rows of the sparse run alone: time O(rows · T), and no next token to compare
     #[arg(long)]
     rows: Option<usize>,
     /// Compare how likely this text is after the prompt, too
-    #[arg(long)]
+    #[arg(long, value_name = "TEXT")]
     answer: Option<String>,
+    #[command(flatten)]
+    run: RunArgs,
 }
 
 /// Whether a file is to hold a picture, not a trace.
@@ -149,13 +158,6 @@ fn is_figure(file: &Path) -> bool {
 fn writable(file: &Path) -> Result<(), Error> {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     tempfile::tempfile_in(folder).map(drop).map_err(Error::io("write", file))
-}
-
-fn print_trace(trace: &Trace, as_json: bool) -> Result<(), Error> {
-    match as_json {
-        true => print(summary_json(trace)),
-        false => print(trace),
-    }
 }
 
 /// One line, or some, on standard output.
@@ -203,7 +205,7 @@ fn run(command: &Command) -> Result<(), Error> {
         Command::Explore(args) => args.run(),
         Command::Report(args) => args.run(),
         Command::Edges(args) => args.run(),
-        Command::Show { trace, json } => print_trace(&Trace::open(trace)?, *json),
+        Command::Show(args) => args.run(),
         Command::Anchors(args) => args.run(),
         Command::Routes(args) => args.run(),
         Command::KnockOut(args) => args.run(),
@@ -222,6 +224,39 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("streamtrace: {error}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn every_argument_of_every_verb_is_explained() {
+        Cli::command().debug_assert();
+        for verb in Cli::command().get_subcommands() {
+            let silent = verb.get_arguments().filter(|argument| argument.get_help().is_none());
+            let silent: Vec<_> = silent.map(|argument| argument.get_id().as_str()).collect();
+            assert!(verb.get_about().is_some() && silent.is_empty(), "{}: {silent:?}", verb.get_name());
+        }
+    }
+
+    /// Settings that the published search changes are left out unless they are given; what help says of them is true.
+    #[test]
+    fn help_names_the_defaults() {
+        let verb = Cli::command().find_subcommand("trace").expect("a verb").clone();
+        let help = |id: &str| verb.get_arguments().find(|a| a.get_id() == id).and_then(|a| a.get_help()).map(ToString::to_string);
+        let default = streamtrace::StreamConfig::default();
+        for (id, value) in [
+            ("beam", default.beam.to_string()),
+            ("split", default.split.to_string()),
+            ("rescore", default.rescore.to_string()),
+            ("exact_queries", default.exact_queries.to_string()),
+        ] {
+            assert!(help(id).expect(id).contains(&format!("{value} if left out")), "{id}: {:?}", help(id));
         }
     }
 }

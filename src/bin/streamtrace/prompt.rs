@@ -16,20 +16,22 @@ use crate::print;
 
 #[derive(Args)]
 pub struct TaskPromptArgs {
-    /// The model folder whose tokenizer counts
+    /// The model whose tokenizer counts: a folder, a .gguf file, or a name on the hub
     #[arg(long)]
     model: PathBuf,
+    /// One of RULER's tasks, such as niah_single_1, niah_multikey_2, vt or cwe
     #[arg(long, default_value_t = Task::NiahMultikey1)]
     task: Task,
-    /// Length of the prompt
+    /// Length of the prompt, in tokens
     #[arg(long, default_value_t = 16_384)]
     tokens: usize,
+    /// Seed of words, numbers and places
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Share of the haystack before the needle, 0 to 1; drawn by the seed if not set
-    #[arg(long)]
+    /// Share of the haystack before the needle, 0 to 1; drawn by the seed if left out
+    #[arg(long, value_name = "SHARE")]
     depth: Option<f64>,
-    /// One JSON object on standard output, with the answer
+    /// One JSON object on standard output, with the answer, for programs
     #[arg(long)]
     json: bool,
 }

@@ -12,17 +12,18 @@ use streamtrace::{
     tasks::{RulerConfig, Task},
 };
 
-use crate::{args::ModelArgs, print, writable};
+use crate::{
+    args::{Format, ModelArgs},
+    print, writable,
+};
 use tally::{HEAD, Tally, dense, mean, median};
 
 #[derive(Args)]
 pub struct RulerArgs {
-    #[command(flatten)]
-    model: ModelArgs,
-    /// Tasks, separated by commas, or all
+    /// RULER's tasks, separated by commas, or all
     #[arg(long, default_value = "niah_multikey_1")]
     task: String,
-    /// Lengths of the prompts, separated by commas
+    /// Lengths of the prompts in tokens, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "16384")]
     tokens: Vec<usize>,
     /// Prompts of each task and length, and of each depth with --out
@@ -35,23 +36,24 @@ pub struct RulerArgs {
     #[arg(long)]
     dense: bool,
     /// A text file to hide needles in, instead of generated prose
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     haystack: Option<PathBuf>,
-    /// Most tokens of an answer; those of RULER if not set: 128 for needles
+    /// Most tokens of an answer; those of RULER if left out: 128 for needles
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     max_tokens: Option<u64>,
     /// Measure every search and baseline at the same budget, instead of one
     #[arg(long, conflicts_with_all = ["exhaustive", "estimate", "baseline"])]
     baselines: bool,
     /// Draw the scores of one task by depth and length: .svg or .png
-    #[arg(long, conflicts_with = "baselines")]
+    #[arg(long, value_name = "FILE", conflicts_with = "baselines")]
     out: Option<PathBuf>,
     /// Depths in that picture, evenly from the start to the end of the haystack
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(2..=100))]
     depths: u64,
-    /// One JSON object on standard output
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    format: Format,
+    #[command(flatten)]
+    model: ModelArgs,
 }
 
 /// A search to measure.
@@ -78,7 +80,7 @@ impl RulerArgs {
         for &n_tokens in &self.tokens {
             tracer.plan(n_tokens)?.check()?;
         }
-        if !self.json {
+        if !self.format.json {
             print(HEAD)?;
         }
         let (contenders, mut rows) = (self.contenders(&tracer), Vec::new());
@@ -86,7 +88,7 @@ impl RulerArgs {
             let config = RulerConfig { task, n_tokens, essay: essay.clone(), ..RulerConfig::default() };
             for (contender, tally) in contenders.iter().zip(self.measure(&contenders, &config)?) {
                 let row = Row { task, n_tokens, search: contender.name, tally };
-                if !self.json {
+                if !self.format.json {
                     print(row.tally.line(task, n_tokens, row.search, note(&tracer, task)))?;
                 }
                 rows.push(row);
@@ -95,7 +97,7 @@ impl RulerArgs {
         if let Some(out) = &self.out {
             self.heat_map(&tracer, &rows).save(out)?;
         }
-        match (self.json, self.baselines) {
+        match (self.format.json, self.baselines) {
             (false, _) => Ok(()),
             (true, false) => print(by_task(&rows)),
             (true, true) => {

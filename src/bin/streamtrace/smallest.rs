@@ -5,25 +5,24 @@ use serde_json::json;
 use streamtrace::{Criterion, Error, Search, SmallestTopK, StreamConfig};
 
 use crate::{
-    args::{ModelArgs, PromptArgs},
+    args::{Format, ModelArgs, PromptArgs},
     print,
 };
 
 #[derive(Args)]
 pub struct SmallestArgs {
-    #[command(flatten)]
-    model: ModelArgs,
-    #[command(flatten)]
-    prompt: PromptArgs,
-    /// Keep this text the most likely one after the prompt, token by token; the next token if not set
-    #[arg(long)]
+    /// Keep this text the most likely one after the prompt, token by token; the next token if left out
+    #[arg(long, value_name = "TEXT")]
     answer: Option<String>,
     /// Keep the next token's distribution: KL(dense ‖ sparse) of at most so many nats
-    #[arg(long, conflicts_with = "answer")]
+    #[arg(long, value_name = "NATS", conflicts_with = "answer")]
     kl: Option<f64>,
-    /// One JSON object on standard output
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    format: Format,
+    #[command(flatten)]
+    prompt: PromptArgs,
+    #[command(flatten)]
+    model: ModelArgs,
 }
 
 impl SmallestArgs {
@@ -44,7 +43,7 @@ impl SmallestArgs {
             }
         };
         let ratio = found.top_k as f64 / exact.top_k as f64;
-        if self.json {
+        if self.format.json {
             return print(json!({ "found": found, "exhaustive": exact, "budget_to_match_exact": ratio }));
         }
         table("search", &found)?;
