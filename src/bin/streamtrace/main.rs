@@ -103,9 +103,12 @@ struct RunArgs {
     model: ModelArgs,
     #[command(flatten)]
     prompt: PromptArgs,
-    /// Where to write the trace
+    /// Where to write the trace; packed if the name ends in .gz
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Write these layers alone, such as 3,4
+    #[arg(long, value_delimiter = ',', requires = "out")]
+    layers: Option<Vec<usize>>,
     /// One JSON object on standard output
     #[arg(long)]
     json: bool,
@@ -115,13 +118,14 @@ impl RunArgs {
     fn run(&self, compare: Option<&CompareConfig>) -> Result<(), Error> {
         self.out.as_deref().map_or(Ok(()), writable)?;
         let (prompt, tracer) = self.prompt.with_tracer(&self.model)?;
+        let layers = self.layers.as_ref().map(|layers| tracer.model().chosen(layers)).transpose()?;
         let mut trace = tracer.trace(&prompt)?;
         if let Some(what) = compare {
             trace = tracer.compare_with(&trace, what)?;
         }
         match &self.out {
             Some(out) if compare.is_some() && is_figure(out) => trace.recall_map()?.save(out)?,
-            Some(out) => trace.save(out)?,
+            Some(out) => layers.map_or(Ok(trace.clone()), |layers| trace.of_layers(&layers))?.save(out)?,
             None => {}
         }
         print_trace(&trace, self.json)
