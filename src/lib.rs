@@ -11,9 +11,9 @@
 //! ```no_run
 //! use streamtrace::prelude::*;
 //!
-//! let tracer = Tracer::load("models/needle-6m")?; // or Tracer::connect("ssh gpu streamtrace serve --model …")
+//! let tracer = Tracer::load("models/needle-6m")?; // elsewhere: Tracer::connect
 //! let tracer = tracer.with(StreamConfig { pruned: Some(0.95), ..Default::default() });
-//! let trace = tracer.trace("A long prompt. The special magic number for foamy-harp is: 9077192. …")?;
+//! let trace = tracer.trace("A long prompt. The number for foamy-harp is: 9077192. …")?;
 //! trace.save("prompt.trace")?;
 //! # Ok::<(), Error>(())
 //! ```
@@ -54,8 +54,8 @@
 //! let trace = Trace::open("prompt.trace")?;
 //! let map = trace.attention_map(1, 0)?.mark("the needle", trace.find("harp")?)?;
 //! map.save("map.svg")?;
-//! trace.explore()?.save("explore.html")?; // all heads, maps, blocks, tokens; in a notebook: trace.explore()?
-//! Report::new("Needle").text("One head *reads* it.").trace(&trace).figure(&map, "Layer 1, head 0").save("report.html")?;
+//! trace.explore()?.save("explore.html")?; // all heads, maps, blocks, tokens
+//! Report::new("Needle").trace(&trace).figure(&map, "One head *reads* it.").save("report.html")?;
 //! trace.edges().save("edges.csv")?;
 //! # Ok(())
 //! # }

@@ -89,7 +89,7 @@ impl Table {
         };
         let lines: String = self.rows.iter().map(line).collect();
         format!(
-            "<div><b>{}</b><table style=\"border-collapse:collapse;margin:4px 0\">{lines}</table></div>",
+            "<div><b>{}</b><table cellpadding=\"3\" style=\"border-collapse:collapse;margin:4px 0\">{lines}</table></div>",
             escaped(&self.title)
         )
     }

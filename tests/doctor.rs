@@ -64,7 +64,11 @@ fn a_machine_with_everything_is_ready() {
     program(programs, "rustc", &home.join("rust").display().to_string());
     program(programs, "cc", "");
     program(&home.join(".cargo/bin"), "evcxr_jupyter", "");
-    program(programs, "jupyter", r#"{"kernelspecs": {"r": {"resource_dir": "/k/rust", "spec": {"language": "Rust"}}}}"#);
+    let entry = |starts: &str| {
+        let spec = format!(r#"{{"language": "Rust", "argv": ["{starts}"]}}"#);
+        program(programs, "jupyter", &format!(r#"{{"kernelspecs": {{"r": {{"resource_dir": "/k/rust", "spec": {spec}}}}}}}"#));
+    };
+    entry(&programs.join("cc").display().to_string());
     let output = doctor(home, programs, &["--json"]);
     assert_eq!((output.status.code(), &checks(&output)["ready"]), (Some(0), &true.into()), "{}", checks(&output));
     let text = doctor(home, programs, &[]);
@@ -73,6 +77,12 @@ fn a_machine_with_everything_is_ready() {
         assert!(lines.contains(line), "{line} in {lines}");
     }
     assert!(text.stderr.is_empty() && !lines.contains("missing"), "{lines}");
+
+    entry("/moved/.venv/bin/python");
+    let said = checks(&doctor(home, programs, &["--json"]));
+    let stale =
+        said["checks"].as_array().unwrap().iter().find(|check| check["name"] == "Jupyter's entry of the Rust kernel").unwrap();
+    assert!(stale["found"].is_null() && stale["fix"].as_str().unwrap().contains("./lab"), "{said}");
 
     fs::remove_file(programs.join("cc")).unwrap();
     let text = doctor(home, programs, &[]);

@@ -108,7 +108,7 @@ impl Calibration {
     /// Heads by the area under the ROC curve of their peak attention; a head that tells nothing has 0.5.
     pub fn ranking(&self) -> HeadRanking {
         let scores: Vec<f64> = self.cases.iter().map(|cases| auc(cases).unwrap_or(0.5)).collect();
-        let how = format!("calibrated on the dependencies of {} other prompts", self.n_prompts);
+        let how = format!("calibration on the dependencies of {} other prompts", self.n_prompts);
         HeadRanking::new(&how, self.n_heads, &scores)
     }
 }

@@ -60,7 +60,7 @@ impl Trace {
             }
         }
         let names: Vec<String> = best.iter().map(|(layer, head)| format!("{layer}·{head}")).collect();
-        let measure = format!("peak attention of heads {}, {}", names.join(", "), heads.how);
+        let measure = format!("peak attention of heads {}, by {}", names.join(", "), heads.how);
         Ok(SentenceMatrix::new(measure, sentences, rows, &self.summary().model.name))
     }
 

@@ -139,7 +139,7 @@ impl HeatMap {
         let lowest = cells.clone().min_by(|a, b| a.2.total_cmp(&b.2)).map(name);
         let highest = cells.max_by(|a, b| a.2.total_cmp(&b.2)).map(name);
         let range = lowest.zip(highest).map_or("nothing".into(), |(lowest, highest)| format!("from {lowest} to {highest}"));
-        format!("Rows are {}s, columns {}s. {}: {range}. {}.", self.row_name, self.column_name, self.measure, self.facts)
+        format!("By {} and {}. {}: {range}. {}.", self.row_name, self.column_name, self.measure, self.facts)
     }
 }
 

@@ -25,8 +25,9 @@ const LEFT: usize = 52;
 const TOP: usize = 88;
 
 /// How the panels lie: layers are rows from top to bottom, heads are columns.
-struct Panels {
-    n_layers: usize,
+struct Panels<'a> {
+    /// The layer of each row.
+    layers: &'a [usize],
     n_heads: usize,
     /// Pixels of a panel's side; a cell is a pixel.
     side: usize,
@@ -34,27 +35,34 @@ struct Panels {
 }
 
 impl Trace {
-    /// Every head of every layer as a small map, all in the same colours; nothing in the place of a layer that the trace does
-    /// not hold.
+    /// Every head of every layer that the trace holds as a small map, all in the same colours.
     ///
     /// # Errors
     /// [`Error::Trace`] when the file is damaged.
     pub fn overview(&self) -> Result<Figure, Error> {
-        let panels = Panels::new(self.n_layers(), self.n_heads());
+        let panels = Panels::new(self.layers(), self.n_heads());
         let cells = Cells::new(Span { start: 0, end: self.n_tokens() }, panels.side);
-        let panel = |layer, head| Ok(((layer, head), Grid::of_blocks(&self.head(layer, head)?, cells, cells)));
-        let heads = self.layers().iter().flat_map(|&layer| (0..self.n_heads()).map(move |head| (layer, head)));
-        let grids = heads.map(|(layer, head)| panel(layer, head)).collect::<Result<Vec<_>, Error>>()?;
+        let panel = |(row, head)| {
+            let head_trace = self.head(panels.layers[row], head)?;
+            Ok(((row, head), Grid::of_blocks(&head_trace, cells, cells)))
+        };
+        let grids = panels.places().map(panel).collect::<Result<Vec<_>, Error>>()?;
         let scale = LogScale::of_shares(grids.iter().map(|(_, grid)| grid.max()).fold(0.0, f32::max));
         Ok(figure(self, &panels, &grids, scale))
     }
 }
 
-impl Panels {
-    fn new(n_layers: usize, n_heads: usize) -> Self {
+impl<'a> Panels<'a> {
+    fn new(layers: &'a [usize], n_heads: usize) -> Self {
         let side = (WIDTH / n_heads).clamp(*PANEL.start(), *PANEL.end());
         let gap = if side < LABELLED { 2 } else { 5 };
-        Panels { n_layers, n_heads, side: side - gap, gap }
+        Panels { layers, n_heads, side: side - gap, gap }
+    }
+
+    /// Row and column of each panel.
+    fn places(&self) -> impl Iterator<Item = (usize, usize)> {
+        let n_heads = self.n_heads;
+        (0..self.layers.len()).flat_map(move |row| (0..n_heads).map(move |head| (row, head)))
     }
 
     /// Left or upper edge of the nth panel.
@@ -63,7 +71,7 @@ impl Panels {
     }
 
     fn size(&self) -> (usize, usize) {
-        (self.at(self.n_heads) - self.gap, self.at(self.n_layers) - self.gap)
+        (self.at(self.n_heads) - self.gap, self.at(self.layers.len()) - self.gap)
     }
 
     /// Every how many rows or columns a number fits.
@@ -72,7 +80,7 @@ impl Panels {
     }
 }
 
-/// A panel's layer and head, and what it shows.
+/// A panel's row and column, and what it shows.
 type Panel = ((usize, usize), Grid);
 
 fn figure(trace: &Trace, panels: &Panels, grids: &[Panel], scale: LogScale) -> Figure {
@@ -97,8 +105,8 @@ fn figure(trace: &Trace, panels: &Panels, grids: &[Panel], scale: LogScale) -> F
 fn picture(panels: &Panels, grids: &[Panel], scale: LogScale) -> Bitmap {
     let (width, height) = panels.size();
     let mut picture = Bitmap::new(width, height);
-    for ((layer, head), grid) in grids {
-        grid.paint(scale, &mut picture, (panels.at(*head), panels.at(*layer)));
+    for ((row, head), grid) in grids {
+        grid.paint(scale, &mut picture, (panels.at(*head), panels.at(*row)));
     }
     picture
 }
@@ -107,8 +115,8 @@ fn picture(panels: &Panels, grids: &[Panel], scale: LogScale) -> Bitmap {
 fn label(pen: &Pen, panels: &Panels) {
     let (width, height) = panels.size();
     let middle = |n: usize| (panels.at(n) + panels.side / 2) as i32;
-    for layer in (0..panels.n_layers).step_by(panels.stride()) {
-        pen.text(&layer.to_string(), (LEFT as i32 - 7, TOP as i32 + middle(layer)), Type::TEXT.before());
+    for (row, layer) in panels.layers.iter().enumerate().step_by(panels.stride()) {
+        pen.text(&layer.to_string(), (LEFT as i32 - 7, TOP as i32 + middle(row)), Type::TEXT.before());
     }
     for head in (0..panels.n_heads).step_by(panels.stride()) {
         pen.text(&head.to_string(), (LEFT as i32 + middle(head), TOP as i32 - 9), Type::TEXT.centered());
@@ -116,20 +124,20 @@ fn label(pen: &Pen, panels: &Panels) {
     pen.text("layer", (14, (TOP + height / 2) as i32), Type::NOTE.upwards().centered());
     pen.text("head", ((LEFT + width / 2) as i32, TOP as i32 - 25), Type::NOTE.centered());
     if panels.side >= LABELLED {
-        for (layer, head) in (0..panels.n_layers).flat_map(|l| (0..panels.n_heads).map(move |h| (l, h))) {
-            let corner = ((LEFT + panels.at(head) + panels.side - 2) as i32, (TOP + panels.at(layer) + 7) as i32);
-            pen.text(&format!("{layer}·{head}"), corner, Type::SMALL.colored(MUTED).before());
+        for (row, head) in panels.places() {
+            let corner = ((LEFT + panels.at(head) + panels.side - 2) as i32, (TOP + panels.at(row) + 7) as i32);
+            pen.text(&format!("{}·{head}", panels.layers[row]), corner, Type::SMALL.colored(MUTED).before());
         }
     }
 }
 
 fn title(trace: &Trace) -> String {
-    format!(
-        "{} · {} × {}",
-        shortened(&trace.summary().model.name, 24),
-        count(trace.n_layers(), "layer"),
-        count(trace.n_heads(), "head")
-    )
+    let layers = count(trace.n_layers(), "layer");
+    let layers = match trace.layers().len() {
+        n if n < trace.n_layers() => format!("{n} of {layers}"),
+        _ => layers,
+    };
+    format!("{} · {layers} × {}", shortened(&trace.summary().model.name, 24), count(trace.n_heads(), "head"))
 }
 
 /// What is true of the whole trace, in a line.
@@ -163,5 +171,13 @@ mod tests {
     fn large_panels_carry_their_names() {
         let shape = Shape { n_layers: 6, n_heads: 8, ..Default::default() };
         assert!(trace(&shape).overview().unwrap().svg().contains("5·7"));
+    }
+
+    #[test]
+    fn layers_that_are_not_there_take_no_place() {
+        let whole = trace(&Shape { n_layers: 6, n_heads: 8, ..Default::default() });
+        let (some, all) = (whole.of_layers(&[1, 4]).unwrap().overview().unwrap(), whole.overview().unwrap());
+        assert!(some.svg().contains("2 of 6 layers × 8 heads") && some.svg().contains("4·7") && !some.svg().contains("2·7"));
+        assert!(some.size().1 < all.size().1 / 2 + 60, "{:?} of {:?}", some.size(), all.size());
     }
 }

@@ -34,7 +34,11 @@ use half::{f16, slice::HalfFloatSliceExt};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors, tensor::Metadata, tensor::TensorInfo};
 
-use super::{BlockMask, LayerRecord, Summary, Trace, name, sentences::token_sentences};
+use super::{
+    BlockMask, LayerRecord, Summary, Trace, name,
+    packed::{is_packed_name, pack, unpacked},
+    sentences::token_sentences,
+};
 use crate::{error::Error, save::save};
 
 /// Version of the layout above; a reader refuses a newer one.
@@ -148,15 +152,20 @@ impl Trace {
         if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
             return Err(Error::file("read", path, "it is a directory, not a trace file"));
         }
-        Trace::from_file(file, path)
+        Trace::from_file(unpacked(file, path)?, path)
     }
 
-    /// Writes the trace to a file: first to a temporary one beside it, so that `path` never holds half a trace.
+    /// Writes the trace to a file: first to a temporary one beside it, so that `path` never holds half a trace. A name that ends
+    /// in `.gz` has it packed, for a repository or a long way; it is opened like any other.
     ///
     /// # Errors
     /// [`Error::File`] when the folder cannot be written or the disk is full; what `path` held before is untouched.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
-        save(path.as_ref(), |file| self.write_to(file))
+        let path = path.as_ref();
+        save(path, |file| match is_packed_name(path) {
+            true => pack(file, |packer| self.write_to(packer)),
+            false => self.write_to(file),
+        })
     }
 
     /// Writes the bytes of the trace file.

@@ -4,6 +4,7 @@ mod blocks;
 mod describe;
 mod file;
 mod mask;
+mod packed;
 mod pieces;
 mod record;
 mod sentences;

@@ -1,7 +1,7 @@
 //! A trace in pieces, for a long way: first what belongs to the prompt and the run, then one layer after the other. What
 //! arrives before the way breaks off is a trace of fewer layers.
 
-use safetensors::SafeTensors;
+use safetensors::{SafeTensors, tensor::TensorInfo};
 
 use super::{Summary, Trace, TraceWriter};
 use crate::error::Error;
@@ -11,22 +11,45 @@ fn start_of(layer: usize) -> String {
     format!("layers.{layer}.")
 }
 
-#[cfg(any(test, feature = "engine"))]
 impl Trace {
+    /// The same trace with these layers alone, to be kept where space is short.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] when no layer is named, [`Error::Missing`] for one that the trace does not hold, [`Error::File`] when the
+    /// disk is full.
+    pub fn of_layers(&self, layers: &[usize]) -> Result<Self, Error> {
+        let layers = self.summary.model.chosen(layers)?;
+        layers.iter().try_for_each(|&layer| self.check_layer(layer))?;
+        let mut writer = TraceWriter::empty()?;
+        for layer in [None].into_iter().chain(layers.iter().copied().map(Some)) {
+            for (name, info) in self.tensors_of(layer) {
+                writer.write(&name, info.dtype, &info.shape, self.tensors.bytes(&name))?;
+            }
+        }
+        writer.close(self.summary.clone(), layers)
+    }
+
+    /// The tensors of a layer, or those of no layer, in the order of the file.
+    fn tensors_of(&self, layer: Option<usize>) -> Vec<(String, &TensorInfo)> {
+        let belongs = |name: &String| match layer {
+            Some(layer) => name.starts_with(&start_of(layer)),
+            None => !name.starts_with("layers."),
+        };
+        let metadata = &self.tensors.metadata;
+        let names = metadata.offset_keys().into_iter().filter(belongs);
+        names.filter_map(|name| metadata.info(&name).map(|info| (name, info))).collect()
+    }
+
     /// The tensors of a layer, or those of no layer, as safetensors; the metadata of a trace with them.
+    #[cfg(any(test, feature = "engine"))]
     pub(crate) fn piece(&self, layer: Option<usize>) -> std::io::Result<Vec<u8>> {
         use std::io;
 
         use safetensors::tensor::TensorView;
 
-        let belongs = |name: &str| match layer {
-            Some(layer) => name.starts_with(&start_of(layer)),
-            None => !name.starts_with("layers."),
-        };
-        let tensors = self.tensors.metadata.tensors();
-        let views = tensors.iter().filter(|(name, _)| belongs(name)).map(|(name, info)| {
-            let view = TensorView::new(info.dtype, info.shape.clone(), self.tensors.bytes(name));
-            Ok((name.clone(), view.map_err(io::Error::other)?))
+        let views = self.tensors_of(layer).into_iter().map(|(name, info)| {
+            let view = TensorView::new(info.dtype, info.shape.clone(), self.tensors.bytes(&name));
+            Ok((name, view.map_err(io::Error::other)?))
         });
         let views = views.collect::<io::Result<Vec<_>>>()?;
         safetensors::serialize(views, Some(self.notes()?)).map_err(io::Error::other)
@@ -122,6 +145,19 @@ mod tests {
         assert_eq!(part.edges().map(Result::unwrap).filter(|edge| edge.layer == 2).count(), 0);
         let error = part.head(2, 0).unwrap_err().to_string();
         assert!(error.contains("layer 2 does not exist: this trace holds layers [1, 3]"), "{error}");
+    }
+
+    #[test]
+    fn layers_of_a_trace_are_a_trace() {
+        let whole = trace(&Shape { n_layers: 4, n_tokens: 100, ..Default::default() });
+        let part = whole.of_layers(&[3, 1, 3]).unwrap();
+        assert_eq!((part.layers(), part.n_layers(), part.text()), ([1, 3].as_slice(), 4, whole.text()));
+        assert_eq!((part.head(3, 0), part.tokens(), part.logits()), (whole.head(3, 0), whole.tokens(), whole.logits()));
+        assert!(part.n_bytes().unwrap() < whole.n_bytes().unwrap() * 3 / 4);
+        assert_eq!(part.of_layers(&[3]).unwrap().layers(), [3]);
+        assert!(part.of_layers(&[0]).err().unwrap().to_string().contains("this trace holds layers [1, 3]"));
+        assert!(matches!(whole.of_layers(&[4]), Err(Error::Missing { .. })));
+        assert!(matches!(whole.of_layers(&[]), Err(Error::Setting { .. })));
     }
 
     #[test]

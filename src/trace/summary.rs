@@ -1,9 +1,12 @@
 //! Everything a trace says about its run, apart from the masks.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
     config::StreamConfig,
+    error::Error,
     trace::{Blocks, Span},
 };
 
@@ -51,6 +54,30 @@ pub struct ModelInfo {
     pub n_parameters: u64,
     /// Sliding window of each layer, in tokens. `[n_layers]`
     pub windows: Vec<Option<usize>>,
+}
+
+impl ModelInfo {
+    /// Layers that a user has chosen, ascending, each once.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for none, [`Error::Missing`] for one that the model does not have.
+    pub fn chosen(&self, layers: &[usize]) -> Result<Vec<usize>, Error> {
+        let layers: BTreeSet<usize> = layers.iter().copied().collect();
+        match layers.last() {
+            None => Err(Error::Setting {
+                setting: "layers of a trace".into(),
+                expected: "at least one layer".into(),
+                found: "none".into(),
+                fix: "name the layers to look at".into(),
+            }),
+            Some(last) if *last >= self.n_layers => Err(Error::Missing {
+                what: "layer".into(),
+                index: last.to_string(),
+                available: format!("choose 0 to {}", self.n_layers - 1),
+            }),
+            Some(_) => Ok(layers.into_iter().collect()),
+        }
+    }
 }
 
 /// The model's most likely next token.

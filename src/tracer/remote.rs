@@ -50,24 +50,15 @@ impl Tracer {
     /// # Errors
     /// [`Error::Setting`] when the model is on this machine or no layer is named, [`Error::Missing`] for one that it does not have.
     pub fn with_layers(&self, layers: &[usize]) -> Result<Self, Error> {
-        let mut layers = layers.to_vec();
-        layers.sort_unstable();
-        layers.dedup();
-        let refused = |expected: &str, found: String, fix: &str| {
-            Err(Error::Setting { setting: "layers of a trace".into(), expected: expected.into(), found, fix: fix.into() })
-        };
-        match (&self.delivery, layers.last()) {
-            (Delivery::Whole, _) => {
-                let found = format!("a model on this machine ({})", self.device);
-                refused("a tracer from Tracer::connect", found, "trace all layers: nothing travels")
-            }
-            (_, None) => refused("at least one layer", "none".into(), "name the layers to look at"),
-            (_, Some(&last)) if last >= self.model.n_layers => Err(Error::Missing {
-                what: "layer".into(),
-                index: last.to_string(),
-                available: format!("choose 0 to {}", self.model.n_layers - 1),
+        let layers = self.model.chosen(layers)?;
+        match self.delivery {
+            Delivery::Whole => Err(Error::Setting {
+                setting: "layers of a trace".into(),
+                expected: "a tracer from Tracer::connect".into(),
+                found: format!("a model on this machine ({})", self.device),
+                fix: "trace all layers, for nothing travels; Trace::of_layers takes some of them".into(),
             }),
-            _ => Ok(Tracer { delivery: Delivery::InPieces(Some(layers)), ..self.clone() }),
+            Delivery::InPieces(_) => Ok(Tracer { delivery: Delivery::InPieces(Some(layers)), ..self.clone() }),
         }
     }
 

@@ -64,3 +64,15 @@ fn prompts_come_from_files_and_standard_input() {
     let from_stdin = child.wait_with_output().unwrap();
     assert_eq!(object(&from_stdin)["next_token"], object(&from_file)["next_token"]);
 }
+
+#[test]
+fn some_layers_are_kept_packed() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("a.trace.gz").display().to_string();
+    run("trace", &["--top-k", "12", "--layers", "3,1", "--out", &path]);
+    let trace = Trace::open(&path).unwrap();
+    assert_eq!((trace.layers(), trace.n_layers()), ([1, 3].as_slice(), 6));
+    let output = streamtrace(&["trace", "--model", MODEL, "--prompt", "a b c", "--layers", "6", "--out", &path]);
+    assert!(output.status.code() == Some(1) && stderr(&output).contains("choose 0 to 5"), "{}", stderr(&output));
+    assert!(!stderr(&output).contains("tokens/s"), "it is said before the run");
+}

@@ -103,3 +103,32 @@ fn a_file_name_alone_is_saved_in_the_current_folder() {
     fs::remove_file(&name).unwrap();
     assert_holds(&found.unwrap(), &sample);
 }
+
+#[test]
+fn a_packed_trace_is_smaller_and_opened_like_any_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let [plain, packed, renamed] = ["a.trace", "a.trace.gz", "b.trace"].map(|name| folder.path().join(name));
+    let sample = small().windows(&[None, Some(5)]).sample();
+    sample.trace.save(&plain).unwrap();
+    sample.trace.save(&packed).unwrap();
+    let size = |path| fs::metadata(path).unwrap().len();
+    assert!(size(&packed) < size(&plain), "{} bytes of {}", size(&packed), size(&plain));
+    fs::copy(&packed, &renamed).unwrap();
+    for path in [&packed, &renamed] {
+        assert_holds(&Trace::open(path).unwrap(), &sample);
+    }
+
+    let bytes = fs::read(&packed).unwrap();
+    let last_word = bytes.len() - 5; // of the checksum before the length
+    for damaged in [bytes[..bytes.len() / 2].to_vec(), bytes[..3].to_vec(), flipped(&bytes, last_word)] {
+        fs::write(&renamed, damaged).unwrap();
+        let error = Trace::open(&renamed).err().unwrap();
+        assert!(matches!(error, Error::Trace { .. }) && error.to_string().contains("packed by gzip"), "{error}");
+    }
+}
+
+fn flipped(bytes: &[u8], at: usize) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    bytes[at] ^= 1;
+    bytes
+}

@@ -96,10 +96,10 @@ fn for_gpus() -> Vec<Check> {
         Ok(card) => optional("GPU", Some(streamtrace::device::Device::name(&card)), ""),
         Err(error) => optional("GPU", None, &format!("models run on the CPU: {error}")),
     };
-    let wheel = |name: &str| format!("pip install {name} in the active environment, or set CUDA_HOME");
+    let wheel = |name: &str| format!("for an NVIDIA GPU: pip install {name} in the active environment, or set CUDA_HOME");
     let there = |found: bool| found.then(|| "found".to_string());
     vec![
-        optional("NVIDIA driver", there(driver), "with a card of theirs, install it"),
+        optional("NVIDIA driver", there(driver), "for an NVIDIA GPU: install its driver"),
         optional("NVRTC", there(nvrtc), &wheel("nvidia-cuda-nvrtc")),
         optional("cuBLAS", there(cublas), &wheel("nvidia-cublas")),
         card,
@@ -120,7 +120,7 @@ fn said(program: &str, arguments: &[&str]) -> Option<String> {
     String::from_utf8_lossy(&output.stdout).lines().next().map(|line| line.trim().to_string())
 }
 
-/// Where a program lies on the `PATH`.
+/// Where a program lies on the `PATH`, or by itself if it names a folder.
 fn program(name: &str) -> Option<String> {
     let path = env::var_os("PATH")?;
     env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file()).map(shown)
@@ -138,12 +138,14 @@ fn jupyter() -> Option<String> {
     program("jupyter").or_else(|| Some(local).filter(|file| file.is_file()).map(shown))
 }
 
-/// Where Jupyter has its entry of a kernel for Rust.
+/// Where Jupyter has its entry of a kernel for Rust, if what it starts is there: a folder that was moved leaves one behind.
 fn kernel_entry() -> Option<String> {
     let output = Command::new(jupyter()?).args(["kernelspec", "list", "--json"]).output().ok()?;
     let kernels: Value = serde_json::from_slice(&output.stdout).ok()?;
     let is_rust = |kernel: &&Value| kernel["spec"]["language"].as_str().is_some_and(|name| name.eq_ignore_ascii_case("rust"));
-    kernels["kernelspecs"].as_object()?.values().find(is_rust)?["resource_dir"].as_str().map(Into::into)
+    let starts = |kernel: &&Value| kernel["spec"]["argv"][0].as_str().is_some_and(|name| program(name).is_some());
+    let kernel = kernels["kernelspecs"].as_object()?.values().filter(is_rust).find(starts)?;
+    kernel["resource_dir"].as_str().map(Into::into)
 }
 
 fn shown(path: PathBuf) -> String {

@@ -94,9 +94,12 @@ enum Command {
 
 #[derive(Args)]
 struct RunArgs {
-    /// The file to write; compare draws the recall of each head if it is .svg or .png
+    /// The file to write, packed if the name ends in .gz; compare draws the recall of each head if it is .svg or .png
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Write these layers alone, such as 3,4
+    #[arg(long, value_delimiter = ',', requires = "out")]
+    layers: Option<Vec<usize>>,
     #[command(flatten)]
     format: Format,
     #[command(flatten)]
@@ -109,13 +112,14 @@ impl RunArgs {
     fn run(&self, compare: Option<&CompareConfig>) -> Result<(), Error> {
         self.out.as_deref().map_or(Ok(()), writable)?;
         let (prompt, tracer) = self.prompt.with_tracer(&self.model)?;
+        let layers = self.layers.as_ref().map(|layers| tracer.model().chosen(layers)).transpose()?;
         let mut trace = tracer.trace(&prompt)?;
         if let Some(what) = compare {
             trace = tracer.compare_with(&trace, what)?;
         }
         match &self.out {
             Some(out) if compare.is_some() && is_figure(out) => trace.recall_map()?.save(out)?,
-            Some(out) => trace.save(out)?,
+            Some(out) => layers.map_or(Ok(trace.clone()), |layers| trace.of_layers(&layers))?.save(out)?,
             None => {}
         }
         self.format.print(summary_json(&trace), &trace)

@@ -12,7 +12,8 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 import run
 
-TUTORIALS = sorted((Path(__file__).resolve().parent.parent / "tutorials").glob("*.ipynb"))
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = [path for folder in ("tutorials", "notebooks") for path in sorted((ROOT / folder).glob("*.ipynb"))]
 
 
 def problems(*cells, timeout=60):
@@ -87,11 +88,11 @@ class Kept(unittest.TestCase):
         with contextlib.redirect_stdout(io.StringIO()):
             return run.run_file(path, write=True, timeout=60)
 
-    def test_tutorials_are_clean(self):
-        for path in TUTORIALS:
+    def test_notebooks_are_clean(self):
+        for path in NOTEBOOKS:
             with self.subTest(path.name):
                 notebook = nbformat.read(path, as_version=4)
-                self.assertEqual(run.clean(copy.deepcopy(notebook)), notebook, "clean it with notebooks/run.py --write")
+                self.assertEqual(run.clean(copy.deepcopy(notebook)), notebook, "clean it with jupyter/run.py --write")
 
     def test_write_cleans(self):
         with tempfile.TemporaryDirectory() as folder:

@@ -4,8 +4,8 @@ The kernel answers "ok" to a cell that panics, and to one that a failing `?` lea
 A cell fails on: a compile error, a panic, a failing `?`, anything else on stderr, a kind of output (MIME type) that the
 kept notebook has and this run has not, no end in time, and the kernel's death. A cell tagged `raises-exception` must fail.
 
-    .venv/bin/python notebooks/run.py tutorials/*.ipynb           # exit code 1 if a cell fails
-    .venv/bin/python notebooks/run.py --write tutorials/*.ipynb   # and keep the outputs if none does
+    .venv/bin/python jupyter/run.py tutorials/*.ipynb           # exit code 1 if a cell fails
+    .venv/bin/python jupyter/run.py --write tutorials/*.ipynb   # and keep the outputs if none does
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """How long a notebook makes its user wait: medians, in seconds.
 
-    .venv/bin/python notebooks/measure.py              # warm starts and plotting cells
-    .venv/bin/python notebooks/measure.py --cold       # and cold starts, a minute each
+    .venv/bin/python jupyter/measure.py              # warm starts and plotting cells
+    .venv/bin/python jupyter/measure.py --cold       # and cold starts, a minute each
 
 cold first cell     `:dep` and `use` in an empty build folder
 warm first plot     from the start of the kernel to the attention map of a saved trace, the library compiled before

@@ -1,9 +1,14 @@
-"""What `Trace::explore` makes answers mouse, keyboard and screen readers in Chromium: as a page, in a report, in a notebook."""
+"""What `Trace::explore` makes answers mouse, keyboard and screen readers in Chromium: as a page, in a report, in a notebook, kept as a
+page or open in JupyterLab."""
 
+import contextlib
 import os
+import re
 import statistics
 import subprocess
+import sys
 import tempfile
+import threading
 import unittest
 from pathlib import Path
 
@@ -11,6 +16,7 @@ import nbformat
 from nbconvert import HTMLExporter
 
 import browser
+from run import METADATA
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
@@ -26,10 +32,28 @@ def text(selector):
 
 
 def notebook(block):
-    """A notebook that shows the block, as JupyterLab's own page renders it."""
+    """A notebook that shows the block."""
     output = nbformat.v4.new_output("execute_result", data={"text/html": block, "text/plain": "a trace"})
     cell = nbformat.v4.new_code_cell("trace.explore()?", outputs=[output])
-    return HTMLExporter(template_name="lab").from_notebook_node(nbformat.v4.new_notebook(cells=[cell]))[0]
+    return nbformat.v4.new_notebook(cells=[cell], metadata=METADATA)
+
+
+@contextlib.contextmanager
+def lab(folder):
+    """The address of a JupyterLab that trusts the notebooks of a folder."""
+    own = {name: str(folder / "jupyter") for name in ("JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR")}
+    options = {"cwd": folder, "env": {**os.environ, **own}, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    jupyter = [sys.executable, "-m", "jupyter"]
+    subprocess.run([*jupyter, "trust", *folder.glob("*.ipynb")], check=True, **options)
+    local = ["--ServerApp.ip=127.0.0.1", "--ServerApp.port=0", "--IdentityProvider.token="]
+    with subprocess.Popen([*jupyter, "lab", "--no-browser", "--allow-root", *local], text=True, **options) as server:
+        try:
+            address = next(found.group() for line in server.stderr if (found := re.search(r"http://127[^ ]+/lab", line)))
+            # What it goes on to say must not fill the pipe.
+            threading.Thread(target=server.stderr.read, daemon=True).start()
+            yield address
+        finally:
+            server.terminate()
 
 
 @unittest.skipUnless(browser.find(), f"none of {', '.join(browser.NAMES)} is installed")
@@ -50,8 +74,10 @@ class Explore(unittest.TestCase):
         page = (here / "page.html").read_text()
         block = page[page.index("<section>") : page.index("</section>")]
         # The word that lets the script run belongs to the page's own policy.
-        (here / "notebook.html").write_text(notebook(block))
+        nbformat.write(notebook(block), here / "explore.ipynb")
+        (here / "notebook.html").write_text(HTMLExporter(template_name="lab").from_notebook_node(notebook(block))[0])
         cls.pages = {name: here / f"{name}.html" for name in ("page", "report", "notebook")}
+        cls.pages["lab"] = f"{cls.enterClassContext(lab(here))}/tree/explore.ipynb?reset"
 
     def each_page(self, dark=False):
         """A browser with each of the pages open; none may log an error."""

@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
-REQUIREMENTS = ROOT / "notebooks" / "requirements.txt"
+REQUIREMENTS = ROOT / "jupyter" / "requirements.txt"
 CARGO_BIN = Path(os.environ.get("CARGO_HOME", Path.home() / ".cargo")) / "bin"
 EVCXR = "0.22.0"
 
@@ -66,7 +66,7 @@ def kernel():
     folder = VENV / "share" / "jupyter" / "kernels" / "rust"
     folder.mkdir(parents=True, exist_ok=True)
     entry = {
-        "argv": [str(PYTHON), str(ROOT / "notebooks" / "kernel.py"), "{connection_file}"],
+        "argv": [str(PYTHON), str(ROOT / "jupyter" / "kernel.py"), "{connection_file}"],
         "display_name": "Rust",
         "language": "rust",
         # The kernel ends the running cell's process when it is told so; a signal would end the kernel itself.

@@ -89,9 +89,10 @@ class Browser:
             self.loaded = True
         return message
 
-    def open(self, path):
+    def open(self, page):
+        """A file, or an address."""
         self.loaded = False
-        self.call("Page.navigate", url=Path(path).resolve().as_uri())
+        self.call("Page.navigate", url=page if str(page).startswith("http:") else Path(page).resolve().as_uri())
         while not self.loaded:
             self.receive()
 

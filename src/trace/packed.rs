@@ -1,0 +1,50 @@
+//! Trace files that are packed by gzip, to be kept or sent: unpacked into a temporary file when they are opened.
+
+use std::{
+    fs::File,
+    io::{self, Read, Seek, Write},
+    path::Path,
+};
+
+use flate2::{Compression, read::GzDecoder, write::GzEncoder};
+
+use crate::error::Error;
+
+/// What a file packed by gzip starts with. No trace does: the length of its head, which comes first, is a multiple of 8.
+const MAGIC: [u8; 3] = [0x1f, 0x8b, 8];
+
+/// Whether a file of this name is to be packed.
+pub(super) fn is_packed_name(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gz"))
+}
+
+/// Packs what `write` writes.
+pub(super) fn pack(out: &mut File, write: impl FnOnce(&mut GzEncoder<&mut File>) -> io::Result<()>) -> io::Result<()> {
+    let mut packer = GzEncoder::new(out, Compression::best());
+    write(&mut packer)?;
+    packer.finish()?.flush()
+}
+
+/// The file itself, or what is packed in it.
+///
+/// # Errors
+/// [`Error::Trace`] when it is damaged, [`Error::File`] when it cannot be read or the disk is full.
+pub(super) fn unpacked(mut file: File, path: &Path) -> Result<File, Error> {
+    let mut start = Vec::new();
+    (&file).take(MAGIC.len() as u64).read_to_end(&mut start).and_then(|_| file.rewind()).map_err(Error::io("read", path))?;
+    if start != MAGIC {
+        return Ok(file);
+    }
+    let folder = std::env::temp_dir();
+    let mut whole = tempfile::tempfile().map_err(Error::io("create", &folder))?;
+    io::copy(&mut GzDecoder::new(io::BufReader::new(file)), &mut whole).map_err(|e| match e.kind() {
+        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => Error::Trace {
+            path: path.display().to_string(),
+            expected: "a whole file packed by gzip".into(),
+            found: e.to_string(),
+            fix: "copy it again, or trace the prompt again".into(),
+        },
+        _ => Error::io("write", &folder)(e),
+    })?;
+    Ok(whole)
+}
