@@ -24,9 +24,13 @@ impl Trace {
             None => !name.starts_with("layers."),
         };
         let tensors = self.tensors.metadata.tensors();
-        let views = tensors.iter().filter(|(name, _)| belongs(name)).map(|(name, info)| {
-            let view = TensorView::new(info.dtype, info.shape.clone(), self.tensors.bytes(name));
-            Ok((name.clone(), view.map_err(io::Error::other)?))
+        let read = tensors.iter().filter(|(name, _)| belongs(name)).map(|(name, info)| {
+            let bytes = self.tensors.bytes(name).map_err(io::Error::other)?;
+            Ok((name, *info, bytes))
+        });
+        let read = read.collect::<io::Result<Vec<_>>>()?;
+        let views = read.iter().map(|(name, info, bytes)| {
+            Ok((name, TensorView::new(info.dtype, info.shape.clone(), bytes).map_err(io::Error::other)?))
         });
         let views = views.collect::<io::Result<Vec<_>>>()?;
         safetensors::serialize(views, Some(self.notes()?)).map_err(io::Error::other)
@@ -54,7 +58,9 @@ impl Pieces {
         };
         let next = self.layers.last().map_or(0, |last| last + 1);
         let layer = (next..summary.model.n_layers).find(|&n| tensors.tensor(&format!("{}kept", start_of(n))).is_ok());
-        if layer.is_some() == is_first {
+        let start = layer.map(start_of);
+        let belongs = |name: &str| start.as_ref().map_or(!name.starts_with("layers."), |start| name.starts_with(start));
+        if layer.is_some() == is_first || !tensors.iter().all(|(name, _)| belongs(name)) {
             return Err(format!("another piece than one of layer {next} or later"));
         }
         for (name, view) in tensors.iter() {
