@@ -233,7 +233,7 @@ fn layers(notes: &HashMap<String, String>, summary: &Summary, n_tensors: usize) 
     let n_layers = summary.model.n_layers;
     let Some(listed) = notes.get("layers") else { return Ok((0..n_layers.min(n_tensors)).collect()) };
     let layers: Vec<usize> = serde_json::from_str(listed).map_err(|e| e.to_string())?;
-    match layers.is_sorted_by(|a, b| a < b) && layers.last().is_none_or(|&last| last < n_layers) {
+    match layers.is_sorted_by(|a, b| a < b) && layers.last().is_some_and(|&last| last < n_layers) {
         true => Ok(layers),
         false => Err(format!("{listed} of {n_layers}")),
     }

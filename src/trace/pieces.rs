@@ -130,6 +130,20 @@ mod tests {
         assert!(error.contains("layer 2 does not exist: this trace holds layers [1, 3]"), "{error}");
     }
 
+    /// Tensors of two pieces by one name would be a trace that cannot be saved.
+    #[test]
+    fn a_piece_holds_nothing_of_others() {
+        let trace = trace(&Shape { n_layers: 2, ..Default::default() });
+        let [prompt, layer] = [None, Some(0)].map(|layer| trace.piece(layer).unwrap());
+        let [of_prompt, of_layer] = [&prompt, &layer].map(|piece| SafeTensors::deserialize(piece).unwrap());
+        let both = safetensors::serialize(of_layer.iter().chain(of_prompt.iter()), Some(trace.notes().unwrap())).unwrap();
+        assert!(Pieces::default().add(&both).unwrap_err().contains("another piece"));
+        let mut pieces = Pieces::default();
+        pieces.add(&prompt).unwrap();
+        assert!(pieces.add(&both).unwrap_err().contains("another piece"));
+        assert!(pieces.add(&layer).is_ok());
+    }
+
     #[test]
     fn pieces_that_are_none_are_refused() {
         let trace = trace(&Shape::default());
