@@ -18,7 +18,7 @@ fn a_run_that_is_ended_leaves_what_was_there() {
         let [out, temporary, prompt] = ["a.trace", "temporary", "prompt"].map(|name| folder.path().join(name));
         std::fs::create_dir(&temporary).unwrap();
         std::fs::write(&out, "what was there").unwrap();
-        std::fs::write(&prompt, "A prompt that takes its time. ".repeat(600)).unwrap();
+        std::fs::write(&prompt, "A prompt that takes its time. ".repeat(120)).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_streamtrace"));
         command.args(["trace", "--device", "cpu", "--model", MODEL]).arg("--prompt-file").arg(&prompt);
         command.arg("--out").arg(&out).env("TMPDIR", &temporary).stderr(Stdio::piped()).stdout(Stdio::null());

@@ -49,7 +49,7 @@ impl Place {
     fn killed_after(&self, n_bytes: usize) -> process::Command {
         self.shell(&format!(
             "[ -e pipe ] && exec {BINARY} serve; mkfifo pipe; exec 3<&0; {BINARY} serve <&3 > pipe & \
-             head -c {n_bytes} < pipe; kill -9 $!"
+             dd bs=1 count={n_bytes} status=none < pipe; kill -9 $!"
         ))
     }
 
