@@ -47,4 +47,4 @@ fn draw(trace: &Trace) -> Result<(), Error> {
     Ok(())
 }
 
-fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| mutate_safetensors(data, size, max_size, seed));
+fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| { mutate_safetensors(data, size, max_size, seed) });
