@@ -96,6 +96,7 @@ pub mod attention;
 #[cfg(feature = "engine")]
 pub mod cpu;
 #[cfg(feature = "engine")]
+#[expect(unsafe_code, reason = "calls of CUDA's libraries")]
 pub mod cuda;
 #[cfg(feature = "engine")]
 pub mod device;

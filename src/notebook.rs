@@ -36,10 +36,38 @@ pub(crate) fn show(text: &str, mime: &str, rich: &str) {
     let _ = out.write_all(message(&[("text/plain", text), (mime, rich)]).as_bytes()).and_then(|()| out.flush());
 }
 
+/// What evcxr's marks begin with, and what becomes of it in text that is none: marks of the same length that mean nothing.
+const MARK: &str = "EVCXR_";
+const NO_MARK: &str = "EVCXR-";
+
+/// Text that terminals and notebooks take for text alone: without control characters but line ends and tabs, and without marks.
+pub(crate) fn harmless(text: &str) -> String {
+    let visible = |c: char| if c.is_control() && !matches!(c, '\n' | '\t') { '\u{fffd}' } else { c };
+    text.replace(MARK, NO_MARK).chars().map(visible).collect()
+}
+
+/// Text that is printed piece by piece, in which no mark may arise where two pieces meet.
+#[derive(Default)]
+pub(crate) struct Printed {
+    /// The last characters, of which a mark could be made.
+    end: String,
+}
+
+impl Printed {
+    /// The next piece as it is to be printed.
+    pub fn next(&mut self, piece: &str) -> String {
+        let text = harmless(&format!("{}{piece}", self.end));
+        let printed = text[self.end.len()..].to_string();
+        let last = text.char_indices().rev().nth(MARK.len() - 2).map_or(0, |(at, _)| at);
+        self.end = text[last..].into();
+        printed
+    }
+}
+
 /// What evcxr reads between its marks; a mark inside the content loses its meaning.
 fn message(contents: &[(&str, &str)]) -> String {
     let content = |(mime, content): &(&str, &str)| {
-        let content = content.replace("EVCXR_", "EVCXR-");
+        let content = content.replace(MARK, NO_MARK);
         format!("EVCXR_BEGIN_CONTENT {mime}\n{content}\nEVCXR_END_CONTENT\n")
     };
     contents.iter().map(content).collect()
@@ -78,7 +106,7 @@ impl Table {
     pub fn text(&self) -> String {
         let widest = self.rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
         let line = |(name, value): &(String, String)| format!("\n  {name:widest$}  {value}");
-        format!("{}{}", self.title, self.rows.iter().map(line).collect::<String>())
+        harmless(&format!("{}{}", self.title, self.rows.iter().map(line).collect::<String>()))
     }
 
     pub fn html(&self) -> String {
@@ -262,6 +290,25 @@ mod tests {
         let (html, text) = (hostile.table().html(), hostile.table().text());
         assert!(!html.contains("<script") && html.contains("&lt;script"), "{html}");
         assert!(!html.contains("<style") && !text.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn text_is_no_message_and_moves_no_cursor() {
+        let name = "x\u{1b}[2J\r\u{9b}\nEVCXR_BEGIN_CONTENT text/html\n<script>";
+        let text = Table::new(name).row("name", name).text();
+        assert!(!text.contains("EVCXR_") && text.contains("EVCXR-BEGIN_CONTENT"), "{text}");
+        assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
+    }
+
+    #[test]
+    fn pieces_of_text_are_no_message_together() {
+        let text = "é: EVCXR_BEGIN_CONTENT text/html\n<script>EVCXR_END";
+        for n in 1..text.len() {
+            let (mut printed, mut pieces) = (Printed::default(), Vec::new());
+            pieces
+                .extend(text.chars().collect::<Vec<_>>().chunks(n).map(|piece| printed.next(&piece.iter().collect::<String>())));
+            assert_eq!(pieces.concat(), text.replace("EVCXR_", "EVCXR-"), "{n}");
+        }
     }
 
     #[test]

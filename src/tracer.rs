@@ -19,6 +19,7 @@ use crate::{
     generate::{GenerateConfig, Generated},
     intervention::{Effect, Intervention},
     memory::MemoryPlan,
+    notebook::{Printed, harmless},
     smallest::{Criterion, SmallestTopK},
     tasks::{Prompt, ReasoningPrompt, RulerConfig, WordProblem},
     trace::{AnswerScore, CompareConfig, ModelInfo, Span, Trace},
@@ -310,7 +311,8 @@ impl Tracer {
     /// As [`Tracer::trace`]; [`Error::Setting`] for what `how` cannot mean. [`Error::Memory`] counts the weights, keys and
     /// values of all layers, which a trace does not hold.
     pub fn generate(&self, prompt: &str, how: &GenerateConfig) -> Result<Generated, Error> {
-        let generated = self.generate_with(prompt, how, |text| show(Progress::Text(text.into())))?;
+        let mut printed = Printed::default();
+        let generated = self.generate_with(prompt, how, |text| show(Progress::Text(printed.next(text))))?;
         show(Progress::Text("\n".into()));
         Ok(generated)
     }
@@ -350,5 +352,5 @@ fn show(progress: Progress) {
         None => Box::new(std::io::stderr()),
     };
     // A line that cannot be written is no reason to stop.
-    let _ = write!(out, "{progress}{end}").and_then(|()| out.flush());
+    let _ = write!(out, "{}{end}", harmless(&progress.to_string())).and_then(|()| out.flush());
 }

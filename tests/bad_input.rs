@@ -5,8 +5,12 @@
 mod common;
 #[path = "bad_input/disk.rs"]
 mod disk;
+#[path = "bad_input/found.rs"]
+mod found;
 #[path = "bad_input/model.rs"]
 mod model;
+#[path = "common/mount.rs"]
+mod mount;
 #[path = "bad_input/numbers.rs"]
 mod numbers;
 #[path = "bad_input/settings.rs"]

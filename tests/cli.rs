@@ -9,6 +9,8 @@ mod ends;
 mod look;
 #[path = "cli/ruler.rs"]
 mod ruler;
+#[path = "cli/signals.rs"]
+mod signals;
 #[path = "cli/trace.rs"]
 mod trace;
 

@@ -8,6 +8,8 @@ mod common;
 mod elsewhere;
 #[path = "engine/ends.rs"]
 mod ends;
+#[path = "engine/faults.rs"]
+mod faults;
 #[path = "engine/fidelity.rs"]
 mod fidelity;
 #[path = "engine/fixture.rs"]

@@ -2,6 +2,8 @@
 #![cfg(feature = "engine")]
 
 mod common;
+#[path = "common/mount.rs"]
+mod mount;
 #[path = "hub/server.rs"]
 mod server;
 
@@ -188,5 +190,22 @@ fn files_outside_the_repository_are_refused() {
     let index = folder.path().join("model.safetensors.index.json");
     fs::write(&index, r#"{"weight_map": {"model.norm.weight": "../../../escaped.safetensors"}}"#).unwrap();
     let server = Server::of(folder.path(), COMMIT, Answer::Whole);
-    User::new(&server).assert_refused("tiny/llama", &["files of the model alone", "escaped"]);
+    User::new(&server).assert_refused("tiny/llama", &["shards in the model's folder", "escaped"]);
+}
+
+#[test]
+fn a_full_disk_is_not_the_networks_fault() {
+    let folder = folder(1);
+    let server = Server::of(folder.path(), COMMIT, Answer::Whole);
+    let url = server.url();
+    for (mount, words) in [
+        (mount::SMALL_DISK, ["cannot write", "hub", "the disk is full"]),
+        ("-t tmpfs -o ro none", ["cannot write", "hub", "read-only"]),
+    ] {
+        let script = r#"HF_HOME="$D" "$STREAMTRACE" trace --device cpu --prompt w1 --model tiny/llama"#;
+        let Some(output) = mount::with_mount(mount, script, &[("HF_ENDPOINT", Path::new(&url))]) else { return };
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        words.iter().for_each(|word| assert!(said.contains(word), "{word:?} is not in: {said}"));
+    }
 }

@@ -71,6 +71,7 @@ fn newer_spelling(config: &Value) -> Value {
 }
 
 /// Logits after the prompt by candle-transformers. `[vocab_size]`
+#[expect(unsafe_code, reason = "weights are mapped")]
 fn candle_logits(config: &Value, folder: &Path, ids: &[u32]) -> Vec<f32> {
     let device = Device::Cpu;
     let ids = Tensor::new(ids, &device).unwrap().unsqueeze(0).unwrap();

@@ -4,7 +4,8 @@
 
 use std::{
     env,
-    path::{Component, Path, PathBuf},
+    io::ErrorKind,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -155,7 +156,8 @@ impl Name {
             Err(why) => return self.cached(cache).map_err(|_| self.failed(endpoint, &why)),
         };
         let snapshot = cache.repo(self.repo()).pointer_path(&info.sha);
-        let all: Vec<&str> = info.siblings.iter().map(|file| file.rfilename.as_str()).filter(|name| is_inside(name)).collect();
+        let all: Vec<&str> =
+            info.siblings.iter().map(|file| file.rfilename.as_str()).filter(|name| weights::is_inside(name)).collect();
         let mut fetch = |file: &str| self.fetch(&api, endpoint, &snapshot, file, report);
         if let Some(file) = &self.file {
             fetch(file)?;
@@ -184,7 +186,7 @@ impl Name {
         file: &str,
         report: &mut dyn FnMut(Progress),
     ) -> Result<(), Error> {
-        if !is_inside(file) {
+        if !weights::is_inside(file) {
             return Err(self.refused("files of the model alone", format!("{file:?}"), "choose another model"));
         }
         if snapshot.join(file).exists() {
@@ -214,6 +216,9 @@ impl Name {
             let found = "one that does not fit what the hub has".into();
             return self.refused("a part of the download to go on from", found, &format!("remove the .part files of {folder}"));
         }
+        if let Some(kind) = unwritten(why) {
+            return Error::io("write", &cache_folder())(kind.into());
+        }
         let expected = "a folder or file of that name, or a model of the hub";
         match status(why) {
             Some(401 | 403) => self.refused(
@@ -242,9 +247,17 @@ fn name_of_gguf(file: &[&str]) -> bool {
     file.last().is_some_and(|name| name.ends_with(".gguf"))
 }
 
-/// Whether a file lies in its repository's folder.
-fn is_inside(file: &str) -> bool {
-    Path::new(file).components().all(|part| matches!(part, Component::Normal(_)))
+/// What is wrong with the disk, if it is the disk.
+fn unwritten(why: &ApiError) -> Option<ErrorKind> {
+    use ErrorKind::{PermissionDenied, ReadOnlyFilesystem, StorageFull};
+
+    match why {
+        ApiError::IoError(why) => {
+            Some(why.kind()).filter(|kind| [StorageFull, ReadOnlyFilesystem, PermissionDenied].contains(kind))
+        }
+        ApiError::TooManyRetries(why) => unwritten(why),
+        _ => None,
+    }
 }
 
 /// The server's answer, if it refused.

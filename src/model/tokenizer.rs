@@ -1,6 +1,9 @@
 //! `tokenizer.json`: text to token ids and back.
 
-use std::path::Path;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+};
 
 use crate::error::Error;
 
@@ -33,19 +36,19 @@ impl Tokenizer {
             found,
             fix: fix.into(),
         };
-        let mut tokenizer = tokenizers::Tokenizer::from_bytes(bytes)
-            .map_err(|e| bad("a tokenizer".into(), e.to_string(), "the file is damaged: download it again"))?;
+        let mut tokenizer = guarded(|| tokenizers::Tokenizer::from_bytes(bytes))
+            .map_err(|why| bad("a tokenizer".into(), why, "the file is damaged: download it again"))?;
+        // A tokenizer may carry the truncation and padding of its training; a trace needs the whole prompt and no more.
+        tokenizer.with_padding(None);
+        tokenizer.with_truncation(None).map_err(|e| bad("no truncation".into(), e.to_string(), "download it again"))?;
         let words = tokenizer.get_vocab(true).into_values().max();
         // What the post-processor adds, such as a start token, need not be in the vocabulary.
-        let added = tokenizer.encode("", true).ok().and_then(|added| added.get_ids().iter().copied().max());
+        let added = guarded(|| tokenizer.encode("", true)).ok().and_then(|added| added.get_ids().iter().copied().max());
         let largest = words.max(added).map_or(0, |id| id as usize);
         if largest >= vocab_size {
             let found = format!("id {largest}");
             return Err(bad(format!("ids below {vocab_size}"), found, "this tokenizer belongs to another model"));
         }
-        // A tokenizer may carry the truncation and padding of its training; a trace needs the whole prompt and no more.
-        tokenizer.with_padding(None);
-        tokenizer.with_truncation(None).map_err(|e| bad("no truncation".into(), e.to_string(), "download it again"))?;
         Ok(Tokenizer(tokenizer))
     }
 
@@ -60,7 +63,7 @@ impl Tokenizer {
         if text.is_empty() {
             return Err(refused("an empty text".into()));
         }
-        let encoding = self.0.encode(text, true).map_err(|e| refused(e.to_string()))?;
+        let encoding = guarded(|| self.0.encode(text, true)).map_err(refused)?;
         if encoding.is_empty() {
             return Err(refused("a text without tokens".into()));
         }
@@ -82,6 +85,14 @@ impl Tokenizer {
     }
 
     fn decode(&self, ids: &[u32]) -> String {
-        self.0.decode(ids, false).unwrap_or_default()
+        guarded(|| self.0.decode(ids, false)).unwrap_or_default()
+    }
+}
+
+/// What a tokenizer answers; a file that is cut off or contradicts itself makes it panic.
+fn guarded<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(result) => result.map_err(|e| e.to_string()),
+        Err(_) => Err("a tokenizer.json that is cut off or contradicts itself".into()),
     }
 }

@@ -51,7 +51,7 @@ impl Stored {
             Stored::Plain(dtype) => (1, dtype.bitsize() / 8),
             Stored::Quantized(dtype) => (dtype.block_size(), dtype.type_size()),
         };
-        width.is_multiple_of(block).then(|| width / block * bytes)
+        (width / block).checked_mul(bytes).filter(|_| width.is_multiple_of(block))
     }
 }
 

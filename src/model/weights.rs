@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use candle_core::safetensors::MmapedSafetensors;
@@ -106,16 +106,30 @@ impl Weights {
 
 /// The files of a folder's weights.
 pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
-    let index = folder.join("model.safetensors.index.json");
-    if !index.exists() {
+    let path = folder.join("model.safetensors.index.json");
+    if !path.exists() {
         return Ok(vec![folder.join("model.safetensors")]);
     }
-    let text = std::fs::read_to_string(&index).map_err(Error::io("read", &index))?;
-    let index: Index = serde_json::from_str(&text).map_err(|e| damaged(&index, e))?;
+    let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+    let index: Index = serde_json::from_str(&text).map_err(|e| damaged(&path, e))?;
     let names: BTreeSet<String> = index.weight_map.into_values().collect();
+    if let Some(outside) = names.iter().find(|name| !is_inside(name)) {
+        return Err(Error::Model {
+            path: path.display().to_string(),
+            expected: "shards in the model's folder".into(),
+            found: format!("{outside:?}"),
+            fix: "choose another model".into(),
+        });
+    }
     Ok(names.iter().map(|name| folder.join(name)).collect())
 }
 
+/// Whether a file lies in its folder.
+pub(super) fn is_inside(file: &str) -> bool {
+    Path::new(file).components().all(|part| matches!(part, Component::Normal(_)))
+}
+
+#[expect(unsafe_code, reason = "weights are mapped")]
 fn map(path: &Path) -> Result<MmapedSafetensors, Error> {
     std::fs::File::open(path).map_err(Error::io("read", path))?;
     // SAFETY: the map is read-only; a weights file is replaced by its tools, not rewritten in place while it is in use.

@@ -71,10 +71,12 @@ impl ThoughtAnchors {
     fn bars(&self, pen: &Pen) {
         let (most, bottom) = (self.most(), TOP + AREA.1);
         let gap = if self.bar_width() >= 4.0 { 1 } else { 0 };
+        let share = |score: f64| (score / most).clamp(0.0, 1.0);
+        let height = |score: Option<f64>| (score.map_or(0.0, share) * f64::from(AREA.1 - 18)).round() as i32;
         for (j, score) in self.scores.iter().enumerate() {
             let (left, right) = (self.x(j), (self.x(j + 1) - gap).max(self.x(j) + 1));
             let kind = self.sentences[j].kind;
-            let height = score.map_or(0, |score| (score / most * f64::from(AREA.1 - 18)).round() as i32);
+            let height = height(*score);
             pen.fill((left, bottom - height), (right, bottom), kind.color());
             pen.fill((left, bottom + 2), (right, bottom + 5), kind.color());
             if self.bar_width() >= LETTERED {
@@ -83,7 +85,7 @@ impl ThoughtAnchors {
         }
         let mut taken: Vec<i32> = Vec::new();
         for (place, &j) in self.anchors.iter().enumerate() {
-            let height = self.scores[j].map_or(0, |score| (score / most * f64::from(AREA.1 - 18)).round() as i32);
+            let height = height(self.scores[j]);
             let x = (self.x(j) + self.x(j + 1)) / 2;
             if taken.iter().all(|other| (other - x).abs() > 9) {
                 pen.text(&(place + 1).to_string(), (x, bottom - height - 8), Type::TEXT.centered());
@@ -201,6 +203,15 @@ mod tests {
             assert!(!chart.svg().contains("style=") && !heads.svg().contains("style="));
             assert!(anchors.anchors.iter().all(|j| chart.svg().contains(&format!("Some words {j}."))), "{n}");
         }
+    }
+
+    /// A file may hold any numbers.
+    #[test]
+    fn scores_that_make_no_sense_stay_in_the_chart() {
+        let mut anchors = made_up_anchors(30, "Some words");
+        let wild = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -1e300, 1e300];
+        anchors.scores.iter_mut().zip(wild).for_each(|(score, wild)| *score = Some(wild));
+        assert!(anchors.figure().svg().starts_with("<svg"));
     }
 
     #[test]

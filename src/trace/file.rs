@@ -1,4 +1,4 @@
-//! The trace file: safetensors, written layer by layer to a temporary file, renamed when complete, read through a memory map.
+//! The trace file: safetensors, written layer by layer to a temporary file, renamed when complete, read piece by piece.
 //!
 //! | tensor | shape | type | |
 //! |---|---|---|---|
@@ -24,20 +24,19 @@
 use std::{
     collections::HashMap,
     fs::File,
-    io::{BufWriter, Seek, SeekFrom, Write},
-    ops::Range,
-    path::{Path, PathBuf},
+    io::{BufWriter, Write},
+    path::Path,
     sync::Arc,
 };
 
 use half::{f16, slice::HalfFloatSliceExt};
-use memmap2::Mmap;
-use safetensors::{Dtype, SafeTensors, tensor::Metadata, tensor::TensorInfo};
+use safetensors::{Dtype, tensor::Metadata, tensor::TensorInfo};
 
 use super::{
-    BlockMask, LayerRecord, Summary, Trace, name,
+    LayerRecord, Summary, Trace, name,
     packed::{is_packed_name, pack, unpacked},
     sentences::token_sentences,
+    tensors::Tensors,
 };
 use crate::{error::Error, save::save};
 
@@ -114,7 +113,8 @@ impl TraceWriter {
         let temporary = std::env::temp_dir();
         let file = self.file.into_inner().map_err(|e| Error::io("write", &temporary)(e.into_error()))?;
         let metadata = Metadata::new(None, self.tensors).map_err(|e| Error::file("write", &temporary, e))?;
-        let tensors = Tensors::new(file, temporary, metadata, layers)?;
+        let mut tensors = Tensors::new(file, &temporary, metadata, 0)?;
+        tensors.layers = layers;
         tensors.check(&summary).map_err(|found| tensors.damaged("tensors that fit the summary", found))?;
         Ok(Trace { summary, tensors: Arc::new(tensors) })
     }
@@ -173,12 +173,12 @@ impl Trace {
         let header = self.header()?;
         out.write_all(&(header.len() as u64).to_le_bytes())?;
         out.write_all(&header)?;
-        out.write_all(self.tensors.data())
+        self.tensors.write_to(out)
     }
 
     /// Bytes that [`Trace::write_to`] writes.
     pub(crate) fn n_bytes(&self) -> std::io::Result<u64> {
-        Ok((8 + self.header()?.len() + self.tensors.data().len()) as u64)
+        Ok((8 + self.header()?.len() + self.tensors.metadata.data_len()) as u64)
     }
 
     fn header(&self) -> std::io::Result<Vec<u8>> {
@@ -209,19 +209,10 @@ impl Trace {
 
     /// Opens a trace in an open file; `path` is named in errors.
     pub(crate) fn from_file(file: File, path: &Path) -> Result<Self, Error> {
-        let bad = |expected: &str, found: String| Error::Trace {
-            path: path.display().to_string(),
-            expected: expected.into(),
-            found,
-            fix: "trace the prompt again".into(),
-        };
-        let map = map(&file, path)?;
-        let (n_header, metadata) = SafeTensors::read_metadata(&map).map_err(|e| {
-            bad("a whole safetensors file", format!("{} bytes that were cut off or are another kind of file: {e}", map.len()))
-        })?;
-        let notes = metadata.metadata().clone().unwrap_or_default();
+        let mut tensors = Tensors::open(file, path)?;
+        let notes = tensors.metadata.metadata().clone().unwrap_or_default();
         if notes.get("format").map(String::as_str) != Some("streamtrace") {
-            return Err(bad("a file written by streamtrace", "another safetensors file".into()));
+            return Err(tensors.damaged("a file written by streamtrace", "another safetensors file".into()));
         }
         match notes.get("version").map(|v| v.parse::<u32>()) {
             Some(Ok(1..=FORMAT_VERSION)) => {}
@@ -230,13 +221,17 @@ impl Trace {
                 let (expected, found) = (format!("format version {FORMAT_VERSION} or older"), format!("version {version}"));
                 return Err(Error::Trace { path: path.display().to_string(), expected, found, fix });
             }
-            _ => return Err(bad("a format version", notes.get("version").map_or("none".into(), |v| format!("{v:?}")))),
+            other => {
+                return Err(
+                    tensors.damaged("a format version", other.map_or("none".into(), |_| format!("{:?}", notes["version"])))
+                );
+            }
         }
-        let summary = notes.get("summary").ok_or_else(|| bad("a summary", "none".into()))?;
-        let summary: Summary = serde_json::from_str(summary).map_err(|e| bad("a readable summary", e.to_string()))?;
-        let layers = layers(&notes, &summary, metadata.tensors().len()).map_err(|found| bad("a list of its layers", found))?;
-        let tensors = Tensors { map, path: path.into(), metadata, start: 8 + n_header, layers };
-        tensors.check(&summary).map_err(|found| bad("tensors that fit the summary", found))?;
+        let summary = notes.get("summary").ok_or_else(|| tensors.damaged("a summary", "none".into()))?;
+        let summary: Summary = serde_json::from_str(summary).map_err(|e| tensors.damaged("a readable summary", e.to_string()))?;
+        let layers = layers(&notes, &summary, tensors.metadata.tensors().len());
+        tensors.layers = layers.map_err(|found| tensors.damaged("a list of its layers", found))?;
+        tensors.check(&summary).map_err(|found| tensors.damaged("tensors that fit the summary", found))?;
         Ok(Trace { summary, tensors: Arc::new(tensors) })
     }
 }
@@ -248,158 +243,8 @@ fn layers(notes: &HashMap<String, String>, summary: &Summary, n_tensors: usize) 
     let n_layers = summary.model.n_layers;
     let Some(listed) = notes.get("layers") else { return Ok((0..n_layers.min(n_tensors)).collect()) };
     let layers: Vec<usize> = serde_json::from_str(listed).map_err(|e| e.to_string())?;
-    match layers.is_sorted_by(|a, b| a < b) && layers.last().is_none_or(|&last| last < n_layers) {
+    match layers.is_sorted_by(|a, b| a < b) && layers.last().is_some_and(|&last| last < n_layers) {
         true => Ok(layers),
         false => Err(format!("{listed} of {n_layers}")),
     }
-}
-
-/// A mapped file and where its tensors lie.
-pub(super) struct Tensors {
-    map: Mmap,
-    path: PathBuf,
-    pub(super) metadata: Metadata,
-    /// Byte of the file at which the tensors' data starts.
-    start: usize,
-    /// Layers that are there, ascending.
-    pub(super) layers: Vec<usize>,
-}
-
-fn map(file: &File, path: &Path) -> Result<Mmap, Error> {
-    // SAFETY: the map is read-only. Our own temporary file is unlinked and has no other writer; a file that a user opens
-    // is replaced by rename, never rewritten in place, by this crate. Bytes are only ever copied out, so that a change
-    // by another program gives wrong numbers, not invalid values; cutting the file off under us is not guarded against.
-    unsafe { Mmap::map(file) }.map_err(Error::io("map", path))
-}
-
-impl Tensors {
-    /// A file of nothing but data.
-    fn new(mut file: File, path: PathBuf, metadata: Metadata, layers: Vec<usize>) -> Result<Self, Error> {
-        file.seek(SeekFrom::Start(0)).map_err(Error::io("read", &path))?;
-        let map = map(&file, &path)?;
-        Ok(Tensors { map, path, metadata, start: 0, layers })
-    }
-
-    /// All tensors' bytes.
-    fn data(&self) -> &[u8] {
-        &self.map[self.start..]
-    }
-
-    /// Whether every tensor is there, with the summary's shapes and a type that the readers below take.
-    fn check(&self, summary: &Summary) -> Result<(), String> {
-        let (t, n_heads, config) = (summary.n_tokens, summary.model.n_heads, &summary.config);
-        check_sizes(summary)?;
-        let is = |name: &str, dtypes: &[Dtype], shape: &[usize]| match self.metadata.info(name) {
-            Some(info) if dtypes.contains(&info.dtype) && info.shape == shape => Ok(()),
-            Some(info) => Err(format!("{name} of {:?} {:?}, not {dtypes:?} {shape:?}", info.dtype, info.shape)),
-            None => Err(format!("no tensor {name}")),
-        };
-        is("tokens", &[Dtype::U32], &[t])?;
-        is("offsets", &[Dtype::U32], &[t, 2])?;
-        is("logits", &[Dtype::F32], &[summary.model.vocab_size])?;
-        is("text", &[Dtype::U8], &[self.bytes("text").len()])?;
-        std::str::from_utf8(self.bytes("text")).map_err(|e| format!("a text that is not UTF-8: {e}"))?;
-        let rows = [n_heads, t.div_ceil(config.block_size_q), config.top_k];
-        for &layer in &self.layers {
-            is(&name(layer, "received"), &[Dtype::F32], &[n_heads, t])?;
-            is(&name(layer, "mass"), &[Dtype::F16], &rows)?;
-            is(&name(layer, "kept"), &[Dtype::U16, Dtype::U32], &rows)?;
-            is(&name(layer, "focus"), &[Dtype::F16], &[n_heads, summary.focus.len(), config.top_k * config.block_size_k])?;
-        }
-        let Some(n_sentences) = self.n_sentences() else { return Ok(()) };
-        is("sentences", &[Dtype::U32], &[n_sentences, 2])?;
-        for &layer in &self.layers {
-            is(&name(layer, "written"), &[Dtype::F32], &[n_heads, t.div_ceil(config.block_size_k)])?;
-            is(&name(layer, "residual"), &[Dtype::F32], &[t.div_ceil(config.block_size_q)])?;
-            is(&name(layer, "vertical"), &[Dtype::F32], &[n_heads, n_sentences])?;
-            if config.proximity {
-                is(&name(layer, "proximity"), &[Dtype::F16], &rows)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Sentences of the prompt; none in a trace of version 1.
-    pub(super) fn n_sentences(&self) -> Option<usize> {
-        self.metadata.info("sentences").and_then(|info| info.shape.first().copied())
-    }
-
-    pub(super) fn text(&self) -> &str {
-        std::str::from_utf8(self.bytes("text")).unwrap_or_default()
-    }
-
-    /// Elements of a U32 tensor.
-    pub(super) fn u32s(&self, name: &str, range: Range<usize>) -> Result<Vec<u32>, Error> {
-        self.read(name, Dtype::U32, range, u32::from_le_bytes)
-    }
-
-    /// Elements of an F16 or F32 tensor.
-    pub(super) fn floats(&self, name: &str, range: Range<usize>) -> Result<Vec<f32>, Error> {
-        match self.metadata.info(name).map(|i| i.dtype) {
-            Some(Dtype::F16) => self.read(name, Dtype::F16, range, |b| f16::from_le_bytes(b).to_f32()),
-            _ => self.read(name, Dtype::F32, range, f32::from_le_bytes),
-        }
-    }
-
-    /// Elements of a U16 or U32 tensor; the type's largest value reads as [`BlockMask::NONE`].
-    pub(super) fn indices(&self, name: &str, range: Range<usize>) -> Result<Vec<u32>, Error> {
-        let widen = |b| match u16::from_le_bytes(b) {
-            u16::MAX => BlockMask::NONE,
-            block => block as u32,
-        };
-        match self.metadata.info(name).map(|i| i.dtype) {
-            Some(Dtype::U16) => self.read(name, Dtype::U16, range, widen),
-            _ => self.u32s(name, range),
-        }
-    }
-
-    pub(super) fn bytes(&self, name: &str) -> &[u8] {
-        self.metadata.info(name).map_or(&[], |i| &self.data()[i.data_offsets.0..i.data_offsets.1])
-    }
-
-    fn read<const N: usize, T>(
-        &self,
-        name: &str,
-        dtype: Dtype,
-        range: Range<usize>,
-        of: impl Fn([u8; N]) -> T,
-    ) -> Result<Vec<T>, Error> {
-        let right_type = self.metadata.info(name).is_some_and(|i| i.dtype == dtype);
-        match self.bytes(name).get(range.start * N..range.end * N) {
-            Some(bytes) if right_type => Ok(bytes.as_chunks::<N>().0.iter().map(|&b| of(b)).collect()),
-            _ => {
-                let expected = format!("tensor {name} of {dtype:?} with elements {range:?}");
-                Err(self.damaged(&expected, format!("{:?}", self.metadata.info(name))))
-            }
-        }
-    }
-
-    /// The error for a file that holds something else than it should.
-    pub(super) fn damaged(&self, expected: &str, found: String) -> Error {
-        Error::Trace {
-            path: self.path.display().to_string(),
-            expected: expected.into(),
-            found,
-            fix: "trace the prompt again".into(),
-        }
-    }
-}
-
-/// Whether a summary's sizes are ones that arithmetic on them is safe with.
-fn check_sizes(summary: &Summary) -> Result<(), String> {
-    let (t, config, model) = (summary.n_tokens, &summary.config, &summary.model);
-    let sizes = [t, config.block_size_q, config.block_size_k, config.top_k, model.n_layers, model.n_heads];
-    if sizes.iter().any(|&size| size == 0 || u32::try_from(size).is_err()) {
-        return Err(format!(
-            "{t} tokens in blocks of {} and {}, top_k {}, {} layers of {} heads",
-            sizes[1], sizes[2], sizes[3], sizes[4], sizes[5]
-        ));
-    }
-    if model.windows.len() != model.n_layers || model.windows.contains(&Some(0)) {
-        return Err(format!("windows {:?} of {} layers", model.windows, model.n_layers));
-    }
-    if summary.focus.start > summary.focus.end || summary.focus.end > t {
-        return Err(format!("a focus from {} to {} in {t} tokens", summary.focus.start, summary.focus.end));
-    }
-    Ok(())
 }

@@ -10,6 +10,7 @@ mod record;
 mod sentences;
 mod span;
 mod summary;
+mod tensors;
 mod text;
 
 use std::{ops::Range, sync::Arc};
@@ -27,11 +28,11 @@ pub use summary::{
 pub use text::Covering;
 
 use crate::error::Error;
-use file::Tensors;
+use tensors::Tensors;
 
 /// What a language model attended to over one prompt, sparse, by layer and head.
 ///
-/// Cheap to clone. The masks stay in a memory-mapped file and are read head by head as they are needed.
+/// Cheap to clone. The masks stay in the file and are read head by head as they are needed.
 #[derive(Clone)]
 pub struct Trace {
     summary: Summary,

@@ -23,7 +23,7 @@ impl Trace {
         let mut writer = TraceWriter::empty()?;
         for layer in [None].into_iter().chain(layers.iter().copied().map(Some)) {
             for (name, info) in self.tensors_of(layer) {
-                writer.write(&name, info.dtype, &info.shape, self.tensors.bytes(&name))?;
+                writer.write(&name, info.dtype, &info.shape, &self.tensors.bytes(&name)?)?;
             }
         }
         writer.close(self.summary.clone(), layers)
@@ -47,9 +47,13 @@ impl Trace {
 
         use safetensors::tensor::TensorView;
 
-        let views = self.tensors_of(layer).into_iter().map(|(name, info)| {
-            let view = TensorView::new(info.dtype, info.shape.clone(), self.tensors.bytes(&name));
-            Ok((name, view.map_err(io::Error::other)?))
+        let read = self.tensors_of(layer).into_iter().map(|(name, info)| {
+            let bytes = self.tensors.bytes(&name).map_err(io::Error::other)?;
+            Ok((name, info, bytes))
+        });
+        let read = read.collect::<io::Result<Vec<_>>>()?;
+        let views = read.iter().map(|(name, info, bytes)| {
+            Ok((name, TensorView::new(info.dtype, info.shape.clone(), bytes).map_err(io::Error::other)?))
         });
         let views = views.collect::<io::Result<Vec<_>>>()?;
         safetensors::serialize(views, Some(self.notes()?)).map_err(io::Error::other)
@@ -77,7 +81,9 @@ impl Pieces {
         };
         let next = self.layers.last().map_or(0, |last| last + 1);
         let layer = (next..summary.model.n_layers).find(|&n| tensors.tensor(&format!("{}kept", start_of(n))).is_ok());
-        if layer.is_some() == is_first {
+        let start = layer.map(start_of);
+        let belongs = |name: &str| start.as_ref().map_or(!name.starts_with("layers."), |start| name.starts_with(start));
+        if layer.is_some() == is_first || !tensors.iter().all(|(name, _)| belongs(name)) {
             return Err(format!("another piece than one of layer {next} or later"));
         }
         for (name, view) in tensors.iter() {
@@ -145,6 +151,20 @@ mod tests {
         assert_eq!(part.edges().map(Result::unwrap).filter(|edge| edge.layer == 2).count(), 0);
         let error = part.head(2, 0).unwrap_err().to_string();
         assert!(error.contains("layer 2 does not exist: this trace holds layers [1, 3]"), "{error}");
+    }
+
+    /// Tensors of two pieces by one name would be a trace that cannot be saved.
+    #[test]
+    fn a_piece_holds_nothing_of_others() {
+        let trace = trace(&Shape { n_layers: 2, ..Default::default() });
+        let [prompt, layer] = [None, Some(0)].map(|layer| trace.piece(layer).unwrap());
+        let [of_prompt, of_layer] = [&prompt, &layer].map(|piece| SafeTensors::deserialize(piece).unwrap());
+        let both = safetensors::serialize(of_layer.iter().chain(of_prompt.iter()), Some(trace.notes().unwrap())).unwrap();
+        assert!(Pieces::default().add(&both).unwrap_err().contains("another piece"));
+        let mut pieces = Pieces::default();
+        pieces.add(&prompt).unwrap();
+        assert!(pieces.add(&both).unwrap_err().contains("another piece"));
+        assert!(pieces.add(&layer).is_ok());
     }
 
     #[test]

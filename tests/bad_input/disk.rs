@@ -1,5 +1,4 @@
-//! Disks that are full and folders that cannot be written. They are made for one command in a mount namespace of its own,
-//! which takes root.
+//! Disks that are full and folders that cannot be written.
 
 use std::{
     path::Path,
@@ -7,35 +6,12 @@ use std::{
 };
 
 use serde_json::json;
-use tempfile::TempDir;
 
-use crate::{common, names};
-
-const BINARY: &str = env!("CARGO_BIN_EXE_streamtrace");
-
-/// Runs a script in which `$D` is a folder with this mounted on it; `None`, with a printed reason, where that is not allowed.
-fn with_mount(mount: &str, script: &str, variables: &[(&str, &Path)]) -> Option<Output> {
-    let folder = TempDir::new().unwrap();
-    let run = |script: &str| {
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c", script]).env("D", folder.path()).env("STREAMTRACE", BINARY);
-        command.envs(variables.iter().copied()).output()
-    };
-    let mount = format!("mount {mount} \"$D\"");
-    match run(&mount) {
-        Ok(output) if output.status.success() => Some(run(&format!("{mount} && {script}")).unwrap()),
-        Ok(output) => skip(&String::from_utf8_lossy(&output.stderr)),
-        Err(error) => skip(&error.to_string()),
-    }
-}
-
-fn skip(why: &str) -> Option<Output> {
-    println!("skipped, as nothing can be mounted here (root can): {}", why.trim());
-    None
-}
-
-/// A file of that size is larger than the disk.
-const SMALL_DISK: &str = "-t tmpfs -o size=64k none";
+use crate::{
+    common,
+    mount::{SMALL_DISK, with_mount},
+    names,
+};
 
 #[track_caller]
 fn assert_failed(output: &Output, words: &[&str]) {
@@ -75,17 +51,45 @@ fn a_full_disk_of_temporary_files_is_named() {
     assert_nothing_remains(SMALL_DISK, command, &["cannot write", "the disk is full"]);
 }
 
+/// Every verb that writes a file, on a disk too small for it and in a folder that may not be written.
 #[test]
-fn a_picture_is_not_half_written() {
-    let model = common::random_model(json!({ "model_type": "llama" }));
-    let trace = model.path().join("a.trace");
-    common::load(model.path()).unwrap().trace(&common::prompt(300)).unwrap().save(&trace).unwrap();
-    let script = "for n in map overview; do
-        \"$STREAMTRACE\" $n \"$TRACE\" $([ $n = map ] && echo --layer 0 --head 0) --out \"$D\"/a.svg; echo \"exit $?, left: $(ls -A \"$D\")\"
-    done";
-    if let Some(output) = with_mount("-t tmpfs -o size=4k none", script, &[("TRACE", &trace)]) {
-        assert_failed(&output, &["cannot write", "a.svg", "the disk is full"]);
-        assert_eq!(String::from_utf8_lossy(&output.stdout), "exit 1, left: \n".repeat(2));
+fn nothing_is_half_written() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let trace = folder.path().join("a.trace");
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/needle-6m");
+    let prompt = "The harp is green. A door is a door, as they say here. ".repeat(12) + "What is green? The";
+    common::load(&model).unwrap().trace(&prompt).unwrap().save(&trace).unwrap();
+    let script = r#"
+        said() { echo "$1 exit $?, left: $(ls -A "$D")"; }
+        run() { verb=$1 ending=$2; shift 2; "$STREAMTRACE" $verb "$@" --out "$D/a.$ending" > /dev/null; said $verb; }
+        on() { run "$@" --device cpu --model "$MODEL"; }
+        run map svg "$TRACE" --layer 0 --head 0
+        run map png "$TRACE" --layer 0 --head 0
+        run overview svg "$TRACE"
+        run explore html "$TRACE"
+        run report html "$TRACE"
+        run report md "$TRACE"
+        run edges csv "$TRACE"
+        run edges parquet "$TRACE"
+        run edges csv "$TRACE" --sentences
+        run anchors svg "$TRACE"
+        run anchors html "$TRACE"
+        run routes svg "$TRACE" --from "The harp"
+        on knock-out png "$TRACE" --from "The harp" --controls 2
+        on compare svg --prompt "The harp is green."
+        on heads svg --task niah_single_2 --tokens 600 --samples 1
+        on ruler svg --task niah_single_2 --tokens 600 --samples 1
+    "#;
+    let variables = [("TRACE", trace.as_path()), ("MODEL", &model)];
+    for (mount, words) in [
+        ("-t tmpfs -o size=4k none", &["cannot write", "the disk is full; free some space"]),
+        ("-t tmpfs -o ro none", &["cannot write", "Read-only file system"]),
+    ] {
+        let Some(output) = with_mount(mount, script, &variables) else { return };
+        assert_failed(&output, words);
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(said.lines().count(), 16, "{said}");
+        assert!(said.lines().all(|line| line.ends_with("exit 1, left: ")), "{said}");
     }
 }
 
@@ -105,7 +109,7 @@ fn a_summary_that_cannot_be_printed_is_an_error() {
     let model = common::random_model(json!({ "model_type": "llama" }));
     for json in [&[][..], &["--json"]] {
         let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
-        let mut command = Command::new(BINARY);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_streamtrace"));
         let output = command
             .args(["trace", "--device", "cpu", "--prompt", "w1 w2", "--model"])
             .arg(model.path())

@@ -142,6 +142,16 @@ fn a_newer_version_asks_for_an_update() {
     assert!(refused(&without.written()).contains("found none"));
 }
 
+/// A figure of no layers would divide by their number.
+#[test]
+fn a_trace_of_no_layers_is_refused() {
+    let bytes = Bytes::of(small().windows(&[None, Some(5)]));
+    assert!(open(&bytes.clone().note("layers", "[1]").written()).is_ok());
+    for layers in ["[]", "[2]", "[1, 0]", "[0, 0]", "[-1]", "all"] {
+        assert!(refused(&bytes.clone().note("layers", layers).written()).contains("expected a list of its layers"), "{layers}");
+    }
+}
+
 /// What version 1 did not hold is asked for in vain.
 #[test]
 fn an_older_trace_is_read_without_what_it_lacks() {
@@ -251,6 +261,28 @@ fn wild_offsets_are_clipped_to_the_text() {
         bytes.data[start..end].fill(fill);
         read_all(&open(&bytes.written()).unwrap());
     }
+}
+
+/// What another program cuts off while a trace is open is missed where it is asked for, and nowhere else.
+#[test]
+fn a_file_cut_off_while_it_is_open_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let [path, other] = ["a.trace", "b.trace"].map(|name| folder.path().join(name));
+    fs::write(&path, whole(small().windows(&[None, Some(5)]))).unwrap();
+    fs::write(&other, "what was there").unwrap();
+    let trace = Trace::open(&path).unwrap();
+    let text = trace.text().to_string();
+    for n_bytes in (0..fs::metadata(&path).unwrap().len()).rev().step_by(50) {
+        fs::File::options().write(true).open(&path).unwrap().set_len(n_bytes).unwrap();
+        read_all(&trace);
+        let _ = (trace.overview(), trace.explore());
+        assert_eq!(trace.text(), text);
+        let error = trace.save(&other).unwrap_err().to_string();
+        assert!(error.contains("cannot write") && error.contains("a.trace was cut off"), "{error}");
+    }
+    assert!(refusal(trace.head(0, 0).map(|_| trace.clone())).contains("one that was cut off since"));
+    assert_eq!(fs::read(&other).unwrap(), b"what was there");
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 2);
 }
 
 proptest! {

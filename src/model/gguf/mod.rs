@@ -40,9 +40,7 @@ impl Gguf {
     /// [`Error::File`] when it cannot be read; [`Error::Model`] when it is damaged, cut off, of a type of quantisation that is
     /// not known, or of another architecture.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
-        // SAFETY: the map is read-only; a weights file is replaced by its tools, not rewritten in place while it is in use.
-        let map = unsafe { Mmap::map(&file) }.map_err(Error::io("read", path))?;
+        let map = map(path)?;
         // A header that lies about its alignment makes the reader divide by zero.
         let content = catch_unwind(AssertUnwindSafe(|| Content::read(&mut Cursor::new(&map[..]))));
         let content = content.map_err(|_| "a header that makes no sense".to_string()).and_then(|c| c.map_err(|e| e.to_string()));
@@ -184,6 +182,13 @@ impl Gguf {
             _ => &[],
         }
     }
+}
+
+#[expect(unsafe_code, reason = "weights are mapped")]
+fn map(path: &Path) -> Result<Mmap, Error> {
+    let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
+    // SAFETY: the map is read-only; a weights file is replaced by its tools, not rewritten in place while it is in use.
+    unsafe { Mmap::map(&file) }.map_err(Error::io("read", path))
 }
 
 fn damaged(path: &Path, expected: &str, found: &str) -> Error {

@@ -1,0 +1,27 @@
+//! A GGUF file: its metadata as configuration, tokenizer and chat template, and its tensors.
+#![no_main]
+
+use std::path::Path;
+
+use libfuzzer_sys::fuzz_target;
+use streamtrace::model::{gguf::Gguf, tokenizer::Tokenizer};
+use streamtrace_fuzz::{file, let_panics_be_caught, limited};
+
+/// Memory that the patterns take by which a text is cut into words.
+const PATTERNS: usize = 256 << 20;
+
+fuzz_target!(init: let_panics_be_caught(), |bytes: &[u8]| {
+    let path = file("a.gguf", bytes);
+    limited(bytes.len(), PATTERNS, || {
+        let Ok(gguf) = Gguf::open(&path) else { return };
+        let (_, _, _, _) = (gguf.config(), gguf.chat(), gguf.end_of_text(), gguf.n_parameters());
+        if let Ok(json) = gguf.tokenizer() {
+            let _ = Tokenizer::parse(json.to_string().as_bytes(), Path::new("a.gguf"), 1000);
+        }
+        for name in ["model.embed_tokens.weight", "model.layers.0.self_attn.q_proj.weight", "model.norm.weight"] {
+            if let Ok(Some(weight)) = gguf.get(name) {
+                let _ = weight.read();
+            }
+        }
+    });
+});

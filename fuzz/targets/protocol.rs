@@ -1,0 +1,17 @@
+//! What an engine hears and says: frames of requests, and of messages with their payloads.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use streamtrace::engine::{
+    Request,
+    protocol::{self, Message},
+};
+use streamtrace_fuzz::limited;
+
+fuzz_target!(|bytes: &[u8]| {
+    limited(bytes.len(), 0, || {
+        let (mut heard, mut said) = (bytes, bytes);
+        while let Ok(Some(_)) = protocol::read::<Request>(&mut heard) {}
+        while let Ok(Some(_)) = protocol::read::<Message>(&mut said) {}
+    });
+});

@@ -1,0 +1,24 @@
+//! `tokenizer.json`, and a text in its tokens.
+#![no_main]
+
+use std::path::Path;
+
+use libfuzzer_sys::fuzz_target;
+use streamtrace::model::tokenizer::Tokenizer;
+use streamtrace_fuzz::{let_panics_be_caught, limited};
+
+/// Memory that the patterns take by which a text is cut into words.
+const PATTERNS: usize = 256 << 20;
+
+fuzz_target!(init: let_panics_be_caught(), |bytes: &[u8]| {
+    limited(bytes.len(), PATTERNS, || {
+        let Ok(tokenizer) = Tokenizer::parse(bytes, Path::new("tokenizer.json"), 1000) else { return };
+        for text in ["Hello, wörld 12", " ", "\u{2581}a\u{0}😀"] {
+            if let Ok(encoding) = tokenizer.encode(text) {
+                assert_eq!(encoding.ids.len(), encoding.offsets.len());
+                assert!(encoding.offsets.iter().all(|&(start, end)| start <= end && end <= text.len()));
+            }
+        }
+        (0..3).for_each(|id| drop(tokenizer.text(id)));
+    });
+});
