@@ -9,7 +9,7 @@
 // anchors  [n_heads, n_tokens] f32
 // out      [n_heads, n_sentences] f32
 // grid of_tokens ceil(n_sentences / 8), vertical (ceil(n_sentences / 8), n_heads); block 256: a warp for each sentence
-// Any card from sm_80. Reference: src/device.rs, of_tokens and vertical; tests/cuda.rs compares
+// Any card from sm_80. Reference: src/cpu/attention.rs, of_tokens and vertical; tests/cuda.rs compares
 
 KERNEL void sentences_of_tokens(const u32* spans, u32* sentence, float* weight, int n_sentences) {
     int i = blockIdx.x * 8 + threadIdx.x / 32;

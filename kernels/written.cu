@@ -12,7 +12,7 @@
 // gram: grid (HEAD_DIM, n_heads); written: grid (ceil(n_tokens / TOKENS), n_heads); block HEAD_DIM, no dynamic shared memory
 // written_of_blocks: grid (ceil(n_key_blocks / 256), n_heads), block 256
 // Compile with -D HEAD_DIM (at least TOKENS). Any card from sm_80.
-// Reference: src/cpu/attention.rs, length, and src/device.rs, written; tests/cuda.rs compares
+// Reference: src/cpu/attention.rs, length and written; tests/cuda.rs compares
 
 constexpr int TOKENS = 32;
 

@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use rayon::prelude::*;
 use safetensors::tensor::TensorView;
 
 use crate::{
@@ -15,7 +14,7 @@ use crate::{
     intervention::Hidden,
     memory::MemoryPlan,
     model::{Model, config::Activation, rope::Rotary},
-    trace::{BlockMask, Blocks, LayerRecord, MIN_DISTANCE, Span},
+    trace::{BlockMask, Blocks, LayerRecord, Span},
 };
 
 /// A processor that runs a decoder. Activations are chunks of the prompt, `[n_rows, width]`.
@@ -237,25 +236,6 @@ pub struct AttentionShape {
 }
 
 impl AttentionShape {
-    /// For each token its sentence and 1 / tokens of that sentence; nothing if no sentences are recorded. `[n_tokens]`
-    pub fn of_tokens(&self) -> Vec<(u32, f32)> {
-        let of = |(i, s): (usize, &Span)| std::iter::repeat_n((i as u32, 1.0 / s.len() as f32), s.len());
-        self.sentences.iter().enumerate().flat_map(of).collect()
-    }
-
-    /// What the keys of each block write, weighted by what they received; both are `[n_heads, n_tokens]`, the result
-    /// `[n_heads, n_key_blocks]`. Nothing if nothing was weighed.
-    pub fn written(&self, lengths: &[f32], received: &[f32]) -> Vec<f32> {
-        let of_block = |(lengths, received): (&[f32], &[f32])| {
-            // Keys that nobody looks at count a little, so that there is a mean.
-            let weights = || received.iter().map(|mass| mass + 1e-9);
-            lengths.iter().zip(weights()).map(|(l, w)| l * w).sum::<f32>() / weights().sum::<f32>()
-        };
-        let (t, bk) = (self.blocks.n_tokens, self.blocks.block_size_k);
-        let heads = lengths.par_chunks(t).zip(received.par_chunks(t));
-        heads.flat_map_iter(|(l, r)| l.chunks(bk).zip(r.chunks(bk)).map(of_block)).collect()
-    }
-
     /// Whether proximity is recorded.
     pub fn records_proximity(&self) -> bool {
         self.config.proximity && !self.sentences.is_empty()
@@ -270,18 +250,6 @@ impl AttentionShape {
         let rows = proximity.chunks_mut(top_k).enumerate();
         rows.for_each(|(row, near)| near.iter_mut().for_each(|near| *near /= sums[row % n].max(f32::MIN_POSITIVE)));
         proximity
-    }
-
-    /// Vertical scores from what each token received of its share. `anchors` is `[n_heads, n_tokens]`; `[n_heads, n_sentences]`
-    pub fn vertical(&self, anchors: &[f32]) -> Vec<f32> {
-        let n = self.sentences.len();
-        let mean = |row: &[f32], i: usize| {
-            let after = n.saturating_sub(i + MIN_DISTANCE);
-            let sum: f32 = row[self.sentences[i].range()].iter().sum();
-            if after == 0 { 0.0 } else { sum / (self.sentences[i].len() * after) as f32 }
-        };
-        let rows = anchors.par_chunks(self.blocks.n_tokens).take(if n > 0 { self.n_heads } else { 0 });
-        rows.flat_map_iter(|row| (0..n).map(move |i| mean(row, i))).collect()
     }
 
     /// The key-value head that a query head reads.
