@@ -1,4 +1,4 @@
-"""Start the Rust kernel in a build folder that outlives it.
+"""Start the Rust kernel quickly: in a build folder that outlives it, with less to read.
 
 The kernel compiles each cell in `EVCXR_TMPDIR`. A folder that stays makes a second start take seconds instead of
 a minute; a folder that two running kernels share mixes up their cells. So each kernel takes the first folder
@@ -7,6 +7,7 @@ that no other kernel holds.
 
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -32,21 +33,53 @@ def free_folder():
     sys.exit(f"a hundred kernels run in {TARGET / 'kernels'}")
 
 
-def show_standard_library():
-    """Tell the loader where Rust's standard library is.
+def show_rust():
+    """Tell the kernel where Rust itself is.
 
-    Each cell becomes a library that finds it by a path relative to itself, one folder off: that goes unnoticed
-    under /tmp, where the path leads past the root, but not where the build and Rust itself are both in the home.
+    Each cell becomes a library that finds the standard one by a path relative to itself, one folder off: that goes
+    unnoticed under /tmp, where the path leads past the root, but not where the build and Rust itself are both in
+    the home. And rust-analyzer, which the kernel asks for the types of variables, calls rustc a dozen times, each
+    time through rustup unless it is told.
     """
+    asked = ["rustc", "--print", "sysroot", "--print", "target-libdir"]
+    printed = subprocess.run(asked, check=True, capture_output=True, text=True).stdout
+    sysroot, libraries = printed.splitlines()
     variable = "DYLD_LIBRARY_PATH" if sys.platform == "darwin" else "LD_LIBRARY_PATH"
-    libraries = subprocess.run(["rustc", "--print", "target-libdir"], check=True, capture_output=True, text=True)
     known = os.environ.get(variable)
-    os.environ[variable] = libraries.stdout.strip() + (os.pathsep + known if known else "")
+    os.environ[variable] = libraries + (os.pathsep + known if known else "")
+    os.environ.setdefault("RUSTC", str(Path(sysroot) / "bin" / "rustc"))
+    return Path(sysroot)
+
+
+def link_source(source, place, left_out, folder=Path()):
+    """Make `place` a folder of links to all that `source` holds, but for the paths `left_out`."""
+    (place / folder).mkdir()
+    for entry in (source / folder).iterdir():
+        path = folder / entry.name
+        if any(path in out.parents for out in left_out):
+            link_source(source, place, left_out, path)
+        elif path not in left_out:
+            (place / path).symlink_to(entry)
+
+
+def show_source(sysroot, place):
+    """Show rust-analyzer the standard library without its tests and the instructions of each processor.
+
+    It reads and indexes all of it at each start; those are half of its text, and no cell's types are among them.
+    """
+    source = sysroot / "lib/rustlib/src/rust/library"
+    if "RUST_SRC_PATH" in os.environ or not source.is_dir():
+        return
+    instructions = [path for path in (source / "stdarch/crates/core_arch/src").glob("*") if path.is_dir()]
+    tests = [*source.glob("*tests/tests"), *source.glob("*tests/benches")]
+    shutil.rmtree(place, ignore_errors=True)
+    link_source(source, place, {path.relative_to(source) for path in instructions + tests})
+    os.environ["RUST_SRC_PATH"] = str(place)
 
 
 if __name__ == "__main__":
-    show_standard_library()
-    if "EVCXR_TMPDIR" not in os.environ:
-        os.environ["EVCXR_TMPDIR"] = str(free_folder())
+    folder = free_folder()
+    show_source(show_rust(), folder / "library")
+    os.environ.setdefault("EVCXR_TMPDIR", str(folder / "cells"))
     program = str(CARGO_BIN / "evcxr_jupyter")
     os.execv(program, [program, "--control_file", sys.argv[1]])

@@ -78,6 +78,17 @@ class Failures(unittest.TestCase):
     def test_a_cell_without_end(self):
         self.assertEqual(problems("loop {}", timeout=3), ["cell 1: no end after 3 s"])
 
+    def test_types_of_the_standard_library(self):
+        """The kernel knows a variable's type by reading the library's source, of which it is shown less than all."""
+        found = problems(
+            "use std::{collections::*, sync::*}; let mut ages = HashMap::new(); ages.insert(\"a\".to_string(), 1usize);",
+            "let names = ages.keys().cloned().collect::<Vec<_>>(); let ends: BTreeSet<_> = names.iter().map(|n| n.len()).collect();",
+            "let oldest = ages.iter().max_by_key(|(_, age)| **age).map(|(name, age)| (name.clone(), *age));",
+            "let joined = std::thread::spawn(|| 5u8).join().unwrap(); let shared = Arc::new(Mutex::new(vec![1.5f64]));",
+            "let n = shared.lock().unwrap().len() + ends.len(); let took = std::time::Instant::now().elapsed();",
+        )
+        self.assertEqual(found, [])
+
     def test_a_kernel_that_dies(self):
         parent = 'std::process::Command::new("kill").arg("-9").arg(std::os::unix::process::parent_id().to_string()).status()'
         self.assertEqual(problems(f"{parent}.unwrap(); loop {{}}"), ["cell 1: the kernel died"])
