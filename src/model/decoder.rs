@@ -8,7 +8,7 @@ use std::{borrow::Borrow, ops::Range, sync::Arc};
 use super::{
     LayerWeights, Linear, Model,
     rope::RopeConfig,
-    visitor::{Dense, Sampled, Sparse, Visitor},
+    visitor::{Dense, Queries, Sampled, Sparse, Visitor},
     weight::Weight,
 };
 use crate::{
@@ -100,9 +100,7 @@ impl<D: Device> Decoder<'_, D> {
         self.each_layer(|layer, weights| {
             let lengths = if self.sentences.is_empty() { Vec::new() } else { self.mean_lengths(&hidden)? };
             let mut attention = self.device.attention(self.shape(layer, self.tokens.len()))?;
-            self.layer(layer, weights, &mut attention, &mut hidden, 0, &angles, |attention, queries, first| {
-                visitor.attend(self.device, layer, attention, queries, first)
-            })?;
+            self.layer(layer, weights, &mut attention, &mut hidden, 0, &angles, |queries| visitor.attend(self.device, queries))?;
             visitor.finish(self.device, layer, attention, lengths)
         })?;
         let norm = self.final_norm()?;
@@ -155,7 +153,7 @@ impl<D: Device> Decoder<'_, D> {
         hidden: &mut D::Residual,
         first_row: usize,
         angles: &Angles<D::Angles>,
-        mut attend: impl FnMut(&mut D::Attention, &D::Tensor, usize) -> Result<D::Tensor, Error>,
+        mut attend: impl FnMut(Queries<D>) -> Result<D::Tensor, Error>,
     ) -> Result<(), Error> {
         let angles = angles.of(self.model.config.windows[layer]);
         for (i, row) in self.chunks(first_row) {
@@ -167,7 +165,7 @@ impl<D: Device> Decoder<'_, D> {
         }
         for (i, row) in self.chunks(first_row) {
             let (x, first) = (self.device.chunk(hidden, i)?, row / self.config.block_size_q);
-            let attended = attend(attention, &self.queries(weights, &x, row, angles)?, first)?;
+            let attended = attend(Queries { layer, attention, rows: &self.queries(weights, &x, row, angles)?, first })?;
             let after = self.after_attention(weights, &x, attended)?;
             if self.config.proximity && !self.sentences.is_empty() {
                 self.device.proximity(attention, &weights.output.weight, &x, &after, first)?;

@@ -81,11 +81,11 @@ impl<'a, D: Device> Session<'a, D> {
             device.resize(attention, first_row, tokens.len());
             let nothing = BlockMask::empty(decoder.shape(layer, capacity).blocks, model.config.n_heads, 0);
             let mut no_mass = vec![0.0; model.config.n_heads];
-            decoder.layer(layer, weights, attention, &mut hidden, first_row, &self.angles, |attention, queries, first| {
+            decoder.layer(layer, weights, attention, &mut hidden, first_row, &self.angles, |queries| {
                 if setting.dense {
-                    return device.attend_dense(attention, queries, first, &nothing, &mut no_mass);
+                    return device.attend_dense(queries.attention, queries.rows, queries.first, &nothing, &mut no_mass);
                 }
-                search_and_attend(*device, attention, queries, first)
+                search_and_attend(*device, queries)
             })?;
             on_layer(layer);
         }

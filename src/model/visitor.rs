@@ -6,17 +6,20 @@ use crate::{
     trace::{BlockMask, Blocks, LayerRecord},
 };
 
+/// A chunk of a layer's queries, and what they can attend to.
+pub(super) struct Queries<'a, D: Device> {
+    pub layer: usize,
+    pub attention: &'a mut D::Attention,
+    /// `[n_rows, n_heads · head_dim]`
+    pub rows: &'a D::Tensor,
+    /// The query block that they start at.
+    pub first: usize,
+}
+
 /// What happens to each layer's attention: the one thing in which a sparse and a dense run differ.
 pub(super) trait Visitor<D: Device> {
-    /// Attention of a chunk of queries that starts at a query block.
-    fn attend(
-        &mut self,
-        device: &D,
-        layer: usize,
-        attention: &mut D::Attention,
-        queries: &D::Tensor,
-        first: usize,
-    ) -> Result<D::Tensor, Error>;
+    /// Attention of a chunk of queries. `[n_rows, n_heads · head_dim]`
+    fn attend(&mut self, device: &D, queries: Queries<D>) -> Result<D::Tensor, Error>;
 
     /// Takes the attention once all chunks are through, and the mean lengths of the residual stream before it. `[n_query_blocks]`
     fn finish(&mut self, device: &D, layer: usize, attention: D::Attention, residual: Vec<f32>) -> Result<(), Error>;
@@ -29,15 +32,8 @@ pub(super) struct Sparse<'a, F> {
 }
 
 impl<D: Device, F: FnMut(usize, LayerRecord) -> Result<(), Error>> Visitor<D> for Sparse<'_, F> {
-    fn attend(
-        &mut self,
-        device: &D,
-        _: usize,
-        attention: &mut D::Attention,
-        queries: &D::Tensor,
-        first: usize,
-    ) -> Result<D::Tensor, Error> {
-        search_and_attend(device, attention, queries, first)
+    fn attend(&mut self, device: &D, queries: Queries<D>) -> Result<D::Tensor, Error> {
+        search_and_attend(device, queries)
     }
 
     fn finish(&mut self, device: &D, layer: usize, mut attention: D::Attention, residual: Vec<f32>) -> Result<(), Error> {
@@ -65,23 +61,16 @@ where
     M: FnMut(usize) -> Result<BlockMask, Error>,
     F: FnMut(usize, Vec<f64>),
 {
-    fn attend(
-        &mut self,
-        device: &D,
-        layer: usize,
-        attention: &mut D::Attention,
-        queries: &D::Tensor,
-        first: usize,
-    ) -> Result<D::Tensor, Error> {
+    fn attend(&mut self, device: &D, queries: Queries<D>) -> Result<D::Tensor, Error> {
         let (mask, kept_mass) = match &mut self.current {
             Some(current) => current,
             none => {
-                let mask = (self.mask)(layer)?;
+                let mask = (self.mask)(queries.layer)?;
                 let kept_mass = vec![0.0; mask.n_heads];
                 none.insert((mask, kept_mass))
             }
         };
-        device.attend_dense(attention, queries, first, mask, kept_mass)
+        device.attend_dense(queries.attention, queries.rows, queries.first, mask, kept_mass)
     }
 
     fn finish(&mut self, _: &D, layer: usize, _: D::Attention, _: Vec<f32>) -> Result<(), Error> {
@@ -108,20 +97,17 @@ where
     M: FnMut(usize) -> Result<BlockMask, Error>,
     F: FnMut(usize, Vec<f64>),
 {
-    fn attend(
-        &mut self,
-        device: &D,
-        layer: usize,
-        attention: &mut D::Attention,
-        queries: &D::Tensor,
-        first: usize,
-    ) -> Result<D::Tensor, Error> {
-        let output = search_and_attend(device, attention, queries, first)?;
+    fn attend(&mut self, device: &D, queries: Queries<D>) -> Result<D::Tensor, Error> {
+        let Queries { layer, attention, rows, first } = queries;
+        let output = search_and_attend(device, Queries { layer, attention, rows, first })?;
         let start = self.blocks.queries(first).start;
-        let rows = |&block: &usize| (block, self.blocks.queries(block));
-        for (block, rows) in self.sample.iter().map(rows).filter(|(_, rows)| (start..start + self.chunk).contains(&rows.start)) {
-            let queries = device.rows(queries, rows.start - start..rows.end - start)?;
-            self.dense.attend(device, layer, attention, &queries, block)?;
+        let here = start..start + self.chunk;
+        for &first in self.sample {
+            let block = self.blocks.queries(first);
+            if here.contains(&block.start) {
+                let rows = &device.rows(rows, block.start - start..block.end - start)?;
+                self.dense.attend(device, Queries { layer, attention, rows, first })?;
+            }
         }
         Ok(output)
     }
@@ -133,12 +119,8 @@ where
 }
 
 /// Attention of a chunk of queries over what the search keeps.
-pub(super) fn search_and_attend<D: Device>(
-    device: &D,
-    attention: &mut D::Attention,
-    queries: &D::Tensor,
-    first: usize,
-) -> Result<D::Tensor, Error> {
-    device.search(attention, queries, first)?;
-    device.attend(attention, queries, first)
+pub(super) fn search_and_attend<D: Device>(device: &D, queries: Queries<D>) -> Result<D::Tensor, Error> {
+    let Queries { attention, rows, first, .. } = queries;
+    device.search(attention, rows, first)?;
+    device.attend(attention, rows, first)
 }
