@@ -55,23 +55,25 @@ impl Staging {
     /// # Safety
     /// The address must hold as many bytes.
     pub unsafe fn download(&mut self, stream: &Arc<CudaStream>, from: u64, to: &mut [u8]) -> Result<(), DriverError> {
-        let n_pieces = to.len().div_ceil(PIECE);
-        let n_bytes = |i: usize| (to.len() - i * PIECE).min(PIECE);
-        let sizes: Vec<usize> = (0..n_pieces).map(n_bytes).collect();
-        for i in 0..=n_pieces {
-            if i < n_pieces {
-                let piece = self.piece(i, stream)?;
-                let pinned = &mut piece.bytes.as_mut_slice()?[..sizes[i]];
-                // SAFETY: the piece lies inside what is read; it was copied on two turns ago.
-                unsafe { result::memcpy_dtoh_async(pinned, from + (i * PIECE) as u64, stream.cu_stream())? };
-                piece.copied.record(stream)?;
-            }
-            if let Some(before) = i.checked_sub(1) {
-                let piece = self.piece(before, stream)?;
-                piece.copied.synchronize()?;
-                copy(&piece.bytes.as_slice()?[..sizes[before]], &mut to[before * PIECE..][..sizes[before]]);
+        let (start, mut before) = (|i: usize| from + (i * PIECE) as u64, None);
+        for (i, to) in to.chunks_mut(PIECE).enumerate() {
+            let piece = self.piece(i, stream)?;
+            let pinned = &mut piece.bytes.as_mut_slice()?[..to.len()];
+            // SAFETY: the piece lies inside what is read; it was copied on two turns ago.
+            unsafe { result::memcpy_dtoh_async(pinned, start(i), stream.cu_stream())? };
+            piece.copied.record(stream)?;
+            if let Some((i, to)) = before.replace((i, to)) {
+                self.collect(i, stream, to)?;
             }
         }
+        before.map_or(Ok(()), |(i, to)| self.collect(i, stream, to))
+    }
+
+    /// Copies on what a piece brought from the card.
+    fn collect(&mut self, i: usize, stream: &Arc<CudaStream>, to: &mut [u8]) -> Result<(), DriverError> {
+        let piece = self.piece(i, stream)?;
+        piece.copied.synchronize()?;
+        copy(&piece.bytes.as_slice()?[..to.len()], to);
         Ok(())
     }
 
