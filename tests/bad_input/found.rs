@@ -59,17 +59,18 @@ fn a_tokenizer_that_contradicts_itself_gives_errors() {
     assert_says("a text", common::load(folder.path()).unwrap().trace("w1 w2"), &["contradicts itself"]);
 }
 
-/// A GGUF file with one tensor of 32-bit numbers, which has no data.
-fn gguf(shape: &[u64]) -> Vec<u8> {
+/// A GGUF file of heads of that size with one tensor of 32-bit numbers, and the first bytes of its data.
+fn gguf(head_dim: u32, name: &str, shape: &[u64], n_data: usize) -> Vec<u8> {
     let text = |text: &str| [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat();
-    let (version, string, f32s) = (3u32.to_le_bytes(), 8u32.to_le_bytes(), 0u32.to_le_bytes());
-    let (one, offset) = (1u64.to_le_bytes(), 0u64.to_le_bytes());
+    let [version, string, number, f32s] = [3u32, 8, 4, 0].map(u32::to_le_bytes);
+    let [n_tensors, n_metadata, offset] = [1u64, 2, 0].map(u64::to_le_bytes);
     let shape: Vec<u8> = shape.iter().flat_map(|n| n.to_le_bytes()).collect();
     let n_dimensions = (shape.len() as u32 / 8).to_le_bytes();
     let architecture = [text("general.architecture"), string.to_vec(), text("llama")].concat();
-    let tensor = [text("output_norm.weight"), n_dimensions.to_vec(), shape, f32s.to_vec(), offset.to_vec()].concat();
-    let mut file = [b"GGUF".as_slice(), &version, &one, &one, &architecture, &tensor].concat();
-    file.resize(file.len().next_multiple_of(32), 0);
+    let heads = [text("llama.attention.key_length"), number.to_vec(), head_dim.to_le_bytes().to_vec()].concat();
+    let tensor = [text(name), n_dimensions.to_vec(), shape, f32s.to_vec(), offset.to_vec()].concat();
+    let mut file = [b"GGUF".as_slice(), &version, &n_tensors, &n_metadata, &architecture, &heads, &tensor].concat();
+    file.resize(file.len().next_multiple_of(32) + n_data, 0);
     file
 }
 
@@ -79,7 +80,24 @@ fn tensors_larger_than_any_file_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     for shape in [&[1 << 62][..], &[u64::MAX], &[1 << 31, 1 << 31], &[1 << 61, 0], &[1 << 40; 4]] {
         let path = folder.path().join("a.gguf");
-        fs::write(&path, gguf(shape)).unwrap();
+        fs::write(&path, gguf(64, "output_norm.weight", shape, 0)).unwrap();
         assert_says(&format!("{shape:?}"), Gguf::open(&path).map(drop), &["a.gguf", "cut off or damaged"]);
+    }
+}
+
+/// Rows that are brought to another order head by head were looked for behind the tensor's end.
+#[test]
+fn rows_that_are_no_whole_heads_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.gguf");
+    let read = |head_dim: u32, n_rows: u64| {
+        fs::write(&path, gguf(head_dim, "blk.0.attn_q.weight", &[8, n_rows], 8 * 4 * n_rows as usize)).unwrap();
+        let gguf = Gguf::open(&path).unwrap();
+        let weight = gguf.get("model.layers.0.self_attn.q_proj.weight")?;
+        weight.map(|weight| weight.read().map(|values| values.view().shape().to_vec())).transpose()
+    };
+    assert_eq!(read(4, 8), Ok(Some(vec![8, 8])));
+    for (head_dim, n_rows) in [(4, 6), (1, 6), (3, 6), (0, 6), (u32::MAX, 6)] {
+        assert_says(&head_dim.to_string(), read(head_dim, n_rows), &["attn_q.weight of heads of", "6 rows"]);
     }
 }

@@ -57,18 +57,21 @@ impl Gguf {
     /// A tensor by Hugging Face's name.
     ///
     /// # Errors
-    /// [`Error::Model`] when the file ends before it does.
+    /// [`Error::Model`] when the file ends before it does, or its rows are no whole heads where they should be.
     pub fn get(&self, name: &str) -> Result<Option<Weight<'_>>, Error> {
         let Some((name, info)) = names::of(&self.architecture, name).and_then(|n| self.content.tensor_infos.get_key_value(&n))
         else {
             return Ok(None);
         };
         let weight = self.weight(name, info)?;
-        let is_turned = name.contains("attn_q.") || name.contains("attn_k.");
-        Ok(Some(match self.architecture == "llama" && is_turned {
-            true => weight.deinterleaved(self.head_dim()),
-            false => weight,
-        }))
+        if self.architecture != "llama" || !(name.contains("attn_q.") || name.contains("attn_k.")) {
+            return Ok(Some(weight));
+        }
+        let (n_rows, head_dim) = (weight.shape()[0], self.head_dim());
+        match head_dim >= 2 && head_dim.is_multiple_of(2) && n_rows.is_multiple_of(head_dim) {
+            true => Ok(Some(weight.deinterleaved(head_dim))),
+            false => Err(damaged(&self.path, &format!("{name} of heads of {head_dim} rows"), &format!("{n_rows} rows"))),
+        }
     }
 
     /// Numbers in all tensors.
