@@ -11,7 +11,7 @@ use super::theme::{OUTSIDE, PRUNED, kept_color};
 pub(super) enum Shade {
     Outside,
     Pruned,
-    /// 0 for the weakest attention of the scale, 1 for the strongest.
+    /// 0 for the weakest attention of the scale, 1 for the strongest; what lies outside is the nearest of them.
     Kept(f64),
 }
 
@@ -85,7 +85,7 @@ fn index(shade: Shade, n_shades: u8) -> u8 {
     match shade {
         Shade::Outside => 0,
         Shade::Pruned => 1,
-        Shade::Kept(level) => 2 + (level * f64::from(n_shades - 1)).round() as u8,
+        Shade::Kept(level) => 2 + (level.clamp(0.0, 1.0) * f64::from(n_shades - 1)).round() as u8,
     }
 }
 

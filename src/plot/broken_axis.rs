@@ -45,7 +45,7 @@ impl BrokenAxis {
 
     /// The middle of a span.
     pub fn middle(&self, span: Span) -> i32 {
-        self.x((span.start + span.end) as f64 / 2.0)
+        self.x((span.start as f64 + span.end as f64) / 2.0)
     }
 
     /// Draws the stretches at `y` with their first tokens, and the breaks between them with what they leave out.
@@ -82,7 +82,7 @@ fn joined(spans: &[Span]) -> Vec<Span> {
         let mut pieces: Vec<Span> = Vec::new();
         for span in &sorted {
             match pieces.last_mut() {
-                Some(last) if span.start <= last.end + gap => last.end = last.end.max(span.end),
+                Some(last) if span.start <= last.end.saturating_add(gap) => last.end = last.end.max(span.end),
                 _ => pieces.push(*span),
             }
         }

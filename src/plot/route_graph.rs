@@ -140,7 +140,7 @@ impl Bundle {
 impl Graph<'_> {
     /// Where the state before a layer lies; after the last, that of all of them.
     fn y(&self, level: usize) -> i32 {
-        TOP + self.step * (self.routes.by_layer.len() - level) as i32
+        TOP + self.step * self.routes.by_layer.len().saturating_sub(level) as i32
     }
 
     fn draw(&self, canvas: &mut Canvas) {
@@ -268,7 +268,10 @@ impl Graph<'_> {
 
 #[cfg(test)]
 mod tests {
-    use crate::plot::synthetic::{Shape, trace, trace_of};
+    use crate::{
+        plot::synthetic::{Shape, trace, trace_of},
+        trace::Span,
+    };
 
     #[test]
     fn routes_of_any_model_fit_a_page() {
@@ -280,6 +283,22 @@ mod tests {
             assert!(figure.svg().matches("<path").count() <= 60 && !figure.svg().contains("style="));
             assert!(figure.svg().contains(&format!("of {} edges", crate::plot::thousands(routes.n_edges as u64))));
         }
+    }
+
+    /// A file may hold anything.
+    #[test]
+    fn what_makes_no_sense_stays_in_the_graph() {
+        let trace = trace(&Shape { n_tokens: 300, ..Default::default() });
+        let mut routes = trace.routes(30..39, trace.output()).unwrap();
+        let nowhere = Span { start: usize::MAX - 1, end: usize::MAX };
+        let backwards = Span { start: 20, end: 3 };
+        for (edge, wild) in routes.edges.iter_mut().zip([f64::NAN, f64::INFINITY, -1.0]) {
+            (edge.layer, edge.flow, edge.queries, edge.keys) = (99, wild, nowhere, backwards);
+        }
+        (routes.to, routes.by_layer[0], routes.by_head) = (backwards, f64::NAN, vec![vec![], vec![f64::NAN; 3]]);
+        assert!(routes.figure().svg().starts_with("<svg") && routes.head_map().figure().svg().starts_with("<svg"));
+        (routes.from, routes.by_layer) = (nowhere, Vec::new());
+        assert!(routes.figure().svg().starts_with("<svg"));
     }
 
     #[test]

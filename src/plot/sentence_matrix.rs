@@ -67,7 +67,8 @@ impl SentenceMatrix {
     /// Frames the known pairs, twice where there is room: seen on dark and on light cells.
     fn frames(&self, pen: &Pen, (cell, side): (i32, i32)) {
         let at = |sentence: usize| (sentence as f64 * f64::from(side) / self.sentences.len().max(1) as f64).round() as i32;
-        for &(i, j) in &self.known {
+        let n = self.sentences.len();
+        for &(i, j) in self.known.iter().filter(|&&(i, j)| i < n && j < n) {
             let (left, top) = (LEFT + at(j), TOP + at(i));
             pen.frame((left, top), (left + cell - 1, top + cell - 1), MARKS[0]);
             if cell >= 9 {
@@ -86,8 +87,10 @@ impl SentenceMatrix {
     fn picture(&self, n_cells: usize, (low, high): (f64, f64)) -> Bitmap {
         let of = |sentence: usize| sentence * n_cells / self.sentences.len().max(1);
         let mut largest = vec![None::<f64>; n_cells * n_cells];
-        for (i, row) in self.rows.iter().enumerate() {
-            for (j, &value) in row.iter().enumerate() {
+        // A file may hold any number of rows.
+        let n = self.sentences.len();
+        for (i, row) in self.rows.iter().take(n).enumerate() {
+            for (j, &value) in row.iter().take(n).enumerate() {
                 let at = &mut largest[of(i) * n_cells + of(j)];
                 *at = Some(at.map_or(value, |most| most.max(value)));
             }
@@ -159,6 +162,21 @@ mod tests {
             assert!((0..i).filter(|&j| j + 3 != i).all(|j| at(i, j) > at(i, i - 3)), "row {i}");
             assert_eq!(at(i, i), 3 * 255, "a sentence and itself are no pair");
         }
+    }
+
+    /// A file may hold anything.
+    #[test]
+    fn what_makes_no_sense_stays_in_the_matrix() {
+        let mut matrix = made_up_matrix(30);
+        (matrix.model, matrix.measure) = ("<script>alert('x')</script>\u{0}".into(), "</text><script>alert('x')</script>".into());
+        matrix.rows[7] = vec![f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -1e300, 1e300];
+        matrix.rows[8] = vec![1.0; 90];
+        matrix.rows.extend(vec![vec![1.0; 90]; 90]);
+        matrix.known = vec![(3, 1), (30, 0), (0, usize::MAX), (usize::MAX, 0)];
+        let figure = matrix.figure();
+        assert!(!figure.svg().contains("<script") && figure.svg().contains("&lt;script&gt;") && !figure.svg().contains('\0'));
+        matrix.sentences.clear();
+        assert!(matrix.figure().svg().starts_with("<svg"));
     }
 
     #[test]
