@@ -69,6 +69,8 @@ class Hostile(unittest.TestCase):
         streamtrace("heads", *run, *task, "--out", here / "heads.svg")
         renamed(trace, HOSTILE)
         streamtrace("map", trace, "--layer", 3, "--head", 0, "--out", here / "map.svg")
+        at = ["--queries", "60..92", "--keys", "0..60", "--mark", HOSTILE[:40]]  # few enough tokens that each one's text is drawn
+        streamtrace("map", trace, "--layer", 3, "--head", 0, *at, "--out", here / "zoom.svg")
         streamtrace("overview", trace, "--out", here / "overview.svg")
         streamtrace("routes", trace, *route, "--out", here / "routes.svg")
         for ending in ("svg", "html"):
@@ -82,7 +84,7 @@ class Hostile(unittest.TestCase):
 
     def test_nothing_runs(self):
         pages = sorted([*self.here.glob("*.svg"), *self.here.glob("*.html")])
-        self.assertEqual(len(pages), 2 * 10 + 4, [page.name for page in pages])
+        self.assertEqual(len(pages), 2 * 11 + 4, [page.name for page in pages])
         with browser.Browser() as page:
             for path in pages:
                 with self.subTest(path.name):

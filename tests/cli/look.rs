@@ -16,6 +16,7 @@ fn a_saved_trace_is_shown_and_drawn() {
     for (command, name, start) in [
         (&["map", "--layer", "5", "--head", "7"][..], "map.svg", &b"<svg"[..]),
         (&["map", "--layer", "0", "--head", "0"], "map.png", b"\x89PNG"),
+        (&["map", "--layer", "5", "--head", "7", "--queries", "0..64", "--keys", "0..32"], "zoom.svg", b"<svg"),
         (&["overview", "--width", "300"], "all.png", b"\x89PNG"),
         (&["explore"], "explore.html", b"<!DOCTYPE html>"),
         (&["edges"], "edges.parquet", b"PAR1"),
@@ -55,6 +56,10 @@ fn anchors_and_routes_of_a_saved_trace_are_said_and_drawn() {
     assert_fails(&["anchors", &trace, "--distance", "9"], &["rows were recorded for tokens", "StreamConfig::focus"]);
     assert_fails(&["anchors", &trace, "--distance", "9999"], &["more than 9999 sentences"]);
     assert_fails(&["routes", &trace, "--from", "What is the spec of"], &["does not contain it; nearest is \"What is the spec"]);
+    assert_fails(
+        &["map", &trace, "--layer", "0", "--head", "0", "--mark", "nowhere", "--out", "a.svg"],
+        &["does not contain it"],
+    );
     assert_fails(
         &["routes", &trace, "--from", "mentioned in the provided", "--to", "special magic numbers are"],
         &["nearest is"],

@@ -2,6 +2,7 @@
 
 use std::{
     fmt::Display,
+    ops::Range,
     path::{Path, PathBuf},
 };
 
@@ -172,9 +173,18 @@ struct SearchArgs {
     /// Read no key: sinks and the last blocks, or random ones
     #[arg(long, value_enum, conflicts_with_all = ["exhaustive", "estimate"])]
     baseline: Option<BaselineArg>,
+    /// Tokens whose attention is recorded key by key, such as 100..200; the last ones if left out
+    #[arg(long, value_name = "TOKENS", value_parser = tokens)]
+    focus: Option<Range<usize>>,
     /// Record what routes by L1 proximity need
     #[arg(long)]
     proximity: bool,
+}
+
+/// Tokens as `FIRST..END`, the end left out.
+pub fn tokens(text: &str) -> Result<Range<usize>, String> {
+    let ends = text.split_once("..").and_then(|(start, end)| Some((start.parse().ok()?, end.parse().ok()?)));
+    ends.map(|(start, end)| start..end).ok_or("expected the first token and the end, such as 100..200".into())
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -242,7 +252,7 @@ impl SearchArgs {
             split: self.split.unwrap_or(default.split),
             rescore: self.rescore.unwrap_or(default.rescore),
             exact_queries: self.exact_queries.unwrap_or(default.exact_queries),
-            focus: None,
+            focus: self.focus.clone(),
             proximity: self.proximity,
         }
     }

@@ -1,9 +1,14 @@
 //! `streamtrace map | overview | explore | report | edges`: a trace as pictures, pages and tables.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
 use streamtrace::{Error, Report, Trace, plot::Figure};
+
+use crate::args::tokens;
 
 #[derive(Args)]
 pub struct MapArgs {
@@ -15,13 +20,33 @@ pub struct MapArgs {
     /// Heads count from 0
     #[arg(long)]
     head: usize,
+    /// Show these queries alone, such as 16000..16384
+    #[arg(long, value_name = "TOKENS", value_parser = tokens)]
+    queries: Option<Range<usize>>,
+    /// Show these keys alone, such as 100..200
+    #[arg(long, value_name = "TOKENS", value_parser = tokens)]
+    keys: Option<Range<usize>>,
+    /// Mark a piece of the prompt, where it stands first; may be given again
+    #[arg(long, value_name = "TEXT")]
+    mark: Vec<String>,
     #[command(flatten)]
     picture: Picture,
 }
 
 impl MapArgs {
     pub fn run(&self) -> Result<(), Error> {
-        self.picture.save(Trace::open(&self.trace)?.attention_map(self.layer, self.head)?.figure())
+        let trace = Trace::open(&self.trace)?;
+        let mut map = trace.attention_map(self.layer, self.head)?;
+        for text in &self.mark {
+            map = map.mark(text, trace.find(text)?)?;
+        }
+        if let Some(queries) = &self.queries {
+            map = map.queries(queries.clone())?;
+        }
+        if let Some(keys) = &self.keys {
+            map = map.keys(keys.clone())?;
+        }
+        self.picture.save(map.figure())
     }
 }
 
