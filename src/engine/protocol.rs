@@ -12,7 +12,8 @@
 //! | … | body |
 //!
 //! The engine answers each request with any number of `Message::Progress` and then one `Message::Reply` or
-//! `Message::Error`; a trace that is asked for in pieces comes in `Message::Piece`s before the reply, each packed by zlib. It ends when its standard input does. What it has to say to a person goes to standard error.
+//! `Message::Error`; a trace that is asked for in pieces comes in `Message::Piece`s before the reply, each packed by zlib. It
+//! ends when its standard input does. What it has to say to a person goes to standard error.
 
 use std::{
     io::{self, BufWriter, Read, Seek, Write},

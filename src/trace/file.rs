@@ -80,13 +80,15 @@ impl TraceWriter {
         let n_focus_keys = mask.top_k * mask.blocks.block_size_k;
         let n_focus = record.focus.len().checked_div(n_heads * n_focus_keys).unwrap_or_default();
         let focus_shape = [n_heads, n_focus, n_focus_keys];
-        let received = bytes(&record.received, f32::to_le_bytes);
-        let vertical = bytes(&record.vertical, f32::to_le_bytes);
-        self.write(&name(layer, "vertical"), Dtype::F32, &[n_heads, record.vertical.len() / n_heads.max(1)], &vertical)?;
-        let (written, residual) = (bytes(&record.written, f32::to_le_bytes), bytes(&record.residual, f32::to_le_bytes));
-        self.write(&name(layer, "written"), Dtype::F32, &[n_heads, mask.blocks.n_key_blocks()], &written)?;
-        self.write(&name(layer, "residual"), Dtype::F32, &[n_query_blocks], &residual)?;
-        self.write(&name(layer, "received"), Dtype::F32, &[n_heads, mask.blocks.n_tokens], &received)?;
+        let n_sentences = record.vertical.len() / n_heads.max(1);
+        for (what, shape, values) in [
+            ("vertical", &[n_heads, n_sentences][..], &record.vertical),
+            ("written", &[n_heads, mask.blocks.n_key_blocks()], &record.written),
+            ("residual", &[n_query_blocks], &record.residual),
+            ("received", &[n_heads, mask.blocks.n_tokens], &record.received),
+        ] {
+            self.write(&name(layer, what), Dtype::F32, shape, &bytes(values, f32::to_le_bytes))?;
+        }
         self.write(&name(layer, "mass"), Dtype::F16, &shape, &f16_bytes(&record.mass))?;
         self.write(&name(layer, "focus"), Dtype::F16, &focus_shape, &f16_bytes(&record.focus))?;
         if !record.proximity.is_empty() {

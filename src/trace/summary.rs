@@ -22,12 +22,11 @@ pub struct Summary {
     pub next_token: NextToken,
     /// 1 − computed pairs / causal pairs, in tokens, over all layers and heads.
     pub pruned: f64,
-    /// Keys, or nodes that stand for keys, that the search read for a query block and head, on average; none on a GPU, which
-    /// does not count them.
+    /// Keys, or nodes that stand for keys, that the search read for a query block and head, on average; none where it reads none.
     #[serde(default)]
     pub keys_read_per_query_block: Option<f64>,
     pub seconds: Seconds,
-    /// Most memory that the engine's process held.
+    /// Most memory that the run held: of the engine's process, or of the GPU.
     pub peak_memory_bytes: u64,
     pub planned_memory_bytes: u64,
     /// "cpu", or the GPU's name.
@@ -41,9 +40,9 @@ pub struct Summary {
 /// The model a trace was made with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelInfo {
-    /// The folder's name.
+    /// The folder's, the file's or the hub's.
     pub name: String,
-    /// "llama", "qwen2", "qwen3" or "mistral".
+    /// As `model_type` in `config.json`: "llama", "qwen3", "gemma3_text", ….
     pub architecture: String,
     pub n_layers: usize,
     pub n_heads: usize,
