@@ -1,9 +1,9 @@
 //! Do heads and suppression tell what a chain of thought rests on? `cargo bench --features engine --bench anchors`
 //!
 //! Word problems whose facts are scattered over prose, then the chain of thought; the truth is known by construction. Options:
-//! `-- --prompts 24 --tokens 8192 --pruned 0.97 --search exhaustive|default --sinks 1 --local 5`. Prompts of even number calibrate,
-//! those of odd number are reported, kurtosis, which needs no truth, is the mean of all; plan and setup are left out as targets.
-//! Dense is the same run with all blocks kept.
+//! `-- --prompts 24 --tokens 8192 --pruned 0.97 --search exhaustive|default --sinks 1 --local 5`. Prompts of even number
+//! calibrate, those of odd number are reported, kurtosis, which needs no truth, is the mean of all; plan and setup are left out
+//! as targets. Dense is the same run with all blocks kept.
 
 mod common;
 

@@ -1,7 +1,8 @@
 //! How time and memory of a trace grow with the prompt, on the CPU: `cargo bench --features engine --bench scaling`.
 //!
 //! Prints a table with the exponent of the time, and draws the curve into `benches/scaling.svg`. Every length is traced
-//! three times in turn, so that what else the machine does falls on all of them; medians are shown. At one of them the published search runs too.
+//! three times in turn, so that what else the machine does falls on all of them; medians are shown. At one of them the
+//! published search runs too.
 
 use std::{error::Error, path::Path};
 

@@ -1,4 +1,5 @@
-//! Attention of one head and one query block on the CPU: over the kept key blocks, with what it records, and dense for comparison.
+//! Attention of one head and one query block on the CPU: over the kept key blocks, with what it records, and dense for
+//! comparison.
 //!
 //! Scores of one key lie side by side for 32 queries, so the softmax of 32 queries is computed in step.
 
@@ -194,7 +195,8 @@ fn weighted_values(kv: KeysValues, tokens: &[usize], weights: &[Lanes]) -> Vec<L
     sums
 }
 
-/// Softmax in base 2 of each lane's scores times `scale`; lanes from `n` on become 0. Adds each key's sum over lanes to `received`.
+/// Softmax in base 2 of each lane's scores times `scale`; lanes from `n` on become 0. Adds each key's sum over lanes to
+/// `received`.
 #[inline(always)]
 fn softmax(weights: &mut [Lanes], scale: f32, n: usize, received: &mut [f32]) {
     let mut most = [f32::NEG_INFINITY; LANES];

@@ -132,8 +132,8 @@ pub trait Device: Sync {
     ) -> Result<Self::Tensor, Error>;
 
     /// Records how near what each kept block of the queries attended last writes comes to what their residual stream becomes, if
-    /// the settings ask for it. `before` and `after` are its rows around attention `[n_rows, hidden_size]`, `weight` is the output
-    /// layer's.
+    /// the settings ask for it. `before` and `after` are its rows around attention `[n_rows, hidden_size]`, `weight` is the
+    /// output layer's.
     fn proximity(
         &self,
         attention: &mut Self::Attention,

@@ -160,7 +160,8 @@ impl Tracer {
         }
     }
 
-    /// A trace that records the attention of one piece of the prompt key by key, such as a chain of thought; `bytes` of the prompt.
+    /// A trace that records the attention of one piece of the prompt key by key, such as a chain of thought; `bytes` of the
+    /// prompt.
     ///
     /// # Errors
     /// As [`Tracer::trace`]; [`Error::Missing`] for bytes that are no piece of the prompt.
@@ -247,8 +248,8 @@ impl Tracer {
         Ok(SentenceMatrix::of_effects(sentences, &effects, measure, &self.model.name))
     }
 
-    /// Whether a route carries an answer, the tokens of `answer` in the traced prompt: by how much it becomes less likely without the
-    /// route, and without each of so many random routes of the same layers and query blocks.
+    /// Whether a route carries an answer, the tokens of `answer` in the traced prompt: by how much it becomes less likely without
+    /// the route, and without each of so many random routes of the same layers and query blocks.
     ///
     /// # Errors
     /// As [`Tracer::knock_out`].

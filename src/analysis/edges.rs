@@ -1,5 +1,5 @@
-//! Attention as rows of numbers, for other programs: one row for each kept pair of a query block and a key block, or for each pair
-//! of sentences.
+//! Attention as rows of numbers, for other programs: one row for each kept pair of a query block and a key block, or for each
+//! pair of sentences.
 
 mod save;
 

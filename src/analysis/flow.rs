@@ -1,7 +1,7 @@
 //! Flow through the layers of a trace: forward from one place, backward from another.
 //!
-//! Nodes are stretches of tokens, as long as the smaller of query and key blocks. A node's state after a layer is a mix of its own
-//! state before it and of the states of the key blocks that its query block keeps; shares of one mix sum to 1.
+//! Nodes are stretches of tokens, as long as the smaller of query and key blocks. A node's state after a layer is a mix of its
+//! own state before it and of the states of the key blocks that its query block keeps; shares of one mix sum to 1.
 
 use super::routes::{RouteEdge, RouteMeasure};
 use crate::{

@@ -138,8 +138,8 @@ impl SentenceMatrix {
         SentenceMatrix { measure, sentences, rows, model, known: Vec::new(), known_auc: None }
     }
 
-    /// The same beside what is known: `depends_on[i]` are the sentences that sentence `i` needs. Earlier sentences of the kinds in
-    /// `leave_out` are left out of it.
+    /// The same beside what is known: `depends_on[i]` are the sentences that sentence `i` needs. Earlier sentences of the kinds
+    /// in `leave_out` are left out of it.
     pub fn against(mut self, depends_on: &[Vec<usize>], leave_out: &[SentenceKind]) -> Self {
         let counts = |i: usize, j: usize| j < i && !leave_out.contains(&self.sentences[j].kind);
         let needs = depends_on.iter().take(self.sentences.len()).enumerate();

@@ -99,8 +99,8 @@ impl SentenceAttention {
         sums.iter().enumerate().map(|(j, sum)| (after(j) > 0).then(|| sum / after(j) as f64)).collect()
     }
 
-    /// The same with the means of each row replaced by the ranks of its numbers over its length: what a sentence deep in the text attends
-    /// to less, because there is more of it, counts as much.
+    /// The same with the means of each row replaced by the ranks of its numbers over its length: what a sentence deep in the text
+    /// attends to less, because there is more of it, counts as much.
     pub fn ranked(&self) -> Self {
         let rows = self.rows.iter().map(|(i, row)| (*i, ranks(row, i + 1))).collect();
         SentenceAttention { n_sentences: self.n_sentences, rows }

@@ -134,7 +134,7 @@ impl Gpu {
     pub fn reserve(&self, bytes: u64) -> Result<(), Error> {
         let kept = self.of_pool(sys::CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT);
         let used = self.of_pool(sys::CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_USED_MEM_CURRENT);
-        if kept - used < bytes {
+        if kept.saturating_sub(used) < bytes {
             // SAFETY: gives back what no array holds.
             let status = unsafe { sys::cuMemPoolTrimTo(self.pool()?, 0) };
             status.result().map_err(|e| self.failed("its memory pool cannot be cleared", e))?;
@@ -148,7 +148,8 @@ impl Gpu {
     pub fn available(&self) -> Result<u64, Error> {
         let free = self.stream.context().mem_get_info().map_err(|e| self.failed("its memory cannot be measured", e))?.0;
         let kept = self.of_pool(sys::CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT);
-        Ok(free as u64 + kept - self.of_pool(sys::CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_USED_MEM_CURRENT))
+        let used = self.of_pool(sys::CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_USED_MEM_CURRENT);
+        Ok(free as u64 + kept.saturating_sub(used))
     }
 
     /// Waits for everything that was started on a stream.
@@ -259,7 +260,8 @@ impl Gpu {
         Arg::Pointer(x.device_ptr(&self.stream).0 + (at * size_of::<T>()) as u64)
     }
 
-    /// A map of `x` `[n_rows, n_heads, head_dim]` bf16, whose boxes hold `rows` rows of 64 values of a head, for Hopper's copy engine.
+    /// A map of `x` `[n_rows, n_heads, head_dim]` bf16, whose boxes hold `rows` rows of 64 values of a head, for Hopper's copy
+    /// engine.
     pub fn map(&self, x: &CudaSlice<u16>, n_rows: usize, n_heads: usize, head_dim: usize, rows: usize) -> Result<Arg, Error> {
         let mut map = sys::CUtensorMap { opaque: [0; 16] };
         let (sizes, strides) =

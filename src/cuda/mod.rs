@@ -1,7 +1,8 @@
 //! The decoder's operations on an NVIDIA GPU: products by cuBLAS, everything else by the kernels in `kernels/`, compiled at
 //! run time for the card at hand. Activations and weights are bf16, sums f32.
 //!
-//! Nothing of CUDA is needed to build; [`Cuda::open`] says what is missing to run. All unsafe code of the crate is here, but for the maps of weights.
+//! Nothing of CUDA is needed to build; [`Cuda::open`] says what is missing to run. All unsafe code of the crate is here, but
+//! for the maps of weights.
 
 mod anchors;
 mod attention;

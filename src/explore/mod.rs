@@ -52,8 +52,9 @@ struct Budget {
 impl Trace {
     /// The trace to look into: an overview of all heads, each head's map, and the text under the cursor.
     ///
-    /// A block of at most 1.9 MB for prompts of up to 32k tokens: of each head the blocks with the most attention, as many as fit; what is left out is said below
-    /// the map. In a notebook it is shown as it is; [`Explore::save`] makes a page of it, [`Report::explore`] a part of a report.
+    /// A block of at most 1.9 MB for prompts of up to 32k tokens: of each head the blocks with the most attention, as many as
+    /// fit; what is left out is said below the map. In a notebook it is shown as it is; [`Explore::save`] makes a page of it,
+    /// [`Report::explore`] a part of a report.
     ///
     /// # Errors
     /// [`Error::Trace`] when the file is damaged.

@@ -17,8 +17,8 @@ use crate::{
 const LISTED: usize = 90;
 
 impl ThoughtAnchors {
-    /// The text with its anchors highlighted: the stronger the colour, the more later sentences attend to it. Anchors are numbered
-    /// and listed above the text, which scrolls if it is long.
+    /// The text with its anchors highlighted: the stronger the colour, the more later sentences attend to it. Anchors are
+    /// numbered and listed above the text, which scrolls if it is long.
     pub fn html(&self) -> String {
         let list: String = self.anchors.iter().enumerate().map(|(place, &j)| self.listed(place, j)).collect();
         let occurs = |kind: &SentenceKind| self.sentences.iter().any(|sentence| sentence.kind == *kind);

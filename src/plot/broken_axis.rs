@@ -19,7 +19,8 @@ pub(super) struct BrokenAxis {
 }
 
 impl BrokenAxis {
-    /// An axis from `left`, `width` pixels wide, that holds all of some spans; a stretch's pixels grow with the root of its length.
+    /// An axis from `left`, `width` pixels wide, that holds all of some spans; a stretch's pixels grow with the root of its
+    /// length.
     pub fn new(spans: &[Span], left: i32, width: i32) -> Self {
         let pieces = joined(spans);
         let weight = |span: &Span| (span.len() as f64).sqrt().max(4.0);

@@ -67,7 +67,8 @@ impl Figure {
         self.svg.replace(&self.id, &format!("{}-{number}", self.id))
     }
 
-    /// Writes `x.svg`, or `x.png` at the width that was chosen: first a temporary file beside it, so that `path` never holds half a figure.
+    /// Writes `x.svg`, or `x.png` at the width that was chosen: first a temporary file beside it, so that `path` never holds half
+    /// a figure.
     ///
     /// # Errors
     /// [`Error::Setting`] for another ending or a PNG of no or too many pixels, [`Error::File`] when the file cannot be

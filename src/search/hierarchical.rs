@@ -1,8 +1,8 @@
 //! *Stream*: hierarchical pruning (Rosser et al. 2025, arXiv 2510.19875; the descent of HiP attention, Lee et al. 2024).
 //!
-//! The candidates are cut into ranges, aligned nodes of a [`Tree`](super::tree::Tree). Round by round every range is scored by an estimate of
-//! its largest query·key, the best are kept and split, until the ranges are single blocks. A range that reaches past the
-//! candidates stays without a score: keys after the query block cannot influence what it keeps. The blocks of the last
+//! The candidates are cut into ranges, aligned nodes of a [`Tree`](super::tree::Tree). Round by round every range is scored by an
+//! estimate of its largest query·key, the best are kept and split, until the ranges are single blocks. A range that reaches
+//! past the candidates stays without a score: keys after the query block cannot influence what it keeps. The blocks of the last
 //! round may then be ranked by their real keys: the result is what the exhaustive search would choose among them.
 
 use super::{Candidates, Queries, estimate::Index, keep_best, shares};

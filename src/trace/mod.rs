@@ -161,8 +161,8 @@ impl Trace {
         self.tensors.floats(&name(layer, "residual"), 0..n)
     }
 
-    /// Share of each kept block of a layer in what its query block's residual stream becomes, by L1 proximity; the rest up to 1 is
-    /// what stays. `[n_heads, n_query_blocks, top_k]`, as in [`BlockMask`]
+    /// Share of each kept block of a layer in what its query block's residual stream becomes, by L1 proximity; the rest up to 1
+    /// is what stays. `[n_heads, n_query_blocks, top_k]`, as in [`BlockMask`]
     ///
     /// # Errors
     /// As [`Trace::vertical`]; [`Error::Missing`] when the run did not record it.

@@ -15,8 +15,8 @@ impl Trace {
     /// The same trace with these layers alone, to be kept where space is short.
     ///
     /// # Errors
-    /// [`Error::Setting`] when no layer is named, [`Error::Missing`] for one that the trace does not hold, [`Error::File`] when the
-    /// disk is full.
+    /// [`Error::Setting`] when no layer is named, [`Error::Missing`] for one that the trace does not hold, [`Error::File`] when
+    /// the disk is full.
     pub fn of_layers(&self, layers: &[usize]) -> Result<Self, Error> {
         let layers = self.summary.model.chosen(layers)?;
         layers.iter().try_for_each(|&layer| self.check_layer(layer))?;

@@ -18,8 +18,8 @@ pub struct LayerRecord {
     pub written: Vec<f32>,
     /// Mean length ‖x‖ of the residual stream before the layer, over the queries of each block. `[n_query_blocks]`
     pub residual: Vec<f32>,
-    /// L1 proximity of what each kept block writes, mean over the query block, to what the residual stream becomes there, as a share
-    /// of the sum over all heads and what stays; empty if it was not asked for. `[n_heads, n_query_blocks, top_k]`
+    /// L1 proximity of what each kept block writes, mean over the query block, to what the residual stream becomes there, as a
+    /// share of the sum over all heads and what stays; empty if it was not asked for. `[n_heads, n_query_blocks, top_k]`
     pub proximity: Vec<f32>,
     /// Mean attention that each sentence gets from the sentences at least [`MIN_DISTANCE`] after it. `[n_heads, n_sentences]`
     pub vertical: Vec<f32>,

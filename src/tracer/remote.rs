@@ -48,7 +48,8 @@ impl Tracer {
     /// The same tracer with traces of these layers alone, for a connection that is slow.
     ///
     /// # Errors
-    /// [`Error::Setting`] when the model is on this machine or no layer is named, [`Error::Missing`] for one that it does not have.
+    /// [`Error::Setting`] when the model is on this machine or no layer is named, [`Error::Missing`] for one that it does not
+    /// have.
     pub fn with_layers(&self, layers: &[usize]) -> Result<Self, Error> {
         let layers = self.model.chosen(layers)?;
         match self.delivery {

@@ -11,9 +11,16 @@ use tempfile::TempDir;
 
 use crate::MODEL;
 
+/// Whether a signal is ignored here and in what is started here, as a shell has interrupts ignored by what runs in its background.
+fn is_ignored(number: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    ignored.unwrap_or(0) >> (number - 1) & 1 == 1
+}
+
 #[test]
 fn a_run_that_is_ended_leaves_what_was_there() {
-    for (name, number) in [("-TERM", 15), ("-INT", 2)] {
+    for (name, number) in [("-TERM", 15), ("-INT", 2)].into_iter().filter(|(_, number)| !is_ignored(*number)) {
         let folder = TempDir::new().unwrap();
         let [out, temporary, prompt] = ["a.trace", "temporary", "prompt"].map(|name| folder.path().join(name));
         std::fs::create_dir(&temporary).unwrap();

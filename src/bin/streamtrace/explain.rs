@@ -24,7 +24,7 @@ pub struct AnchorsArgs {
     /// Sentences to name
     #[arg(long, default_value_t = AnchorConfig::default().n_anchors)]
     anchors: usize,
-    /// Only attention from so many sentences later counts; another number than 4 needs token-level rows of the whole text
+    /// Only attention from so many sentences later counts; another number than 4 needs rows of the whole text (trace --focus)
     #[arg(long, default_value_t = AnchorConfig::default().min_distance)]
     distance: usize,
     /// What to write: the chart as .svg or .png, or the text with its anchors highlighted as .html
@@ -68,7 +68,8 @@ pub struct Ends {
     /// Edges to show
     #[arg(long, default_value_t = RouteConfig::default().n_edges)]
     edges: usize,
-    /// What makes an edge important: attention mass times what it writes, L1 proximity (of traces made with --proximity), or mass alone
+    /// What makes an edge important: attention mass times what it writes, L1 proximity (of traces made with --proximity), or mass
+    /// alone
     #[arg(long, value_enum, default_value = "written")]
     measure: MeasureArg,
 }

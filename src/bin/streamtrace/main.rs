@@ -86,7 +86,8 @@ enum Command {
     Heads(HeadsArgs),
     /// Time each stage of a layer on the GPU at hand, with random weights
     Bench(BenchArgs),
-    /// Say what of that which notebooks and GPUs need is here, and what to do about the rest; exit code 1 if notebooks miss something
+    /// Say what of that which notebooks and GPUs need is here, and what to do about the rest; exit code 1 if notebooks miss
+    /// something
     Doctor(DoctorArgs),
     /// Answer a notebook over standard input and output, here or through ssh
     Serve(ServeArgs),
