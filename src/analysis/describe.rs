@@ -22,9 +22,9 @@ impl Describe for ThoughtAnchors {
             .row("heads", format!("{} by {}", heads.join(", "), self.receivers.how));
         let line = |j: usize| {
             let sentence = &self.sentences[j];
-            format!("{} ({}, {:.4})", shortened(&sentence.text, SHOWN), sentence.kind, self.scores[j].unwrap_or_default())
+            format!("{} ({}, {:.4})", shortened(&sentence.text, SHOWN), sentence.kind, self.score(j).unwrap_or_default())
         };
-        self.anchors.iter().fold(table, |table, &j| table.row(&format!("sentence {j}"), line(j)))
+        self.places().fold(table, |table, (_, j)| table.row(&format!("sentence {j}"), line(j)))
     }
 }
 

@@ -18,6 +18,8 @@ const TOP: i32 = 78;
 const AREA: (i32, i32) = (680, 190);
 /// Bars of at least this width have their kind's letter below them.
 const LETTERED: f64 = 8.0;
+/// Most layers, and heads of a layer, that are drawn.
+const MOST: usize = 1024;
 /// Characters of an anchor's sentence that are written out.
 const WRITTEN: usize = 104;
 
@@ -54,6 +56,16 @@ impl ThoughtAnchors {
         )
     }
 
+    /// The anchors that are sentences, with their places: a file may hold any numbers.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.anchors.iter().copied().enumerate().filter(|&(_, j)| j < self.sentences.len())
+    }
+
+    /// The score of a sentence, if it has one.
+    pub(crate) fn score(&self, sentence: usize) -> Option<f64> {
+        self.scores.get(sentence).copied().flatten()
+    }
+
     /// The highest score.
     pub(super) fn most(&self) -> f64 {
         self.scores.iter().flatten().copied().fold(f64::MIN_POSITIVE, f64::max)
@@ -73,10 +85,9 @@ impl ThoughtAnchors {
         let gap = if self.bar_width() >= 4.0 { 1 } else { 0 };
         let share = |score: f64| (score / most).clamp(0.0, 1.0);
         let height = |score: Option<f64>| (score.map_or(0.0, share) * f64::from(AREA.1 - 18)).round() as i32;
-        for (j, score) in self.scores.iter().enumerate() {
+        for (j, sentence) in self.sentences.iter().enumerate() {
             let (left, right) = (self.x(j), (self.x(j + 1) - gap).max(self.x(j) + 1));
-            let kind = self.sentences[j].kind;
-            let height = height(*score);
+            let (kind, height) = (sentence.kind, height(self.score(j)));
             pen.fill((left, bottom - height), (right, bottom), kind.color());
             pen.fill((left, bottom + 2), (right, bottom + 5), kind.color());
             if self.bar_width() >= LETTERED {
@@ -84,8 +95,8 @@ impl ThoughtAnchors {
             }
         }
         let mut taken: Vec<i32> = Vec::new();
-        for (place, &j) in self.anchors.iter().enumerate() {
-            let height = height(self.scores[j]);
+        for (place, j) in self.places() {
+            let height = height(self.score(j));
             let x = (self.x(j) + self.x(j + 1)) / 2;
             if taken.iter().all(|other| (other - x).abs() > 9) {
                 pen.text(&(place + 1).to_string(), (x, bottom - height - 8), Type::TEXT.centered());
@@ -111,20 +122,22 @@ impl ThoughtAnchors {
 
     /// Writes the anchors' sentences out below `top`; returns where they end.
     fn written(&self, pen: &Pen, top: i32) -> i32 {
-        for (place, &j) in self.anchors.iter().enumerate() {
-            let (y, sentence) = (top + 17 * place as i32, &self.sentences[j]);
+        let mut y = top;
+        for (place, j) in self.places() {
+            let sentence = &self.sentences[j];
             pen.text(&format!("{}", place + 1), (14, y), Type::TEXT);
             pen.fill((28, y - 6), (41, y + 6), sentence.kind.color());
             pen.text(&sentence.kind.letter().to_string(), (46, y), Type::TEXT);
             pen.text(&format!("{}:", thousands(j as u64)), (88, y), Type::TEXT.colored(MUTED).before());
             pen.text(&shortened(&sentence.text, WRITTEN), (94, y), Type::TEXT.colored(INK));
+            y += 17;
         }
-        top + 17 * self.anchors.len() as i32
+        y
     }
 
     fn description(&self) -> String {
-        let anchor = |&j: &usize| format!("sentence {j}, {:?}", shortened(&self.sentences[j].text, 60));
-        let anchors: Vec<String> = self.anchors.iter().map(anchor).collect();
+        let anchor = |(_, j): (usize, usize)| format!("sentence {j}, {:?}", shortened(&self.sentences[j].text, 60));
+        let anchors: Vec<String> = self.places().map(anchor).collect();
         format!(
             "Bars are the mean attention that each sentence gets from those at least {} later. {}. The highest peaks: {}.",
             self.min_distance,
@@ -141,6 +154,7 @@ impl ThoughtAnchors {
 
 /// Cells of heads: layers from top to bottom, heads from left to right.
 fn head_scores(ranking: &HeadRanking, (n_layers, n_heads): (usize, usize), model: &str) -> Figure {
+    let (n_layers, n_heads) = (n_layers.min(MOST), n_heads.min(MOST));
     let side = (640 / n_heads.max(1)).clamp(9, 44) as i32;
     let height = side.min((640 / n_layers.max(1)).max(9) as i32);
     let scores: Vec<f64> = ranking.heads.iter().map(|head| head.score).collect();
@@ -152,7 +166,8 @@ fn head_scores(ranking: &HeadRanking, (n_layers, n_heads): (usize, usize), model
         pen.text(&title, (14, 20), Type::TITLE);
         let range = format!("from {low:.1}, light, to {high:.1}, dark; the best ten are framed");
         pen.text(&range, (14, 39), Type::NOTE);
-        for (place, head) in ranking.heads.iter().enumerate() {
+        let heads = ranking.heads.iter().enumerate().filter(|(_, head)| head.layer < n_layers && head.head < n_heads);
+        for (place, head) in heads {
             let (x, y) = (left + side * head.head as i32, top + height * head.layer as i32);
             let level = (head.score - low) / (high - low).max(f64::MIN_POSITIVE);
             pen.fill((x, y), (x + side - 1, y + height - 1), kept_color(level));
@@ -211,7 +226,14 @@ mod tests {
         let mut anchors = made_up_anchors(30, "Some words");
         let wild = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -1e300, 1e300];
         anchors.scores.iter_mut().zip(wild).for_each(|(score, wild)| *score = Some(wild));
-        assert!(anchors.figure().svg().starts_with("<svg"));
+        anchors.anchors.extend([30, usize::MAX]);
+        (anchors.kurtosis.heads[0].layer, anchors.kurtosis.heads[1].score) = (usize::MAX, f64::NAN);
+        for n_scores in [90, 3] {
+            anchors.scores.resize(n_scores, Some(1.0));
+            assert!(anchors.figure().svg().starts_with("<svg") && anchors.html().starts_with("<div"));
+        }
+        (anchors.n_layers, anchors.n_heads) = (usize::MAX, 0);
+        assert!(anchors.kurtosis_figure().svg().starts_with("<svg"));
     }
 
     #[test]

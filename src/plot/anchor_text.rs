@@ -20,7 +20,7 @@ impl ThoughtAnchors {
     /// The text with its anchors highlighted: the stronger the colour, the more later sentences attend to it. Anchors are
     /// numbered and listed above the text, which scrolls if it is long.
     pub fn html(&self) -> String {
-        let list: String = self.anchors.iter().enumerate().map(|(place, &j)| self.listed(place, j)).collect();
+        let list: String = self.places().map(|(place, j)| self.listed(place, j)).collect();
         let occurs = |kind: &SentenceKind| self.sentences.iter().any(|sentence| sentence.kind == *kind);
         let legend: String = SentenceKind::ALL.into_iter().filter(occurs).map(legend).collect();
         let text: String = self.sentences.iter().enumerate().map(|(j, sentence)| self.highlighted(j, sentence)).collect();
@@ -66,7 +66,7 @@ impl ThoughtAnchors {
     }
 
     fn highlighted(&self, j: usize, sentence: &Sentence) -> String {
-        let share = self.scores[j].map_or(0.0, |score| score / self.most());
+        let share = self.score(j).map_or(0.0, |score| score / self.most());
         let number = self.anchors.iter().position(|&anchor| anchor == j).map(|place| place + 1);
         let number = number.map_or(String::new(), |n| format!("<sup style=\"line-height:0;font-weight:bold\">{n}</sup>"));
         let border = if number.is_empty() { "" } else { ";border-bottom:2px solid" };

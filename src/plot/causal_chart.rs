@@ -104,7 +104,7 @@ fn axis(pen: &Pen, ends: Ends) {
 }
 
 fn x(value: f64, (low, high): Ends) -> i32 {
-    LEFT + ((value - low) / (high - low) * f64::from(WIDTH)).round() as i32
+    LEFT + (((value - low) / (high - low)).clamp(0.0, 1.0) * f64::from(WIDTH)).round() as i32
 }
 
 fn dot((x, y): Point) -> Vec<Point> {
@@ -116,9 +116,12 @@ fn diamond((x, y): Point, height: i32) -> Vec<Point> {
     [(0, -height), (height * 4 / 7, 0), (0, height), (-height * 4 / 7, 0)].map(|(dx, dy)| (x + dx, y + dy)).into()
 }
 
-/// Two decimals, or a power of ten below that.
+/// Two decimals, or a power of ten where that is too little or too much.
 fn number(value: f64) -> String {
-    if value != 0.0 && value.abs() < 5e-3 { format!("{value:.0e}") } else { format!("{value:.2}") }
+    match value.abs() {
+        0.0 | 5e-3..1e6 => format!("{value:.2}"),
+        _ => format!("{value:.0e}"),
+    }
 }
 
 #[cfg(test)]
@@ -137,7 +140,8 @@ mod tests {
 
     #[test]
     fn every_effect_is_drawn_inside_the_figure() {
-        for controls in [vec![], vec![0.0; 30], vec![-3.0, 0.1, 50.0], vec![f64::MIN_POSITIVE; 2]] {
+        let wild = vec![f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e308, -1e308];
+        for controls in [vec![], vec![0.0; 30], vec![-3.0, 0.1, 50.0], vec![f64::MIN_POSITIVE; 2], wild] {
             let n = controls.len();
             let figure = test(&[31.5, 31.4, 2.0], controls).figure();
             // One dot and one diamond more stand in the legend.
