@@ -47,7 +47,8 @@ def show_rust():
     variable = "DYLD_LIBRARY_PATH" if sys.platform == "darwin" else "LD_LIBRARY_PATH"
     known = os.environ.get(variable)
     os.environ[variable] = libraries + (os.pathsep + known if known else "")
-    os.environ.setdefault("RUSTC", str(Path(sysroot) / "bin" / "rustc"))
+    if (rustc := Path(sysroot) / "bin" / "rustc").exists():
+        os.environ.setdefault("RUSTC", str(rustc))
     return Path(sysroot)
 
 
