@@ -16,11 +16,9 @@ import nbformat
 from nbconvert import HTMLExporter
 
 import browser
+from engine import ROOT, streamtrace
 from run import METADATA
 
-ROOT = Path(__file__).resolve().parent.parent
-TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-ENGINE = os.environ.get("STREAMTRACE_ENGINE", str(TARGET / "release" / "streamtrace"))
 HOSTILE = '</script><img src=x onerror="window.hostile = 1"> & "quotes"'
 PROMPT = f"The harp is green. {HOSTILE} " * 40 + "What is green? The"
 VIEW = "document.querySelector('.streamtrace-explore')"
@@ -63,9 +61,6 @@ class Explore(unittest.TestCase):
         cls.folder = tempfile.TemporaryDirectory()
         cls.addClassCleanup(cls.folder.cleanup)
         here = Path(cls.folder.name)
-
-        def streamtrace(*arguments):
-            subprocess.run([ENGINE, *map(str, arguments)], check=True, capture_output=True)
 
         model = ["--model", ROOT / "models" / "needle-6m", "--device", "cpu"]
         streamtrace("trace", *model, "--prompt", PROMPT, "--top-k", 24, "--out", here / "a.trace")

@@ -1,10 +1,8 @@
 """Nothing that the command line writes runs a script, however hostile the prompt, the model's name and the titles: in Chromium."""
 
 import json
-import os
 import shutil
 import struct
-import subprocess
 import tempfile
 import unittest
 from pathlib import Path
@@ -12,10 +10,8 @@ from pathlib import Path
 from nbconvert.filters import markdown2html
 
 import browser
+from engine import ROOT, streamtrace
 
-ROOT = Path(__file__).resolve().parent.parent
-TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-ENGINE = os.environ.get("STREAMTRACE_ENGINE", str(TARGET / "release" / "streamtrace"))
 NAME = """a"><img src=x onerror="window.hostile = 1"> & '<svg onload='window.hostile = 1'>"""
 HOSTILE = (
     "</script></style></title></svg></desc></text><script>window.hostile = 1</script>"
@@ -57,9 +53,6 @@ class Hostile(unittest.TestCase):
         prompt.write_text(PROMPT)
         text.write_text(HOSTILE)
 
-        def streamtrace(*arguments):
-            subprocess.run([ENGINE, *map(str, arguments)], check=True, capture_output=True)
-
         run, route = ["--model", model, "--device", "cpu"], ["--from", HOSTILE[:80], "--to", "What is green?"]
         streamtrace("compare", *run, "--prompt-file", prompt, "--top-k", 24, "--out", trace)
         streamtrace("compare", *run, "--prompt-file", prompt, "--top-k", 24, "--rows", 64, "--out", here / "recall.svg")
@@ -99,10 +92,8 @@ class Hostile(unittest.TestCase):
 
     def test_what_a_terminal_shows_has_no_control_characters(self):
         for command in (["show"], ["anchors"], ["routes", "--from", "The harp"]):
-            run = [ENGINE, command[0], self.here / "a.trace", *command[1:]]
-            said = subprocess.run(run, check=True, capture_output=True, text=True).stdout
+            said = streamtrace(command[0], self.here / "a.trace", *command[1:]).stdout
             self.assertFalse([c for c in said if ord(c) < 32 and c not in "\n\t" or 127 <= ord(c) < 160], command)
-
 
 
 if __name__ == "__main__":

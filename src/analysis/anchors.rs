@@ -62,6 +62,18 @@ pub struct ThoughtAnchors {
     pub model: String,
 }
 
+impl ThoughtAnchors {
+    /// The anchors that are sentences, with their places: a file may hold any numbers.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.anchors.iter().copied().enumerate().filter(|&(_, j)| j < self.sentences.len())
+    }
+
+    /// The score of a sentence, if it has one.
+    pub(crate) fn score(&self, sentence: usize) -> Option<f64> {
+        self.scores.get(sentence).copied().flatten()
+    }
+}
+
 impl Trace {
     /// The thought anchors of the prompt, by the heads of highest kurtosis.
     ///

@@ -55,12 +55,12 @@ impl Staging {
     /// # Safety
     /// The address must hold as many bytes.
     pub unsafe fn download(&mut self, stream: &Arc<CudaStream>, from: u64, to: &mut [u8]) -> Result<(), DriverError> {
-        let (start, mut before) = (|i: usize| from + (i * PIECE) as u64, None);
+        let mut before = None;
         for (i, to) in to.chunks_mut(PIECE).enumerate() {
             let piece = self.piece(i, stream)?;
             let pinned = &mut piece.bytes.as_mut_slice()?[..to.len()];
             // SAFETY: the piece lies inside what is read; it was copied on two turns ago.
-            unsafe { result::memcpy_dtoh_async(pinned, start(i), stream.cu_stream())? };
+            unsafe { result::memcpy_dtoh_async(pinned, from + (i * PIECE) as u64, stream.cu_stream())? };
             piece.copied.record(stream)?;
             if let Some((i, to)) = before.replace((i, to)) {
                 self.collect(i, stream, to)?;

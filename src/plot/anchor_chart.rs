@@ -56,16 +56,6 @@ impl ThoughtAnchors {
         )
     }
 
-    /// The anchors that are sentences, with their places: a file may hold any numbers.
-    pub(crate) fn places(&self) -> impl Iterator<Item = (usize, usize)> {
-        self.anchors.iter().copied().enumerate().filter(|&(_, j)| j < self.sentences.len())
-    }
-
-    /// The score of a sentence, if it has one.
-    pub(crate) fn score(&self, sentence: usize) -> Option<f64> {
-        self.scores.get(sentence).copied().flatten()
-    }
-
     /// The highest score.
     pub(super) fn most(&self) -> f64 {
         self.scores.iter().flatten().copied().fold(f64::MIN_POSITIVE, f64::max)
