@@ -12,7 +12,8 @@ use std::error::Error;
 use streamtrace::{
     Search, StreamConfig, Trace, Tracer,
     analysis::{Calibration, HeadRanking, Sentence, SentenceMatrix, SuppressionMeasure, auc},
-    tasks::{SentenceKind, WordProblem},
+    tasks::WordProblem,
+    trace::SentenceKind,
 };
 
 use common::{bundled, option, option_or};

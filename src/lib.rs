@@ -67,59 +67,39 @@
 //!
 //! # Parts
 //!
-//! The path of a prompt: `model` (tokenize, layers) → `search` → `attention` → [`trace`] → [`analysis`] → [`plot`] →
-//! [`Report`], [`Explore`] and [`notebook`].
-//! Left of [`trace`] needs the feature `engine`; a notebook compiles only what is right of it, and its [`Tracer`] speaks to
-//! the binary `streamtrace serve` ([`engine`]).
+//! ```text
+//!  notebook, command line
+//!       │
+//!    client ── protocol ══ pipe ══ engine: run → decoder → device ← cpu, cuda
+//!       │                            model, search │
+//!       ▼                                          ▼
+//!     view ← analysis ← tasks, trace ←──────── a trace file
+//! ```
+//!
+//! [`trace`] is the waist: an engine writes traces, everything else reads them. [`analysis`] turns a trace into findings and
+//! [`view`] makes them visible; neither needs a model. [`client`] asks an engine in the words of [`protocol`]. With the feature
+//! `engine` it runs in this program; otherwise, as in a notebook, it is the process `streamtrace serve`.
 
 pub mod analysis;
-pub mod causal;
-pub mod chat;
-pub mod config;
+mod atomic_file;
+pub mod client;
+#[cfg(feature = "engine")]
 pub mod engine;
 pub mod error;
-mod explore;
-pub mod generate;
-pub mod intervention;
-pub mod memory;
-pub mod notebook;
-pub mod plot;
-mod report;
-mod save;
-pub mod smallest;
+pub mod protocol;
 pub mod tasks;
 pub mod trace;
-mod tracer;
+pub mod view;
 
-#[cfg(feature = "engine")]
-pub mod attention;
-#[cfg(feature = "engine")]
-pub mod cpu;
-#[cfg(feature = "engine")]
-#[expect(unsafe_code, reason = "calls of CUDA's libraries")]
-pub mod cuda;
-#[cfg(feature = "engine")]
-pub mod device;
-#[cfg(feature = "engine")]
-pub mod lanes;
-#[cfg(feature = "engine")]
-pub mod model;
-#[cfg(feature = "engine")]
-pub mod search;
-
-pub use causal::CausalTest;
-pub use chat::Message;
-pub use config::{Estimate, Search, StreamConfig};
-pub use engine::{DeviceChoice, LoadOptions};
+pub use analysis::CausalTest;
+pub use client::Tracer;
 pub use error::Error;
-pub use explore::Explore;
-pub use generate::{GenerateConfig, Generated};
-pub use intervention::{Edges, Effect, Intervention};
-pub use memory::MemoryPlan;
-pub use report::Report;
-pub use smallest::{Criterion, SmallestTopK};
-pub use trace::{Span, Trace};
-pub use tracer::Tracer;
+pub use protocol::{
+    Criterion, DeviceChoice, Edges, Effect, GenerateConfig, Generated, Intervention, LoadOptions, MemoryPlan, Message,
+    SmallestTopK,
+};
+pub use trace::{Estimate, Search, Span, StreamConfig, Trace};
+pub use view::{Explore, Report};
 
 /// What a notebook needs: `use streamtrace::prelude::*;`. It never holds a `Result` of our own, which a notebook's own code
 /// could not tell from the standard one.
@@ -131,8 +111,8 @@ pub mod prelude {
             AnchorConfig, Calibration, HeadRanking, RetrievalHeads, RouteConfig, RouteMeasure, Routes, Sentence, SentenceMatrix,
             SuppressionMeasure, ThoughtAnchors,
         },
-        plot::{AttentionMap, Figure, HeatMap},
-        tasks::{Prompt, ReasoningPrompt, RulerConfig, SentenceKind, Task, WordProblem},
-        trace::CompareConfig,
+        tasks::{Prompt, ReasoningPrompt, RulerConfig, Task, WordProblem},
+        trace::{CompareConfig, SentenceKind},
+        view::plot::{AttentionMap, Figure, HeatMap},
     };
 }

@@ -15,7 +15,7 @@ use safetensors::Dtype;
 use serde_json::json;
 use streamtrace::{
     Error, StreamConfig, Trace, Tracer,
-    model::{gguf::Gguf, tokenizer::Tokenizer},
+    engine::model::{gguf::Gguf, tokenizer::Tokenizer},
 };
 use tempfile::TempDir;
 

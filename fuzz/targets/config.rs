@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use streamtrace::model::config::ModelConfig;
+use streamtrace::engine::model::config::ModelConfig;
 use streamtrace_fuzz::{file, limited};
 
 fuzz_target!(|bytes: &[u8]| {

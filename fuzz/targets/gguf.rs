@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
-use streamtrace::model::{gguf::Gguf, tokenizer::Tokenizer};
+use streamtrace::engine::model::{gguf::Gguf, tokenizer::Tokenizer};
 use streamtrace_fuzz::{file, let_panics_be_caught, limited};
 
 /// Memory that the patterns take by which a text is cut into words.

@@ -2,16 +2,13 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use streamtrace::engine::{
-    Request,
-    protocol::{self, Message},
-};
+use streamtrace::protocol::{Request, frame::{self, Message}};
 use streamtrace_fuzz::limited;
 
 fuzz_target!(|bytes: &[u8]| {
     limited(bytes.len(), 0, || {
         let (mut heard, mut said) = (bytes, bytes);
-        while let Ok(Some(_)) = protocol::read::<Request>(&mut heard) {}
-        while let Ok(Some(_)) = protocol::read::<Message>(&mut said) {}
+        while let Ok(Some(_)) = frame::read::<Request>(&mut heard) {}
+        while let Ok(Some(_)) = frame::read::<Message>(&mut said) {}
     });
 });

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::{fuzz_mutator, fuzz_target};
-use streamtrace::model::weights::Weights;
+use streamtrace::engine::model::weights::Weights;
 use streamtrace_fuzz::{file, folder, limited, mutate_safetensors};
 
 fuzz_target!(|bytes: &[u8]| {

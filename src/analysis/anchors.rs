@@ -5,8 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{HeadRanking, RankedHead, Sentence, sentence::spans};
 use crate::{
     error::Error,
-    tasks::SentenceKind,
-    trace::{MIN_DISTANCE, Trace},
+    trace::{MIN_DISTANCE, SentenceKind, Trace},
 };
 
 /// How thought anchors are found.

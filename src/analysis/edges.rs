@@ -159,8 +159,8 @@ fn holding(sentences: &[Span], span: Span) -> std::ops::Range<usize> {
 mod tests {
     use super::*;
     use crate::{
-        plot::synthetic::{Shape, trace, trace_of},
         trace::{BlockMask, Blocks},
+        view::plot::synthetic::{Shape, trace, trace_of},
     };
 
     #[test]

@@ -2,22 +2,23 @@
 
 mod anchors;
 mod auc;
-mod describe;
+mod causal_test;
 mod edges;
 mod flow;
-mod heads;
-mod matrix;
+mod head_ranking;
 mod retrieval;
 mod routes;
 mod sentence;
 mod sentence_attention;
+mod sentence_matrix;
 
 pub use anchors::{AnchorConfig, ThoughtAnchors};
 pub use auc::auc;
+pub use causal_test::CausalTest;
 pub use edges::{Edge, EdgeRows, SentenceEdge, SentenceEdgeRows};
-pub use heads::{Calibration, HeadRanking, RankedHead};
-pub use matrix::{SentenceMatrix, SuppressionMeasure};
+pub use head_ranking::{Calibration, HeadRanking, RankedHead};
 pub use retrieval::{RetrievalHead, RetrievalHeads};
 pub use routes::{RouteConfig, RouteEdge, RouteMeasure, Routes};
 pub use sentence::Sentence;
 pub use sentence_attention::SentenceAttention;
+pub use sentence_matrix::{SentenceMatrix, SuppressionMeasure};

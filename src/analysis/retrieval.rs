@@ -4,9 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::Error,
-    notebook::{Describe, Table},
-    plot::{HeatMap, count},
     trace::{Span, Trace},
+    view::{
+        notebook::{Describe, Table},
+        plot::{HeatMap, count},
+    },
 };
 
 /// How much of a needle each head copies, on average over prompts.
@@ -125,7 +127,7 @@ impl Describe for RetrievalHead {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plot::synthetic::{Shape, trace};
+    use crate::view::plot::synthetic::{Shape, trace};
 
     fn heads(scores: &[&[f64]], n_prompts: usize) -> RetrievalHeads {
         RetrievalHeads { model: "m".into(), n_prompts, scores: scores.iter().map(|row| row.to_vec()).collect() }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::flow::{Flow, LayerEdges};
 use crate::{
     error::Error,
-    intervention::{Edges, Intervention},
+    protocol::{Edges, Intervention},
     trace::{Span, Trace},
 };
 

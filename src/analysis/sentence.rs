@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::Error,
-    tasks::{ReasoningPrompt, SentenceKind, WordProblem},
-    trace::{Span, Trace},
+    tasks::{ReasoningPrompt, WordProblem},
+    trace::{SentenceKind, Span, Trace},
 };
 
 /// A sentence of a prompt.

@@ -1,215 +1,157 @@
-//! What runs a model: in this process, or in a process of its own that is spoken to over pipes.
-//!
-//! A notebook compiles none of the model code: its [`Tracer`](crate::Tracer) starts the binary `streamtrace serve` and
-//! sends it [`Request`]s ([`protocol`] says how). With the feature `engine` the same requests are answered in process.
+//! The engine in this process: opens the model, runs it, answers.
 
-mod describe;
-#[cfg(all(unix, not(feature = "engine")))]
-mod kernel;
-#[cfg(feature = "engine")]
-pub mod local;
-pub mod process;
-pub mod protocol;
-#[cfg(feature = "engine")]
+mod compare;
+pub mod cpu;
+#[expect(unsafe_code, reason = "calls of CUDA's libraries")]
+pub mod cuda;
+pub mod decoder;
+pub mod device;
+mod generate;
+mod knock_out;
+pub mod model;
+mod run;
+pub mod search;
 pub mod serve;
+mod smallest_top_k;
 
-use std::{fmt, path::PathBuf};
+use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
-
+use self::{
+    cpu::Cpu,
+    cuda::Cuda,
+    device::{Device, Purpose},
+    model::Model,
+    run::Run,
+};
 use crate::{
-    chat::Message,
-    config::StreamConfig,
     error::Error,
-    generate::{GenerateConfig, Generated},
-    intervention::{Effect, Intervention},
-    memory::MemoryPlan,
-    smallest::{Criterion, SmallestTopK},
-    trace::{AnswerScore, CompareConfig, Fidelity, ModelInfo, Span, Trace},
+    protocol::{DeviceChoice, Engine, LoadOptions, Payload, Progress, Reply, Request},
 };
 
-/// Something that an engine is asked to do.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Request {
-    /// Open a model folder; it replaces the one that was open.
-    Load(LoadOptions),
-    /// Which model is open.
-    Model,
-    /// How many tokens a text is.
-    CountTokens { text: String },
-    /// Make a prompt of messages by the model's chat template.
-    Chat { messages: Vec<Message> },
-    /// What a trace of so many tokens would take.
-    Plan { n_tokens: usize, config: StreamConfig },
-    /// Trace a prompt. The reply carries the trace.
-    Trace { prompt: String, config: StreamConfig },
-    /// Trace a prompt, and send the trace packed in pieces before the reply, layer by layer: these layers alone, or all.
-    TraceInPieces { prompt: String, config: StreamConfig, layers: Option<Vec<usize>> },
-    /// Compare the trace that comes with the request with dense attention.
-    Compare(CompareConfig),
-    /// How likely the model finds an answer after a prompt, token by token, sparse or dense.
-    Score { prompt: String, answer: String, config: StreamConfig, dense: bool },
-    /// Write after a prompt. The text is reported as progress.
-    Generate { prompt: String, how: GenerateConfig, config: StreamConfig },
-    /// Find the smallest `top_k` that preserves what dense attention does.
-    SmallestTopK { prompt: String, criterion: Criterion, config: StreamConfig },
-    /// Run the prompt of the trace that comes with the request on its masks, without some attention; say what that changes about
-    /// the next token and about those of a span.
-    KnockOut { interventions: Vec<Intervention>, span: Span },
-    /// Draw the SVG as a PNG, `scale` pixels to a unit.
-    Rasterize { svg: String, scale: f32 },
+/// An engine without a model until it is asked to load one.
+#[derive(Default)]
+pub struct Local {
+    loaded: Option<Loaded>,
 }
 
-/// What an engine answers.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Reply {
-    Loaded {
-        model: ModelInfo,
-        device: String,
-    },
-    Count(usize),
-    Prompt(String),
-    Plan(MemoryPlan),
-    /// The trace comes with the reply, or in pieces before it.
-    Traced,
-    Compared(Fidelity),
-    Scored(AnswerScore),
-    Generated(Generated),
-    SmallestTopK(SmallestTopK),
-    /// One for each intervention.
-    KnockedOut(Vec<Effect>),
-    /// The picture's bytes come with the reply.
-    Rasterized,
+struct Loaded {
+    model: Model,
+    options: LoadOptions,
+    processor: Processor,
+    /// Seconds that loading took.
+    seconds: f64,
 }
 
-/// What comes with a request or a reply beside its words.
-#[derive(Clone, Default)]
-#[expect(clippy::large_enum_variant, reason = "one at a time, on its way through a pipe")]
-pub enum Payload {
-    #[default]
-    None,
-    Trace(Trace),
-    Bytes(Vec<u8>),
-}
-
-/// Which model to run, where, in how much memory.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct LoadOptions {
-    /// A Hugging Face model folder, a `.gguf` file, or a name on the hub.
-    pub model: PathBuf,
-    pub device: DeviceChoice,
-    /// Most memory that a run may take, in bytes; what is free if not set.
-    pub memory: Option<u64>,
-}
-
-impl Default for LoadOptions {
-    fn default() -> Self {
-        LoadOptions { model: PathBuf::new(), device: DeviceChoice::Auto, memory: None }
-    }
-}
-
-/// Where a model runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DeviceChoice {
-    /// A GPU if there is one that works, else the CPU.
-    #[default]
-    Auto,
+/// Where models run.
+enum Processor {
     Cpu,
-    Cuda,
+    Cuda(Box<Cuda>),
 }
 
-/// What an engine reports while it works.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Progress {
-    /// A layer is done.
-    Layer(LayerProgress),
-    /// A step of loading a model, in words.
-    Loading(String),
-    /// What the model has written since the last report.
-    Text(String),
-}
-
-/// How far a run has come.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct LayerProgress {
-    /// "trace", "dense" or "sample" for a comparison, "prompt" before writing.
-    pub stage: String,
-    /// Layers that are done.
-    pub layer: usize,
-    pub n_layers: usize,
-    /// Tokens through all layers per second, at the rate so far.
-    pub tokens_per_second: f64,
-    pub seconds_left: f64,
-}
-
-impl fmt::Display for LayerProgress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let LayerProgress { stage, layer, n_layers, tokens_per_second, seconds_left } = self;
-        write!(f, "{stage}: layer {layer} of {n_layers}, {tokens_per_second:.0} tokens/s, {seconds_left:.0} s left")
-    }
-}
-
-impl fmt::Display for Progress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Progress::Layer(progress) => progress.fmt(f),
-            Progress::Loading(text) | Progress::Text(text) => f.write_str(text),
+impl Engine for Local {
+    fn call(
+        &mut self,
+        request: Request,
+        payload: Payload,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<(Reply, Payload), Error> {
+        match request {
+            Request::Load(options) => Ok((self.loaded.insert(Loaded::open(options, progress)?).reply(), Payload::None)),
+            Request::Model => Ok((self.loaded()?.reply(), Payload::None)),
+            Request::CountTokens { text } => {
+                Ok((Reply::Count(self.loaded()?.model.tokenizer.encode(&text)?.ids.len()), Payload::None))
+            }
+            Request::Chat { messages } => {
+                let prompt = self.loaded()?.model.chat.clone()?.prompt(&messages)?;
+                Ok((Reply::Prompt(prompt), Payload::None))
+            }
+            Request::Rasterize { svg, scale } => Ok((Reply::Rasterized, Payload::Bytes(crate::view::plot::png(&svg, scale)?))),
+            request => match &self.loaded()?.processor {
+                Processor::Cpu => answer(self.run(&Cpu, progress)?, request, payload),
+                Processor::Cuda(cuda) => answer(self.run(&**cuda, progress)?, request, payload),
+            },
         }
     }
 }
 
-/// Answers requests; keeps the model between them.
-pub trait Engine: Send {
-    /// # Errors
-    /// What the request can fail with; [`Error::Engine`] when the engine itself is gone.
-    fn call(&mut self, request: Request, payload: Payload, progress: &mut dyn FnMut(Progress))
-    -> Result<(Reply, Payload), Error>;
-
-    /// What had arrived of the last trace when the connection broke off; once.
-    fn arrived(&mut self) -> Option<Trace> {
-        None
+/// Answers what needs a model on its device.
+fn answer<D: Device>(mut run: Run<D>, request: Request, payload: Payload) -> Result<(Reply, Payload), Error> {
+    match (request, payload) {
+        (Request::Plan { n_tokens, config }, _) => {
+            if n_tokens == 0 || u32::try_from(n_tokens).is_err() {
+                return Err(Error::Prompt {
+                    expected: format!("1 to {} tokens", u32::MAX),
+                    found: n_tokens.to_string(),
+                    fix: "plan for a length that a prompt can have".into(),
+                });
+            }
+            let config = run::settled(&run, &config, n_tokens)?;
+            run::focus(&config, n_tokens)?;
+            Ok((Reply::Plan(run.device.plan(run.model, n_tokens, &config, Purpose::Trace, run.memory)?), Payload::None))
+        }
+        (Request::Trace { prompt, config }, _) => Ok((Reply::Traced, Payload::Trace(run.trace(&prompt, &config)?))),
+        (Request::Compare(what), Payload::Trace(trace)) => Ok((Reply::Compared(run.compare(&trace, &what)?), Payload::None)),
+        (Request::KnockOut { interventions, span }, Payload::Trace(trace)) => {
+            Ok((Reply::KnockedOut(run.knock_out(&trace, &interventions, span)?), Payload::None))
+        }
+        (Request::Score { prompt, answer, config, dense }, _) => {
+            Ok((Reply::Scored(run.score(&prompt, &answer, &config, dense)?), Payload::None))
+        }
+        (Request::Generate { prompt, how, config }, _) => {
+            Ok((Reply::Generated(run.generate(&prompt, &how, &config)?), Payload::None))
+        }
+        (Request::SmallestTopK { prompt, criterion, config }, _) => {
+            Ok((Reply::SmallestTopK(run.smallest_top_k(&prompt, &criterion, &config)?), Payload::None))
+        }
+        (request, _) => Err(Error::Engine {
+            what: format!("{request:?} came without what it needs"),
+            fix: "this is a bug in the caller: please report it".into(),
+        }),
     }
 }
 
-/// The engine of this build: in process with the feature `engine`, else the binary.
-pub(crate) fn default_engine() -> Result<Box<dyn Engine>, Error> {
-    #[cfg(feature = "engine")]
-    return Ok(Box::new(local::Local::default()));
-    #[cfg(all(unix, not(feature = "engine")))]
-    kernel::end_with_kernel();
-    #[cfg(not(feature = "engine"))]
-    Ok(Box::new(process::Process::new(process::Command::find()?)))
-}
+impl Local {
+    fn loaded(&self) -> Result<&Loaded, Error> {
+        self.loaded.as_ref().ok_or_else(|| Error::Engine {
+            what: "no model is loaded".into(),
+            fix: "load one first, or start it as `streamtrace serve --model FOLDER`".into(),
+        })
+    }
 
-/// The engine that a line for the shell starts, on whatever machine.
-pub(crate) fn engine_of(line: &str) -> Box<dyn Engine> {
-    #[cfg(all(unix, not(feature = "engine")))]
-    kernel::end_with_kernel();
-    Box::new(process::Process::new(process::Command::line(line)))
-}
-
-/// Draws an SVG as a PNG, `scale` pixels to a unit.
-///
-/// # Errors
-/// [`Error::Engine`] when the engine's binary is not there.
-#[cfg(not(feature = "engine"))]
-pub(crate) fn rasterize(svg: &str, scale: f32) -> Result<Vec<u8>, Error> {
-    let request = Request::Rasterize { svg: svg.into(), scale };
-    match default_engine()?.call(request, Payload::None, &mut |_| {})? {
-        (Reply::Rasterized, Payload::Bytes(png)) => Ok(png),
-        (reply, _) => Err(unexpected(&reply)),
+    fn run<'a, D>(&'a self, device: &'a D, progress: &'a mut dyn FnMut(Progress)) -> Result<Run<'a, D>, Error> {
+        let Loaded { model, options, seconds, .. } = self.loaded()?;
+        Ok(Run { model, device, memory: options.memory, load_seconds: *seconds, progress })
     }
 }
 
-/// An engine that answers something else than it was asked.
-pub(crate) fn unexpected(reply: &Reply) -> Error {
-    Error::Engine {
-        what: format!("an answer to another question: {reply:?}"),
-        fix: "this is a bug in the engine: please report it".into(),
+impl Loaded {
+    fn open(options: LoadOptions, progress: &mut dyn FnMut(Progress)) -> Result<Self, Error> {
+        let start = Instant::now();
+        let model = Model::load(&options.model, progress)?;
+        let processor = Processor::open(options.device)?;
+        Ok(Loaded { model, options, processor, seconds: start.elapsed().as_secs_f64() })
+    }
+}
+
+impl Loaded {
+    fn reply(&self) -> Reply {
+        let device = match &self.processor {
+            Processor::Cpu => Cpu.name(),
+            Processor::Cuda(cuda) => cuda.name(),
+        };
+        Reply::Loaded { model: self.model.info(), device }
+    }
+}
+
+impl Processor {
+    fn open(choice: DeviceChoice) -> Result<Self, Error> {
+        match (choice, || Cuda::open().map(|cuda| Processor::Cuda(Box::new(cuda)))) {
+            (DeviceChoice::Cpu, _) => Ok(Processor::Cpu),
+            (DeviceChoice::Cuda, open) => open(),
+            (DeviceChoice::Auto, open) => Ok(open().unwrap_or_else(|why| {
+                eprintln!("on the CPU: {why}");
+                Processor::Cpu
+            })),
+        }
     }
 }

@@ -2,12 +2,15 @@
 
 use std::{io, sync::mpsc, thread};
 
-use super::{
-    Engine, LoadOptions, Payload, Reply, Request,
-    local::Local,
-    protocol::{self, Message},
+use super::Local;
+use crate::{
+    error::Error,
+    protocol::{
+        Engine, LoadOptions, Payload, Reply, Request,
+        frame::{self, Message},
+    },
+    trace::Trace,
 };
-use crate::{error::Error, trace::Trace};
 
 /// Answers requests until standard input ends, and then ends the process, also in the middle of a run: whoever asked is gone.
 /// A model named here is opened before the first answer.
@@ -58,14 +61,14 @@ fn answer(engine: &mut Local, request: Request, payload: Payload) -> Result<(), 
 /// Sends a trace layer by layer: what arrives before the way breaks off is of use.
 fn pieces(trace: &Trace, layers: &[usize]) -> Result<(), Error> {
     for layer in [None].into_iter().chain(layers.iter().copied().map(Some)) {
-        let packed = trace.piece(layer).and_then(|piece| protocol::packed(&piece)).map_err(gone)?;
+        let packed = trace.piece(layer).and_then(|piece| frame::packed(&piece)).map_err(gone)?;
         say(&Message::Piece, &packed)?;
     }
     Ok(())
 }
 
 fn say(message: &Message, payload: &Payload) -> Result<(), Error> {
-    protocol::write(&mut io::stdout().lock(), message, payload).map_err(gone)
+    frame::write(&mut io::stdout().lock(), message, payload).map_err(gone)
 }
 
 fn gone(e: io::Error) -> Error {
@@ -79,7 +82,7 @@ fn requests() -> mpsc::Receiver<Received> {
     let (send, receive) = mpsc::channel();
     thread::spawn(move || {
         let mut input = io::stdin().lock();
-        while let Some(received) = protocol::read(&mut input).transpose() {
+        while let Some(received) = frame::read(&mut input).transpose() {
             let broken = received.is_err();
             if send.send(received).is_err() || broken {
                 return;

@@ -11,17 +11,14 @@
 //! # Ok::<(), streamtrace::error::Error>(())
 //! ```
 
-mod describe;
 mod draft;
 mod fit;
 mod haystack;
-mod kind;
 mod prose;
 mod reasoning;
 mod ruler;
 mod words;
 
 pub use fit::CountTokens;
-pub use kind::SentenceKind;
 pub use reasoning::{ChainSentence, ReasoningPrompt, WordProblem};
 pub use ruler::{Prompt, RulerConfig, Task, score};

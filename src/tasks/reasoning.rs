@@ -8,8 +8,8 @@ mod prompt;
 use fastrand::Rng;
 use serde::{Deserialize, Serialize};
 
-use super::{kind::SentenceKind, prose::NAMES};
-use crate::error::Error;
+use super::prose::NAMES;
+use crate::{error::Error, trace::SentenceKind};
 use people::People;
 pub use prompt::ReasoningPrompt;
 

@@ -30,7 +30,10 @@ use std::{
 };
 
 use half::{f16, slice::HalfFloatSliceExt};
-use safetensors::{Dtype, tensor::Metadata, tensor::TensorInfo};
+use safetensors::{
+    Dtype,
+    tensor::{Metadata, TensorInfo},
+};
 
 use super::{
     LayerRecord, Summary, Trace, name,
@@ -38,7 +41,7 @@ use super::{
     sentences::token_sentences,
     tensors::Tensors,
 };
-use crate::{error::Error, save::save};
+use crate::{atomic_file::save, error::Error};
 
 /// Version of the layout above; a reader refuses a newer one.
 const FORMAT_VERSION: u32 = 2;

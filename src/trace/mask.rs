@@ -1,6 +1,6 @@
 //! Which key blocks each query block of one layer keeps.
 
-use crate::trace::Blocks;
+use super::Blocks;
 
 /// Kept key blocks of every head and query block of one layer, in ascending order.
 #[derive(Clone, Debug, PartialEq, Eq)]

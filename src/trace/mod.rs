@@ -1,12 +1,13 @@
 //! A trace: what one run looked at, as plain data. No model, no GPU and no plotting is needed to read one.
 
 mod blocks;
-mod describe;
+mod config;
 mod file;
 mod mask;
 mod packed;
 mod pieces;
 mod record;
+mod sentence_kind;
 mod sentences;
 mod span;
 mod summary;
@@ -16,10 +17,12 @@ mod text;
 use std::{ops::Range, sync::Arc};
 
 pub use blocks::Blocks;
+pub use config::{Estimate, Search, StreamConfig};
 pub use file::TraceWriter;
 pub use mask::BlockMask;
 pub(crate) use pieces::Pieces;
 pub use record::LayerRecord;
+pub use sentence_kind::SentenceKind;
 pub use sentences::{MIN_DISTANCE, sentences, token_sentences};
 pub use span::Span;
 pub use summary::{

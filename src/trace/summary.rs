@@ -4,11 +4,8 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    config::StreamConfig,
-    error::Error,
-    trace::{Blocks, Span},
-};
+use super::{Blocks, Span, StreamConfig};
+use crate::error::Error;
 
 /// The run: model, settings, result, cost.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

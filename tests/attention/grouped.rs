@@ -2,7 +2,7 @@
 
 use streamtrace::{
     Search, StreamConfig,
-    device::AttentionShape,
+    engine::device::AttentionShape,
     trace::{Blocks, Span},
 };
 

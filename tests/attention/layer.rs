@@ -1,8 +1,7 @@
 //! A whole layer on the CPU, and what it should record by the definition of its heads.
 
 use streamtrace::{
-    cpu::Attention,
-    device::AttentionShape,
+    engine::{cpu::Attention, device::AttentionShape},
     trace::{LayerRecord, MIN_DISTANCE},
 };
 

@@ -1,8 +1,10 @@
 //! `sparse` and `dense` of one query block after the other.
 
 use streamtrace::{
-    attention::{KeysValues, Recorded, dense, sparse},
-    search::Queries,
+    engine::{
+        cpu::attend::{KeysValues, Recorded, dense, sparse},
+        search::Queries,
+    },
     trace::{Blocks, MIN_DISTANCE, Span},
 };
 

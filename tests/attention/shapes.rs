@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use streamtrace::{
     Estimate, Search, StreamConfig,
-    device::AttentionShape,
+    engine::device::AttentionShape,
     trace::{Blocks, Span},
 };
 

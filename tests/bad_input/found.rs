@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use safetensors::Dtype;
 use serde_json::{Value, json};
-use streamtrace::model::{gguf::Gguf, tokenizer::Tokenizer};
+use streamtrace::engine::model::{gguf::Gguf, tokenizer::Tokenizer};
 
 use crate::{assert_says, common};
 

@@ -1,7 +1,9 @@
 //! Prompts and settings that make no sense, for a model that does.
 
 use serde_json::json;
-use streamtrace::{DeviceChoice, Error, GenerateConfig, LoadOptions, Search, StreamConfig, Tracer, memory::parse_bytes};
+use streamtrace::{
+    DeviceChoice, Error, GenerateConfig, LoadOptions, Search, StreamConfig, Tracer, protocol::memory::parse_bytes,
+};
 use tempfile::TempDir;
 
 use crate::{assert_says, common};

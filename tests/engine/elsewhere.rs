@@ -4,7 +4,10 @@ use std::path::Path;
 
 use streamtrace::{
     Error, LoadOptions, Search, StreamConfig, Trace, Tracer,
-    engine::{Payload, Reply, protocol, protocol::Message},
+    protocol::{
+        Payload, Reply,
+        frame::{self, Message},
+    },
 };
 use tempfile::TempDir;
 
@@ -161,10 +164,10 @@ fn commands_that_cannot_serve_say_why() {
     };
     let folder = TempDir::new().unwrap();
     let mut other = Vec::new();
-    protocol::write(&mut other, &Message::Reply(Reply::Count(1)), &Payload::None).unwrap();
-    other[4] = protocol::VERSION as u8 + 1;
+    frame::write(&mut other, &Message::Reply(Reply::Count(1)), &Payload::None).unwrap();
+    other[4] = frame::VERSION as u8 + 1;
     let mut piece = Vec::new();
-    protocol::write(&mut piece, &Message::Piece, &Payload::Bytes(b"nothing packed".to_vec())).unwrap();
+    frame::write(&mut piece, &Message::Piece, &Payload::Bytes(b"nothing packed".to_vec())).unwrap();
     for (command, says) in [
         (format!("{BINARY} serve"), &["no model is loaded", "streamtrace serve --model"][..]),
         (format!("{BINARY} serve --model /nowhere"), &["/nowhere"]),

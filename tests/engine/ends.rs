@@ -8,9 +8,9 @@ use std::{
 
 use streamtrace::{
     Error, Search, StreamConfig, Tracer,
-    engine::{
+    protocol::{
         Payload, Request,
-        protocol::{self, Message},
+        frame::{self, Message},
     },
 };
 
@@ -69,7 +69,7 @@ fn a_new_engine_whose_model_is_gone_says_so() {
     let mut options = options();
     options.model = folder.path().into();
     let script = format!("echo $$ >> {}; exec {BINARY} serve", engines.file().display());
-    let process = streamtrace::engine::process::Process::new(crate::fixture::shell(&script));
+    let process = streamtrace::protocol::process::Process::new(crate::fixture::shell(&script));
     let tracer = Tracer::with_engine(Box::new(process), options).unwrap();
     folder.close().unwrap();
     engines.kill();
@@ -93,7 +93,7 @@ fn an_engine_ends_with_its_tracer() {
 fn engine(requests: &[Request]) -> Child {
     let mut engine = Command::new(BINARY).arg("serve").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     for request in requests {
-        protocol::write(engine.stdin.as_mut().unwrap(), request, &Payload::None).unwrap();
+        frame::write(engine.stdin.as_mut().unwrap(), request, &Payload::None).unwrap();
     }
     engine
 }
@@ -127,11 +127,11 @@ fn the_end_of_its_input_ends_an_engine_in_the_middle_of_a_run() {
     let (prompt, config) = long_run();
     let mut engine = engine(&[Request::Load(options()), Request::Trace { prompt, config }]);
     let mut output = engine.stdout.take().unwrap();
-    assert!(matches!(protocol::read(&mut output).unwrap(), Some((Message::Reply(_), _))), "loaded");
+    assert!(matches!(frame::read(&mut output).unwrap(), Some((Message::Reply(_), _))), "loaded");
     thread::sleep(Duration::from_millis(500));
     let (took, status) = close(engine);
     assert!(took < Duration::from_secs(1) && status.success(), "{took:?} {status}");
-    let rest = std::iter::from_fn(|| protocol::read::<Message>(&mut output).unwrap());
+    let rest = std::iter::from_fn(|| frame::read::<Message>(&mut output).unwrap());
     assert!(rest.into_iter().all(|(message, _)| matches!(message, Message::Progress(_))), "it answered");
 }
 
@@ -143,7 +143,7 @@ fn an_engine_without_listeners_ends_with_a_sentence() {
     drop(engine.stdout.take());
     // Its input stays open, so that it does not end for that.
     let mut input = engine.stdin.take().unwrap();
-    protocol::write(&mut input, &Request::Load(options()), &Payload::None).unwrap();
+    frame::write(&mut input, &Request::Load(options()), &Payload::None).unwrap();
     let status = engine.wait().unwrap();
     let said = std::io::read_to_string(engine.stderr.take().unwrap()).unwrap();
     assert_eq!(status.code(), Some(1), "{said}");

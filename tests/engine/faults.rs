@@ -10,7 +10,7 @@ use std::{
 
 use streamtrace::{
     Error, LoadOptions, StreamConfig, Trace, Tracer,
-    engine::{
+    protocol::{
         Engine, Payload, Progress, Request,
         process::{self, Process},
     },

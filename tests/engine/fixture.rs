@@ -8,7 +8,7 @@ use std::{
 use serde_json::json;
 use streamtrace::{
     Error, LoadOptions, Tracer,
-    engine::process::{Command, Process},
+    protocol::process::{Command, Process},
 };
 use tempfile::TempDir;
 

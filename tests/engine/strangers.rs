@@ -8,10 +8,10 @@ use std::{
 
 use streamtrace::{
     Error, Tracer,
-    engine::{
+    protocol::{
         Payload, Reply,
+        frame::{self, Message},
         process::{self, Process},
-        protocol::{self, Message},
     },
 };
 use tempfile::TempDir;
@@ -48,7 +48,7 @@ fn commands_that_are_no_engines_are_told_apart() {
 /// Frames that an engine could have sent, as bytes.
 fn frames(messages: &[(Message, Payload)]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    messages.iter().for_each(|(message, payload)| protocol::write(&mut bytes, message, payload).unwrap());
+    messages.iter().for_each(|(message, payload)| frame::write(&mut bytes, message, payload).unwrap());
     bytes
 }
 
@@ -77,10 +77,10 @@ fn a_frame_cut_off_half_way_says_how_the_engine_ended() {
 #[test]
 fn another_protocol_version_asks_for_one_build() {
     let (folder, mut frame) = (TempDir::new().unwrap(), frames(&[loaded()]));
-    frame[4] = protocol::VERSION as u8 + 1;
+    frame[4] = frame::VERSION as u8 + 1;
     let error = refusal(recording(folder.path(), &frame, "cat > /dev/null"));
     assert!(
-        error.contains(&format!("protocol version {} instead of", protocol::VERSION + 1))
+        error.contains(&format!("protocol version {} instead of", frame::VERSION + 1))
             && error.contains("the same version of streamtrace"),
         "{error}"
     );
@@ -122,7 +122,7 @@ fn served(bytes: &[u8]) -> (Option<i32>, String) {
 fn an_engine_ends_with_a_sentence_when_something_else_speaks() {
     let request = |name: &str| {
         let mut bytes = Vec::new();
-        protocol::write(&mut bytes, &serde_json::json!({ name: {} }), &Payload::None).unwrap();
+        frame::write(&mut bytes, &serde_json::json!({ name: {} }), &Payload::None).unwrap();
         bytes
     };
     let whole = request("compare");

@@ -1,7 +1,7 @@
 //! Generation: step by step, what running the whole prompt again would give.
 
 use serde_json::json;
-use streamtrace::{GenerateConfig, Search, StreamConfig, Tracer, generate::End};
+use streamtrace::{GenerateConfig, Search, StreamConfig, Tracer, protocol::End};
 
 use crate::{
     common,

@@ -3,7 +3,7 @@
 use streamtrace::{
     Error, Span, Trace,
     analysis::{AnchorConfig, Calibration, HeadRanking, Sentence},
-    tasks::SentenceKind,
+    trace::SentenceKind,
 };
 
 use crate::{trace, tracer};

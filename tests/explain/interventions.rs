@@ -1,7 +1,7 @@
 //! Runs without some attention.
 
 use serde_json::json;
-use streamtrace::{Edges, Effect, Error, Intervention, Span, analysis::SuppressionMeasure, tasks::SentenceKind};
+use streamtrace::{Edges, Effect, Error, Intervention, Span, analysis::SuppressionMeasure, trace::SentenceKind};
 
 use crate::{common, trace, tracer};
 

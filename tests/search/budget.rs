@@ -1,7 +1,7 @@
 //! The budget for a share to prune: the largest that prunes at least so much, counted on real masks.
 
 use proptest::prelude::*;
-use streamtrace::{Error, Search, StreamConfig, search::budget::for_share, trace::Blocks};
+use streamtrace::{Error, Search, StreamConfig, engine::search::budget::for_share, trace::Blocks};
 
 use crate::case::{Case, block_sizes};
 

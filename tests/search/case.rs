@@ -3,12 +3,13 @@
 use proptest::prelude::*;
 use streamtrace::{
     Estimate, Search, StreamConfig,
-    search::{
-        Queries, baseline,
-        estimate::index,
-        exhaustive,
-        hierarchical::{self, Indexed},
-        tree::Tree,
+    engine::{
+        cpu::search::{
+            estimate::index,
+            exhaustive,
+            hierarchical::{self, Indexed},
+        },
+        search::{Queries, baseline, tree::Tree},
     },
     trace::{BlockMask, Blocks},
 };

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use streamtrace::{
     Estimate, Search, StreamConfig,
-    search::{Candidates, hierarchical::Widths},
+    engine::{cpu::search::hierarchical::Widths, search::Candidates},
     trace::Blocks,
 };
 

@@ -1,8 +1,8 @@
 //! Small made-up traces, and all that should be read from them.
 
-use streamtrace::{
-    config::StreamConfig,
-    trace::{BlockMask, Blocks, LayerRecord, ModelInfo, NextToken, Seconds, Span, Summary, Trace, TraceWriter, token_sentences},
+use streamtrace::trace::{
+    BlockMask, Blocks, LayerRecord, ModelInfo, NextToken, Seconds, Span, StreamConfig, Summary, Trace, TraceWriter,
+    token_sentences,
 };
 
 /// A trace and what went into it.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{Edge, EdgeRows, SentenceEdge, SentenceEdgeRows};
-use crate::{error::Error, save::save};
+use crate::{atomic_file::save, error::Error};
 
 /// What a row of the file has: whole numbers, then the mass.
 trait Row {
@@ -126,7 +126,7 @@ mod parquet {
         schema::parser::parse_message_type,
     };
 
-    use super::Row;
+    use crate::analysis::edges::save::Row;
 
     /// Rows held in memory at a time.
     const ROWS: usize = 1 << 20;
@@ -168,7 +168,7 @@ mod parquet {
             record::RowAccessor,
         };
 
-        use crate::plot::synthetic::{Shape, trace};
+        use crate::view::plot::synthetic::{Shape, trace};
 
         #[test]
         fn parquet_holds_every_edge() {
@@ -194,7 +194,7 @@ mod parquet {
 mod tests {
     use crate::{
         Error,
-        plot::synthetic::{Shape, trace},
+        view::plot::synthetic::{Shape, trace},
     };
 
     #[test]

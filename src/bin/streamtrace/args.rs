@@ -10,7 +10,8 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use serde_json::json;
 use streamtrace::{
-    DeviceChoice, Error, Estimate, LoadOptions, Message, Search, StreamConfig, Tracer, engine::serve::serve, memory::parse_bytes,
+    DeviceChoice, Error, Estimate, LoadOptions, Message, Search, StreamConfig, Tracer, engine::serve::serve,
+    protocol::memory::parse_bytes,
 };
 
 use crate::print;

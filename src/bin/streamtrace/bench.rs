@@ -4,11 +4,13 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 use streamtrace::{
     Error, StreamConfig,
-    cuda::{
-        Cuda,
-        bench::{LayerShape, Stage, layer},
+    engine::{
+        cuda::{
+            Cuda,
+            bench::{LayerShape, Stage, layer},
+        },
+        device::Device,
     },
-    device::Device,
 };
 
 use crate::{args::Format, print};

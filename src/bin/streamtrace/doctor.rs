@@ -11,8 +11,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use streamtrace::{
     Error,
-    cuda::{Cuda, libraries},
-    engine::process,
+    engine::cuda::{Cuda, libraries},
+    protocol::process,
 };
 
 use crate::args::Format;
@@ -93,7 +93,7 @@ fn for_jupyter() -> Vec<Check> {
 fn for_gpus() -> Vec<Check> {
     let [driver, nvrtc, cublas] = libraries::found();
     let card = match Cuda::open() {
-        Ok(card) => optional("GPU", Some(streamtrace::device::Device::name(&card)), ""),
+        Ok(card) => optional("GPU", Some(streamtrace::engine::device::Device::name(&card)), ""),
         Err(error) => optional("GPU", None, &format!("models run on the CPU: {error}")),
     };
     let wheel = |name: &str| format!("for an NVIDIA GPU: pip install {name} in the active environment, or set CUDA_HOME");

@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::Args;
-use streamtrace::{Error, Report, Trace, plot::Figure};
+use streamtrace::{Error, Report, Trace, view::plot::Figure};
 
 use crate::args::tokens;
 

@@ -8,8 +8,8 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 use streamtrace::{
     Error, Estimate, Search, StreamConfig, Tracer,
-    plot::HeatMap,
     tasks::{RulerConfig, Task},
+    view::plot::HeatMap,
 };
 
 use crate::{

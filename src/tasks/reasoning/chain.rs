@@ -6,7 +6,7 @@ use super::{
     ChainSentence,
     people::{How, People},
 };
-use crate::tasks::{kind::SentenceKind, prose::pick};
+use crate::{tasks::prose::pick, trace::SentenceKind};
 
 const MUSING: [&str; 8] = [
     " Hmm, let me think.",

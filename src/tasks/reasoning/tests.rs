@@ -6,7 +6,8 @@ use std::{
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::{chain::Step, people::How, *};
+use super::*;
+use super::{chain::Step, people::How};
 
 /// The people of a golden problem.
 fn people(golden: &Value) -> People {

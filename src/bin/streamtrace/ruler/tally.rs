@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use streamtrace::{
     Error, GenerateConfig, Tracer,
-    generate::End,
+    protocol::End,
     tasks::{Prompt, Task, score},
     trace::AnswerScore,
 };

@@ -1,0 +1,134 @@
+//! A trace against dense attention.
+
+use super::{
+    decoder::Decoder,
+    device::{Device, StageCosts},
+    run::{Run, log_softmax},
+};
+use crate::{
+    error::Error,
+    trace::{AnswerFidelity, CompareConfig, Fidelity, NextToken, RowsOf, Trace},
+};
+
+/// Share of the dense mass on kept keys. `[n_layers][n_heads]`
+type Recall = Vec<Vec<f64>>;
+
+impl<D: Device> Run<'_, D> {
+    pub fn compare(&mut self, trace: &Trace, what: &CompareConfig) -> Result<Fidelity, Error> {
+        self.check(trace, what)?;
+        let (summary, tokens) = (trace.summary(), trace.tokens()?);
+        // The trace's budget as it is: for a short prompt it is smaller than a new run may ask for.
+        let (decoder, _) = self.planned(&tokens, summary.config.clone(), summary.focus)?;
+        let mut fidelity = match what.rows {
+            Some(rows) => self.on_rows(trace, &decoder, rows)?,
+            None => self.on_all_rows(trace, &decoder)?,
+        };
+        let answer = |answer: &String| self.answer(trace, answer);
+        fidelity.answer = what.answer.as_ref().map(answer).transpose()?;
+        Ok(fidelity)
+    }
+
+    fn on_all_rows(&mut self, trace: &Trace, decoder: &Decoder<'_, D>) -> Result<Fidelity, Error> {
+        let (mut recall, n_rows, clock) = (Recall::new(), decoder.tokens.len(), self.clock("dense", decoder.tokens.len()));
+        let on_layer = |layer, kept_mass: Vec<f64>| {
+            recall.push(shares(&kept_mass, n_rows));
+            (self.progress)(clock.at(layer));
+        };
+        let logits = decoder.dense(1, |layer| trace.mask(layer), on_layer)?;
+        self.fidelity(trace, recall, n_rows, Some(&logits[0]))
+    }
+
+    fn on_rows(&mut self, trace: &Trace, decoder: &Decoder<'_, D>, rows: usize) -> Result<Fidelity, Error> {
+        let blocks = trace.summary().blocks(0);
+        let sample = spread(blocks.n_query_blocks(), rows.div_ceil(blocks.block_size_q));
+        let n_rows = sample.iter().map(|&block| blocks.queries(block).len()).sum();
+        let (mut recall, clock) = (Recall::new(), self.clock("sample", decoder.tokens.len()));
+        let on_layer = |layer, kept_mass: Vec<f64>| {
+            recall.push(shares(&kept_mass, n_rows));
+            (self.progress)(clock.at(layer));
+        };
+        decoder.sampled(&sample, &mut StageCosts::default(), |layer| trace.mask(layer), on_layer)?;
+        self.fidelity(trace, recall, n_rows, None)
+    }
+
+    fn fidelity(&self, trace: &Trace, recall: Recall, n_rows: usize, dense: Option<&Vec<f32>>) -> Result<Fidelity, Error> {
+        let dense_next_token: Option<NextToken> = dense.map(|logits| self.next_token(logits));
+        Ok(Fidelity {
+            recall: recall.iter().flatten().sum::<f64>() / recall.iter().map(Vec::len).sum::<usize>() as f64,
+            recall_by_head: recall,
+            n_rows,
+            rows_of: if dense.is_some() { RowsOf::Dense } else { RowsOf::Sparse },
+            same_next_token: dense_next_token.as_ref().map(|token| token.id == trace.summary().next_token.id),
+            kl: dense.map(|dense| Ok::<_, Error>(kl(dense, &trace.logits()?))).transpose()?,
+            dense_next_token,
+            answer: None,
+        })
+    }
+
+    fn answer(&mut self, trace: &Trace, answer: &str) -> Result<AnswerFidelity, Error> {
+        let mut score = |dense| self.score(trace.text(), answer, &trace.summary().config, dense);
+        let (sparse, dense) = (score(false)?, score(true)?);
+        Ok(AnswerFidelity {
+            text: answer.into(),
+            dense_logprob: dense.logprob(),
+            sparse_logprob: sparse.logprob(),
+            dense_retained: dense.retained(),
+            sparse_retained: sparse.retained(),
+        })
+    }
+
+    /// Whether the trace is one of the loaded model, and the sample is one.
+    fn check(&self, trace: &Trace, what: &CompareConfig) -> Result<(), Error> {
+        let (summary, info) = (trace.summary(), self.model.info());
+        let setting = |setting: &str, expected: String, found: String, fix: &str| {
+            Err(Error::Setting { setting: setting.into(), expected, found, fix: fix.into() })
+        };
+        if summary.model != info {
+            let (expected, found) =
+                (format!("a trace of {}, the model that is loaded", info.name), format!("a trace of {}", summary.model.name));
+            return setting("trace", expected, found, "load the model that made the trace");
+        }
+        if what.rows == Some(0) {
+            return setting("rows", "at least 1".into(), "0".into(), "leave it out to compare all rows");
+        }
+        match trace.tokens()?.iter().find(|&&id| id as usize >= info.vocab_size) {
+            None => Ok(()),
+            Some(id) => Err(Error::Trace {
+                path: "to compare".into(),
+                expected: format!("token ids below {}", info.vocab_size),
+                found: format!("id {id}"),
+                fix: "the file is damaged: trace the prompt again".into(),
+            }),
+        }
+    }
+}
+
+/// Each sum over so many rows as a mean.
+fn shares(sums: &[f64], n_rows: usize) -> Vec<f64> {
+    sums.iter().map(|sum| sum / n_rows as f64).collect()
+}
+
+/// About `n` of so many blocks, evenly spread: the middle one of each of `n` equal stretches.
+fn spread(n_blocks: usize, n: usize) -> Vec<usize> {
+    let n = n.min(n_blocks);
+    (0..n).map(|i| (2 * i + 1) * n_blocks / (2 * n)).collect()
+}
+
+/// KL(dense ‖ sparse) in nats.
+pub(super) fn kl(dense: &[f32], sparse: &[f32]) -> f64 {
+    let (p, q) = (log_softmax(dense), log_softmax(sparse));
+    p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>().max(0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_are_spread_over_all_blocks() {
+        assert_eq!(spread(10, 1), [5]);
+        assert_eq!(spread(10, 5), [1, 3, 5, 7, 9]);
+        assert_eq!(spread(3, 99), [0, 1, 2]);
+        assert!((1..40).all(|n| spread(40, n).windows(2).all(|pair| pair[0] < pair[1]) && spread(40, n).len() == n));
+    }
+}

@@ -1,0 +1,309 @@
+//! Attention of one head and one query block on the CPU: over the kept key blocks, with what it records, and dense for
+//! comparison.
+//!
+//! Scores of one key lie side by side for 32 queries, so the softmax of 32 queries is computed in step.
+
+use super::lanes::{LANES, Lanes, add_weighted, exp2, lend, max_into, products, soft_cap, sum_of, vectorized};
+use crate::{
+    engine::search::{Queries, QueryPanel},
+    protocol::Hidden,
+    trace::{Blocks, MIN_DISTANCE, Span},
+};
+
+/// Keys that the dense attention works on at a time.
+const TILE: usize = 128;
+
+/// One key-value head. `keys` and `values` are `[n_tokens, head_dim]`.
+#[derive(Clone, Copy)]
+pub struct KeysValues<'a> {
+    pub keys: &'a [f32],
+    pub values: &'a [f32],
+    pub head_dim: usize,
+    /// `cap · tanh(x / cap)` of each attention logit.
+    pub soft_cap: Option<f32>,
+}
+
+impl<'a> KeysValues<'a> {
+    fn key(&self, token: usize) -> &'a [f32] {
+        &self.keys[token * self.head_dim..][..self.head_dim]
+    }
+
+    fn value(&self, token: usize) -> &'a [f32] {
+        &self.values[token * self.head_dim..][..self.head_dim]
+    }
+
+    /// Products of a panel's queries with keys, under the soft cap. `[n_keys][LANES]`
+    fn products(&self, panel: &QueryPanel, key: impl Fn(usize) -> usize, scores: &mut [Lanes]) {
+        products(&panel.values, |i| self.key(key(i)), scores);
+        if let Some(cap) = self.soft_cap {
+            let cap = cap * (self.head_dim as f32).sqrt();
+            vectorized(
+                #[inline(always)]
+                || scores.iter_mut().for_each(|lanes| soft_cap(lanes, cap)),
+            );
+        }
+    }
+
+    /// Makes a query·key a power of two: 1/√head_dim, and log₂e for the softmax in base 2.
+    fn scale(&self) -> f32 {
+        std::f32::consts::LOG2_E / (self.head_dim as f32).sqrt()
+    }
+}
+
+/// What the sparse attention of one query block gives.
+pub struct SparseBlock {
+    /// `[n_queries, head_dim]`
+    pub output: Vec<f32>,
+    /// Mean over the block's queries of the mass on each kept block. `[n_kept]`
+    pub mass: Vec<f32>,
+    /// Mass that each kept key received from the block's queries, in the order of the kept blocks. `[n_keys]`
+    pub received: Vec<f32>,
+    /// Probabilities of the queries in the focus span, `(query, [n_keys])`.
+    pub focus: Vec<(usize, Vec<f32>)>,
+    /// For each kept key the sum of p / (tokens of the query's sentence) over queries at least [`MIN_DISTANCE`] sentences later,
+    /// if sentences are recorded. `[n_keys]`
+    pub anchors: Vec<f32>,
+}
+
+/// What is recorded of some queries beyond the mass on each key.
+#[derive(Clone, Copy, Default)]
+pub struct Recorded<'a> {
+    /// Tokens whose probabilities are recorded key by key.
+    pub focus: Span,
+    /// Of each token of the prompt its sentence and 1 / tokens of that sentence; empty if anchors are not recorded.
+    pub sentences: &'a [(u32, f32)],
+}
+
+/// Softmax and value sum over the kept key blocks of one query block, causally masked.
+pub fn sparse(
+    queries: &Queries,
+    kv: KeysValues,
+    blocks: &Blocks,
+    query_block: usize,
+    kept: &[u32],
+    recorded: Recorded,
+) -> SparseBlock {
+    let n_queries = blocks.queries(query_block).len();
+    let tokens: Vec<usize> = kept.iter().flat_map(|&b| blocks.keys(b as usize)).collect();
+    let mut block = SparseBlock {
+        output: Vec::with_capacity(n_queries * kv.head_dim),
+        mass: Vec::with_capacity(kept.len()),
+        received: vec![0.0; tokens.len()],
+        focus: Vec::new(),
+        anchors: vec![0.0; if recorded.sentences.is_empty() { 0 } else { tokens.len() }],
+    };
+    lend(tokens.len(), |weights| {
+        for panel in &queries.panels {
+            scores(panel, kv, blocks, query_block, kept, &tokens, weights);
+            vectorized(
+                #[inline(always)]
+                || softmax(weights, kv.scale(), panel.n, &mut block.received),
+            );
+            append_rows(&mut block.output, panel, &weighted_values(kv, &tokens, weights));
+            if !recorded.sentences.is_empty() {
+                add_anchors(panel, recorded.sentences, &tokens, weights, &mut block.anchors);
+            }
+            let in_focus = (0..panel.n).filter(|lane| recorded.focus.range().contains(&(panel.first + lane)));
+            block.focus.extend(in_focus.map(|lane| (panel.first + lane, weights.iter().map(|w| w[lane]).collect())));
+        }
+    });
+    let mut received = block.received.iter();
+    for &kept in kept {
+        let on_block: f32 = received.by_ref().take(blocks.keys(kept as usize).len()).sum();
+        block.mass.push(on_block / n_queries as f32);
+    }
+    block
+}
+
+/// Adds to each key's anchor mass what it gets from the panel's queries that are far enough after it.
+fn add_anchors(panel: &QueryPanel, sentences: &[(u32, f32)], tokens: &[usize], weights: &[Lanes], anchors: &mut [f32]) {
+    let of = |lane: usize| sentences[panel.first + lane.min(panel.n - 1)];
+    // Sentences are fewer than 2²⁴: f32 holds their numbers, and is compared in step with the rest.
+    let furthest: Lanes = std::array::from_fn(|lane| of(lane).0 as f32 - MIN_DISTANCE as f32);
+    let share: Lanes = std::array::from_fn(|lane| of(lane).1);
+    vectorized(
+        #[inline(always)]
+        || {
+            for ((weight, &key), anchor) in weights.iter().zip(tokens).zip(anchors) {
+                let sentence = sentences[key].0 as f32;
+                let counted =
+                    std::array::from_fn(|lane| if sentence <= furthest[lane] { weight[lane] * share[lane] } else { 0.0 });
+                *anchor += sum_of(&counted);
+            }
+        },
+    );
+}
+
+/// Products of a panel's queries with the kept keys, −∞ where a query does not see a key. `[n_keys][LANES]`
+fn scores(
+    panel: &QueryPanel,
+    kv: KeysValues,
+    blocks: &Blocks,
+    query_block: usize,
+    kept: &[u32],
+    tokens: &[usize],
+    scores: &mut [Lanes],
+) {
+    kv.products(panel, |i| tokens[i], scores);
+    let mut i = 0;
+    for &block in kept {
+        let keys = blocks.keys(block as usize);
+        if !blocks.is_full(query_block, block as usize) {
+            for (key, scores) in keys.clone().zip(&mut scores[i..]) {
+                hide_invisible(scores, panel, key, blocks);
+            }
+        }
+        i += keys.len();
+    }
+}
+
+/// The outputs `[n_queries, head_dim]` of [`sparse`] without the pairs that are hidden.
+pub fn sparse_without(
+    queries: &Queries,
+    kv: KeysValues,
+    blocks: &Blocks,
+    query_block: usize,
+    kept: &[u32],
+    hidden: &Hidden,
+) -> Vec<f32> {
+    let tokens: Vec<usize> = kept.iter().flat_map(|&b| blocks.keys(b as usize)).collect();
+    let (mut output, mut received) = (Vec::new(), vec![0.0; tokens.len()]);
+    lend(tokens.len(), |weights| {
+        for panel in &queries.panels {
+            scores(panel, kv, blocks, query_block, kept, &tokens, weights);
+            if !hidden.is_empty() {
+                for (scores, &key) in weights.iter_mut().zip(&tokens) {
+                    hide(scores, panel, |query| hidden.hides(query, key));
+                }
+            }
+            vectorized(
+                #[inline(always)]
+                || softmax(weights, kv.scale(), panel.n, &mut received),
+            );
+            append_rows(&mut output, panel, &weighted_values(kv, &tokens, weights));
+        }
+    });
+    output
+}
+
+/// Values summed by their weights. `[head_dim][LANES]`
+fn weighted_values(kv: KeysValues, tokens: &[usize], weights: &[Lanes]) -> Vec<Lanes> {
+    let mut sums = vec![[0.0; LANES]; kv.head_dim];
+    for (tokens, weights) in tokens.chunks(TILE).zip(weights.chunks(TILE)) {
+        add_weighted(&mut sums, weights, |i| kv.value(tokens[i]));
+    }
+    sums
+}
+
+/// Softmax in base 2 of each lane's scores times `scale`; lanes from `n` on become 0. Adds each key's sum over lanes to
+/// `received`.
+#[inline(always)]
+fn softmax(weights: &mut [Lanes], scale: f32, n: usize, received: &mut [f32]) {
+    let mut most = [f32::NEG_INFINITY; LANES];
+    weights.iter().for_each(|scores| max_into(&mut most, scores));
+    let most = most.map(|most| most * scale);
+    let mut sum = [0.0; LANES];
+    for scores in weights.iter_mut() {
+        for lane in 0..LANES {
+            scores[lane] = exp2(scores[lane] * scale - most[lane]);
+            sum[lane] += scores[lane];
+        }
+    }
+    let inverse: Lanes = std::array::from_fn(|lane| if lane < n { 1.0 / sum[lane] } else { 0.0 });
+    for (weight, received) in weights.iter_mut().zip(received) {
+        for lane in 0..LANES {
+            weight[lane] *= inverse[lane];
+        }
+        *received += sum_of(weight);
+    }
+}
+
+/// Sets the scores of the queries that do not see a key to −∞.
+pub(crate) fn hide_invisible(scores: &mut Lanes, panel: &QueryPanel, key: usize, blocks: &Blocks) {
+    hide(scores, panel, |query| !blocks.visible_keys(query).contains(&key));
+}
+
+/// Sets the scores of some queries to −∞.
+fn hide(scores: &mut Lanes, panel: &QueryPanel, is_hidden: impl Fn(usize) -> bool) {
+    for (lane, score) in scores.iter_mut().enumerate() {
+        if is_hidden(panel.first + lane.min(panel.n - 1)) {
+            *score = f32::NEG_INFINITY;
+        }
+    }
+}
+
+/// Appends the outputs of a panel's queries, `[n, head_dim]`.
+fn append_rows(rows: &mut Vec<f32>, panel: &QueryPanel, sums: &[Lanes]) {
+    for lane in 0..panel.n {
+        rows.extend(sums.iter().map(|dim| dim[lane]));
+    }
+}
+
+/// Softmax and value sum over all visible keys of one query block, streaming: the running maximum, sum and output of each
+/// query are all that is held.
+///
+/// Returns the outputs `[n_queries, head_dim]`, and the sum over the queries of the mass on the `kept` key blocks.
+pub fn dense(queries: &Queries, kv: KeysValues, blocks: &Blocks, query_block: usize, kept: &[u32]) -> (Vec<f32>, f64) {
+    let visible = blocks.visible(query_block);
+    let keys = blocks.keys(visible.start).start..blocks.keys(visible.end - 1).end;
+    let (mut output, mut kept_mass) = (Vec::with_capacity(blocks.queries(query_block).len() * kv.head_dim), 0.0);
+    let mut tile = vec![[0.0; LANES]; TILE];
+    for panel in &queries.panels {
+        let first = panel.first;
+        let seen_by_all = blocks.visible_keys(first + panel.n - 1).start..first + 1;
+        let mut running = RunningSoftmax { most: [f32::MIN; LANES], sum: [0.0; LANES], on_kept: [0.0; LANES] };
+        let mut sums = vec![[0.0; LANES]; kv.head_dim];
+        for start in keys.clone().step_by(TILE) {
+            let n = TILE.min(keys.end - start);
+            let scores = &mut tile[..n];
+            kv.products(panel, |i| start + i, scores);
+            for (key, scores) in (start..start + n).zip(scores.iter_mut()).filter(|(key, _)| !seen_by_all.contains(key)) {
+                hide_invisible(scores, panel, key, blocks);
+            }
+            let is_kept = |i: usize| kept.binary_search(&(((start + i) / blocks.block_size_k) as u32)).is_ok();
+            vectorized(
+                #[inline(always)]
+                || running.add(scores, kv.scale(), &mut sums, is_kept),
+            );
+            add_weighted(&mut sums, scores, |i| kv.value(start + i));
+        }
+        sums.iter_mut().for_each(|dim| (0..LANES).for_each(|lane| dim[lane] /= running.sum[lane]));
+        append_rows(&mut output, panel, &sums);
+        kept_mass += (0..panel.n).map(|lane| (running.on_kept[lane] / running.sum[lane]) as f64).sum::<f64>();
+    }
+    (output, kept_mass)
+}
+
+/// A softmax in base 2 over keys that come in tiles.
+struct RunningSoftmax {
+    most: Lanes,
+    sum: Lanes,
+    /// The part of `sum` that falls on kept keys.
+    on_kept: Lanes,
+}
+
+impl RunningSoftmax {
+    /// Turns a tile's scores times `scale` into weights against the largest so far, and shrinks what was summed before to match.
+    #[inline(always)]
+    #[expect(clippy::needless_range_loop, reason = "one index for three arrays of lanes is what becomes vector code")]
+    fn add(&mut self, scores: &mut [Lanes], scale: f32, sums: &mut [Lanes], is_kept: impl Fn(usize) -> bool) {
+        let before = self.most;
+        let mut most = [f32::NEG_INFINITY; LANES];
+        scores.iter().for_each(|s| max_into(&mut most, s));
+        max_into(&mut self.most, &most.map(|most| most * scale));
+        let shrink: Lanes = std::array::from_fn(|lane| exp2(before[lane] - self.most[lane]));
+        for lanes in sums.iter_mut().chain([&mut self.sum, &mut self.on_kept]) {
+            for lane in 0..LANES {
+                lanes[lane] *= shrink[lane];
+            }
+        }
+        for (i, scores) in scores.iter_mut().enumerate() {
+            let kept = if is_kept(i) { 1.0 } else { 0.0 };
+            for lane in 0..LANES {
+                scores[lane] = exp2(scores[lane] * scale - self.most[lane]);
+                self.sum[lane] += scores[lane];
+                self.on_kept[lane] += kept * scores[lane];
+            }
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! One layer's attention on the CPU: keys, values and pyramids of every head, and the record, filled chunk by chunk.
+
+use rayon::prelude::*;
+
+use super::{
+    attend::{KeysValues, Recorded, SparseBlock, dense, sparse, sparse_without},
+    proximity::Shares,
+    search::{
+        estimate::{Index, index},
+        exhaustive,
+        hierarchical::{self, Indexed},
+    },
+};
+use crate::{
+    engine::{
+        device::{AttentionShape, StageCosts},
+        search::{Queries, baseline, tree::Tree},
+    },
+    protocol::Hidden,
+    trace::{BlockMask, Blocks, LayerRecord, MIN_DISTANCE, Search, Span},
+};
+
+/// Keys and values of the whole prompt, and what search and attention have found so far.
+pub struct Attention {
+    pub(super) shape: AttentionShape,
+    /// Per key-value head. `[n_tokens, head_dim]`
+    keys: Vec<Vec<f32>>,
+    values: Vec<Vec<f32>>,
+    /// Per key-value head; empty unless the search is hierarchical.
+    indices: Vec<Box<dyn Index>>,
+    /// Tokens that the indices were made of.
+    indexed: usize,
+    /// ‖W_O v‖ of each key, for each query head; empty until they are weighed. `[n_tokens]`
+    written: Vec<Vec<f32>>,
+    /// Of each token its sentence and 1 / tokens of that sentence. `[n_tokens]`
+    sentences: Vec<(u32, f32)>,
+    /// `[n_heads, capacity]`
+    anchors: Vec<f32>,
+    /// Of the rows that were attended last, if proximity is recorded.
+    pub(super) shares: Vec<Shares>,
+    /// Proximity of what stays in the residual stream; empty if proximity is not recorded. `[n_query_blocks]`
+    pub(super) stays: Vec<f32>,
+    /// Has room for as many tokens as the prompt may grow to.
+    pub(super) record: LayerRecord,
+    pub(super) costs: StageCosts,
+}
+
+impl AttentionShape {
+    /// For each token its sentence and 1 / tokens of that sentence; nothing if no sentences are recorded. `[n_tokens]`
+    fn of_tokens(&self) -> Vec<(u32, f32)> {
+        let of = |(i, s): (usize, &Span)| std::iter::repeat_n((i as u32, 1.0 / s.len() as f32), s.len());
+        self.sentences.iter().enumerate().flat_map(of).collect()
+    }
+
+    /// What the keys of each block write, weighted by what they received; both are `[n_heads, n_tokens]`, the result
+    /// `[n_heads, n_key_blocks]`. Nothing if nothing was weighed.
+    fn written(&self, lengths: &[f32], received: &[f32]) -> Vec<f32> {
+        let of_block = |(lengths, received): (&[f32], &[f32])| {
+            // Keys that nobody looks at count a little, so that there is a mean.
+            let weights = || received.iter().map(|mass| mass + 1e-9);
+            lengths.iter().zip(weights()).map(|(l, w)| l * w).sum::<f32>() / weights().sum::<f32>()
+        };
+        let (t, bk) = (self.blocks.n_tokens, self.blocks.block_size_k);
+        let heads = lengths.par_chunks(t).zip(received.par_chunks(t));
+        heads.flat_map_iter(|(l, r)| l.chunks(bk).zip(r.chunks(bk)).map(of_block)).collect()
+    }
+
+    /// Vertical scores from what each token received of its share. `anchors` is `[n_heads, n_tokens]`; `[n_heads, n_sentences]`
+    fn vertical(&self, anchors: &[f32]) -> Vec<f32> {
+        let n = self.sentences.len();
+        let mean = |row: &[f32], i: usize| {
+            let after = n.saturating_sub(i + MIN_DISTANCE);
+            let sum: f32 = row[self.sentences[i].range()].iter().sum();
+            if after == 0 { 0.0 } else { sum / (self.sentences[i].len() * after) as f32 }
+        };
+        let rows = anchors.par_chunks(self.blocks.n_tokens).take(if n > 0 { self.n_heads } else { 0 });
+        rows.flat_map_iter(|row| (0..n).map(move |i| mean(row, i))).collect()
+    }
+}
+
+impl Attention {
+    pub fn new(shape: AttentionShape) -> Self {
+        let (n_tokens, n_heads, top_k) = (shape.capacity, shape.n_heads, shape.config.top_k);
+        let mask = BlockMask::empty(Blocks { n_tokens, ..shape.blocks }, n_heads, top_k);
+        let sentences = shape.of_tokens();
+        let of_proximity = |n: usize| vec![0.0; if shape.records_proximity() { n } else { 0 }];
+        let empty = || vec![Vec::with_capacity(n_tokens * shape.head_dim); shape.n_kv_heads];
+        Attention {
+            keys: empty(),
+            values: empty(),
+            indices: Vec::new(),
+            indexed: 0,
+            written: Vec::new(),
+            anchors: vec![0.0; if sentences.is_empty() { 0 } else { n_heads * n_tokens }],
+            sentences,
+            shares: Vec::new(),
+            stays: of_proximity(mask.blocks.n_query_blocks()),
+            record: LayerRecord {
+                mass: vec![0.0; mask.kept.len()],
+                proximity: of_proximity(mask.kept.len()),
+                written: Vec::new(),
+                residual: Vec::new(),
+                vertical: Vec::new(),
+                received: vec![0.0; n_heads * n_tokens],
+                focus: vec![0.0; n_heads * shape.focus.len() * top_k * shape.blocks.block_size_k],
+                mask,
+            },
+            costs: StageCosts::default(),
+            shape,
+        }
+    }
+
+    /// Adds rows of keys, `[n_rows, n_kv_heads · head_dim]`.
+    pub fn append_keys(&mut self, rows: &[f32]) {
+        append(&mut self.keys, rows, self.shape.head_dim);
+    }
+
+    /// Adds rows of values, `[n_rows, n_kv_heads · head_dim]`.
+    pub fn append_values(&mut self, rows: &[f32]) {
+        append(&mut self.values, rows, self.shape.head_dim);
+    }
+
+    /// Keeps the first rows of keys and values, of a prompt that is as long as this from now on.
+    pub fn resize(&mut self, n_rows: usize, n_tokens: usize) {
+        let len = n_rows * self.shape.head_dim;
+        self.keys.iter_mut().chain(&mut self.values).for_each(|rows| rows.truncate(len));
+        self.shape.blocks.n_tokens = n_tokens;
+    }
+
+    /// Builds what the search knows about ranges of keys, unless what is there still serves.
+    pub fn index(&mut self) {
+        if let Search::Hierarchical(estimate) = self.shape.config.search
+            && !self.shape.is_indexed(self.indexed)
+        {
+            let tree = Tree::new(&self.shape.blocks);
+            self.indices = self.keys.par_iter().map(|keys| index(estimate, keys, self.shape.head_dim, tree)).collect();
+            self.indexed = self.shape.blocks.n_tokens;
+        }
+    }
+
+    /// Takes ‖W_O v‖ of every head and key; `weight` is `[hidden_size, n_heads · head_dim]`.
+    pub fn weigh(&mut self, weight: &[f32]) {
+        let AttentionShape { n_heads, head_dim, .. } = self.shape;
+        let written = |head: usize| {
+            let gram = gram(weight, n_heads * head_dim, head * head_dim, head_dim);
+            self.values[self.shape.kv_head(head)].chunks(head_dim).map(|v| length(&gram, v)).collect()
+        };
+        self.written = (0..n_heads).into_par_iter().map(written).collect();
+    }
+
+    /// Finds the kept blocks of rows of queries, `[n_rows, n_heads · head_dim]`. Returns how many keys or nodes it read.
+    pub fn search(&mut self, rows: &[f32], first_query_block: usize) -> u64 {
+        let AttentionShape { blocks, config, .. } = &self.shape;
+        let found = self.for_each_block(rows, first_query_block, |head, query_block, queries| {
+            let kv_head = self.shape.kv_head(head);
+            let (keys, mut row) = (&self.keys[kv_head], vec![BlockMask::NONE; config.top_k]);
+            let n_read = match config.search {
+                Search::Exhaustive => exhaustive::search(queries, keys, blocks, config, query_block, &mut row),
+                Search::Hierarchical(_) if query_block >= config.first_exact_block(blocks.n_tokens) => {
+                    exhaustive::search(queries, keys, blocks, config, query_block, &mut row)
+                }
+                Search::Hierarchical(_) => {
+                    let head = Indexed { keys, index: &*self.indices[kv_head] };
+                    hierarchical::search(queries, head, blocks, config, query_block, &mut row)
+                }
+                Search::Window => baseline::window(blocks, config, query_block, &mut row),
+                Search::Random { seed } => baseline::random(seed, blocks, config, head, query_block, &mut row),
+            };
+            (row, n_read as u64)
+        });
+        let mut n_read = 0;
+        for (head, query_block, (row, n)) in found {
+            let at = self.record.mask.row(head, query_block);
+            self.record.mask.kept[at].copy_from_slice(&row);
+            n_read += n;
+        }
+        n_read
+    }
+
+    /// Attention over the kept blocks of rows of queries. `[n_rows, n_heads · head_dim]`
+    pub fn attend(&mut self, rows: &[f32], first_query_block: usize) -> Vec<f32> {
+        let (shape, mask) = (&self.shape, &self.record.mask);
+        let recorded = Recorded { focus: shape.focus, sentences: &self.sentences };
+        let attended = self.for_each_block(rows, first_query_block, |head, query_block, queries| {
+            let kept = mask.kept(head, query_block);
+            sparse(queries, self.keys_values(head), &shape.blocks, query_block, kept, recorded)
+        });
+        let mut output = vec![0.0; rows.len()];
+        self.shares.clear();
+        for (head, query_block, block) in attended {
+            self.place(&mut output, first_query_block, head, query_block, &block.output);
+            self.note(head, query_block, &block);
+            if self.shape.records_proximity() {
+                self.shares.push((head, query_block, block.received));
+            }
+        }
+        output
+    }
+
+    /// Keeps the blocks of a mask, of the budget that there is room for, instead of searching.
+    pub fn keep(&mut self, mask: BlockMask) {
+        self.record.mask = mask;
+    }
+
+    /// Attention over the kept blocks of rows of queries without what is hidden; nothing is recorded.
+    pub fn attend_without(&self, rows: &[f32], first_query_block: usize, hidden: &Hidden) -> Vec<f32> {
+        let AttentionShape { blocks, .. } = self.shape;
+        let attended = self.for_each_block(rows, first_query_block, |head, query_block, queries| {
+            let hidden = hidden.of(head, blocks.queries(query_block).into());
+            let kept = self.record.mask.kept(head, query_block);
+            sparse_without(queries, self.keys_values(head), &blocks, query_block, kept, &hidden)
+        });
+        let mut output = vec![0.0; rows.len()];
+        for (head, query_block, rows) in attended {
+            self.place(&mut output, first_query_block, head, query_block, &rows);
+        }
+        output
+    }
+
+    /// Attention over all keys of rows of queries; adds to each head the mass that falls on the mask's blocks.
+    pub fn attend_dense(&self, rows: &[f32], first_query_block: usize, mask: &BlockMask, kept_mass: &mut [f64]) -> Vec<f32> {
+        let attended = self.for_each_block(rows, first_query_block, |head, query_block, queries| {
+            dense(queries, self.keys_values(head), &self.shape.blocks, query_block, mask.kept(head, query_block))
+        });
+        let mut output = vec![0.0; rows.len()];
+        for (head, query_block, (rows, mass)) in attended {
+            self.place(&mut output, first_query_block, head, query_block, &rows);
+            kept_mass[head] += mass;
+        }
+        output
+    }
+
+    pub fn into_record(self) -> LayerRecord {
+        let written = self.shape.written(&self.written.concat(), &self.record.received);
+        let proximity = self.shape.shares_of_update(self.record.proximity, &self.stays);
+        LayerRecord { written, proximity, vertical: self.shape.vertical(&self.anchors), ..self.record }
+    }
+
+    /// A head's value of a key. `[head_dim]`
+    pub(super) fn value(&self, head: usize, key: usize) -> &[f32] {
+        &self.values[self.shape.kv_head(head)][key * self.shape.head_dim..][..self.shape.head_dim]
+    }
+
+    fn keys_values(&self, head: usize) -> KeysValues<'_> {
+        let (kv_head, &AttentionShape { head_dim, soft_cap, .. }) = (self.shape.kv_head(head), &self.shape);
+        KeysValues { keys: &self.keys[kv_head], values: &self.values[kv_head], head_dim, soft_cap }
+    }
+
+    /// Runs `work` for every head and query block of the rows, in parallel, and returns the results in order.
+    fn for_each_block<R: Send>(
+        &self,
+        rows: &[f32],
+        first_query_block: usize,
+        work: impl Fn(usize, usize, &Queries) -> R + Sync,
+    ) -> Vec<(usize, usize, R)> {
+        let AttentionShape { blocks, n_heads, head_dim, .. } = self.shape;
+        let stride = n_heads * head_dim;
+        let query_blocks = self.shape.query_blocks(first_query_block, rows.len() / stride);
+        let first_position = blocks.queries(first_query_block).start;
+        let tasks: Vec<_> = (0..n_heads).flat_map(|head| query_blocks.clone().map(move |q| (head, q))).collect();
+        let run = |(head, query_block)| {
+            let positions = blocks.queries(query_block);
+            let start = (positions.start - first_position) * stride + head * head_dim;
+            let queries = Queries::new(&rows[start..], stride, head_dim, positions);
+            (head, query_block, work(head, query_block, &queries))
+        };
+        tasks.into_par_iter().map(run).collect()
+    }
+
+    /// Copies a block's outputs `[n_queries, head_dim]` to their place in the rows.
+    fn place(&self, output: &mut [f32], first_query_block: usize, head: usize, query_block: usize, rows: &[f32]) {
+        let AttentionShape { blocks, n_heads, head_dim, .. } = self.shape;
+        let first = blocks.queries(query_block).start - blocks.queries(first_query_block).start;
+        for (i, row) in rows.chunks(head_dim).enumerate() {
+            output[((first + i) * n_heads + head) * head_dim..][..head_dim].copy_from_slice(row);
+        }
+    }
+
+    /// Adds what a block recorded to the layer's record.
+    fn note(&mut self, head: usize, query_block: usize, block: &SparseBlock) {
+        let (blocks, focus) = (self.shape.blocks, self.shape.focus);
+        let record = &mut self.record;
+        let row = record.mask.row(head, query_block);
+        record.mass[row][..block.mass.len()].copy_from_slice(&block.mass);
+        let keys = record.mask.kept(head, query_block).iter().flat_map(|&b| blocks.keys(b as usize));
+        let capacity = self.shape.capacity;
+        let received = &mut record.received[head * capacity..][..capacity];
+        keys.clone().zip(&block.received).for_each(|(key, mass)| received[key] += mass);
+        if let Some(anchors) = self.anchors.get_mut(head * capacity..) {
+            keys.zip(&block.anchors).for_each(|(key, mass)| anchors[key] += mass);
+        }
+        let n_keys = record.mask.top_k * blocks.block_size_k;
+        for (query, probabilities) in &block.focus {
+            let at = (head * focus.len() + query - focus.start) * n_keys;
+            record.focus[at..at + probabilities.len()].copy_from_slice(probabilities);
+        }
+    }
+}
+
+/// W_Oᵀ W_O of one head, whose columns of the rows of `weight` start at `first`. `[head_dim, head_dim]`
+fn gram(weight: &[f32], width: usize, first: usize, head_dim: usize) -> Vec<f32> {
+    let mut gram = vec![0.0; head_dim * head_dim];
+    for row in weight.chunks(width) {
+        let row = &row[first..][..head_dim];
+        for (&a, to) in row.iter().zip(gram.chunks_mut(head_dim)) {
+            to.iter_mut().zip(row).for_each(|(to, &b)| *to += a * b);
+        }
+    }
+    gram
+}
+
+/// √(vᵀ G v)
+fn length(gram: &[f32], v: &[f32]) -> f32 {
+    let product = |(row, &a): (&[f32], &f32)| a * row.iter().zip(v).map(|(g, b)| g * b).sum::<f32>();
+    gram.chunks(v.len()).zip(v).map(product).sum::<f32>().max(0.0).sqrt()
+}
+
+fn append(heads: &mut [Vec<f32>], rows: &[f32], head_dim: usize) {
+    for row in rows.chunks(head_dim * heads.len()) {
+        heads.iter_mut().zip(row.chunks(head_dim)).for_each(|(head, values)| head.extend_from_slice(values));
+    }
+}

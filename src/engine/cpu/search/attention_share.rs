@@ -1,0 +1,112 @@
+//! The largest share of a query's attention that falls on a key block: what every search ranks blocks by in the end.
+//!
+//! A product says nothing about what a query looks at without the products beside it: queries that like every key would
+//! drown out one that likes a single key very much.
+
+use std::f32::consts::LOG2_E;
+
+use crate::{
+    engine::{
+        cpu::{
+            attend::hide_invisible,
+            lanes::{LANES, Lanes, exp2, largest, lend, max_into, products, vectorized},
+        },
+        search::{Queries, QueryPanel},
+    },
+    trace::Blocks,
+};
+
+/// Key blocks whose products are held at a time.
+const GROUP: usize = 16;
+
+/// Less than any product, and finite.
+const LEAST: f32 = -1e30;
+
+/// Gives each key block, named by its second number, the largest share, over all queries, of a query's attention that falls on
+/// it. That attention is the softmax over the visible keys of these blocks and of `others`.
+pub fn score(
+    queries: &Queries,
+    keys: &[f32],
+    blocks: &Blocks,
+    query_block: usize,
+    others: impl Iterator<Item = usize>,
+    scored: &mut [(f32, u32)],
+) {
+    let all: Vec<usize> = scored.iter().map(|item| item.1 as usize).chain(others).collect();
+    scored.iter_mut().for_each(|item| item.0 = 0.0);
+    for panel in &queries.panels {
+        let masses = masses(panel, keys, blocks, query_block, &all);
+        vectorized(
+            #[inline(always)]
+            || {
+                let mut total = [0.0; LANES];
+                masses.iter().for_each(|mass| (0..LANES).for_each(|lane| total[lane] += mass[lane]));
+                for (item, mass) in scored.iter_mut().zip(&masses) {
+                    let shares: Lanes = std::array::from_fn(|lane| mass[lane] / total[lane]);
+                    item.0 = item.0.max(largest(&shares));
+                }
+            },
+        );
+    }
+}
+
+/// Σ exp(q·k / √head_dim) over the visible keys of each block, times a factor that each query has for all blocks.
+fn masses(panel: &QueryPanel, keys: &[f32], blocks: &Blocks, query_block: usize, all: &[usize]) -> Vec<Lanes> {
+    let head_dim = panel.values.len();
+    let scale = LOG2_E / (head_dim as f32).sqrt();
+    let (mut masses, mut most) = (Vec::with_capacity(all.len()), [LEAST; LANES]);
+    // What was the largest product of each query when a group's masses were taken.
+    let mut references = Vec::with_capacity(all.len().div_ceil(GROUP));
+    let mut tokens = Vec::with_capacity(GROUP * blocks.block_size_k);
+    for group in all.chunks(GROUP) {
+        tokens.clear();
+        tokens.extend(group.iter().flat_map(|&block| blocks.keys(block)));
+        lend(tokens.len(), |found| {
+            products(&panel.values, |i| &keys[tokens[i] * head_dim..][..head_dim], found);
+            let mut rest = &mut *found;
+            for &block in group {
+                let keys = blocks.keys(block);
+                let (found, others) = rest.split_at_mut(keys.len());
+                rest = others;
+                if !blocks.is_full(query_block, block) {
+                    keys.zip(found).for_each(|(key, products)| hide_invisible(products, panel, key, blocks));
+                }
+            }
+            vectorized(
+                #[inline(always)]
+                || {
+                    found.iter().for_each(|products| max_into(&mut most, products));
+                    let mut rest = &*found;
+                    for &block in group {
+                        let (found, others) = rest.split_at(blocks.keys(block).len());
+                        rest = others;
+                        masses.push(mass(found, &most, scale));
+                    }
+                },
+            );
+        });
+        references.push(most);
+    }
+    for (group, reference) in masses.chunks_mut(GROUP).zip(&references) {
+        vectorized(
+            #[inline(always)]
+            || {
+                let factor: Lanes = std::array::from_fn(|lane| exp2((reference[lane] - most[lane]) * scale));
+                group.iter_mut().for_each(|mass| (0..LANES).for_each(|lane| mass[lane] *= factor[lane]));
+            },
+        );
+    }
+    masses
+}
+
+/// Σ 2^((product − most) · scale)
+#[inline(always)]
+fn mass(products: &[Lanes], most: &Lanes, scale: f32) -> Lanes {
+    let mut sum = [0.0; LANES];
+    for products in products {
+        for lane in 0..LANES {
+            sum[lane] += exp2((products[lane] - most[lane]) * scale);
+        }
+    }
+    sum
+}

@@ -1,0 +1,45 @@
+//! One key speaks for its range: the published estimates.
+
+use super::{Index, row};
+use crate::{
+    engine::{
+        cpu::lanes::{Lanes, products},
+        search::{QueryPanel, tree::Tree},
+    },
+    trace::Estimate,
+};
+
+/// The first key of a range (HiP 1.x) or its middle one (InfiniteHiP). Nothing is built.
+pub struct Representative {
+    estimate: Estimate,
+    head_dim: usize,
+    tree: Tree,
+}
+
+impl Representative {
+    pub fn new(estimate: Estimate, head_dim: usize, tree: Tree) -> Self {
+        Representative { estimate, head_dim, tree }
+    }
+
+    fn of(&self, level: usize, node: u32) -> usize {
+        let tokens = self.tree.tokens(level, node as usize);
+        match self.estimate {
+            Estimate::First => tokens.start,
+            _ => tokens.start + tokens.len() / 2,
+        }
+    }
+}
+
+impl Index for Representative {
+    fn rows_per_node(&self) -> usize {
+        1
+    }
+
+    fn ranks_shares(&self) -> bool {
+        false
+    }
+
+    fn estimate(&self, queries: &QueryPanel, keys: &[f32], level: usize, nodes: &[(f32, u32)], out: &mut [Lanes]) {
+        products(&queries.values, |i| row(keys, self.head_dim, self.of(level, nodes[i].1)), out);
+    }
+}

@@ -1,0 +1,30 @@
+//! Exact top-k blocks, every key read: the reference that every search is measured against.
+
+use super::attention_share;
+use crate::{
+    engine::search::{Candidates, Queries, keep_best},
+    trace::{Blocks, StreamConfig},
+};
+
+/// Writes the key blocks that a query block keeps: those that get the largest share of a query's attention.
+///
+/// `keys` is `[n_tokens, head_dim]`; `row` `[top_k]` as in [`crate::trace::BlockMask`]. Returns the number of keys read.
+pub fn search(
+    queries: &Queries,
+    keys: &[f32],
+    blocks: &Blocks,
+    config: &StreamConfig,
+    query_block: usize,
+    row: &mut [u32],
+) -> usize {
+    let split = Candidates::new(blocks, config, query_block);
+    if split.candidates.len() <= split.budget || split.budget == 0 {
+        split.write(split.candidates.clone().take(split.budget), row);
+        return 0;
+    }
+    let mut scored: Vec<(f32, u32)> = split.candidates.clone().map(|block| (0.0, block as u32)).collect();
+    attention_share::score(queries, keys, blocks, query_block, split.always(), &mut scored);
+    keep_best(&mut scored, split.budget);
+    split.write(scored.iter().map(|s| s.1 as usize), row);
+    split.keys_read(blocks.block_size_k)
+}

@@ -1,0 +1,140 @@
+//! *Stream*: hierarchical pruning (Rosser et al. 2025, arXiv 2510.19875; the descent of HiP attention, Lee et al. 2024).
+//!
+//! The candidates are cut into ranges, aligned nodes of a [`Tree`](crate::engine::search::tree::Tree). Round by round every range is scored by an
+//! estimate of its largest query·key, the best are kept and split, until the ranges are single blocks. A range that reaches
+//! past the candidates stays without a score: keys after the query block cannot influence what it keeps. The blocks of the last
+//! round may then be ranked by their real keys: the result is what the exhaustive search would choose among them.
+
+use super::{attention_share, estimate::Index};
+use crate::{
+    engine::{
+        cpu::lanes::{LANES, Lanes, exp2, largest, max_into, vectorized},
+        search::{Candidates, Queries, keep_best},
+    },
+    trace::{Blocks, StreamConfig},
+};
+
+/// One head's keys `[n_tokens, head_dim]` and what is known about them.
+#[derive(Clone, Copy)]
+pub struct Indexed<'a> {
+    pub keys: &'a [f32],
+    pub index: &'a dyn Index,
+}
+
+/// How many ranges are kept in a round, and how many blocks in the last one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Widths {
+    pub ranges: usize,
+    pub survivors: usize,
+}
+
+impl Widths {
+    pub fn new(config: &StreamConfig, budget: usize) -> Self {
+        let survivors = if config.rescore { (2 * config.beam).max(budget + budget / 4) } else { budget };
+        let ranges = if config.beam == 0 { budget } else { config.beam };
+        Widths { ranges: ranges.max(survivors.div_ceil(config.split)), survivors }
+    }
+}
+
+/// Writes the key blocks that a query block keeps, `[top_k]` as in [`crate::trace::BlockMask`].
+///
+/// Returns the number of rows of `[head_dim]` numbers that were read: keys, and what stands for several of them.
+pub fn search(
+    queries: &Queries,
+    head: Indexed,
+    blocks: &Blocks,
+    config: &StreamConfig,
+    query_block: usize,
+    row: &mut [u32],
+) -> usize {
+    let split = Candidates::new(blocks, config, query_block);
+    if split.candidates.len() <= split.budget || split.budget == 0 {
+        split.write(split.candidates.clone().take(split.budget), row);
+        return 0;
+    }
+    let (mut survivors, mut n_read) = descend(queries, head, config, &split);
+    if survivors.len() > split.budget {
+        attention_share::score(queries, head.keys, blocks, query_block, split.always(), &mut survivors);
+        n_read += (survivors.len() + split.always().count()) * blocks.block_size_k;
+        keep_best(&mut survivors, split.budget);
+    }
+    split.write(survivors.iter().map(|item| item.1 as usize), row);
+    n_read
+}
+
+/// The blocks that are left after the last round, and the number of rows read.
+fn descend(queries: &Queries, head: Indexed, config: &StreamConfig, split: &Candidates) -> (Vec<(f32, u32)>, usize) {
+    let (candidates, widths) = (&split.candidates, Widths::new(config, split.budget));
+    let nodes_at = |level: usize| candidates.start >> level..((candidates.end - 1) >> level) + 1;
+    // Whole rounds from the last one up: the first level has as many nodes as a round, or fewer.
+    let down = config.split.ilog2() as usize;
+    let is_start = |&level: &usize| nodes_at(level).len() <= config.split * widths.ranges;
+    let mut level = (0..).step_by(down).find(is_start).unwrap_or(0);
+    let mut frontier: Vec<(f32, u32)> = nodes_at(level).map(|node| (0.0, node as u32)).collect();
+    let (mut norms, mut n_read) = (Vec::new(), 0);
+    loop {
+        let n = if level == 0 { widths.survivors } else { widths.ranges };
+        let inside = |node: usize| candidates.start <= node << level && (node + 1) << level <= candidates.end;
+        // Those inside first.
+        frontier.sort_by_key(|item| !inside(item.1 as usize));
+        let n_inside = frontier.partition_point(|item| inside(item.1 as usize));
+        if n_inside > n {
+            let (scored, past) = frontier.split_at_mut(n_inside);
+            score(queries, head, level, scored, &mut norms);
+            past.iter_mut().for_each(|item| item.0 = f32::INFINITY);
+            n_read += n_inside * head.index.rows_per_node();
+            let n_past = past.len();
+            keep_best(&mut frontier, n + n_past);
+        }
+        if level == 0 {
+            return (frontier, n_read);
+        }
+        level -= down;
+        let inside = nodes_at(level);
+        let children = frontier.iter().flat_map(|&(_, node)| node << down..(node + 1) << down);
+        frontier = children.filter(|&child| inside.contains(&(child as usize))).map(|child| (0.0, child)).collect();
+    }
+}
+
+/// Scores nodes: the largest estimate over all queries, less each query's norm where shares are ranked.
+///
+/// `norms`, one for each panel, are those of the first round that is scored: filled there, then used.
+fn score(queries: &Queries, head: Indexed, level: usize, nodes: &mut [(f32, u32)], norms: &mut Vec<Lanes>) {
+    if nodes.is_empty() {
+        return;
+    }
+    let first = norms.is_empty();
+    let mut estimates = vec![[0.0; LANES]; nodes.len()];
+    nodes.iter_mut().for_each(|node| node.0 = f32::NEG_INFINITY);
+    for (i, panel) in queries.panels.iter().enumerate() {
+        head.index.estimate(panel, head.keys, level, nodes, &mut estimates);
+        vectorized(
+            #[inline(always)]
+            || {
+                if first {
+                    let shares = head.index.ranks_shares();
+                    norms.push(if shares { norm(&estimates, (panel.values.len() as f32).sqrt()) } else { [0.0; LANES] });
+                }
+                for (node, estimate) in nodes.iter_mut().zip(&mut estimates) {
+                    for lane in 0..LANES {
+                        estimate[lane] -= norms[i][lane];
+                    }
+                    node.0 = node.0.max(largest(estimate));
+                }
+            },
+        );
+    }
+}
+
+/// What each query's attention is measured against: `temperature` times the log-sum-exp of its products over `temperature`.
+#[inline(always)]
+fn norm(products: &[Lanes], temperature: f32) -> Lanes {
+    let (mut most, mut sum) = ([f32::NEG_INFINITY; LANES], [0.0; LANES]);
+    products.iter().for_each(|products| max_into(&mut most, products));
+    for products in products {
+        for lane in 0..LANES {
+            sum[lane] += exp2((products[lane] - most[lane]) * (std::f32::consts::LOG2_E / temperature));
+        }
+    }
+    std::array::from_fn(|lane| most[lane] + temperature * sum[lane].ln())
+}

@@ -1,0 +1,120 @@
+//! Kernels from source to machine code: compiled by NVRTC for the card at hand, kept in the user's cache folder.
+
+use std::{
+    ffi::{CStr, CString, c_char, c_int},
+    hash::{DefaultHasher, Hash, Hasher},
+    io::Write,
+    path::PathBuf,
+};
+
+use cudarc::nvrtc::sys::{self, nvrtcResult};
+
+use crate::{atomic_file::save, error::Error};
+
+/// Machine code of a source for an architecture such as "sm_90a".
+///
+/// # Errors
+/// [`Error::Device`] with the compiler's words.
+pub fn cubin(name: &str, source: &str, macros: &[(&str, usize)], architecture: &str) -> Result<Vec<u8>, Error> {
+    let mut options = vec![format!("--gpu-architecture={architecture}"), "-default-device".into(), "--std=c++17".into()];
+    options.extend(macros.iter().map(|(name, value)| format!("-D{name}={value}")));
+    let cached = cached(name, source, &options);
+    if let Some(code) = cached.as_ref().and_then(|file| std::fs::read(file).ok()) {
+        return Ok(code);
+    }
+    let code = compile(name, source, &options)?;
+    if let Some(file) = cached {
+        let _ = keep(&file, &code); // a cache that cannot be written costs time, nothing else
+    }
+    Ok(code)
+}
+
+/// Where machine code is kept: named after everything that it depends on.
+fn cached(name: &str, source: &str, options: &[String]) -> Option<PathBuf> {
+    let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
+    let folder = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home)?;
+    let [a, b] = [0, 1].map(|salt| {
+        let mut hasher = DefaultHasher::new();
+        (salt, source, options, compiler()).hash(&mut hasher);
+        hasher.finish()
+    });
+    Some(folder.join("streamtrace/kernels").join(format!("{name}-{a:016x}{b:016x}.cubin")))
+}
+
+fn keep(file: &std::path::Path, code: &[u8]) -> Result<(), Error> {
+    let folder = file.parent().expect("a file in a folder");
+    std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+    save(file, |to| to.write_all(code))
+}
+
+/// NVRTC's version, "13.0".
+pub fn compiler() -> String {
+    let (mut major, mut minor): (c_int, c_int) = (0, 0);
+    // SAFETY: writes two integers.
+    unsafe { sys::nvrtcVersion(&mut major, &mut minor) };
+    format!("{major}.{minor}")
+}
+
+fn compile(name: &str, source: &str, options: &[String]) -> Result<Vec<u8>, Error> {
+    let failed = |what: String| Error::Device {
+        device: "cuda".into(),
+        what: format!("kernel {name} does not compile with NVRTC {}: {what}", compiler()),
+        fix: "please report this; the CPU still works".into(),
+    };
+    let text = |text: &str| CString::new(text).map_err(|_| failed("a zero byte in its source".into()));
+    let options = options.iter().map(|option| text(option)).collect::<Result<Vec<_>, _>>()?;
+    let pointers: Vec<*const c_char> = options.iter().map(|option| option.as_ptr()).collect();
+    let program = Program::new(&text(source)?, &text(name)?).map_err(|status| failed(format!("{status:?}")))?;
+    // SAFETY: the program lives, and so do the options that the pointers lead to.
+    let status = unsafe { sys::nvrtcCompileProgram(program.0, pointers.len() as c_int, pointers.as_ptr()) };
+    match status {
+        nvrtcResult::NVRTC_SUCCESS => Ok(program.code()),
+        _ => Err(failed(program.log())),
+    }
+}
+
+/// An NVRTC program, destroyed when dropped.
+struct Program(sys::nvrtcProgram);
+
+impl Program {
+    fn new(source: &CStr, name: &CStr) -> Result<Self, nvrtcResult> {
+        let mut program = std::ptr::null_mut();
+        // SAFETY: strings end in zero; no headers are given.
+        match unsafe {
+            sys::nvrtcCreateProgram(&mut program, source.as_ptr(), name.as_ptr(), 0, std::ptr::null(), std::ptr::null())
+        } {
+            nvrtcResult::NVRTC_SUCCESS => Ok(Program(program)),
+            status => Err(status),
+        }
+    }
+
+    fn code(&self) -> Vec<u8> {
+        let mut n_bytes = 0;
+        // SAFETY: the program was compiled; the buffer is as long as NVRTC says.
+        unsafe {
+            sys::nvrtcGetCUBINSize(self.0, &mut n_bytes);
+            let mut code = vec![0u8; n_bytes];
+            sys::nvrtcGetCUBIN(self.0, code.as_mut_ptr().cast());
+            code
+        }
+    }
+
+    fn log(&self) -> String {
+        let mut n_bytes = 0;
+        // SAFETY: the buffer is as long as NVRTC says.
+        let log = unsafe {
+            sys::nvrtcGetProgramLogSize(self.0, &mut n_bytes);
+            let mut log = vec![0u8; n_bytes];
+            sys::nvrtcGetProgramLog(self.0, log.as_mut_ptr().cast());
+            log
+        };
+        String::from_utf8_lossy(&log).trim_end_matches('\0').trim().into()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // SAFETY: made by nvrtcCreateProgram, destroyed once.
+        unsafe { sys::nvrtcDestroyProgram(&mut self.0) };
+    }
+}

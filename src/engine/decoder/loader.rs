@@ -1,0 +1,45 @@
+//! The weights of one layer after the other, the next ones on their way while a layer runs.
+
+use std::{sync::mpsc, thread};
+
+use super::Decoder;
+use crate::{
+    engine::{device::Device, model::LayerWeights},
+    error::Error,
+};
+
+impl<D: Device> Decoder<'_, D> {
+    /// Calls `work` with each layer and its weights. What it started on the device must be done when it returns: the room of
+    /// the weights is used again.
+    pub(super) fn each_layer(
+        &self,
+        mut work: impl FnMut(usize, &LayerWeights<D::Tensor>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let n_layers = self.model.config.n_layers;
+        let n_rooms = n_layers.min(if self.layout.weights_ahead { 2 } else { 1 });
+        thread::scope(|scope| {
+            let (give, rooms) = mpsc::channel();
+            let (send, filled) = mpsc::channel();
+            for layer in 0..n_rooms {
+                let _ = send.send(self.weights(layer));
+            }
+            scope.spawn(move || {
+                for (layer, mut room) in (n_rooms..n_layers).zip(rooms) {
+                    let _ = send.send(self.refill(layer, &mut room).map(|()| room));
+                }
+            });
+            for (layer, weights) in (0..n_layers).zip(filled) {
+                let weights = weights?;
+                work(layer, &weights)?;
+                let _ = give.send(weights);
+            }
+            Ok(())
+        })
+    }
+
+    /// Brings a layer's weights into the room of another's.
+    fn refill(&self, layer: usize, room: &mut LayerWeights<D::Tensor>) -> Result<(), Error> {
+        let mut weights = self.model.layer(layer)?;
+        room.all().zip(weights.all()).try_for_each(|(room, weight)| self.device.refill(room, &weight.read()?.view()))
+    }
+}

@@ -1,0 +1,329 @@
+//! The decoder, written once for all families and devices: the whole prompt through one layer after the other.
+//!
+//! Only the hidden states, one layer's keys and values, and chunks of everything else exist at a time: no key-value cache
+//! over layers, and nothing of size T × T. A [`Session`](crate::engine::decoder::session::Session) keeps them instead, to go on writing.
+
+pub mod branches;
+mod loader;
+pub mod session;
+mod visitor;
+
+use std::{borrow::Borrow, ops::Range, sync::Arc};
+
+use super::{
+    device::{AttentionShape, Device, StageCosts},
+    model::{LayerWeights, Linear, Model, rope::RopeConfig, weight::Weight},
+};
+use crate::{
+    error::Error,
+    protocol::Layout,
+    trace::{BlockMask, Blocks, LayerRecord, Span, StreamConfig},
+};
+use visitor::{Dense, Queries, Sampled, Sparse, Visitor};
+
+/// Rows of the output layer that are on the device together.
+pub const VOCABULARY_CHUNK: usize = 16_384;
+
+/// A model on a device, about to read a prompt.
+pub struct Decoder<'a, D: Device> {
+    pub model: &'a Model,
+    pub device: &'a D,
+    pub tokens: &'a [u32],
+    pub config: StreamConfig,
+    pub focus: Span,
+    /// Stretches of tokens whose vertical scores are recorded, with what attention writes; nothing of it if there are none.
+    pub sentences: Arc<[Span]>,
+    /// As the device's plan chose it.
+    pub layout: Layout,
+}
+
+/// Rotary angles of every position, for each kind of layer.
+pub struct Angles<A> {
+    full: A,
+    /// Of the layers with a sliding window, where they have their own.
+    windowed: Option<A>,
+}
+
+impl<A> Angles<A> {
+    /// Those of a layer with such a window.
+    fn of(&self, window: Option<usize>) -> &A {
+        self.windowed.as_ref().filter(|_| window.is_some()).unwrap_or(&self.full)
+    }
+}
+
+impl<D: Device> Decoder<'_, D> {
+    /// Runs the model on kept key blocks alone; hands each layer's record to `on_layer`. Returns the logits that follow the
+    /// last `n_logits` tokens. `[n_logits][vocab_size]`
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] naming the layer, [`Error::Device`], and what `on_layer` returns.
+    pub fn sparse(
+        &self,
+        n_logits: usize,
+        costs: &mut StageCosts,
+        on_layer: impl FnMut(usize, LayerRecord) -> Result<(), Error>,
+    ) -> Result<Vec<Vec<f32>>, Error> {
+        self.run(n_logits, &mut Sparse { costs, on_layer })
+    }
+
+    /// Runs the model densely; `mask` gives the blocks of a layer whose share of the dense attention mass is measured, and
+    /// `on_layer` gets it, summed over all queries, by head. Returns logits as [`Decoder::sparse`].
+    ///
+    /// # Errors
+    /// As [`Decoder::sparse`].
+    pub fn dense(
+        &self,
+        n_logits: usize,
+        mask: impl FnMut(usize) -> Result<BlockMask, Error>,
+        on_layer: impl FnMut(usize, Vec<f64>),
+    ) -> Result<Vec<Vec<f32>>, Error> {
+        self.run(n_logits, &mut Dense::new(mask, on_layer))
+    }
+
+    /// Runs as [`Decoder::sparse`], and measures as [`Decoder::dense`], of the sparse run's own queries and keys, on a sample
+    /// of query blocks alone. O(rows · T) more time.
+    ///
+    /// # Errors
+    /// As [`Decoder::sparse`].
+    pub fn sampled(
+        &self,
+        sample: &[usize],
+        costs: &mut StageCosts,
+        mask: impl FnMut(usize) -> Result<BlockMask, Error>,
+        on_layer: impl FnMut(usize, Vec<f64>),
+    ) -> Result<(), Error> {
+        let blocks = self.shape(0, self.tokens.len()).blocks;
+        let dense = Dense::new(mask, on_layer);
+        self.run(1, &mut Sampled { costs, blocks, chunk: self.layout.chunk_rows, sample, dense }).map(drop)
+    }
+
+    fn run(&self, n_logits: usize, visitor: &mut impl Visitor<D>) -> Result<Vec<Vec<f32>>, Error> {
+        let (angles, mut hidden) = (self.angles(self.tokens.len())?, self.embed(0)?);
+        self.each_layer(|layer, weights| {
+            let lengths = if self.sentences.is_empty() { Vec::new() } else { self.mean_lengths(&hidden)? };
+            let mut attention = self.device.attention(self.shape(layer, self.tokens.len()))?;
+            self.layer(layer, weights, &mut attention, &mut hidden, 0, &angles, |queries| visitor.attend(self.device, queries))?;
+            visitor.finish(self.device, layer, attention, lengths)
+        })?;
+        let norm = self.final_norm()?;
+        let n = self.tokens.len();
+        self.logits(&hidden, 0, n - n_logits.min(n)..n, &norm, || self.output())
+    }
+
+    /// Rotary angles of so many positions.
+    fn angles(&self, n_tokens: usize) -> Result<Angles<D::Angles>, Error> {
+        let config = &self.model.config;
+        let angles = |rope: &RopeConfig| self.device.angles(n_tokens, &rope.rotary(config.head_dim, n_tokens));
+        Ok(Angles { full: angles(&config.rope)?, windowed: config.window_rope.as_ref().map(angles).transpose()? })
+    }
+
+    /// The tokens from a row on, in chunks.
+    fn embed(&self, first_row: usize) -> Result<D::Residual, Error> {
+        let (embedding, mut hidden) = (self.model.embedding()?, self.device.residual(self.layout.hidden_on_host)?);
+        for ids in self.tokens[first_row..].chunks(self.layout.chunk_rows) {
+            let rows = self.device.weight(&embedding.gathered(ids.iter().map(|&id| id as usize))?.view())?;
+            self.device.push(&mut hidden, rows)?;
+        }
+        Ok(hidden)
+    }
+
+    /// Number and first row of each chunk of the rows from `first_row` on.
+    fn chunks(&self, first_row: usize) -> impl Iterator<Item = (usize, usize)> {
+        (first_row..self.tokens.len()).step_by(self.layout.chunk_rows).enumerate()
+    }
+
+    fn weights(&self, layer: usize) -> Result<LayerWeights<D::Tensor>, Error> {
+        self.model.layer(layer)?.try_map(|w| self.weight(w))
+    }
+
+    fn final_norm(&self) -> Result<D::Tensor, Error> {
+        self.weight(&self.model.final_norm()?)
+    }
+
+    fn weight(&self, weight: &Weight) -> Result<D::Tensor, Error> {
+        self.device.weight(&weight.read()?.view())
+    }
+
+    /// Runs the rows from `first_row` on, the start of a query block, through one layer, whose attention has the keys and
+    /// values of the rows before.
+    #[expect(clippy::too_many_arguments, reason = "what a trace and a session share")]
+    fn layer(
+        &self,
+        layer: usize,
+        weights: &LayerWeights<D::Tensor>,
+        attention: &mut D::Attention,
+        hidden: &mut D::Residual,
+        first_row: usize,
+        angles: &Angles<D::Angles>,
+        mut attend: impl FnMut(Queries<D>) -> Result<D::Tensor, Error>,
+    ) -> Result<(), Error> {
+        let angles = angles.of(self.model.config.windows[layer]);
+        for (i, row) in self.chunks(first_row) {
+            self.append(weights, attention, &self.device.chunk(hidden, i)?, row, angles)?;
+        }
+        self.device.index(attention)?;
+        if !self.sentences.is_empty() {
+            self.device.weigh(attention, &weights.output.weight)?;
+        }
+        for (i, row) in self.chunks(first_row) {
+            let (x, first) = (self.device.chunk(hidden, i)?, row / self.config.block_size_q);
+            let attended = attend(Queries { layer, attention, rows: &self.queries(weights, &x, row, angles)?, first })?;
+            let after = self.after_attention(weights, &x, attended)?;
+            if self.config.proximity && !self.sentences.is_empty() {
+                self.device.proximity(attention, &weights.output.weight, &x, &after, first)?;
+            }
+            drop(x);
+            self.device.replace(hidden, i, self.after_mlp(weights, after)?)?;
+        }
+        self.check(layer, hidden)
+    }
+
+    /// Whether a layer wrote numbers.
+    fn check(&self, layer: usize, hidden: &D::Residual) -> Result<(), Error> {
+        match self.device.is_finite(hidden)? {
+            true => Ok(()),
+            false => Err(self.not_finite(format!("the output of layer {layer}"))),
+        }
+    }
+
+    /// What attention makes of rows; takes what was attended, as the feed-forward block needs the room.
+    fn after_attention(&self, weights: &LayerWeights<D::Tensor>, x: &D::Tensor, attended: D::Tensor) -> Result<D::Tensor, Error> {
+        let written = self.linear(&attended, &weights.output)?;
+        self.device.add(x, &self.maybe_norm(written, weights.attention_post_norm.as_ref())?)
+    }
+
+    /// What the feed-forward block makes of that.
+    fn after_mlp(&self, weights: &LayerWeights<D::Tensor>, x: D::Tensor) -> Result<D::Tensor, Error> {
+        let mlp = self.mlp(weights, &x)?;
+        self.device.add(&x, &self.maybe_norm(mlp, weights.mlp_post_norm.as_ref())?)
+    }
+
+    /// Mean length of the rows of each query block. `[n_query_blocks]`
+    fn mean_lengths(&self, hidden: &D::Residual) -> Result<Vec<f32>, Error> {
+        let mut means = Vec::new();
+        for (i, _) in self.chunks(0) {
+            let lengths = self.device.lengths(&self.device.chunk(hidden, i)?)?;
+            means.extend(lengths.chunks(self.config.block_size_q).map(|block| block.iter().sum::<f32>() / block.len() as f32));
+        }
+        Ok(means)
+    }
+
+    /// `capacity` is how many tokens the prompt may grow to.
+    fn shape(&self, layer: usize, capacity: usize) -> AttentionShape {
+        let config = &self.model.config;
+        AttentionShape {
+            blocks: Blocks {
+                n_tokens: self.tokens.len(),
+                block_size_q: self.config.block_size_q,
+                block_size_k: self.config.block_size_k,
+                window: config.windows[layer],
+            },
+            capacity,
+            n_heads: config.n_heads,
+            n_kv_heads: config.n_kv_heads,
+            head_dim: config.head_dim,
+            soft_cap: config.attention_soft_cap,
+            config: StreamConfig { search: self.config.search.of_layer(layer), ..self.config.clone() },
+            focus: self.focus,
+            sentences: self.sentences.clone(),
+        }
+    }
+
+    /// Adds the keys and values of a chunk to the layer's attention.
+    fn append(
+        &self,
+        weights: &LayerWeights<D::Tensor>,
+        attention: &mut D::Attention,
+        x: &D::Tensor,
+        position: usize,
+        angles: &D::Angles,
+    ) -> Result<(), Error> {
+        let x = self.norm(x, &weights.attention_norm)?;
+        let norm = weights.key_norm.as_ref().map(|norm| (norm, self.model.config.rms_norm_eps));
+        let keys = self.device.rope(&self.linear(&x, &weights.key)?, norm, position, angles, 1.0)?;
+        self.device.append(attention, &keys, &self.linear(&x, &weights.value)?)
+    }
+
+    fn queries(
+        &self,
+        weights: &LayerWeights<D::Tensor>,
+        x: &D::Tensor,
+        position: usize,
+        angles: &D::Angles,
+    ) -> Result<D::Tensor, Error> {
+        let x = self.norm(x, &weights.attention_norm)?;
+        let norm = weights.query_norm.as_ref().map(|norm| (norm, self.model.config.rms_norm_eps));
+        self.device.rope(&self.linear(&x, &weights.query)?, norm, position, angles, self.model.config.query_scale)
+    }
+
+    fn mlp(&self, weights: &LayerWeights<D::Tensor>, x: &D::Tensor) -> Result<D::Tensor, Error> {
+        let x = self.norm(x, &weights.mlp_norm)?;
+        let activation = self.model.config.activation;
+        let activated = self.device.gated(&self.linear(&x, &weights.gate)?, &self.linear(&x, &weights.up)?, activation)?;
+        self.linear(&activated, &weights.down)
+    }
+
+    fn norm(&self, x: &D::Tensor, weight: &D::Tensor) -> Result<D::Tensor, Error> {
+        self.device.rms_norm(x, weight, self.model.config.rms_norm_eps)
+    }
+
+    fn maybe_norm(&self, x: D::Tensor, weight: Option<&D::Tensor>) -> Result<D::Tensor, Error> {
+        match weight {
+            Some(weight) => self.norm(&x, weight),
+            None => Ok(x),
+        }
+    }
+
+    fn linear(&self, x: &D::Tensor, linear: &Linear<D::Tensor>) -> Result<D::Tensor, Error> {
+        self.device.linear(x, &linear.weight, linear.bias.as_ref())
+    }
+
+    fn not_finite(&self, place: String) -> Error {
+        let fix = "the weights are damaged, or too large for their type: download them again".into();
+        Error::NotFinite { place: format!("{place} of {}", self.model.name), found: "NaN, an infinity or nearly one".into(), fix }
+    }
+
+    /// Logits that follow some rows, of hidden states from `first_row` on; `output` gives the parts of the output layer.
+    /// `[n_rows][vocab_size]`
+    fn logits<T: Borrow<D::Tensor>, O: Iterator<Item = Result<T, Error>>>(
+        &self,
+        hidden: &D::Residual,
+        first_row: usize,
+        rows: Range<usize>,
+        norm: &D::Tensor,
+        output: impl Fn() -> Result<O, Error>,
+    ) -> Result<Vec<Vec<f32>>, Error> {
+        let mut logits = vec![Vec::with_capacity(self.model.config.vocab_size); rows.len()];
+        for (i, first) in self.chunks(first_row) {
+            let (start, end) = (rows.start.max(first), rows.end.min((first + self.layout.chunk_rows).min(self.tokens.len())));
+            if start >= end {
+                continue;
+            }
+            let x = self.norm(&self.device.rows(&self.device.chunk(hidden, i)?, start - first..end - first)?, norm)?;
+            let place = &mut logits[start - rows.start..end - rows.start];
+            for part in output()? {
+                let values = self.device.to_host(&self.device.linear(&x, part?.borrow(), None)?)?;
+                let width = values.len() / place.len();
+                place.iter_mut().zip(values.chunks(width)).for_each(|(row, part)| row.extend_from_slice(part));
+            }
+        }
+        if !logits.iter().flatten().all(|l| l.is_finite()) {
+            return Err(self.not_finite("the logits".into()));
+        }
+        // Only now: of an infinity the cap would make a number.
+        if let Some(cap) = self.model.config.logit_soft_cap {
+            logits.iter_mut().flatten().for_each(|l| *l = cap * (*l / cap).tanh());
+        }
+        Ok(logits)
+    }
+
+    /// The output layer part by part: as a whole it may be too large to be on the device.
+    fn output(&self) -> Result<impl Iterator<Item = Result<D::Tensor, Error>>, Error> {
+        let table = self.model.output()?;
+        let n_rows = table.shape()[0];
+        Ok((0..n_rows).step_by(VOCABULARY_CHUNK).map(move |first| {
+            let rows = table.rows(first..n_rows.min(first + VOCABULARY_CHUNK));
+            self.weight(&rows)
+        }))
+    }
+}

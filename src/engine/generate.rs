@@ -1,0 +1,115 @@
+//! Writing after a prompt, token by token.
+
+use std::time::Instant;
+
+use candle_core::Tensor;
+use candle_transformers::generation::LogitsProcessor;
+
+use super::{
+    decoder::session::{Session, Setting},
+    device::{Device, Purpose},
+    model::{Model, tokenizer::Encoding},
+    run::{Run, argmax, log_softmax, settled},
+};
+use crate::{
+    error::Error,
+    protocol::{
+        End, GenerateConfig, Generated, Progress,
+        generate::{self},
+    },
+    trace::{NextToken, Seconds, StreamConfig},
+};
+
+impl<D: Device> Run<'_, D> {
+    /// Text is reported as progress as soon as it is sure to stay.
+    pub fn generate(&mut self, prompt: &str, how: &GenerateConfig, config: &StreamConfig) -> Result<Generated, Error> {
+        let start = Instant::now();
+        how.validate()?;
+        let Encoding { ids, .. } = self.model.tokenizer.encode(prompt)?;
+        let setting = self.setting(ids.len(), how, config)?;
+        let top_k = (!how.dense).then_some(setting.config.top_k);
+        let mut session = Session::new(self.model, self.device, setting)?;
+        let mut text = Text { model: self.model, before: ids[ids.len() - 1], tokens: Vec::new(), n_shown: 0 };
+        let mut choose = chooser(how);
+        let clock = self.clock("prompt", ids.len());
+        let mut logits = session.read(&ids, |layer| (self.progress)(clock.at(layer)))?;
+        let (end, text_len) = loop {
+            let id = choose(&logits)?;
+            if self.model.end_of_text.contains(&id) {
+                break (End::EndOfText, usize::MAX);
+            }
+            text.push(id, &logits);
+            let written = text.written();
+            let (n_settled, stop) = generate::settled(&written, &how.stop);
+            if text.n_shown < n_settled {
+                (self.progress)(Progress::Text(written[text.n_shown..n_settled].into()));
+                text.n_shown = n_settled;
+            }
+            match stop {
+                Some(stop) => break (End::Stop(stop.clone()), n_settled),
+                None if text.tokens.len() == how.max_tokens => break (End::MaxTokens, usize::MAX),
+                None => logits = session.read(&[id], |_| {})?,
+            }
+        };
+        let mut written = text.written();
+        written.truncate(text_len);
+        if text.n_shown < written.len() {
+            (self.progress)(Progress::Text(written[text.n_shown..].into()));
+        }
+        let seconds = Seconds { load: self.load_seconds, total: start.elapsed().as_secs_f64(), ..Seconds::default() };
+        Ok(Generated { text: written, tokens: text.tokens, end, n_prompt: ids.len(), top_k, seconds })
+    }
+
+    /// How the session runs, if it fits the memory there is.
+    fn setting(&self, n_prompt: usize, how: &GenerateConfig, config: &StreamConfig) -> Result<Setting, Error> {
+        // The last token that is written is not read.
+        let capacity = n_prompt.saturating_add(how.max_tokens - 1);
+        if u32::try_from(capacity).is_err() {
+            return Err(Error::Setting {
+                setting: "max_tokens".into(),
+                expected: format!("at most {} tokens with the prompt", u32::MAX),
+                found: how.max_tokens.to_string(),
+                fix: "write less".into(),
+            });
+        }
+        // A share to prune is one of the prompt; a budget may be more than the prompt has.
+        let settled = settled(self, config, if config.pruned.is_some() { n_prompt } else { capacity })?;
+        let config = StreamConfig { focus: Some(0..0), ..settled };
+        let plan = self.device.plan(self.model, capacity, &config, Purpose::Generate, self.memory)?;
+        plan.check()?;
+        self.device.reserve(plan.total())?;
+        Ok(Setting { config, dense: how.dense, capacity, layout: plan.layout })
+    }
+}
+
+/// Chooses each next token by its logits: the first of the largest, or one that is drawn.
+fn chooser(how: &GenerateConfig) -> impl FnMut(&[f32]) -> Result<u32, Error> {
+    let mut drawing = LogitsProcessor::new(how.seed, Some(how.temperature), how.top_p);
+    let greedy = how.temperature == 0.0;
+    move |logits| match greedy {
+        true => Ok(argmax(logits)),
+        false => Ok(drawing.sample(&Tensor::new(logits, &candle_core::Device::Cpu)?)?),
+    }
+}
+
+/// What was written so far.
+struct Text<'a> {
+    model: &'a Model,
+    /// The prompt's last token.
+    before: u32,
+    tokens: Vec<NextToken>,
+    /// Bytes that were reported.
+    n_shown: usize,
+}
+
+impl Text<'_> {
+    fn push(&mut self, id: u32, logits: &[f32]) {
+        let (text, logprob) = (self.model.tokenizer.text(id), log_softmax(logits)[id as usize]);
+        self.tokens.push(NextToken { id, text, logprob });
+    }
+
+    fn written(&self) -> String {
+        let ids: Vec<u32> = self.tokens.iter().map(|token| token.id).collect();
+        self.model.tokenizer.continuation(self.before, &ids)
+    }
+}

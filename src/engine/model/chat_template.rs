@@ -1,0 +1,178 @@
+//! A model's chat template: Jinja as `transformers` runs it, from `chat_template.jinja`, `tokenizer_config.json` or a GGUF file.
+
+use std::path::{Path, PathBuf};
+
+use minijinja::{
+    Environment, ErrorKind,
+    syntax::SyntaxConfig,
+    value::{Kwargs, Serde, Value},
+};
+use serde::Serialize;
+use serde_json::{Map, Value as Json, json, ser::Formatter};
+
+use crate::{error::Error, protocol::Message};
+
+/// Steps that a template may take: far more than any conversation needs.
+const FUEL: u64 = 50_000_000;
+
+/// What a template says of itself by `raise_exception` begins with this, on its way through the engine.
+const RAISED: &str = "raised: ";
+
+/// A template and the special tokens that it may name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChatTemplate {
+    /// The file that it is from.
+    pub path: PathBuf,
+    pub source: String,
+    /// `bos_token`, `eos_token` and the like.
+    pub special_tokens: Map<String, Json>,
+}
+
+impl ChatTemplate {
+    /// The template of a model folder.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when there is none, [`Error::File`] and [`Error::Model`] when its files cannot be read.
+    pub fn of_folder(folder: &Path) -> Result<Self, Error> {
+        let path = folder.join("tokenizer_config.json");
+        let config: Json = match path.exists() {
+            true => serde_json::from_slice(&std::fs::read(&path).map_err(Error::io("read", &path))?)
+                .map_err(|e| broken(&path, "the tokenizer's configuration", &e.to_string()))?,
+            false => Json::Null,
+        };
+        let special_tokens = special_tokens(&config);
+        let file = folder.join("chat_template.jinja");
+        if file.exists() {
+            let source = std::fs::read_to_string(&file).map_err(Error::io("read", &file))?;
+            return Ok(ChatTemplate { path: file, source, special_tokens });
+        }
+        match template(&config["chat_template"]) {
+            Some(source) => Ok(ChatTemplate { source: source.into(), path, special_tokens }),
+            None => Err(none(folder)),
+        }
+    }
+
+    /// The text that asks for the next message.
+    ///
+    /// # Errors
+    /// [`Error::Prompt`] for messages that the template does not take, [`Error::Model`] when it is broken.
+    pub fn prompt(&self, messages: &[Message]) -> Result<String, Error> {
+        let environment = environment();
+        let source = without_generation_marks(&self.source);
+        let template = environment.template_from_str(&source).map_err(|e| self.failed(&e))?;
+        let mut given = self.special_tokens.clone();
+        given.insert("messages".into(), json!(messages));
+        given.insert("add_generation_prompt".into(), json!(true));
+        // Templates ask whether these are none, not whether they are there.
+        given.extend(["tools", "documents"].map(|name| (name.into(), Json::Null)));
+        template.render(Serde(&given)).map_err(|e| self.failed(&e))
+    }
+
+    fn failed(&self, why: &minijinja::Error) -> Error {
+        match why.detail().and_then(|detail| detail.strip_prefix(RAISED)) {
+            Some(said) => Error::Prompt {
+                expected: "messages that the model's chat template takes".into(),
+                found: format!("what it refuses: {said}"),
+                fix: "change their order or their roles".into(),
+            },
+            None => broken(&self.path, "a chat template", &why.to_string()),
+        }
+    }
+}
+
+/// A model without a template.
+pub(super) fn none(path: &Path) -> Error {
+    Error::Model {
+        path: path.display().to_string(),
+        expected: "a chat template".into(),
+        found: "none".into(),
+        fix: "it is a base model: write the prompt as plain text, or take the model that was made for chats".into(),
+    }
+}
+
+fn broken(path: &Path, expected: &str, found: &str) -> Error {
+    Error::Model {
+        path: path.display().to_string(),
+        expected: expected.into(),
+        found: found.lines().next().unwrap_or_default().into(),
+        fix: "download it again, or write the prompt as plain text".into(),
+    }
+}
+
+/// A template, or the one called "default" of several.
+fn template(json: &Json) -> Option<&str> {
+    match json {
+        Json::Array(named) => named.iter().find(|template| template["name"] == "default")?["template"].as_str(),
+        template => template.as_str(),
+    }
+}
+
+/// Fields such as `bos_token`, which are a text or an object with one.
+fn special_tokens(config: &Json) -> Map<String, Json> {
+    let fields = config.as_object().into_iter().flatten().filter(|(name, _)| name.ends_with("_token"));
+    let text = |value: &Json| value.as_str().or(value["content"].as_str()).map(Json::from);
+    fields.filter_map(|(name, value)| Some((name.clone(), text(value)?))).collect()
+}
+
+/// Jinja with what `transformers` adds.
+fn environment() -> Environment<'static> {
+    let mut environment = Environment::new();
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+    environment.set_syntax(syntax.expect("the usual marks are no contradiction"));
+    environment.set_fuel(Some(FUEL));
+    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.add_function("raise_exception", |said: String| -> Result<Value, minijinja::Error> {
+        Err(minijinja::Error::new(ErrorKind::InvalidOperation, format!("{RAISED}{said}")))
+    });
+    environment.add_function("strftime_now", |format: String| -> Result<String, minijinja::Error> {
+        let now = jiff::fmt::strtime::format(&format, &jiff::Zoned::now());
+        now.map_err(|e| minijinja::Error::new(ErrorKind::InvalidOperation, e.to_string()))
+    });
+    // As Python writes it: not made safe for HTML, with a space after separators.
+    environment.add_filter("tojson", |value: Value, options: Kwargs| -> Result<String, minijinja::Error> {
+        let indent = options.get::<Option<usize>>("indent")?;
+        written(&value, indent).map_err(|e| minijinja::Error::new(ErrorKind::BadSerialization, e.to_string()))
+    });
+    environment
+}
+
+fn written(value: &Value, indent: Option<usize>) -> serde_json::Result<String> {
+    let mut text = Vec::new();
+    match indent {
+        Some(n) => {
+            let spaces = " ".repeat(n);
+            let pretty = serde_json::ser::PrettyFormatter::with_indent(spaces.as_bytes());
+            value.serialize(&mut serde_json::Serializer::with_formatter(&mut text, pretty))?;
+        }
+        None => value.serialize(&mut serde_json::Serializer::with_formatter(&mut text, Spaced))?,
+    }
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+/// `{"a": 1, "b": 2}`
+struct Spaced;
+
+impl Formatter for Spaced {
+    fn begin_array_value<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
+        if first { Ok(()) } else { writer.write_all(b", ") }
+    }
+
+    fn begin_object_key<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
+        if first { Ok(()) } else { writer.write_all(b", ") }
+    }
+
+    fn begin_object_value<W: ?Sized + std::io::Write>(&mut self, writer: &mut W) -> std::io::Result<()> {
+        writer.write_all(b": ")
+    }
+}
+
+/// `{% generation %}` marks what a model is trained on, and nothing else.
+fn without_generation_marks(source: &str) -> String {
+    let marks = [
+        ("% generation ", "% if true "),
+        ("%- generation ", "%- if true "),
+        ("% endgeneration ", "% endif "),
+        ("%- endgeneration ", "%- endif "),
+    ];
+    marks.iter().fold(source.into(), |source, (mark, nothing)| source.replace(mark, nothing))
+}

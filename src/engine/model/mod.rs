@@ -1,0 +1,265 @@
+//! A language model on disk: its configuration, weights and tokenizer, and the decoder that runs it layer by layer.
+
+pub mod chat_template;
+pub mod config;
+mod config_file;
+pub mod gguf;
+pub mod hub;
+pub mod rope;
+pub mod tokenizer;
+pub mod weight;
+pub mod weights;
+
+use std::{ops::Range, path::Path};
+
+use crate::{error::Error, protocol::Progress, trace::ModelInfo};
+use chat_template::ChatTemplate;
+use config::ModelConfig;
+use gguf::Gguf;
+use tokenizer::Tokenizer;
+use weight::Weight;
+use weights::Weights;
+
+/// A model folder as Hugging Face lays it out, `config.json`, `tokenizer.json`, `model.safetensors` or shards with an index;
+/// or a GGUF file.
+pub struct Model {
+    pub name: String,
+    pub config: ModelConfig,
+    pub tokenizer: Tokenizer,
+    /// Tokens that end a text.
+    pub end_of_text: Vec<u32>,
+    /// The chat template, or why there is none.
+    pub chat: Result<ChatTemplate, Error>,
+    weights: Weights,
+    /// What the decoder's tensors are called before their names.
+    prefix: &'static str,
+}
+
+/// Bytes of a vocabulary that may take a second to read.
+const LARGE: u64 = 4 << 20;
+
+/// Where the decoder is: alone, or beside a vision model, as Hugging Face wrote it before and since version 5.
+const PREFIXES: [&str; 3] = ["model.", "language_model.model.", "model.language_model."];
+
+impl Model {
+    /// Finds a model by its path or its name on the hub, downloads it if need be, and opens it.
+    ///
+    /// # Errors
+    /// As [`hub::find`] and [`Model::open`].
+    pub fn load(model: &Path, report: &mut dyn FnMut(Progress)) -> Result<Self, Error> {
+        let found = hub::find(model, report)?;
+        let vocabulary = if found.path.is_dir() { found.path.join("tokenizer.json") } else { found.path.clone() };
+        if std::fs::metadata(vocabulary).is_ok_and(|file| file.len() > LARGE) {
+            report(Progress::Loading(format!("load: the vocabulary of {}", model.display())));
+        }
+        let model = Self::open(&found.path)?;
+        Ok(Model { name: found.name.unwrap_or(model.name), ..model })
+    }
+
+    /// Opens a folder or a GGUF file and checks that everything the decoder needs is there; weights are mapped, not read.
+    ///
+    /// # Errors
+    /// [`Error::File`] and [`Error::Model`], naming the file and what is wrong with it.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let model = if path.extension().is_some_and(|e| e == "gguf") { Self::of_gguf(path)? } else { Self::of_folder(path)? };
+        model.embedding()?;
+        model.output()?;
+        model.final_norm()?;
+        for layer in 0..model.config.n_layers {
+            model.layer(layer)?;
+        }
+        Ok(model)
+    }
+
+    fn of_folder(folder: &Path) -> Result<Self, Error> {
+        std::fs::read_dir(folder).map_err(Error::io("read the model folder", folder))?;
+        let config = ModelConfig::read(&folder.join("config.json"))?;
+        let tokenizer = Tokenizer::read(&folder.join("tokenizer.json"), config.vocab_size)?;
+        let weights = Weights::open(folder)?;
+        let name = folder.canonicalize().ok().and_then(|f| Some(f.file_name()?.to_string_lossy().into_owned()));
+        let end_of_text = end_of_text(folder);
+        let prefix = PREFIXES.into_iter().find(|prefix| weights.contains(&format!("{prefix}norm.weight"))).unwrap_or(PREFIXES[0]);
+        let chat = ChatTemplate::of_folder(folder);
+        Ok(Model { name: name.unwrap_or_else(|| "model".into()), config, tokenizer, end_of_text, chat, weights, prefix })
+    }
+
+    /// The tokenizer is the file's own, or, where that is of a kind that is not known, a `tokenizer.json` beside it.
+    fn of_gguf(path: &Path) -> Result<Self, Error> {
+        let gguf = Gguf::open(path)?;
+        let config = gguf.config()?;
+        let beside = path.with_file_name("tokenizer.json");
+        let tokenizer = match gguf.tokenizer() {
+            Err(_) if beside.exists() => Tokenizer::read(&beside, config.vocab_size)?,
+            json => Tokenizer::parse(json?.to_string().as_bytes(), path, config.vocab_size)?,
+        };
+        let name = path.file_stem().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned());
+        let (end_of_text, chat) = (gguf.end_of_text(), gguf.chat());
+        Ok(Model { name, config, tokenizer, end_of_text, chat, weights: Weights::of_gguf(gguf, path), prefix: PREFIXES[0] })
+    }
+
+    pub fn info(&self) -> ModelInfo {
+        let config = &self.config;
+        ModelInfo {
+            name: self.name.clone(),
+            architecture: config.architecture.clone(),
+            n_layers: config.n_layers,
+            n_heads: config.n_heads,
+            n_kv_heads: config.n_kv_heads,
+            head_dim: config.head_dim,
+            hidden_size: config.hidden_size,
+            vocab_size: config.vocab_size,
+            n_parameters: self.weights.n_parameters(),
+            windows: config.windows.clone(),
+        }
+    }
+
+    /// `[vocab_size, hidden_size]`
+    pub fn embedding(&self) -> Result<Weight<'_>, Error> {
+        Ok(self.table()?.times(self.config.embedding_scale))
+    }
+
+    /// The output layer, `[vocab_size, hidden_size]`: the embedding when they are tied.
+    pub fn output(&self) -> Result<Weight<'_>, Error> {
+        match self.config.tied_embeddings {
+            true => self.table(),
+            false => self.weights.get("lm_head.weight", &[self.config.vocab_size, self.config.hidden_size]),
+        }
+    }
+
+    fn table(&self) -> Result<Weight<'_>, Error> {
+        self.get("embed_tokens.weight", &[self.config.vocab_size, self.config.hidden_size])
+    }
+
+    /// `[hidden_size]`
+    pub fn final_norm(&self) -> Result<Weight<'_>, Error> {
+        self.norm("norm.weight", self.config.hidden_size)
+    }
+
+    /// The weights of one layer, in the mapped file.
+    pub fn layer(&self, layer: usize) -> Result<LayerWeights<Weight<'_>>, Error> {
+        let (c, at) = (&self.config, |name: &str| format!("layers.{layer}.{name}"));
+        let [d_q, d_kv, inner] = [c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim, c.intermediate_size];
+        let norm = |name: &str| self.norm(&at(name), c.hidden_size);
+        let head_norm = |name: &str| c.qk_norm.then(|| self.norm(&at(name), c.head_dim)).transpose();
+        let linear = |name: &str, n_out: usize, n_in: usize, has_bias: bool| {
+            let bias = has_bias.then(|| self.get(&at(&format!("{name}.bias")), &[n_out])).transpose()?;
+            Ok::<_, Error>(Linear { weight: self.get(&at(&format!("{name}.weight")), &[n_out, n_in])?, bias })
+        };
+        let part = |name: &str, fused: &str, rows: Range<usize>, n_fused: usize, has_bias: bool| match c.fused {
+            true => Ok(linear(fused, n_fused, c.hidden_size, has_bias)?.rows(rows)),
+            false => linear(name, rows.len(), c.hidden_size, has_bias),
+        };
+        let qkv = |name, rows| part(name, "self_attn.qkv_proj", rows, d_q + 2 * d_kv, c.qkv_bias);
+        let gate_up = |name, rows| part(name, "mlp.gate_up_proj", rows, 2 * inner, c.mlp_bias);
+        let mlp_norm = if c.post_norms { "pre_feedforward_layernorm.weight" } else { "post_attention_layernorm.weight" };
+        let post_norm = |name: &str| c.post_norms.then(|| norm(name)).transpose();
+        Ok(LayerWeights {
+            attention_norm: norm("input_layernorm.weight")?,
+            query: qkv("self_attn.q_proj", 0..d_q)?,
+            key: qkv("self_attn.k_proj", d_q..d_q + d_kv)?,
+            value: qkv("self_attn.v_proj", d_q + d_kv..d_q + 2 * d_kv)?,
+            query_norm: head_norm("self_attn.q_norm.weight")?,
+            key_norm: head_norm("self_attn.k_norm.weight")?,
+            output: linear("self_attn.o_proj", c.hidden_size, d_q, c.output_bias)?,
+            attention_post_norm: post_norm("post_attention_layernorm.weight")?,
+            mlp_norm: norm(mlp_norm)?,
+            gate: gate_up("mlp.gate_proj", 0..inner)?,
+            up: gate_up("mlp.up_proj", inner..2 * inner)?,
+            down: linear("mlp.down_proj", c.hidden_size, inner, c.mlp_bias)?,
+            mlp_post_norm: post_norm("post_feedforward_layernorm.weight")?,
+        })
+    }
+
+    fn norm(&self, name: &str, width: usize) -> Result<Weight<'_>, Error> {
+        Ok(self.get(name, &[width])?.plus(self.config.norm_offset))
+    }
+
+    fn get(&self, name: &str, shape: &[usize]) -> Result<Weight<'_>, Error> {
+        self.weights.get(&format!("{}{name}", self.prefix), shape)
+    }
+}
+
+/// Tokens that end a text, which `generation_config.json` knows better than `config.json`; none if neither says.
+fn end_of_text(folder: &Path) -> Vec<u32> {
+    let of = |name: &str| -> Option<Vec<u32>> {
+        let file: serde_json::Value = serde_json::from_slice(&std::fs::read(folder.join(name)).ok()?).ok()?;
+        let ids = match &file["eos_token_id"] {
+            serde_json::Value::Array(ids) => ids.clone(),
+            id => vec![id.clone()],
+        };
+        ids.iter().map(|id| id.as_u64()?.try_into().ok()).collect()
+    };
+    of("generation_config.json").or_else(|| of("config.json")).unwrap_or_default()
+}
+
+/// The weights of one decoder layer, in the file (`W` a view of it) or on a device.
+pub struct LayerWeights<W> {
+    pub attention_norm: W,
+    pub query: Linear<W>,
+    pub key: Linear<W>,
+    pub value: Linear<W>,
+    pub query_norm: Option<W>,
+    pub key_norm: Option<W>,
+    pub output: Linear<W>,
+    /// Of what attention adds.
+    pub attention_post_norm: Option<W>,
+    pub mlp_norm: W,
+    pub gate: Linear<W>,
+    pub up: Linear<W>,
+    pub down: Linear<W>,
+    /// Of what the feed-forward block adds.
+    pub mlp_post_norm: Option<W>,
+}
+
+/// `x · weightᵀ + bias`; `weight` is `[n_out, n_in]`.
+pub struct Linear<W> {
+    pub weight: W,
+    pub bias: Option<W>,
+}
+
+impl Linear<Weight<'_>> {
+    /// A part of the outputs.
+    fn rows(self, rows: Range<usize>) -> Self {
+        Linear { weight: self.weight.rows(rows.clone()), bias: self.bias.map(|bias| bias.rows(rows)) }
+    }
+}
+
+impl<W> Linear<W> {
+    fn try_map<V, E>(&self, of: &mut impl FnMut(&W) -> Result<V, E>) -> Result<Linear<V>, E> {
+        Ok(Linear { weight: of(&self.weight)?, bias: self.bias.as_ref().map(of).transpose()? })
+    }
+
+    pub(super) fn all(&mut self) -> impl Iterator<Item = &mut W> {
+        [&mut self.weight].into_iter().chain(&mut self.bias)
+    }
+}
+
+impl<W> LayerWeights<W> {
+    /// All of them, in the same order for every layer of a model.
+    pub(super) fn all(&mut self) -> impl Iterator<Item = &mut W> {
+        let linears =
+            [&mut self.query, &mut self.key, &mut self.value, &mut self.output, &mut self.gate, &mut self.up, &mut self.down];
+        let some = [&mut self.query_norm, &mut self.key_norm, &mut self.attention_post_norm, &mut self.mlp_post_norm];
+        let norms = [&mut self.attention_norm, &mut self.mlp_norm];
+        norms.into_iter().chain(some.into_iter().flatten()).chain(linears.into_iter().flat_map(Linear::all))
+    }
+
+    /// The same weights elsewhere: each mapped by `of`.
+    pub fn try_map<V, E>(&self, mut of: impl FnMut(&W) -> Result<V, E>) -> Result<LayerWeights<V>, E> {
+        Ok(LayerWeights {
+            attention_norm: of(&self.attention_norm)?,
+            query: self.query.try_map(&mut of)?,
+            key: self.key.try_map(&mut of)?,
+            value: self.value.try_map(&mut of)?,
+            query_norm: self.query_norm.as_ref().map(&mut of).transpose()?,
+            key_norm: self.key_norm.as_ref().map(&mut of).transpose()?,
+            output: self.output.try_map(&mut of)?,
+            attention_post_norm: self.attention_post_norm.as_ref().map(&mut of).transpose()?,
+            mlp_norm: of(&self.mlp_norm)?,
+            gate: self.gate.try_map(&mut of)?,
+            up: self.up.try_map(&mut of)?,
+            down: self.down.try_map(&mut of)?,
+            mlp_post_norm: self.mlp_post_norm.as_ref().map(&mut of).transpose()?,
+        })
+    }
+}

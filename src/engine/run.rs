@@ -1,0 +1,295 @@
+//! One run of a model over a prompt: sparse for a trace, dense for a comparison, either to score an answer.
+
+use std::{
+    sync::{Arc, mpsc},
+    thread,
+    time::Instant,
+};
+
+use super::{
+    decoder::Decoder,
+    device::{Device, Purpose, StageCosts},
+    model::{Model, tokenizer::Encoding},
+    search::budget,
+};
+use crate::{
+    error::Error,
+    protocol::{LayerProgress, MemoryPlan, Progress, memory::format_bytes},
+    trace::{
+        AnswerScore, AnswerToken, BlockMask, Blocks, LayerRecord, NextToken, Seconds, Span, StreamConfig, Summary, Trace,
+        TraceWriter, token_sentences,
+    },
+};
+
+/// A model on a device, ready to read.
+pub(super) struct Run<'a, D> {
+    pub model: &'a Model,
+    pub device: &'a D,
+    /// Most memory to take, in bytes.
+    pub memory: Option<u64>,
+    /// What loading the model took.
+    pub load_seconds: f64,
+    pub progress: &'a mut dyn FnMut(Progress),
+}
+
+impl<D: Device> Run<'_, D> {
+    pub fn trace(&mut self, prompt: &str, config: &StreamConfig) -> Result<Trace, Error> {
+        let start = Instant::now();
+        let Encoding { ids, offsets } = self.model.tokenizer.encode(prompt)?;
+        let (mut decoder, plan) = self.decoder(&ids, config)?;
+        decoder.sentences = token_sentences(prompt, &offsets).into();
+        let writer = TraceWriter::new(&ids, &offsets, prompt)?;
+        let (mut costs, clock) = (StageCosts::default(), self.clock("trace", ids.len()));
+        let progress = &mut self.progress;
+        let (logits, written) = thread::scope(|scope| {
+            let (send, records) = mpsc::sync_channel(0);
+            let writing = scope.spawn(|| write_layers(writer, records));
+            let logits = decoder.sparse(1, &mut costs, move |layer, record| {
+                send.send((layer, record)).map_err(|_| stopped())?;
+                progress(clock.at(layer));
+                Ok(())
+            });
+            (logits, writing.join().unwrap_or_else(|_| Err(stopped())))
+        });
+        let ((writer, kept_pairs), logits) = (written?, logits?);
+        let summary = Summary {
+            n_tokens: ids.len(),
+            focus: decoder.focus,
+            next_token: self.next_token(&logits[0]),
+            pruned: self.pruned(kept_pairs, ids.len()),
+            keys_read_per_query_block: self.keys_read(&costs, &decoder),
+            config: decoder.config,
+            seconds: self.seconds(&costs, start),
+            peak_memory_bytes: self.device.peak(),
+            planned_memory_bytes: plan.total(),
+            device: self.device.name(),
+            fidelity: None,
+            version: env!("CARGO_PKG_VERSION").into(),
+            model: self.model.info(),
+        };
+        writer.finish(summary, &logits[0])
+    }
+
+    pub fn score(&mut self, prompt: &str, answer: &str, config: &StreamConfig, dense: bool) -> Result<AnswerScore, Error> {
+        let start = Instant::now();
+        let (ids, answer_ids) = self.with_answer(prompt, answer)?;
+        let (decoder, _) = self.decoder(&ids, config)?;
+        let n_tokens = decoder.tokens.len();
+        let (mut costs, mut kept_pairs, clock) = (StageCosts::default(), 0, self.clock("trace", n_tokens));
+        let logits = match dense {
+            true => self.dense_logits(&ids, answer_ids.len(), config)?,
+            false => decoder.sparse(answer_ids.len(), &mut costs, |layer, record| {
+                kept_pairs += record.mask.kept_pairs();
+                (self.progress)(clock.at(layer));
+                Ok(())
+            })?,
+        };
+        let tokens = answer_ids.iter().zip(&logits).map(|(&id, logits)| AnswerToken {
+            id,
+            text: self.model.tokenizer.text(id),
+            logprob: log_softmax(logits)[id as usize],
+            most_likely: argmax(logits),
+            is_argmax: argmax(logits) == id,
+        });
+        Ok(AnswerScore {
+            tokens: tokens.collect(),
+            pruned: if dense { 0.0 } else { self.pruned(kept_pairs, n_tokens) },
+            keys_read_per_query_block: self.keys_read(&costs, &decoder),
+            top_k: decoder.config.top_k,
+            n_tokens,
+            seconds: self.seconds(&costs, start),
+        })
+    }
+
+    /// The tokens of prompt and answer, but for the answer's last, and those of the answer.
+    pub(super) fn with_answer(&self, prompt: &str, answer: &str) -> Result<(Vec<u32>, Vec<u32>), Error> {
+        let n_prompt = self.model.tokenizer.encode(prompt)?.ids.len();
+        let mut ids = self.model.tokenizer.encode(&format!("{prompt}{answer}"))?.ids;
+        let answer_ids = ids[n_prompt.min(ids.len())..].to_vec();
+        if answer_ids.is_empty() {
+            return Err(Error::Prompt {
+                expected: "an answer of at least one token".into(),
+                found: format!("{answer:?}"),
+                fix: "give the text that should follow the prompt".into(),
+            });
+        }
+        ids.pop();
+        Ok((ids, answer_ids))
+    }
+
+    /// Logits of dense attention after the last `n` tokens. `[n][vocab_size]`
+    pub(super) fn dense_logits(&mut self, tokens: &[u32], n: usize, config: &StreamConfig) -> Result<Vec<Vec<f32>>, Error> {
+        let (decoder, _) = self.decoder(tokens, config)?;
+        let clock = self.clock("dense", tokens.len());
+        let nothing = |layer| {
+            let blocks = blocks(self.model, &decoder.config, tokens.len(), layer);
+            Ok(BlockMask::empty(blocks, self.model.config.n_heads, 0))
+        };
+        decoder.dense(n, nothing, |layer, _| (self.progress)(clock.at(layer)))
+    }
+
+    /// The tokens of a trace of this model.
+    pub(super) fn tokens_of(&self, trace: &Trace) -> Result<Vec<u32>, Error> {
+        let info = self.model.info();
+        if trace.summary().model != info {
+            return Err(Error::Setting {
+                setting: "trace".into(),
+                expected: format!("a trace of {}, the model that is loaded", info.name),
+                found: format!("a trace of {}", trace.summary().model.name),
+                fix: "load the model that made the trace".into(),
+            });
+        }
+        let tokens = trace.tokens()?;
+        match tokens.iter().find(|&&id| id as usize >= info.vocab_size) {
+            None => Ok(tokens),
+            Some(id) => Err(Error::Trace {
+                path: "to run again".into(),
+                expected: format!("token ids below {}", info.vocab_size),
+                found: format!("id {id}"),
+                fix: "the file is damaged: trace the prompt again".into(),
+            }),
+        }
+    }
+
+    pub(super) fn decoder<'t>(&self, tokens: &'t [u32], config: &StreamConfig) -> Result<(Decoder<'t, D>, MemoryPlan), Error>
+    where
+        Self: 't,
+    {
+        let config = settled(self, config, tokens.len())?;
+        let focus = focus(&config, tokens.len())?;
+        self.planned(tokens, config, focus)
+    }
+
+    /// A decoder that fits the memory there is, and its plan.
+    pub(super) fn planned<'t>(
+        &self,
+        tokens: &'t [u32],
+        config: StreamConfig,
+        focus: Span,
+    ) -> Result<(Decoder<'t, D>, MemoryPlan), Error>
+    where
+        Self: 't,
+    {
+        let plan = self.device.plan(self.model, tokens.len(), &config, Purpose::Trace, self.memory)?;
+        plan.check()?;
+        if let Some(why) = &plan.slower {
+            eprintln!("slower, to fit in {}: {why}", format_bytes(plan.limit));
+        }
+        self.device.reserve(plan.total())?;
+        let Run { model, device, .. } = *self;
+        Ok((Decoder { model, device, tokens, config, focus, sentences: Arc::new([]), layout: plan.layout }, plan))
+    }
+
+    pub(super) fn next_token(&self, logits: &[f32]) -> NextToken {
+        let id = argmax(logits);
+        NextToken { id, text: self.model.tokenizer.text(id), logprob: log_softmax(logits)[id as usize] }
+    }
+
+    /// Share of the causal pairs of all layers and heads that were not computed.
+    pub(super) fn pruned(&self, kept_pairs: u64, n_tokens: usize) -> f64 {
+        let config = &self.model.config;
+        let causal = n_tokens as f64 * (n_tokens as f64 + 1.0) / 2.0;
+        1.0 - kept_pairs as f64 / (causal * (config.n_layers * config.n_heads) as f64)
+    }
+
+    /// Keys or nodes that the search read for a query block and head, on average over all; none where they are not counted.
+    fn keys_read(&self, costs: &StageCosts, decoder: &Decoder<'_, D>) -> Option<f64> {
+        let n_query_blocks = decoder.tokens.len().div_ceil(decoder.config.block_size_q);
+        let n = self.model.config.n_layers * self.model.config.n_heads * n_query_blocks;
+        costs.keys_read.map(|n_read| n_read as f64 / n as f64)
+    }
+
+    fn seconds(&self, costs: &StageCosts, start: Instant) -> Seconds {
+        Seconds {
+            load: self.load_seconds,
+            search: costs.search.as_secs_f64(),
+            attention: costs.attention.as_secs_f64(),
+            total: start.elapsed().as_secs_f64(),
+        }
+    }
+
+    pub(super) fn clock(&self, stage: &'static str, n_tokens: usize) -> Clock {
+        Clock { start: Instant::now(), stage, n_tokens, n_layers: self.model.config.n_layers }
+    }
+}
+
+/// Writes layers as they come, while the next one runs; returns the writer and the pairs that they keep.
+fn write_layers(mut writer: TraceWriter, records: mpsc::Receiver<(usize, LayerRecord)>) -> Result<(TraceWriter, u64), Error> {
+    let mut kept_pairs = 0;
+    for (layer, record) in records {
+        kept_pairs += record.mask.kept_pairs();
+        writer.layer(layer, &record)?;
+    }
+    Ok((writer, kept_pairs))
+}
+
+fn stopped() -> Error {
+    Error::Engine { what: "the trace is not being written any more".into(), fix: "please report this".into() }
+}
+
+/// The settings with a `top_k` for a prompt of this length, checked.
+pub(super) fn settled<D: Device>(run: &Run<D>, config: &StreamConfig, n_tokens: usize) -> Result<StreamConfig, Error> {
+    config.validate()?;
+    let (model, mut settled) = (run.model, config.clone());
+    if let Some(share) = config.pruned {
+        let layers: Vec<Blocks> = (0..model.config.n_layers).map(|layer| blocks(model, config, n_tokens, layer)).collect();
+        settled.top_k = budget::for_share(&layers, config, share)?;
+    }
+    // More than all blocks is all blocks.
+    settled.top_k = settled.top_k.min(n_tokens.div_ceil(config.block_size_k).max(1));
+    Ok(settled)
+}
+
+fn blocks(model: &Model, config: &StreamConfig, n_tokens: usize, layer: usize) -> Blocks {
+    let window = model.config.windows[layer];
+    Blocks { n_tokens, block_size_q: config.block_size_q, block_size_k: config.block_size_k, window }
+}
+
+/// The tokens that are recorded key by key.
+pub(super) fn focus(config: &StreamConfig, n_tokens: usize) -> Result<Span, Error> {
+    match &config.focus {
+        None => Ok(Span::from(n_tokens.saturating_sub(StreamConfig::DEFAULT_FOCUS)..n_tokens)),
+        Some(range) if range.start < range.end && range.end <= n_tokens => Ok(Span::from(range.clone())),
+        Some(range) => Err(Error::Setting {
+            setting: "focus".into(),
+            expected: format!("a span of the prompt's {n_tokens} tokens"),
+            found: format!("{range:?}"),
+            fix: "choose tokens of the prompt, or leave it out for the last ones".into(),
+        }),
+    }
+}
+
+/// The first of the largest logits.
+pub(super) fn argmax(logits: &[f32]) -> u32 {
+    (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b]).then(b.cmp(&a))).unwrap_or(0) as u32
+}
+
+/// Natural logarithms of the probabilities.
+pub(super) fn log_softmax(logits: &[f32]) -> Vec<f64> {
+    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max) as f64;
+    let total = logits.iter().map(|&l| (l as f64 - most).exp()).sum::<f64>().ln();
+    logits.iter().map(|&l| l as f64 - most - total).collect()
+}
+
+/// Measures how fast layers go by.
+pub(super) struct Clock {
+    start: Instant,
+    stage: &'static str,
+    n_tokens: usize,
+    n_layers: usize,
+}
+
+impl Clock {
+    /// The progress when a layer is done.
+    pub fn at(&self, layer: usize) -> Progress {
+        let (done, seconds) = ((layer + 1) as f64, self.start.elapsed().as_secs_f64().max(1e-9));
+        let whole = seconds / done * self.n_layers as f64;
+        Progress::Layer(LayerProgress {
+            stage: self.stage.into(),
+            layer: layer + 1,
+            n_layers: self.n_layers,
+            tokens_per_second: self.n_tokens as f64 / whole,
+            seconds_left: (whole - seconds).max(0.0),
+        })
+    }
+}

@@ -1,0 +1,76 @@
+//! The smallest budget that preserves what the model does: one dense run, then sparse ones.
+
+use super::{
+    compare::kl,
+    device::{Device, StageCosts},
+    run::{Run, argmax, log_softmax},
+};
+use crate::{
+    error::Error,
+    protocol::{Criterion, SmallestTopK, Tried, smallest_top_k::smallest},
+    trace::StreamConfig,
+};
+
+/// Dense attention's logits, and the tokens that they should favour.
+struct Reference {
+    /// Prompt, and the answer but for its last token.
+    tokens: Vec<u32>,
+    /// After the prompt, and after each token of the answer but the last. `[n][vocab_size]`
+    logits: Vec<Vec<f32>>,
+    /// The answer, or the next token.
+    wanted: Vec<u32>,
+}
+
+impl<D: Device> Run<'_, D> {
+    pub fn smallest_top_k(&mut self, prompt: &str, criterion: &Criterion, config: &StreamConfig) -> Result<SmallestTopK, Error> {
+        criterion.validate()?;
+        let config = StreamConfig { pruned: None, top_k: config.top_k.max(config.always_kept()), ..config.clone() };
+        let reference = self.reference(prompt, criterion, &config)?;
+        let n_key_blocks = reference.tokens.len().div_ceil(config.block_size_k);
+        let mut tried = Vec::new();
+        let top_k = smallest(config.always_kept().max(1), n_key_blocks, |top_k| {
+            let trial = self.trial(&reference, criterion, &StreamConfig { top_k, ..config.clone() })?;
+            let passes = trial.passes;
+            tried.push(trial);
+            Ok(passes)
+        })?;
+        Ok(SmallestTopK { criterion: criterion.clone(), search: config.search, top_k, n_key_blocks, tried })
+    }
+
+    fn reference(&mut self, prompt: &str, criterion: &Criterion, config: &StreamConfig) -> Result<Reference, Error> {
+        let (tokens, answer) = match criterion {
+            Criterion::AnswerKept(answer) => self.with_answer(prompt, answer)?,
+            _ => (self.model.tokenizer.encode(prompt)?.ids, Vec::new()),
+        };
+        let logits = self.dense_logits(&tokens, answer.len().max(1), config)?;
+        let best: Vec<u32> = logits.iter().map(|logits| argmax(logits)).collect();
+        if !answer.is_empty() && best != answer {
+            let best: Vec<String> = best.iter().map(|&id| self.model.tokenizer.text(id)).collect();
+            return Err(Error::Setting {
+                setting: "answer".into(),
+                expected: "what dense attention finds the most likely, token by token".into(),
+                found: format!("an answer where it prefers {:?}", best.concat()),
+                fix: "no budget can keep what is not there: ask for another answer".into(),
+            });
+        }
+        Ok(Reference { tokens, logits, wanted: best })
+    }
+
+    fn trial(&mut self, reference: &Reference, criterion: &Criterion, config: &StreamConfig) -> Result<Tried, Error> {
+        let Reference { tokens, logits: dense, wanted } = reference;
+        let (decoder, _) = self.decoder(tokens, config)?;
+        let (mut kept_pairs, clock) = (0, self.clock("trace", tokens.len()));
+        let logits = decoder.sparse(wanted.len(), &mut StageCosts::default(), |layer, record| {
+            kept_pairs += record.mask.kept_pairs();
+            (self.progress)(clock.at(layer));
+            Ok(())
+        })?;
+        let kl = kl(&dense[0], &logits[0]);
+        let passes = match criterion {
+            Criterion::KlAtMost(nats) => kl <= *nats,
+            _ => logits.iter().zip(wanted).all(|(logits, &id)| argmax(logits) == id),
+        };
+        let logprob = logits.iter().zip(wanted).map(|(logits, &id)| log_softmax(logits)[id as usize]).sum();
+        Ok(Tried { top_k: config.top_k, pruned: self.pruned(kept_pairs, tokens.len()), passes, kl, logprob })
+    }
+}

@@ -1,0 +1,168 @@
+//! How anchors, routes and interventions read in a notebook and on the command line.
+
+use crate::{
+    analysis::{
+        CausalTest, Edge, HeadRanking, RankedHead, RouteEdge, Routes, Sentence, SentenceAttention, SentenceEdge, SentenceMatrix,
+        ThoughtAnchors,
+    },
+    protocol::{Edges, Effect, Intervention, TokenEffect},
+    view::{
+        notebook::{Describe, Table},
+        plot::{count, percent, shortened},
+    },
+};
+
+/// Characters of a sentence in a table.
+const SHOWN: usize = 100;
+/// Edges and heads that a table writes out.
+const ROWS: usize = 10;
+
+impl Describe for ThoughtAnchors {
+    fn table(&self) -> Table {
+        let heads: Vec<String> = self.receivers.best(ROWS).iter().map(|(layer, head)| format!("{layer}·{head}")).collect();
+        let table = Table::new(format!("Thought anchors of {}", count(self.sentences.len(), "sentence")))
+            .row("heads", format!("{} by {}", heads.join(", "), self.receivers.how));
+        let line = |j: usize| {
+            let sentence = &self.sentences[j];
+            format!("{} ({}, {:.4})", shortened(&sentence.text, SHOWN), sentence.kind, self.score(j).unwrap_or_default())
+        };
+        self.places().fold(table, |table, (_, j)| table.row(&format!("sentence {j}"), line(j)))
+    }
+}
+
+impl Describe for Routes {
+    fn table(&self) -> Table {
+        let table = Table::new(format!("Routes from tokens {} to {}", self.from, self.to)).row("shown", self.facts());
+        let by_layer: Vec<String> = self.by_layer.iter().map(|share| percent(*share)).collect();
+        let table = table.row("through attention, by layer", by_layer.join(", "));
+        self.edges.iter().take(ROWS).fold(table, |table, edge| table.row(&edge.name(), edge.line()))
+    }
+}
+
+impl RouteEdge {
+    fn name(&self) -> String {
+        format!("layer {}, head {}", self.layer, self.head)
+    }
+
+    fn line(&self) -> String {
+        format!("{} of the flow, from tokens {} to {}", percent(self.flow), self.keys, self.queries)
+    }
+}
+
+impl Describe for RouteEdge {
+    fn table(&self) -> Table {
+        Table::new(self.name()).row("flow", self.line())
+    }
+}
+
+impl Describe for Edge {
+    fn table(&self) -> Table {
+        Table::new(format!("Edge of layer {}, head {}", self.layer, self.head))
+            .row("query block", self.query_block)
+            .row("key block", self.key_block)
+            .row("mass", percent(self.mass.into()))
+    }
+}
+
+impl Describe for SentenceEdge {
+    fn table(&self) -> Table {
+        Table::new(format!("Sentences in layer {}, head {}", self.layer, self.head))
+            .row("query sentence", self.query_sentence)
+            .row("key sentence", self.key_sentence)
+            .row("mass", percent(self.mass.into()))
+    }
+}
+
+impl Describe for SentenceMatrix {
+    fn table(&self) -> Table {
+        Table::new(format!("{} and those before them", count(self.sentences.len(), "sentence")))
+            .row("measure", &self.measure)
+            .maybe("against what is known, area under the ROC curve", self.known_auc.map(|auc| format!("{auc:.3}")))
+    }
+}
+
+impl Describe for SentenceAttention {
+    fn table(&self) -> Table {
+        Table::new(format!("One head's attention on {}", count(self.n_sentences(), "sentence")))
+            .row("recorded", format!("rows of {}", count(self.n_rows(), "sentence")))
+    }
+}
+
+impl Describe for Sentence {
+    fn table(&self) -> Table {
+        Table::new(shortened(&self.text, SHOWN)).row("tokens", self.span).row("kind", self.kind)
+    }
+}
+
+impl Describe for HeadRanking {
+    fn table(&self) -> Table {
+        let table = Table::new(format!("{} by {}", count(self.heads.len(), "head"), self.how));
+        self.heads.iter().take(ROWS).fold(table, |table, head| table.row(&head.name(), format!("{:.3}", head.score)))
+    }
+}
+
+impl RankedHead {
+    fn name(&self) -> String {
+        format!("layer {}, head {}", self.layer, self.head)
+    }
+}
+
+impl Describe for RankedHead {
+    fn table(&self) -> Table {
+        Table::new(self.name()).row("score", format!("{:.3}", self.score))
+    }
+}
+
+impl Describe for Intervention {
+    fn table(&self) -> Table {
+        Table::new(&self.name)
+            .row("hides", count(self.hide.len(), "rectangle"))
+            .maybe("but for", (!self.keep.is_empty()).then(|| count(self.keep.len(), "rectangle")))
+    }
+}
+
+impl Describe for Edges {
+    fn table(&self) -> Table {
+        let one = |index: Option<usize>| index.map_or("all".into(), |i| i.to_string());
+        Table::new("Edges")
+            .row("layer", one(self.layer))
+            .row("head", one(self.head))
+            .row("queries", self.queries)
+            .row("keys", self.keys)
+    }
+}
+
+impl Describe for Effect {
+    fn table(&self) -> Table {
+        let next = match self.next.is_argmax {
+            true => format!("{:?} as before", self.next_token.text),
+            false => format!("{:?} instead of {:?}", self.next_token.text, self.next.text),
+        };
+        let table =
+            Table::new(format!("Knocked out: {}", self.name)).row("next token", next).row("its prediction", self.next.line());
+        if self.tokens.is_empty() {
+            return table;
+        }
+        let answer = format!("{:.4} nats before, {:.4} after", self.before(), self.after());
+        let retained = if self.retained() { "yes" } else { "no" };
+        table.row("answer's log-probability", answer).row("answer still the most likely", retained)
+    }
+}
+
+impl TokenEffect {
+    fn line(&self) -> String {
+        format!("probability {} before, {} after, KL {:.4} nats", percent(self.before.exp()), percent(self.after.exp()), self.kl)
+    }
+}
+
+impl Describe for TokenEffect {
+    fn table(&self) -> Table {
+        Table::new(format!("{:?}", self.text)).row("prediction", self.line())
+    }
+}
+
+impl Describe for CausalTest {
+    fn table(&self) -> Table {
+        Table::new(format!("Without {}", shortened(&self.claim, SHOWN))).row("measure", &self.measure).row("result", self.facts())
+    }
+}

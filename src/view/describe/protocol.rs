@@ -1,0 +1,252 @@
+//! How a tracer, its plans and its answers read in a notebook.
+
+use crate::{
+    client::Tracer,
+    protocol::{
+        Criterion, DeviceChoice, End, GenerateConfig, Generated, LoadOptions, MemoryPlan, Message, Progress, SmallestTopK, Tried,
+        memory::format_bytes,
+    },
+    trace::{AnswerScore, AnswerToken, Estimate, Search, Span, StreamConfig},
+    view::{
+        notebook::{Describe, Table, keys_read},
+        plot::{count, percent, thousands},
+    },
+};
+
+impl Describe for Tracer {
+    fn table(&self) -> Table {
+        let table = Table::new(format!("Tracer of {}", self.model().line())).row("device", self.device());
+        [16_384, 131_072, 1_048_576].iter().fold(table, |table, &n_tokens| {
+            let cost = self.plan(n_tokens).map(|plan| match plan.total() <= plan.limit {
+                true => format!("takes {}", format_bytes(plan.total())),
+                false => format!("takes {}, more than the {} there are", format_bytes(plan.total()), format_bytes(plan.limit)),
+            });
+            table.row(&count(n_tokens, "token"), cost.unwrap_or_else(|e| e.to_string()))
+        })
+    }
+}
+
+impl Describe for StreamConfig {
+    fn table(&self) -> Table {
+        let budget = match self.pruned {
+            Some(share) => format!("as many as prune {}", percent(share)),
+            None => count(self.top_k, "key block"),
+        };
+        let focus = self
+            .focus
+            .clone()
+            .map_or(format!("the last {}", count(Self::DEFAULT_FOCUS, "token")), |f| format!("tokens {}", Span::from(f)));
+        Table::new("Stream settings")
+            .row("query block", count(self.block_size_q, "token"))
+            .row("key block", count(self.block_size_k, "token"))
+            .row("kept", budget)
+            .row("always kept", format!("first {}, last {}", self.sink_blocks, self.effective_local_blocks()))
+            .row("search", format!("{:?}", self.search))
+            .row("beam", self.beam)
+            .row("key by key", focus)
+    }
+}
+
+impl Describe for MemoryPlan {
+    fn table(&self) -> Table {
+        let title = format!("{} for {}", format_bytes(self.total()), count(self.n_tokens, "token"));
+        let parts = self.parts.iter().fold(Table::new(title), |table, (name, bytes)| table.row(name, format_bytes(*bytes)));
+        let parts = parts.row("limit", format_bytes(self.limit)).row("at a time", count(self.layout.chunk_rows, "token"));
+        self.slower.iter().fold(parts, |table, why| table.row("slower", why))
+    }
+}
+
+impl Describe for AnswerScore {
+    fn table(&self) -> Table {
+        let title = format!("Answer of {}", count(self.tokens.len(), "token"));
+        let tokens =
+            self.tokens.iter().fold(Table::new(title), |table, token| table.row(&format!("{:?}", token.text), token.line()));
+        tokens
+            .row("retained", if self.retained() { "yes" } else { "no" })
+            .row("pruned", percent(self.pruned))
+            .maybe("read by the search", self.keys_read_per_query_block.map(keys_read))
+    }
+}
+
+impl Describe for AnswerToken {
+    fn table(&self) -> Table {
+        Table::new(format!("{:?}", self.text)).row("id", self.id).row("probability", self.line())
+    }
+}
+
+impl AnswerToken {
+    fn line(&self) -> String {
+        let likely = if self.is_argmax { "the most likely token" } else { "another token is more likely" };
+        format!("{}, {likely}", percent(self.logprob.exp()))
+    }
+}
+
+impl Describe for GenerateConfig {
+    fn table(&self) -> Table {
+        let choice = match self.temperature {
+            0.0 => "the most likely token".into(),
+            temperature => format!("drawn at temperature {temperature}, seed {}", self.seed),
+        };
+        Table::new(format!("Write up to {}", count(self.max_tokens, "token")))
+            .row("each token", choice)
+            .maybe("from the likeliest", self.top_p.map(percent))
+            .maybe("until", (!self.stop.is_empty()).then(|| format!("{:?}", self.stop)))
+            .row("attention", if self.dense { "dense" } else { "what the search keeps" })
+    }
+}
+
+impl Describe for Generated {
+    fn table(&self) -> Table {
+        let end = match &self.end {
+            End::EndOfText => "the model ended the text".into(),
+            End::Stop(stop) => format!("at {stop:?}"),
+            End::MaxTokens => "as many tokens as were asked for".into(),
+        };
+        let attention = self.top_k.map_or("dense".into(), |top_k| format!("{} a query block", count(top_k, "key block")));
+        Table::new(format!("Written after {}", count(self.n_prompt, "token")))
+            .row("text", &self.text)
+            .row("length", count(self.tokens.len(), "token"))
+            .row("end", end)
+            .row("attention", attention)
+            .row("time", format!("{:.1} s", self.seconds.total))
+    }
+}
+
+impl Describe for Criterion {
+    fn table(&self) -> Table {
+        Table::new(self.line())
+    }
+}
+
+impl Criterion {
+    fn line(&self) -> String {
+        match self {
+            Criterion::SameNextToken => "the same next token".into(),
+            Criterion::KlAtMost(nats) => format!("KL of at most {nats} nats"),
+            Criterion::AnswerKept(answer) => format!("the answer {answer:?}"),
+        }
+    }
+}
+
+impl Describe for Tried {
+    fn table(&self) -> Table {
+        Table::new(count(self.top_k, "key block")).row("result", self.line())
+    }
+}
+
+impl Tried {
+    fn line(&self) -> String {
+        let passes = if self.passes { "passes" } else { "fails" };
+        format!("{passes}: {} pruned, KL {:.2e}, log-probability {:.3}", percent(self.pruned), self.kl, self.logprob)
+    }
+}
+
+impl Describe for SmallestTopK {
+    fn table(&self) -> Table {
+        let (found, all) = (count(self.top_k, "key block"), thousands(self.n_key_blocks as u64));
+        let table =
+            Table::new(format!("{found} of {all} for {}", self.criterion.line())).row("search", format!("{:?}", self.search));
+        self.tried.iter().fold(table, |table, tried| table.row(&format!("k = {}", tried.top_k), tried.line()))
+    }
+}
+
+impl Describe for Message {
+    fn table(&self) -> Table {
+        Table::new(format!("{}'s message", self.role)).row("content", &self.content)
+    }
+}
+
+impl Describe for LoadOptions {
+    fn table(&self) -> Table {
+        let limit = self.memory.map_or("what is free".into(), format_bytes);
+        Table::new(format!("Model {}", self.model.display())).row("device", format!("{:?}", self.device)).row("memory", limit)
+    }
+}
+
+impl Describe for DeviceChoice {
+    fn table(&self) -> Table {
+        Table::new(format!("{self:?}"))
+    }
+}
+
+impl Describe for Search {
+    fn table(&self) -> Table {
+        Table::new(format!("{self:?}"))
+    }
+}
+
+impl Describe for Estimate {
+    fn table(&self) -> Table {
+        Table::new(format!("{self:?}"))
+    }
+}
+
+impl Describe for Progress {
+    fn table(&self) -> Table {
+        Table::new(self.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn assert_reads(value: &dyn Describe, expected: &str) {
+        assert_eq!(value.table().text(), expected);
+    }
+
+    #[test]
+    fn settings_read_as_what_they_do() {
+        let drawn = GenerateConfig { temperature: 0.5, seed: 3, top_p: Some(0.9), stop: vec![".".into()], ..Default::default() };
+        assert_reads(
+            &drawn,
+            "Write up to 64 tokens\n  each token          drawn at temperature 0.5, seed 3\n  from the likeliest  90 %\n  \
+             until               [\".\"]\n  attention           what the search keeps",
+        );
+        let options = LoadOptions { model: "a/b".into(), memory: Some(8_000_000_000), ..LoadOptions::default() };
+        assert_reads(&options, "Model a/b\n  device  Auto\n  memory  8.0 GB");
+        assert_reads(&Criterion::KlAtMost(0.01), "KL of at most 0.01 nats");
+        let stream = StreamConfig { pruned: Some(0.95), focus: Some(5..9), ..StreamConfig::default() }.table();
+        for row in [("kept", "as many as prune 95 %"), ("always kept", "first 1, last 6"), ("key by key", "tokens 5 to 8")] {
+            assert!(stream.rows.contains(&(row.0.into(), row.1.into())), "{row:?} in {:?}", stream.rows);
+        }
+    }
+
+    #[test]
+    fn answers_say_whether_they_are_kept_and_how_far_the_writing_went() {
+        let token = |is_argmax| AnswerToken { id: 7, text: "7".into(), logprob: 0.5f64.ln(), most_likely: 7, is_argmax };
+        let score = |is_argmax| {
+            let tokens = vec![token(true), token(is_argmax)];
+            let seconds = Default::default();
+            AnswerScore { tokens, pruned: 0.95, keys_read_per_query_block: None, top_k: 53, n_tokens: 900, seconds }.table()
+        };
+        assert_eq!(score(true).rows[2], ("retained".into(), "yes".into()));
+        assert_eq!(score(false).rows[1], ("\"7\"".into(), "50 %, another token is more likely".into()));
+        assert_eq!(score(false).rows[2], ("retained".into(), "no".into()));
+        for (end, says) in [
+            (End::EndOfText, "the model ended the text"),
+            (End::Stop("\n".into()), "at \"\\n\""),
+            (End::MaxTokens, "as many tokens as were asked for"),
+        ] {
+            let text = "42".to_string();
+            let written = Generated { text, tokens: Vec::new(), end, n_prompt: 9, top_k: None, seconds: Default::default() };
+            let table = written.table();
+            assert_eq!(table.title, "Written after 9 tokens");
+            assert!(
+                table.rows.contains(&("end".into(), says.into())) && table.rows.contains(&("attention".into(), "dense".into()))
+            );
+        }
+        let tried = |top_k, passes| Tried { top_k, pruned: 0.9, passes, kl: 0.25, logprob: -1.0 };
+        let found = SmallestTopK {
+            criterion: Criterion::AnswerKept("42".into()),
+            search: Search::Exhaustive,
+            top_k: 9,
+            n_key_blocks: 1000,
+            tried: vec![tried(8, false), tried(9, true)],
+        };
+        let expected = "9 key blocks of 1,000 for the answer \"42\"\n  search  Exhaustive\n  k = 8   fails: 90 % pruned, KL 2.50e-1, \
+                        log-probability -1.000\n  k = 9   passes: 90 % pruned, KL 2.50e-1, log-probability -1.000";
+        assert_reads(&found, expected);
+    }
+}

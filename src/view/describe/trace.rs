@@ -1,0 +1,258 @@
+//! How a trace, its parts and its comparison with dense attention read in a notebook.
+
+use std::fmt;
+
+use crate::{
+    protocol::memory::format_bytes,
+    trace::{
+        AnswerFidelity, BlockMask, Blocks, CompareConfig, Covering, Fidelity, HeadTrace, LayerRecord, ModelInfo, NextToken,
+        RowsOf, Seconds, Span, Summary, Trace,
+    },
+    view::{
+        notebook::{Describe, Table, keys_read},
+        plot::{count, percent, thousands},
+    },
+};
+
+impl Describe for Trace {
+    fn table(&self) -> Table {
+        self.summary().table()
+    }
+}
+
+impl Describe for Summary {
+    fn table(&self) -> Table {
+        let config = &self.config;
+        let (query_blocks, key_blocks) =
+            (self.n_tokens.div_ceil(config.block_size_q), self.n_tokens.div_ceil(config.block_size_k));
+        let blocks =
+            |n: usize, kind: &str, size: usize| format!("{} of {}", count(n, &format!("{kind} block")), count(size, "token"));
+        let memory = format!("{} of {} planned", format_bytes(self.peak_memory_bytes), format_bytes(self.planned_memory_bytes));
+        Table::new(format!("Trace of {}", count(self.n_tokens, "token")))
+            .row("model", self.model.line())
+            .row(
+                "blocks",
+                format!(
+                    "{}, {}",
+                    blocks(query_blocks, "query", config.block_size_q),
+                    blocks(key_blocks, "key", config.block_size_k)
+                ),
+            )
+            .row("kept", format!("{} a query block and head", count(config.top_k.min(key_blocks), "key block")))
+            .row("pruned", format!("{} of all causal pairs", percent(self.pruned)))
+            .maybe("read by the search", self.keys_read_per_query_block.map(keys_read))
+            .row("key by key", format!("tokens {}", self.focus))
+            .row("next token", self.next_token.line())
+            .row("time", self.seconds.line())
+            .row("memory", memory)
+            .row("device", &self.device)
+            .maybe("recall", self.fidelity.as_ref().map(Fidelity::line))
+    }
+}
+
+impl Describe for ModelInfo {
+    fn table(&self) -> Table {
+        let windows: Vec<usize> = self.windows.iter().flatten().copied().collect();
+        let window = windows.iter().max().map(|w| format!("up to {}, in {}", count(*w, "token"), count(windows.len(), "layer")));
+        Table::new(self.line())
+            .row("key-value heads", self.n_kv_heads)
+            .row("head size", self.head_dim)
+            .row("hidden size", thousands(self.hidden_size as u64))
+            .row("vocabulary", thousands(self.vocab_size as u64))
+            .maybe("sliding window", window)
+    }
+}
+
+impl ModelInfo {
+    pub(crate) fn line(&self) -> String {
+        let (layers, heads) = (count(self.n_layers, "layer"), count(self.n_heads, "head"));
+        format!("{} ({}, {layers} × {heads}, {} parameters)", self.name, self.architecture, millions(self.n_parameters))
+    }
+}
+
+impl Describe for NextToken {
+    fn table(&self) -> Table {
+        Table::new("Next token")
+            .row("text", format!("{:?}", self.text))
+            .row("id", self.id)
+            .row("probability", percent(self.logprob.exp()))
+    }
+}
+
+impl NextToken {
+    /// Text and probability in a line.
+    pub(crate) fn line(&self) -> String {
+        format!("{:?}, probability {}", self.text, percent(self.logprob.exp()))
+    }
+}
+
+impl Describe for Seconds {
+    fn table(&self) -> Table {
+        Table::new("Time")
+            .row("load", seconds(self.load))
+            .row("search", seconds(self.search))
+            .row("attention", seconds(self.attention))
+            .row("total", seconds(self.total))
+    }
+}
+
+impl Seconds {
+    fn line(&self) -> String {
+        let [total, load, search, attention] = [self.total, self.load, self.search, self.attention].map(seconds);
+        format!("{total}: load {load}, search {search}, attention {attention}")
+    }
+}
+
+impl Describe for Span {
+    fn table(&self) -> Table {
+        Table::new(format!("Tokens {self}"))
+    }
+}
+
+impl Describe for Covering {
+    fn table(&self) -> Table {
+        let more = |n: usize| (n > 0).then(|| count(n, "more byte"));
+        self.span.table().maybe("held before the text", more(self.before)).maybe("held after the text", more(self.after))
+    }
+}
+
+impl Describe for Blocks {
+    fn table(&self) -> Table {
+        Table::new(format!("Blocks of {}", count(self.n_tokens, "token")))
+            .row("query blocks", format!("{} of {}", thousands(self.n_query_blocks() as u64), count(self.block_size_q, "token")))
+            .row("key blocks", format!("{} of {}", thousands(self.n_key_blocks() as u64), count(self.block_size_k, "token")))
+            .maybe("sliding window", self.window.map(|w| count(w, "token")))
+    }
+}
+
+impl Describe for BlockMask {
+    fn table(&self) -> Table {
+        let all = self.blocks.causal_pairs() as f64 * self.n_heads as f64;
+        let table = self.blocks.table().titled(format!("Kept blocks of {}", count(self.n_heads, "head")));
+        table
+            .row("kept", format!("up to {} a query block", count(self.top_k, "key block")))
+            .row("pruned", percent(1.0 - self.kept_pairs() as f64 / all))
+    }
+}
+
+impl Describe for HeadTrace {
+    fn table(&self) -> Table {
+        let received = self.received().iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
+        let kept: usize = (0..self.blocks.n_query_blocks()).map(|q| self.row(q).count()).sum();
+        let table = self.blocks.table().titled("One head");
+        table
+            .row("kept", format!("{} blocks", thousands(kept as u64)))
+            .maybe("most received", received.map(|(key, mass)| format!("key {}: {mass:.1}", thousands(key as u64))))
+    }
+}
+
+impl Describe for LayerRecord {
+    fn table(&self) -> Table {
+        self.mask.table()
+    }
+}
+
+impl fmt::Display for Trace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.table().text())
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.table().text())
+    }
+}
+
+impl Describe for Fidelity {
+    fn table(&self) -> Table {
+        let heads =
+            self.recall_by_head.iter().enumerate().flat_map(|(l, heads)| heads.iter().enumerate().map(move |(h, r)| (l, h, *r)));
+        let worst = heads.min_by(|a, b| a.2.total_cmp(&b.2)).map(|(l, h, recall)| format!("{recall:.4} in layer {l}, head {h}"));
+        let run = match self.rows_of {
+            RowsOf::Dense => "dense",
+            RowsOf::Sparse => "sparse",
+        };
+        Table::new("Against dense attention")
+            .row("recall", format!("{:.4}, mean over {} of the {run} run", self.recall, count(self.n_rows, "row")))
+            .maybe("lowest recall", worst)
+            .maybe("next token", self.same_next_token.map(|same| if same { "the same" } else { "another" }))
+            .maybe("of dense attention", self.dense_next_token.as_ref().map(NextToken::line))
+            .maybe("KL(dense ‖ sparse)", self.kl.map(nats))
+            .maybe("answer", self.answer.as_ref().map(AnswerFidelity::line))
+    }
+}
+
+impl Fidelity {
+    /// All in a line.
+    pub(crate) fn line(&self) -> String {
+        let token = self.same_next_token.map(|same| if same { "; same next token" } else { "; another next token" });
+        let kl = self.kl.map(|kl| format!(", KL {}", nats(kl)));
+        let sample = (self.rows_of == RowsOf::Sparse).then(|| format!(", on {}", count(self.n_rows, "row")));
+        let rest = [token.map(String::from), kl, sample].into_iter().flatten().collect::<String>();
+        format!("{:.4} of the dense attention mass{rest}", self.recall)
+    }
+}
+
+impl Describe for AnswerFidelity {
+    fn table(&self) -> Table {
+        let yes = |retained| if retained { "most likely at every token" } else { "not the most likely" };
+        Table::new(format!("Answer {:?}", self.text))
+            .row("dense", format!("log-probability {:.4}, {}", self.dense_logprob, yes(self.dense_retained)))
+            .row("sparse", format!("log-probability {:.4}, {}", self.sparse_logprob, yes(self.sparse_retained)))
+    }
+}
+
+impl AnswerFidelity {
+    fn line(&self) -> String {
+        let kept = match (self.dense_retained, self.sparse_retained) {
+            (true, true) => "kept",
+            (true, false) => "lost",
+            (false, _) => "not the answer of dense attention",
+        };
+        format!("log-probability {:.3} dense, {:.3} sparse: {kept}", self.dense_logprob, self.sparse_logprob)
+    }
+}
+
+impl Describe for RowsOf {
+    fn table(&self) -> Table {
+        Table::new(format!("{self:?}"))
+    }
+}
+
+impl Describe for CompareConfig {
+    fn table(&self) -> Table {
+        let rows = self.rows.map_or("all, of a dense run".into(), |n| format!("{}, of a sparse run", count(n, "row")));
+        Table::new("Compare with dense attention").row("recall on", rows).maybe("answer", self.answer.as_ref())
+    }
+}
+
+/// First and last token.
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.end.saturating_sub(self.start) {
+            0 => write!(f, "none, at {}", thousands(self.start as u64)),
+            1 => write!(f, "{}", thousands(self.start as u64)),
+            _ => write!(f, "{} to {}", thousands(self.start as u64), thousands(self.end as u64 - 1)),
+        }
+    }
+}
+
+/// "3.6 s", and "12 ms" below a tenth of a second.
+fn seconds(seconds: f64) -> String {
+    if seconds < 0.1 { format!("{:.0} ms", 1000.0 * seconds) } else { format!("{seconds:.1} s") }
+}
+
+/// "0.0012 nats", and a power of ten below that.
+fn nats(kl: f64) -> String {
+    if kl.abs() < 1e-3 && kl != 0.0 { format!("{kl:.1e} nats") } else { format!("{kl:.4} nats") }
+}
+
+/// "6.3 M", "8.0 B".
+fn millions(number: u64) -> String {
+    match number {
+        0..1_000_000 => thousands(number),
+        1_000_000..1_000_000_000 => format!("{:.1} M", number as f64 / 1e6),
+        _ => format!("{:.1} B", number as f64 / 1e9),
+    }
+}

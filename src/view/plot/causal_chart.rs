@@ -1,0 +1,159 @@
+//! A causal test: what the claim does, and each control, on one axis.
+
+use super::{
+    canvas::{Canvas, Pen, Point, Type},
+    figure::Figure,
+    labels::{count, shortened, width},
+    theme::{LINE, MARKS, MUTED},
+};
+use crate::analysis::CausalTest;
+
+const LEFT: i32 = 40;
+const WIDTH: i32 = 560;
+/// Where the axis lies, and how many dots fit above each other.
+const AXIS: i32 = 206;
+const STACK: i32 = 20;
+const RADIUS: i32 = 3;
+
+/// The axis's ends.
+type Ends = (f64, f64);
+
+impl CausalTest {
+    /// Draws what was claimed as diamonds, the controls as dots.
+    pub fn figure(&self) -> Figure {
+        let ends = self.ends();
+        let mut canvas = Canvas::default();
+        canvas.draw(|pen| {
+            pen.text(&self.title(), (14, 20), Type::TITLE);
+            pen.text(&shortened(&self.measure, 120), (14, 39), Type::NOTE);
+            pen.text(&self.facts(), (14, 56), Type::NOTE);
+            axis(pen, ends);
+            self.controls(pen, ends);
+            self.claimed(pen, ends);
+        });
+        let widest = [&self.title(), &shortened(&self.measure, 120), &self.facts()].map(|text| 14 + width(text));
+        let right = widest.into_iter().fold(LEFT + WIDTH + 40, i32::max);
+        canvas.figure((right, AXIS + 44), &self.title(), &format!("{}: {}.", self.measure, self.facts()))
+    }
+
+    /// Saves the chart as `.svg` or `.png`.
+    ///
+    /// # Errors
+    /// As [`Figure::save`].
+    pub fn save(&self, path: impl AsRef<std::path::Path>) -> Result<(), crate::Error> {
+        self.figure().save(path)
+    }
+
+    fn title(&self) -> String {
+        format!("{} · without {}", shortened(&self.model, 24), shortened(&self.claim, 60))
+    }
+
+    /// The numbers in words.
+    pub(crate) fn facts(&self) -> String {
+        let (effect, control) = (number(self.effect()), number(self.control()));
+        let effect = if self.claimed.len() > 1 { format!("median of {} {effect}", self.claimed.len()) } else { effect };
+        let (n, controls) = (self.n_as_strong(), count(self.controls.len(), "control"));
+        format!("{effect}; median of {controls} {control}; {n} of them as strong")
+    }
+
+    fn ends(&self) -> Ends {
+        let claimed = self.claimed.iter().map(|(_, value)| *value);
+        let all = || self.controls.iter().copied().chain(claimed.clone()).chain([0.0]).filter(|value| value.is_finite());
+        let (low, high) = (all().fold(f64::MAX, f64::min), all().fold(f64::MIN, f64::max));
+        if low < high { (low, high) } else { (low, low + 1.0) }
+    }
+
+    /// Diamonds with their names, a line higher where names would cover each other.
+    fn claimed(&self, pen: &Pen, ends: Ends) {
+        let mut named: Vec<Point> = Vec::new();
+        for (name, value) in &self.claimed {
+            let at = x(*value, ends);
+            pen.area(diamond((at, AXIS - 16), 14), MARKS[1]);
+            let free = |y: &i32| named.iter().all(|&(x, taken)| (x - at).abs() > width(name) + 4 || taken != *y);
+            let y = (0..4).map(|line| AXIS - 40 - 13 * line).find(free).unwrap_or(AXIS - 40);
+            named.push((at, y));
+            pen.text(name, (at, y), Type::TEXT.centered().colored(MARKS[1]));
+        }
+    }
+
+    /// Dots that would cover each other lie above each other.
+    fn controls(&self, pen: &Pen, ends: Ends) {
+        let mut places: Vec<i32> = self.controls.iter().map(|control| x(*control, ends)).collect();
+        places.sort_unstable();
+        let mut placed: Vec<Point> = Vec::new();
+        for at in places {
+            let free = |y: &i32| placed.iter().all(|&(x, taken)| (x - at).abs() > 2 * RADIUS || taken != *y);
+            let y = (0..STACK).map(|i| AXIS - RADIUS - 1 - 2 * RADIUS * i).find(free).unwrap_or(AXIS - RADIUS - 1);
+            placed.push((at, y));
+            pen.area(dot((at, y)), MARKS[0]);
+        }
+    }
+}
+
+fn axis(pen: &Pen, ends: Ends) {
+    pen.line((LEFT, AXIS), (LEFT + WIDTH, AXIS), LINE);
+    for i in 0..=4 {
+        let value = ends.0 + (ends.1 - ends.0) * f64::from(i) / 4.0;
+        pen.line((x(value, ends), AXIS), (x(value, ends), AXIS + 4), LINE);
+        pen.text(&number(value), (x(value, ends), AXIS + 13), Type::TEXT.centered());
+    }
+    pen.area(dot((LEFT + 4, AXIS + 32)), MARKS[0]);
+    pen.text("controls", (LEFT + 14, AXIS + 32), Type::NOTE);
+    pen.area(diamond((LEFT + 84, AXIS + 32), 7), MARKS[1]);
+    pen.text("what was claimed", (LEFT + 94, AXIS + 32), Type::NOTE.colored(MUTED));
+}
+
+fn x(value: f64, (low, high): Ends) -> i32 {
+    LEFT + (((value - low) / (high - low)).clamp(0.0, 1.0) * f64::from(WIDTH)).round() as i32
+}
+
+fn dot((x, y): Point) -> Vec<Point> {
+    let (r, h) = (RADIUS, (RADIUS + 1) / 2);
+    [(-h, -r), (h, -r), (r, -h), (r, h), (h, r), (-h, r), (-r, h), (-r, -h)].map(|(dx, dy)| (x + dx, y + dy)).into()
+}
+
+fn diamond((x, y): Point, height: i32) -> Vec<Point> {
+    [(0, -height), (height * 4 / 7, 0), (0, height), (-height * 4 / 7, 0)].map(|(dx, dy)| (x + dx, y + dy)).into()
+}
+
+/// Two decimals, or a power of ten where that is too little or too much.
+fn number(value: f64) -> String {
+    match value.abs() {
+        0.0 | 5e-3..1e6 => format!("{value:.2}"),
+        _ => format!("{value:.0e}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn test(claimed: &[f64], controls: Vec<f64>) -> CausalTest {
+        CausalTest {
+            claim: "<route>".into(),
+            measure: "drop, in nats".into(),
+            claimed: claimed.iter().map(|value| ("route".into(), *value)).collect(),
+            controls,
+            model: "synthetic".into(),
+        }
+    }
+
+    #[test]
+    fn every_effect_is_drawn_inside_the_figure() {
+        let wild = vec![f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e308, -1e308];
+        for controls in [vec![], vec![0.0; 30], vec![-3.0, 0.1, 50.0], vec![f64::MIN_POSITIVE; 2], wild] {
+            let n = controls.len();
+            let figure = test(&[31.5, 31.4, 2.0], controls).figure();
+            // One dot and one diamond more stand in the legend.
+            assert_eq!(figure.svg().matches("<polygon").count(), n + 5, "{n}");
+            assert!(figure.size().0 < 900 && figure.svg().contains("&lt;route&gt;"));
+        }
+    }
+
+    #[test]
+    fn the_larger_lies_to_the_right() {
+        let ends = test(&[31.5], vec![-2.0, 4.0]).ends();
+        assert_eq!((ends, x(-2.0, ends), x(31.5, ends)), ((-2.0, 31.5), LEFT, LEFT + WIDTH));
+        assert_eq!(test(&[], vec![]).ends(), (0.0, 1.0));
+    }
+}

@@ -1,0 +1,182 @@
+//! A finished picture.
+
+use std::{
+    fmt,
+    hash::{DefaultHasher, Hash, Hasher},
+    io::Write,
+    path::Path,
+};
+
+use super::raster;
+use crate::{atomic_file::save, error::Error};
+
+/// A picture as SVG, complete in itself: no styles, scripts or files from elsewhere.
+#[derive(Clone, PartialEq)]
+pub struct Figure {
+    svg: String,
+    /// Unique to what is drawn.
+    id: String,
+    title: String,
+    size: (u32, u32),
+    /// Width of a saved PNG, in pixels.
+    png_width: u32,
+}
+
+impl Figure {
+    /// Pixels of a saved PNG for each pixel of the figure, unless its width is chosen.
+    const PNG_SCALE: u32 = 2;
+
+    /// Wraps what was drawn into a root element that a screen reader can speak.
+    pub(super) fn new(size: (u32, u32), title: &str, description: &str, body: &str) -> Self {
+        let mut hasher = DefaultHasher::new();
+        (size, title, description, body).hash(&mut hasher);
+        let id = format!("figure-{:016x}", hasher.finish());
+        let (width, height) = size;
+        let svg = format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" role=\"img\" aria-labelledby=\"{id}-title {id}-desc\" \
+             width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\">\n\
+             <title id=\"{id}-title\">{}</title>\n<desc id=\"{id}-desc\">{}</desc>\n{body}</svg>\n",
+            escaped(title),
+            escaped(description)
+        );
+        Figure { svg, id, title: title.into(), size, png_width: Self::PNG_SCALE * width }
+    }
+
+    /// The same figure, so many pixels wide when it is saved as a PNG; twice its size if not set.
+    pub fn png_width(self, pixels: u32) -> Self {
+        Figure { png_width: pixels, ..self }
+    }
+
+    /// The SVG document.
+    pub fn svg(&self) -> &str {
+        &self.svg
+    }
+
+    /// What the figure shows, in a line.
+    pub fn title(&self) -> &str {
+        &self.title
+    }
+
+    /// Width and height, in pixels.
+    pub fn size(&self) -> (u32, u32) {
+        self.size
+    }
+
+    /// The SVG with ids of its own, where several stand in one page.
+    pub(crate) fn inline(&self, number: usize) -> String {
+        self.svg.replace(&self.id, &format!("{}-{number}", self.id))
+    }
+
+    /// Writes `x.svg`, or `x.png` at the width that was chosen: first a temporary file beside it, so that `path` never holds half
+    /// a figure.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for another ending or a PNG of no or too many pixels, [`Error::File`] when the file cannot be
+    /// written, and for a PNG [`Error::Engine`] when there is no engine to make it.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
+        let path = path.as_ref();
+        let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
+        match ending.as_str() {
+            "svg" => save(path, |file| file.write_all(self.svg.as_bytes())),
+            "png" => {
+                let png = raster::png(&self.svg, self.png_width as f32 / self.size.0 as f32)?;
+                save(path, |file| file.write_all(&png))
+            }
+            _ => Err(Error::Setting {
+                setting: "file name of a figure".into(),
+                expected: "an ending of .svg or .png".into(),
+                found: path.display().to_string(),
+                fix: "choose another ending".into(),
+            }),
+        }
+    }
+}
+
+impl fmt::Debug for Figure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Figure({:?}, {} × {})", self.title, self.size.0, self.size.1)
+    }
+}
+
+/// Text as XML and HTML need it, in elements and attributes alike; characters that XML forbids are replaced.
+pub(crate) fn escaped(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => safe.push_str("&amp;"),
+            '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
+            '"' => safe.push_str("&quot;"),
+            '\'' => safe.push_str("&#39;"),
+            c if allowed_in_xml(c) => safe.push(c),
+            _ => safe.push('\u{fffd}'),
+        }
+    }
+    safe
+}
+
+/// Whether XML 1.0 allows the character, escaped or not.
+pub(super) fn allowed_in_xml(c: char) -> bool {
+    matches!(c, '\t' | '\n' | ' '..='\u{fffd}' | '\u{10000}'..)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figure(title: &str) -> Figure {
+        Figure::new((10, 20), title, "nothing", "<rect width=\"10\" height=\"20\" fill=\"#fff\"/>\n")
+    }
+
+    fn ids(svg: &str) -> Vec<&str> {
+        svg.match_indices(" id=\"").map(|(at, _)| svg[at + 5..].split('"').next().unwrap()).collect()
+    }
+
+    #[test]
+    fn ids_differ_between_figures_and_are_stable() {
+        let (a, b) = (figure("a"), figure("b"));
+        let mut all: Vec<&str> = ids(a.svg()).into_iter().chain(ids(b.svg())).collect();
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), 4);
+        assert_eq!(a, figure("a"));
+    }
+
+    #[test]
+    fn titles_are_escaped() {
+        let svg = figure("</title><script>\u{0}\u{ffff}&'\"").svg().to_string();
+        assert!(svg.contains("&lt;/title&gt;&lt;script&gt;\u{fffd}\u{fffd}&amp;&#39;&quot;</title>"), "{svg}");
+    }
+
+    #[test]
+    fn saves_an_svg_and_refuses_other_endings() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.SVG");
+        figure("a").save(&path).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), figure("a").svg());
+        for name in ["a.jpg", "a", "a."] {
+            let error = figure("a").save(folder.path().join(name)).unwrap_err().to_string();
+            assert!(error.contains(".svg or .png") && error.contains(name), "{error}");
+        }
+        let error = figure("a").save(folder.path().join("no/such/a.svg")).unwrap_err();
+        assert!(matches!(error, Error::File { .. }), "{error}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[cfg(feature = "engine")]
+    #[test]
+    fn saves_a_png_of_twice_the_size_or_the_width_that_was_chosen() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.png");
+        for (figure, size) in [(figure("a"), (20, 40)), (figure("a").png_width(35), (35, 70))] {
+            figure.save(&path).unwrap();
+            let decoder = png::Decoder::new(std::io::BufReader::new(std::fs::File::open(&path).unwrap()));
+            let reader = decoder.read_info().unwrap();
+            assert_eq!((reader.info().width, reader.info().height), size);
+        }
+        for pixels in [0, u32::MAX] {
+            let error = figure("a").png_width(pixels).save(&path).unwrap_err();
+            assert!(matches!(error, Error::Setting { .. }), "{error}");
+        }
+    }
+}

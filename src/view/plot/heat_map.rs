@@ -1,0 +1,206 @@
+//! Shares of 1 as a table of coloured cells: recall by layer and head, scores by depth and length.
+
+use std::path::Path;
+
+use super::{
+    bitmap::Bitmap,
+    canvas::{Canvas, Pen, Point, Type},
+    figure::Figure,
+    labels::width,
+    theme::{INK, LINE, PAPER, PRUNED, kept_color},
+};
+use crate::error::Error;
+
+/// Width that the cells share, and the smallest and largest width and height of one, in pixels.
+const WIDTH: usize = 640;
+const CELL_WIDTH: std::ops::RangeInclusive<usize> = 8..=64;
+const CELL_HEIGHT: std::ops::RangeInclusive<usize> = 8..=26;
+/// Cells of at least this size have room for their number.
+const NUMBERED: (usize, usize) = (26, 14);
+const TOP: i32 = 96;
+/// Width and height of the scale of colours.
+const BAR: Point = (220, 11);
+
+/// A table of shares, each between 0 and 1; a cell without a value stays grey.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HeatMap {
+    pub title: String,
+    /// A line below the title: what was measured on what.
+    pub facts: String,
+    /// What the colours stand for.
+    pub measure: String,
+    /// What rows are, such as "layer", and the name of each, from top to bottom.
+    pub row_name: String,
+    pub rows: Vec<String>,
+    /// What columns are, such as "head", and the name of each, from left to right.
+    pub column_name: String,
+    pub columns: Vec<String>,
+    /// `[rows][columns]`; what is missing is unknown.
+    pub values: Vec<Vec<Option<f64>>>,
+}
+
+/// Where cells lie on the page.
+struct Place {
+    left: i32,
+    cell: (usize, usize),
+}
+
+impl HeatMap {
+    /// A map of layers and heads. `values` is `[n_layers][n_heads]`
+    pub(crate) fn of_heads(title: String, facts: String, measure: &str, values: &[Vec<f64>]) -> Self {
+        let names = |n: usize| (0..n).map(|i| i.to_string()).collect();
+        HeatMap {
+            title,
+            facts,
+            measure: measure.into(),
+            row_name: "layer".into(),
+            rows: names(values.len()),
+            column_name: "head".into(),
+            columns: names(values.iter().map(Vec::len).max().unwrap_or(0)),
+            values: values.iter().map(|row| row.iter().copied().map(Some).collect()).collect(),
+        }
+    }
+
+    /// Draws the map.
+    pub fn figure(&self) -> Figure {
+        let widest = self.rows.iter().map(|row| width(row)).max().unwrap_or(0);
+        let share = |total: usize, n: usize, sizes: std::ops::RangeInclusive<usize>| {
+            (total / n.max(1)).clamp(*sizes.start(), *sizes.end())
+        };
+        let cell = (share(WIDTH, self.columns.len(), CELL_WIDTH), share(WIDTH, self.rows.len(), CELL_HEIGHT));
+        let place = Place { left: 44 + widest, cell };
+        let (right, bottom) = place.corner(self.rows.len(), self.columns.len());
+        let mut canvas = Canvas::default();
+        canvas.draw(|pen| self.draw(pen, &place));
+        let end = self.legend(&mut canvas, (place.left, bottom + 18));
+        let texts = [width(&self.facts) + 28, 14 + width(&self.title) * 3 / 2, place.left + width(&self.measure) + 14];
+        let size = ((right + 20).max(place.left + BAR.0 + 90).max(texts.into_iter().max().unwrap_or(0)), end);
+        canvas.figure(size, &self.title, &self.description())
+    }
+
+    /// Saves the map as `.svg` or `.png`.
+    ///
+    /// # Errors
+    /// As [`Figure::save`].
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
+        self.figure().save(path)
+    }
+
+    fn draw(&self, pen: &Pen, place: &Place) {
+        pen.text(&self.title, (14, 20), Type::TITLE);
+        pen.text(&self.facts, (14, 39), Type::NOTE);
+        let (right, bottom) = place.corner(self.rows.len(), self.columns.len());
+        pen.text(&self.column_name, ((place.left + right) / 2, TOP - 30), Type::NOTE.centered());
+        pen.text(&self.row_name, (16, (TOP + bottom) / 2), Type::NOTE.upwards().centered());
+        for (row, name) in self.rows.iter().enumerate().step_by(place.stride(place.cell.1)) {
+            let (_, y) = place.middle(row, 0);
+            pen.text(name, (place.left - 7, y), Type::TEXT.before());
+        }
+        let widest = self.columns.iter().map(|name| width(name)).max().unwrap_or(0) as usize + 4;
+        for (column, name) in self.columns.iter().enumerate().step_by(widest.div_ceil(place.cell.0).max(1)) {
+            pen.text(name, (place.middle(0, column).0, TOP - 11), Type::TEXT.centered());
+        }
+        for (row, values) in self.values.iter().enumerate() {
+            values.iter().enumerate().for_each(|(column, &value)| place.cell(pen, row, column, value));
+        }
+    }
+
+    /// Returns where it ends.
+    fn legend(&self, canvas: &mut Canvas, (left, top): Point) -> i32 {
+        let bar = top + 19;
+        canvas.picture((left, bar), BAR, &Bitmap::scale(), usize::MAX);
+        let unknown = self.values.iter().flatten().any(Option::is_none);
+        canvas.draw(|pen| {
+            pen.text(&self.measure, (left, top + 6), Type::TEXT);
+            for quarter in 0..=4 {
+                let x = left + quarter * BAR.0 / 4;
+                pen.line((x, bar + BAR.1), (x, bar + BAR.1 + 4), LINE);
+                pen.text(&format!("{}", f64::from(quarter) / 4.0), (x, bar + BAR.1 + 12), Type::SMALL.centered());
+            }
+            if unknown {
+                let x = left + BAR.0 + 24;
+                pen.fill((x, bar), (x + 13, bar + 11), PRUNED);
+                pen.text("unknown", (x + 20, bar + 6), Type::TEXT);
+            }
+        });
+        bar + BAR.1 + 24
+    }
+
+    /// The picture in words.
+    fn description(&self) -> String {
+        let cells = self.values.iter().enumerate().flat_map(|(row, values)| {
+            values.iter().enumerate().filter_map(move |(column, value)| Some((row, column, (*value)?)))
+        });
+        let name = |(row, column, value): (usize, usize, f64)| {
+            let names = (self.rows.get(row), self.columns.get(column));
+            let (row, column) = (names.0.map_or("", String::as_str), names.1.map_or("", String::as_str));
+            format!("{value:.3} at {} {row}, {} {column}", self.row_name, self.column_name)
+        };
+        let lowest = cells.clone().min_by(|a, b| a.2.total_cmp(&b.2)).map(name);
+        let highest = cells.max_by(|a, b| a.2.total_cmp(&b.2)).map(name);
+        let range = lowest.zip(highest).map_or("nothing".into(), |(lowest, highest)| format!("from {lowest} to {highest}"));
+        format!("By {} and {}. {}: {range}. {}.", self.row_name, self.column_name, self.measure, self.facts)
+    }
+}
+
+impl Place {
+    /// The lower right corner of so many cells.
+    fn corner(&self, n_rows: usize, n_columns: usize) -> Point {
+        (self.left + (n_columns * self.cell.0) as i32, TOP + (n_rows * self.cell.1) as i32)
+    }
+
+    fn middle(&self, row: usize, column: usize) -> Point {
+        let (left, top) = self.corner(row, column);
+        (left + self.cell.0 as i32 / 2, top + self.cell.1 as i32 / 2)
+    }
+
+    /// Every how many rows a name fits.
+    fn stride(&self, size: usize) -> usize {
+        13usize.div_ceil(size).max(1)
+    }
+
+    fn cell(&self, pen: &Pen, row: usize, column: usize, value: Option<f64>) {
+        let (corner, opposite) = (self.corner(row, column), self.corner(row + 1, column + 1));
+        let inside = (opposite.0 - 1, opposite.1 - 1);
+        pen.fill(corner, inside, value.map_or(PRUNED, kept_color));
+        let has_room = self.cell.0 >= NUMBERED.0 && self.cell.1 >= NUMBERED.1;
+        if let Some(value) = value.filter(|_| has_room) {
+            let ink = if value > 0.45 { PAPER } else { INK };
+            pen.text(&format!("{value:.2}"), self.middle(row, column), Type::SMALL.colored(ink).centered());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::plot::bitmap::tests::decode;
+
+    fn map(n_rows: usize, n_columns: usize) -> HeatMap {
+        let values =
+            (0..n_rows).map(|r| (0..n_columns).map(|c| (r * n_columns + c) as f64 / (n_rows * n_columns) as f64).collect());
+        HeatMap::of_heads("Recall <1>".into(), "16,384 tokens".into(), "Recall", &values.collect::<Vec<Vec<f64>>>())
+    }
+
+    #[test]
+    fn every_cell_has_its_number_if_there_is_room() {
+        let svg = map(6, 8).figure().svg().to_string();
+        for value in ["0.00", "0.50", "0.98"] {
+            assert!(svg.contains(value), "{value}");
+        }
+        assert!(svg.contains("0.979 at layer 5, head 7") && svg.contains("Recall &lt;1&gt;") && !svg.contains("unknown"));
+        assert_eq!(decode(&svg).0, BAR.0 as usize);
+        let large = map(80, 64).figure();
+        assert!(large.size().0 < 900 && large.size().1 < 900 && !large.svg().contains("0.50<"), "{:?}", large.size());
+    }
+
+    #[test]
+    fn unknown_cells_are_grey_and_none_is_no_crash() {
+        let mut map = map(1, 2);
+        map.values = vec![vec![None, Some(0.25)]];
+        let svg = map.figure().svg().to_string();
+        assert!(svg.contains("unknown") && svg.contains("from 0.250 at layer 0, head 1"), "{svg}");
+        map.values.clear();
+        assert!(map.figure().svg().contains("nothing"));
+    }
+}

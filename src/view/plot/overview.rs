@@ -1,0 +1,183 @@
+//! All heads at once: where in the model is attention worth a closer look?
+
+use super::{
+    bitmap::Bitmap,
+    canvas::{Canvas, Pen, Type},
+    figure::Figure,
+    grid::{Cells, Grid},
+    labels::{count, facts, shortened, width},
+    legend::legend,
+    theme::{LogScale, MUTED, OUTSIDE, PRUNED},
+};
+use crate::{
+    error::Error,
+    trace::{Span, Trace},
+};
+
+/// Most bytes of the picture in a figure.
+const MAX_PICTURE: usize = 900_000;
+/// Width that the panels share, and the smallest and largest side of one, in pixels.
+const WIDTH: usize = 680;
+const PANEL: std::ops::RangeInclusive<usize> = 12..=96;
+/// Panels of at least this side have room for their own label.
+const LABELLED: usize = 44;
+const LEFT: usize = 52;
+const TOP: usize = 88;
+
+/// How the panels lie: layers are rows from top to bottom, heads are columns.
+struct Panels<'a> {
+    /// The layer of each row.
+    layers: &'a [usize],
+    n_heads: usize,
+    /// Pixels of a panel's side; a cell is a pixel.
+    side: usize,
+    gap: usize,
+}
+
+impl Trace {
+    /// Every head of every layer that the trace holds as a small map, all in the same colours.
+    ///
+    /// # Errors
+    /// [`Error::Trace`] when the file is damaged.
+    pub fn overview(&self) -> Result<Figure, Error> {
+        let panels = Panels::new(self.layers(), self.n_heads());
+        let cells = Cells::new(Span { start: 0, end: self.n_tokens() }, panels.side);
+        let panel = |(row, head)| {
+            let head_trace = self.head(panels.layers[row], head)?;
+            Ok(((row, head), Grid::of_blocks(&head_trace, cells, cells)))
+        };
+        let grids = panels.places().map(panel).collect::<Result<Vec<_>, Error>>()?;
+        let scale = LogScale::of_shares(grids.iter().map(|(_, grid)| grid.max()).fold(0.0, f32::max));
+        Ok(figure(self, &panels, &grids, scale))
+    }
+}
+
+impl<'a> Panels<'a> {
+    fn new(layers: &'a [usize], n_heads: usize) -> Self {
+        let side = (WIDTH / n_heads).clamp(*PANEL.start(), *PANEL.end());
+        let gap = if side < LABELLED { 2 } else { 5 };
+        Panels { layers, n_heads, side: side - gap, gap }
+    }
+
+    /// Row and column of each panel.
+    fn places(&self) -> impl Iterator<Item = (usize, usize)> {
+        let n_heads = self.n_heads;
+        (0..self.layers.len()).flat_map(move |row| (0..n_heads).map(move |head| (row, head)))
+    }
+
+    /// Left or upper edge of the nth panel.
+    fn at(&self, n: usize) -> usize {
+        n * (self.side + self.gap)
+    }
+
+    fn size(&self) -> (usize, usize) {
+        (self.at(self.n_heads) - self.gap, self.at(self.layers.len()) - self.gap)
+    }
+
+    /// Every how many rows or columns a number fits.
+    fn stride(&self) -> usize {
+        [1, 2, 4, 8].into_iter().find(|s| s * (self.side + self.gap) >= 17).unwrap_or(8)
+    }
+}
+
+/// A panel's row and column, and what it shows.
+type Panel = ((usize, usize), Grid);
+
+fn figure(trace: &Trace, panels: &Panels, grids: &[Panel], scale: LogScale) -> Figure {
+    let (left, top) = (LEFT as i32, TOP as i32);
+    let size = (panels.size().0 as i32, panels.size().1 as i32);
+    let mut canvas = Canvas::default();
+    canvas.picture((left, top), size, &picture(panels, grids, scale), MAX_PICTURE);
+    let (title, facts) = (title(trace), overview_facts(trace));
+    canvas.draw(|pen| {
+        pen.text(&title, (14, 20), Type::TITLE);
+        pen.text(&facts, (14, 39), Type::NOTE);
+        label(pen, panels);
+    });
+    let caption = "Attention mass on a key block, mean over a query block; largest in each cell";
+    let states = [("pruned", PRUNED), (outside(trace), OUTSIDE)];
+    let end = legend(&mut canvas, (left, top + size.1 + 18), scale, caption, &states);
+    let description = format!("Rows are layers, columns are heads; in each panel rows are queries, columns keys. {facts}.");
+    canvas.figure(((left + size.0 + 20).max(14 + width(&facts)).max(left + width(caption)), end), &title, &description)
+}
+
+/// All panels in one picture; the gaps are as empty as what no query sees.
+fn picture(panels: &Panels, grids: &[Panel], scale: LogScale) -> Bitmap {
+    let (width, height) = panels.size();
+    let mut picture = Bitmap::new(width, height);
+    for ((row, head), grid) in grids {
+        grid.paint(scale, &mut picture, (panels.at(*head), panels.at(*row)));
+    }
+    picture
+}
+
+/// Numbers of layers and heads along the sides, and L·H in the empty corner of each panel that has room.
+fn label(pen: &Pen, panels: &Panels) {
+    let (width, height) = panels.size();
+    let middle = |n: usize| (panels.at(n) + panels.side / 2) as i32;
+    for (row, layer) in panels.layers.iter().enumerate().step_by(panels.stride()) {
+        pen.text(&layer.to_string(), (LEFT as i32 - 7, TOP as i32 + middle(row)), Type::TEXT.before());
+    }
+    for head in (0..panels.n_heads).step_by(panels.stride()) {
+        pen.text(&head.to_string(), (LEFT as i32 + middle(head), TOP as i32 - 9), Type::TEXT.centered());
+    }
+    pen.text("layer", (14, (TOP + height / 2) as i32), Type::NOTE.upwards().centered());
+    pen.text("head", ((LEFT + width / 2) as i32, TOP as i32 - 25), Type::NOTE.centered());
+    if panels.side >= LABELLED {
+        for (row, head) in panels.places() {
+            let corner = ((LEFT + panels.at(head) + panels.side - 2) as i32, (TOP + panels.at(row) + 7) as i32);
+            pen.text(&format!("{}·{head}", panels.layers[row]), corner, Type::SMALL.colored(MUTED).before());
+        }
+    }
+}
+
+fn title(trace: &Trace) -> String {
+    let layers = count(trace.n_layers(), "layer");
+    let layers = match trace.layers().len() {
+        n if n < trace.n_layers() => format!("{n} of {layers}"),
+        _ => layers,
+    };
+    format!("{} · {layers} × {}", shortened(&trace.summary().model.name, 24), count(trace.n_heads(), "head"))
+}
+
+/// What is true of the whole trace, in a line.
+pub(crate) fn overview_facts(trace: &Trace) -> String {
+    let summary = trace.summary();
+    facts(summary, summary.pruned, summary.fidelity.as_ref().map(|f| f.recall))
+}
+
+fn outside(trace: &Trace) -> &'static str {
+    match trace.summary().model.windows.iter().any(Option::is_some) {
+        true => "after the query, or before its window",
+        false => "after the query",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::view::plot::synthetic::{Shape, trace};
+
+    #[test]
+    fn models_of_any_size_fit_a_page() {
+        for (n_layers, n_heads, n_tokens) in [(1, 1, 1), (6, 8, 3000), (32, 32, 700), (80, 64, 40)] {
+            let shape = Shape { n_layers, n_heads, n_tokens, ..Default::default() };
+            let figure = trace(&shape).overview().unwrap();
+            assert!(figure.svg().len() < 1_000_000 && !figure.svg().contains("<style"));
+            assert!(figure.size().0 < 1000, "{:?}", figure.size());
+        }
+    }
+
+    #[test]
+    fn large_panels_carry_their_names() {
+        let shape = Shape { n_layers: 6, n_heads: 8, ..Default::default() };
+        assert!(trace(&shape).overview().unwrap().svg().contains("5·7"));
+    }
+
+    #[test]
+    fn layers_that_are_not_there_take_no_place() {
+        let whole = trace(&Shape { n_layers: 6, n_heads: 8, ..Default::default() });
+        let (some, all) = (whole.of_layers(&[1, 4]).unwrap().overview().unwrap(), whole.overview().unwrap());
+        assert!(some.svg().contains("2 of 6 layers × 8 heads") && some.svg().contains("4·7") && !some.svg().contains("2·7"));
+        assert!(some.size().1 < all.size().1 / 2 + 60, "{:?} of {:?}", some.size(), all.size());
+    }
+}

@@ -1,0 +1,84 @@
+//! SVG to PNG: with the engine in this program, through its fonts; otherwise by the engine's process.
+
+use crate::error::Error;
+
+/// Most pixels of a PNG: 400 MB while it is drawn.
+#[cfg(feature = "engine")]
+const MAX_PIXELS: u64 = 100_000_000;
+
+/// A figure's SVG as PNG, `scale` pixels for each of its own.
+///
+/// Texts use the system's fonts, DejaVu Sans where those it asks for are missing.
+///
+/// # Errors
+/// [`Error::Setting`] when the SVG cannot be read, or the scale makes a picture of no or too many pixels.
+#[cfg(feature = "engine")]
+pub fn png(svg: &str, scale: f32) -> Result<Vec<u8>, Error> {
+    use resvg::{tiny_skia, usvg};
+
+    let mut options = usvg::Options::default();
+    let fonts = options.fontdb_mut();
+    fonts.load_system_fonts();
+    for font in [dejavu::sans::regular(), dejavu::sans::bold()] {
+        fonts.load_font_data(font.to_vec());
+    }
+    fonts.set_sans_serif_family("DejaVu Sans");
+    let tree = usvg::Tree::from_str(svg, &options).map_err(|e| bad("figure", "an SVG document", e.to_string()))?;
+    let size = tree.size();
+    let pixels = |length: f32| (length * scale).round() as u32;
+    let (width, height) = (pixels(size.width()), pixels(size.height()));
+    let fits = u64::from(width) * u64::from(height) <= MAX_PIXELS;
+    let pixmap = if fits { tiny_skia::Pixmap::new(width, height) } else { None };
+    let mut pixmap = pixmap.ok_or_else(|| bad("scale of a PNG", "a picture of 1 to 100 million pixels", scale.to_string()))?;
+    resvg::render(&tree, tiny_skia::Transform::from_scale(scale, scale), &mut pixmap.as_mut());
+    pixmap.encode_png().map_err(|e| bad("figure", "a picture", e.to_string()))
+}
+
+#[cfg(feature = "engine")]
+fn bad(setting: &str, expected: &str, found: String) -> Error {
+    Error::Setting { setting: setting.into(), expected: expected.into(), found, fix: "save the figure as .svg instead".into() }
+}
+
+/// Without an engine in this program there are no fonts to draw with: the engine's own process draws.
+#[cfg(not(feature = "engine"))]
+pub(super) fn png(svg: &str, scale: f32) -> Result<Vec<u8>, Error> {
+    crate::protocol::rasterize(svg, scale)
+}
+
+#[cfg(all(test, feature = "engine"))]
+mod tests {
+    use super::*;
+    use crate::view::plot::synthetic::{Shape, trace, trace_of};
+
+    fn pixels(png: &[u8]) -> (u32, u32, Vec<u8>) {
+        let mut reader = png::Decoder::new(std::io::Cursor::new(png)).read_info().unwrap();
+        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+        let info = reader.next_frame(&mut pixels).unwrap();
+        (info.width, info.height, pixels)
+    }
+
+    #[test]
+    fn cells_are_drawn_in_their_colours() {
+        let figure = trace(&Shape::default()).attention_map(0, 0).unwrap().figure();
+        let (width, height, pixels) = pixels(&png(figure.svg(), 2.0).unwrap());
+        assert_eq!((width, height), (2 * figure.size().0, 2 * figure.size().1));
+        let pruned = pixels.as_chunks::<4>().0.iter().filter(|p| p[..3] == [0xdd, 0xe2, 0xe8]).count();
+        assert!(pruned > 100_000, "{pruned} pixels are pruned");
+    }
+
+    #[test]
+    fn hostile_text_makes_a_document_all_the_same() {
+        let words = ["</svg><script>", "\u{0}\u{1b}", "\u{ffff}", "\"'&", "]]>"].map(String::from);
+        let shape = Shape { n_tokens: 5, n_layers: 1, n_heads: 1, top_k: 20, ..Default::default() };
+        let svg = trace_of(&shape, &words).attention_map(0, 0).unwrap().svg();
+        assert!(png(&svg, 1.0).is_ok());
+    }
+
+    #[test]
+    fn what_cannot_be_drawn_is_an_error() {
+        let svg = "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"9\" height=\"9\"/>";
+        for (svg, scale) in [("<svg", 1.0), ("", 1.0), (svg, 0.0), (svg, f32::NAN), (svg, 1e9), (svg, 1e4), (svg, -1.0)] {
+            assert!(matches!(png(svg, scale), Err(Error::Setting { .. })), "{svg} {scale}");
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! Routes as a graph: layers from bottom to top, positions from left to right, edges as wide as their flow.
+
+use plotters::style::RGBColor;
+
+use super::{
+    broken_axis::BrokenAxis,
+    canvas::{Canvas, Pen, Point, Type},
+    figure::Figure,
+    heat_map::HeatMap,
+    labels::{count, percent, shortened, thousands, width},
+    theme::{INK, LINE, MARKS, MUTED, PAPER, PRUNED},
+};
+use crate::{
+    analysis::{RouteEdge, RouteMeasure, Routes},
+    trace::Span,
+};
+
+const LEFT: i32 = 64;
+const TOP: i32 = 84;
+const WIDTH: i32 = 560;
+/// Room right of the graph for the flow of each layer.
+const BARS: i32 = 96;
+/// Most edges that are drawn, and that are named.
+const MAX_DRAWN: usize = 60;
+const MAX_NAMED: usize = 14;
+/// Width of the strongest edge.
+const WIDEST: f64 = 13.0;
+const FROM: RGBColor = MARKS[1];
+const TO: RGBColor = MARKS[0];
+const EDGE: RGBColor = MARKS[3];
+
+/// Edges of one layer between the same blocks, of one or several heads, drawn as one.
+struct Bundle {
+    layer: usize,
+    queries: Span,
+    keys: Span,
+    /// Strongest first.
+    heads: Vec<usize>,
+    flow: f64,
+}
+
+/// A graph of layers between its places on the page.
+struct Graph<'a> {
+    routes: &'a Routes,
+    /// Strongest first.
+    bundles: Vec<Bundle>,
+    axis: BrokenAxis,
+    /// Pixels between the states before and after a layer.
+    step: i32,
+}
+
+impl Routes {
+    /// Draws the strongest edges, at most 60, and the flow of each layer beside them.
+    pub fn figure(&self) -> Figure {
+        let edges = &self.edges[..self.edges.len().min(MAX_DRAWN)];
+        let spans: Vec<Span> = edges.iter().flat_map(|e| [e.queries, e.keys]).chain([self.from, self.to]).collect();
+        let step = (540 / self.by_layer.len().max(1)).clamp(12, 62) as i32;
+        let graph = Graph { routes: self, bundles: bundles(edges), axis: BrokenAxis::new(&spans, LEFT, WIDTH), step };
+        let mut canvas = Canvas::default();
+        graph.draw(&mut canvas);
+        let size = ((LEFT + WIDTH + BARS + 30).max(14 + width(&self.facts())), graph.y(0) + 84);
+        canvas.figure(size, &self.title(), &self.description())
+    }
+
+    /// The flow through the attention of each layer and head, as a share of all that arrives.
+    pub fn head_map(&self) -> HeatMap {
+        let title = format!("{} · flow to {} by head", shortened(&self.model, 24), quoted(&self.to_text, 30));
+        HeatMap::of_heads(title, self.facts(), "share of the flow from start to end", &self.by_head)
+    }
+
+    /// Saves the graph as `.svg` or `.png`.
+    ///
+    /// # Errors
+    /// As [`Figure::save`].
+    pub fn save(&self, path: impl AsRef<std::path::Path>) -> Result<(), crate::Error> {
+        self.figure().save(path)
+    }
+
+    fn title(&self) -> String {
+        format!("{} · routes to {}", shortened(&self.model, 24), quoted(&self.to_text, 40))
+    }
+
+    pub(crate) fn facts(&self) -> String {
+        let measure = match self.config.measure {
+            RouteMeasure::Written => "mass × ‖W_O v‖",
+            RouteMeasure::Proximity => "L1 proximity",
+            RouteMeasure::Rollout => "rollout",
+        };
+        let shown = self.edges.len().min(MAX_DRAWN);
+        let edges = format!("{} of {} between blocks", thousands(shown as u64), count(self.n_edges, "edge"));
+        format!("{measure} · {edges} · {} of the flow through attention not shown", percent(self.hidden))
+    }
+
+    fn description(&self) -> String {
+        let edge = |e: &RouteEdge| format!("layer {} head {} from tokens {} to {}", e.layer, e.head, e.keys, e.queries);
+        let strongest: Vec<String> = self.edges.iter().take(5).map(edge).collect();
+        format!(
+            "Layers from bottom to top, token positions from left to right, edges as wide as their flow. {}. Strongest: {}.",
+            self.facts(),
+            strongest.join("; ")
+        )
+    }
+}
+
+fn quoted(text: &str, max: usize) -> String {
+    format!("“{}”", shortened(text.trim(), max))
+}
+
+fn bundles(edges: &[RouteEdge]) -> Vec<Bundle> {
+    let mut bundles: Vec<Bundle> = Vec::new();
+    for edge in edges {
+        match bundles.iter_mut().find(|b| (b.layer, b.queries, b.keys) == (edge.layer, edge.queries, edge.keys)) {
+            Some(bundle) => {
+                bundle.heads.push(edge.head);
+                bundle.flow += edge.flow;
+            }
+            None => {
+                let RouteEdge { layer, queries, keys, head, flow } = *edge;
+                bundles.push(Bundle { layer, queries, keys, heads: vec![head], flow });
+            }
+        }
+    }
+    bundles.sort_by(|a, b| b.flow.total_cmp(&a.flow));
+    bundles
+}
+
+fn overlap(a: Span, b: Span) -> bool {
+    a.start < b.end && b.start < a.end
+}
+
+impl Bundle {
+    /// L·H of the strongest heads.
+    fn name(&self) -> String {
+        let heads: Vec<String> = self.heads.iter().take(3).map(usize::to_string).collect();
+        let more = if self.heads.len() > 3 { " …" } else { "" };
+        format!("{}·{}{more}", self.layer, heads.join(" "))
+    }
+}
+
+impl Graph<'_> {
+    /// Where the state before a layer lies; after the last, that of all of them.
+    fn y(&self, level: usize) -> i32 {
+        TOP + self.step * self.routes.by_layer.len().saturating_sub(level) as i32
+    }
+
+    fn draw(&self, canvas: &mut Canvas) {
+        canvas.draw(|pen| {
+            pen.text(&self.routes.title(), (14, 20), Type::TITLE);
+            pen.text(&self.routes.facts(), (14, 39), Type::NOTE);
+            self.levels(pen);
+        });
+        self.residual(canvas);
+        for bundle in self.bundles.iter().rev() {
+            let (low, high) = (self.y(bundle.layer), self.y(bundle.layer + 1));
+            let ends = ((self.axis.middle(bundle.keys), low), (self.arrival(bundle), high));
+            canvas.curve(ends, self.width(bundle), EDGE);
+        }
+        canvas.draw(|pen| {
+            self.names(pen);
+            self.ends(pen);
+            self.axis.draw(pen, self.y(0) + 30);
+            self.flow_by_layer(pen);
+        });
+    }
+
+    fn levels(&self, pen: &Pen) {
+        let n_layers = self.routes.by_layer.len();
+        let every = (16 / self.step + 1) as usize;
+        for level in 0..=n_layers {
+            pen.faint_line((LEFT, self.y(level)), (LEFT + WIDTH, self.y(level)), LINE);
+        }
+        for layer in (0..n_layers).step_by(every) {
+            pen.text(&layer.to_string(), (LEFT - 10, self.y(layer) - self.step / 2), Type::TEXT.before());
+        }
+        pen.text("layer", (20, (self.y(0) + self.y(n_layers)) / 2), Type::NOTE.upwards().centered());
+    }
+
+    /// Where in its query block a bundle is drawn to: the end of the route, the block that the strongest later edge leaves from,
+    /// or the middle.
+    fn arrival(&self, bundle: &Bundle) -> i32 {
+        let (queries, to) = (bundle.queries, self.routes.to);
+        if overlap(queries, to) {
+            return self.axis.middle(Span { start: queries.start.max(to.start), end: queries.end.min(to.end) });
+        }
+        let next = self.bundles.iter().find(|b| b.layer > bundle.layer && overlap(b.keys, queries));
+        self.axis.middle(next.map_or(queries, |next| next.keys))
+    }
+
+    /// Dashed lines where what is on its way waits in the residual stream.
+    fn residual(&self, canvas: &mut Canvas) {
+        let (n_layers, mut lines) = (self.routes.by_layer.len(), Vec::new());
+        for bundle in &self.bundles {
+            // From where it came to the key: the place itself, or an earlier edge to a block that holds it.
+            let earlier = self.bundles.iter().filter(|b| b.layer < bundle.layer && overlap(b.queries, bundle.keys));
+            let start = if overlap(self.routes.from, bundle.keys) { Some(0) } else { earlier.map(|b| b.layer + 1).max() };
+            lines.extend(start.map(|start| (self.axis.middle(bundle.keys), start, bundle.layer)));
+            if overlap(bundle.queries, self.routes.to) {
+                lines.push((self.arrival(bundle), bundle.layer + 1, n_layers));
+            }
+        }
+        lines.sort_unstable();
+        // Of lines at one place, the longest from each start.
+        lines.dedup_by(|next, kept| {
+            (next.0, next.1) == (kept.0, kept.1) && {
+                kept.2 = kept.2.max(next.2);
+                true
+            }
+        });
+        for (x, start, end) in lines.into_iter().filter(|(_, start, end)| end > start) {
+            canvas.dashes((x, self.y(start)), (x, self.y(end)), MUTED);
+        }
+    }
+
+    fn width(&self, bundle: &Bundle) -> f64 {
+        let most = self.bundles.first().map_or(1.0, |strongest| strongest.flow);
+        (WIDEST * bundle.flow / most.max(f64::MIN_POSITIVE)).max(0.9)
+    }
+
+    /// L·H at the strongest edges, where there is room.
+    fn names(&self, pen: &Pen) {
+        let mut taken: Vec<(Point, i32)> = Vec::new();
+        for bundle in self.bundles.iter().take(3 * MAX_NAMED) {
+            let (name, x) = (bundle.name(), (self.axis.middle(bundle.keys) + self.arrival(bundle)) / 2);
+            let half = width(&name) / 2 + 3;
+            let at = (x.max(LEFT + half), (self.y(bundle.layer) + self.y(bundle.layer + 1)) / 2);
+            let free = |(other, wide): &(Point, i32)| (other.0 - at.0).abs() > half + wide || (other.1 - at.1).abs() > 11;
+            if taken.len() < MAX_NAMED && taken.iter().all(free) {
+                pen.fill((at.0 - half + 2, at.1 - 7), (at.0 + half - 2, at.1 + 7), PAPER);
+                pen.text(&name, at, Type::TEXT.centered().colored(INK));
+                taken.push((at, half));
+            }
+        }
+    }
+
+    /// Where the route starts, at the bottom, and where it leads, at the top, each with its text.
+    fn ends(&self, pen: &Pen) {
+        let n_layers = self.routes.by_layer.len();
+        let place =
+            |span: Span| (self.axis.x(span.start as f64), self.axis.x(span.end as f64).max(self.axis.x(span.start as f64) + 3));
+        let (left, right) = place(self.routes.to);
+        pen.fill((left, self.y(n_layers) - 8), (right, self.y(n_layers) - 3), TO);
+        let text = quoted(&self.routes.to_text, 28);
+        let middle = ((left + right) / 2).clamp(LEFT + width(&text) / 2, LEFT + WIDTH - width(&text) / 2);
+        pen.text(&text, (middle, self.y(n_layers) - 17), Type::TEXT.centered().colored(TO));
+        let (left, right) = place(self.routes.from);
+        pen.fill((left, self.y(0) + 3), (right, self.y(0) + 8), FROM);
+        let text = quoted(&self.routes.from_text, 28);
+        let middle = ((left + right) / 2).clamp(LEFT + width(&text) / 2, LEFT + WIDTH - width(&text) / 2);
+        pen.text(&text, (middle, self.y(0) + 17), Type::TEXT.centered().colored(FROM));
+    }
+
+    /// Bars of the share of each layer's flow that goes through attention.
+    fn flow_by_layer(&self, pen: &Pen) {
+        let left = LEFT + WIDTH + 22;
+        pen.text("through attention", (left, TOP - 17), Type::NOTE);
+        for (layer, share) in self.routes.by_layer.iter().enumerate() {
+            let middle = self.y(layer) - self.step / 2;
+            let half = (self.step / 3).clamp(2, 7);
+            let end = left + (share.clamp(0.0, 1.0) * 52.0).round() as i32;
+            pen.fill((left, middle - half), (left + 52, middle + half), PRUNED);
+            pen.fill((left, middle - half), (end, middle + half), EDGE);
+            if self.step >= 14 {
+                pen.text(&format!("{:.0} %", 100.0 * share), (left + 58, middle), Type::SMALL);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        trace::Span,
+        view::plot::synthetic::{Shape, trace, trace_of},
+    };
+
+    #[test]
+    fn routes_of_any_model_fit_a_page() {
+        for (n_layers, n_tokens) in [(1, 300), (6, 16_384), (48, 3000)] {
+            let trace = trace(&Shape { n_tokens, n_layers, ..Default::default() });
+            let routes = trace.routes(n_tokens / 10..n_tokens / 10 + 9, trace.output()).unwrap();
+            let figure = routes.figure();
+            assert!(figure.size().0 < 900 && figure.size().1 < 900 && figure.svg().len() < 100_000, "{:?}", figure.size());
+            assert!(figure.svg().matches("<path").count() <= 60 && !figure.svg().contains("style="));
+            assert!(figure.svg().contains(&format!("of {} edges", crate::view::plot::thousands(routes.n_edges as u64))));
+        }
+    }
+
+    /// A file may hold anything.
+    #[test]
+    fn what_makes_no_sense_stays_in_the_graph() {
+        let trace = trace(&Shape { n_tokens: 300, ..Default::default() });
+        let mut routes = trace.routes(30..39, trace.output()).unwrap();
+        let nowhere = Span { start: usize::MAX - 1, end: usize::MAX };
+        let backwards = Span { start: 20, end: 3 };
+        for (edge, wild) in routes.edges.iter_mut().zip([f64::NAN, f64::INFINITY, -1.0]) {
+            (edge.layer, edge.flow, edge.queries, edge.keys) = (99, wild, nowhere, backwards);
+        }
+        (routes.to, routes.by_layer[0], routes.by_head) = (backwards, f64::NAN, vec![vec![], vec![f64::NAN; 3]]);
+        assert!(routes.figure().svg().starts_with("<svg") && routes.head_map().figure().svg().starts_with("<svg"));
+        (routes.from, routes.by_layer) = (nowhere, Vec::new());
+        assert!(routes.figure().svg().starts_with("<svg"));
+    }
+
+    #[test]
+    fn hostile_text_is_escaped() {
+        let words = ["</svg><script>", "\u{0}\u{1b}", "\u{ffff}", "\"'&", "]]>"].map(String::from);
+        let trace = trace_of(&Shape { n_tokens: 5, n_layers: 1, n_heads: 1, top_k: 20, ..Default::default() }, &words);
+        let figure = trace.routes(0..2, trace.output()).unwrap().figure();
+        assert!(!figure.svg().contains("<script") && figure.svg().contains("&lt;/svg&gt;"));
+    }
+}

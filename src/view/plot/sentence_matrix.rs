@@ -1,0 +1,189 @@
+//! What sentences get from earlier ones, as a triangle of cells with kinds along both sides.
+
+use plotters::style::RGBColor;
+
+use super::{
+    bitmap::{Bitmap, Shade},
+    canvas::{Canvas, Pen, Type},
+    figure::Figure,
+    labels::{count, shortened, thousands, ticks, width},
+    sentence_kinds::kinds_legend,
+    theme::{LINE, MARKS, PAPER, kept_color},
+};
+use crate::{analysis::SentenceMatrix, trace::Span};
+
+const LEFT: i32 = 66;
+const TOP: i32 = 76;
+/// Most pixels and most cells of a side.
+const SIDE: usize = 512;
+const MAX_PICTURE: usize = 160_000;
+/// Steps of the scale of colours.
+const STEPS: i32 = 48;
+/// Cells of at least this size have letters beside them.
+const LETTERED: i32 = 11;
+
+impl SentenceMatrix {
+    /// Draws the matrix; the earlier sentences are columns. Of more than 512 sentences the largest number of each cell is shown.
+    pub fn figure(&self) -> Figure {
+        let n_cells = self.sentences.len().clamp(1, SIDE);
+        let cell = (SIDE / n_cells).clamp(1, 24) as i32;
+        let side = if cell > 3 { cell * n_cells as i32 } else { SIDE as i32 };
+        let (low, high) = self.range();
+        let mut canvas = Canvas::default();
+        canvas.picture((LEFT, TOP), (side, side), &self.picture(n_cells, (low, high)), MAX_PICTURE);
+        let mut end = 0;
+        canvas.draw(|pen| {
+            pen.text(&self.title(), (14, 20), Type::TITLE);
+            pen.text(&shortened(&self.measure, 110), (14, 39), Type::NOTE);
+            pen.text(&self.beside(), (14, 55), Type::NOTE);
+            self.sides(pen, side);
+            self.frames(pen, (cell, side));
+            scale(pen, (LEFT, TOP + side + 46), (low, high));
+            let occurs = |kind| self.sentences.iter().any(|s| s.kind == kind);
+            end = kinds_legend(pen, (14, TOP + side + 86), side.max(500) + 40, occurs);
+        });
+        let widest = [LEFT + side + 20, 14 + width(&shortened(&self.measure, 110)), 480].into_iter().max().unwrap_or(480);
+        canvas.figure((widest, end + 6), &self.title(), &self.description())
+    }
+
+    /// Saves the matrix as `.svg` or `.png`.
+    ///
+    /// # Errors
+    /// As [`Figure::save`].
+    pub fn save(&self, path: impl AsRef<std::path::Path>) -> Result<(), crate::Error> {
+        self.figure().save(path)
+    }
+
+    fn title(&self) -> String {
+        format!("{} · {} and those before them", shortened(&self.model, 24), count(self.sentences.len(), "sentence"))
+    }
+
+    /// What the frames are.
+    fn beside(&self) -> String {
+        let auc = self.known_auc.map_or(String::new(), |auc| format!("; area under the ROC curve {auc:.3}"));
+        if self.known.is_empty() { String::new() } else { format!("framed: what a sentence is known to need{auc}") }
+    }
+
+    /// Frames the known pairs, twice where there is room: seen on dark and on light cells.
+    fn frames(&self, pen: &Pen, (cell, side): (i32, i32)) {
+        let at = |sentence: usize| (sentence as f64 * f64::from(side) / self.sentences.len().max(1) as f64).round() as i32;
+        let n = self.sentences.len();
+        for &(i, j) in self.known.iter().filter(|&&(i, j)| i < n && j < n) {
+            let (left, top) = (LEFT + at(j), TOP + at(i));
+            pen.frame((left, top), (left + cell - 1, top + cell - 1), MARKS[0]);
+            if cell >= 9 {
+                pen.frame((left + 1, top + 1), (left + cell - 2, top + cell - 2), MARKS[0]);
+                pen.frame((left + 2, top + 2), (left + cell - 3, top + cell - 3), PAPER);
+            }
+        }
+    }
+
+    fn range(&self) -> (f64, f64) {
+        let all = self.rows.iter().flatten().copied().filter(|value| value.is_finite());
+        let (low, high) = all.fold((f64::MAX, f64::MIN), |(low, high), value| (low.min(value), high.max(value)));
+        if low <= high { (low, high) } else { (0.0, 0.0) }
+    }
+
+    fn picture(&self, n_cells: usize, (low, high): (f64, f64)) -> Bitmap {
+        let of = |sentence: usize| sentence * n_cells / self.sentences.len().max(1);
+        let mut largest = vec![None::<f64>; n_cells * n_cells];
+        // A file may hold any number of rows.
+        let n = self.sentences.len();
+        for (i, row) in self.rows.iter().take(n).enumerate() {
+            for (j, &value) in row.iter().take(n).enumerate() {
+                let at = &mut largest[of(i) * n_cells + of(j)];
+                *at = Some(at.map_or(value, |most| most.max(value)));
+            }
+        }
+        let mut picture = Bitmap::new(n_cells, n_cells);
+        for (at, value) in largest.iter().enumerate() {
+            let level = |value: f64| (value - low) / (high - low).max(f64::MIN_POSITIVE);
+            let shade = value.map_or(Shade::Outside, |value| Shade::Kept(level(value)));
+            picture.set(at % n_cells, at / n_cells, shade);
+        }
+        picture
+    }
+
+    /// Kinds and numbers of the sentences along both sides.
+    fn sides(&self, pen: &Pen, side: i32) {
+        let n = self.sentences.len().max(1);
+        let at = |sentence: usize| (sentence as f64 * f64::from(side) / n as f64).round() as i32;
+        for (i, sentence) in self.sentences.iter().enumerate() {
+            let (start, end) = (at(i), at(i + 1).max(at(i) + 1));
+            let color: RGBColor = sentence.kind.color();
+            pen.fill((LEFT - 9, TOP + start), (LEFT - 3, TOP + end), color);
+            pen.fill((LEFT + start, TOP + side + 3), (LEFT + end, TOP + side + 9), color);
+            if end - start >= LETTERED {
+                let (middle, letter) = ((start + end) / 2, sentence.kind.letter().to_string());
+                pen.text(&letter, (LEFT - 16, TOP + middle), Type::SMALL.centered());
+                pen.text(&letter, (LEFT + middle, TOP + side + 16), Type::SMALL.centered());
+            }
+        }
+        for tick in ticks(Span { start: 0, end: n }, 8) {
+            let (middle, label) = ((at(tick) + at(tick + 1)) / 2, thousands(tick as u64));
+            pen.text(&label, (LEFT - 24, TOP + middle), Type::TEXT.before());
+            pen.text(&label, (LEFT + middle, TOP + side + 28), Type::TEXT.centered());
+        }
+        pen.frame((LEFT, TOP), (LEFT + side, TOP + side), LINE);
+    }
+
+    fn description(&self) -> String {
+        let pairs =
+            self.rows.iter().enumerate().flat_map(|(i, row)| row.iter().enumerate().map(move |(j, &value)| (i, j, value)));
+        let strongest = pairs.max_by(|a, b| a.2.total_cmp(&b.2));
+        let strongest = strongest.map_or("There are no pairs.".into(), |(i, j, value)| {
+            format!("The largest, {value:.3}, is of sentence {i} and the earlier sentence {j}.")
+        });
+        format!("Rows are sentences, columns the sentences before them; {}. {strongest}", self.measure)
+    }
+}
+
+/// The scale of colours, from the smallest to the largest number.
+fn scale(pen: &Pen, (left, top): (i32, i32), (low, high): (f64, f64)) {
+    for step in 0..STEPS {
+        let level = f64::from(step) / f64::from(STEPS - 1);
+        pen.fill((left + 4 * step, top), (left + 4 * step + 4, top + 11), kept_color(level));
+    }
+    pen.text(&format!("{low:.2}"), (left, top + 22), Type::SMALL.centered());
+    pen.text(&format!("{high:.2}"), (left + 4 * STEPS, top + 22), Type::SMALL.centered());
+    pen.text("row: the later sentence", (left + 4 * STEPS + 30, top + 6), Type::NOTE);
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::view::plot::{bitmap::tests::decode, synthetic::made_up_matrix};
+
+    #[test]
+    fn a_dependency_is_darker_than_its_surroundings() {
+        let (width, _, cells) = decode(made_up_matrix(30).figure().svg());
+        let (cell, sum) = (width / 30, |c: [u8; 3]| c.iter().map(|&v| u32::from(v)).sum::<u32>());
+        let at = |i: usize, j: usize| sum(cells[(i * cell + cell / 2) * width + j * cell + cell / 2]);
+        for i in 3..30 {
+            assert!((0..i).filter(|&j| j + 3 != i).all(|j| at(i, j) > at(i, i - 3)), "row {i}");
+            assert_eq!(at(i, i), 3 * 255, "a sentence and itself are no pair");
+        }
+    }
+
+    /// A file may hold anything.
+    #[test]
+    fn what_makes_no_sense_stays_in_the_matrix() {
+        let mut matrix = made_up_matrix(30);
+        (matrix.model, matrix.measure) = ("<script>alert('x')</script>\u{0}".into(), "</text><script>alert('x')</script>".into());
+        matrix.rows[7] = vec![f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -1e300, 1e300];
+        matrix.rows[8] = vec![1.0; 90];
+        matrix.rows.extend(vec![vec![1.0; 90]; 90]);
+        matrix.known = vec![(3, 1), (30, 0), (0, usize::MAX), (usize::MAX, 0)];
+        let figure = matrix.figure();
+        assert!(!figure.svg().contains("<script") && figure.svg().contains("&lt;script&gt;") && !figure.svg().contains('\0'));
+        matrix.sentences.clear();
+        assert!(matrix.figure().svg().starts_with("<svg"));
+    }
+
+    #[test]
+    fn matrices_of_any_size_are_drawn_small() {
+        for n in [0, 1, 2, 400, 1500] {
+            let figure = made_up_matrix(n).figure();
+            assert!(figure.svg().len() < 700_000 && figure.size().0 < 900, "{n}: {}", figure.svg().len());
+        }
+    }
+}

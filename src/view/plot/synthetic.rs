@@ -1,0 +1,226 @@
+//! Traces that look like attention without a model, for tests: a sink, a diagonal, a needle, stray blocks.
+
+use crate::{
+    analysis::{HeadRanking, Sentence, SentenceMatrix, ThoughtAnchors},
+    trace::{
+        BlockMask, Fidelity, LayerRecord, ModelInfo, NextToken, RowsOf, Seconds, SentenceKind, Span, StreamConfig, Summary,
+        Trace, TraceWriter, token_sentences,
+    },
+};
+
+/// Geometry of a synthetic trace.
+#[derive(Clone)]
+pub(crate) struct Shape {
+    pub n_tokens: usize,
+    pub n_layers: usize,
+    pub n_heads: usize,
+    pub block_size_q: usize,
+    pub block_size_k: usize,
+    pub top_k: usize,
+    pub window: Option<usize>,
+    pub focus: usize,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Shape { n_tokens: 2000, n_layers: 2, n_heads: 2, block_size_q: 32, block_size_k: 8, top_k: 16, window: None, focus: 32 }
+    }
+}
+
+/// Words of the synthetic prompt, one a token.
+const WORDS: [&str; 8] = [" the", " magic", " number", " for", " river", " is", ":", "\n"];
+
+/// A trace whose head `h` looks at the needle, a tenth into the prompt, from its last tenth, the more the higher `h`.
+pub(crate) fn trace(shape: &Shape) -> Trace {
+    let words: Vec<String> = (0..shape.n_tokens).map(|t| WORDS[t * 7 % 8].into()).collect();
+    trace_of(shape, &words)
+}
+
+/// The same with the given text for each token.
+pub(crate) fn trace_of(shape: &Shape, words: &[String]) -> Trace {
+    let ends: Vec<usize> = words
+        .iter()
+        .scan(0, |end, w| {
+            *end += w.len();
+            Some(*end)
+        })
+        .collect();
+    let offsets: Vec<(usize, usize)> = ends.iter().zip(words).map(|(&end, w)| (end - w.len(), end)).collect();
+    let tokens: Vec<u32> = (0..shape.n_tokens as u32).collect();
+    let mut writer = TraceWriter::new(&tokens, &offsets, &words.concat()).unwrap();
+    let (summary, n_sentences) = (summary(shape), token_sentences(&words.concat(), &offsets).len());
+    for layer in 0..shape.n_layers {
+        writer.layer(layer, &record(shape, &summary, layer, n_sentences)).unwrap();
+    }
+    writer.finish(summary, &[0.0; 4]).unwrap()
+}
+
+/// Anchors of so many sentences of one text, with scores that fall and a few that stand out.
+pub(crate) fn made_up_anchors(n: usize, text: &str) -> ThoughtAnchors {
+    let score = |j: usize| {
+        let noise = f64::from(hash([7, j as u32, 0])) / f64::from(u32::MAX);
+        (j + 4 < n).then_some(0.002 + 0.004 * noise + if j % 29 == 3 { 0.02 } else { 0.0 })
+    };
+    let scores: Vec<Option<f64>> = (0..n).map(score).collect();
+    let mut anchors: Vec<usize> = (0..n).filter(|j| scores[*j].is_some()).collect();
+    anchors.sort_by(|&a, &b| scores[b].unwrap().total_cmp(&scores[a].unwrap()));
+    anchors.truncate(5);
+    let kurtosis: Vec<f64> = (0..48).map(|h| f64::from(hash([h, 1, 2]) % 1000) / 30.0).collect();
+    let kurtosis = HeadRanking::new("kurtosis", 8, &kurtosis);
+    ThoughtAnchors {
+        sentences: made_up_sentences(n, text),
+        scores,
+        anchors,
+        receivers: HeadRanking { heads: kurtosis.heads[..10].to_vec(), ..kurtosis.clone() },
+        kurtosis,
+        min_distance: 4,
+        n_layers: 6,
+        n_heads: 8,
+        model: "synthetic".into(),
+    }
+}
+
+/// A matrix of so many sentences in which each needs the third before it.
+pub(crate) fn made_up_matrix(n: usize) -> SentenceMatrix {
+    let value = |i: usize, j: usize| {
+        let noise = f64::from(hash([i as u32, j as u32, 3])) / f64::from(u32::MAX);
+        0.2 * noise + if j + 3 == i { 0.7 } else { 0.0 }
+    };
+    SentenceMatrix {
+        measure: "made-up numbers".into(),
+        sentences: made_up_sentences(n, "A sentence."),
+        rows: (0..n).map(|i| (0..i).map(|j| value(i, j)).collect()).collect(),
+        model: "synthetic".into(),
+        known: Vec::new(),
+        known_auc: None,
+    }
+}
+
+fn made_up_sentences(n: usize, text: &str) -> Vec<Sentence> {
+    let kind = |i: usize| SentenceKind::ALL[hash([5, i as u32, 1]) as usize % SentenceKind::ALL.len()];
+    let sentence =
+        |i: usize| Sentence { span: Span { start: 9 * i, end: 9 * i + 9 }, text: format!("{text} {i}."), kind: kind(i) };
+    (0..n).map(sentence).collect()
+}
+
+fn summary(shape: &Shape) -> Summary {
+    let focus = shape.focus.min(shape.n_tokens);
+    let recall_by_head = vec![vec![0.9934; shape.n_heads]; shape.n_layers];
+    Summary {
+        model: ModelInfo {
+            name: "synthetic".into(),
+            architecture: "none".into(),
+            n_layers: shape.n_layers,
+            n_heads: shape.n_heads,
+            n_kv_heads: 1,
+            head_dim: 64,
+            hidden_size: 256,
+            vocab_size: 4,
+            n_parameters: 6_260_000,
+            windows: vec![shape.window; shape.n_layers],
+        },
+        config: StreamConfig {
+            block_size_q: shape.block_size_q,
+            block_size_k: shape.block_size_k,
+            top_k: shape.top_k,
+            ..Default::default()
+        },
+        n_tokens: shape.n_tokens,
+        focus: Span { start: shape.n_tokens - focus, end: shape.n_tokens },
+        next_token: NextToken { id: 3, text: "9".into(), logprob: -0.02 },
+        pruned: 0.951,
+        keys_read_per_query_block: Some(412.5),
+        seconds: Seconds { load: 0.1, search: 1.2, attention: 2.3, total: 3.6 },
+        peak_memory_bytes: 612_000_000,
+        planned_memory_bytes: 700_000_000,
+        device: "cpu".into(),
+        fidelity: Some(Fidelity {
+            recall_by_head,
+            recall: 0.9934,
+            n_rows: 512,
+            rows_of: RowsOf::Dense,
+            same_next_token: Some(true),
+            kl: Some(0.0012),
+            dense_next_token: Some(NextToken { id: 3, text: "9".into(), logprob: -0.01 }),
+            answer: None,
+        }),
+        version: "0.1.0".into(),
+    }
+}
+
+fn record(shape: &Shape, summary: &Summary, layer: usize, n_sentences: usize) -> LayerRecord {
+    let blocks = summary.blocks(layer);
+    let mut mask = BlockMask::empty(blocks, shape.n_heads, shape.top_k);
+    let mut mass = vec![0.0; mask.kept.len()];
+    let mut received = vec![0.0; shape.n_heads * shape.n_tokens];
+    for head in 0..shape.n_heads {
+        for query_block in 0..blocks.n_query_blocks() {
+            let row = mask.row(head, query_block);
+            for (at, (block, weight)) in row.zip(kept(shape, &blocks, layer * shape.n_heads + head, query_block)) {
+                mask.kept[at] = block as u32;
+                mass[at] = weight;
+                let keys = blocks.keys(block);
+                let share = weight * blocks.queries(query_block).len() as f32 / keys.len() as f32;
+                received[head * shape.n_tokens..][keys].iter_mut().for_each(|r| *r += share);
+            }
+        }
+    }
+    LayerRecord {
+        focus: focus(shape, summary, &mask, &mass),
+        written: (0..shape.n_heads * blocks.n_key_blocks()).map(|i| 1.0 + (i % 5) as f32).collect(),
+        residual: vec![8.0; blocks.n_query_blocks()],
+        proximity: Vec::new(),
+        vertical: (0..shape.n_heads * n_sentences).map(|i| 0.01 * (i % 7) as f32).collect(),
+        mask,
+        mass,
+        received,
+    }
+}
+
+/// Kept blocks of a row, ascending, with masses that sum to 1.
+fn kept(shape: &Shape, blocks: &crate::trace::Blocks, head: usize, query_block: usize) -> Vec<(usize, f32)> {
+    let visible = blocks.visible(query_block);
+    let needle = blocks.n_key_blocks() / 10;
+    let asks = query_block * 10 >= blocks.n_query_blocks() * 9;
+    let stray = visible.len().div_ceil(1000);
+    let near = visible.end.saturating_sub(64).max(visible.start);
+    let mut scored: Vec<(usize, f64)> = visible
+        .clone()
+        .filter(|&block| block % stray == 0 || block == needle || block >= near)
+        .map(|block| {
+            let noise = (f64::from(hash([head as u32, query_block as u32, block as u32])) / f64::from(u32::MAX)).powi(3);
+            let distance = (visible.end - 1 - block) as f64;
+            let sink = if block == 0 { 60.0 } else { 0.0 };
+            let found = if block == needle && asks { 8.0 * (1 + head % 7) as f64 } else { 0.0 };
+            (block, sink + found + 12.0 * (-distance / (2.0 + head as f64)).exp() + 0.3 * noise)
+        })
+        .collect();
+    scored.sort_by(|a, b| b.1.total_cmp(&a.1));
+    scored.truncate(shape.top_k);
+    scored.sort_by_key(|s| s.0);
+    let sum: f64 = scored.iter().map(|s| s.1).sum();
+    scored.into_iter().map(|(block, score)| (block, (score / sum) as f32)).collect()
+}
+
+/// Each focus token gives a block's mass to its keys, most to the first.
+fn focus(shape: &Shape, summary: &Summary, mask: &BlockMask, mass: &[f32]) -> Vec<f32> {
+    let bk = shape.block_size_k;
+    let weights: Vec<f32> = (0..bk).map(|i| 0.5f32.powi(i as i32 + 1)).collect();
+    let mut rows = Vec::new();
+    for head in 0..shape.n_heads {
+        for token in summary.focus.range() {
+            let row = mask.row(head, token / shape.block_size_q);
+            rows.extend(mass[row].iter().flat_map(|m| weights.iter().map(move |w| m * w)));
+        }
+    }
+    rows
+}
+
+/// A number that looks random (the finaliser of MurmurHash3).
+fn hash(values: [u32; 3]) -> u32 {
+    values.into_iter().fold(0x9e37_79b9, |state, value| {
+        let mut h = state ^ value.wrapping_mul(0x85eb_ca6b);
+        h = (h ^ (h >> 16)).wrapping_mul(0xc2b2_ae35);
+        (h ^ (h >> 13)).wrapping_mul(0x27d4_eb2f) ^ (h >> 15)
+    })
+}

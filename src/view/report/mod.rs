@@ -1,0 +1,149 @@
+//! A report: text, figures and what a trace says of its run, as one HTML page that needs no network, or as Markdown with the
+//! figures as SVG files beside it.
+
+mod markdown;
+mod page;
+mod paper;
+
+use std::{io::Write, path::Path};
+
+use super::{
+    Explore,
+    notebook::{Describe, Table, show},
+    plot::{AttentionMap, Figure, HeatMap, count},
+};
+use crate::{
+    analysis::{RetrievalHeads, Routes, SentenceMatrix, ThoughtAnchors},
+    atomic_file::save,
+    error::Error,
+    trace::Trace,
+};
+
+/// Text, figures and traces, one below the other.
+///
+/// ```
+/// # use streamtrace::prelude::*;
+/// # let figure = HeatMap {
+/// #     title: "recall".into(), facts: String::new(), measure: "share".into(),
+/// #     row_name: "layer".into(), rows: vec!["0".into()], column_name: "head".into(), columns: vec!["0".into()],
+/// #     values: vec![vec![Some(0.5)]],
+/// # };
+/// # let folder = tempfile::tempdir().unwrap();
+/// # std::env::set_current_dir(&folder).unwrap();
+/// Report::new("Needle")
+///     .text("Head **3·0** reads the needle's name.")
+///     .figure(&figure, "Recall of each head")
+///     .save("needle.html")?;
+/// # assert!(std::fs::read_to_string("needle.html").unwrap().contains("<strong>3·0</strong>"));
+/// # Ok::<(), Error>(())
+/// ```
+///
+/// In a paper: `save("needle.md")` for pandoc and the like, with `needle-1.svg` beside it; in Typst
+/// `#figure(image("needle-1.svg"), caption: [...])`; in LaTeX `\usepackage{svg}` and `\includesvg{needle-1}`, or
+/// `\includegraphics{map}` of a [`Figure`] saved as PNG.
+#[derive(Clone)]
+pub struct Report {
+    title: String,
+    parts: Vec<Part>,
+}
+
+#[derive(Clone)]
+enum Part {
+    /// Markdown.
+    Text(String),
+    Figure {
+        figure: Figure,
+        caption: String,
+    },
+    Facts(Vec<Table>),
+    Explore(Explore),
+}
+
+impl Report {
+    pub fn new(title: impl Into<String>) -> Self {
+        Report { title: title.into(), parts: Vec::new() }
+    }
+
+    /// Adds text in Markdown. HTML in it shows as text; links lead to web pages, mail addresses and places near the report;
+    /// pictures must be `data:` addresses.
+    pub fn text(self, markdown: impl Into<String>) -> Self {
+        self.part(Part::Text(markdown.into()))
+    }
+
+    /// Adds a figure, or something that has one: a map, anchors, routes. The caption is plain text.
+    pub fn figure(self, figure: impl Into<Figure>, caption: impl Into<String>) -> Self {
+        self.part(Part::Figure { figure: figure.into(), caption: caption.into() })
+    }
+
+    /// Adds what a trace says of its run: model, settings, result, cost, fidelity and versions.
+    pub fn trace(self, trace: &Trace) -> Self {
+        let summary = trace.summary();
+        let versions = Table::new("Versions").row("trace made by", format!("streamtrace {}", summary.version));
+        let versions = versions.row("report made by", format!("streamtrace {}", env!("CARGO_PKG_VERSION")));
+        let mut tables = vec![summary.table(), summary.model.table(), summary.config.table()];
+        tables.extend(summary.fidelity.as_ref().map(Describe::table));
+        tables.push(versions);
+        self.part(Part::Facts(tables))
+    }
+
+    /// Adds a trace to look into, [`Trace::explore`]; Markdown has no place for it, and leaves it out.
+    pub fn explore(self, explore: &Explore) -> Self {
+        self.part(Part::Explore(explore.clone()))
+    }
+
+    /// Writes the report as one page, `x.html`, or as Markdown, `x.md`, with its figures as `x-1.svg`, `x-2.svg`, … beside it.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for another ending, [`Error::File`] when a file cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
+        let path = path.as_ref();
+        match path.extension().and_then(|ending| ending.to_str()).map(str::to_ascii_lowercase).as_deref() {
+            Some("html" | "htm") => save(path, |file| file.write_all(self.html().as_bytes())),
+            Some("md") => self.save_paper(path),
+            _ => Err(Error::Setting {
+                setting: "file name of a report".into(),
+                expected: "an ending of .html or .md".into(),
+                found: path.display().to_string(),
+                fix: "choose another ending".into(),
+            }),
+        }
+    }
+
+    fn part(mut self, part: Part) -> Self {
+        self.parts.push(part);
+        self
+    }
+
+    /// Shows what the report holds; a notebook calls this for the last value of a cell.
+    pub fn evcxr_display(&self) {
+        let figures = self.parts.iter().filter(|part| matches!(part, Part::Figure { .. })).count();
+        let table = Table::new(format!("Report {:?}", self.title));
+        let table = table.row("holds", format!("{}, {}", count(self.parts.len(), "part"), count(figures, "figure")));
+        show(&table.text(), "text/html", &table.html());
+    }
+}
+
+/// What a figure is asked of.
+macro_rules! has_figure {
+    ($($of:ty),*) => {$(
+        impl From<&$of> for Figure {
+            fn from(value: &$of) -> Figure {
+                value.figure()
+            }
+        }
+    )*};
+}
+
+has_figure!(AttentionMap, HeatMap, Routes, SentenceMatrix, ThoughtAnchors);
+
+impl From<&RetrievalHeads> for Figure {
+    fn from(heads: &RetrievalHeads) -> Figure {
+        heads.map().figure()
+    }
+}
+
+impl From<&Figure> for Figure {
+    fn from(figure: &Figure) -> Figure {
+        figure.clone()
+    }
+}

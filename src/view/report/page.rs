@@ -1,0 +1,134 @@
+//! A report as one HTML page: everything in it, nothing fetched, nothing run that is not the page's own.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use super::{Part, markdown};
+use crate::view::{
+    Report,
+    notebook::Table,
+    plot::{Figure, escaped},
+};
+
+const STYLE: &str = include_str!("page.css");
+
+impl Report {
+    /// The report as one HTML page, in light or dark as the reader's system is.
+    pub fn html(&self) -> String {
+        let mut n_figures = 0;
+        let nonce = self.nonce();
+        let body: String = self.parts.iter().map(|part| self::part(part, &mut n_figures, &nonce)).collect();
+        let (title, version) = (escaped(&self.title), env!("CARGO_PKG_VERSION"));
+        let policy = format!("default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'nonce-{nonce}'");
+        format!(
+            "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+             <meta http-equiv=\"Content-Security-Policy\" content=\"{policy}\">\n\
+             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+             <meta name=\"generator\" content=\"streamtrace {version}\">\n\
+             <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n{body}</main>\n</body>\n\
+             </html>\n"
+        )
+    }
+
+    /// A word that the page's own scripts bear and no text in it can know: it depends on all of them.
+    fn nonce(&self) -> String {
+        let mut hasher = DefaultHasher::new();
+        self.title.hash(&mut hasher);
+        for part in &self.parts {
+            match part {
+                Part::Text(text) => text.hash(&mut hasher),
+                Part::Figure { figure, caption } => (figure.svg(), caption).hash(&mut hasher),
+                Part::Facts(tables) => tables.iter().for_each(|table| table.text().hash(&mut hasher)),
+                Part::Explore(explore) => explore.html().hash(&mut hasher),
+            }
+        }
+        format!("{:016x}", hasher.finish())
+    }
+}
+
+fn part(part: &Part, n_figures: &mut usize, nonce: &str) -> String {
+    match part {
+        Part::Text(markdown) => markdown::to_html(markdown),
+        Part::Facts(tables) => {
+            let tables: String = tables.iter().map(Table::html).collect();
+            format!("<section class=\"facts\">{tables}</section>\n")
+        }
+        Part::Figure { figure, caption } => {
+            *n_figures += 1;
+            drawn(figure, caption, *n_figures)
+        }
+        Part::Explore(explore) => format!("<section>\n{}</section>\n", explore.html_with(nonce)),
+    }
+}
+
+fn drawn(figure: &Figure, caption: &str, number: usize) -> String {
+    let (svg, caption) = (figure.inline(number), escaped(caption));
+    let space = if caption.is_empty() { "" } else { " " };
+    format!(
+        "<figure>\n<div class=\"paper\">{svg}</div>\n<figcaption><b>Figure {number}.</b>{space}{caption}</figcaption>\n</figure>\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::view::{
+        Report,
+        plot::synthetic::{Shape, trace, trace_of},
+    };
+
+    /// Attributes by which a page could fetch something, with what they name.
+    fn addresses(page: &str) -> Vec<&str> {
+        let starts = ["href=\"", "src=\"", "url("].iter().flat_map(|name| page.match_indices(name));
+        starts.map(|(at, name)| page[at + name.len()..].split(['"', ')']).next().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_page_fetches_nothing_and_says_what_was_run() {
+        let trace = trace(&Shape::default());
+        let page = Report::new("A report").text("Some *words*.").trace(&trace).figure(trace.overview().unwrap(), "All").html();
+        assert!(addresses(&page).iter().all(|address| address.starts_with("data:image/png;base64,")));
+        assert_eq!(addresses(&page).len(), page.matches("<image").count());
+        for part in [
+            "<em>words</em>",
+            "synthetic",
+            "key blocks of 8",
+            "beam",
+            "0.9934",
+            "Versions",
+            env!("CARGO_PKG_VERSION"),
+            "<b>Figure 1.</b> All",
+            "prefers-color-scheme: dark",
+        ] {
+            assert!(page.contains(part), "{part}");
+        }
+    }
+
+    #[test]
+    fn ids_are_unique_even_when_a_figure_stands_twice() {
+        let figure = trace(&Shape::default()).attention_map(0, 0).unwrap().figure();
+        let page = Report::new("Twice").figure(&figure, "one").figure(&figure, "two").html();
+        let ids: Vec<&str> = page.match_indices(" id=\"").map(|(at, _)| page[at + 5..].split('"').next().unwrap()).collect();
+        let unique: std::collections::HashSet<&str> = ids.iter().copied().collect();
+        assert_eq!((ids.len(), unique.len()), (4, 4));
+        for labels in
+            page.match_indices("aria-labelledby=\"").map(|(at, name)| page[at + name.len()..].split('"').next().unwrap())
+        {
+            assert!(labels.split(' ').all(|label| unique.contains(label)), "{labels}");
+        }
+    }
+
+    #[test]
+    fn hostile_text_shows_and_runs_nothing() {
+        let words = ["</svg><script>alert(1)</script>", "\u{0}", "\"'&", "<img src=x onerror=alert(1)>", "]]>"].map(String::from);
+        let shape = Shape { n_tokens: 5, n_layers: 1, n_heads: 1, top_k: 20, ..Default::default() };
+        let map = trace_of(&shape, &words).attention_map(0, 0).unwrap();
+        let script = "</title><script>alert(2)</script>";
+        let page = Report::new(script).text(script).figure(&map, script).html();
+        assert!(!page.contains("<script") && !page.contains("<img"));
+        assert_eq!(
+            page.matches("&lt;/title&gt;&lt;script&gt;alert(2)&lt;/script&gt;").count(),
+            4,
+            "title, heading, text, caption"
+        );
+        assert!(page.contains("script-src 'nonce-"));
+    }
+}
