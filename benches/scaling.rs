@@ -108,7 +108,7 @@ fn draw(path: &Path, medians: &[Summary], exponent: f64) -> Result<(), Box<dyn E
     for (name, color, of) in stages {
         let points: Vec<(f64, f64)> = medians.iter().map(|s| (s.n_tokens as f64, of(s))).collect();
         chart.draw_series(points.iter().map(|&point| Circle::new(point, 4, color.filled())))?;
-        let line = chart.draw_series(LineSeries::new(points, color.stroke_width(2)))?;
+        let line = chart.draw_series([PathElement::new(points, color.stroke_width(2))])?;
         line.label(name).legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2)));
     }
     chart

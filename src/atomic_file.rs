@@ -23,6 +23,24 @@ pub(crate) fn save(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>)
     result.map_err(Error::io("write", path))
 }
 
+/// The ending of a file's name in lower case, one of `known`: it decides what is written.
+///
+/// # Errors
+/// [`Error::Setting`] for another ending of what is a file of `what`.
+pub(crate) fn ending(path: &Path, what: &str, known: &[&str]) -> Result<String, Error> {
+    let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_ascii_lowercase();
+    if known.contains(&ending.as_str()) {
+        return Ok(ending);
+    }
+    let dotted: Vec<String> = known.iter().map(|ending| format!(".{ending}")).collect();
+    Err(Error::Setting {
+        setting: format!("file name of {what}"),
+        expected: format!("an ending of {}", dotted.join(" or ")),
+        found: path.display().to_string(),
+        fix: "choose another ending".into(),
+    })
+}
+
 fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();

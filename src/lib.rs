@@ -80,6 +80,10 @@
 //! [`view`] makes them visible; neither needs a model. [`client`] asks an engine in the words of [`protocol`]. With the feature
 //! `engine` it runs in this program; otherwise, as in a notebook, it is the process `streamtrace serve`.
 
+// What tests and examples share names the crate as examples do.
+#[cfg(test)]
+extern crate self as streamtrace;
+
 pub mod analysis;
 mod atomic_file;
 pub mod client;
@@ -87,9 +91,11 @@ pub mod client;
 pub mod engine;
 pub mod error;
 pub mod protocol;
+mod start;
 pub mod tasks;
 pub mod trace;
 pub mod view;
+pub mod words;
 
 pub use analysis::CausalTest;
 pub use client::Tracer;

@@ -158,9 +158,9 @@ fn holding(sentences: &[Span], span: Span) -> std::ops::Range<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        trace::{BlockMask, Blocks},
-        view::plot::synthetic::{Shape, trace, trace_of},
+    use crate::trace::{
+        BlockMask, Blocks,
+        synthetic::{Shape, trace, trace_of},
     };
 
     #[test]

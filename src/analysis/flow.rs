@@ -3,11 +3,36 @@
 //! Nodes are stretches of tokens, as long as the smaller of query and key blocks. A node's state after a layer is a mix of its
 //! own state before it and of the states of the key blocks that its query block keeps; shares of one mix sum to 1.
 
-use super::routes::{RouteEdge, RouteMeasure};
+use serde::{Deserialize, Serialize};
+
 use crate::{
     error::Error,
     trace::{BlockMask, Blocks, Span, Trace},
 };
+
+/// How important what a key block gives to a query block is, among all that the query block's residual stream is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RouteMeasure {
+    /// Attention mass × ‖W_O v‖, against ‖x‖ for the residual stream itself. Norms after W_O, as Gemma has, are left out.
+    Written,
+    /// L1 proximity of what the key block writes to what the query block's residual stream becomes (Ferrando & Voita 2024), on
+    /// the means over the query block; for traces with [`StreamConfig::proximity`](crate::StreamConfig::proximity).
+    Proximity,
+    /// Attention mass alone, mean over heads, and as much for the residual stream: rollout (Abnar & Zuidema 2020).
+    Rollout,
+}
+
+/// Attention of one head from a key block to a query block.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RouteEdge {
+    pub layer: usize,
+    pub head: usize,
+    pub queries: Span,
+    pub keys: Span,
+    /// Share of the total flow.
+    pub flow: f64,
+}
 
 /// One layer's kept blocks with the share that each has in its query block's next state.
 pub(super) struct LayerEdges {

@@ -11,14 +11,17 @@ mod routes;
 mod sentence;
 mod sentence_attention;
 mod sentence_matrix;
+#[cfg(test)]
+pub(crate) mod synthetic;
 
 pub use anchors::{AnchorConfig, ThoughtAnchors};
 pub use auc::auc;
 pub use causal_test::CausalTest;
 pub use edges::{Edge, EdgeRows, SentenceEdge, SentenceEdgeRows};
+pub use flow::{RouteEdge, RouteMeasure};
 pub use head_ranking::{Calibration, HeadRanking, RankedHead};
 pub use retrieval::{RetrievalHead, RetrievalHeads};
-pub use routes::{RouteConfig, RouteEdge, RouteMeasure, Routes};
+pub use routes::{RouteConfig, Routes};
 pub use sentence::Sentence;
 pub use sentence_attention::SentenceAttention;
 pub use sentence_matrix::{SentenceMatrix, SuppressionMeasure};

@@ -5,10 +5,6 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::Error,
     trace::{Span, Trace},
-    view::{
-        notebook::{Describe, Table},
-        plot::{HeatMap, count},
-    },
 };
 
 /// How much of a needle each head copies, on average over prompts.
@@ -102,32 +98,12 @@ impl RetrievalHeads {
         heads.sort_by(|a, b| b.score.total_cmp(&a.score));
         heads
     }
-
-    /// Scores by layer and head.
-    pub fn map(&self) -> HeatMap {
-        let facts = format!("{} · strongest: {}", count(self.n_prompts, "prompt"), self.strongest());
-        let measure = "Share of the needle's tokens that a head copies into the answer";
-        HeatMap::of_heads(format!("{} · retrieval heads", self.model), facts, measure, &self.scores)
-    }
-
-    /// The best heads in a line.
-    pub(crate) fn strongest(&self) -> String {
-        let best = self.ranking().into_iter().take(3).filter(|head| head.score > 0.0);
-        let names: Vec<String> = best.map(|h| format!("{}·{} ({:.2})", h.layer, h.head, h.score)).collect();
-        if names.is_empty() { "none".into() } else { names.join(", ") }
-    }
-}
-
-impl Describe for RetrievalHead {
-    fn table(&self) -> Table {
-        Table::new(format!("Layer {}, head {}", self.layer, self.head)).row("score", format!("{:.3}", self.score))
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::view::plot::synthetic::{Shape, trace};
+    use crate::trace::synthetic::{Shape, trace};
 
     fn heads(scores: &[&[f64]], n_prompts: usize) -> RetrievalHeads {
         RetrievalHeads { model: "m".into(), n_prompts, scores: scores.iter().map(|row| row.to_vec()).collect() }
@@ -140,8 +116,6 @@ mod tests {
         assert_eq!((mean.n_prompts, mean.scores[0][0], mean.scores[1][0]), (4, 0.25, 0.25));
         let ranking: Vec<_> = mean.ranking().iter().map(|h| (h.layer, h.head)).collect();
         assert_eq!(ranking, [(1, 1), (0, 0), (1, 0), (0, 1)]);
-        assert!(mean.map().facts.contains("4 prompts · strongest: 1·1 (0.80), 0·0 (0.25)"), "{}", mean.map().facts);
-        assert!(heads(&[&[0.0]], 1).map().facts.contains("none"));
         for of in [&[][..], &[heads(&[&[1.0]], 1), heads(&[&[1.0, 1.0]], 1)]] {
             assert!(matches!(RetrievalHeads::mean(of), Err(Error::Setting { .. })));
         }

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use serde::{Deserialize, Serialize};
 
-use super::flow::{Flow, LayerEdges};
+use super::flow::{Flow, LayerEdges, RouteEdge, RouteMeasure};
 use crate::{
     error::Error,
     protocol::{Edges, Intervention},
@@ -18,19 +18,6 @@ pub struct RouteConfig {
     pub measure: RouteMeasure,
     /// Strongest edges that are kept, each from a key block to a query block in one head.
     pub n_edges: usize,
-}
-
-/// How important what a key block gives to a query block is, among all that the query block's residual stream is made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RouteMeasure {
-    /// Attention mass × ‖W_O v‖, against ‖x‖ for the residual stream itself. Norms after W_O, as Gemma has, are left out.
-    Written,
-    /// L1 proximity of what the key block writes to what the query block's residual stream becomes (Ferrando & Voita 2024), on
-    /// the means over the query block; for traces with [`StreamConfig::proximity`](crate::StreamConfig::proximity).
-    Proximity,
-    /// Attention mass alone, mean over heads, and as much for the residual stream: rollout (Abnar & Zuidema 2020).
-    Rollout,
 }
 
 impl Default for RouteConfig {
@@ -71,17 +58,6 @@ pub struct Routes {
     pub by_head: Vec<Vec<f64>>,
     pub model: String,
     pub n_tokens: usize,
-}
-
-/// Attention of one head from a key block to a query block.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RouteEdge {
-    pub layer: usize,
-    pub head: usize,
-    pub queries: Span,
-    pub keys: Span,
-    /// Share of the total flow.
-    pub flow: f64,
 }
 
 impl Trace {

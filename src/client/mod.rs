@@ -1,5 +1,6 @@
 //! The handle that a user holds: [`Tracer`].
 
+mod delivery;
 mod remote;
 mod tracer;
 

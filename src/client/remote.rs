@@ -2,20 +2,13 @@
 
 use std::sync::PoisonError;
 
-use super::Tracer;
+use super::{Tracer, delivery::Delivery};
 use crate::{
     error::Error,
-    protocol::{LoadOptions, Request, engine_of},
+    protocol::{LoadOptions, Request},
+    start::engine_of,
     trace::Trace,
 };
-
-/// How a trace comes from the engine.
-#[derive(Clone)]
-pub(super) enum Delivery {
-    Whole,
-    /// Layer by layer, packed; these layers or all.
-    InPieces(Option<Vec<usize>>),
-}
 
 impl Tracer {
     /// A model on another machine: `command` is a line for the shell that starts an engine there and speaks with it over its

@@ -7,17 +7,22 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::remote::Delivery;
+use super::delivery::Delivery;
 use crate::{
     analysis::{CausalTest, Routes, Sentence, SentenceMatrix, SuppressionMeasure},
     error::Error,
     protocol::{
         Criterion, Effect, Engine, GenerateConfig, Generated, Intervention, LoadOptions, MemoryPlan, Message, Payload, Progress,
-        Reply, Request, SmallestTopK, default_engine, unexpected,
+        Reply, Request, SmallestTopK, unexpected,
     },
+    start::default_engine,
     tasks::{Prompt, ReasoningPrompt, RulerConfig, WordProblem},
     trace::{AnswerScore, CompareConfig, ModelInfo, Span, StreamConfig, Trace},
-    view::notebook::{Printed, harmless},
+    words::{
+        numbers::{count, format_bytes},
+        safe::{Printed, harmless},
+        table::{Describe, Table, show_as_table},
+    },
 };
 
 /// A loaded model with the settings of its search.
@@ -349,3 +354,18 @@ fn show(progress: Progress) {
     // A line that cannot be written is no reason to stop.
     let _ = write!(out, "{}{end}", harmless(&progress.to_string())).and_then(|()| out.flush());
 }
+
+impl Describe for Tracer {
+    fn table(&self) -> Table {
+        let table = Table::new(format!("Tracer of {}", self.model().line())).row("device", self.device());
+        [16_384, 131_072, 1_048_576].iter().fold(table, |table, &n_tokens| {
+            let cost = self.plan(n_tokens).map(|plan| match plan.total() <= plan.limit {
+                true => format!("takes {}", format_bytes(plan.total())),
+                false => format!("takes {}, more than the {} there are", format_bytes(plan.total()), format_bytes(plan.limit)),
+            });
+            table.row(&count(n_tokens, "token"), cost.unwrap_or_else(|e| e.to_string()))
+        })
+    }
+}
+
+show_as_table!(Tracer);

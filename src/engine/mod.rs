@@ -9,6 +9,7 @@ pub mod device;
 mod generate;
 mod knock_out;
 pub mod model;
+pub mod raster;
 mod run;
 pub mod search;
 pub mod serve;
@@ -65,7 +66,7 @@ impl Engine for Local {
                 let prompt = self.loaded()?.model.chat.clone()?.prompt(&messages)?;
                 Ok((Reply::Prompt(prompt), Payload::None))
             }
-            Request::Rasterize { svg, scale } => Ok((Reply::Rasterized, Payload::Bytes(crate::view::plot::png(&svg, scale)?))),
+            Request::Rasterize { svg, scale } => Ok((Reply::Rasterized, Payload::Bytes(raster::png(&svg, scale)?))),
             request => match &self.loaded()?.processor {
                 Processor::Cpu => answer(self.run(&Cpu, progress)?, request, payload),
                 Processor::Cuda(cuda) => answer(self.run(&**cuda, progress)?, request, payload),

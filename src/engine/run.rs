@@ -14,11 +14,12 @@ use super::{
 };
 use crate::{
     error::Error,
-    protocol::{LayerProgress, MemoryPlan, Progress, memory::format_bytes},
+    protocol::{LayerProgress, MemoryPlan, Progress},
     trace::{
         AnswerScore, AnswerToken, BlockMask, Blocks, LayerRecord, NextToken, Seconds, Span, StreamConfig, Summary, Trace,
         TraceWriter, token_sentences,
     },
+    words::numbers::format_bytes,
 };
 
 /// A model on a device, ready to read.

@@ -7,20 +7,22 @@ pub mod chat;
 pub mod frame;
 pub mod generate;
 pub mod intervention;
-#[cfg(all(unix, not(feature = "engine")))]
+#[cfg(unix)]
 mod kernel;
+mod load;
 pub mod memory;
 pub mod process;
+mod progress;
 pub mod smallest_top_k;
-
-use std::{fmt, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 pub use chat::Message;
 pub use generate::{End, GenerateConfig, Generated};
 pub use intervention::{Edges, Effect, Hidden, Intervention, TokenEffect};
+pub use load::{DeviceChoice, LoadOptions};
 pub use memory::{Layout, MemoryPlan};
+pub use progress::{LayerProgress, Progress};
 pub use smallest_top_k::{Criterion, SmallestTopK, Tried};
 
 use crate::{
@@ -94,75 +96,6 @@ pub enum Payload {
     Bytes(Vec<u8>),
 }
 
-/// Which model to run, where, in how much memory.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct LoadOptions {
-    /// A Hugging Face model folder, a `.gguf` file, or a name on the hub.
-    pub model: PathBuf,
-    pub device: DeviceChoice,
-    /// Most memory that a run may take, in bytes; what is free if not set.
-    pub memory: Option<u64>,
-}
-
-impl Default for LoadOptions {
-    fn default() -> Self {
-        LoadOptions { model: PathBuf::new(), device: DeviceChoice::Auto, memory: None }
-    }
-}
-
-/// Where a model runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DeviceChoice {
-    /// A GPU if there is one that works, else the CPU.
-    #[default]
-    Auto,
-    Cpu,
-    Cuda,
-}
-
-/// What an engine reports while it works.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Progress {
-    /// A layer is done.
-    Layer(LayerProgress),
-    /// A step of loading a model, in words.
-    Loading(String),
-    /// What the model has written since the last report.
-    Text(String),
-}
-
-/// How far a run has come.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct LayerProgress {
-    /// "trace", "dense" or "sample" for a comparison, "prompt" before writing.
-    pub stage: String,
-    /// Layers that are done.
-    pub layer: usize,
-    pub n_layers: usize,
-    /// Tokens through all layers per second, at the rate so far.
-    pub tokens_per_second: f64,
-    pub seconds_left: f64,
-}
-
-impl fmt::Display for LayerProgress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let LayerProgress { stage, layer, n_layers, tokens_per_second, seconds_left } = self;
-        write!(f, "{stage}: layer {layer} of {n_layers}, {tokens_per_second:.0} tokens/s, {seconds_left:.0} s left")
-    }
-}
-
-impl fmt::Display for Progress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Progress::Layer(progress) => progress.fmt(f),
-            Progress::Loading(text) | Progress::Text(text) => f.write_str(text),
-        }
-    }
-}
-
 /// Answers requests; keeps the model between them.
 pub trait Engine: Send {
     /// # Errors
@@ -173,36 +106,6 @@ pub trait Engine: Send {
     /// What had arrived of the last trace when the connection broke off; once.
     fn arrived(&mut self) -> Option<Trace> {
         None
-    }
-}
-
-/// The engine of this build: in process with the feature `engine`, else the binary.
-pub(crate) fn default_engine() -> Result<Box<dyn Engine>, Error> {
-    #[cfg(feature = "engine")]
-    return Ok(Box::new(crate::engine::Local::default()));
-    #[cfg(all(unix, not(feature = "engine")))]
-    kernel::end_with_kernel();
-    #[cfg(not(feature = "engine"))]
-    Ok(Box::new(process::Process::new(process::Command::find()?)))
-}
-
-/// The engine that a line for the shell starts, on whatever machine.
-pub(crate) fn engine_of(line: &str) -> Box<dyn Engine> {
-    #[cfg(all(unix, not(feature = "engine")))]
-    kernel::end_with_kernel();
-    Box::new(process::Process::new(process::Command::line(line)))
-}
-
-/// Draws an SVG as a PNG, `scale` pixels to a unit.
-///
-/// # Errors
-/// [`Error::Engine`] when the engine's binary is not there.
-#[cfg(not(feature = "engine"))]
-pub(crate) fn rasterize(svg: &str, scale: f32) -> Result<Vec<u8>, Error> {
-    let request = Request::Rasterize { svg: svg.into(), scale };
-    match default_engine()?.call(request, Payload::None, &mut |_| {})? {
-        (Reply::Rasterized, Payload::Bytes(png)) => Ok(png),
-        (reply, _) => Err(unexpected(&reply)),
     }
 }
 

@@ -87,6 +87,8 @@ const LINES_KEPT: usize = 20;
 impl Process {
     /// An engine that is started with this command at the first call.
     pub fn new(command: Command) -> Self {
+        #[cfg(unix)]
+        super::kernel::end_with_kernel();
         Process { command, running: None, loaded: None, arrived: None }
     }
 

@@ -11,6 +11,8 @@ mod sentence_kind;
 mod sentences;
 mod span;
 mod summary;
+#[cfg(test)]
+pub(crate) mod synthetic;
 mod tensors;
 mod text;
 

@@ -114,7 +114,7 @@ fn summary(piece: &[u8]) -> Result<Summary, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::view::plot::synthetic::{Shape, trace};
+    use crate::trace::synthetic::{Shape, trace};
 
     fn arrived(pieces: &[Vec<u8>]) -> Option<Trace> {
         let mut all = Pieces::default();

@@ -55,3 +55,49 @@ impl fmt::Display for SentenceKind {
         f.pad(self.name())
     }
 }
+
+/// Words that give a kind away, in lower case; the first kind with one of its words in a sentence is taken.
+const WORDS: [(SentenceKind, &[&str]); 7] = [
+    (SentenceKind::FinalAnswerEmission, &["final answer", "the answer is", "\\boxed", "therefore"]),
+    (SentenceKind::UncertaintyManagement, &["wait", "hmm", "not sure", "alternatively", "maybe", "actually"]),
+    (SentenceKind::SelfChecking, &["check", "verify", "confirm", "yes,"]),
+    (SentenceKind::PlanGeneration, &["plan", "let me", "let's", "i'll", "first,", "next,", "we should", "we can"]),
+    (SentenceKind::ProblemSetup, &["i need to", "we need to", "the question", "asked to", "find how"]),
+    (SentenceKind::ResultConsolidation, &["so,", "thus", "hence", "in total", "this means", "so we have"]),
+    (SentenceKind::FactRetrieval, &["says that", "given that", "recall", "remember", "by definition", "is defined"]),
+];
+
+impl SentenceKind {
+    /// A kind by simple rules: the first of a few words that give one away; else a computation if there is a digit and one of
+    /// `=`, `+`, `*` or `/`; else filler. A guess that a user's own label should replace.
+    pub fn of(text: &str) -> Self {
+        let lower = text.to_lowercase();
+        let by_word = WORDS.iter().find(|(_, words)| words.iter().any(|word| lower.contains(word)));
+        let computes = lower.contains(['=', '+', '*', '/']) && lower.contains(|c: char| c.is_ascii_digit());
+        match by_word {
+            // "So 3 + 4 = 7" is a computation, whatever it begins with.
+            Some((SentenceKind::ResultConsolidation | SentenceKind::PlanGeneration, _)) | None if computes => {
+                SentenceKind::ActiveComputation
+            }
+            Some((kind, _)) => *kind,
+            None => SentenceKind::Filler,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_are_simple() {
+        for (text, kind) in [
+            ("So 3 + 4 = 7.", SentenceKind::ActiveComputation),
+            ("Wait, that is wrong.", SentenceKind::UncertaintyManagement),
+            ("The grass is green.", SentenceKind::Filler),
+            ("The final answer is 7.", SentenceKind::FinalAnswerEmission),
+        ] {
+            assert_eq!(SentenceKind::of(text), kind, "{text}");
+        }
+    }
+}

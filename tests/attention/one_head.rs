@@ -1,9 +1,9 @@
 //! `sparse` and `dense` of one query block after the other.
 
 use streamtrace::{
-    engine::{
-        cpu::attend::{KeysValues, Recorded, dense, sparse},
-        search::Queries,
+    engine::cpu::{
+        attend::{KeysValues, Recorded, dense, sparse},
+        queries::Queries,
     },
     trace::{Blocks, MIN_DISTANCE, Span},
 };

@@ -1,9 +1,7 @@
 //! Prompts and settings that make no sense, for a model that does.
 
 use serde_json::json;
-use streamtrace::{
-    DeviceChoice, Error, GenerateConfig, LoadOptions, Search, StreamConfig, Tracer, protocol::memory::parse_bytes,
-};
+use streamtrace::{DeviceChoice, Error, GenerateConfig, LoadOptions, Search, StreamConfig, Tracer, words::numbers::parse_bytes};
 use tempfile::TempDir;
 
 use crate::{assert_says, common};

@@ -4,12 +4,15 @@ use proptest::prelude::*;
 use streamtrace::{
     Estimate, Search, StreamConfig,
     engine::{
-        cpu::search::{
-            estimate::index,
-            exhaustive,
-            hierarchical::{self, Indexed},
+        cpu::{
+            queries::Queries,
+            search::{
+                estimate::index,
+                exhaustive,
+                hierarchical::{self, Indexed},
+            },
         },
-        search::{Queries, baseline, tree::Tree},
+        search::{baseline, tree::Tree},
     },
     trace::{BlockMask, Blocks},
 };

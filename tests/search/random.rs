@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use streamtrace::{
     Estimate, Search, StreamConfig,
-    engine::{cpu::search::hierarchical::Widths, search::Candidates},
+    engine::search::{Candidates, Widths},
     trace::Blocks,
 };
 

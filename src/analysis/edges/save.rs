@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::{Edge, EdgeRows, SentenceEdge, SentenceEdgeRows};
-use crate::{atomic_file::save, error::Error};
+use crate::{
+    atomic_file::{ending, save},
+    error::Error,
+};
 
 /// What a row of the file has: whole numbers, then the mass.
 trait Row {
@@ -64,6 +67,12 @@ impl SentenceEdgeRows {
     }
 }
 
+#[cfg(feature = "parquet")]
+const ENDINGS: &[&str] = &["csv", "parquet"];
+/// Parquet needs the feature `parquet`.
+#[cfg(not(feature = "parquet"))]
+const ENDINGS: &[&str] = &["csv"];
+
 /// Rows until the first that cannot be had, whose error is kept: writers know errors of files alone.
 struct UntilError<I> {
     rows: I,
@@ -80,12 +89,10 @@ impl<R, I: Iterator<Item = Result<R, Error>>> Iterator for UntilError<I> {
 
 fn save_rows<R: Row>(path: &Path, rows: impl Iterator<Item = Result<R, Error>>) -> Result<(), Error> {
     let mut rows = UntilError { rows, error: None };
-    let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
-    let write: fn(&mut File, &mut dyn Iterator<Item = R>) -> io::Result<()> = match ending.as_str() {
-        "csv" => csv,
+    let write: fn(&mut File, &mut dyn Iterator<Item = R>) -> io::Result<()> = match ending(path, "edges", ENDINGS)?.as_str() {
         #[cfg(feature = "parquet")]
         "parquet" => parquet::write,
-        _ => return Err(unknown(path)),
+        _ => csv,
     };
     save(path, |file| {
         write(file, &mut rows)?;
@@ -93,16 +100,6 @@ fn save_rows<R: Row>(path: &Path, rows: impl Iterator<Item = Result<R, Error>>) 
         rows.error.as_ref().map_or(Ok(()), |_| Err(io::ErrorKind::InvalidData.into()))
     })
     .map_err(|failed| rows.error.take().unwrap_or(failed))
-}
-
-fn unknown(path: &Path) -> Error {
-    let parquet = if cfg!(feature = "parquet") { " or .parquet" } else { " (.parquet needs the feature parquet)" };
-    Error::Setting {
-        setting: "file name of edges".into(),
-        expected: format!("an ending of .csv{parquet}"),
-        found: path.display().to_string(),
-        fix: "choose another ending".into(),
-    }
 }
 
 fn csv<R: Row>(file: &mut File, rows: &mut dyn Iterator<Item = R>) -> io::Result<()> {
@@ -168,7 +165,7 @@ mod parquet {
             record::RowAccessor,
         };
 
-        use crate::view::plot::synthetic::{Shape, trace};
+        use crate::trace::synthetic::{Shape, trace};
 
         #[test]
         fn parquet_holds_every_edge() {
@@ -194,7 +191,7 @@ mod parquet {
 mod tests {
     use crate::{
         Error,
-        view::plot::synthetic::{Shape, trace},
+        trace::synthetic::{Shape, trace},
     };
 
     #[test]

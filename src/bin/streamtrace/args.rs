@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::json;
 use streamtrace::{
     DeviceChoice, Error, Estimate, LoadOptions, Message, Search, StreamConfig, Tracer, engine::serve::serve,
-    protocol::memory::parse_bytes,
+    words::numbers::parse_bytes,
 };
 
 use crate::print;

@@ -3,9 +3,11 @@
 //!
 //! Scores of one key lie side by side for 32 queries, so the softmax of 32 queries is computed in step.
 
-use super::lanes::{LANES, Lanes, add_weighted, exp2, lend, max_into, products, soft_cap, sum_of, vectorized};
+use super::{
+    lanes::{LANES, Lanes, add_weighted, exp2, lend, max_into, products, soft_cap, sum_of, vectorized},
+    queries::{Queries, QueryPanel, hide, hide_invisible},
+};
 use crate::{
-    engine::search::{Queries, QueryPanel},
     protocol::Hidden,
     trace::{Blocks, MIN_DISTANCE, Span},
 };
@@ -215,20 +217,6 @@ fn softmax(weights: &mut [Lanes], scale: f32, n: usize, received: &mut [f32]) {
             weight[lane] *= inverse[lane];
         }
         *received += sum_of(weight);
-    }
-}
-
-/// Sets the scores of the queries that do not see a key to −∞.
-pub(crate) fn hide_invisible(scores: &mut Lanes, panel: &QueryPanel, key: usize, blocks: &Blocks) {
-    hide(scores, panel, |query| !blocks.visible_keys(query).contains(&key));
-}
-
-/// Sets the scores of some queries to −∞.
-fn hide(scores: &mut Lanes, panel: &QueryPanel, is_hidden: impl Fn(usize) -> bool) {
-    for (lane, score) in scores.iter_mut().enumerate() {
-        if is_hidden(panel.first + lane.min(panel.n - 1)) {
-            *score = f32::NEG_INFINITY;
-        }
     }
 }
 

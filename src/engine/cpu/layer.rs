@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use super::{
     attend::{KeysValues, Recorded, SparseBlock, dense, sparse, sparse_without},
     proximity::Shares,
+    queries::Queries,
     search::{
         estimate::{Index, index},
         exhaustive,
@@ -14,7 +15,7 @@ use super::{
 use crate::{
     engine::{
         device::{AttentionShape, StageCosts},
-        search::{Queries, baseline, tree::Tree},
+        search::{baseline, tree::Tree},
     },
     protocol::Hidden,
     trace::{BlockMask, Blocks, LayerRecord, MIN_DISTANCE, Search, Span},

@@ -1,7 +1,10 @@
 //! What a run on the CPU will take, and what it took.
 
 use crate::{
-    engine::{decoder::VOCABULARY_CHUNK, device::Purpose, model::Model},
+    engine::{
+        device::{Purpose, VOCABULARY_CHUNK},
+        model::Model,
+    },
     protocol::{Layout, MemoryPlan},
     trace::{Estimate, ModelInfo, Search, StreamConfig},
 };

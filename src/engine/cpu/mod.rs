@@ -6,6 +6,7 @@ pub mod lanes;
 mod layer;
 pub mod memory;
 mod proximity;
+pub mod queries;
 pub mod search;
 
 use std::{ops::Range, time::Instant};

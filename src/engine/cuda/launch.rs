@@ -2,7 +2,7 @@
 
 use super::gpu::{Kernel, Launch};
 use crate::{
-    engine::{cpu::search::hierarchical::Widths, device::AttentionShape},
+    engine::{device::AttentionShape, search::Widths},
     error::Error,
     trace::{Estimate, Search},
 };

@@ -1,7 +1,10 @@
 //! What a run on a GPU will take of its memory, computed before anything runs.
 
 use crate::{
-    engine::{decoder::VOCABULARY_CHUNK, device::Purpose, model::config::ModelConfig},
+    engine::{
+        device::{Purpose, VOCABULARY_CHUNK},
+        model::config::ModelConfig,
+    },
     protocol::{Layout, MemoryPlan},
     trace::{Estimate, Search, StreamConfig},
 };
@@ -173,7 +176,7 @@ mod tests {
     fn a_refusal_names_the_smallest_budget_that_would_do() {
         let Err(Error::Memory { needed, fix, .. }) = million(4_000_000_000).check() else { panic!("4 GB are not enough") };
         assert!(fix.contains(&format!("raise the limit to {needed}")), "{fix}");
-        let enough = crate::protocol::memory::parse_bytes(&needed).unwrap();
+        let enough = crate::words::numbers::parse_bytes(&needed).unwrap();
         assert!(million(enough).check().is_ok() && million(enough - 100_000_000).check().is_err(), "{needed}");
     }
 }

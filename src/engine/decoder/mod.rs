@@ -11,7 +11,7 @@ mod visitor;
 use std::{borrow::Borrow, ops::Range, sync::Arc};
 
 use super::{
-    device::{AttentionShape, Device, StageCosts},
+    device::{AttentionShape, Device, StageCosts, VOCABULARY_CHUNK},
     model::{LayerWeights, Linear, Model, rope::RopeConfig, weight::Weight},
 };
 use crate::{
@@ -20,9 +20,6 @@ use crate::{
     trace::{BlockMask, Blocks, LayerRecord, Span, StreamConfig},
 };
 use visitor::{Dense, Queries, Sampled, Sparse, Visitor};
-
-/// Rows of the output layer that are on the device together.
-pub const VOCABULARY_CHUNK: usize = 16_384;
 
 /// A model on a device, about to read a prompt.
 pub struct Decoder<'a, D: Device> {

@@ -1,10 +1,9 @@
 //! The operations that the decoder needs of a device. Each device implements them once; the decoder is written once.
 
-use std::{
-    ops::{AddAssign, Range},
-    sync::Arc,
-    time::Duration,
-};
+mod costs;
+mod shape;
+
+use std::ops::Range;
 
 use safetensors::tensor::TensorView;
 
@@ -12,8 +11,10 @@ use super::model::{Model, config::Activation, rope::Rotary};
 use crate::{
     error::Error,
     protocol::{Hidden, MemoryPlan},
-    trace::{BlockMask, Blocks, LayerRecord, Span, StreamConfig},
+    trace::{BlockMask, LayerRecord, StreamConfig},
 };
+pub use costs::{Purpose, StageCosts};
+pub use shape::AttentionShape;
 
 /// A processor that runs a decoder. Activations are chunks of the prompt, `[n_rows, width]`.
 pub trait Device: Sync {
@@ -171,6 +172,9 @@ pub trait Device: Sync {
     fn record(&self, attention: Self::Attention) -> Result<LayerRecord, Error>;
 }
 
+/// Rows of the output layer that are on the device together.
+pub const VOCABULARY_CHUNK: usize = 16_384;
+
 /// 2⁵⁶: the squares of smaller numbers can be summed over 65,536 dimensions. Beyond, a norm divides by infinity, and what it
 /// leaves is 0.
 pub const TOO_LARGE: f32 = (1u64 << 56) as f32;
@@ -178,92 +182,4 @@ pub const TOO_LARGE: f32 = (1u64 << 56) as f32;
 /// L1 proximity of a part to the whole (Ferrando & Voita 2024): max(‖whole‖₁ − ‖whole − part‖₁, 0).
 pub fn near(whole: &[f32], part: &[f32]) -> f32 {
     whole.iter().zip(part).map(|(y, part)| y.abs() - (y - part).abs()).sum::<f32>().max(0.0)
-}
-
-/// What the two stages took that this crate is about.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct StageCosts {
-    pub search: Duration,
-    pub attention: Duration,
-    /// Keys, or nodes that stand for keys, that the search read for all heads; none where there was no search.
-    pub keys_read: Option<u64>,
-}
-
-impl AddAssign for StageCosts {
-    fn add_assign(&mut self, other: Self) {
-        self.search += other.search;
-        self.attention += other.attention;
-        self.keys_read = other.keys_read.map(|n| n + self.keys_read.unwrap_or(0)).or(self.keys_read);
-    }
-}
-
-/// What a run leaves on the device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// One layer after the other, nothing of those before.
-    Trace,
-    /// The weights, keys and values of all layers, for the tokens to come.
-    Generate,
-}
-
-impl Purpose {
-    /// Layers whose weights, keys and values are there at a time.
-    pub fn layers_held(self, n_layers: usize) -> usize {
-        match self {
-            Purpose::Trace => 1,
-            Purpose::Generate => n_layers,
-        }
-    }
-}
-
-/// Sizes and settings of one layer's attention.
-#[derive(Clone, Debug)]
-pub struct AttentionShape {
-    pub blocks: Blocks,
-    /// Tokens that there is room for.
-    pub capacity: usize,
-    pub n_heads: usize,
-    pub n_kv_heads: usize,
-    pub head_dim: usize,
-    /// `cap · tanh(x / cap)` of each attention logit.
-    pub soft_cap: Option<f32>,
-    pub config: StreamConfig,
-    pub focus: Span,
-    /// Stretches of tokens whose vertical scores are recorded.
-    pub sentences: Arc<[Span]>,
-}
-
-impl AttentionShape {
-    /// Whether proximity is recorded.
-    pub fn records_proximity(&self) -> bool {
-        self.config.proximity && !self.sentences.is_empty()
-    }
-
-    /// Proximities of kept blocks `[n_heads, n_query_blocks, top_k]` as shares of their query block's sum over all heads and what
-    /// stays `[n_query_blocks]`; nothing if none were recorded.
-    pub fn shares_of_update(&self, mut proximity: Vec<f32>, stays: &[f32]) -> Vec<f32> {
-        let (mut sums, top_k) = (stays.to_vec(), self.config.top_k.max(1));
-        let n = sums.len().max(1);
-        proximity.chunks(top_k).enumerate().for_each(|(row, near)| sums[row % n] += near.iter().sum::<f32>());
-        let rows = proximity.chunks_mut(top_k).enumerate();
-        rows.for_each(|(row, near)| near.iter_mut().for_each(|near| *near /= sums[row % n].max(f32::MIN_POSITIVE)));
-        proximity
-    }
-
-    /// The key-value head that a query head reads.
-    pub fn kv_head(&self, head: usize) -> usize {
-        head / (self.n_heads / self.n_kv_heads)
-    }
-
-    /// Whether what was indexed for `n_tokens` serves the prompt as it is now: a search reads only blocks that were whole
-    /// before its query block, and no other has become whole since.
-    pub fn is_indexed(&self, n_tokens: usize) -> bool {
-        let of = |blocks: Blocks| (blocks.n_query_blocks(), blocks.n_key_blocks());
-        of(Blocks { n_tokens, ..self.blocks }) == of(self.blocks)
-    }
-
-    /// Query blocks of a chunk of rows.
-    pub fn query_blocks(&self, first_query_block: usize, n_rows: usize) -> Range<usize> {
-        first_query_block..first_query_block + n_rows.div_ceil(self.blocks.block_size_q)
-    }
 }

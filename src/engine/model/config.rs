@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{
-    config_file::{ConfigFile, RopeFile},
+    config_file::{ConfigFile, RopeFile, Unsupported},
     rope::{RopeConfig, RopeScaling},
 };
 use crate::error::Error;
@@ -14,7 +14,7 @@ use crate::error::Error;
 /// in these numbers alone.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
-    /// One of [`FAMILIES`].
+    /// One of [`FAMILIES`](super::config_file::FAMILIES).
     pub architecture: String,
     pub hidden_size: usize,
     pub intermediate_size: usize,
@@ -63,9 +63,6 @@ pub enum Activation {
     /// x/2 · (1 + tanh(√(2/π) · (x + 0.044715 x³)))
     GeluTanh,
 }
-
-/// Values of `model_type`; "gemma3" is "gemma3_text" with a vision model beside it.
-pub const FAMILIES: [&str; 8] = ["llama", "mistral", "qwen2", "qwen3", "phi3", "gemma2", "gemma3_text", "gemma3"];
 
 /// No decoder has sizes like this; products of three of them can still be computed.
 const MAX_SIZE: usize = 1 << 20;
@@ -279,34 +276,6 @@ fn windows(file: &ConfigFile) -> Result<Vec<Option<usize>>, Unsupported> {
         other => Err(Unsupported::new("layer_types full_attention or sliding_attention", other)),
     };
     types.iter().map(of).collect()
-}
-
-/// What a configuration asks for that is not there.
-#[derive(Debug)]
-pub(super) struct Unsupported {
-    expected: String,
-    found: String,
-    fix: String,
-}
-
-impl Unsupported {
-    pub fn new(expected: &str, found: &str) -> Self {
-        Unsupported { expected: expected.into(), found: found.into(), fix: "choose a model of a supported family".into() }
-    }
-
-    pub fn with_fix(self, fix: &str) -> Self {
-        Unsupported { fix: fix.into(), ..self }
-    }
-
-    pub fn broken(why: &serde_json::Error) -> Self {
-        let fix = "is this the config.json of a Llama, Mistral, Qwen2, Qwen3, Phi-3, Gemma 2 or Gemma 3 model?".into();
-        Unsupported { expected: "a decoder's configuration".into(), found: why.to_string(), fix }
-    }
-
-    pub fn at(self, path: &Path) -> Error {
-        let Unsupported { expected, found, fix } = self;
-        Error::Model { path: path.display().to_string(), expected, found, fix }
-    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,14 @@
 //! The fields of `config.json`, with Hugging Face's names. Unknown ones are ignored, as there are many.
 
+use std::path::Path;
+
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::config::{FAMILIES, Unsupported};
+use crate::error::Error;
+
+/// Values of `model_type`; "gemma3" is "gemma3_text" with a vision model beside it.
+pub const FAMILIES: [&str; 8] = ["llama", "mistral", "qwen2", "qwen3", "phi3", "gemma2", "gemma3_text", "gemma3"];
 
 #[derive(Deserialize)]
 pub struct ConfigFile {
@@ -112,4 +117,32 @@ fn text_part(json: &Value) -> Value {
         text[name] = value.clone();
     }
     text
+}
+
+/// What a configuration asks for that is not there.
+#[derive(Debug)]
+pub(super) struct Unsupported {
+    pub expected: String,
+    pub found: String,
+    fix: String,
+}
+
+impl Unsupported {
+    pub fn new(expected: &str, found: &str) -> Self {
+        Unsupported { expected: expected.into(), found: found.into(), fix: "choose a model of a supported family".into() }
+    }
+
+    pub fn with_fix(self, fix: &str) -> Self {
+        Unsupported { fix: fix.into(), ..self }
+    }
+
+    pub fn broken(why: &serde_json::Error) -> Self {
+        let fix = "is this the config.json of a Llama, Mistral, Qwen2, Qwen3, Phi-3, Gemma 2 or Gemma 3 model?".into();
+        Unsupported { expected: "a decoder's configuration".into(), found: why.to_string(), fix }
+    }
+
+    pub fn at(self, path: &Path) -> Error {
+        let Unsupported { expected, found, fix } = self;
+        Error::Model { path: path.display().to_string(), expected, found, fix }
+    }
 }

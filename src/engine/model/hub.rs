@@ -15,10 +15,7 @@ use hf_hub::{
 };
 
 use super::weights;
-use crate::{
-    error::Error,
-    protocol::{Progress, memory::format_bytes},
-};
+use crate::{error::Error, protocol::Progress, words::numbers::format_bytes};
 
 /// Where a model is, and what it is called.
 #[derive(Clone, Debug, PartialEq)]

@@ -12,7 +12,6 @@ pub mod tree;
 
 use std::ops::Range;
 
-use super::cpu::lanes::Lanes;
 use crate::trace::{Blocks, StreamConfig};
 
 /// The key blocks a query block sees, split into what is always kept and what competes for the rest of the budget.
@@ -59,28 +58,18 @@ impl Candidates {
     }
 }
 
-/// One head's queries of one query block: panels of 32 with the number of queries in each.
-pub struct Queries {
-    pub panels: Vec<QueryPanel>,
+/// How many ranges are kept in a round, and how many blocks in the last one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Widths {
+    pub ranges: usize,
+    pub survivors: usize,
 }
 
-pub struct QueryPanel {
-    /// `[head_dim][LANES]`
-    pub values: Vec<Lanes>,
-    /// The prompt's position of the first lane.
-    pub first: usize,
-    pub n: usize,
-}
-
-impl Queries {
-    /// Queries that lie `stride` apart in `rows`, of which the first is at position `first` of the prompt.
-    pub fn new(rows: &[f32], stride: usize, head_dim: usize, positions: Range<usize>) -> Self {
-        let panels = positions.clone().step_by(crate::engine::cpu::lanes::LANES).map(|first| {
-            let n = (positions.end - first).min(crate::engine::cpu::lanes::LANES);
-            let values = crate::engine::cpu::lanes::panel(&rows[(first - positions.start) * stride..], stride, n, head_dim);
-            QueryPanel { values, first, n }
-        });
-        Queries { panels: panels.collect() }
+impl Widths {
+    pub fn new(config: &StreamConfig, budget: usize) -> Self {
+        let survivors = if config.rescore { (2 * config.beam).max(budget + budget / 4) } else { budget };
+        let ranges = if config.beam == 0 { budget } else { config.beam };
+        Widths { ranges: ranges.max(survivors.div_ceil(config.split)), survivors }
     }
 }
 

@@ -13,6 +13,7 @@ use crate::{
         fit::{CountTokens, Elastic, fit},
         haystack::{Haystack, Source},
     },
+    trace::SentenceKind,
 };
 
 /// A word problem as a prompt: facts among prose, question, chain of thought.
@@ -84,5 +85,12 @@ impl Elastic for Scattered<'_> {
         draft.push("\nThink:", Role::Filling);
         self.problem.chain.iter().for_each(|sentence| draft.push(&sentence.text, Role::Thought));
         draft
+    }
+}
+
+impl WordProblem {
+    /// The sentences of the chain of thought in a prompt made from this problem, as [`Trace::sentences_at`](crate::Trace::sentences_at) takes them.
+    pub fn chain_pieces(&self, prompt: &ReasoningPrompt) -> Vec<(Range<usize>, SentenceKind)> {
+        prompt.chain.iter().cloned().zip(self.chain.iter().map(|sentence| sentence.kind)).collect()
     }
 }

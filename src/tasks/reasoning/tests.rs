@@ -182,3 +182,17 @@ fn kinds_have_their_published_names() {
         assert_eq!(serde_json::to_string(&kind).unwrap(), format!("\"{kind}\""));
     }
 }
+
+#[test]
+fn kinds_by_rule_agree_with_the_word_problems_own() {
+    let (mut right, mut all) = (0, 0);
+    for seed in 0..20 {
+        for sentence in WordProblem::generate(10, seed).unwrap().chain {
+            if sentence.kind != SentenceKind::Filler {
+                right += usize::from(SentenceKind::of(&sentence.text) == sentence.kind);
+                all += 1;
+            }
+        }
+    }
+    assert!(right * 10 >= all * 8, "{right} of {all}");
+}

@@ -2,15 +2,30 @@
 
 use crate::{
     analysis::{
-        CausalTest, Edge, HeadRanking, RankedHead, RouteEdge, Routes, Sentence, SentenceAttention, SentenceEdge, SentenceMatrix,
-        ThoughtAnchors,
+        CausalTest, Edge, HeadRanking, RankedHead, RetrievalHead, RouteEdge, Routes, Sentence, SentenceAttention, SentenceEdge,
+        SentenceMatrix, ThoughtAnchors,
     },
     protocol::{Edges, Effect, Intervention, TokenEffect},
-    view::{
-        notebook::{Describe, Table},
-        plot::{count, percent, shortened},
+    words::{
+        numbers::{count, percent, shortened},
+        table::{Describe, Table, show_as_table},
     },
 };
+
+show_as_table!(
+    Edges,
+    Effect,
+    Intervention,
+    TokenEffect,
+    Edge,
+    HeadRanking,
+    RankedHead,
+    RetrievalHead,
+    RouteEdge,
+    Sentence,
+    SentenceAttention,
+    SentenceEdge
+);
 
 /// Characters of a sentence in a table.
 const SHOWN: usize = 100;
@@ -27,6 +42,12 @@ impl Describe for ThoughtAnchors {
             format!("{} ({}, {:.4})", shortened(&sentence.text, SHOWN), sentence.kind, self.score(j).unwrap_or_default())
         };
         self.places().fold(table, |table, (_, j)| table.row(&format!("sentence {j}"), line(j)))
+    }
+}
+
+impl Describe for RetrievalHead {
+    fn table(&self) -> Table {
+        Table::new(format!("Layer {}, head {}", self.layer, self.head)).row("score", format!("{:.3}", self.score))
     }
 }
 

@@ -1,30 +1,32 @@
 //! How a tracer, its plans and its answers read in a notebook.
 
 use crate::{
-    client::Tracer,
     protocol::{
         Criterion, DeviceChoice, End, GenerateConfig, Generated, LoadOptions, MemoryPlan, Message, Progress, SmallestTopK, Tried,
-        memory::format_bytes,
     },
     trace::{AnswerScore, AnswerToken, Estimate, Search, Span, StreamConfig},
-    view::{
-        notebook::{Describe, Table, keys_read},
-        plot::{count, percent, thousands},
+    words::{
+        numbers::{count, format_bytes, percent, thousands},
+        table::{Describe, Table, keys_read, show_as_table},
     },
 };
 
-impl Describe for Tracer {
-    fn table(&self) -> Table {
-        let table = Table::new(format!("Tracer of {}", self.model().line())).row("device", self.device());
-        [16_384, 131_072, 1_048_576].iter().fold(table, |table, &n_tokens| {
-            let cost = self.plan(n_tokens).map(|plan| match plan.total() <= plan.limit {
-                true => format!("takes {}", format_bytes(plan.total())),
-                false => format!("takes {}, more than the {} there are", format_bytes(plan.total()), format_bytes(plan.limit)),
-            });
-            table.row(&count(n_tokens, "token"), cost.unwrap_or_else(|e| e.to_string()))
-        })
-    }
-}
+show_as_table!(
+    AnswerScore,
+    AnswerToken,
+    Criterion,
+    DeviceChoice,
+    Estimate,
+    GenerateConfig,
+    Generated,
+    LoadOptions,
+    MemoryPlan,
+    Progress,
+    Search,
+    SmallestTopK,
+    StreamConfig,
+    Tried
+);
 
 impl Describe for StreamConfig {
     fn table(&self) -> Table {

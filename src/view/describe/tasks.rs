@@ -4,12 +4,13 @@ use std::ops::Range;
 
 use crate::{
     tasks::{ChainSentence, Prompt, ReasoningPrompt, RulerConfig, Task, WordProblem},
-    trace::SentenceKind,
-    view::{
-        notebook::{Describe, Table},
-        plot::count,
+    words::{
+        numbers::count,
+        table::{Describe, Table, show_as_table},
     },
 };
+
+show_as_table!(ChainSentence, Prompt, ReasoningPrompt, RulerConfig, Task, WordProblem);
 
 /// Needles that a table writes out.
 const SHOWN: usize = 4;
@@ -37,12 +38,6 @@ impl Describe for RulerConfig {
 impl Describe for Task {
     fn table(&self) -> Table {
         Table::new(self.name()).row("bundled model", trained(*self))
-    }
-}
-
-impl Describe for SentenceKind {
-    fn table(&self) -> Table {
-        Table::new(self.name())
     }
 }
 

@@ -3,16 +3,34 @@
 use std::fmt;
 
 use crate::{
-    protocol::memory::format_bytes,
     trace::{
         AnswerFidelity, BlockMask, Blocks, CompareConfig, Covering, Fidelity, HeadTrace, LayerRecord, ModelInfo, NextToken,
-        RowsOf, Seconds, Span, Summary, Trace,
+        RowsOf, Seconds, SentenceKind, Span, Summary, Trace,
     },
-    view::{
-        notebook::{Describe, Table, keys_read},
-        plot::{count, percent, thousands},
+    words::{
+        numbers::{count, format_bytes, millions, nats, percent, seconds, thousands},
+        table::{Describe, Table, keys_read, show_as_table},
     },
 };
+
+show_as_table!(
+    AnswerFidelity,
+    BlockMask,
+    Blocks,
+    CompareConfig,
+    Covering,
+    Fidelity,
+    HeadTrace,
+    LayerRecord,
+    ModelInfo,
+    NextToken,
+    RowsOf,
+    Seconds,
+    SentenceKind,
+    Span,
+    Summary,
+    Trace
+);
 
 impl Describe for Trace {
     fn table(&self) -> Table {
@@ -220,6 +238,12 @@ impl Describe for RowsOf {
     }
 }
 
+impl Describe for SentenceKind {
+    fn table(&self) -> Table {
+        Table::new(self.name())
+    }
+}
+
 impl Describe for CompareConfig {
     fn table(&self) -> Table {
         let rows = self.rows.map_or("all, of a dense run".into(), |n| format!("{}, of a sparse run", count(n, "row")));
@@ -238,21 +262,36 @@ impl fmt::Display for Span {
     }
 }
 
-/// "3.6 s", and "12 ms" below a tenth of a second.
-fn seconds(seconds: f64) -> String {
-    if seconds < 0.1 { format!("{:.0} ms", 1000.0 * seconds) } else { format!("{seconds:.1} s") }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::synthetic::{Shape, trace};
 
-/// "0.0012 nats", and a power of ten below that.
-fn nats(kl: f64) -> String {
-    if kl.abs() < 1e-3 && kl != 0.0 { format!("{kl:.1e} nats") } else { format!("{kl:.4} nats") }
-}
+    #[test]
+    fn a_trace_says_what_matters() {
+        let text = trace(&Shape { n_tokens: 16_384, ..Default::default() }).to_string();
+        for part in [
+            "16,384 tokens",
+            "synthetic",
+            "6.3 M",
+            "512 query blocks of 32",
+            "2,048 key blocks of 8",
+            "95.1 %",
+            "98 %",
+            "612 MB",
+            "3.6 s",
+            "0.9934",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        assert!(!text.contains('<'));
+    }
 
-/// "6.3 M", "8.0 B".
-fn millions(number: u64) -> String {
-    match number {
-        0..1_000_000 => thousands(number),
-        1_000_000..1_000_000_000 => format!("{:.1} M", number as f64 / 1e6),
-        _ => format!("{:.1} B", number as f64 / 1e9),
+    #[test]
+    fn html_is_escaped() {
+        let hostile = NextToken { id: 1, text: "</td><script>alert('x')</script>\u{1b}[2J".into(), logprob: 0.0 };
+        let (html, text) = (hostile.table().html(), hostile.table().text());
+        assert!(!html.contains("<script") && html.contains("&lt;script"), "{html}");
+        assert!(!html.contains("<style") && !text.contains('\u{1b}'));
     }
 }

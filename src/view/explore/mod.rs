@@ -9,14 +9,17 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use flate2::{Compression, write::ZlibEncoder};
 use serde_json::{Value, json};
 
-use super::{
-    Report,
-    notebook::show,
-    plot::{count, escaped, overview_facts, percent},
-};
+use super::plot::overview_facts;
 use crate::{
+    atomic_file::{ending, save},
     error::Error,
     trace::{HeadTrace, Trace},
+    words::{
+        html::{document, nonce},
+        numbers::{count, percent},
+        safe::escaped,
+        table::show,
+    },
 };
 use pack::{Cell, integer, merged, pack, strongest};
 
@@ -174,9 +177,13 @@ impl Explore {
     /// Writes a page, `x.html`, with the block alone.
     ///
     /// # Errors
-    /// As [`Report::save`].
+    /// [`Error::File`] when the file cannot be written, [`Error::Setting`] for another ending.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
-        Report::new(&self.title).explore(self).save(path)
+        let path = path.as_ref();
+        ending(path, "an explored trace", &["html"])?;
+        let nonce = nonce(self.html());
+        let page = document(&self.title, &self.html_with(&nonce), &nonce);
+        save(path, |file| file.write_all(page.as_bytes()))
     }
 
     /// Shows the block; a notebook calls this for the last value of a cell.
@@ -201,7 +208,7 @@ fn notes(trace: &Trace, Budget { merge, .. }: Budget, shown: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::view::plot::synthetic::{Shape, trace, trace_of};
+    use crate::trace::synthetic::{Shape, trace, trace_of};
 
     #[test]
     fn a_block_of_any_trace_is_small() {

@@ -3,13 +3,14 @@
 use super::{
     canvas::{Canvas, Pen, Type},
     figure::Figure,
-    labels::{count, shortened, thousands, ticks, width},
+    labels::{ticks, width},
     sentence_kinds::kinds_legend,
     theme::{INK, LINE, MARKS, MUTED, PAPER, kept_color},
 };
 use crate::{
     analysis::{HeadRanking, ThoughtAnchors},
     trace::Span,
+    words::numbers::{count, shortened, thousands},
 };
 
 const LEFT: i32 = 62;
@@ -197,7 +198,7 @@ fn number(value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::view::plot::synthetic::made_up_anchors;
+    use crate::analysis::synthetic::made_up_anchors;
 
     #[test]
     fn charts_of_any_length_are_small_and_name_their_anchors() {

@@ -2,15 +2,13 @@
 
 use std::{io::Write, path::Path};
 
-use super::{
-    figure::{Figure, escaped},
-    labels::shortened,
-};
+use super::figure::Figure;
 use crate::{
     analysis::{Sentence, ThoughtAnchors},
-    atomic_file::save,
+    atomic_file::{ending, save},
     error::Error,
     trace::SentenceKind,
+    words::{html::document, numbers::shortened, safe::escaped},
 };
 
 /// Characters of an anchor in the list above the text.
@@ -39,20 +37,15 @@ impl ThoughtAnchors {
     /// As [`Figure::save`].
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let path = path.as_ref();
-        match path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("html")) {
-            true => save(path, |file| file.write_all(self.page().as_bytes())),
-            false => Figure::save(&self.figure(), path),
+        match ending(path, "thought anchors", &["svg", "png", "html"])?.as_str() {
+            "html" => save(path, |file| file.write_all(self.page().as_bytes())),
+            _ => Figure::save(&self.figure(), path),
         }
     }
 
     /// The highlighted text as a page of its own.
     fn page(&self) -> String {
-        format!(
-            "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"color-scheme\" content=\"light dark\">\
-             <title>{}</title></head>\n<body style=\"font-family:sans-serif;margin:24px\">{}</body></html>\n",
-            escaped(&self.title()),
-            self.html()
-        )
+        document(&self.title(), &self.html(), "")
     }
 
     fn listed(&self, place: usize, j: usize) -> String {
@@ -95,7 +88,7 @@ fn legend(kind: SentenceKind) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::view::plot::synthetic::made_up_anchors;
+    use crate::analysis::synthetic::made_up_anchors;
 
     #[test]
     fn hostile_text_is_escaped() {
@@ -121,6 +114,6 @@ mod tests {
         let path = folder.path().join("text.HTML");
         made_up_anchors(7, "Grün · 青").save(&path).unwrap();
         let page = std::fs::read_to_string(path).unwrap();
-        assert!(page.starts_with("<!doctype html>") && page.contains("charset=\"utf-8\"") && page.contains("Grün · 青"));
+        assert!(page.starts_with("<!DOCTYPE html>") && page.contains("charset=\"utf-8\"") && page.contains("Grün · 青"));
     }
 }

@@ -7,7 +7,7 @@ use super::{
     canvas::{Canvas, Pen, Point, Type},
     figure::Figure,
     grid::{Cells, Grid},
-    labels::{facts, percent, shortened, thousands, token, width},
+    labels::{facts, token, width},
     layout::{Axis, Frame, MAX_TEXTS, SIDE, key_axis, query_axis, received_bars},
     legend::legend,
     rulers::{Mark, rulers, space},
@@ -16,6 +16,7 @@ use super::{
 use crate::{
     error::Error,
     trace::{HeadTrace, Span, Trace},
+    words::numbers::{percent, shortened, thousands},
 };
 
 /// Most bytes of the picture in a figure; axes and labels take a few more.
@@ -245,10 +246,9 @@ mod tests {
     use plotters::style::RGBColor;
 
     use super::*;
-    use crate::view::plot::{
-        bitmap::tests::decode,
-        synthetic::{Shape, trace, trace_of},
-        theme::kept_color,
+    use crate::{
+        trace::synthetic::{Shape, trace, trace_of},
+        view::plot::{bitmap::tests::decode, theme::kept_color},
     };
 
     fn long() -> Trace {

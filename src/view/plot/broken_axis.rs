@@ -2,10 +2,10 @@
 
 use super::{
     canvas::{Pen, Type},
-    labels::{thousands, width},
+    labels::width,
     theme::{LINE, MUTED},
 };
-use crate::trace::Span;
+use crate::{trace::Span, words::numbers::thousands};
 
 /// Most stretches; nearer ones are joined until there are no more.
 const MAX_PIECES: usize = 7;

@@ -13,9 +13,10 @@ use plotters::{
 
 use super::{
     bitmap::Bitmap,
-    figure::{Figure, allowed_in_xml},
+    figure::Figure,
     theme::{FONT, INK, MUTED, PAPER, SMALL_SIZE, TEXT_SIZE, TITLE_SIZE},
 };
+use crate::words::safe::allowed_in_xml;
 
 /// plotters wants a size; the page gets its own when it is complete.
 const UNBOUNDED: (u32, u32) = (100_000, 100_000);

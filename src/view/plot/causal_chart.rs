@@ -3,10 +3,14 @@
 use super::{
     canvas::{Canvas, Pen, Point, Type},
     figure::Figure,
-    labels::{count, shortened, width},
+    labels::width,
     theme::{LINE, MARKS, MUTED},
 };
-use crate::analysis::CausalTest;
+use crate::{
+    analysis::CausalTest,
+    error::Error,
+    words::numbers::{count, shortened},
+};
 
 const LEFT: i32 = 40;
 const WIDTH: i32 = 560;
@@ -40,7 +44,7 @@ impl CausalTest {
     ///
     /// # Errors
     /// As [`Figure::save`].
-    pub fn save(&self, path: impl AsRef<std::path::Path>) -> Result<(), crate::Error> {
+    pub fn save(&self, path: impl AsRef<std::path::Path>) -> Result<(), Error> {
         self.figure().save(path)
     }
 

@@ -7,8 +7,12 @@ use std::{
     path::Path,
 };
 
-use super::raster;
-use crate::{atomic_file::save, error::Error};
+use crate::{
+    atomic_file::{ending, save},
+    error::Error,
+    start::rasterize,
+    words::safe::escaped,
+};
 
 /// A picture as SVG, complete in itself: no styles, scripts or files from elsewhere.
 #[derive(Clone, PartialEq)]
@@ -75,20 +79,11 @@ impl Figure {
     /// written, and for a PNG [`Error::Engine`] when there is no engine to make it.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let path = path.as_ref();
-        let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
-        match ending.as_str() {
-            "svg" => save(path, |file| file.write_all(self.svg.as_bytes())),
-            "png" => {
-                let png = raster::png(&self.svg, self.png_width as f32 / self.size.0 as f32)?;
-                save(path, |file| file.write_all(&png))
-            }
-            _ => Err(Error::Setting {
-                setting: "file name of a figure".into(),
-                expected: "an ending of .svg or .png".into(),
-                found: path.display().to_string(),
-                fix: "choose another ending".into(),
-            }),
+        if ending(path, "a figure", &["svg", "png"])? == "svg" {
+            return save(path, |file| file.write_all(self.svg.as_bytes()));
         }
+        let png = rasterize(&self.svg, self.png_width as f32 / self.size.0 as f32)?;
+        save(path, |file| file.write_all(&png))
     }
 }
 
@@ -96,28 +91,6 @@ impl fmt::Debug for Figure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Figure({:?}, {} × {})", self.title, self.size.0, self.size.1)
     }
-}
-
-/// Text as XML and HTML need it, in elements and attributes alike; characters that XML forbids are replaced.
-pub(crate) fn escaped(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '"' => safe.push_str("&quot;"),
-            '\'' => safe.push_str("&#39;"),
-            c if allowed_in_xml(c) => safe.push(c),
-            _ => safe.push('\u{fffd}'),
-        }
-    }
-    safe
-}
-
-/// Whether XML 1.0 allows the character, escaped or not.
-pub(super) fn allowed_in_xml(c: char) -> bool {
-    matches!(c, '\t' | '\n' | ' '..='\u{fffd}' | '\u{10000}'..)
 }
 
 #[cfg(test)]

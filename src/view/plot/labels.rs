@@ -1,35 +1,9 @@
 //! Numbers and tokens as a reader wants them: 16,384, 95.2 %, ·word.
 
-use crate::trace::{Span, Summary};
-
-/// 1234567 as "1,234,567".
-pub(crate) fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// "1 head", "8 heads".
-pub(crate) fn count(number: usize, thing: &str) -> String {
-    format!("{} {thing}{}", thousands(number as u64), if number == 1 { "" } else { "s" })
-}
-
-/// A share as a percentage that never rounds to 0 or 100 unless it is.
-pub(crate) fn percent(share: f64) -> String {
-    let percent = 100.0 * share;
-    let decimals = (1..4).find(|&d| {
-        let shown: f64 = format!("{percent:.d$}").parse().unwrap_or(percent);
-        (shown < 100.0 || share >= 1.0) && (shown > 0.0 || share <= 0.0)
-    });
-    let text = format!("{percent:.*}", decimals.unwrap_or(4));
-    format!("{} %", text.strip_suffix(".0").unwrap_or(&text))
-}
+use crate::{
+    trace::{Span, Summary},
+    words::numbers::{count, percent, shortened, thousands},
+};
 
 /// 10 to a power, as a percentage: "100 %", "0.01 %".
 pub(super) fn decade_percent(exponent: i32) -> String {
@@ -68,15 +42,6 @@ pub(super) fn token(text: &str) -> String {
     shortened(&visible, 12)
 }
 
-/// A text of at most `max` characters, an ellipsis in the place of what is cut; control characters become spaces.
-pub(crate) fn shortened(text: &str, max: usize) -> String {
-    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if text.chars().count() <= max {
-        return text;
-    }
-    text.chars().take(max.saturating_sub(1)).chain(['…']).collect()
-}
-
 /// Width in pixels that a text of the usual size takes at most, in a wide font.
 pub(super) fn width(text: &str) -> i32 {
     (text.chars().count() as f64 * 6.6).ceil() as i32
@@ -100,16 +65,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_grouped() {
-        assert_eq!([0, 999, 1000, 1_048_576].map(thousands), ["0", "999", "1,000", "1,048,576"]);
+    fn decades_are_written_out() {
         assert_eq!([0, -2, -4, -6].map(decade_percent), ["100 %", "1 %", "0.01 %", "0.0001 %"]);
         assert_eq!([4, 0, -2].map(decade), ["10,000", "1", "0.01"]);
-    }
-
-    #[test]
-    fn percentages_do_not_round_to_the_ends() {
-        assert_eq!([0.0, 0.5, 0.9517, 1.0].map(percent), ["0 %", "50 %", "95.2 %", "100 %"]);
-        assert_eq!([0.99999, 0.9996, 0.0001].map(percent), ["99.999 %", "99.96 %", "0.01 %"]);
     }
 
     #[test]

@@ -5,10 +5,10 @@ use plotters::style::RGBColor;
 use super::{
     canvas::{Pen, Point, Type},
     grid::Cells,
-    labels::{decade, thousands, ticks, width},
+    labels::{decade, ticks, width},
     theme::{BAR, LINE, LogScale},
 };
-use crate::trace::Span;
+use crate::{trace::Span, words::numbers::thousands};
 
 /// Most pixels and most cells of a map's side.
 pub(super) const SIDE: usize = 512;

@@ -5,13 +5,14 @@ use super::{
     canvas::{Canvas, Pen, Type},
     figure::Figure,
     grid::{Cells, Grid},
-    labels::{count, facts, shortened, width},
+    labels::{facts, width},
     legend::legend,
     theme::{LogScale, MUTED, OUTSIDE, PRUNED},
 };
 use crate::{
     error::Error,
     trace::{Span, Trace},
+    words::numbers::{count, shortened},
 };
 
 /// Most bytes of the picture in a figure.
@@ -155,7 +156,7 @@ fn outside(trace: &Trace) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use crate::view::plot::synthetic::{Shape, trace};
+    use crate::trace::synthetic::{Shape, trace};
 
     #[test]
     fn models_of_any_size_fit_a_page() {

@@ -1,12 +1,10 @@
 //! Recall by layer and head.
 
-use super::{
-    heat_map::HeatMap,
-    labels::{count, facts, shortened},
-};
+use super::{heat_map::HeatMap, labels::facts};
 use crate::{
     error::Error,
     trace::{Fidelity, RowsOf, Trace},
+    words::numbers::{count, shortened},
 };
 
 impl Trace {
@@ -37,7 +35,7 @@ fn measure(fidelity: &Fidelity) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::view::plot::synthetic::{Shape, trace};
+    use crate::trace::synthetic::{Shape, trace};
 
     #[test]
     fn a_trace_that_was_compared_has_a_map_of_its_recall() {

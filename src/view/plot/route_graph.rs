@@ -7,12 +7,14 @@ use super::{
     canvas::{Canvas, Pen, Point, Type},
     figure::Figure,
     heat_map::HeatMap,
-    labels::{count, percent, shortened, thousands, width},
+    labels::width,
     theme::{INK, LINE, MARKS, MUTED, PAPER, PRUNED},
 };
 use crate::{
     analysis::{RouteEdge, RouteMeasure, Routes},
+    error::Error,
     trace::Span,
+    words::numbers::{count, percent, shortened, thousands},
 };
 
 const LEFT: i32 = 64;
@@ -72,7 +74,7 @@ impl Routes {
     ///
     /// # Errors
     /// As [`Figure::save`].
-    pub fn save(&self, path: impl AsRef<std::path::Path>) -> Result<(), crate::Error> {
+    pub fn save(&self, path: impl AsRef<std::path::Path>) -> Result<(), Error> {
         self.figure().save(path)
     }
 
@@ -268,9 +270,9 @@ impl Graph<'_> {
 
 #[cfg(test)]
 mod tests {
-    use crate::{
-        trace::Span,
-        view::plot::synthetic::{Shape, trace, trace_of},
+    use crate::trace::{
+        Span,
+        synthetic::{Shape, trace, trace_of},
     };
 
     #[test]
@@ -281,7 +283,7 @@ mod tests {
             let figure = routes.figure();
             assert!(figure.size().0 < 900 && figure.size().1 < 900 && figure.svg().len() < 100_000, "{:?}", figure.size());
             assert!(figure.svg().matches("<path").count() <= 60 && !figure.svg().contains("style="));
-            assert!(figure.svg().contains(&format!("of {} edges", crate::view::plot::thousands(routes.n_edges as u64))));
+            assert!(figure.svg().contains(&format!("of {} edges", crate::words::numbers::thousands(routes.n_edges as u64))));
         }
     }
 

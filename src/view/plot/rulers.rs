@@ -4,11 +4,11 @@ use plotters::style::RGBColor;
 
 use super::{
     canvas::{Pen, Type},
-    labels::{shortened, width},
+    labels::width,
     layout::Frame,
     theme::{LINE, MARKS},
 };
-use crate::trace::Span;
+use crate::{trace::Span, words::numbers::shortened};
 
 /// Most characters of a label.
 const MAX_LABEL: usize = 22;

@@ -6,11 +6,16 @@ use super::{
     bitmap::{Bitmap, Shade},
     canvas::{Canvas, Pen, Type},
     figure::Figure,
-    labels::{count, shortened, thousands, ticks, width},
+    labels::{ticks, width},
     sentence_kinds::kinds_legend,
     theme::{LINE, MARKS, PAPER, kept_color},
 };
-use crate::{analysis::SentenceMatrix, trace::Span};
+use crate::{
+    analysis::SentenceMatrix,
+    error::Error,
+    trace::Span,
+    words::numbers::{count, shortened, thousands},
+};
 
 const LEFT: i32 = 66;
 const TOP: i32 = 76;
@@ -50,7 +55,7 @@ impl SentenceMatrix {
     ///
     /// # Errors
     /// As [`Figure::save`].
-    pub fn save(&self, path: impl AsRef<std::path::Path>) -> Result<(), crate::Error> {
+    pub fn save(&self, path: impl AsRef<std::path::Path>) -> Result<(), Error> {
         self.figure().save(path)
     }
 
@@ -151,7 +156,7 @@ fn scale(pen: &Pen, (left, top): (i32, i32), (low, high): (f64, f64)) {
 
 #[cfg(test)]
 mod tests {
-    use crate::view::plot::{bitmap::tests::decode, synthetic::made_up_matrix};
+    use crate::{analysis::synthetic::made_up_matrix, view::plot::bitmap::tests::decode};
 
     #[test]
     fn a_dependency_is_darker_than_its_surroundings() {

@@ -9,14 +9,17 @@ use std::{io::Write, path::Path};
 
 use super::{
     Explore,
-    notebook::{Describe, Table, show},
-    plot::{AttentionMap, Figure, HeatMap, count},
+    plot::{AttentionMap, Figure, HeatMap},
 };
 use crate::{
     analysis::{RetrievalHeads, Routes, SentenceMatrix, ThoughtAnchors},
-    atomic_file::save,
+    atomic_file::{ending, save},
     error::Error,
     trace::Trace,
+    words::{
+        numbers::count,
+        table::{Describe, Table, show},
+    },
 };
 
 /// Text, figures and traces, one below the other.
@@ -97,15 +100,9 @@ impl Report {
     /// [`Error::Setting`] for another ending, [`Error::File`] when a file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let path = path.as_ref();
-        match path.extension().and_then(|ending| ending.to_str()).map(str::to_ascii_lowercase).as_deref() {
-            Some("html" | "htm") => save(path, |file| file.write_all(self.html().as_bytes())),
-            Some("md") => self.save_paper(path),
-            _ => Err(Error::Setting {
-                setting: "file name of a report".into(),
-                expected: "an ending of .html or .md".into(),
-                found: path.display().to_string(),
-                fix: "choose another ending".into(),
-            }),
+        match ending(path, "a report", &["html", "htm", "md"])?.as_str() {
+            "md" => self.save_paper(path),
+            _ => save(path, |file| file.write_all(self.html().as_bytes())),
         }
     }
 

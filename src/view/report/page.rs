@@ -1,47 +1,39 @@
 //! A report as one HTML page: everything in it, nothing fetched, nothing run that is not the page's own.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 
 use super::{Part, markdown};
-use crate::view::{
-    Report,
-    notebook::Table,
-    plot::{Figure, escaped},
+use crate::{
+    view::{Report, plot::Figure},
+    words::{
+        html::{document, nonce},
+        safe::escaped,
+        table::Table,
+    },
 };
-
-const STYLE: &str = include_str!("page.css");
 
 impl Report {
     /// The report as one HTML page, in light or dark as the reader's system is.
     pub fn html(&self) -> String {
         let mut n_figures = 0;
-        let nonce = self.nonce();
+        let nonce = nonce(self);
         let body: String = self.parts.iter().map(|part| self::part(part, &mut n_figures, &nonce)).collect();
-        let (title, version) = (escaped(&self.title), env!("CARGO_PKG_VERSION"));
-        let policy = format!("default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'nonce-{nonce}'");
-        format!(
-            "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-             <meta http-equiv=\"Content-Security-Policy\" content=\"{policy}\">\n\
-             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-             <meta name=\"generator\" content=\"streamtrace {version}\">\n\
-             <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n{body}</main>\n</body>\n\
-             </html>\n"
-        )
+        document(&self.title, &body, &nonce)
     }
+}
 
-    /// A word that the page's own scripts bear and no text in it can know: it depends on all of them.
-    fn nonce(&self) -> String {
-        let mut hasher = DefaultHasher::new();
-        self.title.hash(&mut hasher);
+/// A report is as unique as all of its parts.
+impl Hash for Report {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.title.hash(state);
         for part in &self.parts {
             match part {
-                Part::Text(text) => text.hash(&mut hasher),
-                Part::Figure { figure, caption } => (figure.svg(), caption).hash(&mut hasher),
-                Part::Facts(tables) => tables.iter().for_each(|table| table.text().hash(&mut hasher)),
-                Part::Explore(explore) => explore.html().hash(&mut hasher),
+                Part::Text(text) => text.hash(state),
+                Part::Figure { figure, caption } => (figure.svg(), caption).hash(state),
+                Part::Facts(tables) => tables.iter().for_each(|table| table.text().hash(state)),
+                Part::Explore(explore) => explore.html().hash(state),
             }
         }
-        format!("{:016x}", hasher.finish())
     }
 }
 
@@ -70,9 +62,9 @@ fn drawn(figure: &Figure, caption: &str, number: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::view::{
-        Report,
-        plot::synthetic::{Shape, trace, trace_of},
+    use crate::{
+        trace::synthetic::{Shape, trace, trace_of},
+        view::Report,
     };
 
     /// Attributes by which a page could fetch something, with what they name.

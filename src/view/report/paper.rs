@@ -6,11 +6,7 @@ use super::{
     Part,
     markdown::{plain, to_markdown},
 };
-use crate::{
-    atomic_file::save,
-    error::Error,
-    view::{Report, notebook::Table},
-};
+use crate::{atomic_file::save, error::Error, view::Report, words::table::Table};
 
 impl Report {
     pub(super) fn save_paper(&self, path: &Path) -> Result<(), Error> {
@@ -45,10 +41,8 @@ fn table(table: &Table) -> String {
 mod tests {
     use crate::{
         Error,
-        view::{
-            Report,
-            plot::synthetic::{Shape, trace},
-        },
+        trace::synthetic::{Shape, trace},
+        view::Report,
     };
 
     #[test]

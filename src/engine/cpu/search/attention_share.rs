@@ -6,12 +6,9 @@
 use std::f32::consts::LOG2_E;
 
 use crate::{
-    engine::{
-        cpu::{
-            attend::hide_invisible,
-            lanes::{LANES, Lanes, exp2, largest, lend, max_into, products, vectorized},
-        },
-        search::{Queries, QueryPanel},
+    engine::cpu::{
+        lanes::{LANES, Lanes, exp2, largest, lend, max_into, products, vectorized},
+        queries::{Queries, QueryPanel, hide_invisible},
     },
     trace::Blocks,
 };

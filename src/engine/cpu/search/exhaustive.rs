@@ -2,7 +2,10 @@
 
 use super::attention_share;
 use crate::{
-    engine::search::{Candidates, Queries, keep_best},
+    engine::{
+        cpu::queries::Queries,
+        search::{Candidates, keep_best},
+    },
     trace::{Blocks, StreamConfig},
 };
 

@@ -8,8 +8,11 @@
 use super::{attention_share, estimate::Index};
 use crate::{
     engine::{
-        cpu::lanes::{LANES, Lanes, exp2, largest, max_into, vectorized},
-        search::{Candidates, Queries, keep_best},
+        cpu::{
+            lanes::{LANES, Lanes, exp2, largest, max_into, vectorized},
+            queries::Queries,
+        },
+        search::{Candidates, Widths, keep_best},
     },
     trace::{Blocks, StreamConfig},
 };
@@ -19,21 +22,6 @@ use crate::{
 pub struct Indexed<'a> {
     pub keys: &'a [f32],
     pub index: &'a dyn Index,
-}
-
-/// How many ranges are kept in a round, and how many blocks in the last one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Widths {
-    pub ranges: usize,
-    pub survivors: usize,
-}
-
-impl Widths {
-    pub fn new(config: &StreamConfig, budget: usize) -> Self {
-        let survivors = if config.rescore { (2 * config.beam).max(budget + budget / 4) } else { budget };
-        let ranges = if config.beam == 0 { budget } else { config.beam };
-        Widths { ranges: ranges.max(survivors.div_ceil(config.split)), survivors }
-    }
 }
 
 /// Writes the key blocks that a query block keeps, `[top_k]` as in [`crate::trace::BlockMask`].

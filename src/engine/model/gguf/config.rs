@@ -4,11 +4,7 @@ use serde_json::{Value, json};
 
 use super::Gguf;
 use crate::{
-    engine::model::{
-        config::{ModelConfig, Unsupported},
-        rope::RopeScaling,
-        weight::Weight,
-    },
+    engine::model::{config::ModelConfig, config_file::Unsupported, rope::RopeScaling, weight::Weight},
     error::Error,
 };
 

@@ -3,8 +3,11 @@
 
 use super::{Index, reach, row};
 use crate::engine::{
-    cpu::lanes::{LANES, Lanes, lend, products, vectorized},
-    search::{QueryPanel, tree::Tree},
+    cpu::{
+        lanes::{LANES, Lanes, lend, products, vectorized},
+        queries::QueryPanel,
+    },
+    search::tree::Tree,
 };
 
 pub struct MeanSpread {

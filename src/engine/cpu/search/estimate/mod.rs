@@ -6,8 +6,8 @@ mod two_means;
 
 use crate::{
     engine::{
-        cpu::lanes::Lanes,
-        search::{QueryPanel, tree::Tree},
+        cpu::{lanes::Lanes, queries::QueryPanel},
+        search::tree::Tree,
     },
     trace::Estimate,
 };

@@ -3,8 +3,11 @@
 use super::{Index, row};
 use crate::{
     engine::{
-        cpu::lanes::{Lanes, products},
-        search::{QueryPanel, tree::Tree},
+        cpu::{
+            lanes::{Lanes, products},
+            queries::QueryPanel,
+        },
+        search::tree::Tree,
     },
     trace::Estimate,
 };

@@ -12,8 +12,11 @@ use std::ops::Range;
 
 use super::{Index, reach, row};
 use crate::engine::{
-    cpu::lanes::{LANES, Lanes, lend, lengths, products, vectorized},
-    search::{QueryPanel, tree::Tree},
+    cpu::{
+        lanes::{LANES, Lanes, lend, lengths, products, vectorized},
+        queries::QueryPanel,
+    },
+    search::tree::Tree,
 };
 
 pub struct TwoMeans {

@@ -1,16 +1,13 @@
-//! Traces that look like attention without a model, for tests: a sink, a diagonal, a needle, stray blocks.
+//! Traces that look like attention without a model, for tests and the gallery: a sink, a diagonal, a needle, stray blocks.
 
-use crate::{
-    analysis::{HeadRanking, Sentence, SentenceMatrix, ThoughtAnchors},
-    trace::{
-        BlockMask, Fidelity, LayerRecord, ModelInfo, NextToken, RowsOf, Seconds, SentenceKind, Span, StreamConfig, Summary,
-        Trace, TraceWriter, token_sentences,
-    },
+use streamtrace::trace::{
+    BlockMask, Blocks, Fidelity, LayerRecord, ModelInfo, NextToken, RowsOf, Seconds, Span, StreamConfig, Summary, Trace,
+    TraceWriter, token_sentences,
 };
 
 /// Geometry of a synthetic trace.
 #[derive(Clone)]
-pub(crate) struct Shape {
+pub struct Shape {
     pub n_tokens: usize,
     pub n_layers: usize,
     pub n_heads: usize,
@@ -31,13 +28,13 @@ impl Default for Shape {
 const WORDS: [&str; 8] = [" the", " magic", " number", " for", " river", " is", ":", "\n"];
 
 /// A trace whose head `h` looks at the needle, a tenth into the prompt, from its last tenth, the more the higher `h`.
-pub(crate) fn trace(shape: &Shape) -> Trace {
+pub fn trace(shape: &Shape) -> Trace {
     let words: Vec<String> = (0..shape.n_tokens).map(|t| WORDS[t * 7 % 8].into()).collect();
     trace_of(shape, &words)
 }
 
 /// The same with the given text for each token.
-pub(crate) fn trace_of(shape: &Shape, words: &[String]) -> Trace {
+pub fn trace_of(shape: &Shape, words: &[String]) -> Trace {
     let ends: Vec<usize> = words
         .iter()
         .scan(0, |end, w| {
@@ -53,54 +50,6 @@ pub(crate) fn trace_of(shape: &Shape, words: &[String]) -> Trace {
         writer.layer(layer, &record(shape, &summary, layer, n_sentences)).unwrap();
     }
     writer.finish(summary, &[0.0; 4]).unwrap()
-}
-
-/// Anchors of so many sentences of one text, with scores that fall and a few that stand out.
-pub(crate) fn made_up_anchors(n: usize, text: &str) -> ThoughtAnchors {
-    let score = |j: usize| {
-        let noise = f64::from(hash([7, j as u32, 0])) / f64::from(u32::MAX);
-        (j + 4 < n).then_some(0.002 + 0.004 * noise + if j % 29 == 3 { 0.02 } else { 0.0 })
-    };
-    let scores: Vec<Option<f64>> = (0..n).map(score).collect();
-    let mut anchors: Vec<usize> = (0..n).filter(|j| scores[*j].is_some()).collect();
-    anchors.sort_by(|&a, &b| scores[b].unwrap().total_cmp(&scores[a].unwrap()));
-    anchors.truncate(5);
-    let kurtosis: Vec<f64> = (0..48).map(|h| f64::from(hash([h, 1, 2]) % 1000) / 30.0).collect();
-    let kurtosis = HeadRanking::new("kurtosis", 8, &kurtosis);
-    ThoughtAnchors {
-        sentences: made_up_sentences(n, text),
-        scores,
-        anchors,
-        receivers: HeadRanking { heads: kurtosis.heads[..10].to_vec(), ..kurtosis.clone() },
-        kurtosis,
-        min_distance: 4,
-        n_layers: 6,
-        n_heads: 8,
-        model: "synthetic".into(),
-    }
-}
-
-/// A matrix of so many sentences in which each needs the third before it.
-pub(crate) fn made_up_matrix(n: usize) -> SentenceMatrix {
-    let value = |i: usize, j: usize| {
-        let noise = f64::from(hash([i as u32, j as u32, 3])) / f64::from(u32::MAX);
-        0.2 * noise + if j + 3 == i { 0.7 } else { 0.0 }
-    };
-    SentenceMatrix {
-        measure: "made-up numbers".into(),
-        sentences: made_up_sentences(n, "A sentence."),
-        rows: (0..n).map(|i| (0..i).map(|j| value(i, j)).collect()).collect(),
-        model: "synthetic".into(),
-        known: Vec::new(),
-        known_auc: None,
-    }
-}
-
-fn made_up_sentences(n: usize, text: &str) -> Vec<Sentence> {
-    let kind = |i: usize| SentenceKind::ALL[hash([5, i as u32, 1]) as usize % SentenceKind::ALL.len()];
-    let sentence =
-        |i: usize| Sentence { span: Span { start: 9 * i, end: 9 * i + 9 }, text: format!("{text} {i}."), kind: kind(i) };
-    (0..n).map(sentence).collect()
 }
 
 fn summary(shape: &Shape) -> Summary {
@@ -178,7 +127,7 @@ fn record(shape: &Shape, summary: &Summary, layer: usize, n_sentences: usize) ->
 }
 
 /// Kept blocks of a row, ascending, with masses that sum to 1.
-fn kept(shape: &Shape, blocks: &crate::trace::Blocks, head: usize, query_block: usize) -> Vec<(usize, f32)> {
+fn kept(shape: &Shape, blocks: &Blocks, head: usize, query_block: usize) -> Vec<(usize, f32)> {
     let visible = blocks.visible(query_block);
     let needle = blocks.n_key_blocks() / 10;
     let asks = query_block * 10 >= blocks.n_query_blocks() * 9;

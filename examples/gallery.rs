@@ -1,9 +1,23 @@
-//! Draws every kind of figure for a look: `cargo test --lib gallery -- --ignored`, then open `target/gallery/`.
+//! Draws every kind of figure of made-up traces into `target/gallery`, for a look:
+//! `cargo run --features engine --example gallery`
 
-use super::{
-    Figure,
-    synthetic::{Shape, made_up_anchors, made_up_matrix, trace},
-};
+use streamtrace::view::plot::Figure;
+
+#[path = "../src/analysis/synthetic.rs"]
+mod findings;
+#[path = "../src/trace/synthetic.rs"]
+mod synthetic;
+
+use findings::{made_up_anchors, made_up_matrix};
+use synthetic::{Shape, trace};
+
+fn main() {
+    maps();
+    odd_maps();
+    heat_maps();
+    overviews();
+    anchors_matrices_and_routes();
+}
 
 fn folder() -> std::path::PathBuf {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target/gallery");
@@ -14,13 +28,10 @@ fn folder() -> std::path::PathBuf {
 fn save(name: &str, figure: &Figure) {
     let folder = folder();
     figure.save(folder.join(name).with_extension("svg")).unwrap();
-    #[cfg(feature = "engine")]
     figure.save(folder.join(name).with_extension("png")).unwrap();
     println!("{name}: {:?}, {} bytes", figure.size(), figure.svg().len());
 }
 
-#[test]
-#[ignore = "for the eye"]
 fn maps() {
     let t = trace(&Shape { n_tokens: 16_384, n_layers: 2, n_heads: 4, top_k: 100, ..Default::default() });
     let map = t.attention_map(1, 3).unwrap();
@@ -38,8 +49,6 @@ fn maps() {
     save("map-sentences", &sentences.unwrap().figure());
 }
 
-#[test]
-#[ignore = "for the eye"]
 fn odd_maps() {
     for (name, n_tokens, window) in
         [("one", 1, None), ("few", 20, None), ("short", 157, None), ("window", 4000, Some(512)), ("long", 1 << 20, None)]
@@ -50,8 +59,6 @@ fn odd_maps() {
     }
 }
 
-#[test]
-#[ignore = "for the eye"]
 fn heat_maps() {
     let trace = |n_layers, n_heads| trace(&Shape { n_layers, n_heads, n_tokens: 300, ..Default::default() });
     save("recall", &trace(6, 8).recall_map().unwrap().figure());
@@ -65,8 +72,6 @@ fn heat_maps() {
     save("scores", &scores.figure());
 }
 
-#[test]
-#[ignore = "for the eye"]
 fn overviews() {
     let small = Shape { n_tokens: 4096, n_layers: 6, n_heads: 8, top_k: 24, ..Default::default() };
     save("overview", &trace(&small).overview().unwrap());
@@ -74,8 +79,6 @@ fn overviews() {
     save("overview-one", &trace(&Shape { n_layers: 1, n_heads: 1, ..Default::default() }).overview().unwrap());
 }
 
-#[test]
-#[ignore = "for the eye"]
 fn anchors_matrices_and_routes() {
     for n in [7, 30, 400] {
         let anchors = made_up_anchors(n, "A sentence of some words that says that 3 + 4 = 7 marbles are in the box");

@@ -1,9 +1,8 @@
-//! SVG to PNG: with the engine in this program, through its fonts; otherwise by the engine's process.
+//! SVG to PNG, with the system's fonts.
 
 use crate::error::Error;
 
 /// Most pixels of a PNG: 400 MB while it is drawn.
-#[cfg(feature = "engine")]
 const MAX_PIXELS: u64 = 100_000_000;
 
 /// A figure's SVG as PNG, `scale` pixels for each of its own.
@@ -12,7 +11,6 @@ const MAX_PIXELS: u64 = 100_000_000;
 ///
 /// # Errors
 /// [`Error::Setting`] when the SVG cannot be read, or the scale makes a picture of no or too many pixels.
-#[cfg(feature = "engine")]
 pub fn png(svg: &str, scale: f32) -> Result<Vec<u8>, Error> {
     use resvg::{tiny_skia, usvg};
 
@@ -34,21 +32,14 @@ pub fn png(svg: &str, scale: f32) -> Result<Vec<u8>, Error> {
     pixmap.encode_png().map_err(|e| bad("figure", "a picture", e.to_string()))
 }
 
-#[cfg(feature = "engine")]
 fn bad(setting: &str, expected: &str, found: String) -> Error {
     Error::Setting { setting: setting.into(), expected: expected.into(), found, fix: "save the figure as .svg instead".into() }
 }
 
-/// Without an engine in this program there are no fonts to draw with: the engine's own process draws.
-#[cfg(not(feature = "engine"))]
-pub(super) fn png(svg: &str, scale: f32) -> Result<Vec<u8>, Error> {
-    crate::protocol::rasterize(svg, scale)
-}
-
-#[cfg(all(test, feature = "engine"))]
+#[cfg(test)]
 mod tests {
     use super::*;
-    use crate::view::plot::synthetic::{Shape, trace, trace_of};
+    use crate::trace::synthetic::{Shape, trace, trace_of};
 
     fn pixels(png: &[u8]) -> (u32, u32, Vec<u8>) {
         let mut reader = png::Decoder::new(std::io::Cursor::new(png)).read_info().unwrap();

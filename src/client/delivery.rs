@@ -1,0 +1,9 @@
+//! Whole traces on this machine, pieces from another.
+
+/// How a trace comes from the engine.
+#[derive(Clone)]
+pub(super) enum Delivery {
+    Whole,
+    /// Layer by layer, packed; these layers or all.
+    InPieces(Option<Vec<usize>>),
+}

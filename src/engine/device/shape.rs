@@ -1,0 +1,57 @@
+//! Sizes and settings of one layer's attention.
+
+use std::{ops::Range, sync::Arc};
+
+use crate::trace::{Blocks, Span, StreamConfig};
+
+/// Sizes and settings of one layer's attention.
+#[derive(Clone, Debug)]
+pub struct AttentionShape {
+    pub blocks: Blocks,
+    /// Tokens that there is room for.
+    pub capacity: usize,
+    pub n_heads: usize,
+    pub n_kv_heads: usize,
+    pub head_dim: usize,
+    /// `cap · tanh(x / cap)` of each attention logit.
+    pub soft_cap: Option<f32>,
+    pub config: StreamConfig,
+    pub focus: Span,
+    /// Stretches of tokens whose vertical scores are recorded.
+    pub sentences: Arc<[Span]>,
+}
+
+impl AttentionShape {
+    /// Whether proximity is recorded.
+    pub fn records_proximity(&self) -> bool {
+        self.config.proximity && !self.sentences.is_empty()
+    }
+
+    /// Proximities of kept blocks `[n_heads, n_query_blocks, top_k]` as shares of their query block's sum over all heads and what
+    /// stays `[n_query_blocks]`; nothing if none were recorded.
+    pub fn shares_of_update(&self, mut proximity: Vec<f32>, stays: &[f32]) -> Vec<f32> {
+        let (mut sums, top_k) = (stays.to_vec(), self.config.top_k.max(1));
+        let n = sums.len().max(1);
+        proximity.chunks(top_k).enumerate().for_each(|(row, near)| sums[row % n] += near.iter().sum::<f32>());
+        let rows = proximity.chunks_mut(top_k).enumerate();
+        rows.for_each(|(row, near)| near.iter_mut().for_each(|near| *near /= sums[row % n].max(f32::MIN_POSITIVE)));
+        proximity
+    }
+
+    /// The key-value head that a query head reads.
+    pub fn kv_head(&self, head: usize) -> usize {
+        head / (self.n_heads / self.n_kv_heads)
+    }
+
+    /// Whether what was indexed for `n_tokens` serves the prompt as it is now: a search reads only blocks that were whole
+    /// before its query block, and no other has become whole since.
+    pub fn is_indexed(&self, n_tokens: usize) -> bool {
+        let of = |blocks: Blocks| (blocks.n_query_blocks(), blocks.n_key_blocks());
+        of(Blocks { n_tokens, ..self.blocks }) == of(self.blocks)
+    }
+
+    /// Query blocks of a chunk of rows.
+    pub fn query_blocks(&self, first_query_block: usize, n_rows: usize) -> Range<usize> {
+        first_query_block..first_query_block + n_rows.div_ceil(self.blocks.block_size_q)
+    }
+}

@@ -1,0 +1,33 @@
+//! Which model an engine opens, and where.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Which model to run, where, in how much memory.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LoadOptions {
+    /// A Hugging Face model folder, a `.gguf` file, or a name on the hub.
+    pub model: PathBuf,
+    pub device: DeviceChoice,
+    /// Most memory that a run may take, in bytes; what is free if not set.
+    pub memory: Option<u64>,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        LoadOptions { model: PathBuf::new(), device: DeviceChoice::Auto, memory: None }
+    }
+}
+
+/// Where a model runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceChoice {
+    /// A GPU if there is one that works, else the CPU.
+    #[default]
+    Auto,
+    Cpu,
+    Cuda,
+}

@@ -1,0 +1,46 @@
+//! How far an engine has come, as plain data.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What an engine reports while it works.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Progress {
+    /// A layer is done.
+    Layer(LayerProgress),
+    /// A step of loading a model, in words.
+    Loading(String),
+    /// What the model has written since the last report.
+    Text(String),
+}
+
+/// How far a run has come.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LayerProgress {
+    /// "trace", "dense" or "sample" for a comparison, "prompt" before writing.
+    pub stage: String,
+    /// Layers that are done.
+    pub layer: usize,
+    pub n_layers: usize,
+    /// Tokens through all layers per second, at the rate so far.
+    pub tokens_per_second: f64,
+    pub seconds_left: f64,
+}
+
+impl fmt::Display for LayerProgress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let LayerProgress { stage, layer, n_layers, tokens_per_second, seconds_left } = self;
+        write!(f, "{stage}: layer {layer} of {n_layers}, {tokens_per_second:.0} tokens/s, {seconds_left:.0} s left")
+    }
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Progress::Layer(progress) => progress.fmt(f),
+            Progress::Loading(text) | Progress::Text(text) => f.write_str(text),
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Numbers as a reader wants them: 16,384, 95.2 %, 1.6 GB, 3.6 s.
+
+use crate::error::Error;
+
+/// 1234567 as "1,234,567".
+pub fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// "1 head", "8 heads".
+pub fn count(number: usize, thing: &str) -> String {
+    format!("{} {thing}{}", thousands(number as u64), if number == 1 { "" } else { "s" })
+}
+
+/// A share as a percentage that never rounds to 0 or 100 unless it is.
+pub fn percent(share: f64) -> String {
+    let percent = 100.0 * share;
+    let decimals = (1..4).find(|&d| {
+        let shown: f64 = format!("{percent:.d$}").parse().unwrap_or(percent);
+        (shown < 100.0 || share >= 1.0) && (shown > 0.0 || share <= 0.0)
+    });
+    let text = format!("{percent:.*}", decimals.unwrap_or(4));
+    format!("{} %", text.strip_suffix(".0").unwrap_or(&text))
+}
+
+/// A text of at most `max` characters, an ellipsis in the place of what is cut; control characters become spaces.
+pub fn shortened(text: &str, max: usize) -> String {
+    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if text.chars().count() <= max {
+        return text;
+    }
+    text.chars().take(max.saturating_sub(1)).chain(['…']).collect()
+}
+
+const UNITS: [(&str, u64); 4] = [("TB", 1_000_000_000_000), ("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1_000)];
+
+/// "1.6 GB": powers of 1000.
+pub fn format_bytes(bytes: u64) -> String {
+    match UNITS.iter().find(|(_, size)| bytes >= *size) {
+        Some((unit, size)) if bytes >= 100 * size => format!("{:.0} {unit}", bytes as f64 / *size as f64),
+        Some((unit, size)) => format!("{:.1} {unit}", bytes as f64 / *size as f64),
+        None => format!("{bytes} B"),
+    }
+}
+
+/// The least amount from here on that [`format_bytes`] writes exactly.
+pub fn rounded_up(bytes: u64) -> u64 {
+    match UNITS.iter().find(|(_, size)| bytes >= *size) {
+        Some((_, size)) if bytes >= 100 * size => bytes.div_ceil(*size).saturating_mul(*size),
+        Some((_, size)) => bytes.div_ceil(size / 10) * (size / 10),
+        None => bytes,
+    }
+}
+
+/// Bytes of "8GB", "500 MB", "1.5gb" or a plain number.
+///
+/// # Errors
+/// [`Error::Setting`] for anything else.
+pub fn parse_bytes(text: &str) -> Result<u64, Error> {
+    let lower = text.trim().to_lowercase();
+    let (number, size) = UNITS
+        .iter()
+        .find_map(|(unit, size)| Some((lower.strip_suffix(&unit.to_lowercase())?, *size)))
+        .unwrap_or((lower.strip_suffix('b').unwrap_or(&lower), 1));
+    match number.trim().parse::<f64>() {
+        Ok(number) if number > 0.0 && number.is_finite() => Ok((number * size as f64) as u64),
+        _ => Err(Error::Setting {
+            setting: "memory".into(),
+            expected: "an amount such as 8GB or 500MB".into(),
+            found: text.into(),
+            fix: "write a number and kB, MB, GB or TB".into(),
+        }),
+    }
+}
+
+/// "3.6 s", and "12 ms" below a tenth of a second.
+pub fn seconds(seconds: f64) -> String {
+    if seconds < 0.1 { format!("{:.0} ms", 1000.0 * seconds) } else { format!("{seconds:.1} s") }
+}
+
+/// "0.0012 nats", and a power of ten below that.
+pub fn nats(kl: f64) -> String {
+    if kl.abs() < 1e-3 && kl != 0.0 { format!("{kl:.1e} nats") } else { format!("{kl:.4} nats") }
+}
+
+/// "6.3 M", "8.0 B".
+pub fn millions(number: u64) -> String {
+    match number {
+        0..1_000_000 => thousands(number),
+        1_000_000..1_000_000_000 => format!("{:.1} M", number as f64 / 1e6),
+        _ => format!("{:.1} B", number as f64 / 1e9),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped() {
+        assert_eq!([0, 999, 1000, 1_048_576].map(thousands), ["0", "999", "1,000", "1,048,576"]);
+        assert_eq!([1, 2].map(|n| count(n, "head")), ["1 head", "2 heads"]);
+    }
+
+    #[test]
+    fn percentages_do_not_round_to_the_ends() {
+        assert_eq!([0.0, 0.5, 0.9517, 1.0].map(percent), ["0 %", "50 %", "95.2 %", "100 %"]);
+        assert_eq!([0.99999, 0.9996, 0.0001].map(percent), ["99.999 %", "99.96 %", "0.01 %"]);
+    }
+
+    #[test]
+    fn amounts_read_as_they_are_written() {
+        for (text, bytes) in
+            [("8GB", 8_000_000_000), ("1.5 gb", 1_500_000_000), ("500MB", 500_000_000), ("12", 12), ("7 kB", 7000)]
+        {
+            assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "GB", "-1GB", "8 XB", "nan", "inf"] {
+            assert!(parse_bytes(text).is_err(), "{text}");
+        }
+        for bytes in [999, 1_001, 1_640_000_001, 99_999_999_999, 123_400_000, 8_000_000_000] {
+            let enough = parse_bytes(&format_bytes(rounded_up(bytes))).unwrap();
+            assert!(enough >= bytes && enough as f64 <= 1.1 * bytes as f64, "{enough} for {bytes}");
+        }
+        assert_eq!([999, 1_000, 1_560_000_000, 123_400_000].map(format_bytes), ["999 B", "1.0 kB", "1.6 GB", "123 MB"]);
+    }
+}
