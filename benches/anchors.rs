@@ -1,9 +1,9 @@
-//! Do heads and suppression tell what a chain of thought rests on? `cargo bench --features engine --bench anchors`
+//! Do heads and suppression show which sentences a chain of thought depends on? `cargo bench --features engine --bench anchors`
 //!
-//! Word problems whose facts are scattered over prose, then the chain of thought; the truth is known by construction. Options:
-//! `-- --prompts 24 --tokens 8192 --pruned 0.97 --search exhaustive|default --sinks 1 --local 5`. Prompts of even number
-//! calibrate, those of odd number are reported, kurtosis, which needs no truth, is the mean of all; plan and setup are left out
-//! as targets. Dense is the same run with all blocks kept.
+//! A prompt is a word problem whose facts are scattered over prose, followed by the chain of thought; the truth is known by
+//! construction. Options: `-- --prompts 24 --tokens 8192 --pruned 0.97 --search exhaustive|default --sinks 1 --local 5`. Prompts
+//! of even number calibrate the heads, and those of odd number are reported; kurtosis, which needs no truth, is the mean over all.
+//! Plan and setup are left out as targets. The dense run is the same with all blocks kept.
 
 mod common;
 
@@ -24,18 +24,18 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const LEFT_OUT: [SentenceKind; 2] = [SentenceKind::ProblemSetup, SentenceKind::PlanGeneration];
 
-/// How the changes of a sentence become a number.
+/// The measures that turn the changes of a sentence into a number.
 const MEASURES: [SuppressionMeasure; 2] = [SuppressionMeasure::Published, SuppressionMeasure::Peak];
 
-/// Heads whose peak attention is averaged once they are calibrated.
+/// Number of calibrated heads whose peak attention is averaged.
 const N_CALIBRATED: usize = 1;
 
-/// What the prompts of one way to run gave.
+/// Results of all prompts for one way to run.
 #[derive(Default)]
 struct Run {
     calibration: Calibration,
     held_out: Vec<(Trace, Vec<Sentence>, Vec<Vec<usize>>)>,
-    /// Of both measures.
+    /// One for each of the two measures.
     suppression: [Vec<(f64, bool)>; 2],
     kurtosis: Vec<HeadRanking>,
     pruned: f64,
@@ -83,7 +83,7 @@ impl Run {
         Ok(())
     }
 
-    /// How well the peak attention of the best heads tells the dependencies of the prompts held out.
+    /// How well the peak attention of the best heads predicts the dependencies of the held-out prompts.
     fn edges(&self, heads: &HeadRanking, n: usize) -> Result<f64, Box<dyn Error>> {
         let mut cases = Vec::new();
         for (trace, sentences, needs) in &self.held_out {

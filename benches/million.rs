@@ -1,7 +1,7 @@
 //! Anchors and routes of a million-token trace of an 8B shape: `cargo bench --features engine --bench million -- FOLDER`
 //!
-//! Writes a made-up trace of 32 layers and 32 heads (5.8 GB) into FOLDER, opens it, and takes time and memory of what reads it.
-//! Numbers in it are random; how long reading takes does not depend on them.
+//! Writes a synthetic trace of 32 layers and 32 heads (more than 5 GB) into FOLDER, opens it, and measures the time and memory of
+//! reading it. Its numbers are random; the time of reading does not depend on them.
 
 use std::{error::Error, path::Path, time::Instant};
 
@@ -61,7 +61,7 @@ fn summary() -> Summary {
     }
 }
 
-/// Sinks, last blocks and random ones, with random masses.
+/// Keeps sinks, last blocks and random ones, with random masses.
 fn write(path: &Path) -> Result<(), Box<dyn Error>> {
     let (summary, mut random) = (summary(), fastrand::Rng::with_seed(1));
     let text =

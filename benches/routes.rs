@@ -1,10 +1,11 @@
-//! Does the answer go where the route says? `cargo bench --features engine --bench routes`
+//! Does the answer take the route? `cargo bench --features engine --bench routes`
 //!
-//! Needles among others in prose. The route leads from the needle to the rows that predict the answer; it is knocked out, left
-//! alone in the question's and the answer's query blocks, and compared with random routes of the same layers and query blocks.
+//! The prompts hold needles among other needles in prose. The route leads from the needle to the rows that predict the answer.
+//! It is knocked out, then kept as the only attention of the question's and the answer's query blocks, and compared with random
+//! routes of the same layers and query blocks.
 //! Options: `-- --prompts 50 --tokens 16384 --pruned 0.95 --search exhaustive|default --controls 20 --measure
-//! proximity|rollout --depth 0.9`; without a depth, needles stand at RULER's 40. A run costs as much as the prompt from the
-//! needle on.
+//! proximity|rollout --depth 0.9`; without a depth, needles stand at RULER's 40 depths. A run costs as much as the
+//! prompt from the needle on.
 
 mod common;
 
@@ -22,7 +23,7 @@ use common::{bundled, option, option_or};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// What one prompt gave. Drops are of the answer's log-probability, in nats.
+/// Results of one prompt. A drop is the fall of the answer's log-probability, in nats.
 struct Row {
     before: f64,
     route: f64,
@@ -57,7 +58,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("| {seed} | {before:.3} | {route:.3} | {control:.4} | {alone} | {seconds:.2} |");
         rows.push(row);
     }
-    // A control that makes the answer likelier or no less likely is below any drop.
+    // A control that does not make the answer less likely counts as smaller than any drop.
     let passed = rows.iter().filter(|row| row.route > 0.0 && row.route >= 10.0 * row.control).count();
     let alone = rows.iter().filter(|row| row.alone).count();
     println!("\ndrop at least 10 times the median control: {passed} of {}; answer kept by the route alone: {alone}", rows.len());

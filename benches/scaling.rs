@@ -1,8 +1,8 @@
-//! How time and memory of a trace grow with the prompt, on the CPU: `cargo bench --features engine --bench scaling`.
+//! Measures how a trace's time and memory grow with the prompt, on the CPU: `cargo bench --features engine --bench scaling`.
 //!
-//! Prints a table with the exponent of the time, and draws the curve into `benches/scaling.svg`. Every length is traced
-//! three times in turn, so that what else the machine does falls on all of them; medians are shown. At one of them the
-//! published search runs too.
+//! Prints a table with the exponent of the time, and draws the curve into `benches/scaling.svg`. The lengths are traced in turn,
+//! three times each, so that the machine's other work affects all of them; medians are shown. At one length the published search
+//! runs too.
 
 use std::{error::Error, path::Path};
 
@@ -20,7 +20,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const LENGTHS: [usize; 5] = [8_192, 16_384, 32_768, 65_536, 131_072];
 const ROUNDS: usize = 3;
 
-/// Where the search is compared with the published one.
+/// Prompt length at which the search is compared with the published one.
 const COMPARED: usize = 2;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -61,7 +61,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     draw(&root.join("benches/scaling.svg"), &medians, time)
 }
 
-/// The run of median time, with the least of the peaks: in the first round no longer prompt has left its memory behind.
+/// The run of median time, with the lowest of the memory peaks: in the first round, no longer prompt has left memory behind.
 fn median(mut runs: Vec<Summary>) -> Summary {
     runs.sort_by(|a, b| a.seconds.total.total_cmp(&b.seconds.total));
     let peak_memory_bytes = runs.iter().map(|s| s.peak_memory_bytes).min().unwrap_or(0);

@@ -1,6 +1,6 @@
 //! How many more blocks does the search need than exact selection? `cargo bench --features engine --bench smallest`
 //!
-//! For each needle prompt the smallest top_k that keeps the answer, with the default search and with the exhaustive one.
+//! For each needle prompt, finds the smallest `top_k` at which the answer survives, with the default and the exhaustive search.
 //! Options: `-- --prompts 50 --tokens 8192 --seed 1000`.
 
 mod common;

@@ -1,8 +1,8 @@
-//! Is memory flat, and every result the same, over many traces in one engine? `cargo bench --features engine --bench soak`
+//! Do memory and results stay the same over many traces in one engine? `cargo bench --features engine --bench soak`
 //!
-//! Prompts of five lengths up to `--tokens`, in rounds of an order drawn anew, after two rounds to warm up. Prints the slope of
-//! the least memory that the process holds in each round, and how many traces differ from the first of their prompt: in anything
-//! on a CPU, in what they keep on a GPU. Options: `-- --traces 200 --tokens 8192` (at least 2000).
+//! Traces prompts of five lengths up to `--tokens`, shuffled in each round, after two rounds to warm up. Prints the slope of each
+//! round's lowest memory, and the number of traces that differ from the first of their prompt: in any bit on a CPU, in the kept
+//! blocks on a GPU. Options: `-- --traces 200 --tokens 8192` (at least 2000).
 
 mod common;
 
@@ -25,7 +25,7 @@ const WARM_UP: usize = 2 * LENGTHS;
 fn main() -> Result<(), Box<dyn Error>> {
     let tracer = bundled()?;
     let (n_traces, longest): (usize, usize) = (option_or("--traces", 200)?, option_or("--tokens", 8192)?);
-    // The shortest prompt is less than a chunk, and odd.
+    // The shortest prompt is shorter than a chunk, and its length is odd.
     let lengths: [usize; LENGTHS] = [longest, longest / 2, longest / 3, longest / 7, longest / 20];
     let task = |n_tokens| RulerConfig { task: Task::NiahSingle2, n_tokens, ..RulerConfig::default() };
     let prompts = lengths.iter().map(|&n| tracer.prompt(&task(n))).collect::<Result<Vec<_>, _>>()?;
@@ -47,7 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     let (least, most) = (held.iter().min().unwrap_or(&0), held.iter().max().unwrap_or(&0));
-    // A round's other figures are what its longest prompt left to the allocator, sooner or later.
+    // The other readings of a round depend on how much memory the allocator still keeps after the longest prompt.
     let rounds: Vec<u64> = held.chunks_exact(LENGTHS).filter_map(|round| round.iter().min().copied()).collect();
     println!("{n_traces} traces of {} to {longest} tokens on {}", longest / 20, tracer.device());
     println!("memory held: {least} to {most} kB, slope {:.1} kB a trace", slope(&rounds) / LENGTHS as f64);
@@ -55,7 +55,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Whether two traces keep the same blocks, and, `to_the_bit`, record the same numbers.
+/// Whether two traces keep the same blocks and, if `to_the_bit`, record the same numbers.
 fn is_same(a: &Trace, b: &Trace, to_the_bit: bool) -> Result<bool, streamtrace::Error> {
     for layer in 0..a.n_layers() {
         let records =
@@ -72,14 +72,14 @@ fn is_same(a: &Trace, b: &Trace, to_the_bit: bool) -> Result<bool, streamtrace::
     Ok(!to_the_bit || a.logits()? == b.logits()?)
 }
 
-/// Kilobytes of memory that this process holds, mapped files not counted.
+/// Kilobytes of memory that this process holds, without mapped files.
 fn resident() -> Result<u64, Box<dyn Error>> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).ok_or("no RssAnon in /proc/self/status")?;
     Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 
-/// Of the least-squares line through what was held.
+/// Slope of the least-squares line through the readings.
 fn slope(held: &[u64]) -> f64 {
     let n = held.len() as f64;
     let (x, y) = ((n - 1.0) / 2.0, held.iter().sum::<u64>() as f64 / n);

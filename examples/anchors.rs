@@ -1,5 +1,5 @@
-//! Which sentences of a chain of thought do later ones come back to? Facts about people are scattered over prose; the chain
-//! works out how much they have. Draws the chart of its sentences.
+//! Which sentences of a chain of thought do later ones return to? Facts about people are scattered over prose; the chain works out
+//! how many things they have. Draws the chart of its sentences.
 //!
 //!     cargo run --release --features engine --example anchors anchors.svg
 
@@ -12,7 +12,7 @@ fn main() -> Result<(), Error> {
     let problem = WordProblem::generate(20, 27)?;
     let prompt = tracer.word_problem(&problem, 8_192)?;
 
-    // Attention of the chain is recorded key by key, so that its sentences alone can be compared.
+    // Record the chain's attention key by key, so that only its sentences are compared.
     let trace = tracer.trace_focused(&prompt.text, prompt.thoughts())?;
     let sentences = trace.sentences_at(&problem.chain_pieces(&prompt))?;
     let anchors = trace.thought_anchors_with(&AnchorConfig { sentences: Some(sentences), ..Default::default() })?;

@@ -1,4 +1,4 @@
-//! Hides a number in 16,000 tokens, asks the bundled model for it, and draws where it looked: the picture in the README.
+//! Hides a number in 16,000 tokens, asks the bundled model for it, and draws where the model looked: the picture in the README.
 //!
 //!     cargo run --release --features engine --example needle docs/needle.svg
 
@@ -11,7 +11,7 @@ fn main() -> Result<(), Error> {
     let task = RulerConfig { task: Task::NiahSingle2, n_tokens: 16_384, seed: 1, depth: Some(0.5), ..Default::default() };
     let prompt = tracer.prompt(&task)?;
 
-    // Up to the space before the answer: the last token is the one that reads the needle's first digit.
+    // The prompt ends with the space before the answer: this last token reads the first digit of the needle's number.
     let trace = tracer.trace(&format!("{} ", prompt.text))?;
     println!("{trace}");
 

@@ -1,5 +1,5 @@
-//! What does a saved trace say? Opens it without a model, an engine or a GPU, and prints for each layer the head that looks
-//! hardest at one place of the prompt, where that is, and what stands there.
+//! Opens a saved trace without a model, an engine or a GPU. For each layer, prints the head that looks hardest at one place of the
+//! prompt, that place and its text.
 //!
 //!     cargo run --example open prompt.trace
 
@@ -19,7 +19,8 @@ fn main() -> Result<(), Error> {
     Ok(())
 }
 
-/// The key block that gets most of a head's last query block, and its share; the first block gets what is not needed elsewhere.
+/// The key block that gets most attention from a head's last query block, and its share. The first block is left out: it gets the
+/// attention that is not needed elsewhere.
 fn strongest(trace: &Trace, layer: usize, head: usize) -> Result<(usize, f32), Error> {
     let last = trace.blocks(layer)?.n_query_blocks() - 1;
     let head = trace.head(layer, head)?;

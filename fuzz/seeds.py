@@ -1,4 +1,4 @@
-"""Writes `fuzz/seeds`: small whole files of each kind, which fuzzing starts from. Run it when a format has changed:
+"""Write `fuzz/seeds`: small valid files of each kind, from which fuzzing starts. Run it after a format has changed:
 
     .venv/bin/python fuzz/seeds.py
 """
@@ -95,7 +95,7 @@ def shards():
 
 
 def gguf(metadata, tensors):
-    """The file, with tensors of 32-bit numbers or of blocks of 32 in 8 bits."""
+    """Return a GGUF file with tensors of 32-bit numbers or of blocks of 32 numbers in 8 bits."""
     text = lambda s: struct.pack("<Q", len(s.encode())) + s.encode()
 
     def value(x):

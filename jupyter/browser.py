@@ -1,4 +1,4 @@
-"""A headless Chromium, driven over the DevTools protocol: open a page, run JavaScript, press keys, take pictures."""
+"""Drive a headless Chromium over the DevTools protocol: open a page, run JavaScript, press keys, take pictures."""
 
 import base64
 import itertools
@@ -25,7 +25,7 @@ FLAGS = (
 
 
 def find():
-    """The program, or None."""
+    """The browser's program, or None."""
     return next((path for path in map(shutil.which, NAMES) if path), None)
 
 
@@ -56,7 +56,7 @@ class Browser:
         self.profile.cleanup()
 
     def address(self, seconds=30):
-        """Where the first page listens, once the browser has written it down."""
+        """The address of the first page's DevTools, once the browser has written it to its file."""
         from urllib.request import urlopen
 
         port, deadline = Path(self.profile.name) / "DevToolsActivePort", time.monotonic() + seconds
@@ -90,21 +90,21 @@ class Browser:
         return message
 
     def open(self, page):
-        """A file, or an address."""
+        """Open a file or an address."""
         self.loaded = False
         self.call("Page.navigate", url=page if str(page).startswith("http:") else Path(page).resolve().as_uri())
         while not self.loaded:
             self.receive()
 
     def run(self, expression):
-        """The value of a JavaScript expression; promises are waited for."""
+        """Return the value of a JavaScript expression; a promise is awaited."""
         result = self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
         if "exceptionDetails" in result:
             raise RuntimeError(result["exceptionDetails"].get("exception", {}).get("description", expression))
         return result["result"].get("value")
 
     def wait(self, condition, seconds=20):
-        """Until an expression is true."""
+        """Wait until an expression is true."""
         deadline = time.monotonic() + seconds
         while not self.run(condition):
             if time.monotonic() > deadline:
@@ -112,7 +112,7 @@ class Browser:
             time.sleep(0.02)
 
     def press(self, key, code=0):
-        """A key with its code, as `KeyboardEvent.keyCode` has it where the browser itself acts on it (Tab: 9, Enter: 13)."""
+        """Press a key. Its code is `KeyboardEvent.keyCode`, needed if the browser itself acts on the key (Tab: 9, Enter: 13)."""
         text = {"Enter": "\r"}.get(key, key if len(key) == 1 else "")
         self.call("Input.dispatchKeyEvent", type="keyDown", key=key, windowsVirtualKeyCode=code, text=text)
         self.call("Input.dispatchKeyEvent", type="keyUp", key=key, windowsVirtualKeyCode=code)
@@ -122,5 +122,5 @@ class Browser:
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     def picture(self, path):
-        """The visible part of the page, as PNG."""
+        """Return the visible part of the page as PNG."""
         Path(path).write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))

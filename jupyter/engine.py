@@ -1,4 +1,4 @@
-"""The engine's program, where cargo builds it."""
+"""The engine's program in cargo's target folder."""
 
 import os
 import subprocess

@@ -18,7 +18,7 @@ CARGO_BIN = Path(os.environ.get("CARGO_HOME", Path.home() / ".cargo")) / "bin"
 
 
 def free_folder():
-    """The first folder without a living kernel. Its lock belongs to this process and survives `exec`."""
+    """Return the first folder that no running kernel holds. Its lock belongs to this process and survives `exec`."""
     for number in range(100):
         folder = TARGET / "kernels" / str(number)
         folder.mkdir(parents=True, exist_ok=True)
@@ -34,12 +34,12 @@ def free_folder():
 
 
 def show_rust():
-    """Tell the kernel where Rust itself is.
+    """Tell the kernel where Rust is installed.
 
-    Each cell becomes a library that finds the standard one by a path relative to itself, one folder off: that goes
-    unnoticed under /tmp, where the path leads past the root, but not where the build and Rust itself are both in
-    the home. And rust-analyzer, which the kernel asks for the types of variables, calls rustc a dozen times, each
-    time through rustup unless it is told.
+    Each cell becomes a library that looks for the standard library by a relative path, which is one folder off. This
+    goes unnoticed under /tmp, where the path leads past the root, but fails if the build folder and Rust are both in
+    the home folder. Also, the kernel asks rust-analyzer for the types of variables, which calls rustc a dozen times,
+    each time through rustup unless `RUSTC` is set.
     """
     asked = ["rustc", "--print", "sysroot", "--print", "target-libdir"]
     printed = subprocess.run(asked, check=True, capture_output=True, text=True).stdout
@@ -53,7 +53,7 @@ def show_rust():
 
 
 def link_source(source, place, left_out, folder=Path()):
-    """Make `place` a folder of links to all that `source` holds, but for the paths `left_out`."""
+    """Make `place` a folder of links to everything in `source` except the paths `left_out`."""
     (place / folder).mkdir()
     for entry in (source / folder).iterdir():
         path = folder / entry.name
@@ -64,9 +64,9 @@ def link_source(source, place, left_out, folder=Path()):
 
 
 def show_source(sysroot, place):
-    """Show rust-analyzer the standard library without its tests and the instructions of each processor.
+    """Show rust-analyzer the standard library without its tests and without each processor's instructions.
 
-    It reads and indexes all of it at each start; those are half of its text, and no cell's types are among them.
+    It reads and indexes the library at each start; the parts left out are half of the text and define no cell's types.
     """
     source = sysroot / "lib/rustlib/src/rust/library"
     if "RUST_SRC_PATH" in os.environ or not source.is_dir():

@@ -1,12 +1,12 @@
-"""How long a notebook makes its user wait: medians, in seconds.
+"""Measure how long a notebook makes its user wait: medians, in seconds.
 
     .venv/bin/python jupyter/measure.py              # warm starts and plotting cells
-    .venv/bin/python jupyter/measure.py --cold       # and cold starts, a minute each
+    .venv/bin/python jupyter/measure.py --cold       # also cold starts, a minute each
 
 cold first cell     `:dep` and `use` in an empty build folder
-warm first plot     from the start of the kernel to the attention map of a saved trace, the library compiled before
+warm first plot     from the start of the kernel to the attention map of a saved trace, the library already compiled
 warm first trace    the same with the tutorial's own 16,384 tokens: load, make the prompt, trace, draw
-plotting cell       each of ten attention maps, of different heads
+plotting cell       each of ten attention maps of different heads
 """
 
 import argparse
@@ -56,7 +56,7 @@ def cold(folder):
 
 
 def start(cell):
-    """From nothing to a picture: the kernel, the library, a trace, a map."""
+    """Time the way from nothing to a picture: the kernel, the library, a trace, a map."""
     started = time.monotonic()
     with Session(ROOT / "tutorials") as kernel:
         checked(kernel.run(USE))
@@ -75,7 +75,7 @@ def plots(open_trace):
 
 
 def checked(result):
-    """A cell that failed fast is no measurement."""
+    """Stop if the cell failed: its time means nothing."""
     wrong = result.stream("stderr") + "".join(o.evalue for o in result.outputs if o.output_type == "error")
     assert not wrong, wrong
     return result

@@ -1,11 +1,11 @@
-"""Run notebooks from top to bottom without a browser, and fail when a cell does not do what it did when it was kept.
+"""Run notebooks from top to bottom without a browser, and fail if a cell no longer does what its stored outputs show.
 
-The kernel answers "ok" to a cell that panics, and to one that a failing `?` leaves, so this reads what the cells show.
+The kernel answers "ok" to a cell that panics or that a failing `?` leaves, so the runner reads each cell's outputs instead.
 A cell fails on: a compile error, a panic, a failing `?`, anything else on stderr, a kind of output (MIME type) that the
-kept notebook has and this run has not, no end in time, and the kernel's death. A cell tagged `raises-exception` must fail.
+stored notebook has and this run lacks, a timeout, and the kernel's death. A cell tagged `raises-exception` must fail.
 
     .venv/bin/python jupyter/run.py tutorials/*.ipynb           # exit code 1 if a cell fails
-    .venv/bin/python jupyter/run.py --write tutorials/*.ipynb   # and keep the outputs if none does
+    .venv/bin/python jupyter/run.py --write tutorials/*.ipynb   # also store the outputs if none does
 """
 
 import argparse
@@ -18,7 +18,7 @@ import nbformat
 
 from session import KernelDied, Result, Session
 
-# As the kernel describes itself: JupyterLab would change anything else as soon as it opens the notebook.
+# The kernel's description of itself: JupyterLab changes anything else as soon as it opens the notebook.
 METADATA = {
     "kernelspec": {"display_name": "Rust", "language": "rust", "name": "rust"},
     "language_info": {
@@ -53,7 +53,7 @@ def run_file(path, write, timeout):
 
 
 def run(notebook, folder, timeout=300, kept_matters=True, out=None):
-    """Run all cells, put their outputs in place of the kept ones, and return what was wrong, one line a problem."""
+    """Run all cells, replace their stored outputs, and return the problems, one line each."""
     problems = []
     cells = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
     started = time.monotonic()
@@ -76,7 +76,7 @@ def run(notebook, folder, timeout=300, kept_matters=True, out=None):
 
 
 def problems_of(kept, result, must_fail):
-    """What a cell shows that it must not, and what it does not show that it must."""
+    """Return the problems of a cell: outputs that it must not have, and outputs that it lacks."""
     errors = ["\n".join(o.traceback) for o in result.outputs if o.output_type == "error"]
     stderr = result.stream("stderr").strip()
     if must_fail:
@@ -95,7 +95,7 @@ def problems_of(kept, result, must_fail):
 
 
 def clean(notebook):
-    """Outputs without what differs from run to run for no reason: counts, timings, whatever a frontend noted."""
+    """Remove run-to-run noise from a notebook: counts, timings, and the metadata of frontends."""
     notebook.metadata = METADATA
     for cell in notebook.cells:
         cell.metadata = {"tags": cell.metadata.tags} if cell.metadata.get("tags") else {}
@@ -110,7 +110,7 @@ def clean(notebook):
 
 
 def headline(cell):
-    """The cell's last line of code: what it shows."""
+    """Return the cell's last line of code, whose value it shows."""
     lines = [line for line in cell.source.splitlines() if line.strip() and not line.strip().startswith("//")]
     return (lines or [""])[-1].strip()[:90]
 

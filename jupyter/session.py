@@ -1,4 +1,4 @@
-"""A Rust kernel without a browser: run a cell, get everything that it showed."""
+"""Run cells in a Rust kernel without a browser, and return everything that they show."""
 
 import queue
 import subprocess
@@ -9,7 +9,7 @@ from jupyter_client.manager import KernelManager
 from nbformat.v4 import output_from_msg
 
 OUTPUTS = ("stream", "execute_result", "display_data", "error")
-# The kernel forwards stderr in a thread of its own, and may tell that a cell is done before its last line is out.
+# The kernel forwards stderr in a thread of its own, and may report the end of a cell before its last line is out.
 LATE_SECONDS = 0.15
 
 
@@ -19,7 +19,7 @@ class KernelDied(Exception):
 
 @dataclass
 class Result:
-    """What a cell showed, as a notebook file stores it, and how long the user waited for it."""
+    """The outputs of a cell, as a notebook file stores them, and the time that the user waited."""
 
     outputs: list
     seconds: float
@@ -37,7 +37,7 @@ class Session:
     def __init__(self, folder, kernel_name="rust", **options):
         """`options` go to the kernel's process, such as `env`."""
         self.manager = KernelManager(kernel_name=kernel_name)
-        # What evcxr itself says on standard output is that it has no configuration file.
+        # On standard output evcxr itself only says that it has no configuration file.
         self.options = {"cwd": str(folder), "stdout": subprocess.DEVNULL, **options}
 
     def __enter__(self):
@@ -52,7 +52,7 @@ class Session:
         self.manager.shutdown_kernel(now=True)
 
     def run(self, code, timeout=300):
-        """Run a cell to its end. Raises `TimeoutError` and `KernelDied`; a cell that fails only shows it."""
+        """Run a cell to its end. Raises `TimeoutError` and `KernelDied`; a failing cell only shows its error."""
         return self.finish(self.begin(code), timeout)
 
     def begin(self, code):
@@ -80,7 +80,7 @@ class Session:
 
 
 def append(outputs, new):
-    """Streams arrive line by line: one output for each."""
+    """Join the lines of a stream, which arrive one by one, into one output per stream."""
     for old in outputs:
         if old.output_type == new.output_type == "stream" and old.name == new.name:
             old.text += new.text

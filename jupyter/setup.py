@@ -1,6 +1,6 @@
 """Install what the tutorials and the tests need. Needs Rust (rustup), gcc and Python 3; a second run only checks.
 
-Everything lands in the repository (`.venv`, `target`), but for two things that belong to Rust's own folders:
+Everything is installed in the repository (`.venv`, `target`), except for two things that belong to Rust's own folders:
 the notebook kernel in `~/.cargo/bin` and the sources of the standard library.
 """
 
@@ -35,7 +35,7 @@ def main():
 
 
 def python_packages():
-    """JupyterLab and its friends, in a virtual environment; again only when the list of them changes."""
+    """Install JupyterLab and related packages in a virtual environment; again only if their list changes."""
     installed = VENV / "requirements.txt"
     if PYTHON.exists() and installed.exists() and installed.read_text() == REQUIREMENTS.read_text():
         return
@@ -47,7 +47,7 @@ def python_packages():
 
 
 def rust_sources():
-    """The kernel's completions and error texts read the standard library's sources."""
+    """Install the standard library's sources, which the kernel's completions and error texts need."""
     sysroot = subprocess.run(["rustc", "--print", "sysroot"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     if (Path(sysroot.strip()) / "lib/rustlib/src/rust/library").exists():
         return
@@ -58,7 +58,7 @@ def rust_sources():
 
 
 def kernel():
-    """Rust for Jupyter: the program, and the entry in .venv through which JupyterLab finds it."""
+    """Install Rust for Jupyter: the program, and the entry in .venv through which JupyterLab finds it."""
     installed = subprocess.run(["cargo", "install", "--list"], check=True, capture_output=True, text=True).stdout
     if not re.search(rf"^evcxr_jupyter v{re.escape(EVCXR)}\b", installed, re.M):
         say(f"evcxr_jupyter {EVCXR}, the Rust kernel, into {CARGO_BIN}", "7 minutes on 2 cores")
@@ -69,14 +69,14 @@ def kernel():
         "argv": [str(PYTHON), str(ROOT / "jupyter" / "kernel.py"), "{connection_file}"],
         "display_name": "Rust",
         "language": "rust",
-        # The kernel ends the running cell's process when it is told so; a signal would end the kernel itself.
+        # On a message the kernel ends only the running cell's process; a signal would end the kernel itself.
         "interrupt_mode": "message",
     }
     (folder / "kernel.json").write_text(json.dumps(entry, indent=1) + "\n")
 
 
 def quiet_lab():
-    """JupyterLab neither fetches news nor asks whether it may."""
+    """Keep JupyterLab from fetching news and from asking whether it may."""
     settings = VENV / "share" / "jupyter" / "lab" / "settings"
     settings.mkdir(parents=True, exist_ok=True)
     notifications = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}
@@ -84,7 +84,7 @@ def quiet_lab():
 
 
 def engine():
-    """The program that runs models. Cargo knows whether it is up to date, so it is always asked."""
+    """Build the program that runs models. Cargo decides whether it is up to date."""
     say("the engine, target/release/streamtrace", "4 minutes on 2 cores, a second when nothing changed")
     run("cargo", "build", "--release", "--features", "engine", "--bin", "streamtrace")
 

@@ -1,4 +1,4 @@
-"""The engine's life in a notebook: it outlives a cell that panics, ends with the kernel, and is replaced when it dies."""
+"""The engine outlives a cell that panics, ends with the kernel, and is replaced if it dies."""
 
 import os
 import signal
@@ -22,13 +22,13 @@ LONG = 'let long = tracer.trace(&"A prompt that takes its time. ".repeat(20_000)
 
 
 def descendants(pid):
-    """Every process below another, from /proc."""
+    """Return every descendant of a process, from /proc."""
     parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             text = stat.read_text()
         except OSError:
-            continue  # it ended while we looked
+            continue  # it ended in the meantime
         parents[int(stat.parent.name)] = int(text[text.rindex(")") + 2 :].split()[1])
     family = {pid}
     while more := {child for child, parent in parents.items() if parent in family} - family:
@@ -37,7 +37,7 @@ def descendants(pid):
 
 
 def engines(pid):
-    """Engines below a process, by their command line; a dead one that nobody has waited for has none."""
+    """Return the engines below a process, by their command line; a zombie has no command line."""
     lines = {child: Path(f"/proc/{child}/cmdline") for child in descendants(pid)}
     return {child for child, line in lines.items() if line.exists() and line.read_bytes().endswith(b"streamtrace\0serve\0")}
 
@@ -64,7 +64,7 @@ def wait_until(condition, seconds=10):
 @unittest.skipUnless(Path("/proc/self/stat").exists(), "processes are looked up in /proc")
 class EnginesLife(unittest.TestCase):
     def start(self):
-        """A kernel with a loaded tracer, its process and its engine's."""
+        """Return a kernel with a loaded tracer, its process and its engine's process."""
         session = Session(tempfile.gettempdir())
         self.addCleanup(session.__exit__)
         kernel = session.__enter__()
@@ -74,14 +74,14 @@ class EnginesLife(unittest.TestCase):
         return kernel, pid, engine
 
     def begin_long_run(self, kernel, engine):
-        """A cell that keeps the engine busy for long; returns when it does."""
+        """Start a cell that keeps the engine busy for a long time; return once it is busy."""
         before = cpu_seconds(engine)
         cell = kernel.begin(LONG)
         self.assertTrue(wait_until(lambda: cpu_seconds(engine) > before + 0.5, seconds=60), "the engine does nothing")
         return cell
 
     def run_cell(self, kernel, code):
-        """Errors and stderr of a cell."""
+        """Return the errors and stderr of a cell."""
         result = kernel.run(code)
         self.shown = result
         return result.stream("stderr") + "".join(o.evalue for o in result.outputs if o.output_type == "error")

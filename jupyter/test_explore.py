@@ -1,5 +1,5 @@
-"""What `Trace::explore` makes answers mouse, keyboard and screen readers in Chromium: as a page, in a report, in a notebook, kept as a
-page or open in JupyterLab."""
+"""The view of `Trace::explore` responds to mouse, keyboard and screen readers in Chromium: as a page, in a report, in a notebook
+exported as a page, and in JupyterLab."""
 
 import contextlib
 import os
@@ -30,7 +30,7 @@ def text(selector):
 
 
 def notebook(block):
-    """A notebook that shows the block."""
+    """Return a notebook that shows the view."""
     output = nbformat.v4.new_output("execute_result", data={"text/html": block, "text/plain": "a trace"})
     cell = nbformat.v4.new_code_cell("trace.explore()?", outputs=[output])
     return nbformat.v4.new_notebook(cells=[cell], metadata=METADATA)
@@ -38,7 +38,7 @@ def notebook(block):
 
 @contextlib.contextmanager
 def lab(folder):
-    """The address of a JupyterLab that trusts the notebooks of a folder."""
+    """Yield the address of a JupyterLab that trusts the notebooks of a folder."""
     own = {name: str(folder / "jupyter") for name in ("JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR")}
     options = {"cwd": folder, "env": {**os.environ, **own}, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     jupyter = [sys.executable, "-m", "jupyter"]
@@ -47,7 +47,7 @@ def lab(folder):
     with subprocess.Popen([*jupyter, "lab", "--no-browser", "--allow-root", *local], text=True, **options) as server:
         try:
             address = next(found.group() for line in server.stderr if (found := re.search(r"http://127[^ ]+/lab", line)))
-            # What it goes on to say must not fill the pipe.
+            # Drain its further output, which would otherwise fill the pipe.
             threading.Thread(target=server.stderr.read, daemon=True).start()
             yield address
         finally:
@@ -68,20 +68,20 @@ class Explore(unittest.TestCase):
         streamtrace("report", here / "a.trace", "--out", here / "report.html", "--title", HOSTILE)
         page = (here / "page.html").read_text()
         block = page[page.index("<section>") : page.index("</section>")]
-        # The word that lets the script run belongs to the page's own policy.
+        # The nonce that lets the script run belongs to the page's own policy.
         nbformat.write(notebook(block), here / "explore.ipynb")
         (here / "notebook.html").write_text(HTMLExporter(template_name="lab").from_notebook_node(notebook(block))[0])
         cls.pages = {name: here / f"{name}.html" for name in ("page", "report", "notebook")}
         cls.pages["lab"] = f"{cls.enterClassContext(lab(here))}/tree/explore.ipynb?reset"
 
     def each_page(self, dark=False):
-        """A browser with each of the pages open; none may log an error."""
+        """Open each of the pages in a browser; none may log an error."""
         for name, path in self.pages.items():
             with self.subTest(name), browser.Browser(dark) as page:
                 page.open(path)
                 page.wait(f"{VIEW} && {VIEW}.dataset.state === 'ready'")
                 yield page
-                # nbconvert's template asks a network for MathJax, which is no matter of ours.
+                # nbconvert's template asks the network for MathJax, which this test ignores.
                 errors = [error for error in page.errors if name != "notebook" or "ERR_" not in error]
                 self.assertEqual(errors, [])
                 self.assertIsNone(page.run("window.hostile"))

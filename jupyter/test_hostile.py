@@ -1,4 +1,4 @@
-"""Nothing that the command line writes runs a script, however hostile the prompt, the model's name and the titles: in Chromium."""
+"""No file that the command line writes runs a script in Chromium, however hostile the prompt, the model's name and the titles."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ HOSTILE = (
     " &lt;script&gt; \u2028\u2029\u202e\u2066\x00\x07\x1b[31m\x9b {{constructor}} ${window.hostile = 1}"
 )
 PROMPT = f"The harp is green. {HOSTILE} And so on, as ever. " * 12 + "What is green? The"
-# What a page may not hold, but for the one script that lets a trace be looked into.
+# Elements that a page must not hold, except for the one script of the interactive view.
 RUNS = """[...document.querySelectorAll('*')].filter((element) =>
     ['IFRAME', 'OBJECT', 'EMBED', 'BASE', 'FORM'].includes(element.tagName)
     || element.tagName.toLowerCase() === 'script' && !element.textContent.includes('streamtrace-explore')
@@ -28,7 +28,7 @@ RUNS = """[...document.querySelectorAll('*')].filter((element) =>
 
 
 def renamed(trace, to):
-    """The trace as if its model, its device and its next token had this name."""
+    """Rename the trace's model, device and next token to this name."""
     whole = trace.read_bytes()
     (n,) = struct.unpack("<Q", whole[:8])
     header = json.loads(whole[8 : 8 + n])
@@ -84,7 +84,7 @@ class Hostile(unittest.TestCase):
                     page.errors.clear()
                     page.open(path)
                     page.run("new Promise((done) => setTimeout(done, 100))")
-                    # An SVG that is no XML, and anything that a policy had to stop, is logged as an error.
+                    # The browser logs an error for an SVG that is not XML and for anything that a policy blocks.
                     self.assertEqual(page.errors, [])
                     self.assertIsNone(page.run("window.hostile"))
                     self.assertEqual(page.run(RUNS), [])

@@ -17,13 +17,13 @@ NOTEBOOKS = [path for folder in ("tutorials", "notebooks") for path in sorted((R
 
 
 def problems(*cells, timeout=60):
-    """The problems of a notebook of some cells, each a source or a cell."""
+    """Return the problems of a notebook made of cells, each given as source or as a cell."""
     cells = [new_code_cell(cell) if isinstance(cell, str) else cell for cell in cells]
     return run.run(new_notebook(cells=cells), tempfile.gettempdir(), timeout, out=io.StringIO())
 
 
 class Failures(unittest.TestCase):
-    """One kernel a test: a start costs seconds, so the cells of one notebook share it where one failure allows it."""
+    """Each test uses one kernel: a start costs seconds, so the cells of a notebook share it unless a failure ends it."""
 
     def test_what_a_cell_must_not_show(self):
         found = problems(
@@ -79,7 +79,7 @@ class Failures(unittest.TestCase):
         self.assertEqual(problems("loop {}", timeout=3), ["cell 1: no end after 3 s"])
 
     def test_types_of_the_standard_library(self):
-        """The kernel knows a variable's type by reading the library's source, of which it is shown less than all."""
+        """The kernel finds a variable's type in the library's source, of which it is shown only a part."""
         found = problems(
             "use std::{collections::*, sync::*}; let mut ages = HashMap::new(); ages.insert(\"a\".to_string(), 1usize);",
             "let names = ages.keys().cloned().collect::<Vec<_>>(); let ends: BTreeSet<_> = names.iter().map(|n| n.len()).collect();",

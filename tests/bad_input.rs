@@ -1,5 +1,5 @@
-//! Whatever comes in, a sentence says what was expected, what was found and what to do; nothing panics, and nothing
-//! half-written remains.
+//! For any bad input, one sentence says what was expected, what was found and what to do; nothing panics, and no partly written
+//! file remains.
 #![cfg(feature = "engine")]
 
 mod common;
@@ -22,7 +22,7 @@ use std::path::Path;
 
 use streamtrace::Error;
 
-/// The sentence of an error has all of these words.
+/// Checks that the sentence of an error has all of these words.
 #[track_caller]
 fn assert_says<T>(what: &str, result: Result<T, Error>, words: &[&str]) {
     let Err(error) = result else { panic!("{what}: no error") };
@@ -31,7 +31,7 @@ fn assert_says<T>(what: &str, result: Result<T, Error>, words: &[&str]) {
     assert!(missing.is_empty(), "{what}: {missing:?} not in: {error}");
 }
 
-/// Names in a folder, in order.
+/// Sorted names in a folder.
 fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();

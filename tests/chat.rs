@@ -1,4 +1,4 @@
-//! Chat templates with what published ones use, run on a small model's folder.
+//! Chat templates with the features of published ones, run on a small model's folder.
 #![cfg(feature = "engine")]
 
 mod common;
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 #[allow(dead_code)]
 mod writer;
 
-/// A model whose `tokenizer_config.json` is this.
+/// A model with this `tokenizer_config.json`.
 fn model(config: Json) -> TempDir {
     let folder = common::random_model(json!({ "model_type": "llama" }));
     fs::write(folder.path().join("tokenizer_config.json"), config.to_string()).unwrap();
@@ -25,7 +25,7 @@ fn prompt(folder: &Path, messages: &[Message]) -> Result<String, Error> {
     common::load(folder)?.chat(messages)
 }
 
-/// What a template makes of messages.
+/// The prompt that a template writes for messages.
 fn said(template: &str, messages: &[Message]) -> Result<String, Error> {
     let tokens = json!({ "bos_token": "<s>", "eos_token": { "content": "</s>", "special": true }, "chat_template": template });
     prompt(model(tokens).path(), messages)
@@ -99,7 +99,7 @@ fn tools_are_none_and_dates_are_today() {
         let output = Command::new("date").args(["+%d %b %Y"]).env("LC_ALL", "C").output().unwrap();
         String::from_utf8(output.stdout).unwrap().trim().to_string()
     };
-    // A day may end in between.
+    // The date may change in between.
     let (before, found, after) = (today(), said(template, &[]).unwrap(), today());
     assert!(found == before || found == after, "{found:?} is not {after:?}");
 }

@@ -1,4 +1,4 @@
-//! The command line on the bundled model: what it prints where, what it writes, how it exits.
+//! The command line on the bundled model: its output on both streams, its files, its exit codes.
 #![cfg(feature = "engine")]
 
 #[path = "cli/compare.rs"]
@@ -28,7 +28,7 @@ use streamtrace::{
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/needle-6m");
 
-/// A thousand tokens with a needle among others.
+/// A prompt of a thousand tokens with a needle among others.
 static NEEDLE: LazyLock<Prompt> = LazyLock::new(|| {
     let options = LoadOptions { model: MODEL.into(), device: DeviceChoice::Cpu, memory: None };
     let task = RulerConfig { task: Task::NiahMultikey1, n_tokens: 1000, seed: 3, ..RulerConfig::default() };
@@ -88,7 +88,7 @@ const TRACE_FIELDS: [&str; 9] = [
     "top_k",
 ];
 
-/// Standard error is one sentence after the progress, standard output nothing.
+/// Checks that standard error ends with one sentence after the progress, and that standard output is empty.
 #[track_caller]
 fn assert_fails(arguments: &[&str], words: &[&str]) {
     let output = streamtrace(arguments);

@@ -1,4 +1,4 @@
-//! The same prompts on both devices: what the GPU finds is what the CPU finds, up to bf16. Skipped where no GPU works.
+//! The same prompts on both devices: the GPU finds what the CPU finds, up to bf16. Skipped if no GPU works.
 #![cfg(feature = "engine")]
 
 mod common;
@@ -43,7 +43,7 @@ fn needle(tracer: &Tracer, n_tokens: usize, seed: u64) -> String {
     tracer.prompt(&task).unwrap().text
 }
 
-/// Share of the kept blocks of a layer that two traces have in common, over all rows.
+/// Share of a layer's kept blocks that two traces have in common, over all rows.
 fn shared_blocks(a: &Trace, b: &Trace, layer: usize) -> f64 {
     let (a, b) = (a.mask(layer).unwrap(), b.mask(layer).unwrap());
     let rows = || (0..a.n_heads).flat_map(|h| (0..a.blocks.n_query_blocks()).map(move |q| (h, q)));
@@ -51,7 +51,7 @@ fn shared_blocks(a: &Trace, b: &Trace, layer: usize) -> f64 {
     n_shared as f64 / rows().map(|(h, q)| a.kept(h, q).len()).sum::<usize>() as f64
 }
 
-/// ‖a − b‖ / ‖a‖ of what the keys of a layer received, over all heads.
+/// ‖a − b‖ / ‖a‖ of the mass that a layer's keys received, over all heads.
 fn received_error(a: &Trace, b: &Trace, layer: usize) -> f64 {
     let (mut difference, mut size) = (0.0, 0.0);
     for head in 0..a.n_heads() {
@@ -64,7 +64,7 @@ fn received_error(a: &Trace, b: &Trace, layer: usize) -> f64 {
     (difference / size).sqrt()
 }
 
-/// Random models with what the bundled one has not: a soft cap, norms after each part, another activation, rotary positions
+/// Random models with features that the bundled one lacks: a soft cap, norms after each part, another activation, rotary positions
 /// of a part of each head, of two kinds, and stretched; queries scaled and normed.
 #[test]
 fn families_have_the_same_logits() {
@@ -125,12 +125,12 @@ fn masks_and_records_agree_for_every_search_and_block_size() {
             let config = StreamConfig { block_size_q, block_size_k, top_k, sink_blocks: 1, local_blocks: 2, ..base.clone() };
             let [a, b] = [&cpu, &gpu].map(|tracer| tracer.with(config.clone()).trace(&prompt).unwrap());
             let (shared, error) = (shared_blocks(&a, &b, 0), received_error(&a, &b, 0));
-            // Near ties may turn in bf16, the more the larger the blocks are.
+            // Near ties may flip in bf16, more often with larger blocks.
             assert!(shared > 0.97, "{shared} of the blocks shared with {config:?}");
             assert!(error < 0.08, "received mass differs by {error} with {config:?}");
             assert_eq!(a.summary().pruned, b.summary().pruned);
             let [a, b] = [&a, &b].map(|trace| trace.summary().keys_read_per_query_block);
-            // Which layers' ranges are kept at the candidates' ends decides how many are read after them.
+            // The ranges kept at the candidates' ends decide how many are read after them.
             assert!(
                 a.zip(b).is_none_or(|(a, b)| (a - b).abs() <= 0.02 * a),
                 "{a:?} rows read on the CPU, {b:?} on the GPU, {config:?}"
@@ -164,7 +164,7 @@ fn what_keys_write_and_sentences_receive_is_the_same() {
 #[test]
 fn blocks_are_as_near_to_what_they_become_part_of() {
     let Some(([cpu, gpu], _alone)) = both() else { return };
-    // A last query block that is not whole.
+    // The last query block is not full.
     let prompt = needle(&cpu, 3_001, 5);
     for (block_size_q, block_size_k) in [(32, 8), (64, 32), (128, 64)] {
         let search = Search::Exhaustive;
@@ -183,13 +183,13 @@ fn knocking_out_changes_the_same() {
         let config = StreamConfig { block_size_q, block_size_k, top_k: 40, search: Search::Exhaustive, ..Default::default() };
         let trace = cpu.with(config).trace(&prompt).unwrap();
         let n = trace.n_tokens();
-        // Spans that no block begins or ends with.
+        // The spans neither begin nor end at a block boundary.
         let spans = [101..119, n - 70..n - 51, n - 13..n - 9];
         let interventions = spans.map(|span| Intervention::without_span("span", span));
         let [a, b] = [&cpu, &gpu].map(|tracer| tracer.knock_out(&trace, &interventions, n - 40..n).unwrap());
         for (a, b) in a.iter().zip(&b) {
             let (a, b) = (a.before() - a.after(), b.before() - b.after());
-            // Of 40 tokens together, each of which bf16 changes a little.
+            // The sum over 40 tokens, each of which bf16 changes slightly.
             assert!((a - b).abs() < 0.4 + 0.1 * a.abs(), "{a} on the CPU, {b} on the GPU");
         }
     }
@@ -227,7 +227,7 @@ fn the_plan_is_what_is_used() {
     }
 }
 
-/// With less and less memory, until it is refused: the next layer's weights, large chunks and hidden states leave the card.
+/// Runs with less and less memory, until one is refused: prefetched weights, large chunks and hidden states leave the card.
 #[test]
 fn every_layout_gives_the_same() {
     let Some(([_, gpu], _alone)) = both() else { return };

@@ -1,4 +1,4 @@
-//! `streamtrace doctor` on machines that have nothing, and on one that has everything.
+//! `streamtrace doctor` on machines with nothing installed, and on one with everything.
 #![cfg(all(feature = "engine", unix))]
 
 use std::{
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_streamtrace");
 
-/// Runs it with this home and these programs, and nothing else of this machine's environment.
+/// Runs `doctor` with this home and these programs, and nothing else of this machine's environment.
 fn doctor(home: &Path, programs: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(BINARY);
     command
@@ -31,7 +31,7 @@ fn checks(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stderr)))
 }
 
-/// A program that prints what it is told to.
+/// A program that prints the given text.
 fn program(folder: &Path, name: &str, prints: &str) {
     let path = folder.join(name);
     fs::write(&path, format!("#!/bin/sh\nprintf '%s\\n' '{prints}'\n")).unwrap();

@@ -1,4 +1,4 @@
-//! The engine as a process: it answers as the one in process does, and its end is never more than an error.
+//! The engine as a process: it answers like the engine in the same process, and its exit is only an error.
 #![cfg(feature = "engine")]
 
 #[path = "engine/answers.rs"]

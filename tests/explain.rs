@@ -12,7 +12,7 @@ mod routes;
 use serde_json::json;
 use streamtrace::{Search, StreamConfig, Trace, Tracer};
 
-/// Small blocks, exact search; rows of all tokens recorded.
+/// Settings with small blocks and exact search that record the rows of all tokens.
 fn config(top_k: usize, n_tokens: usize) -> StreamConfig {
     StreamConfig {
         block_size_q: 8,
@@ -39,13 +39,13 @@ fn text(n_sentences: usize) -> (String, usize) {
         words.join(" ")
     };
     let sentences: Vec<String> = (0..n_sentences).map(sentence).collect();
-    // White space splits the tokens of this tokenizer; a mark is a token of its own.
+    // This tokenizer splits at white space; a punctuation mark is a token of its own.
     let text = sentences.join(" . ") + " .";
     let n_tokens = text.split_whitespace().count();
     (text, n_tokens)
 }
 
-/// A trace of sentences that keeps `top_k` blocks of each row.
+/// A trace of sentences that keeps `top_k` blocks in each row.
 fn trace(tracer: &Tracer, n_sentences: usize, top_k: usize) -> Trace {
     let (text, n_tokens) = text(n_sentences);
     tracer.with(config(top_k, n_tokens)).trace(&text).unwrap()

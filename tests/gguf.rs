@@ -1,4 +1,4 @@
-//! GGUF files, written here with candle: what they hold runs as the folder that it came from.
+//! GGUF files, written here with candle, run like the folders that they came from.
 #![cfg(feature = "engine")]
 
 mod common;
@@ -108,7 +108,7 @@ fn blocks_of_every_kind_are_read() {
     }
 }
 
-/// What ends a text in the file ends it when the model writes.
+/// The file's end-of-text token ends the text that the model writes.
 #[test]
 fn the_end_of_text_is_the_files() {
     let (folder, path) = quantized(GgmlDType::Q8_0);
@@ -121,7 +121,7 @@ fn the_end_of_text_is_the_files() {
     assert!(generated.tokens.is_empty(), "{:?}", generated.text);
 }
 
-/// Token ids of a text, by a file with this vocabulary.
+/// Token ids of a text, from a file with this vocabulary.
 fn ids(changes: &[(&str, Value)], text: &str) -> Vec<u32> {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("model.gguf");
@@ -138,7 +138,7 @@ fn texts(texts: &[&str]) -> Value {
 #[test]
 fn patterns_cut_words_as_their_models_do() {
     let tokens = ["1", "2", "3", "4", "a", "B", "12", "123", "1234", "aB"];
-    // Digits that may stand together, and whether a capital starts a word.
+    // How many digits form one token, and whether a capital letter starts a word.
     for (pre, digits, text) in [
         ("llama-bpe", vec![7, 3], vec![9]),
         ("qwen2", vec![0, 1, 2, 3], vec![9]),
@@ -188,7 +188,7 @@ fn pieces_are_put_together_by_their_scores() {
     assert_eq!(ids(&silent, "abc"), [id("abc")]);
 }
 
-/// Decoders leave out the space before a text, and not the one before a word.
+/// Decoders drop the space before a text, but not the one before a word.
 #[test]
 fn pieces_keep_their_spaces() {
     let folder = TempDir::new().unwrap();

@@ -1,4 +1,4 @@
-//! Models by their names on the hub: from a cache, and from a small server of our own.
+//! Models by their names on the hub: from a cache, and from a small local server.
 #![cfg(feature = "engine")]
 
 mod common;
@@ -21,7 +21,7 @@ use server::{Answer, Server};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
-/// A model folder; its weights in so many files.
+/// A model folder with its weights in `n_shards` files.
 fn folder(n_shards: usize) -> TempDir {
     let config = common::config(json!({ "model_type": "llama", "eos_token_id": 3 }));
     common::folder(&config, &common::random_weights(&config, Dtype::F32), n_shards)
@@ -133,7 +133,7 @@ fn a_model_is_downloaded_once_and_then_cached() {
         user.assert_traces("tiny/llama");
         assert_eq!(server.n_files_sent(), n_before);
         drop(server);
-        // Nobody answers any more.
+        // The server is gone.
         user.assert_traces("tiny/llama");
         user.assert_refused("tiny/other", &["tiny/other", "cannot be asked", "check the network"]);
     }

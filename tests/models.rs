@@ -1,4 +1,4 @@
-//! Every family's logits are those of candle-transformers' own model, run densely in f32 on the same weights.
+//! Every family's logits equal those of candle-transformers' own model, run densely in f32 on the same weights.
 #![cfg(feature = "engine")]
 
 mod common;
@@ -47,7 +47,7 @@ fn families() -> [Value; 13] {
     .map(common::config)
 }
 
-/// What all Gemmas have.
+/// Fields that all Gemmas have.
 fn gemma(changes: Value) -> Value {
     let mut config = json!({ "head_dim": 24, "query_pre_attn_scalar": 24, "hidden_act": "gelu_pytorch_tanh",
         "hidden_activation": "gelu_pytorch_tanh", "attention_bias": false, "tie_word_embeddings": true });
@@ -70,7 +70,7 @@ fn newer_spelling(config: &Value) -> Value {
     config
 }
 
-/// Logits after the prompt by candle-transformers. `[vocab_size]`
+/// Logits after the prompt, computed by candle-transformers. `[vocab_size]`
 #[expect(unsafe_code, reason = "weights are mapped")]
 fn candle_logits(config: &Value, folder: &Path, ids: &[u32]) -> Vec<f32> {
     let device = Device::Cpu;
@@ -180,7 +180,7 @@ fn prompts_of_one_token_and_of_several_chunks() {
     }
 }
 
-/// Transformers writes the type of rope scaling under both its names.
+/// Transformers writes the type of rope scaling under both of its names.
 #[test]
 fn rope_type_may_be_written_under_both_names() {
     let [_, llama3, ..] = families();
@@ -199,8 +199,8 @@ fn attention_is_scaled_by_query_pre_attn_scalar() {
     assert!(difference_from(&ours, &candles, "q_proj.weight", usize::MAX >> 8, (24.0f64 / 7.0).sqrt()) < 1e-4);
 }
 
-/// candle multiplies frequencies by the factors, switches to the long ones in the middle of a prompt, and knows no factor of
-/// queries and keys.
+/// candle multiplies frequencies by the factors, switches to the long ones in the middle of a prompt, and does not scale queries
+/// and keys.
 #[test]
 fn longrope_is_that_of_the_paper() {
     let [short, long] = [[1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5], [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0]];
@@ -232,7 +232,7 @@ fn a_gemma_that_also_sees_is_run_on_text() {
     }
 }
 
-/// 8 billion weights, none of which is there: a file of holes.
+/// A sparse file of 8 billion weights, which takes no disk space.
 #[test]
 fn a_large_folder_is_ready_before_its_weights_are_read() {
     let (hidden, inner, vocabulary, n_layers) = (4096, 14_336, 128_256, 32);

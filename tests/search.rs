@@ -1,4 +1,4 @@
-//! Which key blocks are kept: cases made by hand, and random ones against the definition and against each other.
+//! The key blocks that searches keep: hand-made cases, and random ones against the definition and against each other.
 #![cfg(feature = "engine")]
 
 #[path = "search/budget.rs"]

@@ -1,4 +1,4 @@
-//! What the measurements share: the bundled model on the device at hand, and options after `--`.
+//! Helpers of the benchmarks: the bundled model on the available device, and the options after `--`.
 
 use std::{path::Path, str::FromStr};
 
@@ -12,12 +12,12 @@ pub fn bundled() -> Result<Tracer, Error> {
     Ok(tracer)
 }
 
-/// The value after a name among the arguments.
+/// The argument that follows `name`.
 pub fn option(name: &str) -> Option<String> {
     std::env::args().skip_while(|argument| argument != name).nth(1)
 }
 
-/// The same, or what it is if it is not given.
+/// The argument that follows `name`, or a default.
 pub fn option_or<T: FromStr>(name: &str, default: T) -> Result<T, T::Err> {
     option(name).map_or(Ok(default), |value| value.parse())
 }

@@ -1,4 +1,4 @@
-//! What the targets share: files of hostile bytes, and a limit on the memory that reading them may take.
+//! Helpers of the targets: files of hostile bytes, and a limit on the memory that reading them may take.
 
 use std::{
     alloc::System,
@@ -9,16 +9,16 @@ use std::{
 use cap::Cap;
 use tempfile::TempDir;
 
-/// Allocations past the limit fail, which ends the process: a finding.
+/// An allocation past the limit fails and ends the process, which counts as a finding.
 #[global_allocator]
 static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
 
-/// Memory that any file may take, and that a byte of a file may take: a number of one byte in a list becomes a value of 32 while
-/// the list grows to twice its size.
+/// Memory that any file may take, and memory per byte of the file: a number of one byte in a list becomes a value of 32 bytes
+/// while the list grows to twice its size.
 const MEMORY: usize = 16 << 20;
 const MEMORY_PER_BYTE: usize = 128;
 
-/// Runs what reads so many bytes, within the memory that they justify and so much more.
+/// Runs a reader of `n_bytes` bytes within the memory that they justify, plus `more`.
 pub fn limited<T>(n_bytes: usize, more: usize, run: impl FnOnce() -> T) -> T {
     ALLOCATOR.set_limit(ALLOCATOR.allocated() + MEMORY + MEMORY_PER_BYTE * n_bytes + more).expect("a limit above what is taken");
     let result = run();
@@ -26,7 +26,7 @@ pub fn limited<T>(n_bytes: usize, more: usize, run: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Panics end the process where nobody catches them, and not before.
+/// Lets panics be caught; only an uncaught panic ends the process.
 pub fn let_panics_be_caught() {
     drop(std::panic::take_hook());
 }
@@ -36,19 +36,19 @@ static FOLDER: LazyLock<TempDir> = LazyLock::new(|| {
     if memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() }.expect("a folder for files")
 });
 
-/// Where the files are.
+/// The folder of the files.
 pub fn folder() -> &'static Path {
     FOLDER.path()
 }
 
-/// A file of that name with these bytes.
+/// Writes a file `name` with these bytes.
 pub fn file(name: &str, bytes: &[u8]) -> PathBuf {
     let path = folder().join(name);
     std::fs::write(&path, bytes).expect("a file");
     path
 }
 
-/// Changes the header of a safetensors file, every other time, and sets its length right, so that what lies behind is reached.
+/// Mutates the header of a safetensors file every other time and corrects its length, so that the code after it is reached.
 pub fn mutate_safetensors(data: &mut [u8], size: usize, max_size: usize, seed: u32) -> usize {
     let n_header = data.get(..8).map(|n| u64::from_le_bytes(n.try_into().expect("8 bytes")) as usize);
     let Some(end) = n_header.and_then(|n| n.checked_add(8)).filter(|&end| end <= size && seed.is_multiple_of(2)) else {

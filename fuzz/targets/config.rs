@@ -1,4 +1,4 @@
-//! `config.json`, and the rotary positions that it asks for.
+//! `config.json`, and its rotary positions.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -7,10 +7,11 @@ use libfuzzer_sys::fuzz_target;
 use streamtrace::engine::model::{gguf::Gguf, tokenizer::Tokenizer};
 use streamtrace_fuzz::{file, let_panics_be_caught, limited};
 
-/// Memory that the patterns take by which a text is cut into words.
+/// Memory of the patterns that cut a text into words.
 const PATTERNS: usize = 256 << 20;
 
-/// Whether to make a tokenizer of these bytes, which takes as long as reading them a hundred times: one in 256, and always the same.
+/// Whether to make a tokenizer of these bytes. That takes as long as reading them a hundred times, so it is done for one input
+/// in 256, always the same ones.
 fn is_drawn(bytes: &[u8]) -> bool {
     bytes.iter().fold(0u8, |sum, &byte| sum.wrapping_add(byte)) == 0
 }

@@ -1,4 +1,4 @@
-//! What an engine hears and says: frames of requests, and of messages with their payloads.
+//! Frames to and from an engine: requests, and messages with their payloads.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

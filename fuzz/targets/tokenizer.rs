@@ -1,4 +1,4 @@
-//! `tokenizer.json`, and a text in its tokens.
+//! `tokenizer.json`, and a text that it tokenizes.
 #![no_main]
 
 use std::path::Path;
@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use streamtrace::engine::model::tokenizer::Tokenizer;
 use streamtrace_fuzz::{let_panics_be_caught, limited};
 
-/// Memory that the patterns take by which a text is cut into words.
+/// Memory of the patterns that cut a text into words.
 const PATTERNS: usize = 256 << 20;
 
 fuzz_target!(init: let_panics_be_caught(), |bytes: &[u8]| {

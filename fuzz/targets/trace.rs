@@ -1,11 +1,11 @@
-//! A trace file: everything that is read of it, computed from it and drawn of it.
+//! A trace file: everything that is read, computed and drawn from it.
 #![no_main]
 
 use libfuzzer_sys::{fuzz_mutator, fuzz_target};
 use streamtrace::{Error, Report, Trace, analysis::AnchorConfig};
 use streamtrace_fuzz::{file, limited, mutate_safetensors};
 
-/// Memory that a figure takes, however small its trace.
+/// Memory of a figure, however small its trace.
 const FIGURE: usize = 256 << 20;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -1,4 +1,4 @@
-//! A whole layer on the CPU: query heads that share keys, chunks of rows, and where everything is recorded.
+//! A whole layer on the CPU: query heads that share keys, chunks of rows, and the places of all records.
 
 use streamtrace::{
     Search, StreamConfig,

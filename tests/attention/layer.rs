@@ -1,4 +1,4 @@
-//! A whole layer on the CPU, and what it should record by the definition of its heads.
+//! A whole layer on the CPU, and the expected records by the definition of its heads.
 
 use streamtrace::{
     engine::{cpu::Attention, device::AttentionShape},
@@ -7,10 +7,10 @@ use streamtrace::{
 
 use crate::naive::{Head, assert_close};
 
-/// Rows that are searched and attended together, about.
+/// Approximate number of rows that are searched and attended together.
 const CHUNK: usize = 64;
 
-/// A layer's heads: queries of their own, keys and values shared by groups.
+/// A layer's heads: each has its own queries; groups share keys and values.
 pub struct Layer {
     pub shape: AttentionShape,
     pub heads: Vec<Head>,
@@ -32,7 +32,7 @@ impl Layer {
         (0..self.shape.blocks.n_tokens).flat_map(row).collect()
     }
 
-    /// The attention with all keys and values, and the rows of its queries in chunks of whole blocks.
+    /// The layer's attention with all keys and values, and its query rows in chunks of whole blocks.
     pub fn start(&self) -> (Attention, Vec<(usize, Vec<f32>)>) {
         let AttentionShape { blocks, n_heads, n_kv_heads, head_dim, .. } = self.shape;
         let mut attention = Attention::new(self.shape.clone());
@@ -48,7 +48,7 @@ impl Layer {
         (attention, chunks.map(|(i, chunk)| (i * n_rows / blocks.block_size_q, chunk.to_vec())).collect())
     }
 
-    /// Searches and attends; outputs `[n_tokens, n_heads · head_dim]` and the record.
+    /// Searches and attends; returns outputs `[n_tokens, n_heads · head_dim]` and the record.
     pub fn run(&self) -> (Vec<f32>, LayerRecord) {
         let (mut attention, chunks) = self.start();
         let mut outputs = Vec::new();
@@ -59,7 +59,7 @@ impl Layer {
         (outputs, attention.into_record())
     }
 
-    /// Runs, and holds every output and every record of every head against its definition over the blocks that were kept.
+    /// Runs the layer and compares every output and record of every head with its definition over the kept blocks.
     #[track_caller]
     pub fn assert_is_the_definition(&self) {
         let (outputs, record) = self.run();

@@ -1,4 +1,4 @@
-//! One head's attention from its definition, in f64, one pair after the other.
+//! One head's attention from its definition, in f64, pair by pair.
 
 use streamtrace::trace::Blocks;
 
@@ -24,7 +24,7 @@ impl Head {
         &rows[token * self.head_dim..][..self.head_dim]
     }
 
-    /// Probabilities of a query on every key, 0 where it is not seen or not in one of the blocks. `[n_tokens]`
+    /// Probabilities of a query on every key; 0 for a key that it does not see or that is in none of the blocks. `[n_tokens]`
     pub fn probabilities(&self, query: usize, kept: &[u32]) -> Vec<f64> {
         let Blocks { n_tokens, block_size_k, window, .. } = self.blocks;
         let seen = |key: usize| {
@@ -45,7 +45,7 @@ impl Head {
         weights.iter().map(|weight| weight / total).collect()
     }
 
-    /// Values summed by their probabilities. `[head_dim]`
+    /// Sum of the values, weighted by their probabilities. `[head_dim]`
     pub fn output(&self, probabilities: &[f64]) -> Vec<f64> {
         let of = |dim| probabilities.iter().enumerate().map(|(key, p)| p * self.row(&self.values, key)[dim] as f64).sum();
         (0..self.head_dim).map(of).collect()
@@ -56,7 +56,7 @@ impl Head {
         (0..self.blocks.n_key_blocks() as u32).collect()
     }
 
-    /// Random blocks among those that a query block sees, its own among them.
+    /// Random blocks among those that a query block sees, always including its own.
     pub fn random_blocks(&self, query_block: usize, random: &mut fastrand::Rng) -> Vec<u32> {
         let own = self.blocks.queries(query_block).start / self.blocks.block_size_k;
         self.blocks.visible(query_block).filter(|&block| block >= own || random.bool()).map(|block| block as u32).collect()

@@ -1,4 +1,4 @@
-//! `sparse` and `dense` of one query block after the other.
+//! `sparse` and `dense`, query block by query block.
 
 use streamtrace::{
     engine::cpu::{
@@ -10,7 +10,7 @@ use streamtrace::{
 
 use crate::naive::{Head, assert_close};
 
-/// Prompts that are shorter than a block, end inside one, or are whole; all block sizes; windows; head sizes; soft caps.
+/// Prompts that are shorter than a block, end inside a block or end with a block; all block sizes; windows; head sizes; soft caps.
 fn heads() -> Vec<Head> {
     let shapes = [
         (1, 32, 8, None, 64),
@@ -39,7 +39,7 @@ fn queries(head: &Head, query_block: usize) -> Queries {
     Queries::new(&head.queries[positions.start * head.head_dim..], head.head_dim, head.head_dim, positions)
 }
 
-/// Sentences of random lengths: the sentence of each token, and one over its length.
+/// Sentences of random lengths: each token's sentence, and 1 over each sentence's length.
 fn sentences(n_tokens: usize, random: &mut fastrand::Rng) -> Vec<(u32, f32)> {
     let mut of_tokens = Vec::new();
     for sentence in 0.. {
@@ -133,7 +133,7 @@ fn sparse_is_dense_when_everything_is_kept() {
     }
 }
 
-/// Scores far above and below what an exponential can hold.
+/// Scores far above and far below the range of `exp`.
 #[test]
 fn scores_of_any_size_give_probabilities() {
     for size in [1e-30, 1.0, 1e4, 1e15] {

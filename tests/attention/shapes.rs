@@ -1,4 +1,4 @@
-//! Layers of every shape: any prompt, block sizes, groups of heads, head sizes, windows, soft caps and searches.
+//! Layers of every shape: random prompts, block sizes, groups of heads, head sizes, windows, soft caps and searches.
 
 use proptest::prelude::*;
 use streamtrace::{
@@ -14,7 +14,7 @@ fn searches() -> impl Strategy<Value = Search> {
     prop::sample::select([&[Search::Exhaustive, Search::Window, Search::Random { seed: 3 }][..], &estimates].concat())
 }
 
-/// `extra` blocks are kept beside those that always are.
+/// `extra` blocks are kept beside those that are always kept.
 fn settings() -> impl Strategy<Value = StreamConfig> {
     let sizes = prop::sample::select(vec![(1, 1), (32, 8), (64, 16), (9, 3), (2, 8), (5, 5), (40, 4), (16, 1), (128, 64)]);
     let descent = (0..8usize, prop::sample::select(vec![2, 4, 8]), any::<bool>(), prop::sample::select(vec![0, 1, 70]));
@@ -59,7 +59,7 @@ proptest! {
         Layer::random(shape).assert_is_the_definition();
     }
 
-    /// Every key is as good as every other: a query's output is the mean of the values it may see.
+    /// If all keys are equal, a query's output is the mean of the values that it may see.
     #[test]
     fn equal_keys_share_attention_equally(shape in shapes(), key in prop::sample::select(vec![0.0f32, 1.0, 65504.0, 1e-38, 1e15])) {
         let mut layer = Layer::random(shape);
@@ -79,8 +79,8 @@ proptest! {
         }
     }
 
-    /// A NaN or an infinity among the queries or keys comes out as one, at the latest where the token itself looks: so a run
-    /// that checks what its layers write finds it. It does not reach the rows before.
+    /// A NaN or an infinity among the queries or keys shows in the output, at the latest in the row of its own token, so a run that
+    /// checks its layers' outputs finds it. It does not reach earlier rows.
     #[test]
     fn what_is_no_number_is_not_lost(
         shape in shapes(),
@@ -99,7 +99,7 @@ proptest! {
         }
         let (outputs, _) = layer.run();
         let row = |query: usize| &outputs[(query * n_heads + head) * head_dim..][..head_dim];
-        // Its own product may be −∞, a key that nobody looks at; then it is no worse than that.
+        // The token's own product may be −∞: then its query gives its key no attention, and its row need not be NaN.
         let own: f32 = (0..head_dim).map(|d| layer.heads[head].queries[token * head_dim + d] * layer.heads[head].keys[token * head_dim + d]).sum();
         prop_assert!(own == f32::NEG_INFINITY && in_keys || row(token).iter().all(|v| v.is_nan()), "{:?}", row(token));
         let first = blocks.queries(token / blocks.block_size_q).start;

@@ -1,4 +1,4 @@
-//! Disks that are full and folders that cannot be written.
+//! Full disks and read-only folders.
 
 use std::{
     path::Path,
@@ -20,7 +20,7 @@ fn assert_failed(output: &Output, words: &[&str]) {
     assert!(!said.contains("panicked"), "{said}");
 }
 
-/// What a command of the binary says on a mounted folder `$D`, where nothing may remain.
+/// Output of a command of the binary on a mounted folder `$D`, in which no file may remain.
 fn assert_nothing_remains(mount: &str, command: &str, words: &[&str]) {
     let model = common::random_model(json!({ "model_type": "llama" }));
     let prompt = model.path().join("prompt");
@@ -51,7 +51,7 @@ fn a_full_disk_of_temporary_files_is_named() {
     assert_nothing_remains(SMALL_DISK, command, &["cannot write", "the disk is full"]);
 }
 
-/// Every verb that writes a file, on a disk too small for it and in a folder that may not be written.
+/// Every verb that writes a file, on a disk too small for it and in a read-only folder.
 #[test]
 fn nothing_is_half_written() {
     let folder = tempfile::TempDir::new().unwrap();
@@ -103,7 +103,7 @@ fn a_folder_that_may_not_be_written_is_named() {
     );
 }
 
-/// Standard output on a full disk is an error as any other.
+/// Standard output on a full disk is an error like any other.
 #[test]
 fn a_summary_that_cannot_be_printed_is_an_error() {
     let model = common::random_model(json!({ "model_type": "llama" }));

@@ -1,4 +1,4 @@
-//! Files that fuzzing or reading found: each once made a reader panic, take memory without end, or read elsewhere.
+//! Files found by fuzzing or review: each once made a reader panic, take unlimited memory, or read out of place.
 
 use std::{fs, path::Path};
 
@@ -8,7 +8,7 @@ use streamtrace::engine::model::{gguf::Gguf, tokenizer::Tokenizer};
 
 use crate::{assert_says, common};
 
-/// A model folder with something done to one of its JSON files.
+/// A model folder with a change to one of its JSON files.
 fn changed(n_shards: usize, name: &str, change: impl FnOnce(&mut Value)) -> tempfile::TempDir {
     let config = common::config(json!({ "model_type": "llama" }));
     let folder = common::folder(&config, &common::random_weights(&config, Dtype::F32), n_shards);
@@ -27,7 +27,7 @@ fn shards_lie_in_the_models_folder() {
     }
 }
 
-/// Padding to a fixed length was made before it was switched off.
+/// Padding to a fixed length happened before it was switched off.
 #[test]
 fn a_tokenizers_padding_is_never_made() {
     let padding = json!({ "strategy": { "Fixed": 1u64 << 50 }, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0,
@@ -36,7 +36,7 @@ fn a_tokenizers_padding_is_never_made() {
     assert_eq!(common::load(folder.path()).unwrap().count_tokens("w1 w2"), Ok(2));
 }
 
-/// The tokenizer's own reader panics inside a decoder that is cut off.
+/// The tokenizer's own reader panics inside a truncated decoder.
 #[test]
 fn a_tokenizer_that_is_cut_off_anywhere_is_refused() {
     let json =
@@ -59,7 +59,7 @@ fn a_tokenizer_that_contradicts_itself_gives_errors() {
     assert_says("a text", common::load(folder.path()).unwrap().trace("w1 w2"), &["contradicts itself"]);
 }
 
-/// A GGUF file of heads of that size with one tensor of 32-bit numbers, and the first bytes of its data.
+/// A GGUF file of heads of a given size with one tensor of 32-bit numbers, and the first bytes of its data.
 fn gguf(head_dim: u32, name: &str, shape: &[u64], n_data: usize) -> Vec<u8> {
     let text = |text: &str| [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat();
     let [version, string, number, f32s] = [3u32, 8, 4, 0].map(u32::to_le_bytes);
@@ -74,7 +74,7 @@ fn gguf(head_dim: u32, name: &str, shape: &[u64], n_data: usize) -> Vec<u8> {
     file
 }
 
-/// Bytes of a row of so many numbers are more than can be counted.
+/// The number of bytes of a row overflows.
 #[test]
 fn tensors_larger_than_any_file_are_refused() {
     let folder = tempfile::tempdir().unwrap();
@@ -85,7 +85,7 @@ fn tensors_larger_than_any_file_are_refused() {
     }
 }
 
-/// Rows that are brought to another order head by head were looked for behind the tensor's end.
+/// Rows that are reordered head by head were read past the tensor's end.
 #[test]
 fn rows_that_are_no_whole_heads_are_refused() {
     let folder = tempfile::tempdir().unwrap();

@@ -24,7 +24,7 @@ fn trace(folder: &Path) -> Result<Trace, Error> {
     common::load(folder)?.trace("w1 w2 w3 w4")
 }
 
-/// The error for a folder after something was done to it.
+/// The error for a folder after a change to it.
 #[track_caller]
 fn assert_refused(what: &str, words: &[&str], damage: impl FnOnce(&Path)) {
     let folder = common::folder(&config(), &weights(), 1);
@@ -197,7 +197,7 @@ fn tensors_that_are_missing_or_of_another_shape_or_type_are_named() {
 
 #[test]
 fn numbers_that_are_none_are_found() {
-    // One NaN is the usual one, the other carries bits that a program may have left in it.
+    // One NaN is the usual one; the other has a payload, which a program may have left in it.
     for number in [f32::NAN, f32::from_bits(0x7fc0_0001), f32::INFINITY, f32::NEG_INFINITY] {
         for (name, place) in [
             ("model.embed_tokens.weight", "layer 0"),

@@ -1,4 +1,4 @@
-//! Weights with a number that is none, or that is as large as its type allows.
+//! Weights with a NaN, an infinity, or a number as large as its type allows.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use streamtrace::{Error, StreamConfig, Trace};
 
 use crate::common::{self, VOCABULARY, Weight};
 
-/// With norms of queries and keys, with biases, with soft caps and norms of what is added, with a window.
+/// Models with norms of queries and keys, with biases, with soft caps and norms after each part, and with a window.
 fn configs() -> impl Strategy<Value = Value> {
     let gemma = json!({ "model_type": "gemma2", "head_dim": 16, "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0,
         "query_pre_attn_scalar": 16, "hidden_activation": "gelu_pytorch_tanh", "hidden_act": "gelu_pytorch_tanh" });
@@ -23,7 +23,7 @@ fn configs() -> impl Strategy<Value = Value> {
     prop::sample::select([&others[..], &[gemma]].concat()).prop_map(common::config)
 }
 
-/// Puts a number, as the type writes it, into some place of some tensor; returns the tensor's name.
+/// Puts a number, in the bytes of its type, into a random place of a random tensor; returns the tensor's name.
 fn put(weights: &mut [Weight], number: f32, tensor: prop::sample::Index, at: prop::sample::Index) -> String {
     let weight = &mut weights[tensor.index(weights.len())];
     let bytes = match weight.dtype {
@@ -36,7 +36,7 @@ fn put(weights: &mut [Weight], number: f32, tensor: prop::sample::Index, at: pro
     weight.name.clone()
 }
 
-/// Every word, so that every row of the embedding is read.
+/// A prompt of every word, so that every row of the embedding is read.
 fn every_word() -> String {
     (0..VOCABULARY).map(|i| format!("w{i} ")).collect()
 }
@@ -45,7 +45,7 @@ fn trace(folder: &Path, config: StreamConfig) -> Result<Trace, Error> {
     common::load(folder)?.with(config).trace(&every_word())
 }
 
-/// The layer that a tensor belongs to, as errors name it; the logits for the last norm and the output.
+/// The layer of a tensor, as errors name it; "the logits" for the last norm and the output layer.
 fn place(tensor: &str, is_tied: bool) -> String {
     match tensor.split('.').nth(2) {
         Some(layer) if tensor.starts_with("model.layers.") => format!("layer {layer}"),
@@ -75,8 +75,8 @@ proptest! {
         }
     }
 
-    /// A type's largest and smallest numbers are numbers: either what they make is too large and is found, or it is what
-    /// dense attention makes of them.
+    /// A type's largest and smallest numbers are valid: either their results are too large and are reported, or they equal those of
+    /// dense attention.
     #[test]
     fn a_types_extremes_are_computed_with_or_found(
         config in configs(),
@@ -102,7 +102,7 @@ proptest! {
     }
 }
 
-/// Squares of such numbers have no sum: a norm would make 0 of them.
+/// The squares of such numbers overflow their sum: a norm would turn them into 0.
 #[test]
 fn hidden_states_without_a_norm_are_found() {
     let config = common::config(json!({ "model_type": "llama" }));

@@ -1,4 +1,4 @@
-//! Prompts and settings that make no sense, for a model that does.
+//! Invalid prompts and settings, for a valid model.
 
 use serde_json::json;
 use streamtrace::{DeviceChoice, Error, GenerateConfig, LoadOptions, Search, StreamConfig, Tracer, words::numbers::parse_bytes};
@@ -66,7 +66,7 @@ fn settings_that_do_not_fit_are_refused_before_anything_runs() {
     assert!(tracer.with(ok).trace(&prompt).is_ok());
 }
 
-/// Largest values that are allowed, and prompts shorter than what is always kept.
+/// The largest allowed values, and prompts shorter than the blocks that are always kept.
 #[test]
 fn settings_far_above_the_prompt_are_no_error() {
     let model = model();
@@ -130,7 +130,7 @@ fn writing_that_makes_no_sense_is_refused() {
     assert_says("top_k", tracer.with(top_k).generate("w1", &ok), &["top_k: expected at least"]);
 }
 
-/// Writing holds the keys and values of all layers, which a trace does not.
+/// Generation holds the keys and values of all layers, unlike a trace.
 #[test]
 fn writing_is_planned_before_it_runs() {
     let model = model();

@@ -1,4 +1,4 @@
-//! Traces that are none, and questions that a trace has no answer to.
+//! Files that are not traces, and questions that a trace cannot answer.
 
 use std::fs;
 

@@ -16,7 +16,7 @@ fn compare_with_everything_kept_is_dense() {
         assert!((object["recall"].as_f64().unwrap() - 1.0).abs() < 1e-3, "{object}");
         assert!(object["kl"].as_f64().unwrap() < 1e-6, "{object}");
         assert_eq!(object["same_next_token"], true);
-        // More blocks than there are is all of them.
+        // A budget of more blocks than exist keeps all of them.
         assert_eq!(object["top_k"].as_u64().unwrap(), object["tokens"].as_u64().unwrap().div_ceil(8));
         assert!(object["pruned"].as_f64().unwrap().abs() < 1e-9, "{object}");
     }

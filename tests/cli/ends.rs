@@ -1,4 +1,4 @@
-//! How runs end that fail, and what is refused.
+//! Runs that fail, and arguments that are refused.
 
 use tempfile::TempDir;
 
@@ -48,7 +48,7 @@ fn runs_that_fail_exit_with_1_and_a_sentence() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "the trace alone");
 }
 
-/// A folder that is not there is found before a run that may take hours.
+/// A missing folder is reported before a run that may take hours.
 #[test]
 fn where_to_write_is_checked_before_the_run() {
     let output = streamtrace(&["trace", "--model", MODEL, "--prompt", &NEEDLE.text, "--out", "/nowhere/a.trace"]);

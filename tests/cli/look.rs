@@ -1,4 +1,4 @@
-//! What is drawn and said of a saved trace.
+//! Pictures and claims from a saved trace.
 
 use tempfile::TempDir;
 

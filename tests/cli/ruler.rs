@@ -1,4 +1,4 @@
-//! Prompts of known answer, what a model writes, and how often an answer survives.
+//! Prompts whose answer is known, the text that a model writes, and how often an answer survives.
 
 use std::process::Output;
 
@@ -34,7 +34,7 @@ fn ruler_counts_the_needles_that_are_kept() {
         (&1.0.into(), &Value::Null, &Value::Null)
     );
     assert!((0.8..0.82).contains(&counted["pruned"].as_f64().unwrap()), "{counted}");
-    // Every key of the candidates, or none.
+    // The exhaustive search reads every candidate key, the baselines none.
     assert!((0.0..1000.0).contains(&counted["keys_read_per_query_block"].as_f64().unwrap()), "{counted}");
 }
 

@@ -1,4 +1,4 @@
-//! A command that is asked to end leaves nothing behind.
+//! A command that a signal ends leaves no files behind.
 #![cfg(unix)]
 
 use std::{
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::MODEL;
 
-/// Whether a signal is ignored here and in what is started here, as a shell has interrupts ignored by what runs in its background.
+/// Whether this process and its children ignore a signal, as a shell makes its background jobs ignore interrupts.
 fn is_ignored(number: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());

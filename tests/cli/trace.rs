@@ -1,4 +1,4 @@
-//! `trace`: what it prints, where prompts come from.
+//! `trace`: its output, and the sources of prompts.
 
 use std::io::Write;
 use std::process::{Command, Stdio};

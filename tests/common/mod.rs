@@ -1,5 +1,5 @@
 //! Model folders with random weights, small enough to be written and run in milliseconds.
-// Each test file compiles this for itself and uses a part of it.
+// Each test file compiles its own copy and uses a part of it.
 #![allow(dead_code)]
 
 use std::path::Path;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use streamtrace::{DeviceChoice, Error, LoadOptions, Tracer};
 use tempfile::TempDir;
 
-/// Words in the tokenizer: `w0`, `w1`, …, and the unknown word.
+/// Number of words in the tokenizer: `w0`, `w1`, …, and the unknown word.
 pub const VOCABULARY: usize = 97;
 
 /// One tensor of a weights file.
@@ -22,7 +22,7 @@ pub struct Weight {
     pub bytes: Vec<u8>,
 }
 
-/// The `config.json` of a small decoder; `changes` are added to it or replace what it has.
+/// The `config.json` of a small decoder; `changes` are added or replace its fields.
 pub fn config(changes: Value) -> Value {
     let mut config = json!({
         "hidden_size": 64, "intermediate_size": 88, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
@@ -40,22 +40,22 @@ pub fn set(object: &mut Value, changes: Value) {
     }
 }
 
-/// Random weights of everything that a decoder with this configuration has.
+/// Random values for every weight of a decoder with this configuration.
 pub fn random_weights(config: &Value, dtype: Dtype) -> Vec<Weight> {
     let mut random = fastrand::Rng::with_seed(7);
     let norms = if is_gemma(config) { 0.0 } else { 1.0 };
     shapes(config).into_iter().map(|(name, shape)| random_weight(&mut random, name, shape, dtype, norms)).collect()
 }
 
-/// Whether norms are stored less 1, and there are four of them in a layer.
+/// Whether norms are stored minus 1, and a layer has four of them.
 fn is_gemma(config: &Value) -> bool {
     config["model_type"].as_str().is_some_and(|family| family.starts_with("gemma"))
 }
 
-/// `norms` is what the weights of norms are around.
+/// The weights of norms vary around `norms`.
 fn random_weight(random: &mut fastrand::Rng, name: String, shape: Vec<usize>, dtype: Dtype, norms: f32) -> Weight {
     let centre = if name.contains("norm") { norms } else { 0.0 };
-    // Products of so many numbers keep the size of the inputs; embeddings and biases are of size 1.
+    // Products keep the magnitude of their inputs; embeddings and biases have magnitude 1.
     let spread = if shape.len() == 2 && !name.contains("embed") { (3.0 / shape[1] as f32).sqrt() } else { 0.7 };
     let values = (0..shape.iter().product()).map(|_| centre + spread * (2.0 * random.f32() - 1.0));
     let bytes = match dtype {
@@ -66,7 +66,7 @@ fn random_weight(random: &mut fastrand::Rng, name: String, shape: Vec<usize>, dt
     Weight { name, shape, dtype, bytes }
 }
 
-/// Names and shapes, as Hugging Face has them.
+/// Names and shapes, in the layout of Hugging Face.
 pub fn shapes(config: &Value) -> Vec<(String, Vec<usize>)> {
     let size = |name: &str| config[name].as_u64().map(|n| n as usize);
     let need = |name: &str| size(name).expect(name);
@@ -161,7 +161,7 @@ pub fn write_weights(path: &Path, weights: &[Weight]) {
     safetensors::serialize_to_file(views, None, path).unwrap();
 }
 
-/// `tokenizer.json` of a tokenizer that takes words apart at white space.
+/// `tokenizer.json` of a tokenizer that splits text at white space.
 pub fn tokenizer(n_words: usize) -> Value {
     let mut vocabulary: serde_json::Map<String, Value> = (0..n_words - 1).map(|i| (format!("w{i}"), json!(i))).collect();
     vocabulary.insert("[UNK]".into(), json!(n_words - 1));

@@ -1,4 +1,4 @@
-//! Disks that are full and folders that cannot be written, for one command in a mount namespace of its own, which takes root.
+//! Full disks and read-only folders, for one command in a mount namespace of its own, which needs root.
 
 use std::{
     path::Path,
@@ -12,7 +12,7 @@ const BINARY: &str = env!("CARGO_BIN_EXE_streamtrace");
 /// Smaller than any model and most traces.
 pub const SMALL_DISK: &str = "-t tmpfs -o size=64k none";
 
-/// Runs a script in which `$D` is a folder with this mounted on it; `None`, with a printed reason, where that is not allowed.
+/// Runs a script in which `$D` is a folder with this mounted on it; prints why and returns `None` if mounting is not allowed.
 pub fn with_mount(mount: &str, script: &str, variables: &[(&str, &Path)]) -> Option<Output> {
     let folder = TempDir::new().unwrap();
     let run = |script: &str| {

@@ -1,4 +1,4 @@
-// A trace of five tokens, for the examples of the documentation.
+// A trace of five tokens, for the examples in the documentation.
 
 use streamtrace::trace::*;
 

@@ -1,4 +1,4 @@
-//! What an engine process answers.
+//! Answers of an engine process.
 
 use streamtrace::{
     Error, Search, StreamConfig,
@@ -32,7 +32,7 @@ fn an_engine_process_answers_as_the_engine_in_process_does() {
     let (ours, theirs) = (local.compare(&ours).unwrap(), process.compare(&theirs).unwrap());
     let [ours, theirs] = [ours, theirs].map(|trace| trace.summary().fidelity.clone().unwrap());
     let numbers = |f: &Fidelity| [&[f.recall, f.kl.unwrap()][..], &f.recall_by_head.concat()].concat();
-    // Numbers in JSON are read back to their last digit but one.
+    // JSON numbers are read back exactly, except for the last digit.
     assert!(numbers(&ours).iter().zip(numbers(&theirs)).all(|(a, b)| (a - b).abs() < 1e-14), "{ours:?} {theirs:?}");
     assert_eq!((ours.same_next_token, ours.n_rows), (theirs.same_next_token, theirs.n_rows));
     let (ours, theirs) = (local.score(&prompt, " w1 w2").unwrap(), process.score(&prompt, " w1 w2").unwrap());
@@ -62,7 +62,7 @@ fn clones_share_the_engine() {
     assert_eq!(engines.pids().len(), 1);
 }
 
-/// The exhaustive search reads every key that is seen, if there are more candidates than fit the budget.
+/// The exhaustive search reads every visible key if there are more candidates than the budget holds.
 #[test]
 fn what_a_search_reads_is_counted() {
     let config = StreamConfig { top_k: 8, sink_blocks: 1, local_blocks: 4, beam: 8, ..StreamConfig::default() };

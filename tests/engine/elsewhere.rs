@@ -1,4 +1,4 @@
-//! Engines behind a command: traces in pieces, some layers alone, and connections that break off.
+//! Engines behind a command: traces in pieces, traces of some layers, and connections that drop.
 
 use std::path::Path;
 
@@ -54,7 +54,7 @@ fn a_trace_from_elsewhere_is_the_same_and_smaller_on_its_way() {
     trace.save(folder.path().join("a.trace")).unwrap();
     let [travelled, saved] = [&said, &folder.path().join("a.trace")].map(|path| std::fs::metadata(path).unwrap().len());
     assert!(travelled < saved * 9 / 10, "{travelled} bytes of {saved}");
-    // It is a trace like any other.
+    // The result is a trace like any other.
     assert_eq!(tracer.compare(&trace).unwrap().summary().fidelity.as_ref().unwrap().same_next_token, Some(true));
 }
 
@@ -80,7 +80,7 @@ fn only_the_layers_that_were_asked_for_travel() {
     assert!(here.contains("Tracer::connect"), "{here}");
 }
 
-/// The same engine behind a connection that breaks off after so many bytes: nothing else holds its end open.
+/// The same engine behind a connection that drops after `n_bytes`: nothing else holds its end open.
 fn cut(folder: &TempDir, n_bytes: usize) -> String {
     let pipe = folder.path().join("pipe").display().to_string();
     format!(
@@ -89,7 +89,7 @@ fn cut(folder: &TempDir, n_bytes: usize) -> String {
     )
 }
 
-/// How many bytes an engine says until a trace has come.
+/// Number of bytes that an engine sends until a trace has arrived.
 fn bytes_of_a_trace() -> usize {
     let folder = TempDir::new().unwrap();
     let said = folder.path().join("said");

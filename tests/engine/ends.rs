@@ -1,4 +1,4 @@
-//! How engines end, and what their users notice of it.
+//! Ways in which engines end, and what their users see.
 
 use std::{
     process::{Child, Command, Stdio},
@@ -19,7 +19,7 @@ use crate::{
     fixture::{BINARY, Engines, is_running, kill, options},
 };
 
-/// A prompt and settings that take an engine many seconds.
+/// A prompt and settings that keep an engine busy for many seconds.
 fn long_run() -> (String, StreamConfig) {
     (common::prompt(40_000), StreamConfig { search: Search::Exhaustive, ..StreamConfig::default() })
 }
@@ -89,7 +89,7 @@ fn an_engine_ends_with_its_tracer() {
     assert!(!is_running(&pid));
 }
 
-/// An engine that was sent these requests.
+/// An engine that has received these requests.
 fn engine(requests: &[Request]) -> Child {
     let mut engine = Command::new(BINARY).arg("serve").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     for request in requests {
@@ -135,13 +135,13 @@ fn the_end_of_its_input_ends_an_engine_in_the_middle_of_a_run() {
     assert!(rest.into_iter().all(|(message, _)| matches!(message, Message::Progress(_))), "it answered");
 }
 
-/// Nobody reads what an engine says.
+/// Nobody reads the engine's output.
 #[test]
 fn an_engine_without_listeners_ends_with_a_sentence() {
     let mut engine =
         Command::new(BINARY).arg("serve").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(engine.stdout.take());
-    // Its input stays open, so that it does not end for that.
+    // Its input stays open, so that a closed input cannot end it.
     let mut input = engine.stdin.take().unwrap();
     frame::write(&mut input, &Request::Load(options()), &Payload::None).unwrap();
     let status = engine.wait().unwrap();

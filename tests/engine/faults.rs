@@ -1,4 +1,4 @@
-//! Faults at every stage: what was saved stays, temporary files go, the next call works.
+//! Faults at every stage: saved files stay, temporary files vanish, and the next call works.
 
 use std::{
     fs::File,
@@ -26,7 +26,7 @@ fn prompt() -> String {
     common::prompt(300)
 }
 
-/// A folder for engines: their temporary files, what they say, their process ids.
+/// A folder for engines: their temporary files, output and process ids.
 struct Place(TempDir);
 
 impl Place {
@@ -40,12 +40,12 @@ impl Place {
         self.0.path().join(name)
     }
 
-    /// A line of the shell, in this folder.
+    /// Runs a shell command in this folder.
     fn shell(&self, line: &str) -> process::Command {
         shell(&format!("cd {} && export TMPDIR=$PWD/temporary && {line}", self.0.path().display()))
     }
 
-    /// An engine; the first one is killed after it has said so many bytes.
+    /// An engine; the first one is killed after it has written `n_bytes`.
     fn killed_after(&self, n_bytes: usize) -> process::Command {
         self.shell(&format!(
             "[ -e pipe ] && exec {BINARY} serve; mkfifo pipe; exec 3<&0; {BINARY} serve <&3 > pipe & \
@@ -73,14 +73,14 @@ fn assert_same(trace: &Trace, expected: &Trace) {
     assert_eq!((trace.logits(), trace.mask(5).unwrap().kept), (expected.logits(), expected.mask(5).unwrap().kept));
 }
 
-/// While it loads, after each layer, while the trace is written, while it is sent.
+/// Kills the engine while it loads, after each layer, while it writes the trace, and while it sends the trace.
 #[test]
 fn an_engine_killed_at_any_stage_is_replaced() {
     let place = Place::new();
     let tracer = load(place.shell(&format!("{BINARY} serve | tee said"))).unwrap();
     let expected = tracer.trace(&prompt()).unwrap();
     expected.save(place.file("a.trace")).unwrap();
-    // What was said before an answer has been written down when the next one comes.
+    // The output before an answer has been recorded when the next answer arrives.
     tracer.count_tokens("w1").unwrap();
     let said = std::fs::read(place.file("said")).unwrap();
     let places = |word: &'static [u8]| (0..said.len()).filter(|&at| said[at..].starts_with(word));
@@ -125,7 +125,7 @@ fn an_engine_that_is_asked_to_end_does_at_once_and_is_replaced() {
     }
 }
 
-/// The map of the weights ends with the file: a signal that ends the engine, and no more than that.
+/// If the mapped weights' file is truncated, a signal kills the engine, and nothing else is lost.
 #[test]
 fn weights_that_are_cut_off_while_they_are_in_use_are_an_error() {
     let model = common::random_model(serde_json::json!({ "model_type": "llama" }));
@@ -150,7 +150,7 @@ fn saved_at_once(tracers: &[Tracer], path: &Path) {
         }
         for _ in 0..20 {
             thread::sleep(Duration::from_millis(20));
-            // Whoever reads meanwhile finds nothing or a whole trace.
+            // A concurrent reader finds either no trace or a whole one.
             if path.exists() {
                 Trace::open(path).unwrap();
             }
@@ -169,7 +169,7 @@ fn two_notebooks_on_one_engine_and_one_folder_do_not_meet() {
     assert_eq!(std::fs::read_dir(place.file(".")).unwrap().count(), 2, "the trace, and the folder of temporary files");
 }
 
-/// What does not fit is refused, and what fits is run by the same engine.
+/// A run that does not fit is refused, and the same engine then runs one that fits.
 #[test]
 fn a_run_that_memory_does_not_allow_leaves_the_engine_as_it_was() {
     let place = Place::new();

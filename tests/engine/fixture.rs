@@ -28,17 +28,17 @@ pub fn options() -> LoadOptions {
     common::cpu(model())
 }
 
-/// A command of the shell in place of an engine.
+/// A shell command in place of an engine.
 pub fn shell(script: &str) -> Command {
     Command { program: "sh".into(), arguments: ["-c", script].map(Into::into).to_vec() }
 }
 
-/// An engine process that is told what to load.
+/// An engine process that is told which model to load.
 pub fn load(command: Command) -> Result<Tracer, Error> {
     Tracer::with_engine(Box::new(Process::new(command)), options())
 }
 
-/// Engines that write down their process ids, one a line.
+/// Engines that record their process ids, one per line.
 pub struct Engines {
     folder: TempDir,
 }
@@ -56,12 +56,12 @@ impl Engines {
         load(shell(&format!("echo $$ >> {}; exec {BINARY} serve", self.file().display()))).unwrap()
     }
 
-    /// Of all engines that were started so far.
+    /// Process ids of all engines that were started so far.
     pub fn pids(&self) -> Vec<String> {
         std::fs::read_to_string(self.file()).unwrap().lines().map(Into::into).collect()
     }
 
-    /// Ends the newest engine at once.
+    /// Kills the newest engine.
     pub fn kill(&self) {
         kill(self.pids().last().unwrap());
     }
@@ -71,7 +71,7 @@ pub fn kill(pid: &str) {
     assert!(std::process::Command::new("kill").args(["-9", pid]).status().unwrap().success());
 }
 
-/// Whether a process is there and not only waiting to be taken note of.
+/// Whether a process is alive, and not a zombie.
 pub fn is_running(pid: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with('Z'))

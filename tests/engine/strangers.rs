@@ -1,4 +1,4 @@
-//! Commands that are no engines, and what an engine says to strangers.
+//! Commands that are not engines, and an engine's answers to foreign input.
 
 use std::{
     io::Write,
@@ -52,7 +52,7 @@ fn frames(messages: &[(Message, Payload)]) -> Vec<u8> {
     bytes
 }
 
-/// An "engine" that says these bytes, whatever it is asked, and then does something else.
+/// An "engine" that sends these bytes, whatever the request, and then runs a shell command.
 fn recording(folder: &Path, bytes: &[u8], then: &str) -> process::Command {
     let file = folder.join("recording");
     std::fs::write(&file, bytes).unwrap();
@@ -99,7 +99,7 @@ fn an_answer_to_another_question_is_an_error() {
 fn a_damaged_trace_from_an_engine_is_an_error_and_the_next_call_works() {
     let folder = TempDir::new().unwrap();
     let mut traced = frames(&[(Message::Reply(Reply::Traced), Payload::Bytes(vec![7; 100]))]);
-    // The body says that it is a trace.
+    // The body claims to be a trace.
     traced[6] = 1;
     let bytes = [frames(&[loaded()]), traced].concat();
     let tracer = load(recording(folder.path(), &bytes, "cat > /dev/null")).unwrap();
@@ -107,11 +107,11 @@ fn a_damaged_trace_from_an_engine_is_an_error_and_the_next_call_works() {
     assert!(tracer.trace("w1").is_err());
 }
 
-/// What an engine does with bytes that are no requests.
+/// An engine's exit code and standard error after bytes that are not requests.
 fn served(bytes: &[u8]) -> (Option<i32>, String) {
     let mut command = Command::new(BINARY);
     let mut engine = command.arg("serve").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // An engine that has heard enough may have gone.
+    // The engine may already have exited.
     let _ = engine.stdin.take().unwrap().write_all(bytes);
     let output = engine.wait_with_output().unwrap();
     assert!(output.stdout.is_empty());
@@ -138,7 +138,7 @@ fn an_engine_ends_with_a_sentence_when_something_else_speaks() {
     }
 }
 
-/// The environment belongs to the whole process, so this test runs itself again in another.
+/// The environment belongs to the whole process, so this test runs itself again in a new process.
 #[test]
 fn an_engine_named_by_the_environment_must_be_there() {
     const HERE: &str = "STREAMTRACE_TEST_OF_THE_ENVIRONMENT";

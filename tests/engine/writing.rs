@@ -1,4 +1,4 @@
-//! Generation: step by step, what running the whole prompt again would give.
+//! Generation: each step gives the result of running the whole text again.
 
 use serde_json::json;
 use streamtrace::{GenerateConfig, Search, StreamConfig, Tracer, protocol::End};
@@ -12,7 +12,7 @@ fn config(search: Search) -> StreamConfig {
     StreamConfig { top_k: 8, sink_blocks: 1, local_blocks: 4, search, ..StreamConfig::default() }
 }
 
-/// Greedy choices of traces of the prompt and all that was written so far, in words of the test's tokenizer.
+/// Greedy choices from traces of the prompt with all text so far, in words of the test's tokenizer.
 fn by_traces(tracer: &Tracer, prompt: &str, n: usize) -> Vec<u32> {
     let mut text = prompt.to_string();
     let step = |_| {
@@ -31,7 +31,7 @@ fn ids(tracer: &Tracer, prompt: &str, how: &GenerateConfig) -> Vec<u32> {
     tracer.generate_with(prompt, how, |_| {}).unwrap().tokens.iter().map(|token| token.id).collect()
 }
 
-/// Over the end of key blocks and query blocks, from prompts that end before, at and after one.
+/// Generation past the ends of key blocks and query blocks, from prompts that end before, at and after such an end.
 #[test]
 fn sparse_steps_are_those_of_whole_prompts() {
     let default = StreamConfig::default().search;
@@ -54,7 +54,7 @@ fn dense_steps_are_those_of_whole_prompts() {
     }
 }
 
-/// With sliding windows, grouped keys of another family, and blocks of keys larger than those of queries.
+/// Generation with sliding windows, grouped keys of another family, and key blocks larger than query blocks.
 #[test]
 fn windows_and_large_key_blocks_are_no_exception() {
     let folder = common::random_model(json!({ "model_type": "mistral", "sliding_window": 50 }));

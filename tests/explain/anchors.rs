@@ -1,4 +1,4 @@
-//! Sentence attention and vertical scores by the published definition, one pair after the other.
+//! Sentence attention and vertical scores by the published definition, pair by pair.
 
 use streamtrace::{
     Error, Span, Trace,
@@ -64,7 +64,7 @@ fn scores_are_the_published_definition() {
 fn what_a_run_records_and_what_rows_tell_are_the_same_anchors() {
     let trace = trace(&tracer(), 14, 6);
     let recorded = trace.thought_anchors().unwrap();
-    // The same sentences but for their labels are measured from rows as soon as the distance is another.
+    // With another distance, the same sentences are measured from rows.
     let config = AnchorConfig { min_distance: 5, ..AnchorConfig::default() };
     let other = trace.thought_anchors_with(&config).unwrap();
     assert_eq!(recorded.scores.iter().flatten().count(), recorded.sentences.len() - 4);
@@ -114,7 +114,7 @@ fn kinds_that_are_left_out_have_no_score_and_chosen_heads_are_taken() {
 fn calibration_finds_the_head_that_tells() {
     let trace = trace(&tracer(), 12, 1000);
     let sentences = trace.labelled_sentences().unwrap();
-    // The truth is what head 1·1 looks at most.
+    // The truth is made from the sentences that head 1·1 looks at most.
     let spans: Vec<Span> = sentences.iter().map(|s| s.span).collect();
     let head = trace.sentence_attention(1, 1, &spans).unwrap();
     let most = |i: usize| (0..i).max_by(|&a, &b| head.peak(i, a).unwrap().total_cmp(&head.peak(i, b).unwrap()));

@@ -1,4 +1,4 @@
-//! Runs without some attention.
+//! Runs with some attention hidden.
 
 use serde_json::json;
 use streamtrace::{Edges, Effect, Error, Intervention, Span, analysis::SuppressionMeasure, trace::SentenceKind};
@@ -13,7 +13,7 @@ fn span(range: std::ops::Range<usize>) -> Span {
     range.into()
 }
 
-/// Logarithms of all probabilities and the divergences.
+/// Log-probabilities of all rows, and their divergences.
 fn numbers(effect: &Effect) -> Vec<f64> {
     effect.tokens.iter().chain([&effect.next]).flat_map(|token| [token.before, token.after, token.kl]).collect()
 }
@@ -62,7 +62,7 @@ fn a_hidden_block_is_a_block_that_was_not_kept() {
     let tracer = tracer();
     let trace = trace(&tracer, 12, 1000);
     let n = trace.n_tokens();
-    // All that a query block sees but its sinks and last blocks: what a search with that budget keeps.
+    // Everything that a query block sees except its sinks and last blocks: a search with that budget keeps these blocks.
     let small = tracer.with(streamtrace::StreamConfig { top_k: 4, ..crate::config(4, n) }).trace(trace.text()).unwrap();
     let hide = (0..n.div_ceil(8)).filter(|q| 8 * q + 8 > 16).map(|q| {
         let end = (8 * q + 8).min(n);
@@ -106,7 +106,7 @@ fn a_matrix_is_measured_against_what_is_known() {
     assert_eq!((&matrix.known[..], matrix.known_auc), (&[(9, 2), (11, 4)][..], Some(1.0)));
     let test = matrix.test("two sentences", &[2, 4], 4);
     assert_eq!(test.claimed, [("2".into(), 50.0), ("4".into(), 40.0)]);
-    // The last four have no sentence so much later.
+    // The last four have no sentence that far behind them.
     assert_eq!((test.controls.len(), test.n_as_strong()), (sentences.len() - 4 - 2, 0));
     assert_eq!(matrix.test("a later one", &[9], 4).claimed, []);
 }

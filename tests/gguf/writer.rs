@@ -1,4 +1,4 @@
-//! Writes a model as llama.cpp's converter would.
+//! Writes a model in the way of llama.cpp's converter.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -75,7 +75,7 @@ impl Writer {
         writer
     }
 
-    /// Llama 3's scaling as factors; LongRoPE's factors.
+    /// Writes Llama 3's scaling as factors, and LongRoPE's factors.
     fn rope_factors(&mut self, config: &Json) {
         let (scaling, number) = (&config["rope_scaling"], |value: &Json| value.as_f64().unwrap());
         let mut add = |name: &str, factors: Vec<f32>| {
@@ -101,7 +101,7 @@ impl Writer {
         }
     }
 
-    /// Rows that are no whole blocks are stored in smaller ones.
+    /// Rows that are not a multiple of the block size are stored in smaller blocks.
     fn add(&mut self, name: &str, tensor: &Tensor, dtype: GgmlDType) {
         let is_whole = tensor.dims().last().is_some_and(|width| width.is_multiple_of(dtype.block_size()));
         let dtype = if is_whole { dtype } else { GgmlDType::Q8_0 };

@@ -1,4 +1,4 @@
-//! Answers as the hub does, on this machine, with the files of one folder as the model `tiny/llama`.
+//! A local server that answers like the hub, with the files of one folder as the model `tiny/llama`.
 
 use std::{
     fs,
@@ -14,22 +14,22 @@ use std::{
 
 use serde_json::json;
 
-/// How it answers.
+/// The server's behaviour.
 #[derive(Clone, Copy)]
 pub enum Answer {
     Whole,
-    /// Breaks off in the middle of the weights, unless it is the first byte that is asked for.
+    /// Drops the connection in the middle of the weights, unless only the first byte is requested.
     Half,
-    /// Says what there is, but gives no file.
+    /// Lists the files, but sends none.
     Gated,
-    /// Answers only those who have a token.
+    /// Answers only requests with a token.
     ForToken(&'static str),
 }
 
 pub struct Server {
     address: SocketAddr,
     stopped: Arc<AtomicBool>,
-    /// First byte of each file that was sent.
+    /// Offset of the first byte of each file that was sent.
     starts: Arc<Mutex<Vec<usize>>>,
     thread: Option<thread::JoinHandle<()>>,
 }
@@ -46,7 +46,7 @@ impl Server {
                     if stopped.load(Ordering::SeqCst) {
                         return;
                     }
-                    // A client that goes away is none of the server's business.
+                    // A client may disconnect at any time.
                     let _ = serve(stream.unwrap(), &folder, commit, answer, &starts);
                 }
             }

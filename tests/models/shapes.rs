@@ -1,4 +1,4 @@
-//! Models of every shape, on prompts of every length: where everything is kept, a trace is dense attention.
+//! Models of every shape, on prompts of every length: if every block is kept, a trace equals dense attention.
 
 use proptest::prelude::*;
 use safetensors::Dtype;

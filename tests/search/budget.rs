@@ -1,11 +1,11 @@
-//! The budget for a share to prune: the largest that prunes at least so much, counted on real masks.
+//! The budget for a share to prune: the largest that prunes at least that share, counted on real masks.
 
 use proptest::prelude::*;
 use streamtrace::{Error, Search, StreamConfig, engine::search::budget::for_share, trace::Blocks};
 
 use crate::case::{Case, block_sizes};
 
-/// Share of the causal pairs that a real mask with this budget prunes, over layers.
+/// Share of the causal pairs, over all layers, that a real mask with this budget prunes.
 fn pruned(layers: &[Blocks], config: &StreamConfig, top_k: usize) -> f64 {
     let kept = |blocks: &Blocks| {
         let config = StreamConfig { top_k, ..config.clone() };
@@ -33,7 +33,7 @@ proptest! {
             Ok(top_k) => {
                 prop_assert!(top_k >= config.always_kept());
                 prop_assert!(pruned(&layers, &config, top_k) >= share);
-                // Under a window, blocks at its edge are counted as whole, as a search might choose others.
+                // Blocks at a window's edge count in full, because a search might choose others.
                 if window.is_none() && top_k < blocks.n_key_blocks() {
                     prop_assert!(pruned(&layers, &config, top_k + 1) < share, "{} would do too", top_k + 1);
                 }

@@ -52,7 +52,7 @@ fn ties_go_to_the_lower_blocks() {
     for top_k in [4, 6, 9] {
         for search in all_searches() {
             let mut case = flat(top_k, None);
-            // A beam that loses nothing: halving ranges under a narrower one follows the ties of the ranges.
+            // This beam loses nothing; with a narrower one, halving would depend on ties between ranges.
             case.config.beam = 16;
             let lowest: Vec<usize> = (0..top_k - 2).chain([30, 31]).collect();
             assert_eq!(named(&case.search_with(search, 15)), lowest, "{search:?}");
@@ -99,8 +99,8 @@ fn a_window_hides_sinks_and_what_is_before_it() {
         let mut case = flat(4, Some(16));
         case.config.beam = 16;
         case.keys[..44].fill(100.0);
-        // Query 60 sees keys 45 to 60, so the block sees key blocks 22 to 31; key 44 lies in block 22, but is not seen: that
-        // block gets half of what the others get.
+        // Query 60 sees keys 45 to 60, so the block sees key blocks 22 to 31; key 44 is in block 22 but is not visible, so that
+        // block gets half as much as the others.
         let kept = named(&case.search_with(search, 15));
         assert_eq!(kept, [23, 24, 30, 31], "{search:?}");
         assert_eq!(case.visible(15), (22..32).collect::<Vec<_>>());
@@ -117,7 +117,7 @@ fn exhaustive_does_not_score_keys_that_no_query_sees() {
     assert_eq!(named(&case.search_with(Search::Exhaustive, 15)), [25, 27, 30, 31]);
 }
 
-/// Blocks of one query and of one token in the prompt: the smallest cases.
+/// A prompt of one token, the smallest case.
 #[test]
 fn one_token_keeps_itself() {
     for search in all_searches() {

@@ -1,4 +1,4 @@
-//! One head's queries and keys, searched; and the definition of what should be found.
+//! One head's queries and keys, their search, and the definition of the right result.
 
 use proptest::prelude::*;
 use streamtrace::{
@@ -19,7 +19,7 @@ use streamtrace::{
 
 pub const ESTIMATES: [Estimate; 4] = [Estimate::First, Estimate::Middle, Estimate::MeanSpread, Estimate::TwoMeans];
 
-/// One head. The numbers are small integers, so that products are exact and ties are frequent.
+/// One head. Its numbers are small integers, so that products are exact and ties are frequent.
 #[derive(Clone, Debug)]
 pub struct Case {
     pub blocks: Blocks,
@@ -81,13 +81,13 @@ impl Case {
         pairs.filter(|&(q, k)| self.sees(q, k)).collect()
     }
 
-    /// Key blocks of which a query block sees anything.
+    /// Key blocks of which a query block sees at least one key.
     pub fn visible(&self, query_block: usize) -> Vec<usize> {
         let n_blocks = self.blocks.n_tokens.div_ceil(self.blocks.block_size_k);
         (0..n_blocks).filter(|&k| !self.pairs(query_block, k).is_empty()).collect()
     }
 
-    /// Visible key blocks that are kept whatever they hold.
+    /// Visible key blocks that are always kept.
     pub fn always(&self, query_block: usize) -> Vec<usize> {
         let (visible, Blocks { block_size_q: bq, block_size_k: bk, .. }) = (self.visible(query_block), self.blocks);
         let n_local = self.config.local_blocks.max(bq.div_ceil(bk)).min(visible.len());
@@ -95,8 +95,8 @@ impl Case {
         visible.into_iter().filter(|&k| k < self.config.sink_blocks || k >= first_local).collect()
     }
 
-    /// Whether a row keeps what the exhaustive search should: no block that it leaves out gets a larger share of a query's
-    /// attention than one that it chose, but for rounding.
+    /// Whether a row is a right result of the exhaustive search: up to rounding, no block that it leaves out gets a larger share
+    /// of a query's attention than a block that it chose.
     pub fn is_best(&self, query_block: usize, kept: &[usize]) -> bool {
         let (visible, always) = (self.visible(query_block), self.always(query_block));
         let shares = self.shares(query_block, &visible);
@@ -118,7 +118,7 @@ impl Case {
         masses.iter().map(|mass| mass.iter().map(|(q, mass)| mass / total(q)).fold(0.0, f64::max)).collect()
     }
 
-    /// What is kept by the largest product with a block's keys.
+    /// Blocks kept by the largest product with their keys.
     pub fn best_by_products(&self, query_block: usize) -> Vec<usize> {
         let mut kept = self.always(query_block);
         let mut others: Vec<usize> = self.visible(query_block).into_iter().filter(|k| !kept.contains(k)).collect();
@@ -141,17 +141,17 @@ pub fn named(row: &[u32]) -> Vec<usize> {
     row.iter().take_while(|&&block| block != BlockMask::NONE).map(|&block| block as usize).collect()
 }
 
-/// Block sizes of which one divides the other.
+/// Two block sizes, one of which divides the other.
 pub fn block_sizes() -> impl Strategy<Value = (usize, usize)> {
     prop::sample::select(vec![(1, 1), (4, 2), (2, 8), (32, 8), (64, 16), (9, 3), (5, 5), (1, 7), (40, 4), (16, 1), (3, 1)])
 }
 
-/// Head sizes: mostly small and quick, else those of real models and odd ones beside them.
+/// Head sizes: mostly small and quick, sometimes those of real models or odd ones.
 fn head_dims() -> impl Strategy<Value = usize> {
     prop_oneof![7 => 1..8usize, 1 => prop::sample::select(vec![64, 67, 80, 96, 128, 129, 192, 256])]
 }
 
-/// Any head, with budgets from none to more than all blocks.
+/// Any head, with budgets from no blocks to more than all.
 pub fn cases() -> impl Strategy<Value = Case> {
     let sizes = (1..260usize, block_sizes(), head_dims(), prop::option::of(1..300usize));
     let descent = (0..24usize, prop::sample::select(vec![2, 4, 8]), any::<bool>());

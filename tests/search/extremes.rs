@@ -1,4 +1,4 @@
-//! Numbers at the ends of what a model's types hold, equal ones, and what is no number.
+//! Numbers at the limits of a model's types, equal numbers, and NaN.
 
 use half::{bf16, f16};
 use proptest::prelude::*;
@@ -19,7 +19,7 @@ const EXTREMES: [f32; 8] = [
     0.0,
 ];
 
-/// A quarter of some numbers replaced.
+/// Replaces a quarter of the numbers.
 fn replaced(numbers: &mut [f32], by: &[f32], seed: u64) {
     let mut random = fastrand::Rng::with_seed(seed);
     for number in numbers {
@@ -32,7 +32,7 @@ fn replaced(numbers: &mut [f32], by: &[f32], seed: u64) {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// A run reports such numbers where they are added up; until then a mask is a mask.
+    /// A run reports such numbers where they are summed; the search must still return a valid mask.
     #[test]
     fn rows_are_whole_whatever_the_numbers(case in cases(), search in searches(), seed in any::<u64>(), are_numbers in any::<bool>()) {
         let mut case = case;
@@ -48,10 +48,10 @@ proptest! {
         }
     }
 
-    /// Nothing is better than anything else: ties go to the lower blocks.
+    /// If all blocks are equal, ties go to the lower blocks.
     #[test]
     fn of_equal_keys_the_first_are_kept(case in cases(), value in prop::sample::select(EXTREMES.to_vec()), are_random in any::<bool>()) {
-        // A window's first block is seen by some queries alone: it has less to give.
+        // Only some queries see a window's first block, so it gets less attention.
         let mut case = Case { blocks: streamtrace::trace::Blocks { window: None, ..case.blocks }, ..case };
         case.keys.fill(value / case.head_dim as f32);
         if !are_random {

@@ -1,4 +1,4 @@
-//! What holds for every head, settings and search.
+//! Properties that hold for every head, setting and search.
 
 use proptest::prelude::*;
 use streamtrace::{
@@ -44,7 +44,7 @@ proptest! {
     /// Blocks of one key have exact estimates; when all candidates are scored at once, nothing is lost on the way.
     #[test]
     fn hierarchical_is_exact_where_estimates_are(case in cases(), bq in 1..20usize, estimate in prop::sample::select(ESTIMATES.to_vec())) {
-        // With a window, a block's queries see different keys, which an estimate for all of them does not tell apart.
+        // With a window, a block's queries see different keys; one estimate for all of them cannot tell these apart.
         let bq = if case.blocks.window.is_some() { 1 } else { bq };
         let blocks = Blocks { block_size_q: bq, block_size_k: 1, ..case.blocks };
         let mut case = Case { blocks, ..case };
@@ -54,7 +54,7 @@ proptest! {
             let split = Candidates::new(&blocks, &case.config, query_block);
             let widths = Widths::new(&case.config, split.budget);
             let all_scored = split.candidates.len() <= case.config.split * widths.ranges;
-            // Shares rank otherwise than products do.
+            // Shares and products rank differently.
             if all_scored && !case.config.rescore && estimate != Estimate::TwoMeans {
                 let kept = named(&case.search_with(Search::Hierarchical(estimate), query_block));
                 prop_assert_eq!(kept, case.best_by_products(query_block));
@@ -62,7 +62,7 @@ proptest! {
         }
     }
 
-    /// Blocks that survive are ranked by their real keys, with windows too.
+    /// Surviving blocks are ranked by their real keys, also with windows.
     #[test]
     fn hierarchical_is_exhaustive_where_all_survive(case in cases(), estimate in prop::sample::select(ESTIMATES.to_vec())) {
         let beam = case.blocks.n_key_blocks().div_ceil(2);
@@ -88,7 +88,7 @@ proptest! {
         prop_assert_eq!(changed.search_with(search, query_block), case.search_with(search, query_block));
     }
 
-    /// A prompt that goes on is searched as before up to where it was.
+    /// A longer prompt keeps the results of its beginning.
     #[test]
     fn a_longer_prompt_keeps_what_the_shorter_one_kept(n_blocks in 1..9usize, more in 0..90usize, (bq, bk) in block_sizes(), seed in any::<u64>()) {
         let n_tokens = n_blocks * bq.max(bk);

@@ -1,4 +1,4 @@
-//! Damaged, foreign and hostile files: an error that says what is wrong, never a panic.
+//! Damaged, foreign and hostile files give an error that says what is wrong, never a panic.
 
 use std::fs;
 
@@ -81,7 +81,7 @@ fn refusal(opened: Result<Trace, Error>) -> String {
     }
 }
 
-/// Asks for everything; panics are what the tests look for, errors are fine.
+/// Asks a trace for everything; the tests look for panics, errors are fine.
 fn read_all(trace: &Trace) {
     let (n_tokens, focus) = (trace.n_tokens(), trace.summary().focus);
     let _ = (trace.tokens(), trace.logits(), trace.output(), trace.find("n"), trace.find("😀 né"));
@@ -152,7 +152,7 @@ fn a_trace_of_no_layers_is_refused() {
     }
 }
 
-/// What version 1 did not hold is asked for in vain.
+/// Version 1 lacks some tensors; asking for them is an error.
 #[test]
 fn an_older_trace_is_read_without_what_it_lacks() {
     let mut bytes = Bytes::of(small().windows(&[None])).note("version", "1");
@@ -263,7 +263,7 @@ fn wild_offsets_are_clipped_to_the_text() {
     }
 }
 
-/// What another program cuts off while a trace is open is missed where it is asked for, and nowhere else.
+/// If another program truncates an open trace, only reading the missing part fails.
 #[test]
 fn a_file_cut_off_while_it_is_open_is_an_error() {
     let folder = tempfile::tempdir().unwrap();

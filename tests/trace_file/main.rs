@@ -1,4 +1,4 @@
-//! The trace file: what is written is read back, from Rust and from Python; what is damaged is refused.
+//! Trace files are read back as written, from Rust and from Python; damaged files are refused.
 
 mod damage;
 mod python;

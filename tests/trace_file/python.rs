@@ -1,4 +1,4 @@
-//! Python reads a trace with one import.
+//! Python can read a trace with one import.
 
 use std::{env, fs, process::Command};
 
@@ -62,7 +62,7 @@ fn expected(sample: &Sample, kept_type: &str) -> serde_json::Value {
     json!({"summary": sample.summary, "text": sample.text, "tensors": tensors})
 }
 
-/// A Python with safetensors and numpy, or none if these tests are to be left out.
+/// A Python with safetensors and numpy, or `None` to skip these tests.
 fn python() -> Option<String> {
     if env::var("STREAMTRACE_SKIP_PYTHON").is_ok_and(|v| v == "1") {
         return None;
@@ -101,7 +101,7 @@ fn python_reads_wide_block_indices() {
     assert_python_reads(size, "uint32");
 }
 
-/// The Python of `docs/python.md`, one block after the other.
+/// Runs the Python blocks of `docs/python.md` in order.
 fn page() -> String {
     let page = include_str!("../../docs/python.md");
     page.split("```python\n").skip(1).filter_map(|block| block.split("```").next()).collect()

@@ -1,4 +1,4 @@
-//! Everything that a trace can be asked, right and wrong.
+//! All queries of a trace, valid and invalid.
 
 use streamtrace::{
     error::Error,
@@ -7,7 +7,7 @@ use streamtrace::{
 
 use crate::sample::{Sample, Size, small};
 
-/// Asks a trace for all it has, and compares.
+/// Compares everything that a trace holds with the sample.
 pub fn assert_holds(trace: &Trace, sample: &Sample) {
     assert_eq!(trace.summary(), &sample.summary);
     assert_eq!((trace.n_tokens(), trace.text()), (sample.tokens.len(), sample.text.as_str()));
@@ -46,7 +46,7 @@ fn assert_head_holds(trace: &Trace, layer: usize, head: usize, record: &LayerRec
     }
 }
 
-/// Keys that the token sees in its block's kept blocks, with the numbers stored for them.
+/// Keys that the token sees in its query block's kept blocks, with their stored numbers.
 fn focus_row(mask: &BlockMask, head: usize, token: usize, stored: &[f32]) -> Vec<(usize, f32)> {
     let (blocks, mut row) = (&mask.blocks, Vec::new());
     for (i, &block) in mask.kept(head, token / blocks.block_size_q).iter().enumerate() {

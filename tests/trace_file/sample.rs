@@ -1,11 +1,11 @@
-//! Small made-up traces, and all that should be read from them.
+//! Small synthetic traces, and the values that should be read from them.
 
 use streamtrace::trace::{
     BlockMask, Blocks, LayerRecord, ModelInfo, NextToken, Seconds, Span, StreamConfig, Summary, Trace, TraceWriter,
     token_sentences,
 };
 
-/// A trace and what went into it.
+/// A trace and the values that it was made from.
 pub struct Sample {
     pub trace: Trace,
     pub summary: Summary,
@@ -16,7 +16,7 @@ pub struct Sample {
     pub layers: Vec<LayerRecord>,
 }
 
-/// How large a sample is.
+/// The size of a sample.
 #[derive(Clone)]
 pub struct Size {
     pub n_tokens: usize,
@@ -28,7 +28,7 @@ pub struct Size {
     pub windows: Vec<Option<usize>>,
 }
 
-/// Two layers, one with a window; rows that see fewer blocks than they could keep; lengths that no block size divides.
+/// Two layers, one with a window; rows that see fewer blocks than `top_k`; lengths that no block size divides.
 pub const fn small() -> Size {
     Size { n_tokens: 23, block_size_q: 8, block_size_k: 2, top_k: 5, n_heads: 3, focus: 13..17, windows: Vec::new() }
 }
@@ -56,7 +56,7 @@ impl Size {
         Blocks { n_tokens, block_size_q: self.block_size_q, block_size_k: self.block_size_k, window }
     }
 
-    /// The newest visible blocks, and the oldest in every other head; numbers that half precision holds exactly.
+    /// Keeps the newest visible blocks, or the oldest in every other head; half precision holds the numbers exactly.
     fn layer(&self, layer: usize) -> LayerRecord {
         let mut mask = BlockMask::empty(self.blocks(layer), self.n_heads, self.top_k);
         for head in 0..self.n_heads {
@@ -122,7 +122,7 @@ impl Size {
     }
 }
 
-/// Text for so many tokens of two bytes each, of characters of one, two and four bytes: tokens cut some of them apart.
+/// Text for `n_tokens` tokens of two bytes each, with characters of one, two and four bytes; some tokens split a character.
 fn text(n_tokens: usize) -> (String, Vec<(usize, usize)>) {
     let mut text: String = "né😀 "
         .chars()

@@ -1,4 +1,4 @@
-//! A path holds a whole trace or what it held before.
+//! A path holds either a whole new trace or its previous content.
 
 use std::{fs, path::Path};
 
