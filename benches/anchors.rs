@@ -49,7 +49,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let sink_blocks: usize = option_or("--sinks", 1)?;
     let local_blocks: usize = option_or("--local", 5)?;
     let small = StreamConfig { sink_blocks, local_blocks, ..StreamConfig::default() };
-    let search = if option("--search").as_deref() == Some("exhaustive") { Search::Exhaustive } else { small.search };
+    let search =
+        if option("--search").as_deref() == Some("exhaustive") { Search::Exhaustive } else { small.search };
     let dense = StreamConfig { top_k: n_tokens, search: Search::Exhaustive, ..small.clone() };
     let sparse = StreamConfig { pruned: Some(pruned), search, ..small };
     let mut runs = [(dense, Run::default()), (sparse, Run::default())];
@@ -63,7 +64,13 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 impl Run {
-    fn add(&mut self, tracer: &Tracer, problem: &WordProblem, n_tokens: usize, calibrates: bool) -> Result<(), Box<dyn Error>> {
+    fn add(
+        &mut self,
+        tracer: &Tracer,
+        problem: &WordProblem,
+        n_tokens: usize,
+        calibrates: bool,
+    ) -> Result<(), Box<dyn Error>> {
         let prompt = tracer.word_problem(problem, n_tokens)?;
         let trace = tracer.trace_focused(&prompt.text, prompt.thoughts())?;
         let sentences = trace.sentences_at(&problem.chain_pieces(&prompt))?;
@@ -76,7 +83,9 @@ impl Run {
             let suppressions = SentenceMatrix::suppressions(&sentences);
             let effects = tracer.knock_out(&trace, &suppressions, SentenceMatrix::asked(&sentences))?;
             for (measure, cases) in MEASURES.into_iter().zip(&mut self.suppression) {
-                cases.extend(SentenceMatrix::of_effects(&sentences, &effects, measure, "").cases(&needs, &LEFT_OUT));
+                cases.extend(
+                    SentenceMatrix::of_effects(&sentences, &effects, measure, "").cases(&needs, &LEFT_OUT),
+                );
             }
             self.held_out.push((trace, sentences, needs));
         }
@@ -95,7 +104,11 @@ impl Run {
 }
 
 fn report([dense, sparse]: &[Run; 2]) -> Result<(), Box<dyn Error>> {
-    println!("{} prompts held out, {:.3} pruned\n\n| | dense | sparse |\n|---|---|---|", dense.held_out.len(), sparse.pruned);
+    println!(
+        "{} prompts held out, {:.3} pruned\n\n| | dense | sparse |\n|---|---|---|",
+        dense.held_out.len(),
+        sparse.pruned
+    );
     let row = |name: &str, values: [f64; 2]| println!("| {name} | {:.3} | {:.3} |", values[0], values[1]);
     let rankings = [dense, sparse].map(|run| run.calibration.ranking());
     for n in [N_CALIBRATED, 2, 3] {
@@ -105,10 +118,17 @@ fn report([dense, sparse]: &[Run; 2]) -> Result<(), Box<dyn Error>> {
         );
     }
     for (i, measure) in MEASURES.iter().enumerate() {
-        row(&format!("suppression, {measure:?}: AUC"), [dense, sparse].map(|run| auc(&run.suppression[i]).unwrap_or(f64::NAN)));
+        row(
+            &format!("suppression, {measure:?}: AUC"),
+            [dense, sparse].map(|run| auc(&run.suppression[i]).unwrap_or(f64::NAN)),
+        );
     }
-    let kurtosis = [dense, sparse].map(|run| HeadRanking::mean(&run.kurtosis).expect("prompts were held out"));
-    row("edges, 10 heads of highest kurtosis: AUC", [dense.edges(&kurtosis[0], 10)?, sparse.edges(&kurtosis[1], 10)?]);
+    let kurtosis =
+        [dense, sparse].map(|run| HeadRanking::mean(&run.kurtosis).expect("prompts were held out"));
+    row(
+        "edges, 10 heads of highest kurtosis: AUC",
+        [dense.edges(&kurtosis[0], 10)?, sparse.edges(&kurtosis[1], 10)?],
+    );
     let [a, b] = kurtosis.map(|ranking| ranking.best(10));
     println!(
         "\nof the 10 heads of highest kurtosis, {} are those of dense attention",

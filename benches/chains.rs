@@ -38,11 +38,18 @@ fn main() -> Result<(), Box<dyn Error>> {
         n_chain += dense.tokens.len();
         for (same, (_, config)) in same.iter_mut().zip(&contenders) {
             let sparse = tracer.with(config.clone()).score(before, chain)?;
-            *same += dense.tokens.iter().zip(&sparse.tokens).filter(|(a, b)| a.most_likely == b.most_likely).count();
+            *same += dense
+                .tokens
+                .iter()
+                .zip(&sparse.tokens)
+                .filter(|(a, b)| a.most_likely == b.most_likely)
+                .count();
         }
         eprintln!("{} of {n_prompts} prompts", i + 1);
     }
-    println!("{n_prompts} prompts, {n_tokens} tokens, {share} pruned\n\n| search | tokens as dense attention says |\n|---|---|");
+    println!(
+        "{n_prompts} prompts, {n_tokens} tokens, {share} pruned\n\n| search | tokens as dense attention says |\n|---|---|"
+    );
     for ((name, _), same) in contenders.iter().zip(same) {
         println!("| {name} | {:.3} |", same as f64 / n_chain as f64);
     }

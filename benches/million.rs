@@ -7,7 +7,9 @@ use std::{error::Error, path::Path, time::Instant};
 
 use streamtrace::{
     StreamConfig, Trace,
-    trace::{BlockMask, LayerRecord, ModelInfo, NextToken, Seconds, Span, Summary, TraceWriter, token_sentences},
+    trace::{
+        BlockMask, LayerRecord, ModelInfo, NextToken, Seconds, Span, Summary, TraceWriter, token_sentences,
+    },
 };
 
 const N_TOKENS: usize = 1_000_000;
@@ -15,7 +17,8 @@ const N_LAYERS: usize = 32;
 const N_HEADS: usize = 32;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let folder = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).ok_or("name a folder")?;
+    let folder =
+        std::env::args().skip(1).find(|argument| !argument.starts_with('-')).ok_or("name a folder")?;
     let path = Path::new(&folder).join("million.trace");
     write(&path)?;
     let trace = Trace::open(&path)?;
@@ -26,7 +29,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let routes = trace.routes(N_TOKENS / 3..N_TOKENS / 3 + 20, trace.output())?;
     println!("routes over {} edges: {:.1} s", routes.n_edges, start.elapsed().as_secs_f64());
     let status = std::fs::read_to_string("/proc/self/status")?;
-    status.lines().filter(|line| line.starts_with("RssAnon") || line.starts_with("VmHWM")).for_each(|line| println!("{line}"));
+    status
+        .lines()
+        .filter(|line| line.starts_with("RssAnon") || line.starts_with("VmHWM"))
+        .for_each(|line| println!("{line}"));
     std::fs::remove_file(&path)?;
     Ok(())
 }
@@ -65,17 +71,20 @@ fn summary() -> Summary {
 fn write(path: &Path) -> Result<(), Box<dyn Error>> {
     let (summary, mut random) = (summary(), fastrand::Rng::with_seed(1));
     let text =
-        " word word word word word word word word word word word word word word word word word word word.".repeat(N_TOKENS / 20);
+        " word word word word word word word word word word word word word word word word word word word."
+            .repeat(N_TOKENS / 20);
     let offsets: Vec<(usize, usize)> = (0..N_TOKENS).map(|i| (i * 96 / 20, (i + 1) * 96 / 20)).collect();
     let n_sentences = token_sentences(&text, &offsets).len();
     let mut writer = TraceWriter::new(&vec![0; N_TOKENS], &offsets, &text)?;
     for layer in 0..N_LAYERS {
         let mut mask = BlockMask::empty(summary.blocks(layer), N_HEADS, summary.config.top_k);
         for row in 0..N_HEADS * mask.blocks.n_query_blocks() {
-            let (head, query_block) = (row / mask.blocks.n_query_blocks(), row % mask.blocks.n_query_blocks());
+            let (head, query_block) =
+                (row / mask.blocks.n_query_blocks(), row % mask.blocks.n_query_blocks());
             let visible = mask.blocks.visible(query_block).end as u32;
-            let mut kept: Vec<u32> =
-                (0..32).map(|i| if i < 8 { visible - 1 - i.min(visible - 1) } else { random.u32(..visible) }).collect();
+            let mut kept: Vec<u32> = (0..32)
+                .map(|i| if i < 8 { visible - 1 - i.min(visible - 1) } else { random.u32(..visible) })
+                .collect();
             kept.sort_unstable();
             kept.dedup();
             let row = mask.row(head, query_block);

@@ -38,16 +38,23 @@ fn main() -> Result<(), Box<dyn Error>> {
     let n_tokens: usize = option_or("--tokens", 16384)?;
     let pruned: f64 = option_or("--pruned", 0.95)?;
     let n_controls: usize = option_or("--controls", 20)?;
-    let search = if option("--search").as_deref() == Some("exhaustive") { Search::Exhaustive } else { tracer.config().search };
+    let search = if option("--search").as_deref() == Some("exhaustive") {
+        Search::Exhaustive
+    } else {
+        tracer.config().search
+    };
     let measure = match option("--measure").as_deref() {
         Some("proximity") => RouteMeasure::Proximity,
         Some("rollout") => RouteMeasure::Rollout,
         _ => RouteMeasure::Written,
     };
     let proximity = measure == RouteMeasure::Proximity;
-    let tracer = tracer.with(StreamConfig { pruned: Some(pruned), search, proximity, ..StreamConfig::default() });
+    let tracer =
+        tracer.with(StreamConfig { pruned: Some(pruned), search, proximity, ..StreamConfig::default() });
     let depth = option("--depth").map(|depth| depth.parse()).transpose()?;
-    println!("| prompt | answer before | drop without the route | median of {n_controls} controls | route alone | routes, s |");
+    println!(
+        "| prompt | answer before | drop without the route | median of {n_controls} controls | route alone | routes, s |"
+    );
     println!("|---|---|---|---|---|---|");
     let mut rows = Vec::new();
     for seed in 5000..5000 + n_prompts {
@@ -61,23 +68,41 @@ fn main() -> Result<(), Box<dyn Error>> {
     // A control that does not make the answer less likely counts as smaller than any drop.
     let passed = rows.iter().filter(|row| row.route > 0.0 && row.route >= 10.0 * row.control).count();
     let alone = rows.iter().filter(|row| row.alone).count();
-    println!("\ndrop at least 10 times the median control: {passed} of {}; answer kept by the route alone: {alone}", rows.len());
+    println!(
+        "\ndrop at least 10 times the median control: {passed} of {}; answer kept by the route alone: {alone}",
+        rows.len()
+    );
     Ok(())
 }
 
-fn prompt(tracer: &Tracer, task: &RulerConfig, measure: RouteMeasure, n_controls: usize) -> Result<Row, Box<dyn Error>> {
+fn prompt(
+    tracer: &Tracer,
+    task: &RulerConfig,
+    measure: RouteMeasure,
+    n_controls: usize,
+) -> Result<Row, Box<dyn Error>> {
     let prompt = tracer.prompt(task)?;
     let text = format!("{}{}", prompt.text, prompt.answer);
     let trace = tracer.trace(&text)?;
     let span = |bytes| Ok::<Span, streamtrace::Error>(trace.covering(bytes)?.span);
-    let (needle, question, answer) =
-        (span(prompt.needles[0].clone())?, span(prompt.question.clone())?, span(prompt.text.len()..text.len())?);
+    let (needle, question, answer) = (
+        span(prompt.needles[0].clone())?,
+        span(prompt.question.clone())?,
+        span(prompt.text.len()..text.len())?,
+    );
     let start = Instant::now();
     let routes = trace.routes_with(needle, answer.predictors(), measure)?;
     let seconds = start.elapsed().as_secs_f64();
-    let mut interventions = vec![routes.intervention(), routes.alone(&trace, question.start..trace.n_tokens())];
+    let mut interventions =
+        vec![routes.intervention(), routes.alone(&trace, question.start..trace.n_tokens())];
     interventions.extend(routes.controls(&trace, n_controls, task.seed)?);
     let effects = tracer.knock_out(&trace, &interventions, answer)?;
     let control = CausalTest::of_effects(&effects[0], &effects[2..], "").control();
-    Ok(Row { before: effects[0].before(), route: effects[0].drop(), control, alone: effects[1].retained(), seconds })
+    Ok(Row {
+        before: effects[0].before(),
+        route: effects[0].drop(),
+        control,
+        alone: effects[1].retained(),
+        seconds,
+    })
 }

@@ -25,13 +25,19 @@ const COMPARED: usize = 2;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let options = LoadOptions { model: root.join("models/needle-6m"), device: DeviceChoice::Cpu, memory: None };
+    let options =
+        LoadOptions { model: root.join("models/needle-6m"), device: DeviceChoice::Cpu, memory: None };
     let tracer = Tracer::load_with(options)?;
     let published = tracer.with(StreamConfig::default().published(Estimate::Middle));
     let (mut runs, mut ratios) = (vec![Vec::new(); LENGTHS.len()], Vec::new());
     for round in 0..ROUNDS {
         for (&n_tokens, runs) in LENGTHS.iter().zip(&mut runs) {
-            let task = RulerConfig { task: Task::NiahMultikey1, n_tokens, seed: round as u64, ..RulerConfig::default() };
+            let task = RulerConfig {
+                task: Task::NiahMultikey1,
+                n_tokens,
+                seed: round as u64,
+                ..RulerConfig::default()
+            };
             let prompt = tracer.prompt(&task)?;
             let summary = tracer.trace(&prompt.text)?.summary().clone();
             if n_tokens == LENGTHS[COMPARED] {
@@ -54,10 +60,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let time = exponent(medians.iter().map(|s| (s.n_tokens as f64, s.seconds.total)));
     let search = exponent(medians.iter().map(|s| (s.n_tokens as f64, s.seconds.search)));
     let memory = exponent(medians.iter().map(|s| (s.n_tokens as f64, s.peak_memory_bytes as f64)));
-    println!("\ntime grows with T^{time:.2}, that of the search with T^{search:.2}, memory with T^{memory:.2}");
+    println!(
+        "\ntime grows with T^{time:.2}, that of the search with T^{search:.2}, memory with T^{memory:.2}"
+    );
     ratios.sort_by(f64::total_cmp);
     let (ratio, n_tokens) = (ratios[ratios.len() / 2], LENGTHS[COMPARED]);
-    println!("at {n_tokens} tokens the search takes {ratio:.2} times as long as the published one with middle keys");
+    println!(
+        "at {n_tokens} tokens the search takes {ratio:.2} times as long as the published one with middle keys"
+    );
     draw(&root.join("benches/scaling.svg"), &medians, time)
 }
 
@@ -82,12 +92,17 @@ fn draw(path: &Path, medians: &[Summary], exponent: f64) -> Result<(), Box<dyn E
     root.fill(&WHITE)?;
     let longest = medians.iter().map(|s| s.seconds.total).fold(0.0, f64::max);
     let mut chart = ChartBuilder::on(&root)
-        .caption(format!("One trace of needle-6m on the CPU: time grows with T^{exponent:.2}"), ("sans-serif", 18))
+        .caption(
+            format!("One trace of needle-6m on the CPU: time grows with T^{exponent:.2}"),
+            ("sans-serif", 18),
+        )
         .margin(16)
         .x_label_area_size(44)
         .y_label_area_size(56)
         .build_cartesian_2d(
-            (LENGTHS[0] as f64 * 0.8..LENGTHS[4] as f64 * 1.2).log_scale().with_key_points(LENGTHS.map(|n| n as f64).into()),
+            (LENGTHS[0] as f64 * 0.8..LENGTHS[4] as f64 * 1.2)
+                .log_scale()
+                .with_key_points(LENGTHS.map(|n| n as f64).into()),
             (0.5..longest * 1.5).log_scale().with_key_points(vec![1.0, 3.0, 10.0, 30.0, 100.0]),
         )?;
     let thousands = |tokens: &f64| format!("{:.0}k", tokens / 1024.0);

@@ -36,7 +36,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         eprintln!("seed {seed}: {:?}", found.last());
     }
     let ratio = |&(ours, theirs): &(usize, usize)| ours as f64 / theirs as f64;
-    println!("{} of {n_prompts} prompts that dense attention answers, {n_tokens} tokens, niah_multikey_1\n", found.len());
+    println!(
+        "{} of {n_prompts} prompts that dense attention answers, {n_tokens} tokens, niah_multikey_1\n",
+        found.len()
+    );
     println!("| smallest top_k that keeps the answer | median |\n|---|---|");
     println!("| default search | {} |", median(found.iter().map(|pair| pair.0 as f64)));
     println!("| exhaustive search | {} |", median(found.iter().map(|pair| pair.1 as f64)));

@@ -48,7 +48,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let (least, most) = (held.iter().min().unwrap_or(&0), held.iter().max().unwrap_or(&0));
     // The other readings of a round depend on how much memory the allocator still keeps after the longest prompt.
-    let rounds: Vec<u64> = held.chunks_exact(LENGTHS).filter_map(|round| round.iter().min().copied()).collect();
+    let rounds: Vec<u64> =
+        held.chunks_exact(LENGTHS).filter_map(|round| round.iter().min().copied()).collect();
     println!("{n_traces} traces of {} to {longest} tokens on {}", longest / 20, tracer.device());
     println!("memory held: {least} to {most} kB, slope {:.1} kB a trace", slope(&rounds) / LENGTHS as f64);
     println!("different from the first of their prompt: {n_different}");
@@ -58,13 +59,18 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// Whether two traces keep the same blocks and, if `to_the_bit`, record the same numbers.
 fn is_same(a: &Trace, b: &Trace, to_the_bit: bool) -> Result<bool, streamtrace::Error> {
     for layer in 0..a.n_layers() {
-        let records =
-            || Ok::<_, streamtrace::Error>(a.residual(layer)? == b.residual(layer)? && a.masses(layer)? == b.masses(layer)?);
+        let records = || {
+            Ok::<_, streamtrace::Error>(
+                a.residual(layer)? == b.residual(layer)? && a.masses(layer)? == b.masses(layer)?,
+            )
+        };
         if a.mask(layer)? != b.mask(layer)? || to_the_bit && !records()? {
             return Ok(false);
         }
         for head in 0..if to_the_bit { a.n_heads() } else { 0 } {
-            if a.head(layer, head)? != b.head(layer, head)? || a.vertical(layer, head)? != b.vertical(layer, head)? {
+            if a.head(layer, head)? != b.head(layer, head)?
+                || a.vertical(layer, head)? != b.vertical(layer, head)?
+            {
                 return Ok(false);
             }
         }
@@ -75,7 +81,10 @@ fn is_same(a: &Trace, b: &Trace, to_the_bit: bool) -> Result<bool, streamtrace::
 /// Kilobytes of memory that this process holds, without mapped files.
 fn resident() -> Result<u64, Box<dyn Error>> {
     let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).ok_or("no RssAnon in /proc/self/status")?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"))
+        .ok_or("no RssAnon in /proc/self/status")?;
     Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 

@@ -15,7 +15,8 @@ fn main() -> Result<(), Error> {
     // Record the chain's attention key by key, so that only its sentences are compared.
     let trace = tracer.trace_focused(&prompt.text, prompt.thoughts())?;
     let sentences = trace.sentences_at(&problem.chain_pieces(&prompt))?;
-    let anchors = trace.thought_anchors_with(&AnchorConfig { sentences: Some(sentences), ..Default::default() })?;
+    let anchors =
+        trace.thought_anchors_with(&AnchorConfig { sentences: Some(sentences), ..Default::default() })?;
     println!("{anchors}");
     anchors.save(picture)
 }

@@ -44,15 +44,20 @@ fn maps() {
     save("map-focus", &focused.figure());
     save("map-texts", &focused.clone().keys(1620..1670).unwrap().figure());
     save("map-row", &focused.queries(t.output()).unwrap().keys(1620..1680).unwrap().figure());
-    let sentences =
-        (0..60).try_fold(t.attention_map(0, 0).unwrap(), |m, i| m.mark(&format!("sentence {i}"), i * 270..i * 270 + 250));
+    let sentences = (0..60).try_fold(t.attention_map(0, 0).unwrap(), |m, i| {
+        m.mark(&format!("sentence {i}"), i * 270..i * 270 + 250)
+    });
     save("map-sentences", &sentences.unwrap().figure());
 }
 
 fn odd_maps() {
-    for (name, n_tokens, window) in
-        [("one", 1, None), ("few", 20, None), ("short", 157, None), ("window", 4000, Some(512)), ("long", 1 << 20, None)]
-    {
+    for (name, n_tokens, window) in [
+        ("one", 1, None),
+        ("few", 20, None),
+        ("short", 157, None),
+        ("window", 4000, Some(512)),
+        ("long", 1 << 20, None),
+    ] {
         let top_k = if n_tokens > 100_000 { 2 } else { 16 };
         let t = trace(&Shape { n_tokens, window, top_k, n_layers: 1, n_heads: 1, ..Default::default() });
         save(&format!("odd-{name}"), &t.attention_map(0, 0).unwrap().figure());
@@ -75,13 +80,20 @@ fn heat_maps() {
 fn overviews() {
     let small = Shape { n_tokens: 4096, n_layers: 6, n_heads: 8, top_k: 24, ..Default::default() };
     save("overview", &trace(&small).overview().unwrap());
-    save("overview-large", &trace(&Shape { n_layers: 32, n_heads: 32, n_tokens: 2048, ..small }).overview().unwrap());
-    save("overview-one", &trace(&Shape { n_layers: 1, n_heads: 1, ..Default::default() }).overview().unwrap());
+    save(
+        "overview-large",
+        &trace(&Shape { n_layers: 32, n_heads: 32, n_tokens: 2048, ..small }).overview().unwrap(),
+    );
+    save(
+        "overview-one",
+        &trace(&Shape { n_layers: 1, n_heads: 1, ..Default::default() }).overview().unwrap(),
+    );
 }
 
 fn anchors_matrices_and_routes() {
     for n in [7, 30, 400] {
-        let anchors = made_up_anchors(n, "A sentence of some words that says that 3 + 4 = 7 marbles are in the box");
+        let anchors =
+            made_up_anchors(n, "A sentence of some words that says that 3 + 4 = 7 marbles are in the box");
         save(&format!("anchors-{n}"), &anchors.figure());
         save(&format!("matrix-{n}"), &made_up_matrix(n).figure());
         save(&format!("kurtosis-{n}"), &anchors.kurtosis_figure());

@@ -12,7 +12,9 @@ fn main() -> Result<(), Error> {
     for &layer in trace.layers() {
         let strongest = |head| Ok::<_, Error>((head, strongest(&trace, layer, head)?));
         let heads = (0..trace.n_heads()).map(strongest).collect::<Result<Vec<_>, Error>>()?;
-        let Some((head, (block, mass))) = heads.into_iter().max_by(|a, b| a.1.1.total_cmp(&b.1.1)) else { continue };
+        let Some((head, (block, mass))) = heads.into_iter().max_by(|a, b| a.1.1.total_cmp(&b.1.1)) else {
+            continue;
+        };
         let text = trace.span_text(trace.blocks(layer)?.keys(block))?;
         println!("layer {layer}: head {head} gives {:.0} % of its last attention to {text:?}", 100.0 * mass);
     }

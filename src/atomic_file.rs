@@ -33,12 +33,12 @@ pub(crate) fn ending(path: &Path, what: &str, known: &[&str]) -> Result<String, 
         return Ok(ending);
     }
     let dotted: Vec<String> = known.iter().map(|ending| format!(".{ending}")).collect();
-    Err(Error::Setting {
-        setting: format!("file name of {what}"),
-        expected: format!("an ending of {}", dotted.join(" or ")),
-        found: path.display().to_string(),
-        fix: "choose another ending".into(),
-    })
+    Err(Error::setting(
+        format!("file name of {what}"),
+        format!("an ending of {}", dotted.join(" or ")),
+        path.display(),
+        "choose another ending",
+    ))
 }
 
 fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
@@ -96,7 +96,8 @@ mod tests {
     use super::*;
 
     fn names(folder: &Path) -> Vec<String> {
-        let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let names =
+            std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
         names.collect()
     }
 
@@ -107,9 +108,15 @@ mod tests {
         save(&path, |file| file.write_all(b"first")).unwrap();
         let failed = save(&path, |file| file.write_all(b"half").and(Err(io::ErrorKind::StorageFull.into())));
         assert!(failed.unwrap_err().to_string().contains("the disk is full"));
-        assert_eq!((std::fs::read(&path).unwrap(), names(folder.path())), (b"first".to_vec(), vec!["a".to_string()]));
+        assert_eq!(
+            (std::fs::read(&path).unwrap(), names(folder.path())),
+            (b"first".to_vec(), vec!["a".to_string()])
+        );
         save(&path, |file| file.write_all(b"second")).unwrap();
-        assert_eq!((std::fs::read(&path).unwrap(), names(folder.path())), (b"second".to_vec(), vec!["a".to_string()]));
+        assert_eq!(
+            (std::fs::read(&path).unwrap(), names(folder.path())),
+            (b"second".to_vec(), vec!["a".to_string()])
+        );
     }
 
     #[cfg(unix)]
@@ -137,7 +144,10 @@ mod tests {
     #[test]
     fn a_file_that_is_being_written_has_no_name() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(nameless::file(folder.path()).is_some(), "a file system for temporary files that has such files");
+        assert!(
+            nameless::file(folder.path()).is_some(),
+            "a file system for temporary files that has such files"
+        );
         save(&folder.path().join("a"), |file| {
             file.write_all(b"half")?;
             assert!(names(folder.path()).is_empty());

@@ -1,6 +1,10 @@
 //! The one error type: what was expected, what was found, and what to do about it.
 
-use std::{fmt, io, path::Path};
+use std::{
+    fmt::{self, Display},
+    io,
+    path::Path,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -52,8 +56,57 @@ pub enum Error {
 }
 
 impl Error {
+    /// A model folder or file that cannot be used.
+    pub fn model(path: impl Display, expected: impl Display, found: impl Display, fix: impl Display) -> Self {
+        let [path, expected, found, fix] =
+            [&path as &dyn Display, &expected, &found, &fix].map(ToString::to_string);
+        Error::Model { path, expected, found, fix }
+    }
+
+    /// A prompt that cannot be traced.
+    pub fn prompt(expected: impl Display, found: impl Display, fix: impl Display) -> Self {
+        let [expected, found, fix] = [&expected as &dyn Display, &found, &fix].map(ToString::to_string);
+        Error::Prompt { expected, found, fix }
+    }
+
+    /// A setting that makes no sense.
+    pub fn setting(
+        setting: impl Display,
+        expected: impl Display,
+        found: impl Display,
+        fix: impl Display,
+    ) -> Self {
+        let [setting, expected, found, fix] =
+            [&setting as &dyn Display, &expected, &found, &fix].map(ToString::to_string);
+        Error::Setting { setting, expected, found, fix }
+    }
+
+    /// A trace file that cannot be used.
+    pub fn trace(path: impl Display, expected: impl Display, found: impl Display, fix: impl Display) -> Self {
+        let [path, expected, found, fix] =
+            [&path as &dyn Display, &expected, &found, &fix].map(ToString::to_string);
+        Error::Trace { path, expected, found, fix }
+    }
+
+    /// A layer, head, token, span or text that does not exist.
+    pub fn missing(what: impl Display, index: impl Display, available: impl Display) -> Self {
+        let [what, index, available] = [&what as &dyn Display, &index, &available].map(ToString::to_string);
+        Error::Missing { what, index, available }
+    }
+
+    /// An engine that could not be started, ended, or spoke another protocol.
+    pub fn engine(what: impl Display, fix: impl Display) -> Self {
+        Error::Engine { what: what.to_string(), fix: fix.to_string() }
+    }
+
+    /// A GPU, or a library of it, that cannot be used.
+    pub fn device(device: impl Display, what: impl Display, fix: impl Display) -> Self {
+        let [device, what, fix] = [&device as &dyn Display, &what, &fix].map(ToString::to_string);
+        Error::Device { device, what, fix }
+    }
+
     /// A failed file operation: `action` reads as "read", "write", "create".
-    pub(crate) fn file(action: &str, path: &Path, reason: impl fmt::Display) -> Self {
+    pub(crate) fn file(action: &str, path: &Path, reason: impl Display) -> Self {
         Error::File { action: action.into(), path: path.display().to_string(), reason: reason.to_string() }
     }
 
@@ -61,7 +114,9 @@ impl Error {
     pub fn io<'a>(action: &'a str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
         move |e| {
             let reason = match e.kind() {
-                io::ErrorKind::StorageFull => "the disk is full; free some space or choose another folder".into(),
+                io::ErrorKind::StorageFull => {
+                    "the disk is full; free some space or choose another folder".into()
+                }
                 _ => e.to_string(),
             };
             Error::file(action, path, reason)

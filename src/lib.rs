@@ -101,8 +101,8 @@ pub use analysis::CausalTest;
 pub use client::Tracer;
 pub use error::Error;
 pub use protocol::{
-    Criterion, DeviceChoice, Edges, Effect, GenerateConfig, Generated, Intervention, LoadOptions, MemoryPlan, Message,
-    SmallestTopK,
+    Criterion, DeviceChoice, Edges, Effect, GenerateConfig, Generated, Intervention, LoadOptions, MemoryPlan,
+    Message, SmallestTopK,
 };
 pub use trace::{Estimate, Search, Span, StreamConfig, Trace};
 pub use view::{Explore, Report};
@@ -111,11 +111,12 @@ pub use view::{Explore, Report};
 /// could not tell from the standard one.
 pub mod prelude {
     pub use crate::{
-        CausalTest, Criterion, DeviceChoice, Edges, Effect, Error, Estimate, Explore, GenerateConfig, Generated, Intervention,
-        LoadOptions, MemoryPlan, Message, Report, Search, SmallestTopK, Span, StreamConfig, Trace, Tracer,
+        CausalTest, Criterion, DeviceChoice, Edges, Effect, Error, Estimate, Explore, GenerateConfig,
+        Generated, Intervention, LoadOptions, MemoryPlan, Message, Report, Search, SmallestTopK, Span,
+        StreamConfig, Trace, Tracer,
         analysis::{
-            AnchorConfig, Calibration, HeadRanking, RetrievalHeads, RouteConfig, RouteMeasure, Routes, Sentence, SentenceMatrix,
-            SuppressionMeasure, ThoughtAnchors,
+            AnchorConfig, Calibration, HeadRanking, RetrievalHeads, RouteConfig, RouteMeasure, Routes,
+            Sentence, SentenceMatrix, SuppressionMeasure, ThoughtAnchors,
         },
         tasks::{Prompt, ReasoningPrompt, RulerConfig, Task, WordProblem},
         trace::{CompareConfig, SentenceKind},

@@ -32,7 +32,12 @@ fn said(template: &str, messages: &[Message]) -> Result<String, Error> {
 }
 
 fn conversation() -> [Message; 4] {
-    [Message::system("Be brief."), Message::user("Hi!"), Message::assistant("  Hello. "), Message::user("Who? <b>\n")]
+    [
+        Message::system("Be brief."),
+        Message::user("Hi!"),
+        Message::assistant("  Hello. "),
+        Message::user("Who? <b>\n"),
+    ]
 }
 
 #[test]
@@ -65,7 +70,10 @@ fn blocks_leave_no_lines_and_namespaces_outlive_loops() {
 {% endfor %}
 {{ system }}{{ seen.n }} {{ seen.last }}
 ";
-    assert_eq!(said(template, &conversation()).unwrap(), "<s>[1!,] Hi!\n[2,] Hello.\n[3] Who? <b>\nBe brief. 3 2");
+    assert_eq!(
+        said(template, &conversation()).unwrap(),
+        "<s>[1!,] Hi!\n[2,] Hello.\n[3] Who? <b>\nBe brief. 3 2"
+    );
 }
 
 #[test]
@@ -125,15 +133,25 @@ fn assert_broken(folder: &Path, words: &[&str]) {
 /// The model still traces plain text.
 #[test]
 fn broken_templates_are_refused_when_they_are_asked_for() {
-    for template in ["{% for m in messages %}", "{{ messages | nothing }}", "{{ nothing() }}", "{{ messages[0].role.nothing() }}"]
-    {
+    for template in [
+        "{% for m in messages %}",
+        "{{ messages | nothing }}",
+        "{{ nothing() }}",
+        "{{ messages[0].role.nothing() }}",
+    ] {
         let folder = model(json!({ "chat_template": template }));
-        assert_broken(folder.path(), &["tokenizer_config.json", "a chat template", "write the prompt as plain text"]);
+        assert_broken(
+            folder.path(),
+            &["tokenizer_config.json", "a chat template", "write the prompt as plain text"],
+        );
     }
     let endless = "{% for a in range(90000) %}{% for b in range(90000) %}{{ b }}{% endfor %}{% endfor %}";
     assert_broken(model(json!({ "chat_template": endless })).path(), &["a chat template", "fuel"]);
     assert_broken(model(json!({ "bos_token": "<s>" })).path(), &["a chat template", "none", "a base model"]);
-    assert_broken(common::random_model(json!({ "model_type": "llama" })).path(), &["a chat template", "none", "a base model"]);
+    assert_broken(
+        common::random_model(json!({ "model_type": "llama" })).path(),
+        &["a chat template", "none", "a base model"],
+    );
     let folder = model(json!({ "chat_template": "{{ messages }}" }));
     let path = folder.path().join("tokenizer_config.json");
     fs::write(&path, &fs::read(&path).unwrap()[..9]).unwrap();
@@ -158,7 +176,8 @@ fn the_template_is_found_where_it_may_be() {
 
 #[test]
 fn a_start_token_of_the_template_is_not_doubled() {
-    let folder = model(json!({ "bos_token": "w7", "chat_template": "{{ bos_token }} {{ messages[0].content }}" }));
+    let folder =
+        model(json!({ "bos_token": "w7", "chat_template": "{{ bos_token }} {{ messages[0].content }}" }));
     let path = folder.path().join("tokenizer.json");
     let mut tokenizer: Json = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     let start = json!({ "SpecialToken": { "id": "w7", "type_id": 0 } });
@@ -175,10 +194,14 @@ fn a_start_token_of_the_template_is_not_doubled() {
 
 #[test]
 fn the_command_line_asks_by_the_template() {
-    let folder = model(json!({ "chat_template": "{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %}" }));
+    let folder =
+        model(json!({ "chat_template": "{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %}" }));
     let trace = |arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_streamtrace"));
-        command.args(["trace", "--json", "--device", "cpu", "--prompt", "w1 w2", "--model"]).arg(folder.path()).args(arguments);
+        command
+            .args(["trace", "--json", "--device", "cpu", "--prompt", "w1 w2", "--model"])
+            .arg(folder.path())
+            .args(arguments);
         let output = command.output().unwrap();
         serde_json::from_slice::<Json>(&output.stdout).unwrap()["tokens"].as_u64().unwrap()
     };

@@ -50,8 +50,9 @@ fn stderr(output: &Output) -> &str {
 /// Runs `command` on the bundled model; it must succeed.
 #[track_caller]
 fn run(command: &str, arguments: &[&str]) -> Output {
-    let output =
-        streamtrace(&[&[command, "--device", "cpu", "--model", MODEL, "--prompt", &NEEDLE.text][..], arguments].concat());
+    let output = streamtrace(
+        &[&[command, "--device", "cpu", "--model", MODEL, "--prompt", &NEEDLE.text][..], arguments].concat(),
+    );
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     output
 }
@@ -94,5 +95,8 @@ fn assert_fails(arguments: &[&str], words: &[&str]) {
     let output = streamtrace(arguments);
     assert_eq!((output.status.code(), stdout(&output)), (Some(1), ""), "{arguments:?}: {}", stderr(&output));
     let said = stderr(&output).lines().last().unwrap_or_default();
-    assert!(said.starts_with("streamtrace: ") && words.iter().all(|word| said.contains(word)), "{arguments:?}: {said}");
+    assert!(
+        said.starts_with("streamtrace: ") && words.iter().all(|word| said.contains(word)),
+        "{arguments:?}: {said}"
+    );
 }

@@ -11,7 +11,8 @@ use std::{
 use safetensors::Dtype;
 use serde_json::json;
 use streamtrace::{
-    DeviceChoice, Error, Estimate, GenerateConfig, Intervention, LoadOptions, Search, StreamConfig, Trace, Tracer,
+    DeviceChoice, Error, Estimate, GenerateConfig, Intervention, LoadOptions, Search, StreamConfig, Trace,
+    Tracer,
     tasks::{RulerConfig, Task},
 };
 
@@ -47,7 +48,8 @@ fn needle(tracer: &Tracer, n_tokens: usize, seed: u64) -> String {
 fn shared_blocks(a: &Trace, b: &Trace, layer: usize) -> f64 {
     let (a, b) = (a.mask(layer).unwrap(), b.mask(layer).unwrap());
     let rows = || (0..a.n_heads).flat_map(|h| (0..a.blocks.n_query_blocks()).map(move |q| (h, q)));
-    let n_shared: usize = rows().map(|(h, q)| a.kept(h, q).iter().filter(|block| b.kept(h, q).contains(block)).count()).sum();
+    let n_shared: usize =
+        rows().map(|(h, q)| a.kept(h, q).iter().filter(|block| b.kept(h, q).contains(block)).count()).sum();
     n_shared as f64 / rows().map(|(h, q)| a.kept(h, q).len()).sum::<usize>() as f64
 }
 
@@ -71,11 +73,15 @@ fn families_have_the_same_logits() {
     let Some((_, _alone)) = both() else { return };
     let gemma = json!({ "hidden_activation": "gelu_pytorch_tanh", "query_pre_attn_scalar": 40, "sliding_window": 48,
         "tie_word_embeddings": true });
-    let longrope = json!({ "rope_type": "longrope", "short_factor": vec![1.0; 24], "long_factor": vec![1.5; 24] });
+    let longrope =
+        json!({ "rope_type": "longrope", "short_factor": vec![1.0; 24], "long_factor": vec![1.5; 24] });
     for (family, changes) in [
         ("gemma2", json!({ "attn_logit_softcapping": 4.0, "final_logit_softcapping": 5.0 })),
         ("gemma3_text", json!({ "rope_local_base_freq": 100.0, "sliding_window_pattern": 2 })),
-        ("phi3", json!({ "partial_rotary_factor": 0.75, "original_max_position_embeddings": 64, "rope_scaling": longrope })),
+        (
+            "phi3",
+            json!({ "partial_rotary_factor": 0.75, "original_max_position_embeddings": 64, "rope_scaling": longrope }),
+        ),
     ] {
         let mut config = common::config(json!({ "model_type": family, "head_dim": 64, "vocab_size": 104 }));
         if family != "phi3" {
@@ -90,7 +96,8 @@ fn families_have_the_same_logits() {
                 Tracer::load_with(options).unwrap().with(config.clone()).trace(&common::prompt(203)).unwrap()
             });
             let (a, b) = (cpu.logits().unwrap(), gpu.logits().unwrap());
-            let length = |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v * v)).sum::<f64>().sqrt();
+            let length =
+                |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v * v)).sum::<f64>().sqrt();
             let error = length(&mut a.iter().zip(&b).map(|(a, b)| a - b)) / length(&mut a.iter().copied());
             assert!(error < 0.03, "{family}, query blocks of {block_size_q}: {error}");
             for layer in 0..2 {
@@ -114,7 +121,8 @@ fn needles_have_the_same_next_token() {
 fn masks_and_records_agree_for_every_search_and_block_size() {
     let Some(([cpu, gpu], _alone)) = both() else { return };
     let prompt = needle(&cpu, 3_001, 7);
-    let estimates = [Estimate::First, Estimate::Middle, Estimate::MeanSpread].map(|e| StreamConfig::default().published(e));
+    let estimates = [Estimate::First, Estimate::Middle, Estimate::MeanSpread]
+        .map(|e| StreamConfig::default().published(e));
     let halves = StreamConfig { beam: 8, split: 2, ..Default::default() };
     let others = [Search::Exhaustive, Search::Window, Search::Random { seed: 1 }];
     let others = others.map(|search| StreamConfig { search, ..Default::default() });
@@ -122,7 +130,14 @@ fn masks_and_records_agree_for_every_search_and_block_size() {
         for (block_size_q, block_size_k, top_k) in
             [(16, 16, 40), (32, 8, 64), (64, 32, 16), (128, 64, 8), (16, 64, 8), (128, 8, 64)]
         {
-            let config = StreamConfig { block_size_q, block_size_k, top_k, sink_blocks: 1, local_blocks: 2, ..base.clone() };
+            let config = StreamConfig {
+                block_size_q,
+                block_size_k,
+                top_k,
+                sink_blocks: 1,
+                local_blocks: 2,
+                ..base.clone()
+            };
             let [a, b] = [&cpu, &gpu].map(|tracer| tracer.with(config.clone()).trace(&prompt).unwrap());
             let (shared, error) = (shared_blocks(&a, &b, 0), received_error(&a, &b, 0));
             // Near ties may flip in bf16, more often with larger blocks.
@@ -141,7 +156,8 @@ fn masks_and_records_agree_for_every_search_and_block_size() {
 
 /// ‖a − b‖ / ‖a‖
 fn relative(a: &[f32], b: &[f32]) -> f64 {
-    let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+    let norm =
+        |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
     norm(&mut a.iter().zip(b).map(|(a, b)| a - b)) / norm(&mut a.iter().copied())
 }
 
@@ -150,13 +166,22 @@ fn what_keys_write_and_sentences_receive_is_the_same() {
     let Some(([cpu, gpu], _alone)) = both() else { return };
     let prompt = needle(&cpu, 3_000, 5);
     for (block_size_q, block_size_k) in [(32, 8), (64, 32), (128, 64)] {
-        let config = StreamConfig { block_size_q, block_size_k, top_k: 40, search: Search::Exhaustive, ..Default::default() };
+        let config = StreamConfig {
+            block_size_q,
+            block_size_k,
+            top_k: 40,
+            search: Search::Exhaustive,
+            ..Default::default()
+        };
         let [a, b] = [&cpu, &gpu].map(|tracer| tracer.with(config.clone()).trace(&prompt).unwrap());
         assert!(relative(&a.residual(0).unwrap(), &b.residual(0).unwrap()) < 0.01);
         for head in 0..a.n_heads() {
             let written = relative(&a.written(0, head).unwrap(), &b.written(0, head).unwrap());
             let vertical = relative(&a.vertical(0, head).unwrap(), &b.vertical(0, head).unwrap());
-            assert!(written < 0.05 && vertical < 0.1, "head {head}: written {written}, vertical {vertical} with {config:?}");
+            assert!(
+                written < 0.05 && vertical < 0.1,
+                "head {head}: written {written}, vertical {vertical} with {config:?}"
+            );
         }
     }
 }
@@ -168,7 +193,14 @@ fn blocks_are_as_near_to_what_they_become_part_of() {
     let prompt = needle(&cpu, 3_001, 5);
     for (block_size_q, block_size_k) in [(32, 8), (64, 32), (128, 64)] {
         let search = Search::Exhaustive;
-        let config = StreamConfig { block_size_q, block_size_k, top_k: 24, search, proximity: true, ..Default::default() };
+        let config = StreamConfig {
+            block_size_q,
+            block_size_k,
+            top_k: 24,
+            search,
+            proximity: true,
+            ..Default::default()
+        };
         let [a, b] = [&cpu, &gpu].map(|tracer| tracer.with(config.clone()).trace(&prompt).unwrap());
         let error = relative(&a.proximity(0).unwrap(), &b.proximity(0).unwrap());
         assert!(error < 0.05, "{error} with blocks of {block_size_q} and {block_size_k}");
@@ -180,7 +212,13 @@ fn knocking_out_changes_the_same() {
     let Some(([cpu, gpu], _alone)) = both() else { return };
     let prompt = needle(&cpu, 3_000, 5);
     for (block_size_q, block_size_k) in [(32, 8), (128, 64)] {
-        let config = StreamConfig { block_size_q, block_size_k, top_k: 40, search: Search::Exhaustive, ..Default::default() };
+        let config = StreamConfig {
+            block_size_q,
+            block_size_k,
+            top_k: 40,
+            search: Search::Exhaustive,
+            ..Default::default()
+        };
         let trace = cpu.with(config).trace(&prompt).unwrap();
         let n = trace.n_tokens();
         // The spans neither begin nor end at a block boundary.
@@ -200,7 +238,8 @@ fn the_same_is_written() {
     let Some(([cpu, gpu], _alone)) = both() else { return };
     for (dense, seed) in [(false, 0), (false, 1), (true, 2)] {
         let prompt = needle(&cpu, 3_000, seed);
-        let how = GenerateConfig { max_tokens: 40, stop: vec![".".into()], dense, ..GenerateConfig::default() };
+        let how =
+            GenerateConfig { max_tokens: 40, stop: vec![".".into()], dense, ..GenerateConfig::default() };
         let [a, b] = [&cpu, &gpu].map(|tracer| tracer.generate(&prompt, &how).unwrap().text);
         assert_eq!(a, b, "seed {seed}, dense {dense}");
     }
@@ -222,7 +261,8 @@ fn the_plan_is_what_is_used() {
     let Some(([_, gpu], _alone)) = both() else { return };
     for n_tokens in [2_000, 20_000] {
         let trace = gpu.trace(&needle(&gpu, n_tokens, 1)).unwrap();
-        let (used, planned) = (trace.summary().peak_memory_bytes as f64, trace.summary().planned_memory_bytes as f64);
+        let (used, planned) =
+            (trace.summary().peak_memory_bytes as f64, trace.summary().planned_memory_bytes as f64);
         assert!(used <= 1.05 * planned, "{used} bytes used, {planned} planned, {n_tokens} tokens");
     }
 }
@@ -243,11 +283,16 @@ fn every_layout_gives_the_same() {
         let summary = trace.summary();
         assert!(summary.planned_memory_bytes < limit);
         let used = summary.peak_memory_bytes as f64;
-        assert!(used <= 1.05 * summary.planned_memory_bytes as f64, "{used} used, {} planned", summary.planned_memory_bytes);
+        assert!(
+            used <= 1.05 * summary.planned_memory_bytes as f64,
+            "{used} used, {} planned",
+            summary.planned_memory_bytes
+        );
         assert_eq!(summary.next_token.id, roomy.summary().next_token.id);
         // Products in chunks of another size are summed in another order.
         for layer in 0..2 {
-            let (shared, error) = (shared_blocks(&roomy, &trace, layer), received_error(&roomy, &trace, layer));
+            let (shared, error) =
+                (shared_blocks(&roomy, &trace, layer), received_error(&roomy, &trace, layer));
             assert!(shared > 0.97 && error < 0.05, "{shared} shared, {error} in layer {layer}");
         }
         (limit, n_layouts) = (summary.planned_memory_bytes, n_layouts + 1);

@@ -28,7 +28,8 @@ fn doctor(home: &Path, programs: &Path, arguments: &[&str]) -> Output {
 }
 
 fn checks(output: &Output) -> Value {
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stderr)))
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stderr)))
 }
 
 /// A program that prints the given text.
@@ -45,12 +46,20 @@ fn a_machine_with_nothing_is_told_what_to_do() {
         let output = doctor(empty.path(), programs, &["--json"]);
         let said = checks(&output);
         assert_eq!((output.status.code(), &said["ready"]), (Some(1), &false.into()));
-        let missing: Vec<&Value> = said["checks"].as_array().unwrap().iter().filter(|c| c["found"].is_null()).collect();
-        let needed: Vec<&str> = missing.iter().filter(|c| c["needed"] == true).filter_map(|c| c["name"].as_str()).collect();
-        assert_eq!(needed, ["Rust", "C linker", "rust-src", "Rust kernel", "Jupyter", "Jupyter's entry of the Rust kernel"]);
+        let missing: Vec<&Value> =
+            said["checks"].as_array().unwrap().iter().filter(|c| c["found"].is_null()).collect();
+        let needed: Vec<&str> =
+            missing.iter().filter(|c| c["needed"] == true).filter_map(|c| c["name"].as_str()).collect();
+        assert_eq!(
+            needed,
+            ["Rust", "C linker", "rust-src", "Rust kernel", "Jupyter", "Jupyter's entry of the Rust kernel"]
+        );
         assert!(missing.iter().all(|check| !check["fix"].as_str().unwrap().is_empty()), "{said}");
         let error = String::from_utf8_lossy(&output.stderr);
-        assert!(error.lines().count() == 1 && error.contains("no Rust, no C linker") && error.contains("./lab"), "{error}");
+        assert!(
+            error.lines().count() == 1 && error.contains("no Rust, no C linker") && error.contains("./lab"),
+            "{error}"
+        );
     }
 }
 
@@ -66,22 +75,39 @@ fn a_machine_with_everything_is_ready() {
     program(&home.join(".cargo/bin"), "evcxr_jupyter", "");
     let entry = |starts: &str| {
         let spec = format!(r#"{{"language": "Rust", "argv": ["{starts}"]}}"#);
-        program(programs, "jupyter", &format!(r#"{{"kernelspecs": {{"r": {{"resource_dir": "/k/rust", "spec": {spec}}}}}}}"#));
+        program(
+            programs,
+            "jupyter",
+            &format!(r#"{{"kernelspecs": {{"r": {{"resource_dir": "/k/rust", "spec": {spec}}}}}}}"#),
+        );
     };
     entry(&programs.join("cc").display().to_string());
     let output = doctor(home, programs, &["--json"]);
-    assert_eq!((output.status.code(), &checks(&output)["ready"]), (Some(0), &true.into()), "{}", checks(&output));
+    assert_eq!(
+        (output.status.code(), &checks(&output)["ready"]),
+        (Some(0), &true.into()),
+        "{}",
+        checks(&output)
+    );
     let text = doctor(home, programs, &[]);
     let lines = String::from_utf8(text.stdout).unwrap();
-    for line in ["ok       Rust: cargo 1.95.0", "ok       Jupyter's entry of the Rust kernel: /k/rust", "evcxr_jupyter"] {
+    for line in [
+        "ok       Rust: cargo 1.95.0",
+        "ok       Jupyter's entry of the Rust kernel: /k/rust",
+        "evcxr_jupyter",
+    ] {
         assert!(lines.contains(line), "{line} in {lines}");
     }
     assert!(text.stderr.is_empty() && !lines.contains("missing"), "{lines}");
 
     entry("/moved/.venv/bin/python");
     let said = checks(&doctor(home, programs, &["--json"]));
-    let stale =
-        said["checks"].as_array().unwrap().iter().find(|check| check["name"] == "Jupyter's entry of the Rust kernel").unwrap();
+    let stale = said["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|check| check["name"] == "Jupyter's entry of the Rust kernel")
+        .unwrap();
     assert!(stale["found"].is_null() && stale["fix"].as_str().unwrap().contains("./lab"), "{said}");
 
     fs::remove_file(programs.join("cc")).unwrap();
@@ -94,8 +120,15 @@ fn a_machine_with_everything_is_ready() {
 fn an_engine_that_is_not_there_is_missed() {
     let empty = TempDir::new().unwrap();
     let mut command = Command::new(BINARY);
-    command.args(["doctor", "--json"]).env_clear().env("HOME", empty.path()).env("STREAMTRACE_ENGINE", "/nowhere/streamtrace");
+    command
+        .args(["doctor", "--json"])
+        .env_clear()
+        .env("HOME", empty.path())
+        .env("STREAMTRACE_ENGINE", "/nowhere/streamtrace");
     let said = checks(&command.output().unwrap());
     let engine = said["checks"].as_array().unwrap().iter().find(|check| check["name"] == "engine").unwrap();
-    assert!(engine["found"].is_null() && engine["fix"].as_str().unwrap().contains("/nowhere/streamtrace"), "{engine}");
+    assert!(
+        engine["found"].is_null() && engine["fix"].as_str().unwrap().contains("/nowhere/streamtrace"),
+        "{engine}"
+    );
 }

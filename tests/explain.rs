@@ -28,14 +28,16 @@ fn config(top_k: usize, n_tokens: usize) -> StreamConfig {
 }
 
 fn tracer() -> Tracer {
-    common::load(common::random_model(json!({ "model_type": "qwen3", "num_hidden_layers": 3 })).path()).unwrap()
+    common::load(common::random_model(json!({ "model_type": "qwen3", "num_hidden_layers": 3 })).path())
+        .unwrap()
 }
 
 /// Random words in sentences of three to eleven.
 fn text(n_sentences: usize) -> (String, usize) {
     let mut random = fastrand::Rng::with_seed(3);
     let sentence = |_| {
-        let words: Vec<String> = (0..random.usize(3..11)).map(|_| format!("w{}", random.usize(..20))).collect();
+        let words: Vec<String> =
+            (0..random.usize(3..11)).map(|_| format!("w{}", random.usize(..20))).collect();
         words.join(" ")
     };
     let sentences: Vec<String> = (0..n_sentences).map(sentence).collect();

@@ -21,7 +21,8 @@ use tempfile::TempDir;
 
 use writer::Writer;
 
-const PROMPT: &str = "The special magic number for foamy-harp is: 9077192. What is it, for foamy-harp? The number is: 9";
+const PROMPT: &str =
+    "The special magic number for foamy-harp is: 9077192. What is it, for foamy-harp? The number is: 9";
 
 fn trace(path: &Path, prompt: &str) -> Result<Trace, Error> {
     let keep_all = StreamConfig { top_k: usize::MAX, ..StreamConfig::default() };
@@ -61,7 +62,8 @@ fn every_architecture_runs_as_its_folder() {
         ("gemma2", "gemma2", json!({ "attn_logit_softcapping": 3.0, "final_logit_softcapping": 2.0 })),
         ("gemma3", "gemma3_text", json!({ "rope_scaling": { "rope_type": "linear", "factor": 8.0 } })),
     ] {
-        let mut config = common::config(json!({ "model_type": family, "head_dim": 16, "intermediate_size": 96 }));
+        let mut config =
+            common::config(json!({ "model_type": family, "head_dim": 16, "intermediate_size": 96 }));
         if family.starts_with("gemma") {
             common::set(&mut config, gemma.clone());
         }
@@ -71,7 +73,8 @@ fn every_architecture_runs_as_its_folder() {
         for (dtype, tolerance) in [(GgmlDType::F32, 1e-5), (GgmlDType::F16, 0.01), (GgmlDType::Q8_0, 0.1)] {
             let path = folder.path().join("model.gguf");
             Writer::of(architecture, &config, &weights, dtype).write(&path);
-            let [a, b] = [&path, folder.path()].map(|path| trace(path, &common::prompt(157)).unwrap().logits().unwrap());
+            let [a, b] = [&path, folder.path()]
+                .map(|path| trace(path, &common::prompt(157)).unwrap().logits().unwrap());
             assert!(apart(&a, &b) < tolerance, "{architecture} {dtype:?}: {}", apart(&a, &b));
         }
     }
@@ -99,9 +102,13 @@ fn the_bundled_model_says_the_same_in_8_bits() {
 #[test]
 fn blocks_of_every_kind_are_read() {
     let plain = trace(&bundled(), PROMPT).unwrap().logits().unwrap();
-    for (dtype, tolerance) in
-        [(GgmlDType::BF16, 1e-3), (GgmlDType::Q6K, 0.1), (GgmlDType::Q5_0, 0.3), (GgmlDType::Q4K, 0.5), (GgmlDType::Q4_0, 0.6)]
-    {
+    for (dtype, tolerance) in [
+        (GgmlDType::BF16, 1e-3),
+        (GgmlDType::Q6K, 0.1),
+        (GgmlDType::Q5_0, 0.3),
+        (GgmlDType::Q4K, 0.5),
+        (GgmlDType::Q4_0, 0.6),
+    ] {
         let (_folder, path) = quantized(dtype);
         let logits = trace(&path, PROMPT).unwrap().logits().unwrap();
         assert!(apart(&logits, &plain) < tolerance, "{dtype:?}: {}", apart(&logits, &plain));
@@ -162,8 +169,12 @@ fn pieces_are_put_together_by_their_scores() {
     let bytes = (0..=255u8).map(|b| format!("<0x{b:02X}>"));
     let pieces = ["▁", "a", "b", "c", "ab", "bc", "▁a", "abc", "▁abc"];
     let scores = [-9.0, -9.0, -9.0, -9.0, -2.0, -1.0, -3.0, -4.0, -5.0];
-    let tokens: Vec<String> =
-        ["<unk>", "<s>", "</s>"].map(String::from).into_iter().chain(bytes).chain(pieces.map(String::from)).collect();
+    let tokens: Vec<String> = ["<unk>", "<s>", "</s>"]
+        .map(String::from)
+        .into_iter()
+        .chain(bytes)
+        .chain(pieces.map(String::from))
+        .collect();
     let kinds = [2, 3, 3].into_iter().chain([6; 256]).chain([1; 9]);
     let id = |piece: &str| tokens.iter().position(|token| token == piece).unwrap() as u32;
     let vocabulary = |spaced: bool| {
@@ -171,7 +182,10 @@ fn pieces_are_put_together_by_their_scores() {
             ("tokenizer.ggml.model", Value::String("llama".into())),
             ("tokenizer.ggml.tokens", Value::Array(tokens.iter().cloned().map(Value::String).collect())),
             ("tokenizer.ggml.token_type", Value::Array(kinds.clone().map(Value::I32).collect())),
-            ("tokenizer.ggml.scores", Value::Array([0.0; 259].into_iter().chain(scores).map(Value::F32).collect())),
+            (
+                "tokenizer.ggml.scores",
+                Value::Array([0.0; 259].into_iter().chain(scores).map(Value::F32).collect()),
+            ),
             ("tokenizer.ggml.unknown_token_id", Value::U32(0)),
             ("tokenizer.ggml.bos_token_id", Value::U32(1)),
             ("tokenizer.ggml.add_space_prefix", Value::Bool(spaced)),
@@ -220,7 +234,10 @@ fn files_that_are_cut_off_or_something_else_are_refused() {
     }
     fs::write(&path, "version https://git-lfs.github.com/spec/v1\n".repeat(9)).unwrap();
     assert_refused(&path, &["a whole GGUF file", "download it again"]);
-    assert_refused(&folder.path().join("nothing.gguf"), &["nothing.gguf", "a .gguf file", "no such file or folder"]);
+    assert_refused(
+        &folder.path().join("nothing.gguf"),
+        &["nothing.gguf", "a .gguf file", "no such file or folder"],
+    );
 }
 
 #[test]
@@ -247,10 +264,22 @@ fn metadata_that_are_missing_or_foreign_are_named() {
         ("general.architecture", text("mamba"), vec!["general.architecture llama, qwen2", "mamba"]),
         ("general.alignment", Some(Value::U32(0)), vec!["a whole GGUF file", "makes no sense"]),
         ("qwen3.block_count", None, vec!["missing field `num_hidden_layers`"]),
-        ("qwen3.block_count", Some(Value::U32(9)), vec!["model.layers.6.input_layernorm.weight", "none of that name"]),
+        (
+            "qwen3.block_count",
+            Some(Value::U32(9)),
+            vec!["model.layers.6.input_layernorm.weight", "none of that name"],
+        ),
         ("qwen3.rope.scaling.type", text("newer"), vec!["rope_type", "newer"]),
-        ("tokenizer.ggml.pre", text("newer"), vec!["tokenizer.ggml.pre", "newer", "tokenizer.json beside the file"]),
-        ("tokenizer.ggml.model", None, vec!["tokenizer.ggml.model gpt2 or llama", "none", "tokenizer.json beside the file"]),
+        (
+            "tokenizer.ggml.pre",
+            text("newer"),
+            vec!["tokenizer.ggml.pre", "newer", "tokenizer.json beside the file"],
+        ),
+        (
+            "tokenizer.ggml.model",
+            None,
+            vec!["tokenizer.ggml.model gpt2 or llama", "none", "tokenizer.json beside the file"],
+        ),
         ("tokenizer.ggml.merges", Some(texts(&["no-such pair"])), vec!["a tokenizer", "download it again"]),
     ] {
         let mut writer = Writer::of_folder("qwen3", &bundled(), GgmlDType::Q8_0);
@@ -271,6 +300,8 @@ fn a_tokenizer_beside_the_file_serves_where_its_own_is_not_known() {
     writer.set("tokenizer.ggml.pre", Value::String("newer".into()));
     writer.write(&path);
     fs::copy(bundled().join("tokenizer.json"), folder.path().join("tokenizer.json")).unwrap();
-    let count = |path: &Path| -> usize { Tracer::load_with(common::cpu(path)).unwrap().count_tokens(PROMPT).unwrap() };
+    let count = |path: &Path| -> usize {
+        Tracer::load_with(common::cpu(path)).unwrap().count_tokens(PROMPT).unwrap()
+    };
     assert_eq!(count(&path), count(&bundled()));
 }

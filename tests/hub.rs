@@ -44,9 +44,16 @@ impl User {
 
     fn trace(&self, model: &str) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_streamtrace"));
-        for name in
-            ["HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "HF_TOKEN", "http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"]
-        {
+        for name in [
+            "HF_ENDPOINT",
+            "HF_HUB_OFFLINE",
+            "HF_HUB_CACHE",
+            "HF_TOKEN",
+            "http_proxy",
+            "HTTP_PROXY",
+            "ALL_PROXY",
+            "all_proxy",
+        ] {
             command.env_remove(name);
         }
         command.envs(self.variables.clone()).env("HF_HOME", self.home.path()).current_dir(self.home.path());
@@ -99,7 +106,10 @@ fn a_cached_model_is_found_without_a_network() {
             user.assert_traces(name);
         }
         user.assert_refused("tiny/llama@v2", &["tiny/llama", "none of revision v2", "unset HF_HUB_OFFLINE"]);
-        user.assert_refused("tiny/other", &["tiny/other", "a folder or file of that name, or a cached model"]);
+        user.assert_refused(
+            "tiny/other",
+            &["tiny/other", "a folder or file of that name, or a cached model"],
+        );
     }
 }
 
@@ -108,7 +118,10 @@ fn a_half_cached_model_is_named() {
     let user = User::offline();
     user.cache(folder(3).path());
     fs::remove_file(user.snapshot().join("model-00002-of-00003.safetensors")).unwrap();
-    user.assert_refused("tiny/llama", &["the whole model in the cache", "model-00002-of-00003", "unset HF_HUB_OFFLINE"]);
+    user.assert_refused(
+        "tiny/llama",
+        &["the whole model in the cache", "model-00002-of-00003", "unset HF_HUB_OFFLINE"],
+    );
 }
 
 #[test]
@@ -117,7 +130,10 @@ fn a_path_that_exists_wins() {
     fs::create_dir_all(user.home.path().join("tiny")).unwrap();
     fs::rename(folder(1).keep(), user.home.path().join("tiny/llama")).unwrap();
     user.assert_traces("tiny/llama");
-    user.assert_refused("llama", &["a model folder, a .gguf file, or a model of the hub", "no such file or folder"]);
+    user.assert_refused(
+        "llama",
+        &["a model folder, a .gguf file, or a model of the hub", "no such file or folder"],
+    );
 }
 
 #[test]
@@ -150,7 +166,8 @@ fn a_download_that_broke_off_goes_on() {
     user.variables = vec![("HF_ENDPOINT", whole.url())];
     user.assert_traces("tiny/llama");
     assert!(whole.starts().iter().any(|&start| start > 100), "{:?}", whole.starts());
-    let [sent, had] = [user.snapshot(), folder.path().into()].map(|folder| fs::read(folder.join("model.safetensors")).unwrap());
+    let [sent, had] = [user.snapshot(), folder.path().into()]
+        .map(|folder| fs::read(folder.join("model.safetensors")).unwrap());
     assert_eq!(sent, had);
 }
 
@@ -160,14 +177,18 @@ fn models_that_are_not_given_are_refused() {
     let server = |answer| Server::of(folder.path(), COMMIT, answer);
     let gated = server(Answer::Gated);
     let user = User::new(&gated);
-    user.assert_refused("tiny/llama", &["does not give to everybody", "accept the model's terms", "HF_TOKEN"]);
+    user.assert_refused(
+        "tiny/llama",
+        &["does not give to everybody", "accept the model's terms", "HF_TOKEN"],
+    );
     let whole = server(Answer::Whole);
     let user = User::new(&whole);
     user.assert_refused("tiny/llama@v9", &["none with a revision v9", "check the name and the revision"]);
     user.assert_refused("tiny/nothing", &["tiny/nothing", "none with a revision main"]);
     fs::rename(folder.path().join("model.safetensors"), folder.path().join("tiny-Q8_0.gguf")).unwrap();
     let bare = server(Answer::Whole);
-    User::new(&bare).assert_refused("tiny/llama", &["model.safetensors", "tiny-Q8_0.gguf", "tiny/llama/tiny-Q8_0.gguf"]);
+    User::new(&bare)
+        .assert_refused("tiny/llama", &["model.safetensors", "tiny-Q8_0.gguf", "tiny/llama/tiny-Q8_0.gguf"]);
     fs::remove_file(folder.path().join("tiny-Q8_0.gguf")).unwrap();
     let empty = server(Answer::Whole);
     User::new(&empty).assert_refused("tiny/llama", &["model.safetensors", "no file of that kind"]);
@@ -203,7 +224,9 @@ fn a_full_disk_is_not_the_networks_fault() {
         ("-t tmpfs -o ro none", ["cannot write", "hub", "read-only"]),
     ] {
         let script = r#"HF_HOME="$D" "$STREAMTRACE" trace --device cpu --prompt w1 --model tiny/llama"#;
-        let Some(output) = mount::with_mount(mount, script, &[("HF_ENDPOINT", Path::new(&url))]) else { return };
+        let Some(output) = mount::with_mount(mount, script, &[("HF_ENDPOINT", Path::new(&url))]) else {
+            return;
+        };
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{said}");
         words.iter().for_each(|word| assert!(said.contains(word), "{word:?} is not in: {said}"));

@@ -70,9 +70,13 @@ fn no_two_modules_of_a_folder_import_each_other_in_a_circle() {
 
 #[test]
 fn the_ground_floor_is_tidy() {
-    let files = fs::read_dir(SOURCE).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+    let files =
+        fs::read_dir(SOURCE).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
     let loose: Vec<String> = files.map(|path| path.file_name().unwrap().to_string_lossy().into()).collect();
-    assert!(loose.iter().all(|file| LOOSE.contains(&file.as_str())), "{loose:?}: only {LOOSE:?} lie outside of rooms");
+    assert!(
+        loose.iter().all(|file| LOOSE.contains(&file.as_str())),
+        "{loose:?}: only {LOOSE:?} lie outside of rooms"
+    );
 }
 
 #[test]
@@ -84,7 +88,10 @@ fn wrong_imports_are_found() {
     assert_eq!(to, ["error::Error", "view::plot::Figure", "view::Report", "tasks::score"]);
     let wrong: Vec<String> = found.iter().filter_map(|import| upward(import, 0, FLOORS)).collect();
     assert_eq!(wrong.len(), 3, "{wrong:?}");
-    assert!(wrong[0].contains("src/trace/made_up.rs") && wrong[0].contains("view::plot::Figure"), "{wrong:?}");
+    assert!(
+        wrong[0].contains("src/trace/made_up.rs") && wrong[0].contains("view::plot::Figure"),
+        "{wrong:?}"
+    );
     let graph = |edges: &[(&str, &str)]| {
         let mut graph: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for (a, b) in edges {
@@ -122,8 +129,11 @@ fn circle(graph: &BTreeMap<String, BTreeSet<String>>) -> Vec<String> {
     let mut left: BTreeSet<&String> = graph.keys().chain(graph.values().flatten()).collect();
     loop {
         let imports = |a: &String, b: &String| graph.get(a).is_some_and(|to| to.contains(b));
-        let kept: BTreeSet<&String> =
-            left.iter().copied().filter(|a| left.iter().any(|b| imports(a, b)) && left.iter().any(|b| imports(b, a))).collect();
+        let kept: BTreeSet<&String> = left
+            .iter()
+            .copied()
+            .filter(|a| left.iter().any(|b| imports(a, b)) && left.iter().any(|b| imports(b, a)))
+            .collect();
         if kept.len() == left.len() {
             return kept.into_iter().cloned().collect();
         }
@@ -138,7 +148,8 @@ fn imports() -> Vec<Import> {
     let mut all = Vec::new();
     for path in files {
         let relative = path.strip_prefix(SOURCE).unwrap();
-        let mut module: Vec<String> = relative.with_extension("").iter().map(|part| part.to_string_lossy().into()).collect();
+        let mut module: Vec<String> =
+            relative.with_extension("").iter().map(|part| part.to_string_lossy().into()).collect();
         if module.last().is_some_and(|name| name == "mod") {
             module.pop();
         }
@@ -164,8 +175,11 @@ fn sources(folder: &Path, files: &mut Vec<PathBuf>) {
 
 /// The paths of a file that begin with `crate` or `super`, in `use` lines and in the code, without its tests and comments.
 fn imports_of(file: &Path, module: &[String], text: &str) -> Vec<Import> {
-    let code: String =
-        without_tests(text).lines().filter(|line| !line.trim_start().starts_with("//")).flat_map(|line| [line, "\n"]).collect();
+    let code: String = without_tests(text)
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .flat_map(|line| [line, "\n"])
+        .collect();
     let mut found = Vec::new();
     for root in ["crate::", "super::"] {
         for (at, _) in code.match_indices(root) {

@@ -82,7 +82,8 @@ fn candle_logits(config: &Value, folder: &Path, ids: &[u32]) -> Vec<f32> {
         config["sliding_window"] = json!(window - 1);
     }
     // SAFETY: nobody writes the files while the test runs.
-    let weights = unsafe { VarBuilder::from_mmaped_safetensors(&weight_files(folder), DType::F32, &device) }.unwrap();
+    let weights =
+        unsafe { VarBuilder::from_mmaped_safetensors(&weight_files(folder), DType::F32, &device) }.unwrap();
     let logits = match config["model_type"].as_str().unwrap() {
         "llama" => {
             let config = serde_json::from_value::<llama::LlamaConfig>(config).unwrap().into_config(false);
@@ -174,7 +175,9 @@ fn logits_are_those_of_candle_in_every_family_type_and_spelling() {
 #[test]
 fn prompts_of_one_token_and_of_several_chunks() {
     let [llama, .., mistral] = families();
-    for (config, n_tokens) in [(&llama, 1), (&mistral, 1), (&mistral, 40), (&mistral, 41), (&llama, 2049), (&mistral, 2101)] {
+    for (config, n_tokens) in
+        [(&llama, 1), (&mistral, 1), (&mistral, 40), (&mistral, 41), (&llama, 2049), (&mistral, 2101)]
+    {
         let difference = difference(config, config, Dtype::F32, 1, n_tokens);
         assert!(difference < 1e-4, "{difference} with {n_tokens} tokens: {config}");
     }
@@ -196,18 +199,23 @@ fn attention_is_scaled_by_query_pre_attn_scalar() {
     let candles = common::config(candles);
     let mut ours = candles.clone();
     ours["query_pre_attn_scalar"] = json!(7);
-    assert!(difference_from(&ours, &candles, "q_proj.weight", usize::MAX >> 8, (24.0f64 / 7.0).sqrt()) < 1e-4);
+    assert!(
+        difference_from(&ours, &candles, "q_proj.weight", usize::MAX >> 8, (24.0f64 / 7.0).sqrt()) < 1e-4
+    );
 }
 
 /// candle multiplies frequencies by the factors, switches to the long ones in the middle of a prompt, and does not scale queries
 /// and keys.
 #[test]
 fn longrope_is_that_of_the_paper() {
-    let [short, long] = [[1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5], [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0]];
+    let [short, long] =
+        [[1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5], [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0]];
     for (original, factors) in [(512, short), (64, long)] {
         let inverse: Vec<f64> = factors.iter().map(|f| 1.0 / f).collect();
         let scaling = |short: &[f64], long: &[f64]| json!({ "type": "longrope", "short_factor": short, "long_factor": long });
-        let config = |scaling| common::config(json!({ "model_type": "phi3", "head_dim": 16, "rope_scaling": scaling }));
+        let config = |scaling| {
+            common::config(json!({ "model_type": "phi3", "head_dim": 16, "rope_scaling": scaling }))
+        };
         let candles = config(scaling(&inverse, &inverse));
         let mut ours = config(scaling(&short, &long));
         ours["original_max_position_embeddings"] = json!(original);
@@ -219,16 +227,21 @@ fn longrope_is_that_of_the_paper() {
 
 #[test]
 fn a_gemma_that_also_sees_is_run_on_text() {
-    let text = common::config(gemma(json!({ "model_type": "gemma3_text", "rope_local_base_freq": 1e4, "sliding_window": 40 })));
+    let text = common::config(gemma(
+        json!({ "model_type": "gemma3_text", "rope_local_base_freq": 1e4, "sliding_window": 40 }),
+    ));
     let mut weights = common::random_weights(&text, Dtype::BF16);
     let alone = whole_trace(common::folder(&text, &weights, 1).path(), N_TOKENS).logits().unwrap();
-    let config = json!({ "model_type": "gemma3", "text_config": text, "vision_config": { "hidden_size": 1152 } });
+    let config =
+        json!({ "model_type": "gemma3", "text_config": text, "vision_config": { "hidden_size": 1152 } });
     for prefix in ["language_model.model.", "model.language_model."] {
         let renamed = |name: &str| format!("{prefix}{}", name.strip_prefix("model.").unwrap());
         weights.iter_mut().for_each(|weight| weight.name = renamed(&weight.name));
         let both = whole_trace(common::folder(&config, &weights, 1).path(), N_TOKENS).logits().unwrap();
         assert_eq!(alone, both, "{prefix}");
-        weights.iter_mut().for_each(|weight| weight.name = format!("model.{}", weight.name.strip_prefix(prefix).unwrap()));
+        weights
+            .iter_mut()
+            .for_each(|weight| weight.name = format!("model.{}", weight.name.strip_prefix(prefix).unwrap()));
     }
 }
 

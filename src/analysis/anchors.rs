@@ -91,14 +91,19 @@ impl Trace {
         let recorded = self.labelled_sentences()?;
         let sentences = config.sentences.clone().unwrap_or_else(|| recorded.clone());
         if sentences.len() <= config.min_distance {
-            return Err(Error::Setting {
-                setting: "thought anchors".into(),
-                expected: format!("more than {} sentences, the distance from which attention counts", config.min_distance),
-                found: format!("{}", sentences.len()),
-                fix: "take a longer text, or a smaller min_distance".into(),
-            });
+            return Err(Error::setting(
+                "thought anchors",
+                format!(
+                    "more than {} sentences, the distance from which attention counts",
+                    config.min_distance
+                ),
+                format!("{}", sentences.len()),
+                "take a longer text, or a smaller min_distance",
+            ));
         }
-        let from_file = spans(&sentences) == spans(&recorded) && config.min_distance == MIN_DISTANCE && !config.control_depth;
+        let from_file = spans(&sentences) == spans(&recorded)
+            && config.min_distance == MIN_DISTANCE
+            && !config.control_depth;
         if !from_file {
             self.check_recorded(&sentences)?;
         }
@@ -107,7 +112,8 @@ impl Trace {
                 true => self.recorded_vertical(head.layer, head.head)?,
                 false => self.measured_vertical(head.layer, head.head, &sentences, config)?,
             };
-            let left_out = scores.iter_mut().zip(&sentences).filter(|(_, s)| config.leave_out.contains(&s.kind));
+            let left_out =
+                scores.iter_mut().zip(&sentences).filter(|(_, s)| config.leave_out.contains(&s.kind));
             left_out.for_each(|(score, _)| *score = None);
             Ok(scores)
         };
@@ -139,14 +145,22 @@ impl Trace {
             let scores = vertical(&RankedHead { layer, head, score: 0.0 })?;
             Ok(kurtosis(&scores.into_iter().flatten().collect::<Vec<f64>>()))
         };
-        Ok(HeadRanking::new("kurtosis", self.n_heads(), &heads.map(of_head).collect::<Result<Vec<_>, Error>>()?))
+        Ok(HeadRanking::new(
+            "kurtosis",
+            self.n_heads(),
+            &heads.map(of_head).collect::<Result<Vec<_>, Error>>()?,
+        ))
     }
 
     /// Vertical scores as the run recorded them.
     fn recorded_vertical(&self, layer: usize, head: usize) -> Result<Vec<Option<f64>>, Error> {
         let scores = self.vertical(layer, head)?;
         let n = scores.len();
-        Ok(scores.into_iter().enumerate().map(|(j, score)| (j + MIN_DISTANCE < n).then_some(f64::from(score))).collect())
+        Ok(scores
+            .into_iter()
+            .enumerate()
+            .map(|(j, score)| (j + MIN_DISTANCE < n).then_some(f64::from(score)))
+            .collect())
     }
 
     /// Vertical scores from token-level rows.
@@ -179,8 +193,11 @@ fn mean_scores(heads: &HeadRanking, n: usize, vertical: impl Fn(&RankedHead) -> 
 
 /// Sentences with a score above those of their neighbours that have one.
 fn peaks(scores: &[Option<f64>]) -> Vec<usize> {
-    let known: Vec<(usize, f64)> = scores.iter().enumerate().filter_map(|(j, score)| Some((j, (*score)?))).collect();
-    let above = |at: usize, other: Option<usize>| other.and_then(|o| known.get(o)).is_none_or(|other| known[at].1 > other.1);
+    let known: Vec<(usize, f64)> =
+        scores.iter().enumerate().filter_map(|(j, score)| Some((j, (*score)?))).collect();
+    let above = |at: usize, other: Option<usize>| {
+        other.and_then(|o| known.get(o)).is_none_or(|other| known[at].1 > other.1)
+    };
     let is_peak = |&at: &usize| above(at, at.checked_sub(1)) && above(at, Some(at + 1));
     (0..known.len()).filter(is_peak).map(|at| known[at].0).collect()
 }
@@ -201,7 +218,11 @@ mod tests {
     #[test]
     fn kurtosis_is_fishers() {
         // scipy.stats.kurtosis([1, 2, 3, 4, 10]) and of eight zeros and a one.
-        assert!((kurtosis(&[1.0, 2.0, 3.0, 4.0, 10.0]) + 0.212).abs() < 1e-12, "{}", kurtosis(&[1.0, 2.0, 3.0, 4.0, 10.0]));
+        assert!(
+            (kurtosis(&[1.0, 2.0, 3.0, 4.0, 10.0]) + 0.212).abs() < 1e-12,
+            "{}",
+            kurtosis(&[1.0, 2.0, 3.0, 4.0, 10.0])
+        );
         assert!((kurtosis(&[0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]) - 4.125).abs() < 1e-9);
         assert_eq!((kurtosis(&[2.0; 9]), kurtosis(&[])), (0.0, 0.0));
     }

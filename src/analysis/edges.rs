@@ -131,7 +131,8 @@ fn sentence_edges(layer: usize, head: usize, read: &HeadTrace, sentences: &[Span
         let mut masses = BTreeMap::new();
         let size = read.blocks.block_size_q;
         for query_block in sentence.start / size..sentence.end.div_ceil(size) {
-            let weight = overlap(*sentence, read.blocks.queries(query_block).into()) as f32 / sentence.len() as f32;
+            let weight =
+                overlap(*sentence, read.blocks.queries(query_block).into()) as f32 / sentence.len() as f32;
             for (key_block, mass) in read.row(query_block) {
                 let keys = Span::from(read.blocks.keys(key_block));
                 for key_sentence in holding(sentences, keys) {
@@ -193,19 +194,30 @@ mod tests {
             .map(|edge| (edge.query_sentence, edge.key_sentence, (edge.mass * 1e4).round() / 1e4))
             .collect();
         // The second sentence has one query in block 0, which gives a quarter to it, and two in block 1.
-        let expected =
-            [(0, 0, 0.75), (0, 1, 0.25), (1, 0, 0.45), (1, 1, 0.35), (1, 2, 0.2), (2, 0, 0.3), (2, 1, 0.4), (2, 2, 0.3)];
+        let expected = [
+            (0, 0, 0.75),
+            (0, 1, 0.25),
+            (1, 0, 0.45),
+            (1, 1, 0.35),
+            (1, 2, 0.2),
+            (2, 0, 0.3),
+            (2, 1, 0.4),
+            (2, 2, 0.3),
+        ];
         assert_eq!(found, expected);
     }
 
     #[test]
     fn all_that_a_sentence_gives_is_what_its_blocks_give() {
-        let words: Vec<String> = (0..90).map(|t| if t % 13 == 12 { " end." } else { " word" }.into()).collect();
-        let trace = trace_of(&Shape { n_tokens: 90, top_k: 50, block_size_q: 8, ..Default::default() }, &words);
+        let words: Vec<String> =
+            (0..90).map(|t| if t % 13 == 12 { " end." } else { " word" }.into()).collect();
+        let trace =
+            trace_of(&Shape { n_tokens: 90, top_k: 50, block_size_q: 8, ..Default::default() }, &words);
         let edges: Vec<SentenceEdge> = trace.sentence_edges().unwrap().collect::<Result<_, _>>().unwrap();
         for (layer, head) in (0..2).flat_map(|l| (0..2).map(move |h| (l, h))) {
             for sentence in 0..trace.sentences().unwrap().len() {
-                let row = edges.iter().filter(|e| (e.layer, e.head, e.query_sentence) == (layer, head, sentence));
+                let row =
+                    edges.iter().filter(|e| (e.layer, e.head, e.query_sentence) == (layer, head, sentence));
                 let sum: f32 = row.map(|e| e.mass).sum();
                 assert!((sum - 1.0).abs() < 0.01, "{layer} {head} {sentence}: {sum}");
             }

@@ -92,7 +92,9 @@ impl LayerEdges {
     fn edges(&self, query_block: usize) -> impl Iterator<Item = (usize, usize, f64)> {
         (0..self.mask.n_heads).flat_map(move |head| {
             let (row, kept) = (self.mask.row(head, query_block), self.mask.kept(head, query_block));
-            kept.iter().zip(&self.share[row]).map(move |(&block, &share)| (head, block as usize, f64::from(share)))
+            kept.iter()
+                .zip(&self.share[row])
+                .map(move |(&block, &share)| (head, block as usize, f64::from(share)))
         })
     }
 }
@@ -139,7 +141,8 @@ impl Flow {
             }
             for (head, key_block, share) in edges.edges(query_block) {
                 let keys = self.nodes.of_keys(key_block);
-                let flow = share * queries.clone().map(|n| after[n] * before.mean(keys.clone(), n)).sum::<f64>();
+                let flow =
+                    share * queries.clone().map(|n| after[n] * before.mean(keys.clone(), n)).sum::<f64>();
                 if flow > 0.0 {
                     let blocks = edges.mask.blocks;
                     let (queries, keys) = (blocks.queries(query_block).into(), blocks.keys(key_block).into());
@@ -222,8 +225,11 @@ impl Nodes {
                 let keys = self.of_keys(key_block);
                 for m in keys.clone() {
                     // A node takes from the keys up to itself, from all of them alike.
-                    let reach: f64 =
-                        queries.clone().filter(|&n| n >= m).map(|n| after[n] / (keys.end.min(n + 1) - keys.start) as f64).sum();
+                    let reach: f64 = queries
+                        .clone()
+                        .filter(|&n| n >= m)
+                        .map(|n| after[n] / (keys.end.min(n + 1) - keys.start) as f64)
+                        .sum();
                     before[m] += share * reach;
                 }
             }
@@ -247,6 +253,10 @@ impl Sums {
     /// The mean state of the key nodes that come no later than node `n`; 0 if none does.
     fn mean(&self, keys: Range, n: usize) -> f64 {
         let end = keys.end.min(n + 1);
-        if end <= keys.start { 0.0 } else { (self.0[end] - self.0[keys.start]).max(0.0) / (end - keys.start) as f64 }
+        if end <= keys.start {
+            0.0
+        } else {
+            (self.0[end] - self.0[keys.start]).max(0.0) / (end - keys.start) as f64
+        }
     }
 }

@@ -27,7 +27,11 @@ pub struct RankedHead {
 impl HeadRanking {
     /// Ranks heads by their scores, `[n_layers * n_heads]`; the lower layer and head first where they are equal.
     pub fn new(how: &str, n_heads: usize, scores: &[f64]) -> Self {
-        let head = |(i, &score): (usize, &f64)| RankedHead { layer: i / n_heads.max(1), head: i % n_heads.max(1), score };
+        let head = |(i, &score): (usize, &f64)| RankedHead {
+            layer: i / n_heads.max(1),
+            head: i % n_heads.max(1),
+            score,
+        };
         let mut heads: Vec<RankedHead> = scores.iter().enumerate().map(head).collect();
         heads.sort_by(|a, b| b.score.total_cmp(&a.score));
         HeadRanking { how: how.into(), heads }
@@ -38,15 +42,20 @@ impl HeadRanking {
         let first = rankings.first()?;
         let mut heads = Vec::new();
         for head in &first.heads {
-            let same = |r: &HeadRanking| r.heads.iter().find(|h| (h.layer, h.head) == (head.layer, head.head)).map(|h| h.score);
+            let same = |r: &HeadRanking| {
+                r.heads.iter().find(|h| (h.layer, h.head) == (head.layer, head.head)).map(|h| h.score)
+            };
             let scores: Vec<f64> = rankings.iter().filter_map(same).collect();
             if scores.len() == rankings.len() {
                 heads.push(RankedHead { score: scores.iter().sum::<f64>() / scores.len() as f64, ..*head });
             }
         }
         heads.sort_by(|a, b| b.score.total_cmp(&a.score));
-        let how =
-            if rankings.len() == 1 { first.how.clone() } else { format!("{}, mean over {} prompts", first.how, rankings.len()) };
+        let how = if rankings.len() == 1 {
+            first.how.clone()
+        } else {
+            format!("{}, mean over {} prompts", first.how, rankings.len())
+        };
         Some(HeadRanking { how, heads })
     }
 
@@ -86,22 +95,24 @@ impl Calibration {
         let n = trace.n_layers() * trace.n_heads();
         let fits = self.cases.is_empty() || (self.cases.len() == n && self.n_heads == trace.n_heads());
         if !fits || depends_on.len() != sentences.len() {
-            return Err(Error::Setting {
-                setting: "calibration".into(),
-                expected: format!("a trace of one model, and the dependencies of {} sentences", sentences.len()),
-                found: format!("a trace of {n} heads, and the dependencies of {}", depends_on.len()),
-                fix: "calibrate each model by itself, with one list of dependencies for each sentence".into(),
-            });
+            return Err(Error::setting(
+                "calibration",
+                format!("a trace of one model, and the dependencies of {} sentences", sentences.len()),
+                format!("a trace of {n} heads, and the dependencies of {}", depends_on.len()),
+                "calibrate each model by itself, with one list of dependencies for each sentence",
+            ));
         }
         trace.check_recorded(sentences)?;
         self.n_heads = trace.n_heads();
         self.cases.resize(n, Vec::new());
         self.n_prompts += 1;
         for (at, cases) in self.cases.iter_mut().enumerate() {
-            let attention = trace.sentence_attention(at / self.n_heads, at % self.n_heads, &spans(sentences))?;
+            let attention =
+                trace.sentence_attention(at / self.n_heads, at % self.n_heads, &spans(sentences))?;
             let counts = |j: &usize| !leave_out.contains(&sentences[*j].kind);
             for (i, needs) in depends_on.iter().enumerate() {
-                let pair = |j: usize| (f64::from(attention.peak(i, j).unwrap_or_default()), needs.contains(&j));
+                let pair =
+                    |j: usize| (f64::from(attention.peak(i, j).unwrap_or_default()), needs.contains(&j));
                 cases.extend((0..i).filter(counts).map(pair));
             }
         }

@@ -34,13 +34,19 @@ impl Trace {
     ///
     /// # Errors
     /// [`Error::Missing`] for an empty span, one that ends past the prompt, or an answer whose queries were not recorded.
-    pub fn retrieval_heads(&self, needle: impl Into<Span>, answer: impl Into<Span>) -> Result<RetrievalHeads, Error> {
+    pub fn retrieval_heads(
+        &self,
+        needle: impl Into<Span>,
+        answer: impl Into<Span>,
+    ) -> Result<RetrievalHeads, Error> {
         let (needle, answer) = (needle.into(), answer.into());
         for (what, span) in [("needle", needle), ("answer", answer)] {
             if span.is_empty() || span.end > self.n_tokens() || (what == "answer" && span.start == 0) {
-                let available =
-                    format!("choose tokens of the prompt, which has {}, and of an answer after its first", self.n_tokens());
-                return Err(Error::Missing { what: what.into(), index: format!("{}..{}", span.start, span.end), available });
+                let available = format!(
+                    "choose tokens of the prompt, which has {}, and of an answer after its first",
+                    self.n_tokens()
+                );
+                return Err(Error::missing(what, format!("{}..{}", span.start, span.end), available));
             }
         }
         let tokens = self.tokens()?;
@@ -48,7 +54,9 @@ impl Trace {
             let mut copied = vec![false; needle.len()];
             for token in answer.range() {
                 let most = strongest(&self.attention_row(layer, head, token - 1)?);
-                if let Some(key) = most.filter(|key| needle.range().contains(key) && tokens[*key] == tokens[token]) {
+                if let Some(key) =
+                    most.filter(|key| needle.range().contains(key) && tokens[*key] == tokens[token])
+                {
                     copied[key - needle.start] = true;
                 }
             }
@@ -72,19 +80,22 @@ impl RetrievalHeads {
     /// [`Error::Setting`] for none, or for models of different sizes.
     pub fn mean(of: &[RetrievalHeads]) -> Result<Self, Error> {
         let shape = |heads: &RetrievalHeads| heads.scores.iter().map(Vec::len).collect::<Vec<_>>();
-        let Some(first) = of.first().filter(|first| of.iter().all(|heads| shape(heads) == shape(first))) else {
-            return Err(Error::Setting {
-                setting: "retrieval heads".into(),
-                expected: "those of at least one prompt, all of one model".into(),
-                found: format!("{} of {:?}", of.len(), of.iter().map(|heads| &heads.model).collect::<Vec<_>>()),
-                fix: "trace each prompt with the same model".into(),
-            });
+        let Some(first) = of.first().filter(|first| of.iter().all(|heads| shape(heads) == shape(first)))
+        else {
+            return Err(Error::setting(
+                "retrieval heads",
+                "those of at least one prompt, all of one model",
+                format!("{} of {:?}", of.len(), of.iter().map(|heads| &heads.model).collect::<Vec<_>>()),
+                "trace each prompt with the same model",
+            ));
         };
         let n_prompts = of.iter().map(|heads| heads.n_prompts).sum();
         let mean = |layer: usize, head: usize| {
-            of.iter().map(|heads| heads.scores[layer][head] * heads.n_prompts as f64).sum::<f64>() / n_prompts as f64
+            of.iter().map(|heads| heads.scores[layer][head] * heads.n_prompts as f64).sum::<f64>()
+                / n_prompts as f64
         };
-        let row = |(layer, heads): (usize, &Vec<f64>)| (0..heads.len()).map(|head| mean(layer, head)).collect();
+        let row =
+            |(layer, heads): (usize, &Vec<f64>)| (0..heads.len()).map(|head| mean(layer, head)).collect();
         let scores = first.scores.iter().enumerate().map(row).collect();
         Ok(RetrievalHeads { model: first.model.clone(), n_prompts, scores })
     }
@@ -92,7 +103,11 @@ impl RetrievalHeads {
     /// All heads, the highest score first.
     pub fn ranking(&self) -> Vec<RetrievalHead> {
         let of_layer = |(layer, heads): (usize, &Vec<f64>)| {
-            heads.iter().enumerate().map(move |(head, &score)| RetrievalHead { layer, head, score }).collect::<Vec<_>>()
+            heads
+                .iter()
+                .enumerate()
+                .map(move |(head, &score)| RetrievalHead { layer, head, score })
+                .collect::<Vec<_>>()
         };
         let mut heads: Vec<RetrievalHead> = self.scores.iter().enumerate().flat_map(of_layer).collect();
         heads.sort_by(|a, b| b.score.total_cmp(&a.score));
@@ -106,12 +121,19 @@ mod tests {
     use crate::trace::synthetic::{Shape, trace};
 
     fn heads(scores: &[&[f64]], n_prompts: usize) -> RetrievalHeads {
-        RetrievalHeads { model: "m".into(), n_prompts, scores: scores.iter().map(|row| row.to_vec()).collect() }
+        RetrievalHeads {
+            model: "m".into(),
+            n_prompts,
+            scores: scores.iter().map(|row| row.to_vec()).collect(),
+        }
     }
 
     #[test]
     fn means_weigh_prompts_and_rank_heads() {
-        let mean = RetrievalHeads::mean(&[heads(&[&[1.0, 0.0], &[0.25, 0.5]], 1), heads(&[&[0.0, 0.0], &[0.25, 0.9]], 3)]);
+        let mean = RetrievalHeads::mean(&[
+            heads(&[&[1.0, 0.0], &[0.25, 0.5]], 1),
+            heads(&[&[0.0, 0.0], &[0.25, 0.9]], 3),
+        ]);
         let mean = mean.unwrap();
         assert_eq!((mean.n_prompts, mean.scores[0][0], mean.scores[1][0]), (4, 0.25, 0.25));
         let ranking: Vec<_> = mean.ranking().iter().map(|h| (h.layer, h.head)).collect();
@@ -124,7 +146,9 @@ mod tests {
     #[test]
     fn spans_outside_the_prompt_or_the_focus_are_refused() {
         let t = trace(&Shape { n_tokens: 300, ..Default::default() });
-        for (needle, answer) in [(5..5, 290..300), (0..301, 290..300), (0..5, 290..301), (0..5, 0..3), (0..5, 100..120)] {
+        for (needle, answer) in
+            [(5..5, 290..300), (0..301, 290..300), (0..5, 290..301), (0..5, 0..3), (0..5, 100..120)]
+        {
             assert!(
                 matches!(t.retrieval_heads(needle.clone(), answer.clone()), Err(Error::Missing { .. })),
                 "{needle:?} {answer:?}"

@@ -84,7 +84,8 @@ impl Trace {
         self.check_ends(from, to)?;
         let flow = Flow::new(self, from, to, config.measure)?;
         let total = flow.total();
-        let (mut edges, mut n_edges, mut by_head) = (Vec::new(), 0, vec![vec![0.0; self.n_heads()]; self.n_layers()]);
+        let (mut edges, mut n_edges, mut by_head) =
+            (Vec::new(), 0, vec![vec![0.0; self.n_heads()]; self.n_layers()]);
         for (layer, by_head) in by_head.iter_mut().enumerate() {
             flow.for_each_edge(&LayerEdges::read(self, layer, config.measure)?, |edge| {
                 n_edges += 1;
@@ -102,26 +103,41 @@ impl Trace {
         let hidden = if all > 0.0 { (1.0 - shown / all).max(0.0) } else { 0.0 };
         let (model, n_tokens) = (self.summary().model.name.clone(), self.n_tokens());
         let (from_text, to_text) = (self.span_text(from)?.into(), self.span_text(to)?.into());
-        Ok(Routes { from, to, from_text, to_text, config, edges, total, n_edges, hidden, by_layer, by_head, model, n_tokens })
+        Ok(Routes {
+            from,
+            to,
+            from_text,
+            to_text,
+            config,
+            edges,
+            total,
+            n_edges,
+            hidden,
+            by_layer,
+            by_head,
+            model,
+            n_tokens,
+        })
     }
 
     fn check_ends(&self, from: Span, to: Span) -> Result<(), Error> {
-        for (what, span) in [("span that the route starts from", from), ("span that the route leads to", to)] {
+        for (what, span) in [("span that the route starts from", from), ("span that the route leads to", to)]
+        {
             if span.is_empty() || span.end > self.n_tokens() {
-                return Err(Error::Missing {
-                    what: what.into(),
-                    index: format!("{}..{}", span.start, span.end),
-                    available: format!("the prompt has tokens 0..{}, and a span at least one of them", self.n_tokens()),
-                });
+                return Err(Error::missing(
+                    what,
+                    format!("{}..{}", span.start, span.end),
+                    format!("the prompt has tokens 0..{}, and a span at least one of them", self.n_tokens()),
+                ));
             }
         }
         if from.start >= to.end {
-            return Err(Error::Setting {
-                setting: "route".into(),
-                expected: "a place from which attention can lead to a later one".into(),
-                found: format!("a way from tokens {from} to tokens {to}"),
-                fix: "exchange the two".into(),
-            });
+            return Err(Error::setting(
+                "route",
+                "a place from which attention can lead to a later one",
+                format!("a way from tokens {from} to tokens {to}"),
+                "exchange the two",
+            ));
         }
         Ok(())
     }
@@ -154,7 +170,11 @@ impl Routes {
 
     /// Knocks the shown edges out.
     pub fn intervention(&self) -> Intervention {
-        Intervention { name: "route".into(), hide: self.edges.iter().map(RouteEdge::edges).collect(), keep: Vec::new() }
+        Intervention {
+            name: "route".into(),
+            hide: self.edges.iter().map(RouteEdge::edges).collect(),
+            keep: Vec::new(),
+        }
     }
 
     /// Random routes to compare with: for each edge another of the same layer and query block, kept and not shown. The same seed
@@ -164,9 +184,11 @@ impl Routes {
     /// [`Error::Trace`] when the file is damaged.
     pub fn controls(&self, trace: &Trace, n: usize, seed: u64) -> Result<Vec<Intervention>, Error> {
         let mut random = fastrand::Rng::with_seed(seed);
-        let mut controls: Vec<Intervention> =
-            (0..n).map(|i| Intervention { name: format!("control {i}"), ..Intervention::default() }).collect();
-        let mut places: Vec<(usize, Span)> = self.edges.iter().map(|edge| (edge.layer, edge.queries)).collect();
+        let mut controls: Vec<Intervention> = (0..n)
+            .map(|i| Intervention { name: format!("control {i}"), ..Intervention::default() })
+            .collect();
+        let mut places: Vec<(usize, Span)> =
+            self.edges.iter().map(|edge| (edge.layer, edge.queries)).collect();
         places.sort_by_key(|(layer, queries)| (*layer, queries.start));
         for place in places.chunk_by(|a, b| a == b) {
             let (layer, queries) = place[0];
@@ -184,7 +206,8 @@ impl Routes {
     fn others(&self, trace: &Trace, layer: usize, queries: Span) -> Result<Vec<Edges>, Error> {
         let (mask, shown) = (trace.mask(layer)?, self.intervention().hide);
         let query_block = queries.start / mask.blocks.block_size_q;
-        let kept = |head: usize| mask.kept(head, query_block).iter().map(move |&block| (head, block as usize));
+        let kept =
+            |head: usize| mask.kept(head, query_block).iter().map(move |&block| (head, block as usize));
         let edge = |(head, block): (usize, usize)| Edges {
             layer: Some(layer),
             head: Some(head),
@@ -211,6 +234,10 @@ impl Routes {
         if config.sink_blocks > 0 {
             keep.push(all(queries, Span { start: 0, end: config.sink_blocks * bk }));
         }
-        Intervention { name: "route alone".into(), hide: vec![all(queries, Span { start: 0, end: n_tokens })], keep }
+        Intervention {
+            name: "route alone".into(),
+            hide: vec![all(queries, Span { start: 0, end: n_tokens })],
+            keep,
+        }
     }
 }

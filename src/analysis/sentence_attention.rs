@@ -32,7 +32,12 @@ impl Trace {
     ///
     /// # Errors
     /// [`Error::Missing`] for a layer, head or sentence out of range, or sentences out of order; [`Error::Trace`].
-    pub fn sentence_attention(&self, layer: usize, head: usize, sentences: &[Span]) -> Result<SentenceAttention, Error> {
+    pub fn sentence_attention(
+        &self,
+        layer: usize,
+        head: usize,
+        sentences: &[Span],
+    ) -> Result<SentenceAttention, Error> {
         check(sentences, self.n_tokens())?;
         let focus = self.summary().focus;
         let of_token = of_tokens(sentences, self.n_tokens());
@@ -136,11 +141,13 @@ pub(super) fn check(sentences: &[Span], n_tokens: usize) -> Result<(), Error> {
     let mut free = 0;
     for sentence in sentences {
         if sentence.is_empty() || sentence.start < free || sentence.end > n_tokens {
-            return Err(Error::Missing {
-                what: "sentence".into(),
-                index: format!("{}..{}", sentence.start, sentence.end),
-                available: format!("sentences hold tokens, follow each other, and end within the prompt's {n_tokens} tokens"),
-            });
+            return Err(Error::missing(
+                "sentence",
+                format!("{}..{}", sentence.start, sentence.end),
+                format!(
+                    "sentences hold tokens, follow each other, and end within the prompt's {n_tokens} tokens"
+                ),
+            ));
         }
         free = sentence.end;
     }

@@ -45,7 +45,12 @@ impl Trace {
     ///
     /// # Errors
     /// [`Error::Missing`] when a sentence's rows were not recorded, or for a head that the model does not have.
-    pub fn sentence_links(&self, sentences: &[Sentence], heads: &HeadRanking, n_heads: usize) -> Result<SentenceMatrix, Error> {
+    pub fn sentence_links(
+        &self,
+        sentences: &[Sentence],
+        heads: &HeadRanking,
+        n_heads: usize,
+    ) -> Result<SentenceMatrix, Error> {
         self.check_recorded(sentences)?;
         let mut rows: Vec<Vec<f64>> = (0..sentences.len()).map(|i| vec![0.0; i]).collect();
         let best = heads.best(n_heads);
@@ -67,13 +72,13 @@ impl Trace {
         let focus = self.summary().focus;
         match sentences.iter().find(|s| s.span.start < focus.start || s.span.end > focus.end) {
             None => Ok(()),
-            Some(sentence) => Err(Error::Missing {
-                what: "rows of sentence".into(),
-                index: format!("{:?} at tokens {}", sentence.text, sentence.span),
-                available: format!(
+            Some(sentence) => Err(Error::missing(
+                "rows of sentence",
+                format!("{:?} at tokens {}", sentence.text, sentence.span),
+                format!(
                     "rows were recorded for tokens {focus}; trace again with StreamConfig::focus over the sentences"
                 ),
-            }),
+            )),
         }
     }
 }
@@ -84,8 +89,12 @@ impl SuppressionMeasure {
         divergences.sort_by(|a, b| b.total_cmp(a));
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
         match self {
-            SuppressionMeasure::Published => mean(&divergences.iter().map(|kl| kl.ln()).collect::<Vec<f64>>()),
-            SuppressionMeasure::Peak => mean(&divergences[..divergences.len().min(3)]).max(SentenceMatrix::LEAST).ln(),
+            SuppressionMeasure::Published => {
+                mean(&divergences.iter().map(|kl| kl.ln()).collect::<Vec<f64>>())
+            }
+            SuppressionMeasure::Peak => {
+                mean(&divergences[..divergences.len().min(3)]).max(SentenceMatrix::LEAST).ln()
+            }
         }
     }
 
@@ -103,7 +112,9 @@ impl SentenceMatrix {
 
     /// The interventions that give a matrix of effects: each hides one sentence from everything after it.
     pub fn suppressions(sentences: &[Sentence]) -> Vec<Intervention> {
-        let of = |(i, sentence): (usize, &Sentence)| Intervention::without_span(&format!("without sentence {i}"), sentence.span);
+        let of = |(i, sentence): (usize, &Sentence)| {
+            Intervention::without_span(&format!("without sentence {i}"), sentence.span)
+        };
         sentences.iter().enumerate().map(of).collect()
     }
 
@@ -117,16 +128,26 @@ impl SentenceMatrix {
 
     /// What each sentence changes about the later ones, from the `effects` of [`SentenceMatrix::suppressions`] on the tokens that
     /// [`SentenceMatrix::asked`] names.
-    pub fn of_effects(sentences: &[Sentence], effects: &[Effect], measure: SuppressionMeasure, model: &str) -> Self {
+    pub fn of_effects(
+        sentences: &[Sentence],
+        effects: &[Effect],
+        measure: SuppressionMeasure,
+        model: &str,
+    ) -> Self {
         let first = Self::asked(sentences).start;
         let divergences = |i: usize, j: usize| -> Vec<f64> {
-            let tokens = sentences[i].span.range().filter_map(|token| effects.get(j)?.tokens.get(token.checked_sub(first)?));
+            let tokens = sentences[i]
+                .span
+                .range()
+                .filter_map(|token| effects.get(j)?.tokens.get(token.checked_sub(first)?));
             tokens.map(|token| token.kl.max(Self::LEAST)).collect()
         };
         let row = |i: usize| {
             let row: Vec<f64> = (0..i).map(|j| measure.of(divergences(i, j))).collect();
             let middle = row.iter().sum::<f64>() / row.len().max(1) as f64;
-            row.into_iter().map(|value| if measure == SuppressionMeasure::Published { value - middle } else { value }).collect()
+            row.into_iter()
+                .map(|value| if measure == SuppressionMeasure::Published { value - middle } else { value })
+                .collect()
         };
         Self::new(measure.name().into(), sentences, (0..sentences.len()).map(row).collect(), model)
     }
@@ -170,8 +191,10 @@ impl SentenceMatrix {
     pub fn cases(&self, depends_on: &[Vec<usize>], leave_out: &[SentenceKind]) -> Vec<(f64, bool)> {
         let counts = |j: usize| !leave_out.contains(&self.sentences[j].kind);
         let rows = self.rows.iter().zip(depends_on);
-        rows.flat_map(|(row, needs)| row.iter().enumerate().filter(|(j, _)| counts(*j)).map(|(j, &v)| (v, needs.contains(&j))))
-            .collect()
+        rows.flat_map(|(row, needs)| {
+            row.iter().enumerate().filter(|(j, _)| counts(*j)).map(|(j, &v)| (v, needs.contains(&j)))
+        })
+        .collect()
     }
 
     /// How well the numbers tell what each sentence needs: area under the ROC curve, see [`SentenceMatrix::cases`].

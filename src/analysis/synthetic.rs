@@ -48,8 +48,11 @@ pub fn made_up_matrix(n: usize) -> SentenceMatrix {
 
 fn made_up_sentences(n: usize, text: &str) -> Vec<Sentence> {
     let kind = |i: usize| SentenceKind::ALL[hash([5, i as u32, 1]) as usize % SentenceKind::ALL.len()];
-    let sentence =
-        |i: usize| Sentence { span: Span { start: 9 * i, end: 9 * i + 9 }, text: format!("{text} {i}."), kind: kind(i) };
+    let sentence = |i: usize| Sentence {
+        span: Span { start: 9 * i, end: 9 * i + 9 },
+        text: format!("{text} {i}."),
+        kind: kind(i),
+    };
     (0..n).map(sentence).collect()
 }
 

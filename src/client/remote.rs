@@ -46,13 +46,15 @@ impl Tracer {
     pub fn with_layers(&self, layers: &[usize]) -> Result<Self, Error> {
         let layers = self.model.chosen(layers)?;
         match self.delivery {
-            Delivery::Whole => Err(Error::Setting {
-                setting: "layers of a trace".into(),
-                expected: "a tracer from Tracer::connect".into(),
-                found: format!("a model on this machine ({})", self.device),
-                fix: "trace all layers, for nothing travels; Trace::of_layers takes some of them".into(),
-            }),
-            Delivery::InPieces(_) => Ok(Tracer { delivery: Delivery::InPieces(Some(layers)), ..self.clone() }),
+            Delivery::Whole => Err(Error::setting(
+                "layers of a trace",
+                "a tracer from Tracer::connect",
+                format!("a model on this machine ({})", self.device),
+                "trace all layers, for nothing travels; Trace::of_layers takes some of them",
+            )),
+            Delivery::InPieces(_) => {
+                Ok(Tracer { delivery: Delivery::InPieces(Some(layers)), ..self.clone() })
+            }
         }
     }
 

@@ -12,8 +12,8 @@ use crate::{
     analysis::{CausalTest, Routes, Sentence, SentenceMatrix, SuppressionMeasure},
     error::Error,
     protocol::{
-        Criterion, Effect, Engine, GenerateConfig, Generated, Intervention, LoadOptions, MemoryPlan, Message, Payload, Progress,
-        Reply, Request, SmallestTopK, unexpected,
+        Criterion, Effect, Engine, GenerateConfig, Generated, Intervention, LoadOptions, MemoryPlan, Message,
+        Payload, Progress, Reply, Request, SmallestTopK, unexpected,
     },
     start::default_engine,
     tasks::{Prompt, ReasoningPrompt, RulerConfig, WordProblem},
@@ -69,10 +69,20 @@ impl Tracer {
         Self::of_engine(engine, Request::Load(options), Delivery::Whole)
     }
 
-    pub(super) fn of_engine(mut engine: Box<dyn Engine>, request: Request, delivery: Delivery) -> Result<Self, Error> {
+    pub(super) fn of_engine(
+        mut engine: Box<dyn Engine>,
+        request: Request,
+        delivery: Delivery,
+    ) -> Result<Self, Error> {
         let (reply, _) = engine.call(request, Payload::None, &mut show)?;
         let Reply::Loaded { model, device } = reply else { return Err(unexpected(&reply)) };
-        Ok(Tracer { engine: Arc::new(Mutex::new(engine)), model, device, config: StreamConfig::default(), delivery })
+        Ok(Tracer {
+            engine: Arc::new(Mutex::new(engine)),
+            model,
+            device,
+            config: StreamConfig::default(),
+            delivery,
+        })
     }
 
     /// The same tracer with other settings.
@@ -166,11 +176,11 @@ impl Tracer {
     /// As [`Tracer::trace`]; [`Error::Missing`] for bytes that are no piece of the prompt.
     pub fn trace_focused(&self, prompt: &str, bytes: Range<usize>) -> Result<Trace, Error> {
         let Some(piece) = prompt.get(bytes.clone()).filter(|piece| !piece.is_empty()) else {
-            return Err(Error::Missing {
-                what: "text at bytes".into(),
-                index: format!("{bytes:?}"),
-                available: format!("the prompt has bytes 0..{}, and a piece whole characters of it", prompt.len()),
-            });
+            return Err(Error::missing(
+                "text at bytes",
+                format!("{bytes:?}"),
+                format!("the prompt has bytes 0..{}, and a piece whole characters of it", prompt.len()),
+            ));
         };
         let start = bytes.start + piece.len() - piece.trim_start().len();
         // White space and the piece's first word may share a token, and a text cut short may have one more.
@@ -223,7 +233,12 @@ impl Tracer {
     /// # Errors
     /// [`Error::Setting`] for another model's trace or an intervention that hides nothing; [`Error::Missing`] for layers, heads
     /// and tokens that the trace does not have; [`Error::Memory`], [`Error::NotFinite`], [`Error::Engine`].
-    pub fn knock_out(&self, trace: &Trace, interventions: &[Intervention], span: impl Into<Span>) -> Result<Vec<Effect>, Error> {
+    pub fn knock_out(
+        &self,
+        trace: &Trace,
+        interventions: &[Intervention],
+        span: impl Into<Span>,
+    ) -> Result<Vec<Effect>, Error> {
         let request = Request::KnockOut { interventions: interventions.to_vec(), span: span.into() };
         match self.call(request, Payload::Trace(trace.clone()))? {
             (Reply::KnockedOut(effects), _) => Ok(effects),
@@ -267,7 +282,12 @@ impl Tracer {
     }
 
     fn score_with(&self, prompt: &str, answer: &str, dense: bool) -> Result<AnswerScore, Error> {
-        let request = Request::Score { prompt: prompt.into(), answer: answer.into(), config: self.config.clone(), dense };
+        let request = Request::Score {
+            prompt: prompt.into(),
+            answer: answer.into(),
+            config: self.config.clone(),
+            dense,
+        };
         match self.call(request, Payload::None)? {
             (Reply::Scored(score), _) => Ok(score),
             (reply, _) => Err(unexpected(&reply)),
@@ -282,11 +302,11 @@ impl Tracer {
         let text = format!("{prompt}{answer}");
         let span = Span::from(self.count_tokens(prompt)?..self.count_tokens(&text)?);
         if span.is_empty() {
-            return Err(Error::Prompt {
-                expected: "an answer of at least one token".into(),
-                found: format!("{answer:?}"),
-                fix: "give the text that follows the prompt".into(),
-            });
+            return Err(Error::prompt(
+                "an answer of at least one token",
+                format!("{answer:?}"),
+                "give the text that follows the prompt",
+            ));
         }
         let focus = Some(span.predictors().range());
         Ok((self.with(StreamConfig { focus, ..self.config.clone() }).trace(&text)?, span))
@@ -321,8 +341,14 @@ impl Tracer {
     ///
     /// # Errors
     /// As [`Tracer::generate`].
-    pub fn generate_with(&self, prompt: &str, how: &GenerateConfig, mut on_text: impl FnMut(&str)) -> Result<Generated, Error> {
-        let request = Request::Generate { prompt: prompt.into(), how: how.clone(), config: self.config.clone() };
+    pub fn generate_with(
+        &self,
+        prompt: &str,
+        how: &GenerateConfig,
+        mut on_text: impl FnMut(&str),
+    ) -> Result<Generated, Error> {
+        let request =
+            Request::Generate { prompt: prompt.into(), how: how.clone(), config: self.config.clone() };
         let mut report = |progress| match progress {
             Progress::Text(text) => on_text(&text),
             layer => show(layer),
@@ -337,7 +363,12 @@ impl Tracer {
         self.call_with(request, payload, &mut show)
     }
 
-    fn call_with(&self, request: Request, payload: Payload, report: &mut dyn FnMut(Progress)) -> Result<(Reply, Payload), Error> {
+    fn call_with(
+        &self,
+        request: Request,
+        payload: Payload,
+        report: &mut dyn FnMut(Progress),
+    ) -> Result<(Reply, Payload), Error> {
         // A cell that panicked during a call leaves nothing half-done behind: the engine is a process, or holds no state.
         self.engine.lock().unwrap_or_else(PoisonError::into_inner).call(request, payload, report)
     }
@@ -361,7 +392,11 @@ impl Describe for Tracer {
         [16_384, 131_072, 1_048_576].iter().fold(table, |table, &n_tokens| {
             let cost = self.plan(n_tokens).map(|plan| match plan.total() <= plan.limit {
                 true => format!("takes {}", format_bytes(plan.total())),
-                false => format!("takes {}, more than the {} there are", format_bytes(plan.total()), format_bytes(plan.limit)),
+                false => format!(
+                    "takes {}, more than the {} there are",
+                    format_bytes(plan.total()),
+                    format_bytes(plan.limit)
+                ),
             });
             table.row(&count(n_tokens, "token"), cost.unwrap_or_else(|e| e.to_string()))
         })

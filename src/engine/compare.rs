@@ -29,7 +29,8 @@ impl<D: Device> Run<'_, D> {
     }
 
     fn on_all_rows(&mut self, trace: &Trace, decoder: &Decoder<'_, D>) -> Result<Fidelity, Error> {
-        let (mut recall, n_rows, clock) = (Recall::new(), decoder.tokens.len(), self.clock("dense", decoder.tokens.len()));
+        let (mut recall, n_rows, clock) =
+            (Recall::new(), decoder.tokens.len(), self.clock("dense", decoder.tokens.len()));
         let on_layer = |layer, kept_mass: Vec<f64>| {
             recall.push(shares(&kept_mass, n_rows));
             (self.progress)(clock.at(layer));
@@ -51,7 +52,13 @@ impl<D: Device> Run<'_, D> {
         self.fidelity(trace, recall, n_rows, None)
     }
 
-    fn fidelity(&self, trace: &Trace, recall: Recall, n_rows: usize, dense: Option<&Vec<f32>>) -> Result<Fidelity, Error> {
+    fn fidelity(
+        &self,
+        trace: &Trace,
+        recall: Recall,
+        n_rows: usize,
+        dense: Option<&Vec<f32>>,
+    ) -> Result<Fidelity, Error> {
         let dense_next_token: Option<NextToken> = dense.map(|logits| self.next_token(logits));
         Ok(Fidelity {
             recall: recall.iter().flatten().sum::<f64>() / recall.iter().map(Vec::len).sum::<usize>() as f64,
@@ -81,11 +88,13 @@ impl<D: Device> Run<'_, D> {
     fn check(&self, trace: &Trace, what: &CompareConfig) -> Result<(), Error> {
         let (summary, info) = (trace.summary(), self.model.info());
         let setting = |setting: &str, expected: String, found: String, fix: &str| {
-            Err(Error::Setting { setting: setting.into(), expected, found, fix: fix.into() })
+            Err(Error::setting(setting, expected, found, fix))
         };
         if summary.model != info {
-            let (expected, found) =
-                (format!("a trace of {}, the model that is loaded", info.name), format!("a trace of {}", summary.model.name));
+            let (expected, found) = (
+                format!("a trace of {}, the model that is loaded", info.name),
+                format!("a trace of {}", summary.model.name),
+            );
             return setting("trace", expected, found, "load the model that made the trace");
         }
         if what.rows == Some(0) {
@@ -93,12 +102,12 @@ impl<D: Device> Run<'_, D> {
         }
         match trace.tokens()?.iter().find(|&&id| id as usize >= info.vocab_size) {
             None => Ok(()),
-            Some(id) => Err(Error::Trace {
-                path: "to compare".into(),
-                expected: format!("token ids below {}", info.vocab_size),
-                found: format!("id {id}"),
-                fix: "the file is damaged: trace the prompt again".into(),
-            }),
+            Some(id) => Err(Error::trace(
+                "to compare",
+                format!("token ids below {}", info.vocab_size),
+                format!("id {id}"),
+                "the file is damaged: trace the prompt again",
+            )),
         }
     }
 }
@@ -129,6 +138,9 @@ mod tests {
         assert_eq!(spread(10, 1), [5]);
         assert_eq!(spread(10, 5), [1, 3, 5, 7, 9]);
         assert_eq!(spread(3, 99), [0, 1, 2]);
-        assert!((1..40).all(|n| spread(40, n).windows(2).all(|pair| pair[0] < pair[1]) && spread(40, n).len() == n));
+        assert!(
+            (1..40)
+                .all(|n| spread(40, n).windows(2).all(|pair| pair[0] < pair[1]) && spread(40, n).len() == n)
+        );
     }
 }

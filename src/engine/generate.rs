@@ -22,7 +22,12 @@ use crate::{
 
 impl<D: Device> Run<'_, D> {
     /// Text is reported as progress as soon as it is sure to stay.
-    pub fn generate(&mut self, prompt: &str, how: &GenerateConfig, config: &StreamConfig) -> Result<Generated, Error> {
+    pub fn generate(
+        &mut self,
+        prompt: &str,
+        how: &GenerateConfig,
+        config: &StreamConfig,
+    ) -> Result<Generated, Error> {
         let start = Instant::now();
         how.validate()?;
         let Encoding { ids, .. } = self.model.tokenizer.encode(prompt)?;
@@ -56,21 +61,27 @@ impl<D: Device> Run<'_, D> {
         if text.n_shown < written.len() {
             (self.progress)(Progress::Text(written[text.n_shown..].into()));
         }
-        let seconds = Seconds { load: self.load_seconds, total: start.elapsed().as_secs_f64(), ..Seconds::default() };
+        let seconds =
+            Seconds { load: self.load_seconds, total: start.elapsed().as_secs_f64(), ..Seconds::default() };
         Ok(Generated { text: written, tokens: text.tokens, end, n_prompt: ids.len(), top_k, seconds })
     }
 
     /// How the session runs, if it fits the memory there is.
-    fn setting(&self, n_prompt: usize, how: &GenerateConfig, config: &StreamConfig) -> Result<Setting, Error> {
+    fn setting(
+        &self,
+        n_prompt: usize,
+        how: &GenerateConfig,
+        config: &StreamConfig,
+    ) -> Result<Setting, Error> {
         // The last token that is written is not read.
         let capacity = n_prompt.saturating_add(how.max_tokens - 1);
         if u32::try_from(capacity).is_err() {
-            return Err(Error::Setting {
-                setting: "max_tokens".into(),
-                expected: format!("at most {} tokens with the prompt", u32::MAX),
-                found: how.max_tokens.to_string(),
-                fix: "write less".into(),
-            });
+            return Err(Error::setting(
+                "max_tokens",
+                format!("at most {} tokens with the prompt", u32::MAX),
+                how.max_tokens.to_string(),
+                "write less",
+            ));
         }
         // A share to prune is one of the prompt; a budget may be more than the prompt has.
         let settled = settled(self, config, if config.pruned.is_some() { n_prompt } else { capacity })?;

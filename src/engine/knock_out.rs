@@ -19,7 +19,12 @@ const ROWS: usize = 64;
 
 impl<D: Device> Run<'_, D> {
     /// What each intervention changes about the next token and the tokens of a span.
-    pub fn knock_out(&mut self, trace: &Trace, interventions: &[Intervention], span: Span) -> Result<Vec<Effect>, Error> {
+    pub fn knock_out(
+        &mut self,
+        trace: &Trace,
+        interventions: &[Intervention],
+        span: Span,
+    ) -> Result<Vec<Effect>, Error> {
         let (summary, tokens) = (trace.summary(), self.tokens_of(trace)?);
         interventions.iter().try_for_each(|intervention| intervention.check(trace))?;
         check_span(span, tokens.len())?;
@@ -29,7 +34,11 @@ impl<D: Device> Run<'_, D> {
             let rows: usize = group.iter().map(|i| tokens.len() - decoder.start(i)).sum();
             with_branches(plan.clone(), rows * self.model.config.hidden_size * size_of::<f32>()).check()?;
             let clock = self.clock("knock out", tokens.len() + rows);
-            let branches = decoder.branches(group, |layer| trace.mask(layer), |layer| (self.progress)(clock.at(layer)))?;
+            let branches = decoder.branches(
+                group,
+                |layer| trace.mask(layer),
+                |layer| (self.progress)(clock.at(layer)),
+            )?;
             effects.extend(self.effects(&decoder, group, &branches, span)?);
         }
         Ok(effects)
@@ -52,16 +61,27 @@ impl<D: Device> Run<'_, D> {
             for (branch, tokens) in branches.iter().zip(&mut tokens) {
                 let after = self.rows_of(decoder, branch, &before, first - 1..end - 1)?;
                 let ids = &decoder.tokens[first..end];
-                tokens.extend(ids.iter().zip(&before).zip(&after).map(|((&id, before), after)| self.effect(id, before, after)));
+                tokens.extend(
+                    ids.iter()
+                        .zip(&before)
+                        .zip(&after)
+                        .map(|((&id, before), after)| self.effect(id, before, after)),
+                );
             }
         }
         let last = decoder.tokens.len() - 1..decoder.tokens.len();
         let before = decoder.branch_logits(base, last.clone())?;
-        let of_branch = |((branch, tokens), intervention): ((&Branch<D::Residual>, Vec<TokenEffect>), &Intervention)| {
-            let after = self.rows_of(decoder, branch, &before, last.clone())?;
-            let next = self.effect(argmax(&before[0]), &before[0], &after[0]);
-            Ok(Effect { name: intervention.name.clone(), next, next_token: self.next_token(&after[0]), tokens })
-        };
+        let of_branch =
+            |((branch, tokens), intervention): ((&Branch<D::Residual>, Vec<TokenEffect>), &Intervention)| {
+                let after = self.rows_of(decoder, branch, &before, last.clone())?;
+                let next = self.effect(argmax(&before[0]), &before[0], &after[0]);
+                Ok(Effect {
+                    name: intervention.name.clone(),
+                    next,
+                    next_token: self.next_token(&after[0]),
+                    tokens,
+                })
+            };
         branches.iter().zip(tokens).zip(group).map(of_branch).collect()
     }
 
@@ -118,9 +138,9 @@ fn check_span(span: Span, n_tokens: usize) -> Result<(), Error> {
     if span.is_empty() || (span.start > 0 && span.end <= n_tokens) {
         return Ok(());
     }
-    Err(Error::Missing {
-        what: "span of predicted tokens".into(),
-        index: format!("{}..{}", span.start, span.end),
-        available: format!("the first token is predicted by none, and the prompt has tokens 0..{n_tokens}"),
-    })
+    Err(Error::missing(
+        "span of predicted tokens",
+        format!("{}..{}", span.start, span.end),
+        format!("the first token is predicted by none, and the prompt has tokens 0..{n_tokens}"),
+    ))
 }

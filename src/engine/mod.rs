@@ -57,7 +57,9 @@ impl Engine for Local {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<(Reply, Payload), Error> {
         match request {
-            Request::Load(options) => Ok((self.loaded.insert(Loaded::open(options, progress)?).reply(), Payload::None)),
+            Request::Load(options) => {
+                Ok((self.loaded.insert(Loaded::open(options, progress)?).reply(), Payload::None))
+            }
             Request::Model => Ok((self.loaded()?.reply(), Payload::None)),
             Request::CountTokens { text } => {
                 Ok((Reply::Count(self.loaded()?.model.tokenizer.encode(&text)?.ids.len()), Payload::None))
@@ -66,7 +68,9 @@ impl Engine for Local {
                 let prompt = self.loaded()?.model.chat.clone()?.prompt(&messages)?;
                 Ok((Reply::Prompt(prompt), Payload::None))
             }
-            Request::Rasterize { svg, scale } => Ok((Reply::Rasterized, Payload::Bytes(raster::png(&svg, scale)?))),
+            Request::Rasterize { svg, scale } => {
+                Ok((Reply::Rasterized, Payload::Bytes(raster::png(&svg, scale)?)))
+            }
             request => match &self.loaded()?.processor {
                 Processor::Cpu => answer(self.run(&Cpu, progress)?, request, payload),
                 Processor::Cuda(cuda) => answer(self.run(&**cuda, progress)?, request, payload),
@@ -80,18 +84,25 @@ fn answer<D: Device>(mut run: Run<D>, request: Request, payload: Payload) -> Res
     match (request, payload) {
         (Request::Plan { n_tokens, config }, _) => {
             if n_tokens == 0 || u32::try_from(n_tokens).is_err() {
-                return Err(Error::Prompt {
-                    expected: format!("1 to {} tokens", u32::MAX),
-                    found: n_tokens.to_string(),
-                    fix: "plan for a length that a prompt can have".into(),
-                });
+                return Err(Error::prompt(
+                    format!("1 to {} tokens", u32::MAX),
+                    n_tokens.to_string(),
+                    "plan for a length that a prompt can have",
+                ));
             }
             let config = run::settled(&run, &config, n_tokens)?;
             run::focus(&config, n_tokens)?;
-            Ok((Reply::Plan(run.device.plan(run.model, n_tokens, &config, Purpose::Trace, run.memory)?), Payload::None))
+            Ok((
+                Reply::Plan(run.device.plan(run.model, n_tokens, &config, Purpose::Trace, run.memory)?),
+                Payload::None,
+            ))
         }
-        (Request::Trace { prompt, config }, _) => Ok((Reply::Traced, Payload::Trace(run.trace(&prompt, &config)?))),
-        (Request::Compare(what), Payload::Trace(trace)) => Ok((Reply::Compared(run.compare(&trace, &what)?), Payload::None)),
+        (Request::Trace { prompt, config }, _) => {
+            Ok((Reply::Traced, Payload::Trace(run.trace(&prompt, &config)?)))
+        }
+        (Request::Compare(what), Payload::Trace(trace)) => {
+            Ok((Reply::Compared(run.compare(&trace, &what)?), Payload::None))
+        }
         (Request::KnockOut { interventions, span }, Payload::Trace(trace)) => {
             Ok((Reply::KnockedOut(run.knock_out(&trace, &interventions, span)?), Payload::None))
         }
@@ -104,22 +115,28 @@ fn answer<D: Device>(mut run: Run<D>, request: Request, payload: Payload) -> Res
         (Request::SmallestTopK { prompt, criterion, config }, _) => {
             Ok((Reply::SmallestTopK(run.smallest_top_k(&prompt, &criterion, &config)?), Payload::None))
         }
-        (request, _) => Err(Error::Engine {
-            what: format!("{request:?} came without what it needs"),
-            fix: "this is a bug in the caller: please report it".into(),
-        }),
+        (request, _) => Err(Error::engine(
+            format!("{request:?} came without what it needs"),
+            "this is a bug in the caller: please report it",
+        )),
     }
 }
 
 impl Local {
     fn loaded(&self) -> Result<&Loaded, Error> {
-        self.loaded.as_ref().ok_or_else(|| Error::Engine {
-            what: "no model is loaded".into(),
-            fix: "load one first, or start it as `streamtrace serve --model FOLDER`".into(),
+        self.loaded.as_ref().ok_or_else(|| {
+            Error::engine(
+                "no model is loaded",
+                "load one first, or start it as `streamtrace serve --model FOLDER`",
+            )
         })
     }
 
-    fn run<'a, D>(&'a self, device: &'a D, progress: &'a mut dyn FnMut(Progress)) -> Result<Run<'a, D>, Error> {
+    fn run<'a, D>(
+        &'a self,
+        device: &'a D,
+        progress: &'a mut dyn FnMut(Progress),
+    ) -> Result<Run<'a, D>, Error> {
         let Loaded { model, options, seconds, .. } = self.loaded()?;
         Ok(Run { model, device, memory: options.memory, load_seconds: *seconds, progress })
     }

@@ -21,19 +21,21 @@ pub fn png(svg: &str, scale: f32) -> Result<Vec<u8>, Error> {
         fonts.load_font_data(font.to_vec());
     }
     fonts.set_sans_serif_family("DejaVu Sans");
-    let tree = usvg::Tree::from_str(svg, &options).map_err(|e| bad("figure", "an SVG document", e.to_string()))?;
+    let tree =
+        usvg::Tree::from_str(svg, &options).map_err(|e| bad("figure", "an SVG document", e.to_string()))?;
     let size = tree.size();
     let pixels = |length: f32| (length * scale).round() as u32;
     let (width, height) = (pixels(size.width()), pixels(size.height()));
     let fits = u64::from(width) * u64::from(height) <= MAX_PIXELS;
     let pixmap = if fits { tiny_skia::Pixmap::new(width, height) } else { None };
-    let mut pixmap = pixmap.ok_or_else(|| bad("scale of a PNG", "a picture of 1 to 100 million pixels", scale.to_string()))?;
+    let mut pixmap = pixmap
+        .ok_or_else(|| bad("scale of a PNG", "a picture of 1 to 100 million pixels", scale.to_string()))?;
     resvg::render(&tree, tiny_skia::Transform::from_scale(scale, scale), &mut pixmap.as_mut());
     pixmap.encode_png().map_err(|e| bad("figure", "a picture", e.to_string()))
 }
 
 fn bad(setting: &str, expected: &str, found: String) -> Error {
-    Error::Setting { setting: setting.into(), expected: expected.into(), found, fix: "save the figure as .svg instead".into() }
+    Error::setting(setting, expected, found, "save the figure as .svg instead")
 }
 
 #[cfg(test)]
@@ -68,7 +70,9 @@ mod tests {
     #[test]
     fn what_cannot_be_drawn_is_an_error() {
         let svg = "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"9\" height=\"9\"/>";
-        for (svg, scale) in [("<svg", 1.0), ("", 1.0), (svg, 0.0), (svg, f32::NAN), (svg, 1e9), (svg, 1e4), (svg, -1.0)] {
+        for (svg, scale) in
+            [("<svg", 1.0), ("", 1.0), (svg, 0.0), (svg, f32::NAN), (svg, 1e9), (svg, 1e4), (svg, -1.0)]
+        {
             assert!(matches!(png(svg, scale), Err(Error::Setting { .. })), "{svg} {scale}");
         }
     }

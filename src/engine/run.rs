@@ -16,8 +16,8 @@ use crate::{
     error::Error,
     protocol::{LayerProgress, MemoryPlan, Progress},
     trace::{
-        AnswerScore, AnswerToken, BlockMask, Blocks, LayerRecord, NextToken, Seconds, Span, StreamConfig, Summary, Trace,
-        TraceWriter, token_sentences,
+        AnswerScore, AnswerToken, BlockMask, Blocks, LayerRecord, NextToken, Seconds, Span, StreamConfig,
+        Summary, Trace, TraceWriter, token_sentences,
     },
     words::numbers::format_bytes,
 };
@@ -71,7 +71,13 @@ impl<D: Device> Run<'_, D> {
         writer.finish(summary, &logits[0])
     }
 
-    pub fn score(&mut self, prompt: &str, answer: &str, config: &StreamConfig, dense: bool) -> Result<AnswerScore, Error> {
+    pub fn score(
+        &mut self,
+        prompt: &str,
+        answer: &str,
+        config: &StreamConfig,
+        dense: bool,
+    ) -> Result<AnswerScore, Error> {
         let start = Instant::now();
         let (ids, answer_ids) = self.with_answer(prompt, answer)?;
         let (decoder, _) = self.decoder(&ids, config)?;
@@ -108,18 +114,23 @@ impl<D: Device> Run<'_, D> {
         let mut ids = self.model.tokenizer.encode(&format!("{prompt}{answer}"))?.ids;
         let answer_ids = ids[n_prompt.min(ids.len())..].to_vec();
         if answer_ids.is_empty() {
-            return Err(Error::Prompt {
-                expected: "an answer of at least one token".into(),
-                found: format!("{answer:?}"),
-                fix: "give the text that should follow the prompt".into(),
-            });
+            return Err(Error::prompt(
+                "an answer of at least one token",
+                format!("{answer:?}"),
+                "give the text that should follow the prompt",
+            ));
         }
         ids.pop();
         Ok((ids, answer_ids))
     }
 
     /// Logits of dense attention after the last `n` tokens. `[n][vocab_size]`
-    pub(super) fn dense_logits(&mut self, tokens: &[u32], n: usize, config: &StreamConfig) -> Result<Vec<Vec<f32>>, Error> {
+    pub(super) fn dense_logits(
+        &mut self,
+        tokens: &[u32],
+        n: usize,
+        config: &StreamConfig,
+    ) -> Result<Vec<Vec<f32>>, Error> {
         let (decoder, _) = self.decoder(tokens, config)?;
         let clock = self.clock("dense", tokens.len());
         let nothing = |layer| {
@@ -133,26 +144,30 @@ impl<D: Device> Run<'_, D> {
     pub(super) fn tokens_of(&self, trace: &Trace) -> Result<Vec<u32>, Error> {
         let info = self.model.info();
         if trace.summary().model != info {
-            return Err(Error::Setting {
-                setting: "trace".into(),
-                expected: format!("a trace of {}, the model that is loaded", info.name),
-                found: format!("a trace of {}", trace.summary().model.name),
-                fix: "load the model that made the trace".into(),
-            });
+            return Err(Error::setting(
+                "trace",
+                format!("a trace of {}, the model that is loaded", info.name),
+                format!("a trace of {}", trace.summary().model.name),
+                "load the model that made the trace",
+            ));
         }
         let tokens = trace.tokens()?;
         match tokens.iter().find(|&&id| id as usize >= info.vocab_size) {
             None => Ok(tokens),
-            Some(id) => Err(Error::Trace {
-                path: "to run again".into(),
-                expected: format!("token ids below {}", info.vocab_size),
-                found: format!("id {id}"),
-                fix: "the file is damaged: trace the prompt again".into(),
-            }),
+            Some(id) => Err(Error::trace(
+                "to run again",
+                format!("token ids below {}", info.vocab_size),
+                format!("id {id}"),
+                "the file is damaged: trace the prompt again",
+            )),
         }
     }
 
-    pub(super) fn decoder<'t>(&self, tokens: &'t [u32], config: &StreamConfig) -> Result<(Decoder<'t, D>, MemoryPlan), Error>
+    pub(super) fn decoder<'t>(
+        &self,
+        tokens: &'t [u32],
+        config: &StreamConfig,
+    ) -> Result<(Decoder<'t, D>, MemoryPlan), Error>
     where
         Self: 't,
     {
@@ -178,7 +193,10 @@ impl<D: Device> Run<'_, D> {
         }
         self.device.reserve(plan.total())?;
         let Run { model, device, .. } = *self;
-        Ok((Decoder { model, device, tokens, config, focus, sentences: Arc::new([]), layout: plan.layout }, plan))
+        Ok((
+            Decoder { model, device, tokens, config, focus, sentences: Arc::new([]), layout: plan.layout },
+            plan,
+        ))
     }
 
     pub(super) fn next_token(&self, logits: &[f32]) -> NextToken {
@@ -215,7 +233,10 @@ impl<D: Device> Run<'_, D> {
 }
 
 /// Writes layers as they come, while the next one runs; returns the writer and the pairs that they keep.
-fn write_layers(mut writer: TraceWriter, records: mpsc::Receiver<(usize, LayerRecord)>) -> Result<(TraceWriter, u64), Error> {
+fn write_layers(
+    mut writer: TraceWriter,
+    records: mpsc::Receiver<(usize, LayerRecord)>,
+) -> Result<(TraceWriter, u64), Error> {
     let mut kept_pairs = 0;
     for (layer, record) in records {
         kept_pairs += record.mask.kept_pairs();
@@ -225,15 +246,20 @@ fn write_layers(mut writer: TraceWriter, records: mpsc::Receiver<(usize, LayerRe
 }
 
 fn stopped() -> Error {
-    Error::Engine { what: "the trace is not being written any more".into(), fix: "please report this".into() }
+    Error::engine("the trace is not being written any more", "please report this")
 }
 
 /// The settings with a `top_k` for a prompt of this length, checked.
-pub(super) fn settled<D: Device>(run: &Run<D>, config: &StreamConfig, n_tokens: usize) -> Result<StreamConfig, Error> {
+pub(super) fn settled<D: Device>(
+    run: &Run<D>,
+    config: &StreamConfig,
+    n_tokens: usize,
+) -> Result<StreamConfig, Error> {
     config.validate()?;
     let (model, mut settled) = (run.model, config.clone());
     if let Some(share) = config.pruned {
-        let layers: Vec<Blocks> = (0..model.config.n_layers).map(|layer| blocks(model, config, n_tokens, layer)).collect();
+        let layers: Vec<Blocks> =
+            (0..model.config.n_layers).map(|layer| blocks(model, config, n_tokens, layer)).collect();
         settled.top_k = budget::for_share(&layers, config, share)?;
     }
     // More than all blocks is all blocks.
@@ -251,12 +277,12 @@ pub(super) fn focus(config: &StreamConfig, n_tokens: usize) -> Result<Span, Erro
     match &config.focus {
         None => Ok(Span::from(n_tokens.saturating_sub(StreamConfig::DEFAULT_FOCUS)..n_tokens)),
         Some(range) if range.start < range.end && range.end <= n_tokens => Ok(Span::from(range.clone())),
-        Some(range) => Err(Error::Setting {
-            setting: "focus".into(),
-            expected: format!("a span of the prompt's {n_tokens} tokens"),
-            found: format!("{range:?}"),
-            fix: "choose tokens of the prompt, or leave it out for the last ones".into(),
-        }),
+        Some(range) => Err(Error::setting(
+            "focus",
+            format!("a span of the prompt's {n_tokens} tokens"),
+            format!("{range:?}"),
+            "choose tokens of the prompt, or leave it out for the last ones",
+        )),
     }
 }
 

@@ -22,8 +22,9 @@ pub fn serve(mut model: Option<LoadOptions>) -> Result<(), Error> {
     let mut engine = Local::default();
     for received in requests {
         let (request, payload) = received?;
-        let opened =
-            model.clone().map_or(Ok(()), |options| engine.call(Request::Load(options), Payload::None, &mut |_| {}).map(drop));
+        let opened = model.clone().map_or(Ok(()), |options| {
+            engine.call(Request::Load(options), Payload::None, &mut |_| {}).map(drop)
+        });
         match opened {
             Ok(()) => {
                 model = None;
@@ -38,7 +39,9 @@ pub fn serve(mut model: Option<LoadOptions>) -> Result<(), Error> {
 /// Does what is asked, and says so.
 fn answer(engine: &mut Local, request: Request, payload: Payload) -> Result<(), Error> {
     let (request, layers) = match request {
-        Request::TraceInPieces { prompt, config, layers } => (Request::Trace { prompt, config }, Some(layers)),
+        Request::TraceInPieces { prompt, config, layers } => {
+            (Request::Trace { prompt, config }, Some(layers))
+        }
         request => (request, None),
     };
     let mut lost = Ok(());
@@ -72,7 +75,7 @@ fn say(message: &Message, payload: &Payload) -> Result<(), Error> {
 }
 
 fn gone(e: io::Error) -> Error {
-    Error::Engine { what: format!("nobody listens: {e}"), fix: "start it from a notebook".into() }
+    Error::engine(format!("nobody listens: {e}"), "start it from a notebook")
 }
 
 type Received = Result<(Request, Payload), Error>;

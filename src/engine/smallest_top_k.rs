@@ -22,9 +22,15 @@ struct Reference {
 }
 
 impl<D: Device> Run<'_, D> {
-    pub fn smallest_top_k(&mut self, prompt: &str, criterion: &Criterion, config: &StreamConfig) -> Result<SmallestTopK, Error> {
+    pub fn smallest_top_k(
+        &mut self,
+        prompt: &str,
+        criterion: &Criterion,
+        config: &StreamConfig,
+    ) -> Result<SmallestTopK, Error> {
         criterion.validate()?;
-        let config = StreamConfig { pruned: None, top_k: config.top_k.max(config.always_kept()), ..config.clone() };
+        let config =
+            StreamConfig { pruned: None, top_k: config.top_k.max(config.always_kept()), ..config.clone() };
         let reference = self.reference(prompt, criterion, &config)?;
         let n_key_blocks = reference.tokens.len().div_ceil(config.block_size_k);
         let mut tried = Vec::new();
@@ -37,7 +43,12 @@ impl<D: Device> Run<'_, D> {
         Ok(SmallestTopK { criterion: criterion.clone(), search: config.search, top_k, n_key_blocks, tried })
     }
 
-    fn reference(&mut self, prompt: &str, criterion: &Criterion, config: &StreamConfig) -> Result<Reference, Error> {
+    fn reference(
+        &mut self,
+        prompt: &str,
+        criterion: &Criterion,
+        config: &StreamConfig,
+    ) -> Result<Reference, Error> {
         let (tokens, answer) = match criterion {
             Criterion::AnswerKept(answer) => self.with_answer(prompt, answer)?,
             _ => (self.model.tokenizer.encode(prompt)?.ids, Vec::new()),
@@ -46,17 +57,22 @@ impl<D: Device> Run<'_, D> {
         let best: Vec<u32> = logits.iter().map(|logits| argmax(logits)).collect();
         if !answer.is_empty() && best != answer {
             let best: Vec<String> = best.iter().map(|&id| self.model.tokenizer.text(id)).collect();
-            return Err(Error::Setting {
-                setting: "answer".into(),
-                expected: "what dense attention finds the most likely, token by token".into(),
-                found: format!("an answer where it prefers {:?}", best.concat()),
-                fix: "no budget can keep what is not there: ask for another answer".into(),
-            });
+            return Err(Error::setting(
+                "answer",
+                "what dense attention finds the most likely, token by token",
+                format!("an answer where it prefers {:?}", best.concat()),
+                "no budget can keep what is not there: ask for another answer",
+            ));
         }
         Ok(Reference { tokens, logits, wanted: best })
     }
 
-    fn trial(&mut self, reference: &Reference, criterion: &Criterion, config: &StreamConfig) -> Result<Tried, Error> {
+    fn trial(
+        &mut self,
+        reference: &Reference,
+        criterion: &Criterion,
+        config: &StreamConfig,
+    ) -> Result<Tried, Error> {
         let Reference { tokens, logits: dense, wanted } = reference;
         let (decoder, _) = self.decoder(tokens, config)?;
         let (mut kept_pairs, clock) = (0, self.clock("trace", tokens.len()));

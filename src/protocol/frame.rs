@@ -94,8 +94,8 @@ pub fn read<T: DeserializeOwned>(input: &mut impl Read) -> Result<Option<(T, Pay
     let [_, _, _, _, v0, v1, kind, _, h0, h1, h2, h3, body @ ..] = start;
     let version = u16::from_le_bytes([v0, v1]);
     if version != VERSION {
-        let fix = "build the engine and the notebook from the same version of streamtrace".into();
-        return Err(Error::Engine { what: format!("protocol version {version} instead of {VERSION}"), fix });
+        let fix = "build the engine and the notebook from the same version of streamtrace";
+        return Err(Error::engine(format!("protocol version {version} instead of {VERSION}"), fix));
     }
     let (n_header, n_body) = (u32::from_le_bytes([h0, h1, h2, h3]) as usize, u64::from_le_bytes(body));
     if n_header > MAX_HEADER {
@@ -155,18 +155,22 @@ pub(crate) fn packed(piece: &[u8]) -> io::Result<Payload> {
 /// # Errors
 /// [`Error::Engine`] when it is no piece.
 pub(super) fn unpacked(payload: Payload) -> Result<Vec<u8>, Error> {
-    let Payload::Bytes(packed) = payload else { return Err(foreign("a piece of a trace without content".into())) };
+    let Payload::Bytes(packed) = payload else {
+        return Err(foreign("a piece of a trace without content".into()));
+    };
     let mut piece = Vec::new();
-    ZlibDecoder::new(packed.as_slice()).read_to_end(&mut piece).map_err(|e| foreign(format!("a piece of a trace: {e}")))?;
+    ZlibDecoder::new(packed.as_slice())
+        .read_to_end(&mut piece)
+        .map_err(|e| foreign(format!("a piece of a trace: {e}")))?;
     Ok(piece)
 }
 
 fn broken(e: io::Error) -> Error {
-    Error::Engine { what: format!("the connection broke off: {e}"), fix: "call again: a new engine is started".into() }
+    Error::engine(format!("the connection broke off: {e}"), "call again: a new engine is started")
 }
 
 pub(super) fn foreign(found: String) -> Error {
-    Error::Engine { what: format!("something else than an engine answered: {found}"), fix: "check the engine's command".into() }
+    Error::engine(format!("something else than an engine answered: {found}"), "check the engine's command")
 }
 
 #[cfg(test)]
@@ -189,7 +193,10 @@ mod tests {
         let (first, payload) = read::<Request>(&mut input).unwrap().unwrap();
         assert_eq!(first, request);
         assert!(matches!(payload, Payload::Bytes(b) if b == [1, 2, 3]));
-        assert_eq!(read::<Request>(&mut input).unwrap().unwrap().0, Request::CountTokens { text: "b".into() });
+        assert_eq!(
+            read::<Request>(&mut input).unwrap().unwrap().0,
+            Request::CountTokens { text: "b".into() }
+        );
         assert!(read::<Request>(&mut input).unwrap().is_none());
     }
 
@@ -206,9 +213,11 @@ mod tests {
     fn other_speakers_are_named() {
         let mut newer = frame(&Request::CountTokens { text: "b".into() }, &Payload::None);
         newer[4] = 9;
-        for (bytes, says) in
-            [(b"Welcome to this server!".to_vec(), "Welcome"), (b"hello\n".to_vec(), "hello"), (newer, "version 9")]
-        {
+        for (bytes, says) in [
+            (b"Welcome to this server!".to_vec(), "Welcome"),
+            (b"hello\n".to_vec(), "hello"),
+            (newer, "version 9"),
+        ] {
             let error = read::<Request>(&mut bytes.as_slice()).err().unwrap();
             assert!(error.to_string().contains(says), "{error}");
         }

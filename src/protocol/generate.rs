@@ -27,7 +27,14 @@ pub struct GenerateConfig {
 
 impl Default for GenerateConfig {
     fn default() -> Self {
-        GenerateConfig { max_tokens: 64, temperature: 0.0, top_p: None, seed: 0, stop: Vec::new(), dense: false }
+        GenerateConfig {
+            max_tokens: 64,
+            temperature: 0.0,
+            top_p: None,
+            seed: 0,
+            stop: Vec::new(),
+            dense: false,
+        }
     }
 }
 
@@ -36,16 +43,26 @@ impl GenerateConfig {
     /// [`Error::Setting`] for no tokens at all, a temperature or `top_p` out of range, an empty stop.
     pub fn validate(&self) -> Result<(), Error> {
         let wrong = |setting: &str, expected: &str, found: String, fix: &str| {
-            Err(Error::Setting { setting: setting.into(), expected: expected.into(), found, fix: fix.into() })
+            Err(Error::setting(setting, expected, found, fix))
         };
         if self.max_tokens == 0 {
             return wrong("max_tokens", "at least 1", "0".into(), "say how much may be written");
         }
         if !(self.temperature >= 0.0 && self.temperature.is_finite()) {
-            return wrong("temperature", "a number from 0 on", self.temperature.to_string(), "0 takes the most likely tokens");
+            return wrong(
+                "temperature",
+                "a number from 0 on",
+                self.temperature.to_string(),
+                "0 takes the most likely tokens",
+            );
         }
         if let Some(top_p) = self.top_p.filter(|p| !(*p > 0.0 && *p <= 1.0)) {
-            return wrong("top_p", "a probability above 0 and at most 1", top_p.to_string(), "0.95 is common");
+            return wrong(
+                "top_p",
+                "a probability above 0 and at most 1",
+                top_p.to_string(),
+                "0.95 is common",
+            );
         }
         if self.stop.iter().any(String::is_empty) {
             return wrong("stop", "texts", "an empty one, which is everywhere".into(), "leave it out");
@@ -85,7 +102,9 @@ pub enum End {
 /// and without a character that is not complete.
 #[cfg(feature = "engine")]
 pub(crate) fn settled<'a>(text: &str, stops: &'a [String]) -> (usize, Option<&'a String>) {
-    if let Some((at, stop)) = stops.iter().filter_map(|stop| Some((text.find(stop.as_str())?, stop))).min_by_key(|s| s.0) {
+    if let Some((at, stop)) =
+        stops.iter().filter_map(|stop| Some((text.find(stop.as_str())?, stop))).min_by_key(|s| s.0)
+    {
         return (at, Some(stop));
     }
     let complete = text.trim_end_matches('\u{fffd}');

@@ -105,23 +105,26 @@ impl Intervention {
     /// [`Error::Missing`] for a layer, head or span that it does not have, [`Error::Setting`] when nothing is hidden.
     pub fn check(&self, trace: &Trace) -> Result<(), Error> {
         if self.hide.is_empty() {
-            return Err(Error::Setting {
-                setting: format!("intervention {:?}", self.name),
-                expected: "something to hide".into(),
-                found: "nothing".into(),
-                fix: "give it a span, a head or a route".into(),
-            });
+            return Err(Error::setting(
+                format!("intervention {:?}", self.name),
+                "something to hide",
+                "nothing",
+                "give it a span, a head or a route",
+            ));
         }
         for edges in self.hide.iter().chain(&self.keep) {
             trace.check_head(edges.head.unwrap_or(0))?;
             trace.blocks(edges.layer.unwrap_or(0))?;
             for (what, span) in [("span of queries", edges.queries), ("span of keys", edges.keys)] {
                 if span.is_empty() || span.start >= trace.n_tokens() {
-                    return Err(Error::Missing {
-                        what: what.into(),
-                        index: format!("{}..{}", span.start, span.end),
-                        available: format!("the prompt has tokens 0..{}, and a span at least one of them", trace.n_tokens()),
-                    });
+                    return Err(Error::missing(
+                        what,
+                        format!("{}..{}", span.start, span.end),
+                        format!(
+                            "the prompt has tokens 0..{}, and a span at least one of them",
+                            trace.n_tokens()
+                        ),
+                    ));
                 }
             }
         }
@@ -139,8 +142,9 @@ pub struct Hidden {
 impl Hidden {
     /// What concerns a head's queries.
     pub fn of(&self, head: usize, queries: Span) -> Hidden {
-        let touches =
-            |e: &&Edges| e.head.is_none_or(|h| h == head) && e.queries.start < queries.end && queries.start < e.queries.end;
+        let touches = |e: &&Edges| {
+            e.head.is_none_or(|h| h == head) && e.queries.start < queries.end && queries.start < e.queries.end
+        };
         let of = |edges: &[Edges]| edges.iter().filter(touches).cloned().collect();
         Hidden { hide: of(&self.hide), keep: of(&self.keep) }
     }

@@ -100,8 +100,12 @@ pub enum Payload {
 pub trait Engine: Send {
     /// # Errors
     /// What the request can fail with; [`Error::Engine`] when the engine itself is gone.
-    fn call(&mut self, request: Request, payload: Payload, progress: &mut dyn FnMut(Progress))
-    -> Result<(Reply, Payload), Error>;
+    fn call(
+        &mut self,
+        request: Request,
+        payload: Payload,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<(Reply, Payload), Error>;
 
     /// What had arrived of the last trace when the connection broke off; once.
     fn arrived(&mut self) -> Option<Trace> {
@@ -111,8 +115,8 @@ pub trait Engine: Send {
 
 /// An engine that answers something else than it was asked.
 pub(crate) fn unexpected(reply: &Reply) -> Error {
-    Error::Engine {
-        what: format!("an answer to another question: {reply:?}"),
-        fix: "this is a bug in the engine: please report it".into(),
-    }
+    Error::engine(
+        format!("an answer to another question: {reply:?}"),
+        "this is a bug in the engine: please report it",
+    )
 }

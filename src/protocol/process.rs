@@ -45,17 +45,31 @@ impl Command {
         let built = [target, Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("target"))];
         let built = built.into_iter().flatten().map(|folder| folder.join("release"));
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let cargo = std::env::var_os("CARGO_HOME").map(PathBuf::from).or(std::env::home_dir().map(|home| home.join(".cargo")));
+        let cargo = std::env::var_os("CARGO_HOME")
+            .map(PathBuf::from)
+            .or(std::env::home_dir().map(|home| home.join(".cargo")));
         let folders = built.chain(std::env::split_paths(&path)).chain(cargo.map(|folder| folder.join("bin")));
-        let places = named.clone().into_iter().chain(folders.map(|folder| folder.join(&name)).filter(|_| named.is_none()));
+        let places = named
+            .clone()
+            .into_iter()
+            .chain(folders.map(|folder| folder.join(&name)).filter(|_| named.is_none()));
         let found = places.into_iter().find(|place| place.is_file());
-        found.map(|program| Command { program: program.into(), arguments: vec!["serve".into()] }).ok_or_else(|| Error::Engine {
-            what: match named {
-                Some(named) => format!("STREAMTRACE_ENGINE names {}, which is not a file", named.display()),
-                None => format!("the program {name} is not in {}/target/release nor on the PATH", env!("CARGO_MANIFEST_DIR")),
+        found.map(|program| Command { program: program.into(), arguments: vec!["serve".into()] }).ok_or_else(
+            || {
+                Error::engine(
+                    match named {
+                        Some(named) => {
+                            format!("STREAMTRACE_ENGINE names {}, which is not a file", named.display())
+                        }
+                        None => format!(
+                            "the program {name} is not in {}/target/release nor on the PATH",
+                            env!("CARGO_MANIFEST_DIR")
+                        ),
+                    },
+                    "build it with `cargo build --release --features engine` in the crate's folder",
+                )
             },
-            fix: "build it with `cargo build --release --features engine` in the crate's folder".into(),
-        })
+        )
     }
 }
 
@@ -98,14 +112,19 @@ impl Process {
             let running = self.running.insert(Running::start(&self.command)?);
             let needs_model = !matches!(request, Request::Load(_) | Request::Rasterize { .. });
             if let Some(options) = self.loaded.clone().filter(|_| needs_model) {
-                let loading = running.call(&Request::Load(options), &Payload::None, &mut |_| {}, &mut Pieces::default());
+                let loading = running.call(
+                    &Request::Load(options),
+                    &Payload::None,
+                    &mut |_| {},
+                    &mut Pieces::default(),
+                );
                 if let Err(e) = loading.flatten() {
                     self.running = None;
                     return Err(e);
                 }
             }
         }
-        self.running.as_mut().ok_or_else(|| Error::Engine { what: "it did not start".into(), fix: "call again".into() })
+        self.running.as_mut().ok_or_else(|| Error::engine("it did not start", "call again"))
     }
 }
 
@@ -150,10 +169,10 @@ fn whole(pieces: Pieces) -> Result<Payload, Error> {
 fn with_arrived(error: Error, trace: &Trace) -> Error {
     let Error::Engine { what, fix } = error else { return error };
     let (n, all) = (trace.layers().len(), trace.n_layers());
-    Error::Engine {
-        what: format!("{what}; {n} of {all} layers of the trace arrived"),
-        fix: format!("Tracer::arrived has them; {fix}"),
-    }
+    Error::engine(
+        format!("{what}; {n} of {all} layers of the trace arrived"),
+        format!("Tracer::arrived has them; {fix}"),
+    )
 }
 
 /// What an engine answers, be it an error; or why there is no answer.
@@ -163,9 +182,13 @@ impl Running {
     fn start(command: &Command) -> Result<Self, Error> {
         let mut process = std::process::Command::new(&command.program);
         process.args(&command.arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let failed = |what: String| Error::Engine { what, fix: "check the engine's command, or build it again".into() };
-        let mut child = process.spawn().map_err(|e| failed(format!("cannot start {}: {e}", command.program.display())))?;
-        let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take()) else {
+        let failed = |what: String| Error::engine(what, "check the engine's command, or build it again");
+        let mut child = process
+            .spawn()
+            .map_err(|e| failed(format!("cannot start {}: {e}", command.program.display())))?;
+        let (Some(stdin), Some(stdout), Some(stderr)) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        else {
             return Err(failed("it has no standard input and output".into()));
         };
         let said = Arc::new(Mutex::new(VecDeque::new()));
@@ -176,7 +199,13 @@ impl Running {
         Ok(Running { child, stdin, stdout: BufReader::new(stdout), said, listener })
     }
 
-    fn call(&mut self, request: &Request, payload: &Payload, progress: &mut dyn FnMut(Progress), pieces: &mut Pieces) -> Answer {
+    fn call(
+        &mut self,
+        request: &Request,
+        payload: &Payload,
+        progress: &mut dyn FnMut(Progress),
+        pieces: &mut Pieces,
+    ) -> Answer {
         if frame::write(&mut self.stdin, request, payload).is_err() {
             let said = self.last_answer();
             return Err(self.ended(said));
@@ -185,7 +214,8 @@ impl Running {
             match frame::read(&mut self.stdout) {
                 Ok(Some((Message::Progress(step), _))) => progress(step),
                 Ok(Some((Message::Piece, payload))) => {
-                    let added = frame::unpacked(payload).and_then(|piece| pieces.add(&piece).map_err(frame::foreign));
+                    let added =
+                        frame::unpacked(payload).and_then(|piece| pieces.add(&piece).map_err(frame::foreign));
                     if let Err(Error::Engine { what, fix }) = added {
                         return Err(self.ended(Some((what, fix))));
                     }
@@ -222,11 +252,21 @@ impl Running {
         let _ = self.child.wait();
         // What the engine started may outlive it and hold its standard error open.
         wait_for(Duration::from_millis(500), || self.listener.is_finished());
-        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect::<Vec<_>>().join("\n");
+        let said = self
+            .said
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .cloned()
+            .collect::<Vec<_>>()
+            .join("\n");
         let words = (!said.is_empty()).then(|| format!("its last words: {said}"));
         let (heard, fix) = heard.unzip();
         let what = heard.into_iter().chain([end]).chain(words).collect::<Vec<_>>().join("; ");
-        Error::Engine { what, fix: fix.unwrap_or_else(|| "your traces are kept; the next call starts a new engine".into()) }
+        Error::engine(
+            what,
+            fix.unwrap_or_else(|| "your traces are kept; the next call starts a new engine".into()),
+        )
     }
 }
 

@@ -32,7 +32,10 @@ pub struct LayerProgress {
 impl fmt::Display for LayerProgress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let LayerProgress { stage, layer, n_layers, tokens_per_second, seconds_left } = self;
-        write!(f, "{stage}: layer {layer} of {n_layers}, {tokens_per_second:.0} tokens/s, {seconds_left:.0} s left")
+        write!(
+            f,
+            "{stage}: layer {layer} of {n_layers}, {tokens_per_second:.0} tokens/s, {seconds_left:.0} s left"
+        )
     }
 }
 

@@ -47,12 +47,9 @@ impl Criterion {
     /// [`Error::Setting`] for a bound that nothing can meet.
     pub fn validate(&self) -> Result<(), Error> {
         match self {
-            Criterion::KlAtMost(nats) if !(*nats > 0.0 && nats.is_finite()) => Err(Error::Setting {
-                setting: "KL".into(),
-                expected: "a bound above 0, in nats".into(),
-                found: nats.to_string(),
-                fix: "0.01 is strict".into(),
-            }),
+            Criterion::KlAtMost(nats) if !(*nats > 0.0 && nats.is_finite()) => {
+                Err(Error::setting("KL", "a bound above 0, in nats", nats.to_string(), "0.01 is strict"))
+            }
             _ => Ok(()),
         }
     }
@@ -61,7 +58,11 @@ impl Criterion {
 /// The smallest number that passes, if all from some on do: doubles from `least` on until one passes, then halves the gap.
 /// `most` passes untried.
 #[cfg(feature = "engine")]
-pub(crate) fn smallest(least: usize, most: usize, mut passes: impl FnMut(usize) -> Result<bool, Error>) -> Result<usize, Error> {
+pub(crate) fn smallest(
+    least: usize,
+    most: usize,
+    mut passes: impl FnMut(usize) -> Result<bool, Error>,
+) -> Result<usize, Error> {
     // All below fail, as far as is known; `good` passes.
     let (mut below, mut good, mut next) = (least, most, least);
     while next < most {

@@ -43,7 +43,8 @@ impl Draft {
 
     /// Appends the sentences of a haystack, all of one role, with the inserts among them in order of depth.
     pub fn scatter(&mut self, haystack: &[String], role: Role, inserts: &[Insert]) {
-        let spot = |insert: &Insert| (((haystack.len() + 1) as f64 * insert.depth) as usize).min(haystack.len());
+        let spot =
+            |insert: &Insert| (((haystack.len() + 1) as f64 * insert.depth) as usize).min(haystack.len());
         let mut inserts: Vec<&Insert> = inserts.iter().collect();
         inserts.sort_by_key(|i| spot(i));
         let mut written = 0;
@@ -70,7 +71,11 @@ mod tests {
         let haystack: Vec<String> = (0..4).map(|i| format!(" {i}.")).collect();
         let insert = |depth, text: &str| Insert { depth, text: text.into(), role: Role::Needle };
         let mut draft = Draft::default();
-        draft.scatter(&haystack, Role::Filling, &[insert(1.0, " d"), insert(0.0, " a"), insert(0.5, " b"), insert(0.5, " c")]);
+        draft.scatter(
+            &haystack,
+            Role::Filling,
+            &[insert(1.0, " d"), insert(0.0, " a"), insert(0.5, " b"), insert(0.5, " c")],
+        );
         assert_eq!(draft.text, " a 0. 1. b c 2. 3. d");
         let needles: Vec<_> = draft.ranges(Role::Needle).into_iter().map(|r| &draft.text[r]).collect();
         assert_eq!(needles, ["a", "b", "c", "d"]);

@@ -33,12 +33,12 @@ pub(super) struct Limit {
 
 impl Limit {
     fn reached(self, n_tokens: usize, found: usize) -> Error {
-        Error::Setting {
-            setting: self.setting.into(),
-            expected: format!("enough for a prompt of {n_tokens} tokens"),
-            found: format!("{}, which make one of {found}", self.what),
-            fix: self.fix.into(),
-        }
+        Error::setting(
+            self.setting,
+            format!("enough for a prompt of {n_tokens} tokens"),
+            format!("{}, which make one of {found}", self.what),
+            self.fix,
+        )
     }
 }
 
@@ -61,7 +61,11 @@ const SURELY_LONGER: usize = 32;
 ///
 /// # Errors
 /// [`Error::Prompt`] when the smallest prompt is too long, [`Error::Setting`] when the filling ends, and errors of `count`.
-pub(super) fn fit(prompt: &mut dyn Elastic, n_tokens: usize, count: &mut CountTokens<'_>) -> Result<Fitted, Error> {
+pub(super) fn fit(
+    prompt: &mut dyn Elastic,
+    n_tokens: usize,
+    count: &mut CountTokens<'_>,
+) -> Result<Fitted, Error> {
     let tolerance = (n_tokens / 100).max(64);
     let smallest = prompt.smallest();
     let mut low = measure(prompt, smallest, count)?;
@@ -106,19 +110,19 @@ fn measure(prompt: &mut dyn Elastic, n_units: usize, count: &mut CountTokens<'_>
 }
 
 fn too_short(least: usize, n_tokens: usize) -> Error {
-    Error::Prompt {
-        expected: format!("at least {least} tokens: introduction, needles and question alone take as many"),
-        found: format!("n_tokens of {n_tokens}"),
-        fix: format!("set n_tokens to {} or more", least + 64),
-    }
+    Error::prompt(
+        format!("at least {least} tokens: introduction, needles and question alone take as many"),
+        format!("n_tokens of {n_tokens}"),
+        format!("set n_tokens to {} or more", least + 64),
+    )
 }
 
 fn not_growing(found: usize) -> Error {
-    Error::Prompt {
-        expected: "a token count that grows with the text".into(),
-        found: format!("{found} tokens for two lengths of text"),
-        fix: "count with the model's own tokenizer".into(),
-    }
+    Error::prompt(
+        "a token count that grows with the text",
+        format!("{found} tokens for two lengths of text"),
+        "count with the model's own tokenizer",
+    )
 }
 
 #[cfg(test)]
@@ -134,7 +138,12 @@ mod tests {
 
     impl Elastic for Units {
         fn limit(&self) -> Option<Limit> {
-            Some(Limit { n_units: self.most, setting: "units", what: format!("{} units", self.most), fix: "make more" })
+            Some(Limit {
+                n_units: self.most,
+                setting: "units",
+                what: format!("{} units", self.most),
+                fix: "make more",
+            })
         }
 
         fn draft(&mut self, n_units: usize) -> Draft {
@@ -177,7 +186,7 @@ mod tests {
     fn a_count_that_does_not_grow_ends_the_search() {
         let error = fit(&mut Units { head: 1, most: usize::MAX }, 4096, &mut |_| Ok(7)).err().unwrap();
         assert!(error.to_string().contains("grows with the text"), "{error}");
-        let failed = Error::Engine { what: "gone".into(), fix: "start it".into() };
+        let failed = Error::engine("gone", "start it");
         let error = fit(&mut Units { head: 1, most: 9 }, 4096, &mut |_| Err(failed.clone())).err().unwrap();
         assert_eq!(error, failed);
     }

@@ -6,18 +6,28 @@ use super::words::WORDS;
 
 /// People of the prose and of the word problems.
 pub(super) const NAMES: [&str; 74] = [
-    "Ada", "Ben", "Cara", "Dan", "Eva", "Finn", "Gina", "Hugo", "Iris", "Jack", "Kara", "Liam", "Mona", "Noah", "Olga", "Paul",
-    "Quinn", "Rosa", "Sam", "Tina", "Uma", "Vera", "Will", "Xena", "Yara", "Zed", "Amir", "Bela", "Chen", "Dora", "Emil", "Faye",
-    "Glen", "Hana", "Igor", "June", "Kofi", "Lena", "Mark", "Nina", "Omar", "Petra", "Rafi", "Sara", "Tom", "Udo", "Vito",
-    "Wanda", "Yuri", "Zoe", "Anton", "Bruno", "Clara", "Diego", "Elena", "Felix", "Greta", "Harry", "Ines", "Jonas", "Katya",
-    "Leo", "Maria", "Nils", "Oscar", "Paola", "Ralf", "Sonia", "Theo", "Ursula", "Victor", "Wendy", "Yves", "Zara",
+    "Ada", "Ben", "Cara", "Dan", "Eva", "Finn", "Gina", "Hugo", "Iris", "Jack", "Kara", "Liam", "Mona",
+    "Noah", "Olga", "Paul", "Quinn", "Rosa", "Sam", "Tina", "Uma", "Vera", "Will", "Xena", "Yara", "Zed",
+    "Amir", "Bela", "Chen", "Dora", "Emil", "Faye", "Glen", "Hana", "Igor", "June", "Kofi", "Lena", "Mark",
+    "Nina", "Omar", "Petra", "Rafi", "Sara", "Tom", "Udo", "Vito", "Wanda", "Yuri", "Zoe", "Anton", "Bruno",
+    "Clara", "Diego", "Elena", "Felix", "Greta", "Harry", "Ines", "Jonas", "Katya", "Leo", "Maria", "Nils",
+    "Oscar", "Paola", "Ralf", "Sonia", "Theo", "Ursula", "Victor", "Wendy", "Yves", "Zara",
 ];
 
 /// RULER's noise, repeated as a whole.
-pub(super) const NOISE: &str = " The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again.";
+pub(super) const NOISE: &str =
+    " The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again.";
 
-const PREPOSITIONS: [&str; 8] =
-    ["near the", "behind the", "under the", "beside the", "across the", "inside the", "above the", "without the"];
+const PREPOSITIONS: [&str; 8] = [
+    "near the",
+    "behind the",
+    "under the",
+    "beside the",
+    "across the",
+    "inside the",
+    "above the",
+    "without the",
+];
 
 /// One of a list that is not empty.
 pub(super) fn pick<'a>(rng: &mut Rng, list: &[&'a str]) -> &'a str {
@@ -37,7 +47,15 @@ pub(super) fn prose_sentence(rng: &mut Rng) -> String {
         0 => format!(" The {} {} will {} the {} {p} {}.", a(), n(), v(), n(), n()),
         1 => format!(" In the {}, a {} and a {} may {} {p} {} {}.", n(), n(), n(), v(), a(), n()),
         2 => format!(" Some say that every {} is {}, but the {} is {}.", n(), a(), n(), a()),
-        3 => format!(" {} wants to {} the {} {}, and the {} is {}.", pick(rng, &NAMES), v(), a(), n(), n(), a()),
+        3 => format!(
+            " {} wants to {} the {} {}, and the {} is {}.",
+            pick(rng, &NAMES),
+            v(),
+            a(),
+            n(),
+            n(),
+            a()
+        ),
         4 => format!(" A {} can {}, and so can the {} {}.", n(), v(), a(), n()),
         5 => format!(" When the {} is {}, people {} {p} {}.", n(), a(), v(), n()),
         6 => format!(" It was {}, and the {} of the {} {} did {}.", rng.u32(1000..3000), n(), a(), n(), v()),

@@ -44,12 +44,12 @@ impl WordProblem {
     /// [`Error::Setting`] for no people or more than [`WordProblem::MAX_PEOPLE`].
     pub fn generate(n_people: usize, seed: u64) -> Result<Self, Error> {
         if !(1..=Self::MAX_PEOPLE).contains(&n_people) {
-            return Err(Error::Setting {
-                setting: "n_people".into(),
-                expected: format!("1 to {}", Self::MAX_PEOPLE),
-                found: n_people.to_string(),
-                fix: "the bundled model was trained on 3 to 24".into(),
-            });
+            return Err(Error::setting(
+                "n_people",
+                format!("1 to {}", Self::MAX_PEOPLE),
+                n_people.to_string(),
+                "the bundled model was trained on 3 to 24",
+            ));
         }
         let mut rng = Rng::with_seed(seed);
         let people = People::generate(n_people, &mut rng);

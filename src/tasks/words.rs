@@ -16,7 +16,8 @@ pub(super) struct Words {
 }
 
 pub(super) static WORDS: LazyLock<Words> = LazyLock::new(|| {
-    let (adjs, nouns, verbs) = (include_str!("words/adj.txt"), include_str!("words/nouns.txt"), include_str!("words/verbs.txt"));
+    let (adjs, nouns, verbs) =
+        (include_str!("words/adj.txt"), include_str!("words/nouns.txt"), include_str!("words/verbs.txt"));
     Words {
         adjs: short(adjs),
         nouns: short(nouns),
@@ -51,6 +52,9 @@ mod tests {
         for (prose, whole) in [(&WORDS.prose_adjs, &WORDS.adjs), (&WORDS.prose_nouns, &WORDS.nouns)] {
             assert!(prose.iter().all(|w| whole.binary_search(w).is_ok()));
         }
-        assert_eq!((WORDS.prose_adjs.len(), WORDS.prose_nouns.len(), WORDS.prose_verbs.len()), (350, 1200, 350));
+        assert_eq!(
+            (WORDS.prose_adjs.len(), WORDS.prose_nouns.len(), WORDS.prose_verbs.len()),
+            (350, 1200, 350)
+        );
     }
 }

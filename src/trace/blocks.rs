@@ -104,7 +104,8 @@ mod tests {
         for window in [None, Some(1), Some(3), Some(7), Some(100)] {
             for (t, bq, bk) in [(1, 4, 2), (10, 4, 2), (23, 2, 8), (17, 4, 4), (5, 1, 1)] {
                 let b = blocks(t, bq, bk, window);
-                let by_block: usize = (0..b.n_query_blocks()).flat_map(|q| b.visible(q).map(move |k| b.pairs(q, k))).sum();
+                let by_block: usize =
+                    (0..b.n_query_blocks()).flat_map(|q| b.visible(q).map(move |k| b.pairs(q, k))).sum();
                 let by_query: usize = (0..t).map(|q| b.visible_keys(q).len()).sum();
                 assert_eq!(by_block, by_query, "{b:?}");
             }

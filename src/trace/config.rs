@@ -100,7 +100,14 @@ impl StreamConfig {
     /// These settings with the published search: as many ranges as blocks are kept, halved round by round, ranked by the
     /// estimate alone for every query block.
     pub fn published(self, estimate: Estimate) -> Self {
-        StreamConfig { search: Search::Hierarchical(estimate), beam: 0, split: 2, rescore: false, exact_queries: 0, ..self }
+        StreamConfig {
+            search: Search::Hierarchical(estimate),
+            beam: 0,
+            split: 2,
+            rescore: false,
+            exact_queries: 0,
+            ..self
+        }
     }
 
     /// Whether the settings fit each other, whatever the prompt.
@@ -109,30 +116,54 @@ impl StreamConfig {
     /// [`Error::Setting`] for sizes that are 0 or do not divide, and for a `top_k` smaller than what is always kept.
     pub fn validate(&self) -> Result<(), Error> {
         let setting = |setting: &str, expected: &str, found: String, fix: String| {
-            Err(Error::Setting { setting: setting.into(), expected: expected.into(), found, fix })
+            Err(Error::setting(setting, expected, found, fix))
         };
         let (bq, bk) = (self.block_size_q, self.block_size_k);
         if bq == 0 || bk == 0 || (bq % bk != 0 && bk % bq != 0) {
             let fix = "choose powers of two, such as 32 and 8".into();
-            return setting("block sizes", "sizes above 0 of which one divides the other", format!("{bq} and {bk}"), fix);
+            return setting(
+                "block sizes",
+                "sizes above 0 of which one divides the other",
+                format!("{bq} and {bk}"),
+                fix,
+            );
         }
         if bq > 256 || bk > 256 {
-            return setting("block sizes", "at most 256 tokens", format!("{bq} and {bk}"), "choose smaller blocks".into());
+            return setting(
+                "block sizes",
+                "at most 256 tokens",
+                format!("{bq} and {bk}"),
+                "choose smaller blocks".into(),
+            );
         }
         if self.beam > Self::MAX_BEAM {
-            let (expected, fix) = (format!("at most {}", Self::MAX_BEAM), "64 is common, 0 the published search");
+            let (expected, fix) =
+                (format!("at most {}", Self::MAX_BEAM), "64 is common, 0 the published search");
             return setting("beam", &expected, self.beam.to_string(), fix.into());
         }
         if ![2, 4, 8].contains(&self.split) {
-            return setting("split", "2, 4 or 8", self.split.to_string(), "4 is common, 2 the published search".into());
+            return setting(
+                "split",
+                "2, 4 or 8",
+                self.split.to_string(),
+                "4 is common, 2 the published search".into(),
+            );
         }
         match self.pruned {
             Some(share) if !(0.0..1.0).contains(&share) => {
-                return setting("pruned", "a share of at least 0 and below 1", share.to_string(), "0.95 is common".into());
+                return setting(
+                    "pruned",
+                    "a share of at least 0 and below 1",
+                    share.to_string(),
+                    "0.95 is common".into(),
+                );
             }
             Some(_) => {}
             None if self.top_k < self.always_kept() => {
-                let expected = format!("at least {}, the sink and local blocks that are always kept", self.always_kept());
+                let expected = format!(
+                    "at least {}, the sink and local blocks that are always kept",
+                    self.always_kept()
+                );
                 let fix = "raise top_k, or lower sink_blocks and local_blocks".into();
                 return setting("top_k", &expected, self.top_k.to_string(), fix);
             }

@@ -57,12 +57,18 @@ impl TraceWriter {
     /// # Errors
     /// [`Error::File`] when the system's temporary folder cannot be written.
     pub fn new(tokens: &[u32], offsets: &[(usize, usize)], text: &str) -> Result<Self, Error> {
-        let sentences: Vec<u32> = token_sentences(text, offsets).iter().flat_map(|s| [s.start as u32, s.end as u32]).collect();
+        let sentences: Vec<u32> =
+            token_sentences(text, offsets).iter().flat_map(|s| [s.start as u32, s.end as u32]).collect();
         let mut writer = TraceWriter::empty()?;
         let offsets: Vec<u32> = offsets.iter().flat_map(|o| [o.0 as u32, o.1 as u32]).collect();
         writer.write("tokens", Dtype::U32, &[tokens.len()], &bytes(tokens, u32::to_le_bytes))?;
         writer.write("offsets", Dtype::U32, &[tokens.len(), 2], &bytes(&offsets, u32::to_le_bytes))?;
-        writer.write("sentences", Dtype::U32, &[sentences.len() / 2, 2], &bytes(&sentences, u32::to_le_bytes))?;
+        writer.write(
+            "sentences",
+            Dtype::U32,
+            &[sentences.len() / 2, 2],
+            &bytes(&sentences, u32::to_le_bytes),
+        )?;
         writer.write("text", Dtype::U8, &[text.len()], text.as_bytes())?;
         Ok(writer)
     }
@@ -98,8 +104,15 @@ impl TraceWriter {
             self.write(&name(layer, "proximity"), Dtype::F16, &shape, &f16_bytes(&record.proximity))?;
         }
         match mask.blocks.n_key_blocks() < u16::MAX as usize {
-            true => self.write(&name(layer, "kept"), Dtype::U16, &shape, &bytes(&mask.kept, |b| (b as u16).to_le_bytes())),
-            false => self.write(&name(layer, "kept"), Dtype::U32, &shape, &bytes(&mask.kept, u32::to_le_bytes)),
+            true => self.write(
+                &name(layer, "kept"),
+                Dtype::U16,
+                &shape,
+                &bytes(&mask.kept, |b| (b as u16).to_le_bytes()),
+            ),
+            false => {
+                self.write(&name(layer, "kept"), Dtype::U32, &shape, &bytes(&mask.kept, u32::to_le_bytes))
+            }
         }
     }
 
@@ -124,7 +137,13 @@ impl TraceWriter {
         Ok(Trace { summary, tensors: Arc::new(tensors) })
     }
 
-    pub(super) fn write(&mut self, name: &str, dtype: Dtype, shape: &[usize], bytes: &[u8]) -> Result<(), Error> {
+    pub(super) fn write(
+        &mut self,
+        name: &str,
+        dtype: Dtype,
+        shape: &[usize],
+        bytes: &[u8],
+    ) -> Result<(), Error> {
         self.file.write_all(bytes).map_err(Error::io("write", &std::env::temp_dir()))?;
         let data_offsets = (self.n_written, self.n_written + bytes.len());
         self.n_written = data_offsets.1;
@@ -222,18 +241,21 @@ impl Trace {
         match notes.get("version").map(|v| v.parse::<u32>()) {
             Some(Ok(1..=FORMAT_VERSION)) => {}
             Some(Ok(version)) if version > FORMAT_VERSION => {
-                let fix = "update streamtrace to read it".into();
-                let (expected, found) = (format!("format version {FORMAT_VERSION} or older"), format!("version {version}"));
-                return Err(Error::Trace { path: path.display().to_string(), expected, found, fix });
+                let fix = "update streamtrace to read it";
+                let (expected, found) =
+                    (format!("format version {FORMAT_VERSION} or older"), format!("version {version}"));
+                return Err(Error::trace(path.display(), expected, found, fix));
             }
             other => {
-                return Err(
-                    tensors.damaged("a format version", other.map_or("none".into(), |_| format!("{:?}", notes["version"])))
-                );
+                return Err(tensors.damaged(
+                    "a format version",
+                    other.map_or("none".into(), |_| format!("{:?}", notes["version"])),
+                ));
             }
         }
         let summary = notes.get("summary").ok_or_else(|| tensors.damaged("a summary", "none".into()))?;
-        let summary: Summary = serde_json::from_str(summary).map_err(|e| tensors.damaged("a readable summary", e.to_string()))?;
+        let summary: Summary = serde_json::from_str(summary)
+            .map_err(|e| tensors.damaged("a readable summary", e.to_string()))?;
         let layers = layers(&notes, &summary, tensors.metadata.tensors().len());
         tensors.layers = layers.map_err(|found| tensors.damaged("a list of its layers", found))?;
         tensors.check(&summary).map_err(|found| tensors.damaged("tensors that fit the summary", found))?;
@@ -244,7 +266,11 @@ impl Trace {
 /// Layers that a file holds, ascending: those that its notes list, or all.
 ///
 /// A summary may claim more layers than there is memory for; a file with fewer tensors lacks one of them.
-fn layers(notes: &HashMap<String, String>, summary: &Summary, n_tensors: usize) -> Result<Vec<usize>, String> {
+fn layers(
+    notes: &HashMap<String, String>,
+    summary: &Summary,
+    n_tensors: usize,
+) -> Result<Vec<usize>, String> {
     let n_layers = summary.model.n_layers;
     let Some(listed) = notes.get("layers") else { return Ok((0..n_layers.min(n_tensors)).collect()) };
     let layers: Vec<usize> = serde_json::from_str(listed).map_err(|e| e.to_string())?;

@@ -47,7 +47,9 @@ impl BlockMask {
     pub fn kept_pairs(&self) -> u64 {
         (0..self.n_heads)
             .flat_map(|h| (0..self.blocks.n_query_blocks()).map(move |q| (h, q)))
-            .map(|(h, q)| self.kept(h, q).iter().map(|&k| self.blocks.pairs(q, k as usize) as u64).sum::<u64>())
+            .map(|(h, q)| {
+                self.kept(h, q).iter().map(|&k| self.blocks.pairs(q, k as usize) as u64).sum::<u64>()
+            })
             .sum()
     }
 }

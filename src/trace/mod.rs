@@ -28,7 +28,8 @@ pub use sentence_kind::SentenceKind;
 pub use sentences::{MIN_DISTANCE, sentences, token_sentences};
 pub use span::Span;
 pub use summary::{
-    AnswerFidelity, AnswerScore, AnswerToken, CompareConfig, Fidelity, ModelInfo, NextToken, RowsOf, Seconds, Summary,
+    AnswerFidelity, AnswerScore, AnswerToken, CompareConfig, Fidelity, ModelInfo, NextToken, RowsOf, Seconds,
+    Summary,
 };
 pub use text::Covering;
 
@@ -65,7 +66,8 @@ impl HeadTrace {
     pub fn row(&self, query_block: usize) -> impl Iterator<Item = (usize, f32)> + '_ {
         let start = query_block.saturating_mul(self.top_k);
         let row = start..start.saturating_add(self.top_k);
-        let kept = self.kept.get(row.clone()).unwrap_or_default().iter().take_while(|&&b| b != BlockMask::NONE);
+        let kept =
+            self.kept.get(row.clone()).unwrap_or_default().iter().take_while(|&&b| b != BlockMask::NONE);
         let mass = self.mass.get(row).unwrap_or_default();
         kept.zip(mass).map(|(&block, &mass)| (block as usize, mass))
     }
@@ -175,11 +177,11 @@ impl Trace {
         let n = self.n_heads() * self.blocks(layer)?.n_query_blocks() * self.summary.config.top_k;
         self.recorded("what attention writes")?;
         if !self.summary.config.proximity {
-            return Err(Error::Missing {
-                what: "proximity of layer".into(),
-                index: layer.to_string(),
-                available: "it was not recorded; trace again with StreamConfig::proximity".into(),
-            });
+            return Err(Error::missing(
+                "proximity of layer",
+                layer.to_string(),
+                "it was not recorded; trace again with StreamConfig::proximity",
+            ));
         }
         self.tensors.floats(&name(layer, "proximity"), 0..n)
     }
@@ -198,7 +200,9 @@ impl Trace {
 
     /// The number of sentences, in a trace that has what version 2 of the file added.
     fn recorded(&self, what: &str) -> Result<usize, Error> {
-        self.tensors.n_sentences().ok_or_else(|| self.tensors.damaged(&format!("a trace that holds {what}"), "version 1".into()))
+        self.tensors
+            .n_sentences()
+            .ok_or_else(|| self.tensors.damaged(&format!("a trace that holds {what}"), "version 1".into()))
     }
 
     /// The kept blocks of a whole layer.
@@ -220,16 +224,20 @@ impl Trace {
         self.check_head(head)?;
         let focus = self.summary.focus;
         if !focus.range().contains(&token) {
-            return Err(Error::Missing {
-                what: "row of token".into(),
-                index: token.to_string(),
-                available: match focus.is_empty() {
+            return Err(Error::missing(
+                "row of token",
+                token.to_string(),
+                match focus.is_empty() {
                     true => "no rows were recorded; set StreamConfig::focus".into(),
                     false => {
-                        format!("rows were recorded for tokens {} to {}; set StreamConfig::focus", focus.start, focus.end - 1)
+                        format!(
+                            "rows were recorded for tokens {} to {}; set StreamConfig::focus",
+                            focus.start,
+                            focus.end - 1
+                        )
                     }
                 },
-            });
+            ));
         }
         let (top_k, bk) = (self.summary.config.top_k, blocks.block_size_k);
         let row = head * blocks.n_query_blocks() + token / blocks.block_size_q;
@@ -248,9 +256,13 @@ impl Trace {
 
     /// Kept blocks of some rows of a layer, counted over heads and query blocks. `[rows, top_k]`
     fn kept(&self, layer: usize, rows: Range<usize>) -> Result<Vec<u32>, Error> {
-        let (blocks, top_k, name) = (self.summary.blocks(layer), self.summary.config.top_k, name(layer, "kept"));
+        let (blocks, top_k, name) =
+            (self.summary.blocks(layer), self.summary.config.top_k, name(layer, "kept"));
         let kept = self.tensors.indices(&name, rows.start * top_k..rows.end * top_k)?;
-        match rows.zip(kept.chunks(top_k)).find(|(row, kept)| !BlockMask::is_row(&blocks, row % blocks.n_query_blocks(), kept)) {
+        match rows
+            .zip(kept.chunks(top_k))
+            .find(|(row, kept)| !BlockMask::is_row(&blocks, row % blocks.n_query_blocks(), kept))
+        {
             None => Ok(kept),
             Some((row, kept)) => {
                 let expected = format!(
@@ -278,11 +290,11 @@ impl Trace {
         in_range("layer", layer, self.n_layers())?;
         match self.layers().binary_search(&layer) {
             Ok(_) => Ok(()),
-            Err(_) => Err(Error::Missing {
-                what: "layer".into(),
-                index: layer.to_string(),
-                available: format!("this trace holds layers {:?}; trace the prompt again for others", self.layers()),
-            }),
+            Err(_) => Err(Error::missing(
+                "layer",
+                layer.to_string(),
+                format!("this trace holds layers {:?}; trace the prompt again for others", self.layers()),
+            )),
         }
     }
 
@@ -293,7 +305,7 @@ impl Trace {
     fn checked(&self, span: Span) -> Result<Span, Error> {
         if span.end > self.n_tokens() {
             let available = format!("the prompt has {} tokens", self.n_tokens());
-            return Err(Error::Missing { what: "span".into(), index: format!("{}..{}", span.start, span.end), available });
+            return Err(Error::missing("span", format!("{}..{}", span.start, span.end), available));
         }
         Ok(span)
     }
@@ -304,11 +316,7 @@ fn in_range(what: &str, index: usize, len: usize) -> Result<(), Error> {
     if valid.contains(&index) {
         return Ok(());
     }
-    Err(Error::Missing {
-        what: what.into(),
-        index: index.to_string(),
-        available: format!("choose 0 to {}", len.saturating_sub(1)),
-    })
+    Err(Error::missing(what, index.to_string(), format!("choose 0 to {}", len.saturating_sub(1))))
 }
 
 /// The name of a layer's tensor in the file.

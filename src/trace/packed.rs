@@ -19,7 +19,10 @@ pub(super) fn is_packed_name(path: &Path) -> bool {
 }
 
 /// Packs what `write` writes.
-pub(super) fn pack(out: &mut File, write: impl FnOnce(&mut GzEncoder<&mut File>) -> io::Result<()>) -> io::Result<()> {
+pub(super) fn pack(
+    out: &mut File,
+    write: impl FnOnce(&mut GzEncoder<&mut File>) -> io::Result<()>,
+) -> io::Result<()> {
     let mut packer = GzEncoder::new(out, Compression::best());
     write(&mut packer)?;
     packer.finish()?.flush()
@@ -31,19 +34,25 @@ pub(super) fn pack(out: &mut File, write: impl FnOnce(&mut GzEncoder<&mut File>)
 /// [`Error::Trace`] when it is damaged, [`Error::File`] when it cannot be read or the disk is full.
 pub(super) fn unpacked(mut file: File, path: &Path) -> Result<File, Error> {
     let mut start = Vec::new();
-    (&file).take(MAGIC.len() as u64).read_to_end(&mut start).and_then(|_| file.rewind()).map_err(Error::io("read", path))?;
+    (&file)
+        .take(MAGIC.len() as u64)
+        .read_to_end(&mut start)
+        .and_then(|_| file.rewind())
+        .map_err(Error::io("read", path))?;
     if start != MAGIC {
         return Ok(file);
     }
     let folder = std::env::temp_dir();
     let mut whole = tempfile::tempfile().map_err(Error::io("create", &folder))?;
     io::copy(&mut GzDecoder::new(io::BufReader::new(file)), &mut whole).map_err(|e| match e.kind() {
-        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => Error::Trace {
-            path: path.display().to_string(),
-            expected: "a whole file packed by gzip".into(),
-            found: e.to_string(),
-            fix: "copy it again, or trace the prompt again".into(),
-        },
+        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => {
+            Error::trace(
+                path.display(),
+                "a whole file packed by gzip",
+                e.to_string(),
+                "copy it again, or trace the prompt again",
+            )
+        }
         _ => Error::io("write", &folder)(e),
     })?;
     Ok(whole)

@@ -80,9 +80,11 @@ impl Pieces {
             None => self.begun.insert((TraceWriter::empty().map_err(|e| e.to_string())?, summary(piece)?)),
         };
         let next = self.layers.last().map_or(0, |last| last + 1);
-        let layer = (next..summary.model.n_layers).find(|&n| tensors.tensor(&format!("{}kept", start_of(n))).is_ok());
+        let layer =
+            (next..summary.model.n_layers).find(|&n| tensors.tensor(&format!("{}kept", start_of(n))).is_ok());
         let start = layer.map(start_of);
-        let belongs = |name: &str| start.as_ref().map_or(!name.starts_with("layers."), |start| name.starts_with(start));
+        let belongs =
+            |name: &str| start.as_ref().map_or(!name.starts_with("layers."), |start| name.starts_with(start));
         if layer.is_some() == is_first || !tensors.iter().all(|(name, _)| belongs(name)) {
             return Err(format!("another piece than one of layer {next} or later"));
         }
@@ -99,7 +101,9 @@ impl Pieces {
     /// [`Error::Trace`] when the pieces do not fit each other.
     pub(crate) fn trace(self) -> Result<Option<Trace>, Error> {
         match self.begun {
-            Some((writer, summary)) if !self.layers.is_empty() => writer.close(summary, self.layers).map(Some),
+            Some((writer, summary)) if !self.layers.is_empty() => {
+                writer.close(summary, self.layers).map(Some)
+            }
             _ => Ok(None),
         }
     }
@@ -125,11 +129,15 @@ mod tests {
     #[test]
     fn all_pieces_are_the_trace_and_some_are_some_layers_of_it() {
         let trace = trace(&Shape { n_layers: 12, n_tokens: 100, ..Default::default() });
-        let pieces: Vec<_> = [None].into_iter().chain((0..12).map(Some)).map(|layer| trace.piece(layer).unwrap()).collect();
+        let pieces: Vec<_> =
+            [None].into_iter().chain((0..12).map(Some)).map(|layer| trace.piece(layer).unwrap()).collect();
         for n in 2..=pieces.len() {
             let part = arrived(&pieces[..n]).unwrap();
             assert_eq!(part.layers(), (0..n - 1).collect::<Vec<_>>());
-            assert_eq!((part.text(), part.summary(), part.logits()), (trace.text(), trace.summary(), trace.logits()));
+            assert_eq!(
+                (part.text(), part.summary(), part.logits()),
+                (trace.text(), trace.summary(), trace.logits())
+            );
             (0..n - 1).for_each(|layer| assert_eq!(part.head(layer, 1), trace.head(layer, 1)));
             assert_eq!(part.head(n - 1, 0).is_err(), n - 1 <= 12, "layer {}", n - 1);
         }
@@ -159,7 +167,9 @@ mod tests {
         let trace = trace(&Shape { n_layers: 2, ..Default::default() });
         let [prompt, layer] = [None, Some(0)].map(|layer| trace.piece(layer).unwrap());
         let [of_prompt, of_layer] = [&prompt, &layer].map(|piece| SafeTensors::deserialize(piece).unwrap());
-        let both = safetensors::serialize(of_layer.iter().chain(of_prompt.iter()), Some(trace.notes().unwrap())).unwrap();
+        let both =
+            safetensors::serialize(of_layer.iter().chain(of_prompt.iter()), Some(trace.notes().unwrap()))
+                .unwrap();
         assert!(Pieces::default().add(&both).unwrap_err().contains("another piece"));
         let mut pieces = Pieces::default();
         pieces.add(&prompt).unwrap();
@@ -172,7 +182,10 @@ mod tests {
         let whole = trace(&Shape { n_layers: 4, n_tokens: 100, ..Default::default() });
         let part = whole.of_layers(&[3, 1, 3]).unwrap();
         assert_eq!((part.layers(), part.n_layers(), part.text()), ([1, 3].as_slice(), 4, whole.text()));
-        assert_eq!((part.head(3, 0), part.tokens(), part.logits()), (whole.head(3, 0), whole.tokens(), whole.logits()));
+        assert_eq!(
+            (part.head(3, 0), part.tokens(), part.logits()),
+            (whole.head(3, 0), whole.tokens(), whole.logits())
+        );
         assert!(part.n_bytes().unwrap() < whole.n_bytes().unwrap() * 3 / 4);
         assert_eq!(part.of_layers(&[3]).unwrap().layers(), [3]);
         assert!(part.of_layers(&[0]).err().unwrap().to_string().contains("this trace holds layers [1, 3]"));
@@ -190,7 +203,10 @@ mod tests {
             let mut pieces = Pieces::default();
             let (last, before) = order.split_last().unwrap();
             before.iter().for_each(|&layer| pieces.add(&trace.piece(layer).unwrap()).unwrap());
-            assert!(pieces.add(&trace.piece(*last).unwrap()).unwrap_err().contains("another piece"), "{order:?}");
+            assert!(
+                pieces.add(&trace.piece(*last).unwrap()).unwrap_err().contains("another piece"),
+                "{order:?}"
+            );
         }
     }
 }

@@ -61,10 +61,16 @@ const WORDS: [(SentenceKind, &[&str]); 7] = [
     (SentenceKind::FinalAnswerEmission, &["final answer", "the answer is", "\\boxed", "therefore"]),
     (SentenceKind::UncertaintyManagement, &["wait", "hmm", "not sure", "alternatively", "maybe", "actually"]),
     (SentenceKind::SelfChecking, &["check", "verify", "confirm", "yes,"]),
-    (SentenceKind::PlanGeneration, &["plan", "let me", "let's", "i'll", "first,", "next,", "we should", "we can"]),
+    (
+        SentenceKind::PlanGeneration,
+        &["plan", "let me", "let's", "i'll", "first,", "next,", "we should", "we can"],
+    ),
     (SentenceKind::ProblemSetup, &["i need to", "we need to", "the question", "asked to", "find how"]),
     (SentenceKind::ResultConsolidation, &["so,", "thus", "hence", "in total", "this means", "so we have"]),
-    (SentenceKind::FactRetrieval, &["says that", "given that", "recall", "remember", "by definition", "is defined"]),
+    (
+        SentenceKind::FactRetrieval,
+        &["says that", "given that", "recall", "remember", "by definition", "is defined"],
+    ),
 ];
 
 impl SentenceKind {
@@ -76,7 +82,9 @@ impl SentenceKind {
         let computes = lower.contains(['=', '+', '*', '/']) && lower.contains(|c: char| c.is_ascii_digit());
         match by_word {
             // "So 3 + 4 = 7" is a computation, whatever it begins with.
-            Some((SentenceKind::ResultConsolidation | SentenceKind::PlanGeneration, _)) | None if computes => {
+            Some((SentenceKind::ResultConsolidation | SentenceKind::PlanGeneration, _)) | None
+                if computes =>
+            {
                 SentenceKind::ActiveComputation
             }
             Some((kind, _)) => *kind,

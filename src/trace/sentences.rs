@@ -91,7 +91,10 @@ mod tests {
             cut("It costs 3.50 euros. Is that much? No way at all!"),
             ["It costs 3.50 euros.", "Is that much?", "No way at all!"]
         );
-        assert_eq!(cut("A first line\n\nAnd another one\nthat goes on"), ["A first line", "And another one\nthat goes on"]);
+        assert_eq!(
+            cut("A first line\n\nAnd another one\nthat goes on"),
+            ["A first line", "And another one\nthat goes on"]
+        );
         assert_eq!(
             cut("今日は天気がとてもいいです。明日は雨が降るでしょうか？"),
             ["今日は天気がとてもいいです。", "明日は雨が降るでしょうか？"]

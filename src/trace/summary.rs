@@ -60,17 +60,15 @@ impl ModelInfo {
     pub fn chosen(&self, layers: &[usize]) -> Result<Vec<usize>, Error> {
         let layers: BTreeSet<usize> = layers.iter().copied().collect();
         match layers.last() {
-            None => Err(Error::Setting {
-                setting: "layers of a trace".into(),
-                expected: "at least one layer".into(),
-                found: "none".into(),
-                fix: "name the layers to look at".into(),
-            }),
-            Some(last) if *last >= self.n_layers => Err(Error::Missing {
-                what: "layer".into(),
-                index: last.to_string(),
-                available: format!("choose 0 to {}", self.n_layers - 1),
-            }),
+            None => Err(Error::setting(
+                "layers of a trace",
+                "at least one layer",
+                "none",
+                "name the layers to look at",
+            )),
+            Some(last) if *last >= self.n_layers => {
+                Err(Error::missing("layer", last.to_string(), format!("choose 0 to {}", self.n_layers - 1)))
+            }
             Some(_) => Ok(layers.into_iter().collect()),
         }
     }

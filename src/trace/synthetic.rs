@@ -1,8 +1,8 @@
 //! Traces that look like attention without a model, for tests and the gallery: a sink, a diagonal, a needle, stray blocks.
 
 use streamtrace::trace::{
-    BlockMask, Blocks, Fidelity, LayerRecord, ModelInfo, NextToken, RowsOf, Seconds, Span, StreamConfig, Summary, Trace,
-    TraceWriter, token_sentences,
+    BlockMask, Blocks, Fidelity, LayerRecord, ModelInfo, NextToken, RowsOf, Seconds, Span, StreamConfig,
+    Summary, Trace, TraceWriter, token_sentences,
 };
 
 /// Geometry of a synthetic trace.
@@ -20,7 +20,16 @@ pub struct Shape {
 
 impl Default for Shape {
     fn default() -> Self {
-        Shape { n_tokens: 2000, n_layers: 2, n_heads: 2, block_size_q: 32, block_size_k: 8, top_k: 16, window: None, focus: 32 }
+        Shape {
+            n_tokens: 2000,
+            n_layers: 2,
+            n_heads: 2,
+            block_size_q: 32,
+            block_size_k: 8,
+            top_k: 16,
+            window: None,
+            focus: 32,
+        }
     }
 }
 
@@ -105,7 +114,9 @@ fn record(shape: &Shape, summary: &Summary, layer: usize, n_sentences: usize) ->
     for head in 0..shape.n_heads {
         for query_block in 0..blocks.n_query_blocks() {
             let row = mask.row(head, query_block);
-            for (at, (block, weight)) in row.zip(kept(shape, &blocks, layer * shape.n_heads + head, query_block)) {
+            for (at, (block, weight)) in
+                row.zip(kept(shape, &blocks, layer * shape.n_heads + head, query_block))
+            {
                 mask.kept[at] = block as u32;
                 mass[at] = weight;
                 let keys = blocks.keys(block);
@@ -137,7 +148,9 @@ fn kept(shape: &Shape, blocks: &Blocks, head: usize, query_block: usize) -> Vec<
         .clone()
         .filter(|&block| block % stray == 0 || block == needle || block >= near)
         .map(|block| {
-            let noise = (f64::from(hash([head as u32, query_block as u32, block as u32])) / f64::from(u32::MAX)).powi(3);
+            let noise = (f64::from(hash([head as u32, query_block as u32, block as u32]))
+                / f64::from(u32::MAX))
+            .powi(3);
             let distance = (visible.end - 1 - block) as f64;
             let sink = if block == 0 { 60.0 } else { 0.0 };
             let found = if block == needle && asks { 8.0 * (1 + head % 7) as f64 } else { 0.0 };

@@ -53,8 +53,10 @@ impl Tensors {
     /// Tensors whose data start at a byte of a file.
     pub(super) fn new(file: File, path: &Path, metadata: Metadata, start: u64) -> Result<Self, Error> {
         let file = Mutex::new(file);
-        let mut tensors = Tensors { file, path: path.into(), metadata, start, layers: Vec::new(), text: String::new() };
-        let wrong = |e| damaged(path, "tensors that fit the summary", format!("a text that is not UTF-8: {e}"));
+        let mut tensors =
+            Tensors { file, path: path.into(), metadata, start, layers: Vec::new(), text: String::new() };
+        let wrong =
+            |e| damaged(path, "tensors that fit the summary", format!("a text that is not UTF-8: {e}"));
         tensors.text = String::from_utf8(tensors.bytes("text")?).map_err(wrong)?;
         Ok(tensors)
     }
@@ -73,7 +75,10 @@ impl Tensors {
         let copied = io::copy(&mut Read::take(&mut *self.at(0)?, n), out)?;
         match copied == n {
             true => Ok(()),
-            false => Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("{} was cut off", self.path.display()))),
+            false => Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                format!("{} was cut off", self.path.display()),
+            )),
         }
     }
 
@@ -83,7 +88,9 @@ impl Tensors {
         check_sizes(summary)?;
         let is = |name: &str, dtypes: &[Dtype], shape: &[usize]| match self.metadata.info(name) {
             Some(info) if dtypes.contains(&info.dtype) && info.shape == shape => Ok(()),
-            Some(info) => Err(format!("{name} of {:?} {:?}, not {dtypes:?} {shape:?}", info.dtype, info.shape)),
+            Some(info) => {
+                Err(format!("{name} of {:?} {:?}, not {dtypes:?} {shape:?}", info.dtype, info.shape))
+            }
             None => Err(format!("no tensor {name}")),
         };
         is("tokens", &[Dtype::U32], &[t])?;
@@ -95,7 +102,11 @@ impl Tensors {
             is(&name(layer, "received"), &[Dtype::F32], &[n_heads, t])?;
             is(&name(layer, "mass"), &[Dtype::F16], &rows)?;
             is(&name(layer, "kept"), &[Dtype::U16, Dtype::U32], &rows)?;
-            is(&name(layer, "focus"), &[Dtype::F16], &[n_heads, summary.focus.len(), config.top_k * config.block_size_k])?;
+            is(
+                &name(layer, "focus"),
+                &[Dtype::F16],
+                &[n_heads, summary.focus.len(), config.top_k * config.block_size_k],
+            )?;
         }
         let Some(n_sentences) = self.n_sentences() else { return Ok(()) };
         is("sentences", &[Dtype::U32], &[n_sentences, 2])?;
@@ -148,7 +159,9 @@ impl Tensors {
     pub(super) fn bytes(&self, name: &str) -> Result<Vec<u8>, Error> {
         let range = self.metadata.info(name).map_or(0..0, |info| info.data_offsets.0..info.data_offsets.1);
         let mut bytes = vec![0; range.len()];
-        self.at(range.start).and_then(|mut file| file.read_exact(&mut bytes)).map_err(|e| self.unreadable(e))?;
+        self.at(range.start)
+            .and_then(|mut file| file.read_exact(&mut bytes))
+            .map_err(|e| self.unreadable(e))?;
         Ok(bytes)
     }
 
@@ -160,7 +173,8 @@ impl Tensors {
         of: impl Fn([u8; N]) -> T,
     ) -> Result<Vec<T>, Error> {
         let info = self.metadata.info(name).filter(|info| info.dtype == dtype);
-        let bytes = info.map(|info| info.data_offsets.0 + range.start * N..info.data_offsets.0 + range.end * N);
+        let bytes =
+            info.map(|info| info.data_offsets.0 + range.start * N..info.data_offsets.0 + range.end * N);
         match (bytes, info) {
             (Some(bytes), Some(info)) if bytes.start <= bytes.end && bytes.end <= info.data_offsets.1 => {
                 self.decoded(bytes, of).map_err(|e| self.unreadable(e))
@@ -173,7 +187,11 @@ impl Tensors {
     }
 
     /// Numbers of `N` bytes each, in a range of the data.
-    fn decoded<const N: usize, T>(&self, range: Range<usize>, of: impl Fn([u8; N]) -> T) -> io::Result<Vec<T>> {
+    fn decoded<const N: usize, T>(
+        &self,
+        range: Range<usize>,
+        of: impl Fn([u8; N]) -> T,
+    ) -> io::Result<Vec<T>> {
         let (mut values, mut buffer) = (Vec::with_capacity(range.len() / N), vec![0; range.len().min(CHUNK)]);
         let mut file = self.at(range.start)?;
         let mut left = range.len();
@@ -189,7 +207,9 @@ impl Tensors {
     /// The error for a file that was whole when it was opened.
     fn unreadable(&self, error: io::Error) -> Error {
         match error.kind() {
-            io::ErrorKind::UnexpectedEof => self.damaged("the file as it was opened", "one that was cut off since".into()),
+            io::ErrorKind::UnexpectedEof => {
+                self.damaged("the file as it was opened", "one that was cut off since".into())
+            }
             _ => Error::io("read", &self.path)(error),
         }
     }
@@ -201,7 +221,7 @@ impl Tensors {
 }
 
 fn damaged(path: &Path, expected: &str, found: String) -> Error {
-    Error::Trace { path: path.display().to_string(), expected: expected.into(), found, fix: "trace the prompt again".into() }
+    Error::trace(path.display(), expected, found, "trace the prompt again")
 }
 
 /// What the header of a safetensors file says, which must be that many bytes.

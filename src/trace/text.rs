@@ -39,7 +39,8 @@ impl Trace {
         let end = self.tensors.u32s("offsets", 2 * span.end - 1..2 * span.end)?[0];
         // A token may hold part of a character: widen to whole ones.
         let text = self.text();
-        let start = (0..=text.len().min(start as usize)).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
+        let start =
+            (0..=text.len().min(start as usize)).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
         let end = (end as usize..=text.len()).find(|&i| text.is_char_boundary(i)).unwrap_or(text.len());
         Ok(&text[start.min(end)..end])
     }
@@ -62,7 +63,7 @@ impl Trace {
 
     /// The tokens that cover a text that stands at a byte, if it does.
     fn place(&self, text: &str, at: Option<usize>) -> Result<Span, Error> {
-        let missing = |why: String| Error::Missing { what: "text".into(), index: format!("{text:?}"), available: why };
+        let missing = |why: String| Error::missing("text", format!("{text:?}"), why);
         if text.is_empty() {
             return Err(missing("an empty text is nowhere".into()));
         }
@@ -78,9 +79,12 @@ impl Trace {
     /// # Errors
     /// [`Error::Missing`] for bytes outside the text, none at all, or that no token covers.
     pub fn covering(&self, bytes: Range<usize>) -> Result<Covering, Error> {
-        let missing = |why: String| Error::Missing { what: "text at bytes".into(), index: format!("{bytes:?}"), available: why };
+        let missing = |why: String| Error::missing("text at bytes", format!("{bytes:?}"), why);
         if bytes.is_empty() || bytes.end > self.text().len() {
-            return Err(missing(format!("the prompt has bytes 0..{}, and a piece at least one of them", self.text().len())));
+            return Err(missing(format!(
+                "the prompt has bytes 0..{}, and a piece at least one of them",
+                self.text().len()
+            )));
         }
         let offsets = self.offsets()?;
         let covers = |o: &(usize, usize)| o.0 < bytes.end && o.1 > bytes.start;
@@ -99,12 +103,18 @@ impl Trace {
     /// # Errors
     /// [`Error::Trace`] when the file is damaged.
     pub fn sentences(&self) -> Result<Vec<Span>, Error> {
-        let Some(n) = self.tensors.n_sentences() else { return Ok(token_sentences(self.text(), &self.offsets()?)) };
+        let Some(n) = self.tensors.n_sentences() else {
+            return Ok(token_sentences(self.text(), &self.offsets()?));
+        };
         let ends = self.tensors.u32s("sentences", 0..2 * n)?;
-        let spans: Vec<Span> = ends.as_chunks::<2>().0.iter().map(|s| Span::from(s[0] as usize..s[1] as usize)).collect();
-        let follow = spans.windows(2).all(|pair| pair[0].end == pair[1].start) && !spans.iter().any(Span::is_empty);
+        let spans: Vec<Span> =
+            ends.as_chunks::<2>().0.iter().map(|s| Span::from(s[0] as usize..s[1] as usize)).collect();
+        let follow =
+            spans.windows(2).all(|pair| pair[0].end == pair[1].start) && !spans.iter().any(Span::is_empty);
         match (spans.first(), spans.last()) {
-            (Some(first), Some(last)) if follow && first.start == 0 && last.end == self.n_tokens() => Ok(spans),
+            (Some(first), Some(last)) if follow && first.start == 0 && last.end == self.n_tokens() => {
+                Ok(spans)
+            }
             _ => Err(self.tensors.damaged("sentences that make up the prompt", format!("{n} that do not"))),
         }
     }

@@ -63,7 +63,10 @@ impl Error {
         show(
             &text,
             "text/html",
-            &format!("<div style=\"border-left:4px solid #d0402b;padding-left:8px\">{}</div>", escaped(&text)),
+            &format!(
+                "<div style=\"border-left:4px solid #d0402b;padding-left:8px\">{}</div>",
+                escaped(&text)
+            ),
         );
     }
 }

@@ -11,7 +11,8 @@ const STYLE: &str = include_str!("page.css");
 pub(crate) fn document(title: &str, body: &str, nonce: &str) -> String {
     let title = escaped(title);
     let version = env!("CARGO_PKG_VERSION");
-    let policy = format!("default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'nonce-{nonce}'");
+    let policy =
+        format!("default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'nonce-{nonce}'");
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"{policy}\">\n\

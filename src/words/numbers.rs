@@ -40,7 +40,8 @@ pub fn shortened(text: &str, max: usize) -> String {
     text.chars().take(max.saturating_sub(1)).chain(['…']).collect()
 }
 
-const UNITS: [(&str, u64); 4] = [("TB", 1_000_000_000_000), ("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1_000)];
+const UNITS: [(&str, u64); 4] =
+    [("TB", 1_000_000_000_000), ("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1_000)];
 
 /// "1.6 GB": powers of 1000.
 pub fn format_bytes(bytes: u64) -> String {
@@ -72,12 +73,12 @@ pub fn parse_bytes(text: &str) -> Result<u64, Error> {
         .unwrap_or((lower.strip_suffix('b').unwrap_or(&lower), 1));
     match number.trim().parse::<f64>() {
         Ok(number) if number > 0.0 && number.is_finite() => Ok((number * size as f64) as u64),
-        _ => Err(Error::Setting {
-            setting: "memory".into(),
-            expected: "an amount such as 8GB or 500MB".into(),
-            found: text.into(),
-            fix: "write a number and kB, MB, GB or TB".into(),
-        }),
+        _ => Err(Error::setting(
+            "memory",
+            "an amount such as 8GB or 500MB",
+            text,
+            "write a number and kB, MB, GB or TB",
+        )),
     }
 }
 
@@ -118,9 +119,13 @@ mod tests {
 
     #[test]
     fn amounts_read_as_they_are_written() {
-        for (text, bytes) in
-            [("8GB", 8_000_000_000), ("1.5 gb", 1_500_000_000), ("500MB", 500_000_000), ("12", 12), ("7 kB", 7000)]
-        {
+        for (text, bytes) in [
+            ("8GB", 8_000_000_000),
+            ("1.5 gb", 1_500_000_000),
+            ("500MB", 500_000_000),
+            ("12", 12),
+            ("7 kB", 7000),
+        ] {
             assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
         }
         for text in ["", "GB", "-1GB", "8 XB", "nan", "inf"] {
@@ -130,6 +135,9 @@ mod tests {
             let enough = parse_bytes(&format_bytes(rounded_up(bytes))).unwrap();
             assert!(enough >= bytes && enough as f64 <= 1.1 * bytes as f64, "{enough} for {bytes}");
         }
-        assert_eq!([999, 1_000, 1_560_000_000, 123_400_000].map(format_bytes), ["999 B", "1.0 kB", "1.6 GB", "123 MB"]);
+        assert_eq!(
+            [999, 1_000, 1_560_000_000, 123_400_000].map(format_bytes),
+            ["999 B", "1.0 kB", "1.6 GB", "123 MB"]
+        );
     }
 }

@@ -59,8 +59,12 @@ mod tests {
         let text = "é: EVCXR_BEGIN_CONTENT text/html\n<script>EVCXR_END";
         for n in 1..text.len() {
             let (mut printed, mut pieces) = (Printed::default(), Vec::new());
-            pieces
-                .extend(text.chars().collect::<Vec<_>>().chunks(n).map(|piece| printed.next(&piece.iter().collect::<String>())));
+            pieces.extend(
+                text.chars()
+                    .collect::<Vec<_>>()
+                    .chunks(n)
+                    .map(|piece| printed.next(&piece.iter().collect::<String>())),
+            );
             assert_eq!(pieces.concat(), text.replace("EVCXR_", "EVCXR-"), "{n}");
         }
     }

@@ -15,7 +15,8 @@ use super::{
 pub(crate) fn show(text: &str, mime: &str, rich: &str) {
     let mut out = std::io::stdout().lock();
     // A notebook that has gone away needs no output.
-    let _ = out.write_all(message(&[("text/plain", text), (mime, rich)]).as_bytes()).and_then(|()| out.flush());
+    let _ =
+        out.write_all(message(&[("text/plain", text), (mime, rich)]).as_bytes()).and_then(|()| out.flush());
 }
 
 /// What evcxr reads between its marks; a mark inside the content loses its meaning.

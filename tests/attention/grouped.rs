@@ -79,11 +79,14 @@ fn proximity_is_the_published_measure_of_the_blocks_means() {
     let record = attention.into_record();
     for query_block in 0..shape.blocks.n_query_blocks() {
         let queries = shape.blocks.queries(query_block);
-        let mean =
-            |rows: &[f32], r: usize| queries.clone().map(|q| f64::from(rows[q * HIDDEN + r])).sum::<f64>() / queries.len() as f64;
+        let mean = |rows: &[f32], r: usize| {
+            queries.clone().map(|q| f64::from(rows[q * HIDDEN + r])).sum::<f64>() / queries.len() as f64
+        };
         let becomes: Vec<f64> = (0..HIDDEN).map(|r| mean(&after, r)).collect();
-        let near =
-            |part: &[f64]| (l1(&becomes) - l1(&becomes.iter().zip(part).map(|(y, part)| y - part).collect::<Vec<_>>())).max(0.0);
+        let near = |part: &[f64]| {
+            (l1(&becomes) - l1(&becomes.iter().zip(part).map(|(y, part)| y - part).collect::<Vec<_>>()))
+                .max(0.0)
+        };
         let stays: Vec<f64> = (0..HIDDEN).map(|r| mean(&before, r)).collect();
         let (mut all, mut sum) = (Vec::new(), near(&stays));
         for (h, head) in heads.iter().enumerate() {
@@ -92,7 +95,11 @@ fn proximity_is_the_published_measure_of_the_blocks_means() {
                 for query in queries.clone() {
                     let mut probabilities = head.probabilities(query, record.mask.kept(h, query_block));
                     let keys = shape.blocks.keys(block as usize);
-                    probabilities.iter_mut().enumerate().filter(|(key, _)| !keys.contains(key)).for_each(|(_, p)| *p = 0.0);
+                    probabilities
+                        .iter_mut()
+                        .enumerate()
+                        .filter(|(key, _)| !keys.contains(key))
+                        .for_each(|(_, p)| *p = 0.0);
                     let value = head.output(&probabilities);
                     for (part, weights) in part.iter_mut().zip(weight.chunks(N_HEADS * HEAD_DIM)) {
                         let of_head = weights[h * HEAD_DIM..].iter().zip(&value);

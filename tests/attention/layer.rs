@@ -21,7 +21,10 @@ impl Layer {
         let AttentionShape { blocks, n_heads, n_kv_heads, head_dim, soft_cap, .. } = shape;
         let one = |seed| Head { soft_cap, ..Head::random(blocks, head_dim, seed) };
         let shared: Vec<Head> = (0..n_kv_heads).map(|head| one(50 + head as u64)).collect();
-        let of = |head: usize| Head { queries: one(head as u64).queries, ..shared[head / (n_heads / n_kv_heads)].clone() };
+        let of = |head: usize| Head {
+            queries: one(head as u64).queries,
+            ..shared[head / (n_heads / n_kv_heads)].clone()
+        };
         Layer { heads: (0..n_heads).map(of).collect(), shape }
     }
 
@@ -70,18 +73,26 @@ impl Layer {
 
     #[track_caller]
     fn assert_head(&self, h: usize, outputs: &[f32], record: &LayerRecord) {
-        let (AttentionShape { blocks, n_heads, head_dim, sentences, focus, .. }, head) = (&self.shape, &self.heads[h]);
+        let (AttentionShape { blocks, n_heads, head_dim, sentences, focus, .. }, head) =
+            (&self.shape, &self.heads[h]);
         let n_focus_keys = record.mask.top_k * blocks.block_size_k;
         let (mut received, mut vertical) = (vec![0.0; blocks.n_tokens], vec![0.0; sentences.len()]);
         for query in 0..blocks.n_tokens {
             let kept = record.mask.kept(h, query / blocks.block_size_q);
             let probabilities = head.probabilities(query, kept);
-            assert_close(&outputs[(query * n_heads + h) * head_dim..][..*head_dim], &head.output(&probabilities), 1e-5);
+            assert_close(
+                &outputs[(query * n_heads + h) * head_dim..][..*head_dim],
+                &head.output(&probabilities),
+                1e-5,
+            );
             received.iter_mut().zip(&probabilities).for_each(|(sum, p)| *sum += p);
-            let own = sentences.iter().position(|sentence| sentence.range().contains(&query)).expect("a sentence");
+            let own =
+                sentences.iter().position(|sentence| sentence.range().contains(&query)).expect("a sentence");
             for (j, sentence) in sentences.iter().enumerate().take((own + 1).saturating_sub(MIN_DISTANCE)) {
-                let mean = sentence.range().map(|key| probabilities[key]).sum::<f64>() / sentence.len() as f64;
-                vertical[j] += mean / sentences[own].len() as f64 / (sentences.len() - j - MIN_DISTANCE) as f64;
+                let mean =
+                    sentence.range().map(|key| probabilities[key]).sum::<f64>() / sentence.len() as f64;
+                vertical[j] +=
+                    mean / sentences[own].len() as f64 / (sentences.len() - j - MIN_DISTANCE) as f64;
             }
             if focus.range().contains(&query) {
                 let at = (h * focus.len() + query - focus.start) * n_focus_keys;

@@ -16,8 +16,16 @@ pub struct Head {
 impl Head {
     pub fn random(blocks: Blocks, head_dim: usize, seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
-        let mut numbers = |size: f32| (0..blocks.n_tokens * head_dim).map(|_| size * (2.0 * random.f32() - 1.0)).collect();
-        Head { blocks, head_dim, soft_cap: None, queries: numbers(2.0), keys: numbers(2.0), values: numbers(1.0) }
+        let mut numbers =
+            |size: f32| (0..blocks.n_tokens * head_dim).map(|_| size * (2.0 * random.f32() - 1.0)).collect();
+        Head {
+            blocks,
+            head_dim,
+            soft_cap: None,
+            queries: numbers(2.0),
+            keys: numbers(2.0),
+            values: numbers(1.0),
+        }
     }
 
     fn row<'a>(&self, rows: &'a [f32], token: usize) -> &'a [f32] {
@@ -47,7 +55,9 @@ impl Head {
 
     /// Sum of the values, weighted by their probabilities. `[head_dim]`
     pub fn output(&self, probabilities: &[f64]) -> Vec<f64> {
-        let of = |dim| probabilities.iter().enumerate().map(|(key, p)| p * self.row(&self.values, key)[dim] as f64).sum();
+        let of = |dim| {
+            probabilities.iter().enumerate().map(|(key, p)| p * self.row(&self.values, key)[dim] as f64).sum()
+        };
         (0..self.head_dim).map(of).collect()
     }
 
@@ -59,7 +69,11 @@ impl Head {
     /// Random blocks among those that a query block sees, always including its own.
     pub fn random_blocks(&self, query_block: usize, random: &mut fastrand::Rng) -> Vec<u32> {
         let own = self.blocks.queries(query_block).start / self.blocks.block_size_k;
-        self.blocks.visible(query_block).filter(|&block| block >= own || random.bool()).map(|block| block as u32).collect()
+        self.blocks
+            .visible(query_block)
+            .filter(|&block| block >= own || random.bool())
+            .map(|block| block as u32)
+            .collect()
     }
 }
 

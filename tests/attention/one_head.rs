@@ -61,18 +61,29 @@ fn sparse_attention_over_random_blocks_is_the_definition() {
     let mut random = fastrand::Rng::with_seed(1);
     for head in heads() {
         for query_block in 0..head.blocks.n_query_blocks() {
-            let (positions, kept) = (head.blocks.queries(query_block), head.random_blocks(query_block, &mut random));
+            let (positions, kept) =
+                (head.blocks.queries(query_block), head.random_blocks(query_block, &mut random));
             let focus = positions.start + positions.len() / 3..positions.end + 1;
             let sentences = sentences(head.blocks.n_tokens, &mut random);
             let recorded = Recorded { focus: Span::from(focus.clone()), sentences: &sentences };
-            let found = sparse(&queries(&head, query_block), keys_values(&head), &head.blocks, query_block, &kept, recorded);
+            let found = sparse(
+                &queries(&head, query_block),
+                keys_values(&head),
+                &head.blocks,
+                query_block,
+                &kept,
+                recorded,
+            );
 
-            let rows: Vec<Vec<f64>> = positions.clone().map(|query| head.probabilities(query, &kept)).collect();
+            let rows: Vec<Vec<f64>> =
+                positions.clone().map(|query| head.probabilities(query, &kept)).collect();
             let outputs: Vec<f64> = rows.iter().flat_map(|row| head.output(row)).collect();
             assert_close(&found.output, &outputs, 1e-5);
 
-            let tokens: Vec<usize> = kept.iter().flat_map(|&block| head.blocks.keys(block as usize)).collect();
-            let received: Vec<f64> = tokens.iter().map(|&key| rows.iter().map(|row| row[key]).sum()).collect();
+            let tokens: Vec<usize> =
+                kept.iter().flat_map(|&block| head.blocks.keys(block as usize)).collect();
+            let received: Vec<f64> =
+                tokens.iter().map(|&key| rows.iter().map(|row| row[key]).sum()).collect();
             assert_close(&found.received, &received, 1e-4);
 
             let far = |query: usize, key: usize| sentences[query].0 >= sentences[key].0 + MIN_DISTANCE as u32;
@@ -82,8 +93,9 @@ fn sparse_attention_over_random_blocks_is_the_definition() {
             let from_far = |&key: &usize| positions.clone().zip(&rows).map(|row| share(row, key)).sum();
             assert_close(&found.anchors, &tokens.iter().map(from_far).collect::<Vec<f64>>(), 1e-4);
 
-            let on_block =
-                |block: &u32| rows.iter().map(|row| row[head.blocks.keys(*block as usize)].iter().sum::<f64>()).sum::<f64>();
+            let on_block = |block: &u32| {
+                rows.iter().map(|row| row[head.blocks.keys(*block as usize)].iter().sum::<f64>()).sum::<f64>()
+            };
             let mass: Vec<f64> = kept.iter().map(|block| on_block(block) / positions.len() as f64).collect();
             assert_close(&found.mass, &mass, 1e-5);
             assert!((found.mass.iter().sum::<f32>() - 1.0).abs() < 1e-5, "{:?}", found.mass);
@@ -104,15 +116,18 @@ fn dense_attention_is_the_definition_and_measures_recall() {
     for head in heads() {
         let all = head.all();
         for query_block in 0..head.blocks.n_query_blocks() {
-            let (positions, kept) = (head.blocks.queries(query_block), head.random_blocks(query_block, &mut random));
-            let (output, kept_mass) = dense(&queries(&head, query_block), keys_values(&head), &head.blocks, query_block, &kept);
+            let (positions, kept) =
+                (head.blocks.queries(query_block), head.random_blocks(query_block, &mut random));
+            let (output, kept_mass) =
+                dense(&queries(&head, query_block), keys_values(&head), &head.blocks, query_block, &kept);
 
             let rows: Vec<Vec<f64>> = positions.map(|query| head.probabilities(query, &all)).collect();
             let outputs: Vec<f64> = rows.iter().flat_map(|row| head.output(row)).collect();
             assert_close(&output, &outputs, 1e-5);
 
-            let on_kept =
-                |row: &Vec<f64>| kept.iter().map(|&b| row[head.blocks.keys(b as usize)].iter().sum::<f64>()).sum::<f64>();
+            let on_kept = |row: &Vec<f64>| {
+                kept.iter().map(|&b| row[head.blocks.keys(b as usize)].iter().sum::<f64>()).sum::<f64>()
+            };
             assert_close(&[kept_mass as f32], &[rows.iter().map(on_kept).sum()], 1e-4);
         }
     }
@@ -123,9 +138,16 @@ fn sparse_is_dense_when_everything_is_kept() {
     for head in heads() {
         for query_block in 0..head.blocks.n_query_blocks() {
             let kept: Vec<u32> = head.blocks.visible(query_block).map(|block| block as u32).collect();
-            let sparse =
-                sparse(&queries(&head, query_block), keys_values(&head), &head.blocks, query_block, &kept, Recorded::default());
-            let (dense, kept_mass) = dense(&queries(&head, query_block), keys_values(&head), &head.blocks, query_block, &kept);
+            let sparse = sparse(
+                &queries(&head, query_block),
+                keys_values(&head),
+                &head.blocks,
+                query_block,
+                &kept,
+                Recorded::default(),
+            );
+            let (dense, kept_mass) =
+                dense(&queries(&head, query_block), keys_values(&head), &head.blocks, query_block, &kept);
             assert_close(&sparse.output, &dense.iter().map(|&v| v as f64).collect::<Vec<_>>(), 1e-5);
             assert!((kept_mass - head.blocks.queries(query_block).len() as f64).abs() < 1e-4, "{kept_mass}");
             assert!(sparse.focus.is_empty() && sparse.anchors.is_empty());

@@ -10,20 +10,49 @@ use streamtrace::{
 use crate::{layer::Layer, naive::assert_close};
 
 fn searches() -> impl Strategy<Value = Search> {
-    let estimates = [Estimate::First, Estimate::Middle, Estimate::MeanSpread, Estimate::TwoMeans].map(Search::Hierarchical);
-    prop::sample::select([&[Search::Exhaustive, Search::Window, Search::Random { seed: 3 }][..], &estimates].concat())
+    let estimates = [Estimate::First, Estimate::Middle, Estimate::MeanSpread, Estimate::TwoMeans]
+        .map(Search::Hierarchical);
+    prop::sample::select(
+        [&[Search::Exhaustive, Search::Window, Search::Random { seed: 3 }][..], &estimates].concat(),
+    )
 }
 
 /// `extra` blocks are kept beside those that are always kept.
 fn settings() -> impl Strategy<Value = StreamConfig> {
-    let sizes = prop::sample::select(vec![(1, 1), (32, 8), (64, 16), (9, 3), (2, 8), (5, 5), (40, 4), (16, 1), (128, 64)]);
-    let descent = (0..8usize, prop::sample::select(vec![2, 4, 8]), any::<bool>(), prop::sample::select(vec![0, 1, 70]));
-    (sizes, 0..3usize, 0..4usize, 0..8usize, searches(), descent).prop_map(|((bq, bk), sink, local, extra, search, descent)| {
-        let (beam, split, rescore, exact_queries) = descent;
-        let sizes =
-            StreamConfig { block_size_q: bq, block_size_k: bk, sink_blocks: sink, local_blocks: local, ..Default::default() };
-        StreamConfig { top_k: sizes.always_kept() + extra, search, beam, split, rescore, exact_queries, ..sizes }
-    })
+    let sizes = prop::sample::select(vec![
+        (1, 1),
+        (32, 8),
+        (64, 16),
+        (9, 3),
+        (2, 8),
+        (5, 5),
+        (40, 4),
+        (16, 1),
+        (128, 64),
+    ]);
+    let descent =
+        (0..8usize, prop::sample::select(vec![2, 4, 8]), any::<bool>(), prop::sample::select(vec![0, 1, 70]));
+    (sizes, 0..3usize, 0..4usize, 0..8usize, searches(), descent).prop_map(
+        |((bq, bk), sink, local, extra, search, descent)| {
+            let (beam, split, rescore, exact_queries) = descent;
+            let sizes = StreamConfig {
+                block_size_q: bq,
+                block_size_k: bk,
+                sink_blocks: sink,
+                local_blocks: local,
+                ..Default::default()
+            };
+            StreamConfig {
+                top_k: sizes.always_kept() + extra,
+                search,
+                beam,
+                split,
+                rescore,
+                exact_queries,
+                ..sizes
+            }
+        },
+    )
 }
 
 /// Heads in groups of 1 to 8, of the sizes that models have, and of odd ones.
@@ -34,7 +63,12 @@ fn shapes() -> impl Strategy<Value = AttentionShape> {
     (prompt, 1..4usize, 1..9usize, head_dims, caps, settings()).prop_map(
         |(prompt, n_kv_heads, group, head_dim, soft_cap, config)| {
             let (n_tokens, window, n_sentence, ends) = prompt;
-            let blocks = Blocks { n_tokens, block_size_q: config.block_size_q, block_size_k: config.block_size_k, window };
+            let blocks = Blocks {
+                n_tokens,
+                block_size_q: config.block_size_q,
+                block_size_k: config.block_size_k,
+                window,
+            };
             let [a, b] = ends.map(|end| end.index(n_tokens + 1));
             AttentionShape {
                 blocks,
@@ -45,7 +79,10 @@ fn shapes() -> impl Strategy<Value = AttentionShape> {
                 soft_cap,
                 config,
                 focus: Span::from(a.min(b)..a.max(b)),
-                sentences: (0..n_tokens).step_by(n_sentence).map(|t| Span::from(t..(t + n_sentence).min(n_tokens))).collect(),
+                sentences: (0..n_tokens)
+                    .step_by(n_sentence)
+                    .map(|t| Span::from(t..(t + n_sentence).min(n_tokens)))
+                    .collect(),
             }
         },
     )

@@ -47,7 +47,8 @@ fn a_full_disk_is_said_to_be_full() {
 /// A trace is collected in the folder for temporary files before it is saved.
 #[test]
 fn a_full_disk_of_temporary_files_is_named() {
-    let command = "TMPDIR=$D $STREAMTRACE trace --device cpu --model $MODEL --prompt-file $PROMPT --out $MODEL/a.trace";
+    let command =
+        "TMPDIR=$D $STREAMTRACE trace --device cpu --model $MODEL --prompt-file $PROMPT --out $MODEL/a.trace";
     assert_nothing_remains(SMALL_DISK, command, &["cannot write", "the disk is full"]);
 }
 

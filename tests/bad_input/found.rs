@@ -22,7 +22,9 @@ fn changed(n_shards: usize, name: &str, change: impl FnOnce(&mut Value)) -> temp
 #[test]
 fn shards_lie_in_the_models_folder() {
     for name in ["../model.safetensors", "/etc/passwd", "a/../../b"] {
-        let folder = changed(2, "model.safetensors.index.json", |index| index["weight_map"]["model.norm.weight"] = json!(name));
+        let folder = changed(2, "model.safetensors.index.json", |index| {
+            index["weight_map"]["model.norm.weight"] = json!(name)
+        });
         assert_says(name, common::load(folder.path()), &["shards in the model's folder", name]);
     }
 }
@@ -39,8 +41,7 @@ fn a_tokenizers_padding_is_never_made() {
 /// The tokenizer's own reader panics inside a truncated decoder.
 #[test]
 fn a_tokenizer_that_is_cut_off_anywhere_is_refused() {
-    let json =
-        json!({ "decoder": { "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false } });
+    let json = json!({ "decoder": { "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false } });
     let whole = json.to_string();
     for n in 0..whole.len() {
         let error = Tokenizer::parse(&whole.as_bytes()[..n], Path::new("tokenizer.json"), 97).map(drop);
@@ -67,9 +68,11 @@ fn gguf(head_dim: u32, name: &str, shape: &[u64], n_data: usize) -> Vec<u8> {
     let shape: Vec<u8> = shape.iter().flat_map(|n| n.to_le_bytes()).collect();
     let n_dimensions = (shape.len() as u32 / 8).to_le_bytes();
     let architecture = [text("general.architecture"), string.to_vec(), text("llama")].concat();
-    let heads = [text("llama.attention.key_length"), number.to_vec(), head_dim.to_le_bytes().to_vec()].concat();
+    let heads =
+        [text("llama.attention.key_length"), number.to_vec(), head_dim.to_le_bytes().to_vec()].concat();
     let tensor = [text(name), n_dimensions.to_vec(), shape, f32s.to_vec(), offset.to_vec()].concat();
-    let mut file = [b"GGUF".as_slice(), &version, &n_tensors, &n_metadata, &architecture, &heads, &tensor].concat();
+    let mut file =
+        [b"GGUF".as_slice(), &version, &n_tensors, &n_metadata, &architecture, &heads, &tensor].concat();
     file.resize(file.len().next_multiple_of(32) + n_data, 0);
     file
 }
@@ -91,7 +94,8 @@ fn rows_that_are_no_whole_heads_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.gguf");
     let read = |head_dim: u32, n_rows: u64| {
-        fs::write(&path, gguf(head_dim, "blk.0.attn_q.weight", &[8, n_rows], 8 * 4 * n_rows as usize)).unwrap();
+        fs::write(&path, gguf(head_dim, "blk.0.attn_q.weight", &[8, n_rows], 8 * 4 * n_rows as usize))
+            .unwrap();
         let gguf = Gguf::open(&path).unwrap();
         let weight = gguf.get("model.layers.0.self_attn.q_proj.weight")?;
         weight.map(|weight| weight.read().map(|values| values.view().shape().to_vec())).transpose()

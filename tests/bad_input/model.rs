@@ -64,14 +64,20 @@ fn missing_files_are_named() {
         &["/nowhere/model", "a model folder, a .gguf file, or a model of the hub", "no such file or folder"],
     );
     for name in ["config.json", "tokenizer.json", "model.safetensors"] {
-        assert_refused(name, &["cannot read", name, "No such file"], |folder| fs::remove_file(folder.join(name)).unwrap());
+        assert_refused(name, &["cannot read", name, "No such file"], |folder| {
+            fs::remove_file(folder.join(name)).unwrap()
+        });
         assert_refused(name, &[name], |folder| {
             fs::remove_file(folder.join(name)).unwrap();
             fs::create_dir(folder.join(name)).unwrap();
         });
     }
     let folder = common::folder(&config(), &weights(), 1);
-    assert_says("a file", trace(&folder.path().join("config.json")), &["cannot read the model folder", "config.json"]);
+    assert_says(
+        "a file",
+        trace(&folder.path().join("config.json")),
+        &["cannot read the model folder", "config.json"],
+    );
 }
 
 #[test]
@@ -79,13 +85,21 @@ fn shards_must_all_be_there() {
     let shards = || common::folder(&config(), &weights(), 3);
     let missing = shards();
     fs::remove_file(missing.path().join("model-00002-of-00003.safetensors")).unwrap();
-    assert_says("a shard", trace(missing.path()), &["cannot read", "model-00002-of-00003.safetensors", "No such file"]);
+    assert_says(
+        "a shard",
+        trace(missing.path()),
+        &["cannot read", "model-00002-of-00003.safetensors", "No such file"],
+    );
     let index = shards();
     cut(&index.path().join("model.safetensors.index.json"), 40);
     assert_says("the index", trace(index.path()), &["model.safetensors.index.json", "download it again"]);
     let empty = shards();
     fs::write(empty.path().join("model.safetensors.index.json"), r#"{"weight_map": {}}"#).unwrap();
-    assert_says("an index of nothing", trace(empty.path()), &["model.embed_tokens.weight", "none of that name"]);
+    assert_says(
+        "an index of nothing",
+        trace(empty.path()),
+        &["model.embed_tokens.weight", "none of that name"],
+    );
 }
 
 #[test]
@@ -94,14 +108,31 @@ fn files_that_are_cut_off_are_refused() {
     let n_bytes = |name: &str| fs::metadata(whole.path().join(name)).unwrap().len() as usize;
     let header = fs::read(whole.path().join("model.safetensors")).unwrap();
     let n_header = u64::from_le_bytes(header[..8].try_into().unwrap()) as usize;
-    for n in [0, 1, 7, 8, 9, n_header / 2, n_header + 7, n_header + 8, n_header + 9, n_bytes("model.safetensors") - 1] {
+    for n in [
+        0,
+        1,
+        7,
+        8,
+        9,
+        n_header / 2,
+        n_header + 7,
+        n_header + 8,
+        n_header + 9,
+        n_bytes("model.safetensors") - 1,
+    ] {
         let words = ["model.safetensors", "a whole safetensors file", "download it again"];
-        assert_refused(&format!("{n} bytes of weights"), &words, |folder| cut(&folder.join("model.safetensors"), n));
+        assert_refused(&format!("{n} bytes of weights"), &words, |folder| {
+            cut(&folder.join("model.safetensors"), n)
+        });
     }
     for n in [0, 1, n_bytes("config.json") / 2, n_bytes("config.json") - 1] {
-        assert_refused(&format!("{n} bytes of config"), &["config.json", "EOF", "is this the config.json"], |folder| {
-            cut(&folder.join("config.json"), n);
-        });
+        assert_refused(
+            &format!("{n} bytes of config"),
+            &["config.json", "EOF", "is this the config.json"],
+            |folder| {
+                cut(&folder.join("config.json"), n);
+            },
+        );
     }
     for n in [0, 1, n_bytes("tokenizer.json") / 2, n_bytes("tokenizer.json") - 1] {
         assert_refused(
@@ -113,7 +144,8 @@ fn files_that_are_cut_off_are_refused() {
         );
     }
     assert_refused("weights that are text", &["a whole safetensors file"], |folder| {
-        fs::write(folder.join("model.safetensors"), "version https://git-lfs.github.com/spec/v1\n".repeat(9)).unwrap();
+        fs::write(folder.join("model.safetensors"), "version https://git-lfs.github.com/spec/v1\n".repeat(9))
+            .unwrap();
     });
 }
 
@@ -122,7 +154,11 @@ fn configurations_of_other_models_are_refused() {
     let cases: [(Value, &[&str]); 27] = [
         (
             json!({ "model_type": "gpt2" }),
-            &["model_type llama, mistral, qwen2, qwen3, phi3, gemma2", "gpt2", "choose a model of a supported family"],
+            &[
+                "model_type llama, mistral, qwen2, qwen3, phi3, gemma2",
+                "gpt2",
+                "choose a model of a supported family",
+            ],
         ),
         (json!({ "hidden_act": "gelu" }), &["hidden_act silu or gelu_pytorch_tanh", "gelu"]),
         (
@@ -136,12 +172,21 @@ fn configurations_of_other_models_are_refused() {
         ),
         (json!({ "partial_rotary_factor": 0.2 }), &["an even number of dimensions", "0.2 of 16"]),
         (json!({ "partial_rotary_factor": 1.5 }), &["partial_rotary_factor", "1.5 of 16"]),
-        (json!({ "quantization_config": { "quant_method": "gptq" } }), &["weights in f32", "gptq", "its GGUF file"]),
-        (json!({ "use_bidirectional_attention": true }), &["attention to what came before", "use_bidirectional_attention true"]),
+        (
+            json!({ "quantization_config": { "quant_method": "gptq" } }),
+            &["weights in f32", "gptq", "its GGUF file"],
+        ),
+        (
+            json!({ "use_bidirectional_attention": true }),
+            &["attention to what came before", "use_bidirectional_attention true"],
+        ),
         (json!({ "query_pre_attn_scalar": 0 }), &["query_pre_attn_scalar above 0"]),
         (json!({ "final_logit_softcapping": -30.0 }), &["final_logit_softcapping above 0", "-30"]),
         (json!({ "rope_scaling": { "rope_type": "linear" } }), &["rope factor", "none"]),
-        (json!({ "rope_scaling": { "rope_type": "linear", "factor": 0.0 } }), &["rope factor", "above 0", "0"]),
+        (
+            json!({ "rope_scaling": { "rope_type": "linear", "factor": 0.0 } }),
+            &["rope factor", "above 0", "0"],
+        ),
         (json!({ "rope_theta": 0.0 }), &["rope_theta above 0", "0"]),
         (json!({ "hidden_size": null }), &["a decoder's configuration", "null", "expected usize"]),
         (json!({ "hidden_size": -64 }), &["-64", "is this the config.json"]),
@@ -152,11 +197,18 @@ fn configurations_of_other_models_are_refused() {
         (json!({ "num_key_value_heads": 3 }), &["a multiple of key-value heads"]),
         (json!({ "head_dim": 15 }), &["an even head size"]),
         (json!({ "num_hidden_layers": 1u64 << 60 }), &["sizes above 0 and at most"]),
-        (json!({ "num_attention_heads": 1u64 << 60, "num_key_value_heads": 1, "head_dim": 64 }), &["sizes above 0 and at most"]),
+        (
+            json!({ "num_attention_heads": 1u64 << 60, "num_key_value_heads": 1, "head_dim": 64 }),
+            &["sizes above 0 and at most"],
+        ),
         (json!({ "vocab_size": 96 }), &["ids below 96", "id 96", "this tokenizer belongs to another model"]),
         (
             json!({ "num_hidden_layers": 3 }),
-            &["model.layers.2.input_layernorm.weight", "none of that name", "do not belong to this config.json"],
+            &[
+                "model.layers.2.input_layernorm.weight",
+                "none of that name",
+                "do not belong to this config.json",
+            ],
         ),
         (json!({ "hidden_size": 32 }), &["model.embed_tokens.weight of shape [97, 32]", "[97, 64]"]),
     ];
@@ -209,11 +261,18 @@ fn numbers_that_are_none_are_found() {
             ("model.norm.weight", "the logits"),
             ("lm_head.weight", "the logits"),
         ] {
-            assert_refused(&format!("{number} in {name}"), &["not a number", place, "the weights are damaged"], |folder| {
-                rewrite(folder, |weights| {
-                    named(weights, name).bytes.chunks_exact_mut(4).for_each(|value| value.copy_from_slice(&number.to_le_bytes()));
-                });
-            });
+            assert_refused(
+                &format!("{number} in {name}"),
+                &["not a number", place, "the weights are damaged"],
+                |folder| {
+                    rewrite(folder, |weights| {
+                        named(weights, name)
+                            .bytes
+                            .chunks_exact_mut(4)
+                            .for_each(|value| value.copy_from_slice(&number.to_le_bytes()));
+                    });
+                },
+            );
         }
     }
 }
@@ -221,15 +280,23 @@ fn numbers_that_are_none_are_found() {
 #[test]
 fn tokenizers_of_other_models_are_refused() {
     let tokenizer = |folder: &Path| folder.join("tokenizer.json");
-    assert_refused("more words", &["tokenizer.json", "ids below 97", "id 199", "belongs to another model"], |folder| {
-        fs::write(tokenizer(folder), common::tokenizer(200).to_string()).unwrap();
-    });
+    assert_refused(
+        "more words",
+        &["tokenizer.json", "ids below 97", "id 199", "belongs to another model"],
+        |folder| {
+            fs::write(tokenizer(folder), common::tokenizer(200).to_string()).unwrap();
+        },
+    );
     assert_refused("an added word", &["ids below 97", "id 97", "belongs to another model"], |folder| {
         edit(&tokenizer(folder), |json| json["added_tokens"] = json!([added("<new>", 97)]));
     });
-    assert_refused("a start token past the vocabulary", &["ids below 97", "id 500", "belongs to another model"], |folder| {
-        edit(&tokenizer(folder), |json| json["post_processor"] = start_token(500));
-    });
+    assert_refused(
+        "a start token past the vocabulary",
+        &["ids below 97", "id 500", "belongs to another model"],
+        |folder| {
+            edit(&tokenizer(folder), |json| json["post_processor"] = start_token(500));
+        },
+    );
     assert_refused("another file", &["tokenizer.json", "expected a tokenizer"], |folder| {
         fs::write(tokenizer(folder), "{}").unwrap();
     });

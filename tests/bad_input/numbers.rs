@@ -49,7 +49,9 @@ fn trace(folder: &Path, config: StreamConfig) -> Result<Trace, Error> {
 fn place(tensor: &str, is_tied: bool) -> String {
     match tensor.split('.').nth(2) {
         Some(layer) if tensor.starts_with("model.layers.") => format!("layer {layer}"),
-        _ if tensor.starts_with("model.embed_tokens") || is_tied && !tensor.starts_with("model.norm") => "layer 0".into(),
+        _ if tensor.starts_with("model.embed_tokens") || is_tied && !tensor.starts_with("model.norm") => {
+            "layer 0".into()
+        }
         _ => "the logits".into(),
     }
 }

@@ -1,7 +1,10 @@
 //! Invalid prompts and settings, for a valid model.
 
 use serde_json::json;
-use streamtrace::{DeviceChoice, Error, GenerateConfig, LoadOptions, Search, StreamConfig, Tracer, words::numbers::parse_bytes};
+use streamtrace::{
+    DeviceChoice, Error, GenerateConfig, LoadOptions, Search, StreamConfig, Tracer,
+    words::numbers::parse_bytes,
+};
 use tempfile::TempDir;
 
 use crate::{assert_says, common};
@@ -29,16 +32,37 @@ fn settings_that_do_not_fit_are_refused_before_anything_runs() {
     let cases: [(StreamConfig, &[&str]); 18] = [
         (StreamConfig { top_k: 0, ..ok.clone() }, &["top_k: expected at least 5", "found 0", "raise top_k"]),
         (StreamConfig { top_k: 4, ..ok.clone() }, &["top_k: expected at least 5", "found 4"]),
-        (StreamConfig { top_k: 5, sink_blocks: 1, local_blocks: 0, block_size_q: 64, ..ok.clone() }, &["at least 9", "found 5"]),
-        (StreamConfig { sink_blocks: usize::MAX, ..ok.clone() }, &["top_k: expected at least", "lower sink_blocks"]),
-        (StreamConfig { local_blocks: usize::MAX, ..ok.clone() }, &["top_k: expected at least", "lower sink_blocks"]),
-        (StreamConfig { block_size_q: 0, ..ok.clone() }, &["block sizes: expected sizes above 0", "0 and 8", "powers of two"]),
-        (StreamConfig { block_size_k: 0, ..ok.clone() }, &["block sizes: expected sizes above 0", "32 and 0"]),
+        (
+            StreamConfig { top_k: 5, sink_blocks: 1, local_blocks: 0, block_size_q: 64, ..ok.clone() },
+            &["at least 9", "found 5"],
+        ),
+        (
+            StreamConfig { sink_blocks: usize::MAX, ..ok.clone() },
+            &["top_k: expected at least", "lower sink_blocks"],
+        ),
+        (
+            StreamConfig { local_blocks: usize::MAX, ..ok.clone() },
+            &["top_k: expected at least", "lower sink_blocks"],
+        ),
+        (
+            StreamConfig { block_size_q: 0, ..ok.clone() },
+            &["block sizes: expected sizes above 0", "0 and 8", "powers of two"],
+        ),
+        (
+            StreamConfig { block_size_k: 0, ..ok.clone() },
+            &["block sizes: expected sizes above 0", "32 and 0"],
+        ),
         (StreamConfig { block_size_k: 12, ..ok.clone() }, &["one divides the other", "32 and 12"]),
         (StreamConfig { block_size_q: 512, ..ok.clone() }, &["at most 256 tokens", "512 and 8"]),
-        (StreamConfig { beam: usize::MAX, ..ok.clone() }, &["beam: expected at most", "0 the published search"]),
+        (
+            StreamConfig { beam: usize::MAX, ..ok.clone() },
+            &["beam: expected at most", "0 the published search"],
+        ),
         (StreamConfig { split: 3, ..ok.clone() }, &["split: expected 2, 4 or 8", "found 3"]),
-        (StreamConfig { pruned: Some(1.0), ..ok.clone() }, &["pruned: expected a share of at least 0 and below 1", "found 1"]),
+        (
+            StreamConfig { pruned: Some(1.0), ..ok.clone() },
+            &["pruned: expected a share of at least 0 and below 1", "found 1"],
+        ),
         (StreamConfig { pruned: Some(-0.5), ..ok.clone() }, &["pruned", "found -0.5"]),
         (StreamConfig { pruned: Some(f64::NAN), ..ok.clone() }, &["pruned", "found NaN"]),
         (
@@ -73,7 +97,12 @@ fn settings_far_above_the_prompt_are_no_error() {
     let tracer = common::load(model.path()).unwrap();
     for config in [
         StreamConfig { top_k: usize::MAX, ..StreamConfig::default() },
-        StreamConfig { top_k: usize::MAX, sink_blocks: usize::MAX, local_blocks: usize::MAX, ..StreamConfig::default() },
+        StreamConfig {
+            top_k: usize::MAX,
+            sink_blocks: usize::MAX,
+            local_blocks: usize::MAX,
+            ..StreamConfig::default()
+        },
         StreamConfig { block_size_q: 256, block_size_k: 256, ..StreamConfig::default() },
         StreamConfig { pruned: Some(0.0), ..StreamConfig::default() },
     ] {
@@ -82,7 +111,9 @@ fn settings_far_above_the_prompt_are_no_error() {
             let trace = tracer.compare(&tracer.trace(&common::prompt(n_tokens)).unwrap()).unwrap();
             let fidelity = trace.summary().fidelity.as_ref().unwrap();
             assert!(
-                (fidelity.recall - 1.0).abs() < 1e-3 && fidelity.same_next_token == Some(true) && fidelity.kl < Some(1e-6),
+                (fidelity.recall - 1.0).abs() < 1e-3
+                    && fidelity.same_next_token == Some(true)
+                    && fidelity.kl < Some(1e-6),
                 "{fidelity:?}"
             );
         }
@@ -114,18 +145,34 @@ fn writing_that_makes_no_sense_is_refused() {
     let ok = GenerateConfig::default();
     let cases: [(GenerateConfig, &[&str]); 8] = [
         (GenerateConfig { max_tokens: 0, ..ok.clone() }, &["max_tokens: expected at least 1", "found 0"]),
-        (GenerateConfig { max_tokens: usize::MAX, ..ok.clone() }, &["max_tokens: expected at most", "write less"]),
-        (GenerateConfig { temperature: -1.0, ..ok.clone() }, &["temperature: expected a number from 0 on", "found -1"]),
+        (
+            GenerateConfig { max_tokens: usize::MAX, ..ok.clone() },
+            &["max_tokens: expected at most", "write less"],
+        ),
+        (
+            GenerateConfig { temperature: -1.0, ..ok.clone() },
+            &["temperature: expected a number from 0 on", "found -1"],
+        ),
         (GenerateConfig { temperature: f64::NAN, ..ok.clone() }, &["temperature", "found NaN"]),
         (GenerateConfig { temperature: f64::INFINITY, ..ok.clone() }, &["temperature", "found inf"]),
-        (GenerateConfig { top_p: Some(0.0), ..ok.clone() }, &["top_p: expected a probability above 0", "found 0"]),
+        (
+            GenerateConfig { top_p: Some(0.0), ..ok.clone() },
+            &["top_p: expected a probability above 0", "found 0"],
+        ),
         (GenerateConfig { top_p: Some(1.5), ..ok.clone() }, &["top_p", "found 1.5"]),
-        (GenerateConfig { stop: vec!["a".into(), String::new()], ..ok.clone() }, &["stop: expected texts", "an empty one"]),
+        (
+            GenerateConfig { stop: vec!["a".into(), String::new()], ..ok.clone() },
+            &["stop: expected texts", "an empty one"],
+        ),
     ];
     for (how, words) in cases {
         assert_says(&format!("{how:?}"), tracer.generate("w1 w2", &how), words);
     }
-    assert_says("an empty prompt", tracer.generate("", &ok), &["prompt: expected a text of at least one token"]);
+    assert_says(
+        "an empty prompt",
+        tracer.generate("", &ok),
+        &["prompt: expected a text of at least one token"],
+    );
     let top_k = StreamConfig { top_k: 0, ..StreamConfig::default() };
     assert_says("top_k", tracer.with(top_k).generate("w1", &ok), &["top_k: expected at least"]);
 }
@@ -136,12 +183,22 @@ fn writing_is_planned_before_it_runs() {
     let model = model();
     let prompt = common::prompt(5_000);
     let of_a_trace = common::load(model.path()).unwrap().plan(5_063).unwrap().total();
-    let load = |memory| Tracer::load_with(LoadOptions { memory: Some(memory), ..common::cpu(model.path()) }).unwrap();
-    let Err(Error::Memory { needed, .. }) = load(of_a_trace).generate(&prompt, &GenerateConfig::default()) else {
+    let load = |memory| {
+        Tracer::load_with(LoadOptions { memory: Some(memory), ..common::cpu(model.path()) }).unwrap()
+    };
+    let Err(Error::Memory { needed, .. }) = load(of_a_trace).generate(&prompt, &GenerateConfig::default())
+    else {
         panic!("it fits where a trace just fits")
     };
     let enough = load(parse_bytes(&needed).unwrap());
-    assert_eq!(enough.generate(&prompt, &GenerateConfig { max_tokens: 2, ..Default::default() }).unwrap().tokens.len(), 2);
+    assert_eq!(
+        enough
+            .generate(&prompt, &GenerateConfig { max_tokens: 2, ..Default::default() })
+            .unwrap()
+            .tokens
+            .len(),
+        2
+    );
 }
 
 #[test]

@@ -16,7 +16,10 @@ fn tracer(changes: serde_json::Value) -> (TempDir, Tracer) {
 
 fn trace() -> Trace {
     let (_model, tracer) = tracer(json!({ "model_type": "llama" }));
-    tracer.with(StreamConfig { focus: Some(3..7), ..StreamConfig::default() }).trace(&common::prompt(50)).unwrap()
+    tracer
+        .with(StreamConfig { focus: Some(3..7), ..StreamConfig::default() })
+        .trace(&common::prompt(50))
+        .unwrap()
 }
 
 #[test]
@@ -37,7 +40,11 @@ fn layers_heads_tokens_and_texts_that_do_not_exist_are_named() {
         assert_says("row", trace.attention_row(0, head, 3), &words);
     }
     for token in [2, 7, 50, usize::MAX] {
-        assert_says("row", trace.attention_row(0, 0, token), &["row of token", "tokens 3 to 6", "set StreamConfig::focus"]);
+        assert_says(
+            "row",
+            trace.attention_row(0, 0, token),
+            &["row of token", "tokens 3 to 6", "set StreamConfig::focus"],
+        );
     }
     assert_says("span", trace.span_text(40..51), &["span 40..51 does not exist", "50 tokens"]);
     assert_says("text", trace.find("a word that is not there"), &["does not contain it"]);
@@ -51,12 +58,21 @@ fn files_that_are_no_traces_are_refused() {
     assert_says("missing", Trace::open(&path), &["cannot read", "a.trace", "No such file"]);
     assert_says("a folder", Trace::open(folder.path()), &[&folder.path().display().to_string(), "directory"]);
     fs::write(&path, "Once upon a time").unwrap();
-    assert_says("prose", Trace::open(&path), &["a.trace", "a whole safetensors file", "trace the prompt again"]);
+    assert_says(
+        "prose",
+        Trace::open(&path),
+        &["a.trace", "a whole safetensors file", "trace the prompt again"],
+    );
     fs::write(&path, "").unwrap();
     assert_says("empty", Trace::open(&path), &["a.trace", "a whole safetensors file"]);
-    let weights = common::random_weights(&common::config(json!({ "model_type": "llama" })), safetensors::Dtype::F32);
+    let weights =
+        common::random_weights(&common::config(json!({ "model_type": "llama" })), safetensors::Dtype::F32);
     common::write_weights(&path, &weights);
-    assert_says("weights", Trace::open(&path), &["a file written by streamtrace", "another safetensors file"]);
+    assert_says(
+        "weights",
+        Trace::open(&path),
+        &["a file written by streamtrace", "another safetensors file"],
+    );
 }
 
 #[test]
@@ -69,7 +85,11 @@ fn a_trace_of_a_newer_version_asks_for_an_update() {
     let at = bytes.windows(old.len()).position(|window| window == old).unwrap();
     let newer = [&bytes[..at], new, &bytes[at + old.len()..]].concat();
     fs::write(&path, newer).unwrap();
-    assert_says("newer", Trace::open(&path), &["format version 2 or older", "found version 3", "update streamtrace"]);
+    assert_says(
+        "newer",
+        Trace::open(&path),
+        &["format version 2 or older", "found version 3", "update streamtrace"],
+    );
     for n in [10, bytes.len() / 2, bytes.len() - 1] {
         fs::write(&path, &bytes[..n]).unwrap();
         assert_says("cut off", Trace::open(&path), &["a whole safetensors file", "cut off"]);
@@ -90,6 +110,10 @@ fn pictures_of_unknown_kinds_are_refused() {
     for name in ["map.jpg", "map"] {
         assert_says(name, trace.attention_map(0, 0).unwrap().save(folder.path().join(name)), &["svg", "png"]);
     }
-    assert_says("nowhere", trace.attention_map(0, 0).unwrap().save("/nowhere/map.svg"), &["/nowhere/map.svg", "No such file"]);
+    assert_says(
+        "nowhere",
+        trace.attention_map(0, 0).unwrap().save("/nowhere/map.svg"),
+        &["/nowhere/map.svg", "No such file"],
+    );
     assert!(names(folder.path()).is_empty());
 }

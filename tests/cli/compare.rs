@@ -9,7 +9,16 @@ use crate::{NEEDLE, TRACE_FIELDS, fields, object, run};
 fn compare_with_everything_kept_is_dense() {
     for search in [&["--exhaustive"][..], &["--estimate", "middle"], &[]] {
         let object = object(&run("compare", &[&["--json", "--top-k", "100000"][..], search].concat()));
-        let fidelity = ["answer", "dense_next_token", "kl", "n_rows", "recall", "recall_by_head", "rows_of", "same_next_token"];
+        let fidelity = [
+            "answer",
+            "dense_next_token",
+            "kl",
+            "n_rows",
+            "recall",
+            "recall_by_head",
+            "rows_of",
+            "same_next_token",
+        ];
         let mut expected = [&TRACE_FIELDS[..], &fidelity].concat();
         expected.sort_unstable();
         assert_eq!(fields(&object), expected);
@@ -24,7 +33,8 @@ fn compare_with_everything_kept_is_dense() {
 
 #[test]
 fn compare_with_little_kept_is_less() {
-    let object = object(&run("compare", &["--json", "--top-k", "6", "--sink-blocks", "1", "--local-blocks", "4"]));
+    let object =
+        object(&run("compare", &["--json", "--top-k", "6", "--sink-blocks", "1", "--local-blocks", "4"]));
     assert!(object["recall"].as_f64().unwrap() < 0.999 && object["kl"].as_f64().unwrap() > 0.0, "{object}");
 }
 
@@ -32,9 +42,22 @@ fn compare_with_little_kept_is_less() {
 fn compare_measures_on_some_rows_scores_an_answer_and_draws() {
     let folder = TempDir::new().unwrap();
     let out = folder.path().join("recall.svg");
-    let settings = ["--json", "--top-k", "24", "--rows", "100", "--answer", &NEEDLE.answer, "--out", out.to_str().unwrap()];
+    let settings = [
+        "--json",
+        "--top-k",
+        "24",
+        "--rows",
+        "100",
+        "--answer",
+        &NEEDLE.answer,
+        "--out",
+        out.to_str().unwrap(),
+    ];
     let object = object(&run("compare", &settings));
-    assert_eq!((&object["rows_of"], &object["n_rows"], &object["kl"]), (&"sparse".into(), &128.into(), &Value::Null));
+    assert_eq!(
+        (&object["rows_of"], &object["n_rows"], &object["kl"]),
+        (&"sparse".into(), &128.into(), &Value::Null)
+    );
     assert_eq!(object["answer"]["dense_retained"], true);
     assert!(object["answer"]["dense_logprob"].as_f64().unwrap() > -0.1);
     assert!(std::fs::read_to_string(out).unwrap().contains("128 rows of the sparse run"));
@@ -48,7 +71,9 @@ fn the_smallest_budget_is_found_for_a_search_and_for_exact_blocks() {
         let (found, tried) = (&object[name], object[name]["tried"].as_array().unwrap());
         let top_k = found["top_k"].as_u64().unwrap();
         assert!((5..=found["n_key_blocks"].as_u64().unwrap()).contains(&top_k), "{found}");
-        let of = |passes: bool| tried.iter().filter(move |t| t["passes"] == passes).map(|t| t["top_k"].as_u64().unwrap());
+        let of = |passes: bool| {
+            tried.iter().filter(move |t| t["passes"] == passes).map(|t| t["top_k"].as_u64().unwrap())
+        };
         assert_eq!(of(true).min(), Some(top_k));
         assert!(of(false).all(|failed| failed < top_k), "{tried:?}");
     }

@@ -10,37 +10,59 @@ fn runs_that_fail_exit_with_1_and_a_sentence() {
     let trace = saved(folder.path());
     let (svg, jpg) = (folder.path().join("a.svg"), folder.path().join("a.jpg"));
     let (svg, jpg) = (svg.to_str().unwrap(), jpg.to_str().unwrap());
-    let run =
-        |more: &[&'static str]| [&["trace", "--device", "cpu", "--model", MODEL, "--prompt", &NEEDLE.text][..], more].concat();
+    let run = |more: &[&'static str]| {
+        [&["trace", "--device", "cpu", "--model", MODEL, "--prompt", &NEEDLE.text][..], more].concat()
+    };
     assert_fails(&["trace", "--model", "/nowhere", "--prompt", "x"], &["/nowhere", "no such file or folder"]);
     assert_fails(&["trace", "--model", MODEL, "--prompt", "", "--json"], &["an empty text"]);
-    assert_fails(&["trace", "--model", MODEL, "--prompt-file", "/nowhere.txt"], &["cannot read the prompt /nowhere.txt"]);
+    assert_fails(
+        &["trace", "--model", MODEL, "--prompt-file", "/nowhere.txt"],
+        &["cannot read the prompt /nowhere.txt"],
+    );
     assert_fails(&run(&["--top-k", "0", "--json"]), &["top_k: expected at least 7", "found 0"]);
     assert_fails(&run(&["--pruned", "0.999"]), &["pruned: expected at most"]);
     assert_fails(&run(&["--pruned", "1.5"]), &["pruned: expected a share"]);
     assert_fails(&run(&["--block-size-k", "12"]), &["block sizes"]);
     assert_fails(&run(&["--memory", "1MB"]), &["memory: this run needs", "may take 1.0 MB"]);
     assert_fails(&run(&["--out", "/nowhere/a.trace"]), &["cannot write /nowhere/a.trace"]);
-    let generate =
-        |more: &[&'static str]| [&["generate", "--device", "cpu", "--model", MODEL, "--prompt", "x"][..], more].concat();
+    let generate = |more: &[&'static str]| {
+        [&["generate", "--device", "cpu", "--model", MODEL, "--prompt", "x"][..], more].concat()
+    };
     let ruler = ["ruler", "--device", "cpu", "--model", MODEL, "--samples", "1"];
     let ruler = |more: &[&'static str]| [&ruler[..], more].concat();
-    assert_fails(&ruler(&["--task", "niah_single_9"]), &["task \"niah_single_9\" does not exist: choose one of niah_single_1"]);
+    assert_fails(
+        &ruler(&["--task", "niah_single_9"]),
+        &["task \"niah_single_9\" does not exist: choose one of niah_single_1"],
+    );
     assert_fails(&ruler(&["--memory", "1MB"]), &["memory: this run needs"]);
     assert_fails(&ruler(&["--haystack", "/nowhere.txt"]), &["cannot read the haystack /nowhere.txt"]);
-    assert_fails(&ruler(&["--task", "fwe", "--out", "a.svg"]), &["out: expected one task whose needle has a depth", "fwe"]);
+    assert_fails(
+        &ruler(&["--task", "fwe", "--out", "a.svg"]),
+        &["out: expected one task whose needle has a depth", "fwe"],
+    );
     assert_fails(&ruler(&["--task", "all", "--out", "a.svg"]), &["out: expected one task"]);
-    let heads = ["heads", "--device", "cpu", "--model", MODEL, "--tokens", "800", "--task", "niah_multivalue"];
+    let heads =
+        ["heads", "--device", "cpu", "--model", MODEL, "--tokens", "800", "--task", "niah_multivalue"];
     assert_fails(&heads, &["task: expected a task with one answer", "niah_multivalue, which has 4"]);
-    let smallest =
-        |more: &[&'static str]| [&["smallest-top-k", "--device", "cpu", "--model", MODEL, "--prompt", "x"][..], more].concat();
+    let smallest = |more: &[&'static str]| {
+        [&["smallest-top-k", "--device", "cpu", "--model", MODEL, "--prompt", "x"][..], more].concat()
+    };
     assert_fails(&smallest(&["--kl", "0"]), &["KL: expected a bound above 0"]);
-    assert_fails(&smallest(&["--answer", " never ever"]), &["answer: expected what dense attention finds the most likely"]);
+    assert_fails(
+        &smallest(&["--answer", " never ever"]),
+        &["answer: expected what dense attention finds the most likely"],
+    );
     assert_fails(&generate(&["--max-tokens", "0"]), &["max_tokens: expected at least 1"]);
     assert_fails(&generate(&["--top-p", "2"]), &["top_p: expected a probability"]);
     assert_fails(&["show", "/nowhere.trace"], &["cannot read /nowhere.trace"]);
-    assert_fails(&["map", &trace, "--layer", "6", "--head", "0", "--out", svg], &["layer 6 does not exist: choose 0 to 5"]);
-    assert_fails(&["map", &trace, "--layer", "0", "--head", "8", "--out", svg], &["head 8 does not exist: choose 0 to 7"]);
+    assert_fails(
+        &["map", &trace, "--layer", "6", "--head", "0", "--out", svg],
+        &["layer 6 does not exist: choose 0 to 5"],
+    );
+    assert_fails(
+        &["map", &trace, "--layer", "0", "--head", "8", "--out", svg],
+        &["head 8 does not exist: choose 0 to 7"],
+    );
     assert_fails(&["map", &trace, "--layer", "0", "--head", "0", "--out", jpg], &[".svg or .png"]);
     assert_fails(&["edges", &trace, "--out", jpg], &[".csv or .parquet"]);
     assert_fails(&["report", &trace, "--out", jpg], &[".html or .md"]);
@@ -51,7 +73,8 @@ fn runs_that_fail_exit_with_1_and_a_sentence() {
 /// A missing folder is reported before a run that may take hours.
 #[test]
 fn where_to_write_is_checked_before_the_run() {
-    let output = streamtrace(&["trace", "--model", MODEL, "--prompt", &NEEDLE.text, "--out", "/nowhere/a.trace"]);
+    let output =
+        streamtrace(&["trace", "--model", MODEL, "--prompt", &NEEDLE.text, "--out", "/nowhere/a.trace"]);
     assert_eq!(stderr(&output).lines().count(), 1, "{}", stderr(&output));
 }
 

@@ -16,7 +16,11 @@ fn a_saved_trace_is_shown_and_drawn() {
     for (command, name, start) in [
         (&["map", "--layer", "5", "--head", "7"][..], "map.svg", &b"<svg"[..]),
         (&["map", "--layer", "0", "--head", "0"], "map.png", b"\x89PNG"),
-        (&["map", "--layer", "5", "--head", "7", "--queries", "0..64", "--keys", "0..32"], "zoom.svg", b"<svg"),
+        (
+            &["map", "--layer", "5", "--head", "7", "--queries", "0..64", "--keys", "0..32"],
+            "zoom.svg",
+            b"<svg",
+        ),
         (&["overview", "--width", "300"], "all.png", b"\x89PNG"),
         (&["explore"], "explore.html", b"<!DOCTYPE html>"),
         (&["edges"], "edges.parquet", b"PAR1"),
@@ -26,7 +30,11 @@ fn a_saved_trace_is_shown_and_drawn() {
     ] {
         let out = folder.path().join(name);
         let output = streamtrace(&[command, &[&trace, "--out", out.to_str().unwrap()]].concat());
-        assert_eq!((output.status.code(), stdout(&output), stderr(&output)), (Some(0), "", ""), "{command:?}");
+        assert_eq!(
+            (output.status.code(), stdout(&output), stderr(&output)),
+            (Some(0), "", ""),
+            "{command:?}"
+        );
         let bytes = std::fs::read(out).unwrap();
         assert!(bytes.starts_with(start), "{command:?}: {:?}", &bytes[..bytes.len().min(20)]);
     }
@@ -41,7 +49,10 @@ fn anchors_and_routes_of_a_saved_trace_are_said_and_drawn() {
     assert_eq!(said["receivers"]["heads"].as_array().unwrap().len(), 10);
     let needle = NEEDLE.text[NEEDLE.needles[0].clone()].trim();
     let routes = object(&streamtrace(&["routes", &trace, "--from", needle, "--edges", "9", "--json"]));
-    assert_eq!((routes["edges"].as_array().unwrap().len(), &routes["from_text"]), (9, &format!(" {needle}").into()));
+    assert_eq!(
+        (routes["edges"].as_array().unwrap().len(), &routes["from_text"]),
+        (9, &format!(" {needle}").into())
+    );
     for (arguments, name, start) in [
         (&["anchors"][..], "anchors.svg", &b"<svg"[..]),
         (&["anchors"], "anchors.html", b"<!doctype html>"),
@@ -50,12 +61,22 @@ fn anchors_and_routes_of_a_saved_trace_are_said_and_drawn() {
         let out = folder.path().join(name);
         let output = streamtrace(&[arguments, &[&trace, "--out", out.to_str().unwrap()]].concat());
         assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""), "{arguments:?}");
-        assert!(stdout(&output).contains("layer") || stdout(&output).contains("sentence"), "{}", stdout(&output));
+        assert!(
+            stdout(&output).contains("layer") || stdout(&output).contains("sentence"),
+            "{}",
+            stdout(&output)
+        );
         assert!(std::fs::read(out).unwrap().starts_with(start), "{name}");
     }
-    assert_fails(&["anchors", &trace, "--distance", "9"], &["rows were recorded for tokens", "StreamConfig::focus"]);
+    assert_fails(
+        &["anchors", &trace, "--distance", "9"],
+        &["rows were recorded for tokens", "StreamConfig::focus"],
+    );
     assert_fails(&["anchors", &trace, "--distance", "9999"], &["more than 9999 sentences"]);
-    assert_fails(&["routes", &trace, "--from", "What is the spec of"], &["does not contain it; nearest is \"What is the spec"]);
+    assert_fails(
+        &["routes", &trace, "--from", "What is the spec of"],
+        &["does not contain it; nearest is \"What is the spec"],
+    );
     assert_fails(
         &["map", &trace, "--layer", "0", "--head", "0", "--mark", "nowhere", "--out", "a.svg"],
         &["does not contain it"],
@@ -77,7 +98,8 @@ fn a_route_is_knocked_out_and_compared_with_others() {
     let said = object(&output);
     assert_eq!(fields(&said), ["alone", "controls", "median_drop", "route"]);
     assert_eq!(said["controls"].as_array().unwrap().len(), 3);
-    let drop = said["route"]["next"]["before"].as_f64().unwrap() - said["route"]["next"]["after"].as_f64().unwrap();
+    let drop =
+        said["route"]["next"]["before"].as_f64().unwrap() - said["route"]["next"]["after"].as_f64().unwrap();
     assert!(drop > said["median_drop"].as_f64().unwrap(), "{said}");
     assert!(stdout(&streamtrace(&run)).contains("median of 3 controls"));
 }

@@ -15,7 +15,9 @@ fn generate_writes_the_needle_as_it_comes_or_as_one_object() {
     assert_eq!(stdout(&text).trim(), answer.trim_end_matches('.'), "{}", stdout(&text));
     let progress: Vec<&str> = stderr(&text).lines().collect();
     assert!(progress.len() == 6 && progress[5].starts_with("prompt: layer 6 of 6, "), "{progress:?}");
-    for more in [&["--dense"][..], &["--exhaustive"], &["--temperature", "0.01", "--top-p", "0.9", "--seed", "3"]] {
+    for more in
+        [&["--dense"][..], &["--exhaustive"], &["--temperature", "0.01", "--top-p", "0.9", "--seed", "3"]]
+    {
         let object = object(&run("generate", &[&settings[..], &["--json"], more].concat()));
         assert_eq!(fields(&object), ["end", "n_prompt", "seconds", "text", "tokens", "top_k"]);
         assert_eq!(object["text"].as_str().unwrap().trim(), answer.trim_end_matches('.'), "{more:?}");
@@ -28,7 +30,10 @@ fn ruler_counts_the_needles_that_are_kept() {
     let settings = ["--exhaustive", "--pruned", "0.8", "--sink-blocks", "1", "--local-blocks", "4"];
     let output = ruler(&[&["--json", "--tokens", "1000", "--samples", "3"][..], &settings].concat());
     let counted = &object(&output)["niah_multikey_1"];
-    assert_eq!((&counted["prompts"], &counted["counted"], &counted["needle_retained"]), (&3.into(), &3.into(), &3.into()));
+    assert_eq!(
+        (&counted["prompts"], &counted["counted"], &counted["needle_retained"]),
+        (&3.into(), &3.into(), &3.into())
+    );
     assert_eq!(
         (&counted["sparse_score"], &counted["dense_score"], &counted["recall"]),
         (&1.0.into(), &Value::Null, &Value::Null)
@@ -65,8 +70,16 @@ fn ruler_compares_with_dense_attention_and_says_what_it_cannot_answer() {
     assert_eq!(lines.len(), 4, "head, rule, two tasks: {lines:?}");
     let cells = |line: &str| line.split('|').map(|cell| cell.trim().to_string()).collect::<Vec<_>>();
     let needle = cells(lines[2]);
-    assert_eq!(needle[1..8], ["niah_single_1", "500", "two means", "1.000", "1.000", "1 of 1", "1.000"], "{lines:?}");
-    assert!(lines[3].contains("dense attention answers none of 1 prompts") && lines[3].contains("training"), "{}", lines[3]);
+    assert_eq!(
+        needle[1..8],
+        ["niah_single_1", "500", "two means", "1.000", "1.000", "1 of 1", "1.000"],
+        "{lines:?}"
+    );
+    assert!(
+        lines[3].contains("dense attention answers none of 1 prompts") && lines[3].contains("training"),
+        "{}",
+        lines[3]
+    );
 }
 
 #[test]
@@ -90,10 +103,14 @@ fn ruler_measures_every_search_at_one_budget() {
     let object = object(&ruler(&settings));
     let mut names = fields(&object);
     names.sort_unstable();
-    assert_eq!(names, ["exhaustive", "first key", "mean + spread", "middle key", "random", "two means", "window"]);
+    assert_eq!(
+        names,
+        ["exhaustive", "first key", "mean + spread", "middle key", "random", "two means", "window"]
+    );
     for name in names {
         let lengths = object[name]["niah_multikey_1"].as_array().unwrap();
-        let of = |field: &str| lengths.iter().map(|length| length[field].as_u64().unwrap()).collect::<Vec<_>>();
+        let of =
+            |field: &str| lengths.iter().map(|length| length[field].as_u64().unwrap()).collect::<Vec<_>>();
         assert_eq!((of("tokens"), of("top_k")), (vec![300, 500], vec![24, 24]), "{name}");
     }
     assert_eq!(object["window"]["niah_multikey_1"][1]["keys_read_per_query_block"], 0.0);
@@ -119,7 +136,9 @@ fn ruler_draws_scores_by_depth_and_length() {
     ];
     ruler(&settings);
     let svg = std::fs::read_to_string(out).unwrap();
-    for part in ["niah_multikey_1 · needle-6m", "300", "500", "0 %", "50 %", "100 %", "1.00", "exhaustive search"] {
+    for part in
+        ["niah_multikey_1 · needle-6m", "300", "500", "0 %", "50 %", "100 %", "1.00", "exhaustive search"]
+    {
         assert!(svg.contains(part), "{part}");
     }
 }
@@ -143,7 +162,10 @@ fn heads_that_copy_the_needle_are_ranked_and_drawn() {
     let output = streamtrace(&[&model[..], &["--exhaustive", "--out", out.to_str().unwrap()]].concat());
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let object = object(&output);
-    assert_eq!((object["scores"].as_array().unwrap().len(), object["ranking"].as_array().unwrap().len()), (6, 48));
+    assert_eq!(
+        (object["scores"].as_array().unwrap().len(), object["ranking"].as_array().unwrap().len()),
+        (6, 48)
+    );
     let best = object["ranking"][0]["score"].as_f64().unwrap();
     assert!(best > 0.5, "a model that copies numbers has a head that does: {object}");
     assert!(std::fs::read_to_string(out).unwrap().contains("retrieval heads"));

@@ -14,15 +14,18 @@ use crate::MODEL;
 /// Whether this process and its children ignore a signal, as a shell makes its background jobs ignore interrupts.
 fn is_ignored(number: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    let ignored =
+        status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
     ignored.unwrap_or(0) >> (number - 1) & 1 == 1
 }
 
 #[test]
 fn a_run_that_is_ended_leaves_what_was_there() {
-    for (name, number) in [("-TERM", 15), ("-INT", 2)].into_iter().filter(|(_, number)| !is_ignored(*number)) {
+    for (name, number) in [("-TERM", 15), ("-INT", 2)].into_iter().filter(|(_, number)| !is_ignored(*number))
+    {
         let folder = TempDir::new().unwrap();
-        let [out, temporary, prompt] = ["a.trace", "temporary", "prompt"].map(|name| folder.path().join(name));
+        let [out, temporary, prompt] =
+            ["a.trace", "temporary", "prompt"].map(|name| folder.path().join(name));
         std::fs::create_dir(&temporary).unwrap();
         std::fs::write(&out, "what was there").unwrap();
         std::fs::write(&prompt, "A prompt that takes its time. ".repeat(120)).unwrap();
@@ -35,6 +38,9 @@ fn a_run_that_is_ended_leaves_what_was_there() {
         assert!(Command::new("kill").args([name, &run.id().to_string()]).status().unwrap().success());
         assert_eq!(run.wait().unwrap().signal(), Some(number));
         assert_eq!(std::fs::read(&out).unwrap(), b"what was there");
-        assert_eq!((std::fs::read_dir(&folder).unwrap().count(), std::fs::read_dir(&temporary).unwrap().count()), (3, 0));
+        assert_eq!(
+            (std::fs::read_dir(&folder).unwrap().count(), std::fs::read_dir(&temporary).unwrap().count()),
+            (3, 0)
+        );
     }
 }

@@ -44,7 +44,10 @@ pub fn set(object: &mut Value, changes: Value) {
 pub fn random_weights(config: &Value, dtype: Dtype) -> Vec<Weight> {
     let mut random = fastrand::Rng::with_seed(7);
     let norms = if is_gemma(config) { 0.0 } else { 1.0 };
-    shapes(config).into_iter().map(|(name, shape)| random_weight(&mut random, name, shape, dtype, norms)).collect()
+    shapes(config)
+        .into_iter()
+        .map(|(name, shape)| random_weight(&mut random, name, shape, dtype, norms))
+        .collect()
 }
 
 /// Whether norms are stored minus 1, and a layer has four of them.
@@ -53,10 +56,17 @@ fn is_gemma(config: &Value) -> bool {
 }
 
 /// The weights of norms vary around `norms`.
-fn random_weight(random: &mut fastrand::Rng, name: String, shape: Vec<usize>, dtype: Dtype, norms: f32) -> Weight {
+fn random_weight(
+    random: &mut fastrand::Rng,
+    name: String,
+    shape: Vec<usize>,
+    dtype: Dtype,
+    norms: f32,
+) -> Weight {
     let centre = if name.contains("norm") { norms } else { 0.0 };
     // Products keep the magnitude of their inputs; embeddings and biases have magnitude 1.
-    let spread = if shape.len() == 2 && !name.contains("embed") { (3.0 / shape[1] as f32).sqrt() } else { 0.7 };
+    let spread =
+        if shape.len() == 2 && !name.contains("embed") { (3.0 / shape[1] as f32).sqrt() } else { 0.7 };
     let values = (0..shape.iter().product()).map(|_| centre + spread * (2.0 * random.f32() - 1.0));
     let bytes = match dtype {
         Dtype::F16 => values.flat_map(|v| f16::from_f32(v).to_le_bytes()).collect(),
@@ -70,8 +80,12 @@ fn random_weight(random: &mut fastrand::Rng, name: String, shape: Vec<usize>, dt
 pub fn shapes(config: &Value) -> Vec<(String, Vec<usize>)> {
     let size = |name: &str| config[name].as_u64().map(|n| n as usize);
     let need = |name: &str| size(name).expect(name);
-    let (hidden, inner, n_heads, n_kv_heads) =
-        (need("hidden_size"), need("intermediate_size"), need("num_attention_heads"), need("num_key_value_heads"));
+    let (hidden, inner, n_heads, n_kv_heads) = (
+        need("hidden_size"),
+        need("intermediate_size"),
+        need("num_attention_heads"),
+        need("num_key_value_heads"),
+    );
     let head_dim = size("head_dim").unwrap_or(hidden / n_heads);
     let (family, is) = (&config["model_type"], |name: &str| config[name] == true);
     let mut shapes = vec![
@@ -82,7 +96,9 @@ pub fn shapes(config: &Value) -> Vec<(String, Vec<usize>)> {
         shapes.push(("lm_head.weight".into(), vec![need("vocab_size"), hidden]));
     }
     for layer in 0..need("num_hidden_layers") {
-        let mut add = |name: &str, shape: &[usize]| shapes.push((format!("model.layers.{layer}.{name}"), shape.to_vec()));
+        let mut add = |name: &str, shape: &[usize]| {
+            shapes.push((format!("model.layers.{layer}.{name}"), shape.to_vec()))
+        };
         add("input_layernorm.weight", &[hidden]);
         add("post_attention_layernorm.weight", &[hidden]);
         if is_gemma(config) {
@@ -120,7 +136,8 @@ pub fn shapes(config: &Value) -> Vec<(String, Vec<usize>)> {
 /// A model folder with all its files; the weights in one file, or in shards with an index.
 pub fn folder(config: &Value, weights: &[Weight], n_shards: usize) -> TempDir {
     let folder = TempDir::new().unwrap();
-    let write = |name: &str, json: &Value| std::fs::write(folder.path().join(name), json.to_string()).unwrap();
+    let write =
+        |name: &str, json: &Value| std::fs::write(folder.path().join(name), json.to_string()).unwrap();
     write("config.json", config);
     write("tokenizer.json", &tokenizer(VOCABULARY));
     if n_shards == 1 {
@@ -157,13 +174,15 @@ pub fn cpu(folder: &Path) -> LoadOptions {
 }
 
 pub fn write_weights(path: &Path, weights: &[Weight]) {
-    let views = weights.iter().map(|w| (&w.name, TensorView::new(w.dtype, w.shape.clone(), &w.bytes).unwrap()));
+    let views =
+        weights.iter().map(|w| (&w.name, TensorView::new(w.dtype, w.shape.clone(), &w.bytes).unwrap()));
     safetensors::serialize_to_file(views, None, path).unwrap();
 }
 
 /// `tokenizer.json` of a tokenizer that splits text at white space.
 pub fn tokenizer(n_words: usize) -> Value {
-    let mut vocabulary: serde_json::Map<String, Value> = (0..n_words - 1).map(|i| (format!("w{i}"), json!(i))).collect();
+    let mut vocabulary: serde_json::Map<String, Value> =
+        (0..n_words - 1).map(|i| (format!("w{i}"), json!(i))).collect();
     vocabulary.insert("[UNK]".into(), json!(n_words - 1));
     json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,

@@ -14,26 +14,41 @@ use crate::{
 fn an_engine_process_answers_as_the_engine_in_process_does() {
     let (process, local) = (Engines::new().load(), common::load(model()).unwrap());
     assert_eq!((process.model(), process.device()), (local.model(), local.device()));
-    let config = StreamConfig { top_k: 8, sink_blocks: 1, local_blocks: 4, focus: Some(20..31), ..StreamConfig::default() };
+    let config = StreamConfig {
+        top_k: 8,
+        sink_blocks: 1,
+        local_blocks: 4,
+        focus: Some(20..31),
+        ..StreamConfig::default()
+    };
     let (process, local) = (process.with(config.clone()), local.with(config));
     let prompt = common::prompt(301);
     assert_eq!(process.count_tokens(&prompt), Ok(301));
     assert_eq!(process.plan(301).unwrap().parts, local.plan(301).unwrap().parts);
 
     let (ours, theirs) = (local.trace(&prompt).unwrap(), process.trace(&prompt).unwrap());
-    assert_eq!((theirs.text(), theirs.tokens(), theirs.logits()), (ours.text(), ours.tokens(), ours.logits()));
+    assert_eq!(
+        (theirs.text(), theirs.tokens(), theirs.logits()),
+        (ours.text(), ours.tokens(), ours.logits())
+    );
     for layer in 0..ours.n_layers() {
         assert_eq!(theirs.mask(layer).unwrap(), ours.mask(layer).unwrap());
         for head in 0..ours.n_heads() {
             assert_eq!(theirs.head(layer, head).unwrap(), ours.head(layer, head).unwrap());
-            assert_eq!(theirs.attention_row(layer, head, 30).unwrap(), ours.attention_row(layer, head, 30).unwrap());
+            assert_eq!(
+                theirs.attention_row(layer, head, 30).unwrap(),
+                ours.attention_row(layer, head, 30).unwrap()
+            );
         }
     }
     let (ours, theirs) = (local.compare(&ours).unwrap(), process.compare(&theirs).unwrap());
     let [ours, theirs] = [ours, theirs].map(|trace| trace.summary().fidelity.clone().unwrap());
     let numbers = |f: &Fidelity| [&[f.recall, f.kl.unwrap()][..], &f.recall_by_head.concat()].concat();
     // JSON numbers are read back exactly, except for the last digit.
-    assert!(numbers(&ours).iter().zip(numbers(&theirs)).all(|(a, b)| (a - b).abs() < 1e-14), "{ours:?} {theirs:?}");
+    assert!(
+        numbers(&ours).iter().zip(numbers(&theirs)).all(|(a, b)| (a - b).abs() < 1e-14),
+        "{ours:?} {theirs:?}"
+    );
     assert_eq!((ours.same_next_token, ours.n_rows), (theirs.same_next_token, theirs.n_rows));
     let (ours, theirs) = (local.score(&prompt, " w1 w2").unwrap(), process.score(&prompt, " w1 w2").unwrap());
     let ids = |score: &AnswerScore| score.tokens.iter().map(|token| token.id).collect::<Vec<_>>();
@@ -65,7 +80,8 @@ fn clones_share_the_engine() {
 /// The exhaustive search reads every visible key if there are more candidates than the budget holds.
 #[test]
 fn what_a_search_reads_is_counted() {
-    let config = StreamConfig { top_k: 8, sink_blocks: 1, local_blocks: 4, beam: 8, ..StreamConfig::default() };
+    let config =
+        StreamConfig { top_k: 8, sink_blocks: 1, local_blocks: 4, beam: 8, ..StreamConfig::default() };
     let (tracer, prompt) = (common::load(model()).unwrap(), common::prompt(1000));
     let read = |search| {
         let tracer = tracer.with(StreamConfig { search, ..config.clone() });

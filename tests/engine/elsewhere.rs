@@ -52,10 +52,14 @@ fn a_trace_from_elsewhere_is_the_same_and_smaller_on_its_way() {
     let trace = tracer.trace(&common::prompt(300)).unwrap();
     assert_layers(&trace, &[0, 1, 2, 3, 4, 5]);
     trace.save(folder.path().join("a.trace")).unwrap();
-    let [travelled, saved] = [&said, &folder.path().join("a.trace")].map(|path| std::fs::metadata(path).unwrap().len());
+    let [travelled, saved] =
+        [&said, &folder.path().join("a.trace")].map(|path| std::fs::metadata(path).unwrap().len());
     assert!(travelled < saved * 9 / 10, "{travelled} bytes of {saved}");
     // The result is a trace like any other.
-    assert_eq!(tracer.compare(&trace).unwrap().summary().fidelity.as_ref().unwrap().same_next_token, Some(true));
+    assert_eq!(
+        tracer.compare(&trace).unwrap().summary().fidelity.as_ref().unwrap().same_next_token,
+        Some(true)
+    );
 }
 
 #[test]
@@ -108,9 +112,11 @@ fn what_arrived_before_the_connection_broke_off_is_kept() {
         let arrived = tracer.arrived().unwrap();
         kept.push(arrived.layers().len());
         assert_layers(&arrived, &(0..arrived.layers().len()).collect::<Vec<_>>());
-        for part in
-            ["broke off", &format!("{} of 6 layers of the trace arrived", arrived.layers().len()), "Tracer::arrived has them"]
-        {
+        for part in [
+            "broke off",
+            &format!("{} of 6 layers of the trace arrived", arrived.layers().len()),
+            "Tracer::arrived has them",
+        ] {
             assert!(error.contains(part), "{part} in {error}");
         }
         assert!(tracer.arrived().is_none(), "once");
@@ -151,7 +157,8 @@ fn a_model_is_a_folder_of_the_other_machine() {
     let nowhere = LoadOptions { model: "no/such/model".into(), ..options() };
     let error = Tracer::connect_with(&command, nowhere).err().unwrap().to_string();
     assert!(
-        error.contains("no/such/model") && !error.contains(&std::env::current_dir().unwrap().display().to_string()),
+        error.contains("no/such/model")
+            && !error.contains(&std::env::current_dir().unwrap().display().to_string()),
         "{error}"
     );
 }
@@ -171,8 +178,14 @@ fn commands_that_cannot_serve_say_why() {
     for (command, says) in [
         (format!("{BINARY} serve"), &["no model is loaded", "streamtrace serve --model"][..]),
         (format!("{BINARY} serve --model /nowhere"), &["/nowhere"]),
-        (file(folder.path(), &other), &["protocol version 4 instead of 3", "the same version of streamtrace"]),
-        ("echo 'ssh: Could not resolve hostname gpu' >&2; exit 255".into(), &["exit status: 255", "Could not resolve hostname"]),
+        (
+            file(folder.path(), &other),
+            &["protocol version 4 instead of 3", "the same version of streamtrace"],
+        ),
+        (
+            "echo 'ssh: Could not resolve hostname gpu' >&2; exit 255".into(),
+            &["exit status: 255", "Could not resolve hostname"],
+        ),
         ("echo Welcome to gpu".into(), &["something else than an engine answered", "Welcome to gpu"]),
     ] {
         let error = Tracer::connect(&command).err().unwrap().to_string();
@@ -186,5 +199,8 @@ fn commands_that_cannot_serve_say_why() {
 fn settings_travel_too() {
     let tracer = Tracer::connect(&serving()).unwrap();
     let config = StreamConfig { search: Search::Window, ..config() };
-    assert_eq!(tracer.with(config).trace(&common::prompt(300)).unwrap().summary().config.search, Search::Window);
+    assert_eq!(
+        tracer.with(config).trace(&common::prompt(300)).unwrap().summary().config.search,
+        Search::Window
+    );
 }

@@ -91,7 +91,8 @@ fn an_engine_ends_with_its_tracer() {
 
 /// An engine that has received these requests.
 fn engine(requests: &[Request]) -> Child {
-    let mut engine = Command::new(BINARY).arg("serve").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut engine =
+        Command::new(BINARY).arg("serve").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     for request in requests {
         frame::write(engine.stdin.as_mut().unwrap(), request, &Payload::None).unwrap();
     }
@@ -138,8 +139,13 @@ fn the_end_of_its_input_ends_an_engine_in_the_middle_of_a_run() {
 /// Nobody reads the engine's output.
 #[test]
 fn an_engine_without_listeners_ends_with_a_sentence() {
-    let mut engine =
-        Command::new(BINARY).arg("serve").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut engine = Command::new(BINARY)
+        .arg("serve")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     drop(engine.stdout.take());
     // Its input stays open, so that a closed input cannot end it.
     let mut input = engine.stdin.take().unwrap();

@@ -70,7 +70,10 @@ impl Place {
 }
 
 fn assert_same(trace: &Trace, expected: &Trace) {
-    assert_eq!((trace.logits(), trace.mask(5).unwrap().kept), (expected.logits(), expected.mask(5).unwrap().kept));
+    assert_eq!(
+        (trace.logits(), trace.mask(5).unwrap().kept),
+        (expected.logits(), expected.mask(5).unwrap().kept)
+    );
 }
 
 /// Kills the engine while it loads, after each layer, while it writes the trace, and while it sends the trace.
@@ -85,12 +88,15 @@ fn an_engine_killed_at_any_stage_is_replaced() {
     let said = std::fs::read(place.file("said")).unwrap();
     let places = |word: &'static [u8]| (0..said.len()).filter(|&at| said[at..].starts_with(word));
     let n_loaded = places(b"STRM").nth(1).expect("a frame after the model's");
-    let mut stages: Vec<usize> = [0, 10, n_loaded - 1, n_loaded].into_iter().chain(places(b"\"stage\":")).collect();
+    let mut stages: Vec<usize> =
+        [0, 10, n_loaded - 1, n_loaded].into_iter().chain(places(b"\"stage\":")).collect();
     assert_eq!(stages.len(), 4 + 6, "each layer is reported");
     stages.extend([said.len() / 2, said.len() * 9 / 10]);
     for n_bytes in stages {
         let place = Place::new();
-        let ended = |error: Option<Error>| assert!(matches!(error, Some(Error::Engine { .. })), "{n_bytes}: {error:?}");
+        let ended = |error: Option<Error>| {
+            assert!(matches!(error, Some(Error::Engine { .. })), "{n_bytes}: {error:?}")
+        };
         let tracer = if n_bytes < n_loaded {
             ended(load(place.killed_after(n_bytes)).err());
             load(place.killed_after(n_bytes)).unwrap()
@@ -109,7 +115,8 @@ fn an_engine_killed_at_any_stage_is_replaced() {
 fn an_engine_that_is_asked_to_end_does_at_once_and_is_replaced() {
     let place = Place::new();
     let mut engine = Process::new(place.known());
-    let mut call = |request, progress: &mut dyn FnMut(Progress)| engine.call(request, Payload::None, progress);
+    let mut call =
+        |request, progress: &mut dyn FnMut(Progress)| engine.call(request, Payload::None, progress);
     call(Request::Load(options()), &mut |_| {}).unwrap();
     for layer in [1, 4] {
         let request = Request::Trace { prompt: common::prompt(2000), config: StreamConfig::default() };
@@ -119,7 +126,10 @@ fn an_engine_that_is_asked_to_end_does_at_once_and_is_replaced() {
             }
         });
         let error = ended.err().expect("an end").to_string();
-        assert!(error.contains("signal: 15") && error.contains("the next call starts a new engine"), "{error}");
+        assert!(
+            error.contains("signal: 15") && error.contains("the next call starts a new engine"),
+            "{error}"
+        );
         assert!(call(Request::CountTokens { text: "w1".into() }, &mut |_| {}).is_ok());
         place.assert_clean();
     }
@@ -163,10 +173,17 @@ fn two_notebooks_on_one_engine_and_one_folder_do_not_meet() {
     let place = Place::new();
     let tracers = [0, 1].map(|_| load(place.shell(&format!("exec {BINARY} serve"))).unwrap());
     saved_at_once(&tracers, &place.file("a.trace"));
-    assert_same(&Trace::open(place.file("a.trace")).unwrap(), &common::load(model()).unwrap().trace(&prompt()).unwrap());
+    assert_same(
+        &Trace::open(place.file("a.trace")).unwrap(),
+        &common::load(model()).unwrap().trace(&prompt()).unwrap(),
+    );
     drop(tracers);
     place.assert_clean();
-    assert_eq!(std::fs::read_dir(place.file(".")).unwrap().count(), 2, "the trace, and the folder of temporary files");
+    assert_eq!(
+        std::fs::read_dir(place.file(".")).unwrap().count(),
+        2,
+        "the trace, and the folder of temporary files"
+    );
 }
 
 /// A run that does not fit is refused, and the same engine then runs one that fits.

@@ -25,8 +25,12 @@ fn compared(tracer: &Tracer, trace: &Trace, what: CompareConfig) -> Fidelity {
 #[test]
 fn recall_inside_a_sparse_run_is_that_of_a_dense_one_in_the_first_layer() {
     let (tracer, trace) = traced();
-    let [dense, sparse] = [None, Some(1_000_000)].map(|rows| compared(&tracer, &trace, CompareConfig { rows, answer: None }));
-    assert_eq!((dense.rows_of, dense.n_rows, sparse.rows_of, sparse.n_rows), (RowsOf::Dense, 1003, RowsOf::Sparse, 1003));
+    let [dense, sparse] =
+        [None, Some(1_000_000)].map(|rows| compared(&tracer, &trace, CompareConfig { rows, answer: None }));
+    assert_eq!(
+        (dense.rows_of, dense.n_rows, sparse.rows_of, sparse.n_rows),
+        (RowsOf::Dense, 1003, RowsOf::Sparse, 1003)
+    );
     assert_eq!((sparse.same_next_token, sparse.kl, sparse.dense_next_token), (None, None, None));
     assert_eq!(sparse.recall_by_head.len(), trace.n_layers());
     for (a, b) in dense.recall_by_head[0].iter().zip(&sparse.recall_by_head[0]) {
@@ -38,7 +42,8 @@ fn recall_inside_a_sparse_run_is_that_of_a_dense_one_in_the_first_layer() {
 #[test]
 fn a_sample_of_rows_is_whole_blocks_and_near_all_rows() {
     let (tracer, trace) = traced();
-    let [some, all] = [300, 2000].map(|rows| compared(&tracer, &trace, CompareConfig { rows: Some(rows), answer: None }));
+    let [some, all] =
+        [300, 2000].map(|rows| compared(&tracer, &trace, CompareConfig { rows: Some(rows), answer: None }));
     assert_eq!(some.n_rows, 10 * 32, "whole blocks of 32");
     assert!((some.recall - all.recall).abs() < 0.03, "{} {}", some.recall, all.recall);
     assert!(some.recall != all.recall);
@@ -52,7 +57,8 @@ fn an_answer_is_scored_as_by_itself() {
     let what = CompareConfig { rows: None, answer: Some(" w1 w2".into()) };
     let fidelity = compared(&tracer, &trace, what);
     let answer = fidelity.answer.unwrap();
-    let [sparse, dense] = [tracer.score(trace.text(), " w1 w2"), tracer.score_dense(trace.text(), " w1 w2")].map(Result::unwrap);
+    let [sparse, dense] = [tracer.score(trace.text(), " w1 w2"), tracer.score_dense(trace.text(), " w1 w2")]
+        .map(Result::unwrap);
     assert_eq!((answer.sparse_logprob, answer.dense_logprob), (sparse.logprob(), dense.logprob()));
     assert_eq!((answer.sparse_retained, answer.dense_retained), (sparse.retained(), dense.retained()));
     assert_ne!(answer.sparse_logprob, answer.dense_logprob);
@@ -63,7 +69,8 @@ fn comparisons_that_make_no_sense_are_refused() {
     let (tracer, trace) = traced();
     let no_rows = tracer.compare_with(&trace, &CompareConfig { rows: Some(0), answer: None }).err();
     assert!(matches!(&no_rows, Some(Error::Setting { setting, .. }) if setting == "rows"), "{no_rows:?}");
-    let no_answer = tracer.compare_with(&trace, &CompareConfig { rows: Some(9), answer: Some(String::new()) }).err();
+    let no_answer =
+        tracer.compare_with(&trace, &CompareConfig { rows: Some(9), answer: Some(String::new()) }).err();
     assert!(matches!(no_answer, Some(Error::Prompt { .. })), "{no_answer:?}");
     assert!(matches!(trace.recall_map(), Err(Error::Missing { .. })));
 }
@@ -100,7 +107,8 @@ fn budgets_for_the_impossible_are_refused() {
         let error = tracer.smallest_top_k(&prompt, &Criterion::KlAtMost(nats)).unwrap_err();
         assert!(error.to_string().contains("KL: expected a bound above 0"), "{error}");
     }
-    let error = tracer.smallest_top_k(&prompt, &Criterion::AnswerKept(" w1 w1 w1".into())).unwrap_err().to_string();
+    let error =
+        tracer.smallest_top_k(&prompt, &Criterion::AnswerKept(" w1 w1 w1".into())).unwrap_err().to_string();
     assert!(error.contains("no budget can keep what is not there"), "{error}");
     let all = tracer.smallest_top_k("w1", &Criterion::SameNextToken).unwrap();
     assert_eq!((all.top_k, all.tried.len()), (1, 0), "a prompt of one block");
@@ -109,7 +117,9 @@ fn budgets_for_the_impossible_are_refused() {
 /// In a prompt of two words, random heads copy some tokens by chance; the expected ones are read off the rows.
 #[test]
 fn retrieval_heads_are_those_that_attend_most_to_the_token_that_comes_next() {
-    let tracer = common::load(model()).unwrap().with(StreamConfig { search: Search::Exhaustive, ..StreamConfig::default() });
+    let tracer = common::load(model())
+        .unwrap()
+        .with(StreamConfig { search: Search::Exhaustive, ..StreamConfig::default() });
     let words: Vec<String> = (0..204usize).map(|i| format!("w{}", i * i / 7 % 2)).collect();
     let (prompt, answer) = (words[..200].join(" "), format!(" {}", words[200..].join(" ")));
     let (trace, span) = tracer.trace_answer(&prompt, &answer).unwrap();
@@ -122,7 +132,9 @@ fn retrieval_heads_are_those_that_attend_most_to_the_token_that_comes_next() {
             let row = trace.attention_row(layer, head, query).unwrap();
             row.iter().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap().0
         };
-        let copies = (199..203).map(|query| (query, most(query))).filter(|(query, key)| words[*key] == words[query + 1]);
+        let copies = (199..203)
+            .map(|query| (query, most(query)))
+            .filter(|(query, key)| words[*key] == words[query + 1]);
         let copied: HashSet<usize> = copies.map(|(_, key)| key).filter(|key| needle.contains(key)).collect();
         assert_eq!(heads.scores[layer][head], copied.len() as f64 / 140.0, "{layer} {head}");
         n_copied += copied.len();

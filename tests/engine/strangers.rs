@@ -37,7 +37,10 @@ fn commands_that_are_no_engines_are_told_apart() {
         (shell("echo hello"), &["something else than an engine answered", "hello"]),
         (shell("cat"), &["something else than an engine answered"]),
         (shell("exit 3"), &["it ended (exit status: 3)"]),
-        (shell("echo 'no GPU, no engine' >&2; exit 1"), &["it ended (exit status: 1)", "its last words: no GPU, no engine"]),
+        (
+            shell("echo 'no GPU, no engine' >&2; exit 1"),
+            &["it ended (exit status: 1)", "its last words: no GPU, no engine"],
+        ),
         (shell("exec 1>&-; cat > /dev/null"), &["was still running"]),
     ] {
         let error = refusal(command.clone());
@@ -71,7 +74,10 @@ fn a_frame_cut_off_half_way_says_how_the_engine_ended() {
         let error = refusal(recording(folder.path(), &whole[..n], "head -c 1 > /dev/null; exit 7"));
         assert!(error.contains("broke off") && error.contains("exit status: 7"), "{n}: {error}");
     }
-    assert!(load(recording(folder.path(), &whole, "cat > /dev/null")).is_ok(), "the whole frame is none the worse");
+    assert!(
+        load(recording(folder.path(), &whole, "cat > /dev/null")).is_ok(),
+        "the whole frame is none the worse"
+    );
 }
 
 #[test]
@@ -110,7 +116,13 @@ fn a_damaged_trace_from_an_engine_is_an_error_and_the_next_call_works() {
 /// An engine's exit code and standard error after bytes that are not requests.
 fn served(bytes: &[u8]) -> (Option<i32>, String) {
     let mut command = Command::new(BINARY);
-    let mut engine = command.arg("serve").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut engine = command
+        .arg("serve")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     // The engine may already have exited.
     let _ = engine.stdin.take().unwrap().write_all(bytes);
     let output = engine.wait_with_output().unwrap();
@@ -162,7 +174,10 @@ fn an_engine_named_by_the_environment_must_be_there() {
         }
         Err(error) => {
             let error = error.to_string();
-            assert!(error.contains("STREAMTRACE_ENGINE names /nowhere/streamtrace, which is not a file"), "{error}");
+            assert!(
+                error.contains("STREAMTRACE_ENGINE names /nowhere/streamtrace, which is not a file"),
+                "{error}"
+            );
             assert!(error.contains("cargo build --release --features engine"), "{error}");
         }
     }

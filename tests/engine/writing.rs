@@ -39,14 +39,19 @@ fn sparse_steps_are_those_of_whole_prompts() {
         let tracer = common::load(model()).unwrap().with(config(search));
         for n_prompt in [1, 219, 224, 225] {
             let prompt = common::prompt(n_prompt);
-            assert_eq!(ids(&tracer, &prompt, &greedy(12)), by_traces(&tracer, &prompt, 12), "{search:?} {n_prompt}");
+            assert_eq!(
+                ids(&tracer, &prompt, &greedy(12)),
+                by_traces(&tracer, &prompt, 12),
+                "{search:?} {n_prompt}"
+            );
         }
     }
 }
 
 #[test]
 fn dense_steps_are_those_of_whole_prompts() {
-    let tracer = common::load(model()).unwrap().with(StreamConfig { top_k: 1000, ..config(Search::Exhaustive) });
+    let tracer =
+        common::load(model()).unwrap().with(StreamConfig { top_k: 1000, ..config(Search::Exhaustive) });
     let few = tracer.with(config(Search::Window));
     for n_prompt in [1, 221] {
         let (prompt, how) = (common::prompt(n_prompt), GenerateConfig { dense: true, ..greedy(8) });
@@ -58,8 +63,14 @@ fn dense_steps_are_those_of_whole_prompts() {
 #[test]
 fn windows_and_large_key_blocks_are_no_exception() {
     let folder = common::random_model(json!({ "model_type": "mistral", "sliding_window": 50 }));
-    let sizes =
-        StreamConfig { block_size_q: 16, block_size_k: 32, top_k: 3, sink_blocks: 1, local_blocks: 1, ..StreamConfig::default() };
+    let sizes = StreamConfig {
+        block_size_q: 16,
+        block_size_k: 32,
+        top_k: 3,
+        sink_blocks: 1,
+        local_blocks: 1,
+        ..StreamConfig::default()
+    };
     let tracer = common::load(folder.path()).unwrap().with(sizes);
     let prompt = common::prompt(125);
     assert_eq!(ids(&tracer, &prompt, &greedy(20)), by_traces(&tracer, &prompt, 20));
@@ -69,7 +80,8 @@ fn windows_and_large_key_blocks_are_no_exception() {
 fn log_probabilities_are_those_of_the_trace() {
     let tracer = common::load(model()).unwrap().with(config(StreamConfig::default().search));
     let prompt = common::prompt(300);
-    let (generated, traced) = (tracer.generate_with(&prompt, &greedy(1), |_| {}).unwrap(), tracer.trace(&prompt).unwrap());
+    let (generated, traced) =
+        (tracer.generate_with(&prompt, &greedy(1), |_| {}).unwrap(), tracer.trace(&prompt).unwrap());
     assert_eq!((&generated.end, generated.n_prompt, generated.top_k), (&End::MaxTokens, 300, Some(8)));
     let [ours, theirs] = [generated.tokens[0].logprob, traced.summary().next_token.logprob];
     assert!((ours - theirs).abs() < 1e-5, "{ours} {theirs}");
@@ -88,8 +100,9 @@ fn stops_and_ends_of_text_are_not_part_of_it() {
     assert_eq!(stopped.text, whole.text[..whole.text.find(&third).unwrap()]);
     assert_eq!(shown, stopped.text);
 
-    let ending =
-        common::random_model(json!({ "model_type": "llama", "num_hidden_layers": 6, "eos_token_id": [96, whole.tokens[2].id] }));
+    let ending = common::random_model(
+        json!({ "model_type": "llama", "num_hidden_layers": 6, "eos_token_id": [96, whole.tokens[2].id] }),
+    );
     let ended = common::load(ending.path()).unwrap().generate_with(&prompt, &greedy(6), |_| {}).unwrap();
     assert_eq!((ended.end, ended.tokens.len()), (End::EndOfText, 2));
 }
@@ -98,7 +111,9 @@ fn stops_and_ends_of_text_are_not_part_of_it() {
 fn draws_are_the_seeds_alone_and_as_wild_as_asked_for() {
     let tracer = common::load(model()).unwrap();
     let prompt = common::prompt(40);
-    let draw = |seed, temperature, top_p| ids(&tracer, &prompt, &GenerateConfig { seed, temperature, top_p, ..greedy(10) });
+    let draw = |seed, temperature, top_p| {
+        ids(&tracer, &prompt, &GenerateConfig { seed, temperature, top_p, ..greedy(10) })
+    };
     assert_eq!(draw(1, 1.0, None), draw(1, 1.0, None));
     assert_ne!(draw(1, 1.0, None), draw(2, 1.0, None));
     assert_eq!(draw(1, 1.0, Some(1e-9)), draw(1, 0.0, None), "of the most likely token alone");

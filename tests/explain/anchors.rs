@@ -51,7 +51,11 @@ fn scores_are_the_published_definition() {
                     }
                     let later: Vec<f64> = sentences.iter().skip(j + 4).map(|&a| mean(&dense, a, b)).collect();
                     let vertical = later.iter().sum::<f64>() / later.len().max(1) as f64;
-                    assert!(close(recorded[j].into(), vertical), "{layer}.{head} {j}: {} {vertical}", recorded[j]);
+                    assert!(
+                        close(recorded[j].into(), vertical),
+                        "{layer}.{head} {j}: {} {vertical}",
+                        recorded[j]
+                    );
                     assert_eq!(found.vertical(4)[j].is_some(), !later.is_empty());
                     assert!(close(found.vertical(4)[j].unwrap_or(0.0), vertical));
                 }
@@ -106,7 +110,8 @@ fn kinds_that_are_left_out_have_no_score_and_chosen_heads_are_taken() {
     };
     let anchors = trace.thought_anchors_with(&config).unwrap();
     assert_eq!((anchors.scores[2], anchors.receivers.best(9)), (None, heads.best(2)));
-    let of = |h: usize, j: usize| f64::from(trace.vertical(heads.heads[h].layer, heads.heads[h].head).unwrap()[j]);
+    let of =
+        |h: usize, j: usize| f64::from(trace.vertical(heads.heads[h].layer, heads.heads[h].head).unwrap()[j]);
     assert!(close(anchors.scores[3].unwrap(), (of(0, 3) + of(1, 3)) / 2.0));
 }
 
@@ -117,11 +122,13 @@ fn calibration_finds_the_head_that_tells() {
     // The truth is made from the sentences that head 1·1 looks at most.
     let spans: Vec<Span> = sentences.iter().map(|s| s.span).collect();
     let head = trace.sentence_attention(1, 1, &spans).unwrap();
-    let most = |i: usize| (0..i).max_by(|&a, &b| head.peak(i, a).unwrap().total_cmp(&head.peak(i, b).unwrap()));
+    let most =
+        |i: usize| (0..i).max_by(|&a, &b| head.peak(i, a).unwrap().total_cmp(&head.peak(i, b).unwrap()));
     let all: Vec<f32> = (1..12).map(|i| head.peak(i, most(i).unwrap()).unwrap()).collect();
     let least = all.iter().copied().fold(f32::MAX, f32::min);
-    let needs: Vec<Vec<usize>> =
-        (0..sentences.len()).map(|i| (0..i).filter(|&j| head.peak(i, j).unwrap() >= least).collect()).collect();
+    let needs: Vec<Vec<usize>> = (0..sentences.len())
+        .map(|i| (0..i).filter(|&j| head.peak(i, j).unwrap() >= least).collect())
+        .collect();
     let mut calibration = Calibration::default();
     calibration.add(&trace, &sentences, &needs, &[]).unwrap();
     let ranking = calibration.ranking();
@@ -139,7 +146,10 @@ fn too_few_sentences_and_rows_that_were_not_recorded_are_errors() {
     let few = trace(&tracer, 3, 6).thought_anchors().unwrap_err().to_string();
     assert!(few.contains("more than 4 sentences") && few.contains("found 3"), "{few}");
     let (text, _) = crate::text(12);
-    let short = tracer.with(streamtrace::StreamConfig { focus: Some(40..50), ..crate::config(6, 1) }).trace(&text).unwrap();
+    let short = tracer
+        .with(streamtrace::StreamConfig { focus: Some(40..50), ..crate::config(6, 1) })
+        .trace(&text)
+        .unwrap();
     let sentences: Vec<Sentence> = short.labelled_sentences().unwrap();
     let config = AnchorConfig { min_distance: 2, ..AnchorConfig::default() };
     for error in [
@@ -147,7 +157,9 @@ fn too_few_sentences_and_rows_that_were_not_recorded_are_errors() {
         short.sentence_links(&sentences, &HeadRanking::new("by hand", 2, &[1.0]), 1).unwrap_err(),
     ] {
         assert!(
-            error.to_string().contains("rows were recorded for tokens 40 to 49; trace again with StreamConfig::focus"),
+            error
+                .to_string()
+                .contains("rows were recorded for tokens 40 to 49; trace again with StreamConfig::focus"),
             "{error}"
         );
     }
@@ -166,7 +178,10 @@ fn rows_of_a_piece_of_the_prompt_are_recorded() {
     let focused = tracer.with(crate::config(6, 0)).trace_focused(&text, piece.clone()).unwrap();
     let span = focused.covering(piece.clone()).unwrap().span;
     let focus = focused.summary().focus;
-    assert!(focus.start <= span.start && focus.end >= span.end && focus.len() <= span.len() + 1, "{focus} for {span}");
+    assert!(
+        focus.start <= span.start && focus.end >= span.end && focus.len() <= span.len() + 1,
+        "{focus} for {span}"
+    );
     for bytes in [9..9, text.len() - 1..text.len() + 1] {
         let error = tracer.trace_focused(&text, bytes).map(drop).unwrap_err();
         assert!(matches!(&error, Error::Missing { .. }), "{error}");

@@ -1,7 +1,9 @@
 //! Runs with some attention hidden.
 
 use serde_json::json;
-use streamtrace::{Edges, Effect, Error, Intervention, Span, analysis::SuppressionMeasure, trace::SentenceKind};
+use streamtrace::{
+    Edges, Effect, Error, Intervention, Span, analysis::SuppressionMeasure, trace::SentenceKind,
+};
 
 use crate::{common, trace, tracer};
 
@@ -15,7 +17,12 @@ fn span(range: std::ops::Range<usize>) -> Span {
 
 /// Log-probabilities of all rows, and their divergences.
 fn numbers(effect: &Effect) -> Vec<f64> {
-    effect.tokens.iter().chain([&effect.next]).flat_map(|token| [token.before, token.after, token.kl]).collect()
+    effect
+        .tokens
+        .iter()
+        .chain([&effect.next])
+        .flat_map(|token| [token.before, token.after, token.kl])
+        .collect()
 }
 
 #[test]
@@ -23,8 +30,11 @@ fn the_base_is_the_trace_and_hiding_nothing_changes_nothing() {
     let tracer = tracer();
     let trace = trace(&tracer, 12, 6);
     let n = trace.n_tokens();
-    let nothing =
-        Intervention { name: "nothing".into(), hide: vec![all(span(9..n), span(0..n))], keep: vec![all(span(0..n), span(0..n))] };
+    let nothing = Intervention {
+        name: "nothing".into(),
+        hide: vec![all(span(9..n), span(0..n))],
+        keep: vec![all(span(0..n), span(0..n))],
+    };
     let effect = &tracer.knock_out(&trace, &[nothing], 20..n).unwrap()[0];
     let next = &trace.summary().next_token;
     assert_eq!((effect.next.id, effect.next_token.id, effect.name.as_str()), (next.id, next.id, "nothing"));
@@ -38,7 +48,8 @@ fn runs_beside_each_other_do_not_touch() {
     let tracer = tracer();
     let trace = trace(&tracer, 14, 7);
     let n = trace.n_tokens();
-    let one = |name: &str, edges: Edges| Intervention { name: name.into(), hide: vec![edges], keep: Vec::new() };
+    let one =
+        |name: &str, edges: Edges| Intervention { name: name.into(), hide: vec![edges], keep: Vec::new() };
     let interventions = [
         one("late", all(span(60..n), span(0..20))),
         one("early", all(span(12..n), span(5..9))),
@@ -63,17 +74,26 @@ fn a_hidden_block_is_a_block_that_was_not_kept() {
     let trace = trace(&tracer, 12, 1000);
     let n = trace.n_tokens();
     // Everything that a query block sees except its sinks and last blocks: a search with that budget keeps these blocks.
-    let small = tracer.with(streamtrace::StreamConfig { top_k: 4, ..crate::config(4, n) }).trace(trace.text()).unwrap();
+    let small = tracer
+        .with(streamtrace::StreamConfig { top_k: 4, ..crate::config(4, n) })
+        .trace(trace.text())
+        .unwrap();
     let hide = (0..n.div_ceil(8)).filter(|q| 8 * q + 8 > 16).map(|q| {
         let end = (8 * q + 8).min(n);
         all(span(8 * q..end), span(4..end.div_ceil(4).saturating_sub(3) * 4))
     });
     let hide: Vec<Edges> = hide.filter(|edges| !edges.keys.is_empty()).collect();
-    let effect =
-        &tracer.knock_out(&trace, &[Intervention { name: "pruned".into(), hide, keep: Vec::new() }], span(0..0)).unwrap()[0];
+    let effect = &tracer
+        .knock_out(&trace, &[Intervention { name: "pruned".into(), hide, keep: Vec::new() }], span(0..0))
+        .unwrap()[0];
     let next = &small.summary().next_token;
     assert_eq!(effect.next_token.id, next.id);
-    assert!((effect.next_token.logprob - next.logprob).abs() < 1e-4, "{} {}", effect.next_token.logprob, next.logprob);
+    assert!(
+        (effect.next_token.logprob - next.logprob).abs() < 1e-4,
+        "{} {}",
+        effect.next_token.logprob,
+        next.logprob
+    );
     assert!(effect.next.kl > 1e-6);
 }
 
@@ -84,7 +104,13 @@ fn suppression_changes_only_what_comes_later() {
     let sentences = trace.labelled_sentences().unwrap();
     for measure in [SuppressionMeasure::Published, SuppressionMeasure::Peak] {
         let matrix = tracer.suppress_sentences(&trace, &sentences, measure).unwrap();
-        assert!(matrix.rows.iter().enumerate().all(|(i, row)| row.len() == i && row.iter().all(|v| v.is_finite())));
+        assert!(
+            matrix
+                .rows
+                .iter()
+                .enumerate()
+                .all(|(i, row)| row.len() == i && row.iter().all(|v| v.is_finite()))
+        );
         let middle = |row: &Vec<f64>| row.iter().sum::<f64>() / row.len() as f64;
         let centred = matrix.rows[1..].iter().all(|row| middle(row).abs() < 1e-9);
         assert_eq!(centred, measure == SuppressionMeasure::Published);
@@ -122,7 +148,9 @@ fn what_cannot_be_hidden_is_an_error() {
         tracer.knock_out(&trace, &[intervention], asked).unwrap_err().to_string()
     };
     assert!(of(Intervention::default(), 0..0).contains("expected something to hide"));
-    assert!(of(hide(Edges { layer: Some(3), ..whole() }), 0..0).contains("layer 3 does not exist: choose 0 to 2"));
+    assert!(
+        of(hide(Edges { layer: Some(3), ..whole() }), 0..0).contains("layer 3 does not exist: choose 0 to 2")
+    );
     assert!(of(hide(Edges { head: Some(9), ..whole() }), 0..0).contains("head 9 does not exist"));
     assert!(of(hide(all(span(n..n + 4), span(0..2))), 0..0).contains("span of queries"));
     assert!(of(hide(all(span(0..n), span(3..3))), 0..0).contains("span of keys 3..3"));
@@ -130,5 +158,8 @@ fn what_cannot_be_hidden_is_an_error() {
     assert!(of(hide(whole()), 3..n + 1).contains("span of predicted tokens"));
     let folder = common::random_model(json!({ "model_type": "llama", "num_hidden_layers": 2 }));
     let other = common::load(folder.path()).unwrap().knock_out(&trace, &[hide(whole())], 0..0).unwrap_err();
-    assert!(matches!(&other, Error::Setting { fix, .. } if fix.contains("load the model that made the trace")), "{other}");
+    assert!(
+        matches!(&other, Error::Setting { fix, .. } if fix.contains("load the model that made the trace")),
+        "{other}"
+    );
 }

@@ -92,12 +92,16 @@ fn flow_is_the_product_of_the_layers_mixes() {
         for (layer, (edges, _)) in layers.iter().enumerate() {
             for ((head, q, block), matrix) in edges {
                 let through = times(matrix, &reached[layer]);
-                let flow: f64 = through.iter().zip(&reaching[layer + 1]).map(|(a, b)| a * b).sum::<f64>() / routes.total;
+                let flow: f64 =
+                    through.iter().zip(&reaching[layer + 1]).map(|(a, b)| a * b).sum::<f64>() / routes.total;
                 let place = |e: &&streamtrace::analysis::RouteEdge| {
                     (e.layer, e.head, e.queries.start, e.keys.start) == (layer, *head, 8 * q, 4 * block)
                 };
                 let edge = routes.edges.iter().find(place);
-                assert!((edge.map_or(0.0, |e| e.flow) - flow).abs() < 1e-6, "{layer} {head} {q} {block}: {flow}");
+                assert!(
+                    (edge.map_or(0.0, |e| e.flow) - flow).abs() < 1e-6,
+                    "{layer} {head} {q} {block}: {flow}"
+                );
                 found += usize::from(flow > 0.0);
             }
         }
@@ -108,8 +112,12 @@ fn flow_is_the_product_of_the_layers_mixes() {
 #[test]
 fn the_strongest_edges_are_shown_and_the_rest_is_said() {
     let trace = trace(&tracer(), 12, 6);
-    let all = trace.routes_with(4..9, trace.output(), RouteConfig { n_edges: 1_000_000, ..RouteConfig::default() }).unwrap();
-    let few = trace.routes_with(4..9, trace.output(), RouteConfig { n_edges: 7, ..RouteConfig::default() }).unwrap();
+    let all = trace
+        .routes_with(4..9, trace.output(), RouteConfig { n_edges: 1_000_000, ..RouteConfig::default() })
+        .unwrap();
+    let few = trace
+        .routes_with(4..9, trace.output(), RouteConfig { n_edges: 7, ..RouteConfig::default() })
+        .unwrap();
     assert_eq!(few.edges, all.edges[..7]);
     let [shown, everything] = [&few, &all].map(|routes| routes.edges.iter().map(|e| e.flow).sum::<f64>());
     assert!((few.hidden - (1.0 - shown / everything)).abs() < 1e-9);
@@ -120,7 +128,9 @@ fn the_strongest_edges_are_shown_and_the_rest_is_said() {
 #[test]
 fn controls_are_as_many_edges_of_the_same_layers_and_reproducible() {
     let trace = trace(&tracer(), 12, 6);
-    let routes = trace.routes_with(4..9, trace.output(), RouteConfig { n_edges: 5, ..RouteConfig::default() }).unwrap();
+    let routes = trace
+        .routes_with(4..9, trace.output(), RouteConfig { n_edges: 5, ..RouteConfig::default() })
+        .unwrap();
     let controls = routes.controls(&trace, 8, 1).unwrap();
     assert_eq!((controls.len(), &controls), (8, &routes.controls(&trace, 8, 1).unwrap()));
     assert_ne!(controls, routes.controls(&trace, 8, 2).unwrap());
@@ -138,7 +148,9 @@ fn controls_are_as_many_edges_of_the_same_layers_and_reproducible() {
 fn the_route_alone_keeps_sinks_last_blocks_and_itself() {
     let trace = trace(&tracer(), 12, 6);
     let n = trace.n_tokens();
-    let routes = trace.routes_with(4..9, trace.output(), RouteConfig { n_edges: 3, ..RouteConfig::default() }).unwrap();
+    let routes = trace
+        .routes_with(4..9, trace.output(), RouteConfig { n_edges: 3, ..RouteConfig::default() })
+        .unwrap();
     let alone = routes.alone(&trace, n - 1..n);
     let hidden = alone.in_layer(0).of(0, Span { start: n - 1, end: n });
     let shown = routes.edges.iter().filter(|e| (e.layer, e.head) == (0, 0) && e.queries.end == n);
@@ -155,7 +167,10 @@ fn ways_that_lead_nowhere_are_errors() {
     let trace = trace(&tracer(), 6, 6);
     let n = trace.n_tokens();
     let backwards = trace.routes(n - 2..n - 1, 0..4).unwrap_err();
-    assert!(matches!(&backwards, Error::Setting { fix, .. } if fix.contains("exchange the two")), "{backwards}");
+    assert!(
+        matches!(&backwards, Error::Setting { fix, .. } if fix.contains("exchange the two")),
+        "{backwards}"
+    );
     for (from, to) in [(3..3, 5..6), (0..1, 5..n + 1)] {
         let error = trace.routes(from, to).unwrap_err();
         assert!(matches!(error, Error::Missing { .. }), "{error}");
@@ -176,8 +191,8 @@ fn what_was_not_recorded_says_how_to_record_it() {
 #[test]
 fn heads_add_up_to_their_layer_and_routes_share_edges_with_themselves() {
     let trace = trace(&tracer(), 12, 6);
-    let [written, rollout] =
-        [RouteMeasure::Written, RouteMeasure::Rollout].map(|measure| trace.routes_with(4..9, trace.output(), measure).unwrap());
+    let [written, rollout] = [RouteMeasure::Written, RouteMeasure::Rollout]
+        .map(|measure| trace.routes_with(4..9, trace.output(), measure).unwrap());
     for (layer, heads) in written.by_layer.iter().zip(&written.by_head) {
         assert!((heads.iter().sum::<f64>() - layer).abs() < 1e-9 && heads.len() == trace.n_heads());
     }

@@ -22,7 +22,8 @@ impl Writer {
     /// A model without a tokenizer.
     pub fn of(architecture: &str, config: &Json, weights: &[Weight], dtype: GgmlDType) -> Self {
         let tensors = weights.iter().map(|weight| {
-            let tensor = Tensor::from_raw_buffer(&weight.bytes, DType::F32, &weight.shape, &Device::Cpu).unwrap();
+            let tensor =
+                Tensor::from_raw_buffer(&weight.bytes, DType::F32, &weight.shape, &Device::Cpu).unwrap();
             (weight.name.clone(), tensor)
         });
         Self::of_tensors(architecture, config, tensors, dtype)
@@ -30,12 +31,17 @@ impl Writer {
 
     /// A model folder with a byte-level tokenizer.
     pub fn of_folder(architecture: &str, folder: &Path, dtype: GgmlDType) -> Self {
-        let json = |name: &str| -> Json { serde_json::from_slice(&fs::read(folder.join(name)).unwrap()).unwrap() };
+        let json =
+            |name: &str| -> Json { serde_json::from_slice(&fs::read(folder.join(name)).unwrap()).unwrap() };
         let weights = candle_core::safetensors::load(folder.join("model.safetensors"), &Device::Cpu).unwrap();
         let mut writer = Self::of_tensors(architecture, &json("config.json"), weights, dtype);
         let tokenizer = json("tokenizer.json");
-        let vocabulary: BTreeMap<u64, &String> =
-            tokenizer["model"]["vocab"].as_object().unwrap().iter().map(|(token, id)| (id.as_u64().unwrap(), token)).collect();
+        let vocabulary: BTreeMap<u64, &String> = tokenizer["model"]["vocab"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .map(|(token, id)| (id.as_u64().unwrap(), token))
+            .collect();
         let merge = |merge: &Json| match merge {
             Json::Array(pair) => format!("{} {}", pair[0].as_str().unwrap(), pair[1].as_str().unwrap()),
             text => text.as_str().unwrap().into(),
@@ -46,7 +52,10 @@ impl Writer {
         writer.set("tokenizer.ggml.pre", Value::String("smollm".into()));
         writer.set("tokenizer.ggml.token_type", Value::Array(kinds.collect()));
         writer.set("tokenizer.ggml.merges", Value::Array(merges.map(Value::String).collect()));
-        writer.set("tokenizer.ggml.tokens", Value::Array(vocabulary.into_values().cloned().map(Value::String).collect()));
+        writer.set(
+            "tokenizer.ggml.tokens",
+            Value::Array(vocabulary.into_values().cloned().map(Value::String).collect()),
+        );
         writer.set("tokenizer.ggml.eos_token_id", Value::U32(0));
         writer
     }
@@ -63,13 +72,19 @@ impl Writer {
             let mut tensor = tensor.to_dtype(DType::F32).unwrap();
             if architecture == "llama" && (name.contains("q_proj") || name.contains("k_proj")) {
                 let (n_rows, width) = tensor.dims2().unwrap();
-                let heads = tensor.reshape((n_rows / size("head_dim"), 2, size("head_dim") / 2, width)).unwrap();
-                tensor = heads.transpose(1, 2).unwrap().contiguous().unwrap().reshape((n_rows, width)).unwrap();
+                let heads =
+                    tensor.reshape((n_rows / size("head_dim"), 2, size("head_dim") / 2, width)).unwrap();
+                tensor =
+                    heads.transpose(1, 2).unwrap().contiguous().unwrap().reshape((n_rows, width)).unwrap();
             }
             if architecture.starts_with("gemma") && name.contains("norm") {
                 tensor = (tensor + 1.0).unwrap();
             }
-            writer.add(&renamed(architecture, &name), &tensor, if tensor.rank() == 2 { dtype } else { GgmlDType::F32 });
+            writer.add(
+                &renamed(architecture, &name),
+                &tensor,
+                if tensor.rank() == 2 { dtype } else { GgmlDType::F32 },
+            );
         }
         writer.rope_factors(config);
         writer
@@ -80,7 +95,11 @@ impl Writer {
         let (scaling, number) = (&config["rope_scaling"], |value: &Json| value.as_f64().unwrap());
         let mut add = |name: &str, factors: Vec<f32>| {
             let n = factors.len();
-            self.add(&format!("{name}.weight"), &Tensor::from_vec(factors, n, &Device::Cpu).unwrap(), GgmlDType::F32);
+            self.add(
+                &format!("{name}.weight"),
+                &Tensor::from_vec(factors, n, &Device::Cpu).unwrap(),
+                GgmlDType::F32,
+            );
         };
         if scaling["rope_type"] == "llama3" {
             let n = config["head_dim"].as_u64().unwrap() / 2;
@@ -88,7 +107,8 @@ impl Writer {
                 ["factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"]
                     .map(|name| number(&scaling[name]));
             let of = |i: u64| {
-                let wavelength = std::f64::consts::TAU * number(&config["rope_theta"]).powf(i as f64 / n as f64);
+                let wavelength =
+                    std::f64::consts::TAU * number(&config["rope_theta"]).powf(i as f64 / n as f64);
                 let smooth = ((original / wavelength - low) / (high - low)).clamp(0.0, 1.0);
                 (1.0 / ((1.0 - smooth) / factor + smooth)) as f32
             };
@@ -117,14 +137,17 @@ impl Writer {
     }
 
     pub fn write(&self, path: &Path) {
-        let metadata: Vec<(&str, &Value)> = self.metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
-        let tensors: Vec<(&str, &QTensor)> = self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+        let metadata: Vec<(&str, &Value)> =
+            self.metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
+        let tensors: Vec<(&str, &QTensor)> =
+            self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
         gguf_file::write(&mut fs::File::create(path).unwrap(), &metadata, &tensors).unwrap();
     }
 }
 
 fn metadata(architecture: &str, config: &Json) -> BTreeMap<String, Value> {
-    let mut metadata = BTreeMap::from([("general.architecture".to_string(), Value::String(architecture.into()))]);
+    let mut metadata =
+        BTreeMap::from([("general.architecture".to_string(), Value::String(architecture.into()))]);
     let mut set = |key: &str, value| metadata.insert(format!("{architecture}.{key}"), value);
     for (key, name) in [
         ("embedding_length", "hidden_size"),

@@ -75,17 +75,29 @@ impl Drop for Server {
     }
 }
 
-fn serve(stream: TcpStream, folder: &Path, commit: &str, answer: Answer, starts: &Mutex<Vec<usize>>) -> std::io::Result<()> {
+fn serve(
+    stream: TcpStream,
+    folder: &Path,
+    commit: &str,
+    answer: Answer,
+    starts: &Mutex<Vec<usize>>,
+) -> std::io::Result<()> {
     let mut lines = BufReader::new(&stream).lines();
     let request = lines.next().unwrap_or_else(|| Ok(String::new()))?;
-    let headers: Vec<String> =
-        lines.map_while(Result::ok).take_while(|line| !line.is_empty()).map(|line| line.to_lowercase()).collect();
+    let headers: Vec<String> = lines
+        .map_while(Result::ok)
+        .take_while(|line| !line.is_empty())
+        .map(|line| line.to_lowercase())
+        .collect();
     let path = request.split(' ').nth(1).unwrap_or_default();
     let is_known = match answer {
         Answer::ForToken(token) => headers.contains(&format!("authorization: bearer {token}").to_lowercase()),
         _ => true,
     };
-    let file = path.strip_prefix("/tiny/llama/resolve/main/").map(|file| folder.join(file)).filter(|file| file.is_file());
+    let file = path
+        .strip_prefix("/tiny/llama/resolve/main/")
+        .map(|file| folder.join(file))
+        .filter(|file| file.is_file());
     match (path, file, answer) {
         _ if !is_known => refuse(&stream, "401 Unauthorized"),
         ("/api/models/tiny/llama/revision/main", ..) => describe(&stream, folder, commit),
@@ -134,7 +146,8 @@ fn send(
         file.file_name().unwrap().to_string_lossy().replace('.', "-"),
     );
     stream.write_all(head.as_bytes())?;
-    let breaks_off = matches!(answer, Answer::Half) && !is_probe && file.extension().is_some_and(|e| e == "safetensors");
+    let breaks_off =
+        matches!(answer, Answer::Half) && !is_probe && file.extension().is_some_and(|e| e == "safetensors");
     let end = if breaks_off { start + (end - start) / 2 } else { end };
     stream.write_all(&bytes[start..end])
 }

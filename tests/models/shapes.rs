@@ -8,7 +8,8 @@ use streamtrace::{Estimate, Search, StreamConfig};
 use crate::common;
 
 fn models() -> impl Strategy<Value = Value> {
-    let families = prop::sample::select(vec!["llama", "qwen2", "qwen3", "phi3", "mistral", "gemma2", "gemma3_text"]);
+    let families =
+        prop::sample::select(vec!["llama", "qwen2", "qwen3", "phi3", "mistral", "gemma2", "gemma3_text"]);
     let head_dims = prop::sample::select(vec![2, 6, 16, 34, 64, 80, 96, 128, 192, 256]);
     let sizes = (1..4usize, 1..3usize, 1..9usize, head_dims, prop::option::of(1..80usize));
     (families, sizes).prop_map(|(family, (n_layers, n_kv_heads, group, head_dim, window))| {
@@ -29,8 +30,10 @@ fn models() -> impl Strategy<Value = Value> {
 
 fn settings() -> impl Strategy<Value = StreamConfig> {
     let sizes = prop::sample::select(vec![(1, 1), (32, 8), (64, 16), (9, 3), (2, 8), (40, 4), (256, 256)]);
-    let estimates = [Estimate::First, Estimate::Middle, Estimate::MeanSpread, Estimate::TwoMeans].map(Search::Hierarchical);
-    let searches = [&[Search::Exhaustive, Search::Window, Search::Random { seed: 3 }][..], &estimates].concat();
+    let estimates = [Estimate::First, Estimate::Middle, Estimate::MeanSpread, Estimate::TwoMeans]
+        .map(Search::Hierarchical);
+    let searches =
+        [&[Search::Exhaustive, Search::Window, Search::Random { seed: 3 }][..], &estimates].concat();
     (sizes, prop::sample::select(searches)).prop_map(|((block_size_q, block_size_k), search)| StreamConfig {
         block_size_q,
         block_size_k,

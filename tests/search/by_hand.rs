@@ -28,7 +28,10 @@ fn a_lone_strong_key_is_found_wherever_it_is() {
             let hierarchical = [Estimate::MeanSpread, Estimate::TwoMeans].map(Search::Hierarchical);
             for search in [Search::Exhaustive].into_iter().chain(hierarchical) {
                 let kept = named(&case.search_with(search, 15));
-                assert!(kept.contains(&(key / 2)), "key {key}, top_k {top_k}, beam {beam}, {search:?}: {kept:?}");
+                assert!(
+                    kept.contains(&(key / 2)),
+                    "key {key}, top_k {top_k}, beam {beam}, {search:?}: {kept:?}"
+                );
             }
         }
     }
@@ -43,7 +46,11 @@ fn a_strong_key_that_only_one_query_asks_for_is_found() {
     assert_eq!(named(&case.search_with(Search::Exhaustive, 15)), [0, 10, 30, 31]);
     case.config.rescore = false;
     for estimate in [Estimate::MeanSpread, Estimate::TwoMeans] {
-        assert_eq!(named(&case.search_with(Search::Hierarchical(estimate), 15)), [0, 10, 30, 31], "{estimate:?}");
+        assert_eq!(
+            named(&case.search_with(Search::Hierarchical(estimate), 15)),
+            [0, 10, 30, 31],
+            "{estimate:?}"
+        );
     }
 }
 
@@ -122,7 +129,8 @@ fn exhaustive_does_not_score_keys_that_no_query_sees() {
 fn one_token_keeps_itself() {
     for search in all_searches() {
         let blocks = Blocks { n_tokens: 1, block_size_q: 32, block_size_k: 8, window: None };
-        let case = Case::new(blocks, StreamConfig { top_k: 1, sink_blocks: 0, ..StreamConfig::default() }, 3, 1);
+        let case =
+            Case::new(blocks, StreamConfig { top_k: 1, sink_blocks: 0, ..StreamConfig::default() }, 3, 1);
         assert_eq!(case.search_with(search, 0), [0], "{search:?}");
     }
 }

@@ -17,7 +17,8 @@ use streamtrace::{
     trace::{BlockMask, Blocks},
 };
 
-pub const ESTIMATES: [Estimate; 4] = [Estimate::First, Estimate::Middle, Estimate::MeanSpread, Estimate::TwoMeans];
+pub const ESTIMATES: [Estimate; 4] =
+    [Estimate::First, Estimate::Middle, Estimate::MeanSpread, Estimate::TwoMeans];
 
 /// One head. Its numbers are small integers, so that products are exact and ties are frequent.
 #[derive(Clone, Debug)]
@@ -34,26 +35,37 @@ impl Case {
     /// Random numbers for these blocks.
     pub fn new(blocks: Blocks, config: StreamConfig, head_dim: usize, seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
-        let mut numbers = || (0..blocks.n_tokens * head_dim).map(|_| random.i32(-3..=3) as f32).collect::<Vec<f32>>();
+        let mut numbers =
+            || (0..blocks.n_tokens * head_dim).map(|_| random.i32(-3..=3) as f32).collect::<Vec<f32>>();
         let (queries, keys) = (numbers(), numbers());
-        let config = StreamConfig { block_size_q: blocks.block_size_q, block_size_k: blocks.block_size_k, ..config };
+        let config =
+            StreamConfig { block_size_q: blocks.block_size_q, block_size_k: blocks.block_size_k, ..config };
         Case { blocks, config, head_dim, queries, keys }
     }
 
     pub fn search_with(&self, search: Search, query_block: usize) -> Vec<u32> {
         let config = StreamConfig { search, ..self.config.clone() };
         let positions = self.blocks.queries(query_block);
-        let queries = Queries::new(&self.queries[positions.start * self.head_dim..], self.head_dim, self.head_dim, positions);
+        let queries = Queries::new(
+            &self.queries[positions.start * self.head_dim..],
+            self.head_dim,
+            self.head_dim,
+            positions,
+        );
         let mut row = vec![BlockMask::NONE; config.top_k];
         match search {
-            Search::Exhaustive => exhaustive::search(&queries, &self.keys, &self.blocks, &config, query_block, &mut row),
+            Search::Exhaustive => {
+                exhaustive::search(&queries, &self.keys, &self.blocks, &config, query_block, &mut row)
+            }
             Search::Hierarchical(estimate) => {
                 let index = index(estimate, &self.keys, self.head_dim, Tree::new(&self.blocks));
                 let head = Indexed { keys: &self.keys, index: &*index };
                 hierarchical::search(&queries, head, &self.blocks, &config, query_block, &mut row)
             }
             Search::Window => baseline::window(&self.blocks, &config, query_block, &mut row),
-            Search::Random { seed } => baseline::random(seed, &self.blocks, &config, 0, query_block, &mut row),
+            Search::Random { seed } => {
+                baseline::random(seed, &self.blocks, &config, 0, query_block, &mut row)
+            }
         };
         row
     }
@@ -77,7 +89,8 @@ impl Case {
     fn pairs(&self, query_block: usize, key_block: usize) -> Vec<(usize, usize)> {
         let Blocks { n_tokens, block_size_q: bq, block_size_k: bk, .. } = self.blocks;
         let keys = key_block * bk..((key_block + 1) * bk).min(n_tokens);
-        let pairs = (query_block * bq..((query_block + 1) * bq).min(n_tokens)).flat_map(|q| keys.clone().map(move |k| (q, k)));
+        let pairs = (query_block * bq..((query_block + 1) * bq).min(n_tokens))
+            .flat_map(|q| keys.clone().map(move |k| (q, k)));
         pairs.filter(|&(q, k)| self.sees(q, k)).collect()
     }
 
@@ -89,7 +102,8 @@ impl Case {
 
     /// Visible key blocks that are always kept.
     pub fn always(&self, query_block: usize) -> Vec<usize> {
-        let (visible, Blocks { block_size_q: bq, block_size_k: bk, .. }) = (self.visible(query_block), self.blocks);
+        let (visible, Blocks { block_size_q: bq, block_size_k: bk, .. }) =
+            (self.visible(query_block), self.blocks);
         let n_local = self.config.local_blocks.max(bq.div_ceil(bk)).min(visible.len());
         let first_local = visible[visible.len() - n_local];
         visible.into_iter().filter(|&k| k < self.config.sink_blocks || k >= first_local).collect()
@@ -112,7 +126,9 @@ impl Case {
         let logit = |q, k| self.product(q, k) as f64 / (self.head_dim as f64).sqrt();
         let mut masses = vec![std::collections::BTreeMap::<usize, f64>::new(); visible.len()];
         for (mass, &block) in masses.iter_mut().zip(visible) {
-            self.pairs(query_block, block).into_iter().for_each(|(q, k)| *mass.entry(q).or_default() += logit(q, k).exp());
+            self.pairs(query_block, block)
+                .into_iter()
+                .for_each(|(q, k)| *mass.entry(q).or_default() += logit(q, k).exp());
         }
         let total = |q: &usize| masses.iter().filter_map(|mass| mass.get(q)).sum::<f64>();
         masses.iter().map(|mass| mass.iter().map(|(q, mass)| mass / total(q)).fold(0.0, f64::max)).collect()
@@ -121,8 +137,10 @@ impl Case {
     /// Blocks kept by the largest product with their keys.
     pub fn best_by_products(&self, query_block: usize) -> Vec<usize> {
         let mut kept = self.always(query_block);
-        let mut others: Vec<usize> = self.visible(query_block).into_iter().filter(|k| !kept.contains(k)).collect();
-        let largest = |&k: &usize| self.pairs(query_block, k).into_iter().map(|(q, k)| self.product(q, k)).max();
+        let mut others: Vec<usize> =
+            self.visible(query_block).into_iter().filter(|k| !kept.contains(k)).collect();
+        let largest =
+            |&k: &usize| self.pairs(query_block, k).into_iter().map(|(q, k)| self.product(q, k)).max();
         others.sort_by_key(|k| (std::cmp::Reverse(largest(k)), *k));
         others.truncate(self.config.top_k - kept.len());
         kept.extend(others);
@@ -143,7 +161,19 @@ pub fn named(row: &[u32]) -> Vec<usize> {
 
 /// Two block sizes, one of which divides the other.
 pub fn block_sizes() -> impl Strategy<Value = (usize, usize)> {
-    prop::sample::select(vec![(1, 1), (4, 2), (2, 8), (32, 8), (64, 16), (9, 3), (5, 5), (1, 7), (40, 4), (16, 1), (3, 1)])
+    prop::sample::select(vec![
+        (1, 1),
+        (4, 2),
+        (2, 8),
+        (32, 8),
+        (64, 16),
+        (9, 3),
+        (5, 5),
+        (1, 7),
+        (40, 4),
+        (16, 1),
+        (3, 1),
+    ])
 }
 
 /// Head sizes: mostly small and quick, sometimes those of real models or odd ones.
@@ -156,20 +186,22 @@ pub fn cases() -> impl Strategy<Value = Case> {
     let sizes = (1..260usize, block_sizes(), head_dims(), prop::option::of(1..300usize));
     let descent = (0..24usize, prop::sample::select(vec![2, 4, 8]), any::<bool>());
     let settings = (0..4usize, 0..5usize, prop_oneof![0..4usize, 0..24usize], descent);
-    (sizes, settings, any::<u64>()).prop_map(|((n_tokens, (bq, bk), head_dim, window), (sink, local, extra, descent), seed)| {
-        let (beam, split, rescore) = descent;
-        let blocks = Blocks { n_tokens, block_size_q: bq, block_size_k: bk, window };
-        let config = StreamConfig {
-            block_size_q: bq,
-            block_size_k: bk,
-            sink_blocks: sink,
-            local_blocks: local,
-            beam,
-            split,
-            rescore,
-            ..Default::default()
-        };
-        let top_k = config.always_kept() + extra;
-        Case::new(blocks, StreamConfig { top_k, ..config }, head_dim, seed)
-    })
+    (sizes, settings, any::<u64>()).prop_map(
+        |((n_tokens, (bq, bk), head_dim, window), (sink, local, extra, descent), seed)| {
+            let (beam, split, rescore) = descent;
+            let blocks = Blocks { n_tokens, block_size_q: bq, block_size_k: bk, window };
+            let config = StreamConfig {
+                block_size_q: bq,
+                block_size_k: bk,
+                sink_blocks: sink,
+                local_blocks: local,
+                beam,
+                split,
+                rescore,
+                ..Default::default()
+            };
+            let top_k = config.always_kept() + extra;
+            Case::new(blocks, StreamConfig { top_k, ..config }, head_dim, seed)
+        },
+    )
 }

@@ -19,7 +19,10 @@ impl Bytes {
     fn of(size: Size) -> Self {
         let whole = whole(size);
         let n_header = u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
-        Bytes { header: serde_json::from_slice(&whole[8..8 + n_header]).unwrap(), data: whole[8 + n_header..].to_vec() }
+        Bytes {
+            header: serde_json::from_slice(&whole[8..8 + n_header]).unwrap(),
+            data: whole[8 + n_header..].to_vec(),
+        }
     }
 
     fn written(&self) -> Vec<u8> {
@@ -34,7 +37,8 @@ impl Bytes {
 
     /// Changes the summary: `path` as in "/config/top_k".
     fn summary(self, path: &str, value: Value) -> Self {
-        let mut summary: Value = serde_json::from_str(self.header["__metadata__"]["summary"].as_str().unwrap()).unwrap();
+        let mut summary: Value =
+            serde_json::from_str(self.header["__metadata__"]["summary"].as_str().unwrap()).unwrap();
         *summary.pointer_mut(path).unwrap() = value;
         let summary = summary.to_string();
         self.note("summary", &summary)
@@ -94,7 +98,10 @@ fn read_all(trace: &Trace) {
             if let Ok(head) = trace.head(layer, head) {
                 (0..head.blocks.n_query_blocks()).for_each(|q| drop(head.row(q).collect::<Vec<_>>()));
             }
-            focus.range().chain([0, n_tokens]).for_each(|token| drop(trace.attention_row(layer, head, token)));
+            focus
+                .range()
+                .chain([0, n_tokens])
+                .for_each(|token| drop(trace.attention_row(layer, head, token)));
         }
     }
 }
@@ -108,7 +115,11 @@ fn a_file_cut_off_anywhere_is_refused() {
     for end in (0..whole.len()).rev() {
         file.as_file().set_len(end as u64).unwrap();
         let message = refusal(Trace::open(file.path()));
-        assert!(message.contains("expected a whole safetensors file") && message.contains(&format!("{end} bytes")), "{message}");
+        assert!(
+            message.contains("expected a whole safetensors file")
+                && message.contains(&format!("{end} bytes")),
+            "{message}"
+        );
     }
     assert!(refused(&[whole.as_slice(), b"x"].concat()).contains("another kind of file"));
 }
@@ -117,15 +128,24 @@ fn a_file_cut_off_anywhere_is_refused() {
 fn files_that_are_no_traces_are_refused() {
     let bytes = Bytes::of(small().windows(&[None]));
     assert!(open(&bytes.written()).is_ok());
-    assert!(refused(b"A special magic number is hidden within the following text.").contains("another kind of file"));
-    assert!(refused(&bytes.clone().note("format", "pt").written()).contains("expected a file written by streamtrace"));
+    assert!(
+        refused(b"A special magic number is hidden within the following text.")
+            .contains("another kind of file")
+    );
+    assert!(
+        refused(&bytes.clone().note("format", "pt").written())
+            .contains("expected a file written by streamtrace")
+    );
     let mut foreign = bytes.clone();
     foreign.header.as_object_mut().unwrap().remove("__metadata__");
     assert!(refused(&foreign.written()).contains("another safetensors file"));
     let folder = tempfile::tempdir().unwrap();
     for path in [folder.path(), &folder.path().join("none.trace")] {
         let error = Trace::open(path).err().unwrap();
-        assert!(matches!(error, Error::File { .. }) && error.to_string().contains(&path.display().to_string()), "{error}");
+        assert!(
+            matches!(error, Error::File { .. }) && error.to_string().contains(&path.display().to_string()),
+            "{error}"
+        );
     }
 }
 
@@ -133,9 +153,14 @@ fn files_that_are_no_traces_are_refused() {
 fn a_newer_version_asks_for_an_update() {
     let bytes = Bytes::of(small().windows(&[None]));
     let newer = refused(&bytes.clone().note("version", "3").written());
-    assert!(newer.contains("expected format version 2 or older, found version 3; update streamtrace"), "{newer}");
+    assert!(
+        newer.contains("expected format version 2 or older, found version 3; update streamtrace"),
+        "{newer}"
+    );
     for version in ["", "0", "-1", "1.0", "99999999999"] {
-        assert!(refused(&bytes.clone().note("version", version).written()).contains("expected a format version"));
+        assert!(
+            refused(&bytes.clone().note("version", version).written()).contains("expected a format version")
+        );
     }
     let mut without = bytes;
     without.header["__metadata__"].as_object_mut().unwrap().remove("version");
@@ -148,7 +173,11 @@ fn a_trace_of_no_layers_is_refused() {
     let bytes = Bytes::of(small().windows(&[None, Some(5)]));
     assert!(open(&bytes.clone().note("layers", "[1]").written()).is_ok());
     for layers in ["[]", "[2]", "[1, 0]", "[0, 0]", "[-1]", "all"] {
-        assert!(refused(&bytes.clone().note("layers", layers).written()).contains("expected a list of its layers"), "{layers}");
+        assert!(
+            refused(&bytes.clone().note("layers", layers).written())
+                .contains("expected a list of its layers"),
+            "{layers}"
+        );
     }
 }
 
@@ -228,7 +257,10 @@ fn summaries_with_impossible_sizes_are_refused() {
     let without_focus = Bytes::of(Size { focus: 4..4, ..small() }.windows(&[None]));
     refused(&without_focus.clone().summary("/config/block_size_k", json!(u64::MAX)).written());
     for summary in ["", "{}", "null", "{\"n_tokens\": -1}"] {
-        assert!(refused(&bytes.clone().note("summary", summary).written()).contains("expected a readable summary"));
+        assert!(
+            refused(&bytes.clone().note("summary", summary).written())
+                .contains("expected a readable summary")
+        );
     }
 }
 

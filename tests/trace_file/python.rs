@@ -49,14 +49,18 @@ fn expected(sample: &Sample, kept_type: &str) -> serde_json::Value {
         let n_key_blocks = mask.blocks.n_key_blocks();
         tensors[format!("layers.{i}.written")] =
             json!({"dtype": "float32", "shape": [n_heads, n_key_blocks], "values": record.written});
-        tensors[format!("layers.{i}.residual")] = json!({"dtype": "float32", "shape": [rows[1]], "values": record.residual});
-        tensors[format!("layers.{i}.proximity")] = json!({"dtype": "float16", "shape": rows, "values": record.proximity});
+        tensors[format!("layers.{i}.residual")] =
+            json!({"dtype": "float32", "shape": [rows[1]], "values": record.residual});
+        tensors[format!("layers.{i}.proximity")] =
+            json!({"dtype": "float16", "shape": rows, "values": record.proximity});
         tensors[format!("layers.{i}.vertical")] =
             json!({"dtype": "float32", "shape": [n_heads, sentences.len()], "values": record.vertical});
         tensors[format!("layers.{i}.received")] =
             json!({"dtype": "float32", "shape": [n_heads, n_tokens], "values": record.received});
-        tensors[format!("layers.{i}.mass")] = json!({"dtype": "float16", "shape": rows, "values": record.mass});
-        tensors[format!("layers.{i}.focus")] = json!({"dtype": "float16", "shape": focus, "values": record.focus});
+        tensors[format!("layers.{i}.mass")] =
+            json!({"dtype": "float16", "shape": rows, "values": record.mass});
+        tensors[format!("layers.{i}.focus")] =
+            json!({"dtype": "float16", "shape": focus, "values": record.focus});
         tensors[format!("layers.{i}.kept")] = json!({"dtype": kept_type, "shape": rows, "values": kept});
     }
     json!({"summary": sample.summary, "text": sample.text, "tensors": tensors})
@@ -97,7 +101,15 @@ fn python_reads_every_tensor() {
 #[test]
 fn python_reads_wide_block_indices() {
     let n_tokens = 65_600;
-    let size = Size { n_tokens, block_size_q: 256, block_size_k: 1, top_k: 2, n_heads: 1, focus: 0..2, windows: vec![None] };
+    let size = Size {
+        n_tokens,
+        block_size_q: 256,
+        block_size_k: 1,
+        top_k: 2,
+        n_heads: 1,
+        focus: 0..2,
+        windows: vec![None],
+    };
     assert_python_reads(size, "uint32");
 }
 

@@ -12,7 +12,10 @@ pub fn assert_holds(trace: &Trace, sample: &Sample) {
     assert_eq!(trace.summary(), &sample.summary);
     assert_eq!((trace.n_tokens(), trace.text()), (sample.tokens.len(), sample.text.as_str()));
     assert_eq!((trace.n_layers(), trace.n_heads()), (sample.layers.len(), sample.summary.model.n_heads));
-    assert_eq!((trace.tokens().unwrap(), trace.logits().unwrap()), (sample.tokens.clone(), sample.logits.clone()));
+    assert_eq!(
+        (trace.tokens().unwrap(), trace.logits().unwrap()),
+        (sample.tokens.clone(), sample.logits.clone())
+    );
     assert_eq!(trace.output(), Span { start: sample.tokens.len() - 1, end: sample.tokens.len() });
     for (layer, record) in sample.layers.iter().enumerate() {
         assert_eq!(trace.blocks(layer).unwrap(), record.mask.blocks);
@@ -29,7 +32,10 @@ pub fn assert_holds(trace: &Trace, sample: &Sample) {
 
 fn assert_head_holds(trace: &Trace, layer: usize, head: usize, record: &LayerRecord) {
     let (found, mask, n_tokens) = (trace.head(layer, head).unwrap(), &record.mask, trace.n_tokens());
-    assert_eq!((found.blocks, found.received()), (mask.blocks, &record.received[head * n_tokens..(head + 1) * n_tokens]));
+    assert_eq!(
+        (found.blocks, found.received()),
+        (mask.blocks, &record.received[head * n_tokens..(head + 1) * n_tokens])
+    );
     for query_block in 0..mask.blocks.n_query_blocks() {
         let kept = mask.kept(head, query_block).iter().map(|&b| b as usize);
         let expected: Vec<_> = kept.zip(record.mass[mask.row(head, query_block)].iter().copied()).collect();
@@ -134,7 +140,10 @@ fn text_is_cut_at_whole_characters() {
     assert_eq!(trace.span_text(2..3).unwrap(), "😀");
     assert_eq!(trace.span_text(3..5).unwrap(), "😀 né");
     assert_eq!(trace.span_text(0..23).unwrap(), trace.text());
-    assert_eq!((trace.span_text(4..4).unwrap(), trace.span_text(Span { start: 9, end: 3 }).unwrap()), ("", ""));
+    assert_eq!(
+        (trace.span_text(4..4).unwrap(), trace.span_text(Span { start: 9, end: 3 }).unwrap()),
+        ("", "")
+    );
     for (start, end) in (0..23).flat_map(|start| (start..=23).map(move |end| (start, end))) {
         assert!(trace.text().contains(trace.span_text(start..end).unwrap()));
     }

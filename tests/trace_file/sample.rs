@@ -1,8 +1,8 @@
 //! Small synthetic traces, and the values that should be read from them.
 
 use streamtrace::trace::{
-    BlockMask, Blocks, LayerRecord, ModelInfo, NextToken, Seconds, Span, StreamConfig, Summary, Trace, TraceWriter,
-    token_sentences,
+    BlockMask, Blocks, LayerRecord, ModelInfo, NextToken, Seconds, Span, StreamConfig, Summary, Trace,
+    TraceWriter, token_sentences,
 };
 
 /// A trace and the values that it was made from.
@@ -30,7 +30,15 @@ pub struct Size {
 
 /// Two layers, one with a window; rows that see fewer blocks than `top_k`; lengths that no block size divides.
 pub const fn small() -> Size {
-    Size { n_tokens: 23, block_size_q: 8, block_size_k: 2, top_k: 5, n_heads: 3, focus: 13..17, windows: Vec::new() }
+    Size {
+        n_tokens: 23,
+        block_size_q: 8,
+        block_size_k: 2,
+        top_k: 5,
+        n_heads: 3,
+        focus: 13..17,
+        windows: Vec::new(),
+    }
 }
 
 impl Size {
@@ -69,7 +77,9 @@ impl Size {
                 mask.kept[row][..n].iter_mut().zip(kept).for_each(|(slot, block)| *slot = block as u32);
             }
         }
-        let exact = |n: usize, step: usize| (0..n).map(|i| ((i * step + layer) % 512) as f32 / 512.0).collect::<Vec<_>>();
+        let exact = |n: usize, step: usize| {
+            (0..n).map(|i| ((i * step + layer) % 512) as f32 / 512.0).collect::<Vec<_>>()
+        };
         let n_keys = self.top_k * self.block_size_k;
         LayerRecord {
             mass: exact(mask.kept.len(), 3),
@@ -78,7 +88,10 @@ impl Size {
             written: exact(self.n_heads * mask.blocks.n_key_blocks(), 7),
             residual: exact(mask.blocks.n_query_blocks(), 11),
             proximity: exact(mask.kept.len(), 17),
-            vertical: exact(self.n_heads * token_sentences(&text(self.n_tokens).0, &text(self.n_tokens).1).len(), 13),
+            vertical: exact(
+                self.n_heads * token_sentences(&text(self.n_tokens).0, &text(self.n_tokens).1).len(),
+                13,
+            ),
             mask,
         }
     }

@@ -39,7 +39,8 @@ fn saving_where_it_cannot_be_leaves_nothing() {
     for path in [missing.as_path(), &taken, Path::new("/proc/a.trace")] {
         let error = sample.trace.save(path).unwrap_err();
         assert!(
-            matches!(error, Error::File { .. }) && error.to_string().starts_with(&format!("cannot write {}", path.display())),
+            matches!(error, Error::File { .. })
+                && error.to_string().starts_with(&format!("cannot write {}", path.display())),
             "{error}"
         );
     }
@@ -123,7 +124,10 @@ fn a_packed_trace_is_smaller_and_opened_like_any_other() {
     for damaged in [bytes[..bytes.len() / 2].to_vec(), bytes[..3].to_vec(), flipped(&bytes, last_word)] {
         fs::write(&renamed, damaged).unwrap();
         let error = Trace::open(&renamed).err().unwrap();
-        assert!(matches!(error, Error::Trace { .. }) && error.to_string().contains("packed by gzip"), "{error}");
+        assert!(
+            matches!(error, Error::Trace { .. }) && error.to_string().contains("packed by gzip"),
+            "{error}"
+        );
     }
 }
 

@@ -21,7 +21,8 @@ trait Row {
 }
 
 impl Row for Edge {
-    const NUMBERS: &'static [&'static str] = &["layer", "head", "query_block", "key_block", "first_query", "first_key"];
+    const NUMBERS: &'static [&'static str] =
+        &["layer", "head", "query_block", "key_block", "first_query", "first_key"];
 
     fn numbers(&self) -> Vec<usize> {
         vec![self.layer, self.head, self.query_block, self.key_block, self.first_query, self.first_key]
@@ -89,11 +90,12 @@ impl<R, I: Iterator<Item = Result<R, Error>>> Iterator for UntilError<I> {
 
 fn save_rows<R: Row>(path: &Path, rows: impl Iterator<Item = Result<R, Error>>) -> Result<(), Error> {
     let mut rows = UntilError { rows, error: None };
-    let write: fn(&mut File, &mut dyn Iterator<Item = R>) -> io::Result<()> = match ending(path, "edges", ENDINGS)?.as_str() {
-        #[cfg(feature = "parquet")]
-        "parquet" => parquet::write,
-        _ => csv,
-    };
+    let write: fn(&mut File, &mut dyn Iterator<Item = R>) -> io::Result<()> =
+        match ending(path, "edges", ENDINGS)?.as_str() {
+            #[cfg(feature = "parquet")]
+            "parquet" => parquet::write,
+            _ => csv,
+        };
     save(path, |file| {
         write(file, &mut rows)?;
         // What was written is thrown away: the file holds all rows or is not there.
@@ -133,8 +135,10 @@ mod parquet {
     }
 
     fn write_groups<R: Row>(file: &mut File, rows: &mut dyn Iterator<Item = R>) -> Result<()> {
-        let numbers: String = R::NUMBERS.iter().map(|name| format!("REQUIRED INT32 {name} (INTEGER(32, false)); ")).collect();
-        let schema = Arc::new(parse_message_type(&format!("message edges {{ {numbers}REQUIRED FLOAT mass; }}"))?);
+        let numbers: String =
+            R::NUMBERS.iter().map(|name| format!("REQUIRED INT32 {name} (INTEGER(32, false)); ")).collect();
+        let schema =
+            Arc::new(parse_message_type(&format!("message edges {{ {numbers}REQUIRED FLOAT mass; }}"))?);
         let mut writer = SerializedFileWriter::new(file, schema, Arc::new(WriterProperties::default()))?;
         loop {
             let group: Vec<R> = (&mut *rows).take(ROWS).collect();
@@ -169,7 +173,8 @@ mod parquet {
 
         #[test]
         fn parquet_holds_every_edge() {
-            let (folder, trace) = (tempfile::tempdir().unwrap(), trace(&Shape { n_tokens: 300, ..Default::default() }));
+            let (folder, trace) =
+                (tempfile::tempdir().unwrap(), trace(&Shape { n_tokens: 300, ..Default::default() }));
             let path = folder.path().join("edges.parquet");
             trace.edges().save(&path).unwrap();
             let reader = SerializedFileReader::new(std::fs::File::open(&path).unwrap()).unwrap();
@@ -182,7 +187,10 @@ mod parquet {
                 assert_eq!(row.get_float(6).unwrap(), edge.mass);
             }
             let names: Vec<&String> = rows[0].get_column_iter().map(|(name, _)| name).collect();
-            assert_eq!(names, ["layer", "head", "query_block", "key_block", "first_query", "first_key", "mass"]);
+            assert_eq!(
+                names,
+                ["layer", "head", "query_block", "key_block", "first_query", "first_key", "mass"]
+            );
         }
     }
 }
@@ -196,7 +204,8 @@ mod tests {
 
     #[test]
     fn csv_holds_every_edge() {
-        let (folder, trace) = (tempfile::tempdir().unwrap(), trace(&Shape { n_tokens: 300, ..Default::default() }));
+        let (folder, trace) =
+            (tempfile::tempdir().unwrap(), trace(&Shape { n_tokens: 300, ..Default::default() }));
         let path = folder.path().join("edges.CSV");
         trace.edges().save(&path).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();

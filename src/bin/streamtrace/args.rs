@@ -99,7 +99,12 @@ impl ServeArgs {
 #[command(next_help_heading = "Prompt")]
 pub struct PromptArgs {
     /// The prompt
-    #[arg(long, value_name = "TEXT", required_unless_present = "prompt_file", conflicts_with = "prompt_file")]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        required_unless_present = "prompt_file",
+        conflicts_with = "prompt_file"
+    )]
     prompt: Option<String>,
     /// A file with the prompt; - for standard input
     #[arg(long, value_name = "FILE")]

@@ -89,7 +89,9 @@ impl BenchArgs {
         if !self.format.json {
             return Ok(());
         }
-        print(json!({ "device": cuda.name(), "shape": LayerShape::from(self.shape), "config": config, "rows": rows }))
+        print(
+            json!({ "device": cuda.name(), "shape": LayerShape::from(self.shape), "config": config, "rows": rows }),
+        )
     }
 }
 

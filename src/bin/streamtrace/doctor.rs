@@ -39,18 +39,19 @@ impl DoctorArgs {
     /// Fails when something is missing that notebooks need.
     pub fn run(&self) -> Result<(), Error> {
         let checks = checks();
-        let missing: Vec<&str> = checks.iter().filter(|check| check.needed && check.found.is_none()).map(|c| c.name).collect();
+        let missing: Vec<&str> =
+            checks.iter().filter(|check| check.needed && check.found.is_none()).map(|c| c.name).collect();
         let lines: Vec<String> = checks.iter().map(Check::line).collect();
         self.format.print(json!({ "ready": missing.is_empty(), "checks": checks }), lines.join("\n"))?;
         if missing.is_empty() {
             return Ok(());
         }
-        Err(Error::Setting {
-            setting: "this machine".into(),
-            expected: "all that notebooks need".into(),
-            found: format!("no {}", missing.join(", no ")),
-            fix: "do what the list says, or run ./lab in the source folder, which installs all of it".into(),
-        })
+        Err(Error::setting(
+            "this machine",
+            "all that notebooks need",
+            format!("no {}", missing.join(", no ")),
+            "do what the list says, or run ./lab in the source folder, which installs all of it",
+        ))
     }
 }
 
@@ -70,13 +71,18 @@ fn checks() -> Vec<Check> {
 
 /// What compiles and runs a cell.
 fn for_cells() -> Vec<Check> {
-    let sources = said("rustc", &["--print", "sysroot"]).map(|root| Path::new(&root).join("lib/rustlib/src/rust/library"));
+    let sources = said("rustc", &["--print", "sysroot"])
+        .map(|root| Path::new(&root).join("lib/rustlib/src/rust/library"));
     let engine = process::Command::find();
     let no_engine = engine.as_ref().err().map_or_else(String::new, ToString::to_string);
     vec![
         needed("Rust", said("cargo", &["--version"]), "install it from https://rustup.rs"),
         needed("C linker", program("cc"), "install gcc from your system's packages"),
-        needed("rust-src", sources.filter(|folder| folder.is_dir()).map(shown), "rustup component add rust-src"),
+        needed(
+            "rust-src",
+            sources.filter(|folder| folder.is_dir()).map(shown),
+            "rustup component add rust-src",
+        ),
         needed("engine", engine.ok().map(|command| command.program.display().to_string()), &no_engine),
     ]
 }
@@ -96,7 +102,9 @@ fn for_gpus() -> Vec<Check> {
         Ok(card) => optional("GPU", Some(streamtrace::engine::device::Device::name(&card)), ""),
         Err(error) => optional("GPU", None, &format!("models run on the CPU: {error}")),
     };
-    let wheel = |name: &str| format!("for an NVIDIA GPU: pip install {name} in the active environment, or set CUDA_HOME");
+    let wheel = |name: &str| {
+        format!("for an NVIDIA GPU: pip install {name} in the active environment, or set CUDA_HOME")
+    };
     let there = |found: bool| found.then(|| "found".to_string());
     vec![
         optional("NVIDIA driver", there(driver), "for an NVIDIA GPU: install its driver"),
@@ -116,7 +124,8 @@ fn optional(name: &'static str, found: Option<String>, fix: &str) -> Check {
 
 /// The first line that a program prints, if it is there and succeeds.
 fn said(program: &str, arguments: &[&str]) -> Option<String> {
-    let output = Command::new(program).args(arguments).output().ok().filter(|output| output.status.success())?;
+    let output =
+        Command::new(program).args(arguments).output().ok().filter(|output| output.status.success())?;
     String::from_utf8_lossy(&output.stdout).lines().next().map(|line| line.trim().to_string())
 }
 
@@ -128,7 +137,8 @@ fn program(name: &str) -> Option<String> {
 
 /// Where a program lies among those that cargo installed.
 fn cargo_binary(name: &str) -> Option<String> {
-    let cargo = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(env::home_dir()?.join(".cargo")))?;
+    let cargo =
+        env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(env::home_dir()?.join(".cargo")))?;
     Some(cargo.join("bin").join(name)).filter(|file| file.is_file()).map(shown)
 }
 
@@ -142,8 +152,11 @@ fn jupyter() -> Option<String> {
 fn kernel_entry() -> Option<String> {
     let output = Command::new(jupyter()?).args(["kernelspec", "list", "--json"]).output().ok()?;
     let kernels: Value = serde_json::from_slice(&output.stdout).ok()?;
-    let is_rust = |kernel: &&Value| kernel["spec"]["language"].as_str().is_some_and(|name| name.eq_ignore_ascii_case("rust"));
-    let starts = |kernel: &&Value| kernel["spec"]["argv"][0].as_str().is_some_and(|name| program(name).is_some());
+    let is_rust = |kernel: &&Value| {
+        kernel["spec"]["language"].as_str().is_some_and(|name| name.eq_ignore_ascii_case("rust"))
+    };
+    let starts =
+        |kernel: &&Value| kernel["spec"]["argv"][0].as_str().is_some_and(|name| program(name).is_some());
     let kernel = kernels["kernelspecs"].as_object()?.values().filter(is_rust).find(starts)?;
     kernel["resource_dir"].as_str().map(Into::into)
 }

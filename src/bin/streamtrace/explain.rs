@@ -147,7 +147,8 @@ impl KnockOutArgs {
         let (route, alone, controls) = (&effects[0], &effects[1], &effects[2..]);
         let test = CausalTest::of_effects(route, controls, &trace.summary().model.name);
         self.out.as_ref().map_or(Ok(()), |out| test.save(out))?;
-        let object = json!({ "route": route, "alone": alone, "controls": controls, "median_drop": test.control() });
+        let object =
+            json!({ "route": route, "alone": alone, "controls": controls, "median_drop": test.control() });
         self.format.print(object, format_args!("{route}\n{alone}\n{test}"))
     }
 }

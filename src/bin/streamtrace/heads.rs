@@ -46,28 +46,40 @@ impl HeadsArgs {
         self.out.as_deref().map_or(Ok(()), writable)?;
         let tracer = self.model.tracer()?;
         let of_prompt = |seed| {
-            let prompt =
-                tracer.prompt(&RulerConfig { task: self.task, n_tokens: self.tokens, seed, ..RulerConfig::default() })?;
+            let prompt = tracer.prompt(&RulerConfig {
+                task: self.task,
+                n_tokens: self.tokens,
+                seed,
+                ..RulerConfig::default()
+            })?;
             let [reference] = &prompt.answers[..] else {
-                return Err(Error::Setting {
-                    setting: "task".into(),
-                    expected: "a task with one answer, which stands in one needle".into(),
-                    found: format!("{}, which has {}", self.task, prompt.answers.len()),
-                    fix: "choose one of niah_single_1 to niah_multikey_3".into(),
-                });
+                return Err(Error::setting(
+                    "task",
+                    "a task with one answer, which stands in one needle",
+                    format!("{}, which has {}", self.task, prompt.answers.len()),
+                    "choose one of niah_single_1 to niah_multikey_3",
+                ));
             };
             let (trace, answer) = tracer.trace_answer(&prompt.text, &prompt.answer)?;
             trace.retrieval_heads(trace.find(reference)?, answer)
         };
-        let of_prompts = (self.seed..self.seed.saturating_add(self.samples)).map(of_prompt).collect::<Result<Vec<_>, _>>()?;
+        let of_prompts = (self.seed..self.seed.saturating_add(self.samples))
+            .map(of_prompt)
+            .collect::<Result<Vec<_>, _>>()?;
         let heads = RetrievalHeads::mean(&of_prompts)?;
         if let Some(out) = &self.out {
             heads.map().save(out)?;
         }
         if self.format.json {
-            return print(json!({ "prompts": heads.n_prompts, "scores": heads.scores, "ranking": heads.ranking() }));
+            return print(
+                json!({ "prompts": heads.n_prompts, "scores": heads.scores, "ranking": heads.ranking() }),
+            );
         }
         print("| layer | head | share of the answer's tokens copied |\n|---|---|---|")?;
-        heads.ranking().iter().take(SHOWN).try_for_each(|h| print(format!("| {} | {} | {:.3} |", h.layer, h.head, h.score)))
+        heads
+            .ranking()
+            .iter()
+            .take(SHOWN)
+            .try_for_each(|h| print(format!("| {} | {} | {:.3} |", h.layer, h.head, h.score)))
     }
 }

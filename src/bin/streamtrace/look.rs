@@ -117,7 +117,8 @@ pub struct ReportArgs {
 impl ReportArgs {
     pub fn run(&self) -> Result<(), Error> {
         let trace = Trace::open(&self.trace)?;
-        let mut report = Report::new(self.title()).text(self.text()?).trace(&trace).explore(&trace.explore()?);
+        let mut report =
+            Report::new(self.title()).text(self.text()?).trace(&trace).explore(&trace.explore()?);
         report = report.figure(trace.overview()?, "What each head of each layer attends to.");
         if trace.summary().fidelity.is_some() {
             report = report.figure(&trace.recall_map()?, "How much of its dense attention each head keeps.");

@@ -156,7 +156,8 @@ struct CompareArgs {
 
 /// Whether a file is to hold a picture, not a trace.
 fn is_figure(file: &Path) -> bool {
-    file.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("svg") || ending.eq_ignore_ascii_case("png"))
+    file.extension()
+        .is_some_and(|ending| ending.eq_ignore_ascii_case("svg") || ending.eq_ignore_ascii_case("png"))
 }
 
 /// A folder that cannot be written is found before a run that may take long.
@@ -253,7 +254,12 @@ mod tests {
     #[test]
     fn help_names_the_defaults() {
         let verb = Cli::command().find_subcommand("trace").expect("a verb").clone();
-        let help = |id: &str| verb.get_arguments().find(|a| a.get_id() == id).and_then(|a| a.get_help()).map(ToString::to_string);
+        let help = |id: &str| {
+            verb.get_arguments()
+                .find(|a| a.get_id() == id)
+                .and_then(|a| a.get_help())
+                .map(ToString::to_string)
+        };
         let default = streamtrace::StreamConfig::default();
         for (id, value) in [
             ("beam", default.beam.to_string()),

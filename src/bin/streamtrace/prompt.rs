@@ -40,12 +40,15 @@ impl TaskPromptArgs {
     pub fn run(&self) -> Result<(), Error> {
         let options = LoadOptions { model: self.model.clone(), device: DeviceChoice::Cpu, memory: None };
         let &TaskPromptArgs { task, tokens: n_tokens, seed, depth, .. } = self;
-        let prompt = Tracer::load_with(options)?.prompt(&RulerConfig { task, n_tokens, seed, depth, essay: None })?;
+        let prompt =
+            Tracer::load_with(options)?.prompt(&RulerConfig { task, n_tokens, seed, depth, essay: None })?;
         if self.json {
             return print(json!(prompt));
         }
         eprintln!("the answer: {:?}", prompt.answer);
         // As it is: a line end after it would be another prompt.
-        io::stdout().write_all(prompt.text.as_bytes()).map_err(Error::io("write", Path::new("standard output")))
+        io::stdout()
+            .write_all(prompt.text.as_bytes())
+            .map_err(Error::io("write", Path::new("standard output")))
     }
 }

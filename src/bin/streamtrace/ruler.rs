@@ -74,7 +74,8 @@ impl RulerArgs {
     pub fn run(&self) -> Result<(), Error> {
         let tasks = self.tasks()?;
         self.out.as_deref().map_or(Ok(()), writable)?;
-        let read = |path: &PathBuf| std::fs::read_to_string(path).map_err(Error::io("read the haystack", path));
+        let read =
+            |path: &PathBuf| std::fs::read_to_string(path).map_err(Error::io("read the haystack", path));
         let essay = self.haystack.as_ref().map(read).transpose()?;
         let tracer = self.model.tracer()?;
         for &n_tokens in &self.tokens {
@@ -102,7 +103,12 @@ impl RulerArgs {
             (true, false) => print(by_task(&rows)),
             (true, true) => {
                 let of = |name| rows.iter().filter(move |row| row.search == name);
-                print(Value::from(contenders.iter().map(|c| (c.name.to_string(), by_task(of(c.name)))).collect::<Map<_, _>>()))
+                print(Value::from(
+                    contenders
+                        .iter()
+                        .map(|c| (c.name.to_string(), by_task(of(c.name))))
+                        .collect::<Map<_, _>>(),
+                ))
             }
         }
     }
@@ -115,12 +121,12 @@ impl RulerArgs {
         match (&self.out, &tasks[..]) {
             (None, _) => Ok(tasks),
             (Some(_), [task]) if task.has_depth() => Ok(tasks),
-            (Some(_), _) => Err(Error::Setting {
-                setting: "out".into(),
-                expected: "one task whose needle has a depth".into(),
-                found: self.task.clone(),
-                fix: "draw one task at a time; cwe and fwe have no depth".into(),
-            }),
+            (Some(_), _) => Err(Error::setting(
+                "out",
+                "one task whose needle has a depth",
+                self.task.clone(),
+                "draw one task at a time; cwe and fwe have no depth",
+            )),
         }
     }
 
@@ -130,10 +136,19 @@ impl RulerArgs {
             return vec![Contender { name: search_name(tracer.config().search), tracer: tracer.clone() }];
         }
         let settings = tracer.config();
-        let published = [Estimate::MeanSpread, Estimate::First, Estimate::Middle].map(|e| settings.clone().published(e));
-        let others = [Search::Exhaustive, Search::Hierarchical(Estimate::TwoMeans), Search::Window, Search::Random { seed: 0 }];
+        let published =
+            [Estimate::MeanSpread, Estimate::First, Estimate::Middle].map(|e| settings.clone().published(e));
+        let others = [
+            Search::Exhaustive,
+            Search::Hierarchical(Estimate::TwoMeans),
+            Search::Window,
+            Search::Random { seed: 0 },
+        ];
         let others = others.map(|search| StreamConfig { search, ..settings.clone() });
-        let contender = |config: StreamConfig| Contender { name: search_name(config.search), tracer: tracer.with(config) };
+        let contender = |config: StreamConfig| Contender {
+            name: search_name(config.search),
+            tracer: tracer.with(config),
+        };
         others.into_iter().chain(published).map(contender).collect()
     }
 
@@ -141,14 +156,21 @@ impl RulerArgs {
     fn measure(&self, contenders: &[Contender], config: &RulerConfig) -> Result<Vec<Tally>, Error> {
         let mut tallies: Vec<Tally> = contenders.iter().map(|_| Tally::default()).collect();
         let seeds = self.seed..self.seed.saturating_add(self.samples);
-        for (depth, seed) in self.depths().into_iter().flat_map(|depth| seeds.clone().map(move |seed| (depth, seed))) {
+        for (depth, seed) in
+            self.depths().into_iter().flat_map(|depth| seeds.clone().map(move |seed| (depth, seed)))
+        {
             let prompt = contenders[0].tracer.prompt(&RulerConfig { seed, depth, ..config.clone() })?;
             let max_tokens = self.max_tokens.map_or(config.task.answer_tokens(), |n| n as usize);
             let dense = self.dense.then(|| dense(&contenders[0].tracer, &prompt, max_tokens)).transpose()?;
             for (contender, tally) in contenders.iter().zip(&mut tallies) {
                 tally.measure(&contender.tracer, &prompt, max_tokens, dense.as_ref())?;
             }
-            eprintln!("{}, {} tokens: {} prompts done", config.task, config.n_tokens, tallies[0].scores.len());
+            eprintln!(
+                "{}, {} tokens: {} prompts done",
+                config.task,
+                config.n_tokens,
+                tallies[0].scores.len()
+            );
         }
         Ok(tallies)
     }
@@ -169,13 +191,19 @@ impl RulerArgs {
         let pruned = rows.iter().filter_map(|row| median(&row.tally.pruned)).fold(f64::INFINITY, f64::min);
         HeatMap {
             title: format!("{task} · {}", tracer.model().name),
-            facts: format!("{} search, at least {:.1} % pruned, {samples} prompts a cell", rows[0].search, 100.0 * pruned),
+            facts: format!(
+                "{} search, at least {:.1} % pruned, {samples} prompts a cell",
+                rows[0].search,
+                100.0 * pruned
+            ),
             measure: "RULER's score: share of the references in what the model writes".into(),
             row_name: "depth".into(),
             rows: depths.clone().map(|depth| format!("{:.0} %", 100.0 * depth)).collect(),
             column_name: "tokens".into(),
             columns: rows.iter().map(|row| row.n_tokens.to_string()).collect(),
-            values: (0..depths.count()).map(|depth| rows.iter().map(|row| scores(depth, row)).collect()).collect(),
+            values: (0..depths.count())
+                .map(|depth| rows.iter().map(|row| scores(depth, row)).collect())
+                .collect(),
         }
     }
 }

@@ -48,7 +48,10 @@ impl SmallestArgs {
         }
         table("search", &found)?;
         table("exhaustive", &exact)?;
-        print(format!("smallest top_k: {}, with exact blocks {}: {ratio:.2} times as many", found.top_k, exact.top_k))
+        print(format!(
+            "smallest top_k: {}, with exact blocks {}: {ratio:.2} times as many",
+            found.top_k, exact.top_k
+        ))
     }
 }
 
@@ -57,7 +60,10 @@ fn table(name: &str, found: &SmallestTopK) -> Result<(), Error> {
     print(format!("| {name}, top_k | pruned | passes | KL | log-probability |\n|---|---|---|---|---|"))?;
     for tried in &found.tried {
         let passes = if tried.passes { "yes" } else { "no" };
-        print(format!("| {} | {:.4} | {passes} | {:.2e} | {:.3} |", tried.top_k, tried.pruned, tried.kl, tried.logprob))?;
+        print(format!(
+            "| {} | {:.4} | {passes} | {:.2e} | {:.3} |",
+            tried.top_k, tried.pruned, tried.kl, tried.logprob
+        ))?;
     }
     print("")
 }

@@ -106,7 +106,9 @@ pub fn sparse(
                 add_anchors(panel, recorded.sentences, &tokens, weights, &mut block.anchors);
             }
             let in_focus = (0..panel.n).filter(|lane| recorded.focus.range().contains(&(panel.first + lane)));
-            block.focus.extend(in_focus.map(|lane| (panel.first + lane, weights.iter().map(|w| w[lane]).collect())));
+            block
+                .focus
+                .extend(in_focus.map(|lane| (panel.first + lane, weights.iter().map(|w| w[lane]).collect())));
         }
     });
     let mut received = block.received.iter();
@@ -118,7 +120,13 @@ pub fn sparse(
 }
 
 /// Adds to each key's anchor mass what it gets from the panel's queries that are far enough after it.
-fn add_anchors(panel: &QueryPanel, sentences: &[(u32, f32)], tokens: &[usize], weights: &[Lanes], anchors: &mut [f32]) {
+fn add_anchors(
+    panel: &QueryPanel,
+    sentences: &[(u32, f32)],
+    tokens: &[usize],
+    weights: &[Lanes],
+    anchors: &mut [f32],
+) {
     let of = |lane: usize| sentences[panel.first + lane.min(panel.n - 1)];
     // Sentences are fewer than 2²⁴: f32 holds their numbers, and is compared in step with the rest.
     let furthest: Lanes = std::array::from_fn(|lane| of(lane).0 as f32 - MIN_DISTANCE as f32);
@@ -128,8 +136,9 @@ fn add_anchors(panel: &QueryPanel, sentences: &[(u32, f32)], tokens: &[usize], w
         || {
             for ((weight, &key), anchor) in weights.iter().zip(tokens).zip(anchors) {
                 let sentence = sentences[key].0 as f32;
-                let counted =
-                    std::array::from_fn(|lane| if sentence <= furthest[lane] { weight[lane] * share[lane] } else { 0.0 });
+                let counted = std::array::from_fn(|lane| {
+                    if sentence <= furthest[lane] { weight[lane] * share[lane] } else { 0.0 }
+                });
                 *anchor += sum_of(&counted);
             }
         },
@@ -231,24 +240,35 @@ fn append_rows(rows: &mut Vec<f32>, panel: &QueryPanel, sums: &[Lanes]) {
 /// query are all that is held.
 ///
 /// Returns the outputs `[n_queries, head_dim]`, and the sum over the queries of the mass on the `kept` key blocks.
-pub fn dense(queries: &Queries, kv: KeysValues, blocks: &Blocks, query_block: usize, kept: &[u32]) -> (Vec<f32>, f64) {
+pub fn dense(
+    queries: &Queries,
+    kv: KeysValues,
+    blocks: &Blocks,
+    query_block: usize,
+    kept: &[u32],
+) -> (Vec<f32>, f64) {
     let visible = blocks.visible(query_block);
     let keys = blocks.keys(visible.start).start..blocks.keys(visible.end - 1).end;
-    let (mut output, mut kept_mass) = (Vec::with_capacity(blocks.queries(query_block).len() * kv.head_dim), 0.0);
+    let (mut output, mut kept_mass) =
+        (Vec::with_capacity(blocks.queries(query_block).len() * kv.head_dim), 0.0);
     let mut tile = vec![[0.0; LANES]; TILE];
     for panel in &queries.panels {
         let first = panel.first;
         let seen_by_all = blocks.visible_keys(first + panel.n - 1).start..first + 1;
-        let mut running = RunningSoftmax { most: [f32::MIN; LANES], sum: [0.0; LANES], on_kept: [0.0; LANES] };
+        let mut running =
+            RunningSoftmax { most: [f32::MIN; LANES], sum: [0.0; LANES], on_kept: [0.0; LANES] };
         let mut sums = vec![[0.0; LANES]; kv.head_dim];
         for start in keys.clone().step_by(TILE) {
             let n = TILE.min(keys.end - start);
             let scores = &mut tile[..n];
             kv.products(panel, |i| start + i, scores);
-            for (key, scores) in (start..start + n).zip(scores.iter_mut()).filter(|(key, _)| !seen_by_all.contains(key)) {
+            for (key, scores) in
+                (start..start + n).zip(scores.iter_mut()).filter(|(key, _)| !seen_by_all.contains(key))
+            {
                 hide_invisible(scores, panel, key, blocks);
             }
-            let is_kept = |i: usize| kept.binary_search(&(((start + i) / blocks.block_size_k) as u32)).is_ok();
+            let is_kept =
+                |i: usize| kept.binary_search(&(((start + i) / blocks.block_size_k) as u32)).is_ok();
             vectorized(
                 #[inline(always)]
                 || running.add(scores, kv.scale(), &mut sums, is_kept),
@@ -273,7 +293,10 @@ struct RunningSoftmax {
 impl RunningSoftmax {
     /// Turns a tile's scores times `scale` into weights against the largest so far, and shrinks what was summed before to match.
     #[inline(always)]
-    #[expect(clippy::needless_range_loop, reason = "one index for three arrays of lanes is what becomes vector code")]
+    #[expect(
+        clippy::needless_range_loop,
+        reason = "one index for three arrays of lanes is what becomes vector code"
+    )]
     fn add(&mut self, scores: &mut [Lanes], scale: f32, sums: &mut [Lanes], is_kept: impl Fn(usize) -> bool) {
         let before = self.most;
         let mut most = [f32::NEG_INFINITY; LANES];

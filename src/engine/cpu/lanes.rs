@@ -95,7 +95,11 @@ impl<'a, R: Fn(usize) -> &'a [f32]> Kernel for Products<'_, R> {
         let n_grouped = groups.len() * ROWS;
         for (group, sums) in groups.iter_mut().enumerate() {
             let first = group * ROWS;
-            *sums = products_of::<S, V, ROWS>(simd, panel, [row(first), row(first + 1), row(first + 2), row(first + 3)]);
+            *sums = products_of::<S, V, ROWS>(
+                simd,
+                panel,
+                [row(first), row(first + 1), row(first + 2), row(first + 3)],
+            );
         }
         for (i, sum) in rest.iter_mut().enumerate() {
             [*sum] = products_of::<S, V, 1>(simd, panel, [row(n_grouped + i)]);
@@ -104,7 +108,11 @@ impl<'a, R: Fn(usize) -> &'a [f32]> Kernel for Products<'_, R> {
 }
 
 #[inline(always)]
-fn products_of<S: Simd, const V: usize, const N: usize>(simd: S, panel: &[Lanes], rows: [&[f32]; N]) -> [Lanes; N] {
+fn products_of<S: Simd, const V: usize, const N: usize>(
+    simd: S,
+    panel: &[Lanes],
+    rows: [&[f32]; N],
+) -> [Lanes; N] {
     let mut sums = [[simd.splat_f32s(0.0); V]; N];
     for (d, queries) in panel.iter().enumerate() {
         let queries = vectors::<S, V>(queries);
@@ -313,7 +321,9 @@ mod tests {
             add_weighted(&mut sums, &scores, |i| &keys[i * head_dim..][..head_dim]);
             for lane in 0..LANES {
                 let q = lane.min(n_queries - 1);
-                let dot = |k: usize| -> f32 { (0..head_dim).map(|d| queries[q * head_dim + d] * keys[k * head_dim + d]).sum() };
+                let dot = |k: usize| -> f32 {
+                    (0..head_dim).map(|d| queries[q * head_dim + d] * keys[k * head_dim + d]).sum()
+                };
                 for (k, score) in scores.iter().enumerate() {
                     assert!((score[lane] - dot(k)).abs() < 1e-5);
                 }
@@ -336,8 +346,12 @@ mod tests {
         for (&gate, &out) in gate.iter().zip(&out) {
             let exact = 2.0 * gate as f64 / (1.0 + (-gate as f64).exp());
             // The exponent is rounded to 24 bits, and exp2 takes what is below 2⁻¹²⁵ for 0.
-            let (rounded, lost) = (gate.abs() as f64 * 2f64.powi(-23) * exact.abs(), 2.0 * gate.abs() as f64 * 2f64.powi(-125));
-            assert!((out as f64 - exact).abs() <= 5e-7 * exact.abs() + rounded + lost, "{gate}: {out} {exact}");
+            let (rounded, lost) =
+                (gate.abs() as f64 * 2f64.powi(-23) * exact.abs(), 2.0 * gate.abs() as f64 * 2f64.powi(-125));
+            assert!(
+                (out as f64 - exact).abs() <= 5e-7 * exact.abs() + rounded + lost,
+                "{gate}: {out} {exact}"
+            );
         }
     }
 

@@ -134,7 +134,8 @@ impl Attention {
             && !self.shape.is_indexed(self.indexed)
         {
             let tree = Tree::new(&self.shape.blocks);
-            self.indices = self.keys.par_iter().map(|keys| index(estimate, keys, self.shape.head_dim, tree)).collect();
+            self.indices =
+                self.keys.par_iter().map(|keys| index(estimate, keys, self.shape.head_dim, tree)).collect();
             self.indexed = self.shape.blocks.n_tokens;
         }
     }
@@ -156,7 +157,9 @@ impl Attention {
             let kv_head = self.shape.kv_head(head);
             let (keys, mut row) = (&self.keys[kv_head], vec![BlockMask::NONE; config.top_k]);
             let n_read = match config.search {
-                Search::Exhaustive => exhaustive::search(queries, keys, blocks, config, query_block, &mut row),
+                Search::Exhaustive => {
+                    exhaustive::search(queries, keys, blocks, config, query_block, &mut row)
+                }
                 Search::Hierarchical(_) if query_block >= config.first_exact_block(blocks.n_tokens) => {
                     exhaustive::search(queries, keys, blocks, config, query_block, &mut row)
                 }
@@ -165,7 +168,9 @@ impl Attention {
                     hierarchical::search(queries, head, blocks, config, query_block, &mut row)
                 }
                 Search::Window => baseline::window(blocks, config, query_block, &mut row),
-                Search::Random { seed } => baseline::random(seed, blocks, config, head, query_block, &mut row),
+                Search::Random { seed } => {
+                    baseline::random(seed, blocks, config, head, query_block, &mut row)
+                }
             };
             (row, n_read as u64)
         });
@@ -219,9 +224,21 @@ impl Attention {
     }
 
     /// Attention over all keys of rows of queries; adds to each head the mass that falls on the mask's blocks.
-    pub fn attend_dense(&self, rows: &[f32], first_query_block: usize, mask: &BlockMask, kept_mass: &mut [f64]) -> Vec<f32> {
+    pub fn attend_dense(
+        &self,
+        rows: &[f32],
+        first_query_block: usize,
+        mask: &BlockMask,
+        kept_mass: &mut [f64],
+    ) -> Vec<f32> {
         let attended = self.for_each_block(rows, first_query_block, |head, query_block, queries| {
-            dense(queries, self.keys_values(head), &self.shape.blocks, query_block, mask.kept(head, query_block))
+            dense(
+                queries,
+                self.keys_values(head),
+                &self.shape.blocks,
+                query_block,
+                mask.kept(head, query_block),
+            )
         });
         let mut output = vec![0.0; rows.len()];
         for (head, query_block, (rows, mass)) in attended {
@@ -258,7 +275,8 @@ impl Attention {
         let stride = n_heads * head_dim;
         let query_blocks = self.shape.query_blocks(first_query_block, rows.len() / stride);
         let first_position = blocks.queries(first_query_block).start;
-        let tasks: Vec<_> = (0..n_heads).flat_map(|head| query_blocks.clone().map(move |q| (head, q))).collect();
+        let tasks: Vec<_> =
+            (0..n_heads).flat_map(|head| query_blocks.clone().map(move |q| (head, q))).collect();
         let run = |(head, query_block)| {
             let positions = blocks.queries(query_block);
             let start = (positions.start - first_position) * stride + head * head_dim;
@@ -269,7 +287,14 @@ impl Attention {
     }
 
     /// Copies a block's outputs `[n_queries, head_dim]` to their place in the rows.
-    fn place(&self, output: &mut [f32], first_query_block: usize, head: usize, query_block: usize, rows: &[f32]) {
+    fn place(
+        &self,
+        output: &mut [f32],
+        first_query_block: usize,
+        head: usize,
+        query_block: usize,
+        rows: &[f32],
+    ) {
         let AttentionShape { blocks, n_heads, head_dim, .. } = self.shape;
         let first = blocks.queries(query_block).start - blocks.queries(first_query_block).start;
         for (i, row) in rows.chunks(head_dim).enumerate() {

@@ -19,11 +19,19 @@ const F32: u64 = 4;
 const PROGRAM: u64 = 80_000_000;
 
 /// What a run over `n_tokens` will hold at its peak, in bytes. `config.top_k` as it will be used.
-pub fn plan(model: &Model, n_tokens: usize, config: &StreamConfig, purpose: Purpose, limit: Option<u64>) -> MemoryPlan {
+pub fn plan(
+    model: &Model,
+    n_tokens: usize,
+    config: &StreamConfig,
+    purpose: Purpose,
+    limit: Option<u64>,
+) -> MemoryPlan {
     let (c, info) = (&model.config, model.info());
     let n_held = purpose.layers_held(c.n_layers) as u64;
-    let [t, hidden, heads, kv_heads, dim] = [n_tokens, c.hidden_size, c.n_heads, c.n_kv_heads, c.head_dim].map(|n| n as u64);
-    let [inner, k, bk, bq] = [c.intermediate_size, config.top_k, config.block_size_k, config.block_size_q].map(|n| n as u64);
+    let [t, hidden, heads, kv_heads, dim] =
+        [n_tokens, c.hidden_size, c.n_heads, c.n_kv_heads, c.head_dim].map(|n| n as u64);
+    let [inner, k, bk, bq] =
+        [c.intermediate_size, config.top_k, config.block_size_k, config.block_size_q].map(|n| n as u64);
     let chunk_rows = CHUNK.next_multiple_of(config.block_size_q);
     let chunk = (chunk_rows as u64).min(t);
     let moments = match config.search {
@@ -42,8 +50,11 @@ pub fn plan(model: &Model, n_tokens: usize, config: &StreamConfig, purpose: Purp
         Purpose::Generate => (n_held, c.vocab_size as u64 * hidden * F32 + vocabulary * 2),
     };
     // Shares of a chunk key by key, output weights column by column, and what comes of it.
-    let proximity = heads * (chunk.div_ceil(bq) * k * bk.min(t) + dim * hidden + 2 * n_query_blocks * k) * F32;
-    let of_layers = |what: &str, n: u64| if n == 1 { format!("{what} of a layer") } else { format!("{what} of {n} layers") };
+    let proximity =
+        heads * (chunk.div_ceil(bq) * k * bk.min(t) + dim * hidden + 2 * n_query_blocks * k) * F32;
+    let of_layers = |what: &str, n: u64| {
+        if n == 1 { format!("{what} of a layer") } else { format!("{what} of {n} layers") }
+    };
     let parts = [
         ("hidden states".into(), t * hidden * F32),
         (of_layers("keys and values", n_held), n_held * 2 * t * kv_heads * dim * F32),
@@ -51,7 +62,10 @@ pub fn plan(model: &Model, n_tokens: usize, config: &StreamConfig, purpose: Purp
         (of_layers("pyramid", n_held), n_held * moments * 2 * t.div_ceil(bk) * kv_heads * dim * F32),
         (
             of_layers("masks and masses", n_masks),
-            (n_query_blocks * 2 + focus * bk).saturating_mul(k).saturating_add(t).saturating_mul(n_masks * heads * F32),
+            (n_query_blocks * 2 + focus * bk)
+                .saturating_mul(k)
+                .saturating_add(t)
+                .saturating_mul(n_masks * heads * F32),
         ),
         ("what keys write, and get from later sentences".into(), 3 * t * heads * F32),
         ("proximity".into(), if config.proximity { proximity } else { 0 }),

@@ -49,8 +49,12 @@ pub struct Angles {
 
 impl From<candle_core::Error> for Error {
     fn from(e: candle_core::Error) -> Self {
-        let what = e.to_string().lines().next().unwrap_or_default().into();
-        Error::Device { device: "cpu".into(), what, fix: "please report this with the model's config.json".into() }
+        let text = e.to_string();
+        Error::device(
+            "cpu",
+            text.lines().next().unwrap_or_default(),
+            "please report this with the model's config.json",
+        )
     }
 }
 
@@ -58,7 +62,9 @@ impl From<candle_core::Error> for Error {
 fn with_slice<R>(x: &Tensor, work: impl FnOnce(&[f32]) -> R) -> Result<R, Error> {
     let (storage, layout) = x.storage_and_layout();
     match (&*storage, layout.contiguous_offsets()) {
-        (candle_core::Storage::Cpu(storage), Some((start, end))) => Ok(work(&storage.as_slice::<f32>()?[start..end])),
+        (candle_core::Storage::Cpu(storage), Some((start, end))) => {
+            Ok(work(&storage.as_slice::<f32>()?[start..end]))
+        }
         _ => Err(candle_core::Error::Msg("a tensor that is not contiguous on the CPU".into()).into()),
     }
 }
@@ -196,7 +202,8 @@ impl Device for Cpu {
         let [cos, sin] = [cos, sin].map(|table| table.narrow(0, first_position, n_rows));
         let (cos, sin) = (cos?, sin?);
         let n_rotated = 2 * cos.dim(D::Minus1)?;
-        let rotated = candle_nn::rotary_emb::rope_thd(&x.narrow(D::Minus1, 0, n_rotated)?.contiguous()?, &cos, &sin)?;
+        let rotated =
+            candle_nn::rotary_emb::rope_thd(&x.narrow(D::Minus1, 0, n_rotated)?.contiguous()?, &cos, &sin)?;
         let x = match head_dim - n_rotated {
             0 => rotated,
             n => Tensor::cat(&[&rotated, &x.narrow(D::Minus1, n_rotated, n)?], D::Minus1)?,
@@ -240,14 +247,25 @@ impl Device for Cpu {
         with_slice(x, |x| x.chunks(width).map(|row| row.iter().map(|v| v * v).sum::<f32>().sqrt()).collect())
     }
 
-    fn search(&self, attention: &mut Attention, queries: &Tensor, first_query_block: usize) -> Result<(), Error> {
+    fn search(
+        &self,
+        attention: &mut Attention,
+        queries: &Tensor,
+        first_query_block: usize,
+    ) -> Result<(), Error> {
         let start = Instant::now();
         let n_read = with_slice(queries, |rows| attention.search(rows, first_query_block))?;
-        attention.costs += StageCosts { search: start.elapsed(), keys_read: Some(n_read), ..StageCosts::default() };
+        attention.costs +=
+            StageCosts { search: start.elapsed(), keys_read: Some(n_read), ..StageCosts::default() };
         Ok(())
     }
 
-    fn attend(&self, attention: &mut Attention, queries: &Tensor, first_query_block: usize) -> Result<Tensor, Error> {
+    fn attend(
+        &self,
+        attention: &mut Attention,
+        queries: &Tensor,
+        first_query_block: usize,
+    ) -> Result<Tensor, Error> {
         let start = Instant::now();
         let output = with_slice(queries, |rows| attention.attend(rows, first_query_block))?;
         attention.costs += StageCosts { attention: start.elapsed(), ..StageCosts::default() };
@@ -263,7 +281,9 @@ impl Device for Cpu {
         first_query_block: usize,
     ) -> Result<(), Error> {
         with_slice(weight, |weight| {
-            with_slice(before, |before| with_slice(after, |after| attention.proximity(weight, before, after, first_query_block)))
+            with_slice(before, |before| {
+                with_slice(after, |after| attention.proximity(weight, before, after, first_query_block))
+            })
         })??
     }
 
@@ -291,7 +311,8 @@ impl Device for Cpu {
         mask: &BlockMask,
         kept_mass: &mut [f64],
     ) -> Result<Tensor, Error> {
-        let output = with_slice(queries, |rows| attention.attend_dense(rows, first_query_block, mask, kept_mass))?;
+        let output =
+            with_slice(queries, |rows| attention.attend_dense(rows, first_query_block, mask, kept_mass))?;
         Ok(Tensor::from_vec(output, queries.shape(), queries.device())?)
     }
 

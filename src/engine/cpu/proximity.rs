@@ -35,7 +35,11 @@ impl Attention {
                 let scaled: Vec<f32> = sum.iter().map(|v| v / n_queries as f32).collect();
                 near(&becomes, &weighted_sum(&scaled, &weights[*head], hidden))
             };
-            (*head, *query_block, self.record.mask.kept(*head, *query_block).iter().map(part).collect::<Vec<f32>>())
+            (
+                *head,
+                *query_block,
+                self.record.mask.kept(*head, *query_block).iter().map(part).collect::<Vec<f32>>(),
+            )
         };
         let found: Vec<Shares> = shares.par_iter().map(of_block).collect();
         for (head, query_block, proximity) in found {

@@ -70,16 +70,37 @@ pub fn layer(
     Ok(stages)
 }
 
-fn attention(timer: &Timer, shape: LayerShape, n_tokens: usize, config: &StreamConfig) -> Result<Vec<Stage>, Error> {
+fn attention(
+    timer: &Timer,
+    shape: LayerShape,
+    n_tokens: usize,
+    config: &StreamConfig,
+) -> Result<Vec<Stage>, Error> {
     let (cuda, LayerShape { n_heads, n_kv_heads, head_dim, .. }) = (timer.cuda, shape);
-    let blocks = Blocks { n_tokens, block_size_q: config.block_size_q, block_size_k: config.block_size_k, window: None };
+    let blocks = Blocks {
+        n_tokens,
+        block_size_q: config.block_size_q,
+        block_size_k: config.block_size_k,
+        window: None,
+    };
     let focus = Span::from(n_tokens.saturating_sub(StreamConfig::DEFAULT_FOCUS)..n_tokens);
     let (capacity, soft_cap, sentences) = (n_tokens, None, [].into());
     let config = config.clone();
-    let shape = AttentionShape { blocks, capacity, n_heads, n_kv_heads, head_dim, config, soft_cap, focus, sentences };
+    let shape = AttentionShape {
+        blocks,
+        capacity,
+        n_heads,
+        n_kv_heads,
+        head_dim,
+        config,
+        soft_cap,
+        focus,
+        sentences,
+    };
     let mut attention = cuda.attention(shape.clone())?;
     let queries = random(cuda, n_tokens, n_heads * head_dim)?;
-    let (keys, values) = (random(cuda, n_tokens, n_kv_heads * head_dim)?, random(cuda, n_tokens, n_kv_heads * head_dim)?);
+    let (keys, values) =
+        (random(cuda, n_tokens, n_kv_heads * head_dim)?, random(cuda, n_tokens, n_kv_heads * head_dim)?);
     cuda.append(&mut attention, &keys, &values)?;
     cuda.index(&mut attention)?;
     cuda.search(&mut attention, &queries, 0)?;
@@ -91,7 +112,9 @@ fn attention(timer: &Timer, shape: LayerShape, n_tokens: usize, config: &StreamC
     let mut stages = vec![
         timer.stage("pyramid", indexed, || Nodes::new(&cuda.gpu, &shape, &keys.data).map(drop))?,
         timer.stage("search", searched, || cuda.search(&mut attention, &queries, 0))?,
-        timer.stage("attention and record", Work::Products(6.0 * kept), || cuda.attend(&mut attention, &queries, 0).map(drop))?,
+        timer.stage("attention and record", Work::Products(6.0 * kept), || {
+            cuda.attend(&mut attention, &queries, 0).map(drop)
+        })?,
     ];
     // Neither waits for the host, nor does the host need to know what they find: one graph replays both.
     let graph = cuda.gpu.captured(|| {
@@ -104,22 +127,33 @@ fn attention(timer: &Timer, shape: LayerShape, n_tokens: usize, config: &StreamC
 }
 
 fn products(timer: &Timer, shape: LayerShape, n_tokens: usize) -> Result<Vec<Stage>, Error> {
-    let (cuda, LayerShape { n_heads, n_kv_heads, head_dim, hidden_size, intermediate_size }) = (timer.cuda, shape);
+    let (cuda, LayerShape { n_heads, n_kv_heads, head_dim, hidden_size, intermediate_size }) =
+        (timer.cuda, shape);
     let rows = n_tokens.min(ROWS);
     let whole = n_tokens as f64 / rows as f64;
     let (x, activated) = (random(cuda, rows, hidden_size)?, random(cuda, rows, intermediate_size)?);
     let weight = |n_out, n_in| random(cuda, n_out, n_in);
     let [d_q, d_kv] = [n_heads * head_dim, n_kv_heads * head_dim];
     let attended = random(cuda, rows, d_q)?;
-    let of_hidden = [weight(d_q, hidden_size)?, weight(d_kv, hidden_size)?, weight(intermediate_size, hidden_size)?];
+    let of_hidden =
+        [weight(d_q, hidden_size)?, weight(d_kv, hidden_size)?, weight(intermediate_size, hidden_size)?];
     let (output, down) = (weight(hidden_size, d_q)?, weight(hidden_size, intermediate_size)?);
     let [query, key, gate] = &of_hidden;
-    let all = [(&x, query), (&x, key), (&x, key), (&attended, &output), (&x, gate), (&x, gate), (&activated, &down)];
+    let all = [
+        (&x, query),
+        (&x, key),
+        (&x, key),
+        (&attended, &output),
+        (&x, gate),
+        (&x, gate),
+        (&activated, &down),
+    ];
     let n_weights: usize = all.iter().map(|(_, weight)| weight.len()).sum();
     let multiply = || all.iter().try_for_each(|(x, weight)| cuda.linear(x, weight, None).map(drop));
     let products = timer.stage("products", Work::Products(2.0 * (rows * n_weights) as f64), multiply)?;
     let of_gate = Work::Moves(6 * activated.len() as u64);
-    let swiglu = timer.stage("swiglu", of_gate, || cuda.gated(&activated, &activated, Activation::Silu).map(drop))?;
+    let swiglu =
+        timer.stage("swiglu", of_gate, || cuda.gated(&activated, &activated, Activation::Silu).map(drop))?;
     let (host, mut copy) = (vec![0u8; 2 * n_weights], cuda.gpu.alloc(n_weights)?);
     let upload = || cuda.gpu.upload_bytes(&cuda.gpu.stream, &host, &mut copy);
     let weights = timer.stage("weights to the card", Work::Transfers(host.len() as u64), upload)?;
@@ -144,20 +178,29 @@ struct Timer<'a> {
 
 impl<'a> Timer<'a> {
     fn new(cuda: &'a Cuda, repeats: usize) -> Result<Self, Error> {
-        let mut timer = Timer { cuda, repeats, products: f64::INFINITY, moves: f64::INFINITY, transfers: f64::INFINITY };
+        let mut timer =
+            Timer { cuda, repeats, products: f64::INFINITY, moves: f64::INFINITY, transfers: f64::INFINITY };
         let (gpu, square) = (&cuda.gpu, random(cuda, ROWS, ROWS)?);
         let flops = Work::Products(2.0 * (ROWS as f64).powi(3));
-        timer.products = timer.stage("a product", flops, || cuda.linear(&square, &square, None).map(drop))?.tflops;
+        timer.products =
+            timer.stage("a product", flops, || cuda.linear(&square, &square, None).map(drop))?.tflops;
         let (from, mut to) = (gpu.alloc::<u16>(LARGE)?, gpu.alloc::<u16>(LARGE)?);
-        let moves = timer.stage("a copy", Work::Moves(4 * LARGE as u64), || gpu.copy(&from, 0, &mut to, 0, LARGE))?;
+        let moves =
+            timer.stage("a copy", Work::Moves(4 * LARGE as u64), || gpu.copy(&from, 0, &mut to, 0, LARGE))?;
         let pinned = gpu.pinned(LARGE / 4)?;
-        let transfers = timer.stage("a transfer", Work::Transfers(LARGE as u64 / 2), || gpu.fetch(&pinned, &mut to))?;
+        let transfers =
+            timer.stage("a transfer", Work::Transfers(LARGE as u64 / 2), || gpu.fetch(&pinned, &mut to))?;
         (timer.moves, timer.transfers) = (moves.gigabytes_per_second, transfers.gigabytes_per_second);
         Ok(timer)
     }
 
     /// The median time of `run` on the card, after one run to warm up.
-    fn stage(&self, name: &'static str, work: Work, mut run: impl FnMut() -> Result<(), Error>) -> Result<Stage, Error> {
+    fn stage(
+        &self,
+        name: &'static str,
+        work: Work,
+        mut run: impl FnMut() -> Result<(), Error>,
+    ) -> Result<Stage, Error> {
         let gpu = &self.cuda.gpu;
         run()?;
         let mut times = Vec::new();
@@ -176,7 +219,13 @@ impl<'a> Timer<'a> {
             Work::Moves(bytes) => (0.0, rate(bytes as f64), self.moves),
             Work::Transfers(bytes) => (0.0, rate(bytes as f64), self.transfers),
         };
-        Ok(Stage { name, milliseconds, tflops, gigabytes_per_second, share_of_limit: (tflops + gigabytes_per_second) / limit })
+        Ok(Stage {
+            name,
+            milliseconds,
+            tflops,
+            gigabytes_per_second,
+            share_of_limit: (tflops + gigabytes_per_second) / limit,
+        })
     }
 }
 
@@ -184,8 +233,9 @@ impl<'a> Timer<'a> {
 fn random(cuda: &Cuda, n_rows: usize, width: usize) -> Result<Tensor, Error> {
     let mut random = fastrand::Rng::with_seed(n_rows as u64 ^ width as u64);
     // A million different numbers again and again: as good for timing, and made a hundred times faster.
-    let piece: Vec<u8> =
-        (0..(1usize << 20) + 24).flat_map(|_| half::bf16::from_f32(3.4641 * (random.f32() - 0.5)).to_le_bytes()).collect();
+    let piece: Vec<u8> = (0..(1usize << 20) + 24)
+        .flat_map(|_| half::bf16::from_f32(3.4641 * (random.f32() - 0.5)).to_le_bytes())
+        .collect();
     let bytes: Vec<u8> = piece.iter().copied().cycle().take(2 * n_rows * width).collect();
     Tensor::filled(&cuda.gpu, n_rows, width, |data| cuda.gpu.upload_bytes(&cuda.gpu.stream, &bytes, data))
 }

@@ -15,8 +15,14 @@ use crate::{atomic_file::save, error::Error};
 ///
 /// # Errors
 /// [`Error::Device`] with the compiler's words.
-pub fn cubin(name: &str, source: &str, macros: &[(&str, usize)], architecture: &str) -> Result<Vec<u8>, Error> {
-    let mut options = vec![format!("--gpu-architecture={architecture}"), "-default-device".into(), "--std=c++17".into()];
+pub fn cubin(
+    name: &str,
+    source: &str,
+    macros: &[(&str, usize)],
+    architecture: &str,
+) -> Result<Vec<u8>, Error> {
+    let mut options =
+        vec![format!("--gpu-architecture={architecture}"), "-default-device".into(), "--std=c++17".into()];
     options.extend(macros.iter().map(|(name, value)| format!("-D{name}={value}")));
     let cached = cached(name, source, &options);
     if let Some(code) = cached.as_ref().and_then(|file| std::fs::read(file).ok()) {
@@ -56,15 +62,18 @@ pub fn compiler() -> String {
 }
 
 fn compile(name: &str, source: &str, options: &[String]) -> Result<Vec<u8>, Error> {
-    let failed = |what: String| Error::Device {
-        device: "cuda".into(),
-        what: format!("kernel {name} does not compile with NVRTC {}: {what}", compiler()),
-        fix: "please report this; the CPU still works".into(),
+    let failed = |what: String| {
+        Error::device(
+            "cuda",
+            format!("kernel {name} does not compile with NVRTC {}: {what}", compiler()),
+            "please report this; the CPU still works",
+        )
     };
     let text = |text: &str| CString::new(text).map_err(|_| failed("a zero byte in its source".into()));
     let options = options.iter().map(|option| text(option)).collect::<Result<Vec<_>, _>>()?;
     let pointers: Vec<*const c_char> = options.iter().map(|option| option.as_ptr()).collect();
-    let program = Program::new(&text(source)?, &text(name)?).map_err(|status| failed(format!("{status:?}")))?;
+    let program =
+        Program::new(&text(source)?, &text(name)?).map_err(|status| failed(format!("{status:?}")))?;
     // SAFETY: the program lives, and so do the options that the pointers lead to.
     let status = unsafe { sys::nvrtcCompileProgram(program.0, pointers.len() as c_int, pointers.as_ptr()) };
     match status {
@@ -81,7 +90,14 @@ impl Program {
         let mut program = std::ptr::null_mut();
         // SAFETY: strings end in zero; no headers are given.
         match unsafe {
-            sys::nvrtcCreateProgram(&mut program, source.as_ptr(), name.as_ptr(), 0, std::ptr::null(), std::ptr::null())
+            sys::nvrtcCreateProgram(
+                &mut program,
+                source.as_ptr(),
+                name.as_ptr(),
+                0,
+                std::ptr::null(),
+                std::ptr::null(),
+            )
         } {
             nvrtcResult::NVRTC_SUCCESS => Ok(Program(program)),
             status => Err(status),

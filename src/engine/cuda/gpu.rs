@@ -7,8 +7,8 @@ use std::{
 };
 
 use cudarc::driver::{
-    CudaContext, CudaFunction, CudaGraph, CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DeviceRepr, DriverError,
-    PinnedHostSlice, result,
+    CudaContext, CudaFunction, CudaGraph, CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DeviceRepr,
+    DriverError, PinnedHostSlice, result,
     sys::{self, CUfunction_attribute_enum, CUresult},
 };
 use cudarc::nvrtc::Ptx;
@@ -67,14 +67,17 @@ impl Gpu {
         super::libraries::load()?;
         let context = CudaContext::new(0).map_err(|e| failed("cuda", "no card could be opened", e))?;
         let name = context.name().map_err(|e| failed("cuda", "the card does not answer", e))?;
-        let capability = context.compute_capability().map_err(|e| failed(&name, "the card does not answer", e))?;
+        let capability =
+            context.compute_capability().map_err(|e| failed(&name, "the card does not answer", e))?;
         let architecture = match capability {
             (9, 0) => "sm_90a".to_string(),
             (major, minor) => format!("sm_{major}{minor}"),
         };
         if capability < (8, 0) {
-            let what = format!("its architecture {architecture} has no bf16 products; sm_80 (A100, RTX 30) or later is needed");
-            return Err(Error::Device { device: name, what, fix: "choose the CPU".into() });
+            let what = format!(
+                "its architecture {architecture} has no bf16 products; sm_80 (A100, RTX 30) or later is needed"
+            );
+            return Err(Error::device(name, what, "choose the CPU"));
         }
         // SAFETY: what the second stream writes is not used by the first before `wait_for`, nor given back meanwhile.
         unsafe { context.disable_event_tracking() };
@@ -126,7 +129,11 @@ impl Gpu {
         let (Ok(pool), mut zero) = (self.pool(), 0u64) else { return };
         // SAFETY: the attribute is a 64-bit number; 0 is the only value that may be set.
         unsafe {
-            sys::cuMemPoolSetAttribute(pool, sys::CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_USED_MEM_HIGH, (&raw mut zero).cast())
+            sys::cuMemPoolSetAttribute(
+                pool,
+                sys::CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_USED_MEM_HIGH,
+                (&raw mut zero).cast(),
+            )
         };
     }
 
@@ -146,7 +153,12 @@ impl Gpu {
 
     /// Bytes that can be had: free ones, and those that this process keeps without using them.
     pub fn available(&self) -> Result<u64, Error> {
-        let free = self.stream.context().mem_get_info().map_err(|e| self.failed("its memory cannot be measured", e))?.0;
+        let free = self
+            .stream
+            .context()
+            .mem_get_info()
+            .map_err(|e| self.failed("its memory cannot be measured", e))?
+            .0;
         let kept = self.of_pool(sys::CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT);
         let used = self.of_pool(sys::CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_USED_MEM_CURRENT);
         Ok(free as u64 + kept.saturating_sub(used))
@@ -174,7 +186,10 @@ impl Gpu {
     }
 
     /// Memory full of zeros.
-    pub fn zeros<T: DeviceRepr + cudarc::driver::ValidAsZeroBits>(&self, len: usize) -> Result<CudaSlice<T>, Error> {
+    pub fn zeros<T: DeviceRepr + cudarc::driver::ValidAsZeroBits>(
+        &self,
+        len: usize,
+    ) -> Result<CudaSlice<T>, Error> {
         self.stream
             .alloc_zeros(len.max(1))
             .map_err(|e| self.failed(&format!("{} bytes could not be had", len * size_of::<T>()), e))
@@ -183,13 +198,20 @@ impl Gpu {
     pub fn upload<T: DeviceRepr>(&self, values: &[T]) -> Result<CudaSlice<T>, Error> {
         let mut to = self.alloc(values.len())?;
         if !values.is_empty() {
-            self.stream.memcpy_htod(values, &mut to).map_err(|e| self.failed("a copy to the card failed", e))?;
+            self.stream
+                .memcpy_htod(values, &mut to)
+                .map_err(|e| self.failed("a copy to the card failed", e))?;
         }
         Ok(to)
     }
 
     /// Brings bytes of a mapped file to the card.
-    pub fn upload_bytes(&self, stream: &Arc<CudaStream>, from: &[u8], to: &mut CudaSlice<u16>) -> Result<(), Error> {
+    pub fn upload_bytes(
+        &self,
+        stream: &Arc<CudaStream>,
+        from: &[u8],
+        to: &mut CudaSlice<u16>,
+    ) -> Result<(), Error> {
         debug_assert_eq!(from.len(), to.num_bytes());
         self.make_current()?;
         let mut staging = self.to_card.lock().unwrap_or_else(PoisonError::into_inner);
@@ -200,7 +222,11 @@ impl Gpu {
     }
 
     /// The first `len` values; waits for everything before.
-    pub fn download<T: DeviceRepr + Default + Clone>(&self, from: &CudaSlice<T>, len: usize) -> Result<Vec<T>, Error> {
+    pub fn download<T: DeviceRepr + Default + Clone>(
+        &self,
+        from: &CudaSlice<T>,
+        len: usize,
+    ) -> Result<Vec<T>, Error> {
         self.make_current()?;
         let (from, mut values) = (from.slice(..len), vec![T::default(); len]);
         let mut staging = self.from_card.lock().unwrap_or_else(PoisonError::into_inner);
@@ -217,7 +243,9 @@ impl Gpu {
     pub fn pinned(&self, len: usize) -> Result<PinnedHostSlice<u16>, Error> {
         // SAFETY: written before it is read.
         let pinned = unsafe { self.stream.context().alloc_pinned(len) };
-        pinned.map_err(|e| self.failed(&format!("{} bytes of the host's memory could not be pinned", 2 * len), e))
+        pinned.map_err(|e| {
+            self.failed(&format!("{} bytes of the host's memory could not be pinned", 2 * len), e)
+        })
     }
 
     pub fn store(&self, from: &CudaSlice<u16>, to: &mut PinnedHostSlice<u16>) -> Result<(), Error> {
@@ -237,7 +265,8 @@ impl Gpu {
         to_at: usize,
         len: usize,
     ) -> Result<(), Error> {
-        let copied = self.stream.memcpy_dtod(&from.slice(at..at + len), &mut to.slice_mut(to_at..to_at + len));
+        let copied =
+            self.stream.memcpy_dtod(&from.slice(at..at + len), &mut to.slice_mut(to_at..to_at + len));
         copied.map_err(|e| self.failed("a copy on the card failed", e))
     }
 
@@ -262,10 +291,19 @@ impl Gpu {
 
     /// A map of `x` `[n_rows, n_heads, head_dim]` bf16, whose boxes hold `rows` rows of 64 values of a head, for Hopper's copy
     /// engine.
-    pub fn map(&self, x: &CudaSlice<u16>, n_rows: usize, n_heads: usize, head_dim: usize, rows: usize) -> Result<Arg, Error> {
+    pub fn map(
+        &self,
+        x: &CudaSlice<u16>,
+        n_rows: usize,
+        n_heads: usize,
+        head_dim: usize,
+        rows: usize,
+    ) -> Result<Arg, Error> {
         let mut map = sys::CUtensorMap { opaque: [0; 16] };
-        let (sizes, strides) =
-            ([head_dim as u64, n_heads as u64, n_rows as u64], [head_dim as u64 * 2, (n_heads * head_dim) as u64 * 2]);
+        let (sizes, strides) = (
+            [head_dim as u64, n_heads as u64, n_rows as u64],
+            [head_dim as u64 * 2, (n_heads * head_dim) as u64 * 2],
+        );
         // SAFETY: the arrays have the three dimensions' lengths; the driver checks the rest.
         let status = unsafe {
             sys::cuTensorMapEncodeTiled(
@@ -320,10 +358,16 @@ impl Gpu {
         if let Some(function) = loaded.get(kernel) {
             return Ok(function.clone());
         }
-        let code = compile::cubin(kernel.file, &super::kernels::source(kernel.file), &kernel.macros, &self.architecture)?;
+        let code = compile::cubin(
+            kernel.file,
+            &super::kernels::source(kernel.file),
+            &kernel.macros,
+            &self.architecture,
+        )?;
         let module = self.stream.context().load_module(Ptx::from_binary(code));
         let function = module.and_then(|module| module.load_function(kernel.entry));
-        let function = function.map_err(|e| self.failed(&format!("kernel {} cannot be loaded", kernel.entry), e))?;
+        let function =
+            function.map_err(|e| self.failed(&format!("kernel {} cannot be loaded", kernel.entry), e))?;
         loaded.insert(kernel.clone(), function.clone());
         Ok(function)
     }
@@ -334,10 +378,15 @@ impl Gpu {
             return Ok(());
         }
         let attribute = CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-        function.set_attribute(attribute, bytes as i32).map_err(|_| Error::Device {
-            device: self.name.clone(),
-            what: format!("kernel {} needs {bytes} bytes of shared memory, more than this card has", kernel.entry),
-            fix: "choose a smaller block_size_q, top_k or beam, or the CPU".into(),
+        function.set_attribute(attribute, bytes as i32).map_err(|_| {
+            Error::device(
+                self.name.clone(),
+                format!(
+                    "kernel {} needs {bytes} bytes of shared memory, more than this card has",
+                    kernel.entry
+                ),
+                "choose a smaller block_size_q, top_k or beam, or the CPU",
+            )
         })
     }
 
@@ -368,6 +417,7 @@ fn failed(device: &str, what: &str, e: DriverError) -> Error {
         CUresult::CUDA_ERROR_NO_DEVICE | CUresult::CUDA_ERROR_INVALID_DEVICE => "choose the CPU",
         _ => "try again, or choose the CPU",
     };
-    let reason = e.error_string().map_or_else(|_| format!("{e:?}"), |text| text.to_string_lossy().into_owned());
-    Error::Device { device: device.into(), what: format!("{what}: {reason}"), fix: fix.into() }
+    let reason =
+        e.error_string().map_or_else(|_| format!("{e:?}"), |text| text.to_string_lossy().into_owned());
+    Error::device(device, format!("{what}: {reason}"), fix)
 }

@@ -40,16 +40,17 @@ impl Settings {
     pub fn new(shape: &AttentionShape, is_hopper: bool) -> Result<Self, Error> {
         let (block_q, block_k) = (shape.blocks.block_size_q, shape.blocks.block_size_k);
         if ![16, 32, 64, 128].contains(&block_q) || ![8, 16, 32, 64].contains(&block_k) {
-            return Err(Error::Setting {
-                setting: "block sizes".into(),
-                expected: "on a GPU, query blocks of 16, 32, 64 or 128 tokens and key blocks of 8, 16, 32 or 64".into(),
-                found: format!("{block_q} and {block_k}"),
-                fix: "choose such sizes, or the CPU".into(),
-            });
+            return Err(Error::setting(
+                "block sizes",
+                "on a GPU, query blocks of 16, 32, 64 or 128 tokens and key blocks of 8, 16, 32 or 64",
+                format!("{block_q} and {block_k}"),
+                "choose such sizes, or the CPU",
+            ));
         }
         if ![64, 96, 128, 256].contains(&shape.head_dim) {
-            let what = format!("the kernels have heads of 64, 96, 128 or 256 dimensions, not {}", shape.head_dim);
-            return Err(Error::Device { device: "cuda".into(), what, fix: "choose the CPU".into() });
+            let what =
+                format!("the kernels have heads of 64, 96, 128 or 256 dimensions, not {}", shape.head_dim);
+            return Err(Error::device("cuda", what, "choose the CPU"));
         }
         Ok(Settings {
             head_dim: shape.head_dim,
@@ -62,12 +63,17 @@ impl Settings {
             rescore: shape.config.rescore,
             always_kept: shape.config.always_kept(),
             warpgroups: is_hopper && block_q >= 64 && matches!(shape.head_dim, 64 | 128),
-            soft_cap: shape.soft_cap.map_or(0, |cap| (cap * (shape.head_dim as f32).sqrt()).to_bits() as usize),
+            soft_cap: shape
+                .soft_cap
+                .map_or(0, |cap| (cap * (shape.head_dim as f32).sqrt()).to_bits() as usize),
             estimate: match shape.config.search {
                 Search::Hierarchical(Estimate::First) => 0,
                 Search::Hierarchical(Estimate::Middle) => 1,
                 Search::Hierarchical(Estimate::MeanSpread) => 2,
-                Search::Hierarchical(Estimate::TwoMeans) | Search::Exhaustive | Search::Window | Search::Random { .. } => 3,
+                Search::Hierarchical(Estimate::TwoMeans)
+                | Search::Exhaustive
+                | Search::Window
+                | Search::Random { .. } => 3,
             },
         })
     }
@@ -122,18 +128,34 @@ impl Settings {
             };
             let macros = [chosen[0], chosen[1], ("COLUMNS", columns)];
             let kernel = self.kernel("search_hierarchical_sm90", "search_hierarchical", &macros);
-            (kernel, 2 * self.block_q, 1024 + products * self.head_dim * 2 * (self.block_q + columns) + 4 * columns)
+            (
+                kernel,
+                2 * self.block_q,
+                1024 + products * self.head_dim * 2 * (self.block_q + columns) + 4 * columns,
+            )
         } else {
-            let (kernel, tile) = (self.kernel("search_hierarchical", "search_hierarchical", &chosen), self.narrow_tile());
+            let (kernel, tile) =
+                (self.kernel("search_hierarchical", "search_hierarchical", &chosen), self.narrow_tile());
             (kernel, 32 * self.warps(tile), 2 * tile * (products * self.row_bytes() + 4))
         };
-        (kernel, Launch { grid: self.grid(n_blocks), block: (threads, 1), shared: scoring + 16 * self.max_frontier() })
+        (
+            kernel,
+            Launch {
+                grid: self.grid(n_blocks),
+                block: (threads, 1),
+                shared: scoring + 16 * self.max_frontier(),
+            },
+        )
     }
 
     /// `entry` is "exhaustive_norms" or "exhaustive_scores".
     pub fn exhaustive(&self, entry: &'static str, n_blocks: usize) -> (Kernel, Launch) {
         let tile = self.narrow_tile();
-        let launch = Launch { grid: self.grid(n_blocks), block: (32 * self.warps(tile), 1), shared: 2 * tile * self.row_bytes() };
+        let launch = Launch {
+            grid: self.grid(n_blocks),
+            block: (32 * self.warps(tile), 1),
+            shared: 2 * tile * self.row_bytes(),
+        };
         (self.kernel("search_exhaustive", entry, &[("ESTIMATE", 0)]), launch)
     }
 
@@ -153,7 +175,8 @@ impl Settings {
             let tile = if self.block_q == 64 { 64 } else { 128 };
             ("attention_sm90", 2 * self.block_q + 128, 1024 + self.head_dim * 2 * (self.block_q + 4 * tile))
         } else {
-            let tile = if self.block_k == 64 || (self.block_q >= 64 && self.head_dim <= 128) { 64 } else { 32 };
+            let tile =
+                if self.block_k == 64 || (self.block_q >= 64 && self.head_dim <= 128) { 64 } else { 32 };
             let queries = if self.head_dim > 128 { self.block_q * self.row_bytes() } else { 0 };
             ("attention", 2 * self.block_q, 4 * tile * self.row_bytes() + queries)
         };
@@ -165,12 +188,20 @@ impl Settings {
     pub fn record(&self, n_blocks: usize, anchors: bool) -> (Kernel, Launch) {
         let (file, threads, shared) = if self.warpgroups {
             let pieces = 32 * (self.top_k * self.block_k).div_ceil(64);
-            ("attention_record_sm90", 160, 1024 + 128 * self.head_dim * (self.block_q / 64 + 2) + 4 * self.top_k + pieces)
+            (
+                "attention_record_sm90",
+                160,
+                1024 + 128 * self.head_dim * (self.block_q / 64 + 2) + 4 * self.top_k + pieces,
+            )
         } else {
             ("attention_record", 32 * self.warps(64), 2 * 64 * self.row_bytes() + 4 * (2 * 64 + self.top_k))
         };
         (
-            self.kernel(file, "attention_record", &[("ANCHORS", anchors as usize), ("SOFT_CAP", self.soft_cap)]),
+            self.kernel(
+                file,
+                "attention_record",
+                &[("ANCHORS", anchors as usize), ("SOFT_CAP", self.soft_cap)],
+            ),
             Launch { grid: self.grid(n_blocks), block: (threads, 1), shared },
         )
     }

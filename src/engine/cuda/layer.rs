@@ -152,8 +152,10 @@ impl Attention {
             }
         };
         let exact = first + n_pruned..found.end;
-        let of_block =
-            |block| Candidates::new(&self.shape.blocks, &self.shape.config, block).keys_read(self.shape.blocks.block_size_k);
+        let of_block = |block| {
+            Candidates::new(&self.shape.blocks, &self.shape.config, block)
+                .keys_read(self.shape.blocks.block_size_k)
+        };
         *n_read += (self.shape.n_heads * exact.clone().map(of_block).sum::<usize>()) as u64;
         let start = Stopwatch::start(gpu)?;
         self.search_hierarchical(gpu, queries, first, n_pruned)?;
@@ -161,7 +163,13 @@ impl Attention {
         self.searching.stop(gpu, start)
     }
 
-    fn search_hierarchical(&self, gpu: &Gpu, queries: &Tensor, first: usize, n_blocks: usize) -> Result<(), Error> {
+    fn search_hierarchical(
+        &self,
+        gpu: &Gpu,
+        queries: &Tensor,
+        first: usize,
+        n_blocks: usize,
+    ) -> Result<(), Error> {
         let AttentionShape { blocks, config, n_kv_heads, .. } = &self.shape;
         if n_blocks == 0 {
             return Ok(());
@@ -190,7 +198,13 @@ impl Attention {
     }
 
     /// Reads every key for some query blocks, of queries that start at query block `first`.
-    fn search_exhaustive(&self, gpu: &Gpu, queries: &Tensor, first: usize, found: Range<usize>) -> Result<(), Error> {
+    fn search_exhaustive(
+        &self,
+        gpu: &Gpu,
+        queries: &Tensor,
+        first: usize,
+        found: Range<usize>,
+    ) -> Result<(), Error> {
         let AttentionShape { blocks, config, n_kv_heads, n_heads, .. } = &self.shape;
         if found.is_empty() {
             return Ok(());
@@ -204,7 +218,8 @@ impl Attention {
         let rows = gpu.pointer_at(&queries.data, (found.start - first) * blocks.block_size_q * queries.width);
         let args = |into: &[Arg]| {
             let read = [rows, gpu.pointer(&self.keys)];
-            let numbers = ints(&[&[n_segments, found.start, n_tokens, window, *n_kv_heads], &rule[..]].concat());
+            let numbers =
+                ints(&[&[n_segments, found.start, n_tokens, window, *n_kv_heads], &rule[..]].concat());
             read.into_iter().chain(into.iter().copied()).chain(numbers).collect::<Vec<_>>()
         };
         let (of_norms, of_scores) = (gpu.pointer(&norms), gpu.pointer(&scores));
@@ -248,7 +263,9 @@ impl Attention {
         if let Some(proximity) = &mut self.proximity {
             proximity.expect(gpu, &self.shape, n_blocks)?;
         }
-        args.push(self.proximity.as_ref().map_or(Arg::Pointer(0), |proximity| gpu.pointer(&proximity.shares)));
+        args.push(
+            self.proximity.as_ref().map_or(Arg::Pointer(0), |proximity| gpu.pointer(&proximity.shares)),
+        );
         let numbers = [
             first_query_block,
             queries.n_rows,
@@ -269,7 +286,14 @@ impl Attention {
     }
 
     /// Records the proximity of what was attended last, if it is asked for; `before` and `after` are its rows around attention.
-    pub fn proximity(&mut self, gpu: &Gpu, weight: &Tensor, before: &Tensor, after: &Tensor, first: usize) -> Result<(), Error> {
+    pub fn proximity(
+        &mut self,
+        gpu: &Gpu,
+        weight: &Tensor,
+        before: &Tensor,
+        after: &Tensor,
+        first: usize,
+    ) -> Result<(), Error> {
         let around = Around { kept: &self.kept, values: &self.values, weight, before, after };
         self.proximity.as_mut().map_or(Ok(()), |proximity| proximity.add(gpu, &self.shape, around, first))
     }
@@ -281,12 +305,19 @@ impl Attention {
     }
 
     /// Attention over the kept blocks without what is hidden.
-    pub fn attend_without(&self, gpu: &Gpu, queries: &Tensor, first: usize, hidden: &Hidden) -> Result<Tensor, Error> {
+    pub fn attend_without(
+        &self,
+        gpu: &Gpu,
+        queries: &Tensor,
+        first: usize,
+        hidden: &Hidden,
+    ) -> Result<Tensor, Error> {
         if hidden.is_empty() {
             return Ok(self.run(gpu, "attention_sparse", queries, first)?.0);
         }
         let AttentionShape { blocks, config, n_kv_heads, .. } = &self.shape;
-        let edges = |edges: &[Edges], stays: i32| edges.iter().flat_map(|e| numbers(e, stays)).collect::<Vec<i32>>();
+        let edges =
+            |edges: &[Edges], stays: i32| edges.iter().flat_map(|e| numbers(e, stays)).collect::<Vec<i32>>();
         let hidden = gpu.upload(&[edges(&hidden.hide, 0), edges(&hidden.keep, 1)].concat())?;
         let output = Tensor::new(gpu, queries.n_rows, queries.width)?;
         let n_blocks = self.shape.query_blocks(first, queries.n_rows).len();
@@ -294,7 +325,16 @@ impl Attention {
         let mut args: Vec<Arg> = [&queries.data, &self.keys, &self.values].map(|x| gpu.pointer(x)).into();
         args.extend([gpu.pointer(&self.kept), gpu.pointer(&output.data), Arg::Pointer(0)]);
         let window = blocks.window.unwrap_or(0);
-        let sizes = [first, 1, queries.n_rows, blocks.n_query_blocks(), blocks.n_tokens, window, *n_kv_heads, config.top_k];
+        let sizes = [
+            first,
+            1,
+            queries.n_rows,
+            blocks.n_query_blocks(),
+            blocks.n_tokens,
+            window,
+            *n_kv_heads,
+            config.top_k,
+        ];
         args.extend(sizes.map(|n| Arg::Int(n as i32)));
         args.extend([gpu.pointer(&hidden), Arg::Int((hidden.len() / 6) as i32)]);
         // SAFETY: as the header of kernels/attention.cu says.
@@ -322,7 +362,12 @@ impl Attention {
         }
         let (_, lse_kept) = self.run(gpu, "attention_sparse", queries, first)?;
         let recall = gpu.zeros::<f32>(self.shape.n_heads)?;
-        let args = [gpu.pointer(&lse_kept), gpu.pointer(&lse), gpu.pointer(&recall), Arg::Int(queries.n_rows as i32)];
+        let args = [
+            gpu.pointer(&lse_kept),
+            gpu.pointer(&lse),
+            gpu.pointer(&recall),
+            Arg::Int(queries.n_rows as i32),
+        ];
         let kernel = Kernel { file: "recall", entry: "recall", macros: Vec::new() };
         let launch = Launch { grid: (self.shape.n_heads, 1), block: (256, 1), shared: 0 };
         // SAFETY: as the header of kernels/recall.cu says.
@@ -333,15 +378,31 @@ impl Attention {
     }
 
     /// Output and log-sum-exp of an attention kernel.
-    fn run(&self, gpu: &Gpu, entry: &'static str, queries: &Tensor, first: usize) -> Result<(Tensor, CudaSlice<f32>), Error> {
+    fn run(
+        &self,
+        gpu: &Gpu,
+        entry: &'static str,
+        queries: &Tensor,
+        first: usize,
+    ) -> Result<(Tensor, CudaSlice<f32>), Error> {
         let AttentionShape { blocks, config, n_kv_heads, n_heads, .. } = &self.shape;
         let output = Tensor::new(gpu, queries.n_rows, queries.width)?;
         let lse = gpu.alloc::<f32>(n_heads * queries.n_rows)?;
-        let (kernel, launch) = self.settings.attention(entry, self.shape.query_blocks(first, queries.n_rows).len());
+        let (kernel, launch) =
+            self.settings.attention(entry, self.shape.query_blocks(first, queries.n_rows).len());
         let mut args = self.maps(gpu, queries, &[&self.keys, &self.values])?;
         args.extend([gpu.pointer(&self.kept), gpu.pointer(&output.data), gpu.pointer(&lse)]);
         let window = blocks.window.unwrap_or(0);
-        let numbers = [first, 1, queries.n_rows, blocks.n_query_blocks(), blocks.n_tokens, window, *n_kv_heads, config.top_k];
+        let numbers = [
+            first,
+            1,
+            queries.n_rows,
+            blocks.n_query_blocks(),
+            blocks.n_tokens,
+            window,
+            *n_kv_heads,
+            config.top_k,
+        ];
         args.extend(numbers.map(|n| Arg::Int(n as i32)));
         // SAFETY: as the headers of kernels/attention.cu and attention_sm90.cu say.
         unsafe { gpu.launch(&kernel, launch, &args)? };
@@ -351,7 +412,11 @@ impl Attention {
     /// Queries and keys or values as the kernels take them: pointers, or maps for Hopper's copy engine.
     fn maps(&self, gpu: &Gpu, queries: &Tensor, keys: &[&CudaSlice<u16>]) -> Result<Vec<Arg>, Error> {
         if !self.settings.takes_maps() {
-            return Ok([&*queries.data].into_iter().chain(keys.iter().copied()).map(|x| gpu.pointer(x)).collect());
+            return Ok([&*queries.data]
+                .into_iter()
+                .chain(keys.iter().copied())
+                .map(|x| gpu.pointer(x))
+                .collect());
         }
         let AttentionShape { blocks, n_heads, n_kv_heads, head_dim, .. } = self.shape;
         let mut maps = vec![gpu.map(&queries.data, queries.n_rows, n_heads, head_dim, 64)?];
@@ -368,7 +433,8 @@ impl Attention {
         let means = gpu.alloc::<f32>(n_heads * n)?;
         let pointers = [lengths, &self.received, &means].map(|x| gpu.pointer(x));
         let numbers = [blocks.n_tokens, blocks.block_size_k].map(|n| Arg::Int(n as i32));
-        let kernel = Kernel { file: "written", entry: "written_of_blocks", macros: vec![("HEAD_DIM", head_dim)] };
+        let kernel =
+            Kernel { file: "written", entry: "written_of_blocks", macros: vec![("HEAD_DIM", head_dim)] };
         let launch = Launch { grid: (n.div_ceil(256), n_heads), block: (256, 1), shared: 0 };
         // SAFETY: as the header of kernels/written.cu says.
         unsafe { gpu.launch(&kernel, launch, &[&pointers[..], &numbers].concat())? };
@@ -387,7 +453,9 @@ impl Attention {
             mass: gpu.download(&self.mass, n_kept)?,
             written: written.transpose()?.unwrap_or_default(),
             vertical: vertical.transpose()?.unwrap_or_default(),
-            proximity: self.proximity.map_or(Ok(Vec::new()), |proximity| proximity.into_shares(gpu, &self.shape))?,
+            proximity: self
+                .proximity
+                .map_or(Ok(Vec::new()), |proximity| proximity.into_shares(gpu, &self.shape))?,
             residual: Vec::new(),
             received: gpu.download(&self.received, n_heads * blocks.n_tokens)?,
             focus: gpu.download(&self.focus, n_heads * focus.len() * config.top_k * blocks.block_size_k)?,

@@ -27,9 +27,11 @@ pub fn found() -> [bool; 3] {
 /// [`Error::Device`] naming what was not found.
 pub fn load() -> Result<(), Error> {
     let [driver, nvrtc, cublas] = found();
-    let missing = |what: &str, fix: &str| Err(Error::Device { device: "cuda".into(), what: what.into(), fix: fix.into() });
+    let missing = |what: &str, fix: &str| Err(Error::device("cuda", what, fix));
     match (driver, nvrtc, cublas) {
-        (false, ..) => missing("no NVIDIA driver was found (libcuda.so)", "install the driver, or choose the CPU"),
+        (false, ..) => {
+            missing("no NVIDIA driver was found (libcuda.so)", "install the driver, or choose the CPU")
+        }
         (_, false, _) => missing(
             "NVRTC was not found (libnvrtc.so)",
             "pip install nvidia-cuda-nvrtc in the active environment, or set CUDA_HOME",
@@ -45,14 +47,19 @@ pub fn load() -> Result<(), Error> {
 /// Where the libraries may lie beside the system's path.
 fn folders() -> Vec<PathBuf> {
     let set = |name: &str| std::env::var_os(name).map(PathBuf::from);
-    let toolkits = ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(set).flat_map(|home| [home.join("lib64"), home.join("lib")]);
-    let environments = ["VIRTUAL_ENV", "CONDA_PREFIX"].into_iter().filter_map(set).flat_map(|prefix| wheels(&prefix));
+    let toolkits = ["CUDA_HOME", "CUDA_PATH"]
+        .into_iter()
+        .filter_map(set)
+        .flat_map(|home| [home.join("lib64"), home.join("lib")]);
+    let environments =
+        ["VIRTUAL_ENV", "CONDA_PREFIX"].into_iter().filter_map(set).flat_map(|prefix| wheels(&prefix));
     toolkits.chain(environments).filter(|folder| folder.is_dir()).collect()
 }
 
 /// `lib/python*/site-packages/nvidia/*/lib` of a virtual environment.
 fn wheels(environment: &Path) -> Vec<PathBuf> {
-    let list = |folder: PathBuf| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let list =
+        |folder: PathBuf| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let pythons = list(environment.join("lib")).map(|python| python.join("site-packages/nvidia"));
     pythons.flat_map(list).map(|package| package.join("lib")).collect()
 }
@@ -65,7 +72,9 @@ unsafe fn open_all(folder: &Path) {
     use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
     for start in IN_ORDER {
         let files = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-        for file in files.filter(|file| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with(start))) {
+        for file in files
+            .filter(|file| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with(start)))
+        {
             // SAFETY: the caller vouches for the library.
             if let Ok(library) = unsafe { Library::open(Some(&file), RTLD_NOW | RTLD_GLOBAL) } {
                 std::mem::forget(library);

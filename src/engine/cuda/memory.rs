@@ -20,11 +20,19 @@ const WORD: u64 = 4;
 
 /// What a run over `n_tokens` will hold at its peak, in the fastest layout that fits, else in the smallest. `config.top_k` as it
 /// will be used; `limit` in bytes.
-pub fn plan(model: &ModelConfig, n_tokens: usize, config: &StreamConfig, purpose: Purpose, limit: u64) -> MemoryPlan {
+pub fn plan(
+    model: &ModelConfig,
+    n_tokens: usize,
+    config: &StreamConfig,
+    purpose: Purpose,
+    limit: u64,
+) -> MemoryPlan {
     let layouts = layouts(config.block_size_q, n_tokens, purpose);
     let (fastest, smallest) = (layouts[0], layouts[layouts.len() - 1]);
-    let plan =
-        |layout| MemoryPlan { slower: slower(layout, fastest), ..laid_out(model, n_tokens, config, purpose, limit, layout) };
+    let plan = |layout| MemoryPlan {
+        slower: slower(layout, fastest),
+        ..laid_out(model, n_tokens, config, purpose, limit, layout)
+    };
     layouts.into_iter().map(plan).find(|plan| plan.total() <= limit).unwrap_or_else(|| plan(smallest))
 }
 
@@ -34,10 +42,14 @@ fn layouts(block_size_q: usize, n_tokens: usize, purpose: Purpose) -> Vec<Layout
     // Chunks longer than the prompt are no different from the prompt.
     let whole = n_tokens.max(1).next_multiple_of(block_size_q);
     let rows = CHUNKS.map(|rows| rows.next_multiple_of(block_size_q).min(whole));
-    let waiting = |hidden_on_host| rows.map(|chunk_rows| Layout { chunk_rows, weights_ahead: false, hidden_on_host });
+    let waiting =
+        |hidden_on_host| rows.map(|chunk_rows| Layout { chunk_rows, weights_ahead: false, hidden_on_host });
     let ahead = |hidden_on_host| Layout { chunk_rows: rows[0], weights_ahead: true, hidden_on_host };
     match purpose {
-        Purpose::Trace => [false, true].into_iter().flat_map(|host| [ahead(host)].into_iter().chain(waiting(host))).collect(),
+        Purpose::Trace => [false, true]
+            .into_iter()
+            .flat_map(|host| [ahead(host)].into_iter().chain(waiting(host)))
+            .collect(),
         Purpose::Generate => waiting(false).into(),
     }
 }
@@ -54,10 +66,19 @@ fn slower(layout: Layout, fastest: Layout) -> Option<String> {
     (!reasons.is_empty()).then(|| reasons.join(", "))
 }
 
-fn laid_out(c: &ModelConfig, n_tokens: usize, config: &StreamConfig, purpose: Purpose, limit: u64, layout: Layout) -> MemoryPlan {
+fn laid_out(
+    c: &ModelConfig,
+    n_tokens: usize,
+    config: &StreamConfig,
+    purpose: Purpose,
+    limit: u64,
+    layout: Layout,
+) -> MemoryPlan {
     let n = purpose.layers_held(c.n_layers) as u64;
-    let [t, hidden, heads, kv_heads, dim] = [n_tokens, c.hidden_size, c.n_heads, c.n_kv_heads, c.head_dim].map(|n| n as u64);
-    let [inner, k, bk, bq] = [c.intermediate_size, config.top_k, config.block_size_k, config.block_size_q].map(|n| n as u64);
+    let [t, hidden, heads, kv_heads, dim] =
+        [n_tokens, c.hidden_size, c.n_heads, c.n_kv_heads, c.head_dim].map(|n| n as u64);
+    let [inner, k, bk, bq] =
+        [c.intermediate_size, config.top_k, config.block_size_k, config.block_size_q].map(|n| n as u64);
     let focus = config.focus.as_ref().map_or(StreamConfig::DEFAULT_FOCUS, |focus| focus.len()) as u64;
     let chunk = (layout.chunk_rows as u64).min(t);
     let (query_blocks, key_blocks) = (t.div_ceil(bq), t.div_ceil(bk));
@@ -84,19 +105,28 @@ fn laid_out(c: &ModelConfig, n_tokens: usize, config: &StreamConfig, purpose: Pu
     let rows = if layout.hidden_on_host { chunk } else { t };
     let n_weights = if layout.weights_ahead { n + 1 } else { n };
     let activations = activations.into_iter().max().unwrap_or(0);
-    let of_layers = |what: &str| if n == 1 { format!("{what} of a layer") } else { format!("{what} of {n} layers") };
+    let of_layers =
+        |what: &str| if n == 1 { format!("{what} of a layer") } else { format!("{what} of {n} layers") };
     let mut parts = vec![
         (of_layers("keys and values"), n * 2 * t * kv_heads * dim * BF16),
         (of_layers("pyramid"), n * nodes * kv_heads),
         (of_layers("masks and masses"), n * heads * (2 * query_blocks * k + 3 * t + focus * k * bk) * WORD),
         ("a chunk of activations".into(), activations),
-        ("proximity".into(), if config.proximity { heads * k * (query_blocks + chunk.div_ceil(bq) * bk) * WORD } else { 0 }),
-        (if layout.weights_ahead { "weights of 2 layers".into() } else { of_layers("weights") }, n_weights * layer * BF16),
+        (
+            "proximity".into(),
+            if config.proximity { heads * k * (query_blocks + chunk.div_ceil(bq) * bk) * WORD } else { 0 },
+        ),
+        (
+            if layout.weights_ahead { "weights of 2 layers".into() } else { of_layers("weights") },
+            n_weights * layer * BF16,
+        ),
     ];
     // A part of the output layer is there only after the layers.
     let all_parts: u64 = parts.iter().map(|part| part.1).sum();
     parts.push(match purpose {
-        Purpose::Trace => ("output layer".into(), (VOCABULARY_CHUNK as u64 * hidden * BF16).saturating_sub(all_parts)),
+        Purpose::Trace => {
+            ("output layer".into(), (VOCABULARY_CHUNK as u64 * hidden * BF16).saturating_sub(all_parts))
+        }
         Purpose::Generate => ("output layer".into(), c.vocab_size as u64 * hidden * BF16),
     });
     let hidden_states = if layout.hidden_on_host { "a chunk of hidden states" } else { "hidden states" };
@@ -153,7 +183,10 @@ mod tests {
     #[test]
     fn what_costs_most_time_is_given_up_last() {
         let free = million(u64::MAX);
-        assert_eq!((free.layout, &free.slower), (Layout { chunk_rows: 8192, weights_ahead: true, hidden_on_host: false }, &None));
+        assert_eq!(
+            (free.layout, &free.slower),
+            (Layout { chunk_rows: 8192, weights_ahead: true, hidden_on_host: false }, &None)
+        );
         assert_eq!(million(free.total()), MemoryPlan { limit: free.total(), ..free.clone() });
         let waiting = [8192, 4096, 2048, 1024, 512, 256].map(|rows| (rows, false));
         let mut limit = free.total();
@@ -174,9 +207,14 @@ mod tests {
 
     #[test]
     fn a_refusal_names_the_smallest_budget_that_would_do() {
-        let Err(Error::Memory { needed, fix, .. }) = million(4_000_000_000).check() else { panic!("4 GB are not enough") };
+        let Err(Error::Memory { needed, fix, .. }) = million(4_000_000_000).check() else {
+            panic!("4 GB are not enough")
+        };
         assert!(fix.contains(&format!("raise the limit to {needed}")), "{fix}");
         let enough = crate::words::numbers::parse_bytes(&needed).unwrap();
-        assert!(million(enough).check().is_ok() && million(enough - 100_000_000).check().is_err(), "{needed}");
+        assert!(
+            million(enough).check().is_ok() && million(enough - 100_000_000).check().is_err(),
+            "{needed}"
+        );
     }
 }

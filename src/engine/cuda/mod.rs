@@ -64,10 +64,12 @@ impl Cuda {
     /// [`Error::Device`]: which of driver, card and libraries is missing or too old, and what to do.
     pub fn open() -> Result<Self, Error> {
         let gpu = Gpu::open()?;
-        let blas = CudaBlas::new(gpu.stream.clone()).map_err(|e| Error::Device {
-            device: gpu.name.clone(),
-            what: format!("cuBLAS cannot be set up: {e:?}"),
-            fix: "free some of the card's memory, or choose the CPU".into(),
+        let blas = CudaBlas::new(gpu.stream.clone()).map_err(|e| {
+            Error::device(
+                gpu.name.clone(),
+                format!("cuBLAS cannot be set up: {e:?}"),
+                "free some of the card's memory, or choose the CPU",
+            )
         })?;
         Ok(Cuda { gpu, blas })
     }
@@ -78,7 +80,11 @@ impl Cuda {
     /// `args` must be those of the kernel, as long as `x`.
     unsafe fn elementwise(&self, entry: &'static str, x: &Tensor, args: Vec<Arg>) -> Result<(), Error> {
         let n_vectors = x.len() / 8;
-        let args: Vec<Arg> = [self.gpu.pointer(&x.data)].into_iter().chain(args).chain([Arg::Long(n_vectors as u64)]).collect();
+        let args: Vec<Arg> = [self.gpu.pointer(&x.data)]
+            .into_iter()
+            .chain(args)
+            .chain([Arg::Long(n_vectors as u64)])
+            .collect();
         let launch = Launch { grid: (n_vectors.div_ceil(256), 1), block: (256, 1), shared: 0 };
         // SAFETY: the caller vouches for the arguments.
         unsafe { self.gpu.launch(&Kernel { file: "elementwise", entry, macros: Vec::new() }, launch, &args) }
@@ -99,11 +105,11 @@ impl Cuda {
 fn same(what: &str, expected: usize, found: usize) -> Result<(), Error> {
     match expected == found {
         true => Ok(()),
-        false => Err(Error::Device {
-            device: "cuda".into(),
-            what: format!("{what}: expected {expected}, found {found}"),
-            fix: "please report this with the model's config.json".into(),
-        }),
+        false => Err(Error::device(
+            "cuda",
+            format!("{what}: expected {expected}, found {found}"),
+            "please report this with the model's config.json",
+        )),
     }
 }
 
@@ -175,10 +181,17 @@ impl Device for Cuda {
         same("norm weights", x.width, weight.len())?;
         let out = Tensor::new(&self.gpu, x.n_rows, x.width)?;
         let pointers = [&x.data, &weight.data, &out.data].map(|x| self.gpu.pointer(x));
-        let args: Vec<Arg> = pointers.into_iter().chain([Arg::Int(x.width as i32), Arg::Float(eps as f32)]).collect();
+        let args: Vec<Arg> =
+            pointers.into_iter().chain([Arg::Int(x.width as i32), Arg::Float(eps as f32)]).collect();
         let launch = Launch { grid: (x.n_rows, 1), block: (256, 1), shared: 0 };
         // SAFETY: as the header of kernels/rms_norm.cu says.
-        unsafe { self.gpu.launch(&Kernel { file: "rms_norm", entry: "rms_norm", macros: Vec::new() }, launch, &args)? };
+        unsafe {
+            self.gpu.launch(
+                &Kernel { file: "rms_norm", entry: "rms_norm", macros: Vec::new() },
+                launch,
+                &args,
+            )?
+        };
         Ok(out)
     }
 
@@ -189,7 +202,8 @@ impl Device for Cuda {
         let [a, b, c] = [weight, x, &out].map(|t| t.data.device_ptr(&self.gpu.stream).0);
         self.gpu.make_current()?;
         let (one, zero, bf16) = (1.0f32, 0.0f32, cublas::cudaDataType_t::CUDA_R_16BF);
-        let (transposed, plain) = (cublas::cublasOperation_t::CUBLAS_OP_T, cublas::cublasOperation_t::CUBLAS_OP_N);
+        let (transposed, plain) =
+            (cublas::cublasOperation_t::CUBLAS_OP_T, cublas::cublasOperation_t::CUBLAS_OP_N);
         // SAFETY: cuBLAS counts columns first: outᵀ [m, n] = weight [m, k] · xᵀ [k, n], all of the sizes checked above.
         let multiplied = unsafe {
             gemm_ex(
@@ -214,15 +228,23 @@ impl Device for Cuda {
                 cublas::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
             )
         };
-        multiplied.map_err(|e| Error::Device {
-            device: self.name(),
-            what: format!("a product of {n} x {k} and {k} x {m} failed: {e:?}"),
-            fix: "free some of the card's memory, or choose the CPU".into(),
+        multiplied.map_err(|e| {
+            Error::device(
+                self.name(),
+                format!("a product of {n} x {k} and {k} x {m} failed: {e:?}"),
+                "free some of the card's memory, or choose the CPU",
+            )
         })?;
         if let Some(bias) = bias {
             same("biases", out.width, bias.len())?;
             // SAFETY: one bias for each column.
-            unsafe { self.elementwise("add_bias", &out, vec![self.gpu.pointer(&bias.data), Arg::Int(out.width as i32)])? };
+            unsafe {
+                self.elementwise(
+                    "add_bias",
+                    &out,
+                    vec![self.gpu.pointer(&bias.data), Arg::Int(out.width as i32)],
+                )?
+            };
         }
         Ok(out)
     }
@@ -305,15 +327,31 @@ impl Device for Cuda {
         let args = [self.gpu.pointer(&x.data), self.gpu.pointer(&lengths), Arg::Int(x.width as i32)];
         let launch = Launch { grid: (x.n_rows, 1), block: (256, 1), shared: 0 };
         // SAFETY: as the header of kernels/rms_norm.cu says.
-        unsafe { self.gpu.launch(&Kernel { file: "rms_norm", entry: "lengths", macros: Vec::new() }, launch, &args)? };
+        unsafe {
+            self.gpu.launch(
+                &Kernel { file: "rms_norm", entry: "lengths", macros: Vec::new() },
+                launch,
+                &args,
+            )?
+        };
         self.gpu.download(&lengths, x.n_rows)
     }
 
-    fn search(&self, attention: &mut Attention, queries: &Tensor, first_query_block: usize) -> Result<(), Error> {
+    fn search(
+        &self,
+        attention: &mut Attention,
+        queries: &Tensor,
+        first_query_block: usize,
+    ) -> Result<(), Error> {
         attention.search(&self.gpu, queries, first_query_block)
     }
 
-    fn attend(&self, attention: &mut Attention, queries: &Tensor, first_query_block: usize) -> Result<Tensor, Error> {
+    fn attend(
+        &self,
+        attention: &mut Attention,
+        queries: &Tensor,
+        first_query_block: usize,
+    ) -> Result<Tensor, Error> {
         attention.attend(&self.gpu, queries, first_query_block)
     }
 

@@ -45,21 +45,28 @@ impl Nodes {
         let AttentionShape { blocks, n_kv_heads, head_dim, .. } = *shape;
         let levels = levels(blocks.n_key_blocks());
         let span_levels = (SPAN / blocks.block_size_k).ilog2() as usize;
-        let (n_nodes, n_spans): (usize, _) = (levels.iter().sum(), blocks.n_key_blocks().div_ceil(1 << span_levels));
+        let (n_nodes, n_spans): (usize, _) =
+            (levels.iter().sum(), blocks.n_key_blocks().div_ceil(1 << span_levels));
         let in_spans: usize = levels.iter().take(span_levels + 1).sum();
         let len = n_kv_heads * n_nodes * head_dim;
         let (means, variances) = (gpu.alloc(len)?, gpu.alloc(len)?);
         let spans = gpu.alloc::<f32>(n_kv_heads * n_spans * 2 * head_dim)?;
-        let macros = vec![("HEAD_DIM", head_dim), ("BLOCK_K", blocks.block_size_k), ("SPAN_LEVELS", span_levels)];
+        let macros =
+            vec![("HEAD_DIM", head_dim), ("BLOCK_K", blocks.block_size_k), ("SPAN_LEVELS", span_levels)];
         let kernel = |entry| Kernel { file: "pyramid", entry, macros: macros.clone() };
         let launch = |n| Launch { grid: (n, n_kv_heads), block: (head_dim / 2, 1), shared: 0 };
         let pointers = |first: &CudaSlice<u16>| [first, &means, &variances].map(|x| gpu.pointer(x));
         let ints = |numbers: [usize; 3]| numbers.map(|n| Arg::Int(n as i32));
-        let of_spans: Vec<Arg> =
-            pointers(keys).into_iter().chain([gpu.pointer(&spans)]).chain(ints([blocks.n_tokens, n_kv_heads, n_nodes])).collect();
+        let of_spans: Vec<Arg> = pointers(keys)
+            .into_iter()
+            .chain([gpu.pointer(&spans)])
+            .chain(ints([blocks.n_tokens, n_kv_heads, n_nodes]))
+            .collect();
         let [_, of_means, of_variances] = pointers(keys);
-        let of_top: Vec<Arg> =
-            [gpu.pointer(&spans), of_means, of_variances].into_iter().chain(ints([blocks.n_tokens, n_spans, n_nodes])).collect();
+        let of_top: Vec<Arg> = [gpu.pointer(&spans), of_means, of_variances]
+            .into_iter()
+            .chain(ints([blocks.n_tokens, n_spans, n_nodes]))
+            .collect();
         // SAFETY: as the header of kernels/pyramid.cu says; all keys were appended.
         unsafe {
             gpu.launch(&kernel("pyramid_spans"), launch(n_spans), &of_spans)?;
@@ -77,8 +84,11 @@ impl Nodes {
         let spreads = gpu.alloc::<f32>(n_kv_heads * n_nodes * 2)?;
         let sums = gpu.alloc::<f32>(n_kv_heads * n_nodes * 4)?;
         let run = |entry, n: usize, keys: Option<&CudaSlice<u16>>, numbers: [usize; 3]| {
-            let kernel =
-                Kernel { file: "clusters", entry, macros: vec![("HEAD_DIM", head_dim), ("BLOCK_K", blocks.block_size_k)] };
+            let kernel = Kernel {
+                file: "clusters",
+                entry,
+                macros: vec![("HEAD_DIM", head_dim), ("BLOCK_K", blocks.block_size_k)],
+            };
             let launch = Launch { grid: (n.div_ceil(WARPS), n_kv_heads), block: (32 * WARPS, 1), shared: 0 };
             let mut args: Vec<Arg> = keys.into_iter().chain([&means]).map(|x| gpu.pointer(x)).collect();
             args.extend([&spreads, &sums].map(|x| gpu.pointer(x)));
@@ -98,7 +108,9 @@ impl Nodes {
     /// Means, variances and spreads as kernels/search_hierarchical.cu takes them.
     pub fn args(&self, gpu: &Gpu) -> [Arg; 3] {
         match &self.spreads {
-            Spreads::OfDimensions(variances) => [gpu.pointer(&self.means), gpu.pointer(variances), Arg::Pointer(0)],
+            Spreads::OfDimensions(variances) => {
+                [gpu.pointer(&self.means), gpu.pointer(variances), Arg::Pointer(0)]
+            }
             Spreads::OfClusters(spreads) => [gpu.pointer(&self.means), Arg::Pointer(0), gpu.pointer(spreads)],
         }
     }

@@ -50,15 +50,29 @@ impl Proximity {
     }
 
     /// Records the blocks of the rows that were attended last.
-    pub fn add(&mut self, gpu: &Gpu, shape: &AttentionShape, around: Around, first: usize) -> Result<(), Error> {
+    pub fn add(
+        &mut self,
+        gpu: &Gpu,
+        shape: &AttentionShape,
+        around: Around,
+        first: usize,
+    ) -> Result<(), Error> {
         let AttentionShape { blocks, n_heads, n_kv_heads, head_dim, config, .. } = shape;
-        let macros = vec![("HEAD_DIM", *head_dim), ("BLOCK_Q", blocks.block_size_q), ("BLOCK_K", blocks.block_size_k)];
+        let macros =
+            vec![("HEAD_DIM", *head_dim), ("BLOCK_Q", blocks.block_size_q), ("BLOCK_K", blocks.block_size_k)];
         let n_blocks = shape.query_blocks(first, around.after.n_rows).len();
         let mut args = vec![gpu.pointer(&self.shares), gpu.pointer(around.kept), gpu.pointer(around.values)];
         args.extend([around.weight, around.before, around.after].map(|x| gpu.pointer(&x.data)));
         args.extend([&self.found, &self.stays].map(|x| gpu.pointer(x)));
-        let sizes =
-            [first, around.after.n_rows, blocks.n_query_blocks(), blocks.n_tokens, *n_kv_heads, config.top_k, around.after.width];
+        let sizes = [
+            first,
+            around.after.n_rows,
+            blocks.n_query_blocks(),
+            blocks.n_tokens,
+            *n_kv_heads,
+            config.top_k,
+            around.after.width,
+        ];
         args.extend(sizes.map(|n| Arg::Int(n as i32)));
         let launch = Launch { grid: (n_blocks, *n_heads), block: (THREADS, 1), shared: 0 };
         // SAFETY: as the header of kernels/proximity.cu says; `expect` made room for the shares of these blocks.

@@ -47,7 +47,9 @@ impl Residual {
     pub fn chunk(&self, gpu: &Gpu, i: usize) -> Result<Tensor, Error> {
         match &self.chunks[i] {
             Chunk::Card(x) => Ok(x.clone()),
-            Chunk::Host { numbers, n_rows, width } => Tensor::filled(gpu, *n_rows, *width, |to| gpu.fetch(numbers, to)),
+            Chunk::Host { numbers, n_rows, width } => {
+                Tensor::filled(gpu, *n_rows, *width, |to| gpu.fetch(numbers, to))
+            }
         }
     }
 

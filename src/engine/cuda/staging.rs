@@ -37,7 +37,12 @@ impl Staging {
     ///
     /// # Safety
     /// The address must have room for as many bytes.
-    pub unsafe fn upload(&mut self, stream: &Arc<CudaStream>, from: &[u8], to: u64) -> Result<(), DriverError> {
+    pub unsafe fn upload(
+        &mut self,
+        stream: &Arc<CudaStream>,
+        from: &[u8],
+        to: u64,
+    ) -> Result<(), DriverError> {
         for (i, bytes) in from.chunks(PIECE).enumerate() {
             let piece = self.piece(i, stream)?;
             piece.copied.synchronize()?;
@@ -54,7 +59,12 @@ impl Staging {
     ///
     /// # Safety
     /// The address must hold as many bytes.
-    pub unsafe fn download(&mut self, stream: &Arc<CudaStream>, from: u64, to: &mut [u8]) -> Result<(), DriverError> {
+    pub unsafe fn download(
+        &mut self,
+        stream: &Arc<CudaStream>,
+        from: u64,
+        to: &mut [u8],
+    ) -> Result<(), DriverError> {
         let mut before = None;
         for (i, to) in to.chunks_mut(PIECE).enumerate() {
             let piece = self.piece(i, stream)?;

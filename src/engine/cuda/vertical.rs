@@ -20,7 +20,8 @@ pub struct Anchors {
 const SENTENCES: usize = 8;
 
 fn kernel(entry: &'static str, n_sentences: usize, n_heads: usize) -> (Kernel, Launch) {
-    let launch = Launch { grid: (n_sentences.div_ceil(SENTENCES), n_heads), block: (32 * SENTENCES, 1), shared: 0 };
+    let launch =
+        Launch { grid: (n_sentences.div_ceil(SENTENCES), n_heads), block: (32 * SENTENCES, 1), shared: 0 };
     (Kernel { file: "sentences", entry, macros: Vec::new() }, launch)
 }
 
@@ -33,11 +34,18 @@ impl Anchors {
         }
         let spans: Vec<u32> = shape.sentences.iter().flat_map(|s| [s.start as u32, s.end as u32]).collect();
         let (spans, sentence, weight) = (gpu.upload(&spans)?, gpu.alloc(n_tokens)?, gpu.alloc(n_tokens)?);
-        let args = [gpu.pointer(&spans), gpu.pointer(&sentence), gpu.pointer(&weight), Arg::Int(n_sentences as i32)];
+        let args =
+            [gpu.pointer(&spans), gpu.pointer(&sentence), gpu.pointer(&weight), Arg::Int(n_sentences as i32)];
         let (kernel, launch) = kernel("sentences_of_tokens", n_sentences, 1);
         // SAFETY: as the header of kernels/sentences.cu says.
         unsafe { gpu.launch(&kernel, launch, &args)? };
-        Ok(Some(Anchors { spans, n_sentences, sentence, weight, received: gpu.zeros(shape.n_heads * n_tokens)? }))
+        Ok(Some(Anchors {
+            spans,
+            n_sentences,
+            sentence,
+            weight,
+            received: gpu.zeros(shape.n_heads * n_tokens)?,
+        }))
     }
 
     /// Sentences, weights and what is received, as kernels/attention_record.cu takes them.

@@ -76,7 +76,8 @@ impl<D: Device> Decoder<'_, D> {
         for (i, row) in self.chunks(branch.position) {
             let x = self.device.chunk(&branch.hidden, i)?;
             let queries = self.queries(weights, &x, row, angles)?;
-            let attended = self.device.attend_without(attention, &queries, row / self.config.block_size_q, without)?;
+            let attended =
+                self.device.attend_without(attention, &queries, row / self.config.block_size_q, without)?;
             let after = self.after_attention(weights, &x, attended)?;
             self.device.replace(&mut branch.hidden, i, self.after_mlp(weights, after)?)?;
         }
@@ -87,7 +88,11 @@ impl<D: Device> Decoder<'_, D> {
     ///
     /// # Errors
     /// [`Error::NotFinite`], [`Error::Device`].
-    pub fn branch_logits(&self, branch: &Branch<D::Residual>, rows: Range<usize>) -> Result<Vec<Vec<f32>>, Error> {
+    pub fn branch_logits(
+        &self,
+        branch: &Branch<D::Residual>,
+        rows: Range<usize>,
+    ) -> Result<Vec<Vec<f32>>, Error> {
         let norm = self.final_norm()?;
         self.logits(&branch.hidden, branch.position, rows, &norm, || self.output())
     }

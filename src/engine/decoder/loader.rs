@@ -40,6 +40,8 @@ impl<D: Device> Decoder<'_, D> {
     /// Brings a layer's weights into the room of another's.
     fn refill(&self, layer: usize, room: &mut LayerWeights<D::Tensor>) -> Result<(), Error> {
         let mut weights = self.model.layer(layer)?;
-        room.all().zip(weights.all()).try_for_each(|(room, weight)| self.device.refill(room, &weight.read()?.view()))
+        room.all()
+            .zip(weights.all())
+            .try_for_each(|(room, weight)| self.device.refill(room, &weight.read()?.view()))
     }
 }

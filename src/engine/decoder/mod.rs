@@ -99,7 +99,9 @@ impl<D: Device> Decoder<'_, D> {
         self.each_layer(|layer, weights| {
             let lengths = if self.sentences.is_empty() { Vec::new() } else { self.mean_lengths(&hidden)? };
             let mut attention = self.device.attention(self.shape(layer, self.tokens.len()))?;
-            self.layer(layer, weights, &mut attention, &mut hidden, 0, &angles, |queries| visitor.attend(self.device, queries))?;
+            self.layer(layer, weights, &mut attention, &mut hidden, 0, &angles, |queries| {
+                visitor.attend(self.device, queries)
+            })?;
             visitor.finish(self.device, layer, attention, lengths)
         })?;
         let norm = self.final_norm()?;
@@ -110,13 +112,18 @@ impl<D: Device> Decoder<'_, D> {
     /// Rotary angles of so many positions.
     fn angles(&self, n_tokens: usize) -> Result<Angles<D::Angles>, Error> {
         let config = &self.model.config;
-        let angles = |rope: &RopeConfig| self.device.angles(n_tokens, &rope.rotary(config.head_dim, n_tokens));
-        Ok(Angles { full: angles(&config.rope)?, windowed: config.window_rope.as_ref().map(angles).transpose()? })
+        let angles =
+            |rope: &RopeConfig| self.device.angles(n_tokens, &rope.rotary(config.head_dim, n_tokens));
+        Ok(Angles {
+            full: angles(&config.rope)?,
+            windowed: config.window_rope.as_ref().map(angles).transpose()?,
+        })
     }
 
     /// The tokens from a row on, in chunks.
     fn embed(&self, first_row: usize) -> Result<D::Residual, Error> {
-        let (embedding, mut hidden) = (self.model.embedding()?, self.device.residual(self.layout.hidden_on_host)?);
+        let (embedding, mut hidden) =
+            (self.model.embedding()?, self.device.residual(self.layout.hidden_on_host)?);
         for ids in self.tokens[first_row..].chunks(self.layout.chunk_rows) {
             let rows = self.device.weight(&embedding.gathered(ids.iter().map(|&id| id as usize))?.view())?;
             self.device.push(&mut hidden, rows)?;
@@ -164,7 +171,8 @@ impl<D: Device> Decoder<'_, D> {
         }
         for (i, row) in self.chunks(first_row) {
             let (x, first) = (self.device.chunk(hidden, i)?, row / self.config.block_size_q);
-            let attended = attend(Queries { layer, attention, rows: &self.queries(weights, &x, row, angles)?, first })?;
+            let attended =
+                attend(Queries { layer, attention, rows: &self.queries(weights, &x, row, angles)?, first })?;
             let after = self.after_attention(weights, &x, attended)?;
             if self.config.proximity && !self.sentences.is_empty() {
                 self.device.proximity(attention, &weights.output.weight, &x, &after, first)?;
@@ -184,7 +192,12 @@ impl<D: Device> Decoder<'_, D> {
     }
 
     /// What attention makes of rows; takes what was attended, as the feed-forward block needs the room.
-    fn after_attention(&self, weights: &LayerWeights<D::Tensor>, x: &D::Tensor, attended: D::Tensor) -> Result<D::Tensor, Error> {
+    fn after_attention(
+        &self,
+        weights: &LayerWeights<D::Tensor>,
+        x: &D::Tensor,
+        attended: D::Tensor,
+    ) -> Result<D::Tensor, Error> {
         let written = self.linear(&attended, &weights.output)?;
         self.device.add(x, &self.maybe_norm(written, weights.attention_post_norm.as_ref())?)
     }
@@ -200,7 +213,11 @@ impl<D: Device> Decoder<'_, D> {
         let mut means = Vec::new();
         for (i, _) in self.chunks(0) {
             let lengths = self.device.lengths(&self.device.chunk(hidden, i)?)?;
-            means.extend(lengths.chunks(self.config.block_size_q).map(|block| block.iter().sum::<f32>() / block.len() as f32));
+            means.extend(
+                lengths
+                    .chunks(self.config.block_size_q)
+                    .map(|block| block.iter().sum::<f32>() / block.len() as f32),
+            );
         }
         Ok(means)
     }
@@ -250,13 +267,23 @@ impl<D: Device> Decoder<'_, D> {
     ) -> Result<D::Tensor, Error> {
         let x = self.norm(x, &weights.attention_norm)?;
         let norm = weights.query_norm.as_ref().map(|norm| (norm, self.model.config.rms_norm_eps));
-        self.device.rope(&self.linear(&x, &weights.query)?, norm, position, angles, self.model.config.query_scale)
+        self.device.rope(
+            &self.linear(&x, &weights.query)?,
+            norm,
+            position,
+            angles,
+            self.model.config.query_scale,
+        )
     }
 
     fn mlp(&self, weights: &LayerWeights<D::Tensor>, x: &D::Tensor) -> Result<D::Tensor, Error> {
         let x = self.norm(x, &weights.mlp_norm)?;
         let activation = self.model.config.activation;
-        let activated = self.device.gated(&self.linear(&x, &weights.gate)?, &self.linear(&x, &weights.up)?, activation)?;
+        let activated = self.device.gated(
+            &self.linear(&x, &weights.gate)?,
+            &self.linear(&x, &weights.up)?,
+            activation,
+        )?;
         self.linear(&activated, &weights.down)
     }
 
@@ -277,7 +304,11 @@ impl<D: Device> Decoder<'_, D> {
 
     fn not_finite(&self, place: String) -> Error {
         let fix = "the weights are damaged, or too large for their type: download them again".into();
-        Error::NotFinite { place: format!("{place} of {}", self.model.name), found: "NaN, an infinity or nearly one".into(), fix }
+        Error::NotFinite {
+            place: format!("{place} of {}", self.model.name),
+            found: "NaN, an infinity or nearly one".into(),
+            fix,
+        }
     }
 
     /// Logits that follow some rows, of hidden states from `first_row` on; `output` gives the parts of the output layer.
@@ -292,16 +323,23 @@ impl<D: Device> Decoder<'_, D> {
     ) -> Result<Vec<Vec<f32>>, Error> {
         let mut logits = vec![Vec::with_capacity(self.model.config.vocab_size); rows.len()];
         for (i, first) in self.chunks(first_row) {
-            let (start, end) = (rows.start.max(first), rows.end.min((first + self.layout.chunk_rows).min(self.tokens.len())));
+            let (start, end) = (
+                rows.start.max(first),
+                rows.end.min((first + self.layout.chunk_rows).min(self.tokens.len())),
+            );
             if start >= end {
                 continue;
             }
-            let x = self.norm(&self.device.rows(&self.device.chunk(hidden, i)?, start - first..end - first)?, norm)?;
+            let x = self
+                .norm(&self.device.rows(&self.device.chunk(hidden, i)?, start - first..end - first)?, norm)?;
             let place = &mut logits[start - rows.start..end - rows.start];
             for part in output()? {
                 let values = self.device.to_host(&self.device.linear(&x, part?.borrow(), None)?)?;
                 let width = values.len() / place.len();
-                place.iter_mut().zip(values.chunks(width)).for_each(|(row, part)| row.extend_from_slice(part));
+                place
+                    .iter_mut()
+                    .zip(values.chunks(width))
+                    .for_each(|(row, part)| row.extend_from_slice(part));
             }
         }
         if !logits.iter().flatten().all(|l| l.is_finite()) {

@@ -47,7 +47,8 @@ impl<'a, D: Device> Session<'a, D> {
     /// [`Error::Device`], [`Error::Setting`] for sizes that the device does not have.
     pub fn new(model: &'a Model, device: &'a D, setting: Setting) -> Result<Self, Error> {
         let decoder = setting.decoder(model, device, &[]);
-        let layer = |layer| Ok((decoder.weights(layer)?, device.attention(decoder.shape(layer, setting.capacity))?));
+        let layer =
+            |layer| Ok((decoder.weights(layer)?, device.attention(decoder.shape(layer, setting.capacity))?));
         Ok(Session {
             model,
             device,
@@ -67,8 +68,9 @@ impl<'a, D: Device> Session<'a, D> {
     pub fn read(&mut self, tokens: &[u32], mut on_layer: impl FnMut(usize)) -> Result<Vec<f32>, Error> {
         let (n_before, capacity) = (self.tokens.len(), self.setting.capacity);
         if tokens.is_empty() || n_before + tokens.len() > capacity {
-            let (expected, found) = (format!("1 to {} more tokens", capacity - n_before), tokens.len().to_string());
-            return Err(Error::Prompt { expected, found, fix: "make room for as many tokens as are to come".into() });
+            let (expected, found) =
+                (format!("1 to {} more tokens", capacity - n_before), tokens.len().to_string());
+            return Err(Error::prompt(expected, found, "make room for as many tokens as are to come"));
         }
         self.tokens.extend_from_slice(tokens);
         let Session { model, device, setting, tokens, layers, .. } = self;
@@ -81,14 +83,22 @@ impl<'a, D: Device> Session<'a, D> {
             let mut no_mass = vec![0.0; model.config.n_heads];
             decoder.layer(layer, weights, attention, &mut hidden, first_row, &self.angles, |queries| {
                 if setting.dense {
-                    return device.attend_dense(queries.attention, queries.rows, queries.first, &nothing, &mut no_mass);
+                    return device.attend_dense(
+                        queries.attention,
+                        queries.rows,
+                        queries.first,
+                        &nothing,
+                        &mut no_mass,
+                    );
                 }
                 search_and_attend(*device, queries)
             })?;
             on_layer(layer);
         }
-        let logits = decoder
-            .logits(&hidden, first_row, tokens.len() - 1..tokens.len(), &self.final_norm, || Ok(self.output.iter().map(Ok)))?;
+        let logits =
+            decoder.logits(&hidden, first_row, tokens.len() - 1..tokens.len(), &self.final_norm, || {
+                Ok(self.output.iter().map(Ok))
+            })?;
         Ok(logits.into_iter().flatten().collect())
     }
 }

@@ -22,7 +22,13 @@ pub(super) trait Visitor<D: Device> {
     fn attend(&mut self, device: &D, queries: Queries<D>) -> Result<D::Tensor, Error>;
 
     /// Takes the attention once all chunks are through, and the mean lengths of the residual stream before it. `[n_query_blocks]`
-    fn finish(&mut self, device: &D, layer: usize, attention: D::Attention, residual: Vec<f32>) -> Result<(), Error>;
+    fn finish(
+        &mut self,
+        device: &D,
+        layer: usize,
+        attention: D::Attention,
+        residual: Vec<f32>,
+    ) -> Result<(), Error>;
 }
 
 /// Searches, attends to what was kept, and records it.
@@ -36,7 +42,13 @@ impl<D: Device, F: FnMut(usize, LayerRecord) -> Result<(), Error>> Visitor<D> fo
         search_and_attend(device, queries)
     }
 
-    fn finish(&mut self, device: &D, layer: usize, mut attention: D::Attention, residual: Vec<f32>) -> Result<(), Error> {
+    fn finish(
+        &mut self,
+        device: &D,
+        layer: usize,
+        mut attention: D::Attention,
+        residual: Vec<f32>,
+    ) -> Result<(), Error> {
         *self.costs += device.costs(&mut attention)?;
         (self.on_layer)(layer, LayerRecord { residual, ..device.record(attention)? })
     }
@@ -112,7 +124,13 @@ where
         Ok(output)
     }
 
-    fn finish(&mut self, device: &D, layer: usize, mut attention: D::Attention, residual: Vec<f32>) -> Result<(), Error> {
+    fn finish(
+        &mut self,
+        device: &D,
+        layer: usize,
+        mut attention: D::Attention,
+        residual: Vec<f32>,
+    ) -> Result<(), Error> {
         *self.costs += device.costs(&mut attention)?;
         self.dense.finish(device, layer, attention, residual)
     }

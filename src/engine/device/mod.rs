@@ -73,10 +73,20 @@ pub trait Device: Sync {
     fn rms_norm(&self, x: &Self::Tensor, weight: &Self::Tensor, eps: f64) -> Result<Self::Tensor, Error>;
 
     /// `x · weightᵀ + bias`; `weight` is `[n_out, n_in]`.
-    fn linear(&self, x: &Self::Tensor, weight: &Self::Tensor, bias: Option<&Self::Tensor>) -> Result<Self::Tensor, Error>;
+    fn linear(
+        &self,
+        x: &Self::Tensor,
+        weight: &Self::Tensor,
+        bias: Option<&Self::Tensor>,
+    ) -> Result<Self::Tensor, Error>;
 
     /// `activation(gate) · up`.
-    fn gated(&self, gate: &Self::Tensor, up: &Self::Tensor, activation: Activation) -> Result<Self::Tensor, Error>;
+    fn gated(
+        &self,
+        gate: &Self::Tensor,
+        up: &Self::Tensor,
+        activation: Activation,
+    ) -> Result<Self::Tensor, Error>;
 
     fn add(&self, x: &Self::Tensor, y: &Self::Tensor) -> Result<Self::Tensor, Error>;
 
@@ -104,7 +114,12 @@ pub trait Device: Sync {
     fn attention(&self, shape: AttentionShape) -> Result<Self::Attention, Error>;
 
     /// Adds the next rows of keys and values, `[n_rows, n_kv_heads · head_dim]`.
-    fn append(&self, attention: &mut Self::Attention, keys: &Self::Tensor, values: &Self::Tensor) -> Result<(), Error>;
+    fn append(
+        &self,
+        attention: &mut Self::Attention,
+        keys: &Self::Tensor,
+        values: &Self::Tensor,
+    ) -> Result<(), Error>;
 
     /// Keeps the first `n_rows` rows of keys and values; from now on the prompt has `n_tokens`, at most the capacity.
     fn resize(&self, attention: &mut Self::Attention, n_rows: usize, n_tokens: usize);
@@ -120,7 +135,12 @@ pub trait Device: Sync {
     fn lengths(&self, x: &Self::Tensor) -> Result<Vec<f32>, Error>;
 
     /// Finds the kept key blocks of a chunk of queries `[n_rows, n_heads · head_dim]` that starts at a query block.
-    fn search(&self, attention: &mut Self::Attention, queries: &Self::Tensor, first_query_block: usize) -> Result<(), Error>;
+    fn search(
+        &self,
+        attention: &mut Self::Attention,
+        queries: &Self::Tensor,
+        first_query_block: usize,
+    ) -> Result<(), Error>;
 
     /// Attention of those queries over their kept blocks, recording. `[n_rows, n_heads · head_dim]`
     fn attend(

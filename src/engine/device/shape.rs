@@ -34,7 +34,9 @@ impl AttentionShape {
         let n = sums.len().max(1);
         proximity.chunks(top_k).enumerate().for_each(|(row, near)| sums[row % n] += near.iter().sum::<f32>());
         let rows = proximity.chunks_mut(top_k).enumerate();
-        rows.for_each(|(row, near)| near.iter_mut().for_each(|near| *near /= sums[row % n].max(f32::MIN_POSITIVE)));
+        rows.for_each(|(row, near)| {
+            near.iter_mut().for_each(|near| *near /= sums[row % n].max(f32::MIN_POSITIVE))
+        });
         proximity
     }
 

@@ -70,11 +70,11 @@ impl ChatTemplate {
 
     fn failed(&self, why: &minijinja::Error) -> Error {
         match why.detail().and_then(|detail| detail.strip_prefix(RAISED)) {
-            Some(said) => Error::Prompt {
-                expected: "messages that the model's chat template takes".into(),
-                found: format!("what it refuses: {said}"),
-                fix: "change their order or their roles".into(),
-            },
+            Some(said) => Error::prompt(
+                "messages that the model's chat template takes",
+                format!("what it refuses: {said}"),
+                "change their order or their roles",
+            ),
             None => broken(&self.path, "a chat template", &why.to_string()),
         }
     }
@@ -82,27 +82,29 @@ impl ChatTemplate {
 
 /// A model without a template.
 pub(super) fn none(path: &Path) -> Error {
-    Error::Model {
-        path: path.display().to_string(),
-        expected: "a chat template".into(),
-        found: "none".into(),
-        fix: "it is a base model: write the prompt as plain text, or take the model that was made for chats".into(),
-    }
+    Error::model(
+        path.display(),
+        "a chat template",
+        "none",
+        "it is a base model: write the prompt as plain text, or take the model that was made for chats",
+    )
 }
 
 fn broken(path: &Path, expected: &str, found: &str) -> Error {
-    Error::Model {
-        path: path.display().to_string(),
-        expected: expected.into(),
-        found: found.lines().next().unwrap_or_default().into(),
-        fix: "download it again, or write the prompt as plain text".into(),
-    }
+    Error::model(
+        path.display(),
+        expected,
+        found.lines().next().unwrap_or_default(),
+        "download it again, or write the prompt as plain text",
+    )
 }
 
 /// A template, or the one called "default" of several.
 fn template(json: &Json) -> Option<&str> {
     match json {
-        Json::Array(named) => named.iter().find(|template| template["name"] == "default")?["template"].as_str(),
+        Json::Array(named) => {
+            named.iter().find(|template| template["name"] == "default")?["template"].as_str()
+        }
         template => template.as_str(),
     }
 }
@@ -153,11 +155,19 @@ fn written(value: &Value, indent: Option<usize>) -> serde_json::Result<String> {
 struct Spaced;
 
 impl Formatter for Spaced {
-    fn begin_array_value<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
+    fn begin_array_value<W: ?Sized + std::io::Write>(
+        &mut self,
+        writer: &mut W,
+        first: bool,
+    ) -> std::io::Result<()> {
         if first { Ok(()) } else { writer.write_all(b", ") }
     }
 
-    fn begin_object_key<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
+    fn begin_object_key<W: ?Sized + std::io::Write>(
+        &mut self,
+        writer: &mut W,
+        first: bool,
+    ) -> std::io::Result<()> {
         if first { Ok(()) } else { writer.write_all(b", ") }
     }
 

@@ -83,14 +83,23 @@ impl ModelConfig {
         let n_kv_heads = file.num_key_value_heads.unwrap_or(file.num_attention_heads);
         let head_dim = file.head_dim.unwrap_or(file.hidden_size / file.num_attention_heads.max(1));
         let n_heads = file.num_attention_heads;
-        let sizes =
-            [file.hidden_size, file.intermediate_size, file.num_hidden_layers, n_heads, n_kv_heads, head_dim, file.vocab_size];
+        let sizes = [
+            file.hidden_size,
+            file.intermediate_size,
+            file.num_hidden_layers,
+            n_heads,
+            n_kv_heads,
+            head_dim,
+            file.vocab_size,
+        ];
         if sizes.iter().any(|size| !(1..=MAX_SIZE).contains(size))
             || !n_heads.is_multiple_of(n_kv_heads)
             || !head_dim.is_multiple_of(2)
         {
             let rule = "an even head size, query heads a multiple of key-value heads";
-            let found = format!("hidden, intermediate, layers, heads, key-value heads, head size, vocabulary {sizes:?}");
+            let found = format!(
+                "hidden, intermediate, layers, heads, key-value heads, head size, vocabulary {sizes:?}"
+            );
             return Err(Unsupported::new(&format!("sizes above 0 and at most {MAX_SIZE}, {rule}"), &found));
         }
         let family = file.model_type.as_str();
@@ -221,7 +230,12 @@ fn scaling(file: &ConfigFile, settings: &RopeFile, n_rotated: usize) -> Result<R
                 (None, ..) => longrope_attention_factor(settings.factor.unwrap_or(1.0), original()?),
             },
         },
-        other => return Err(Unsupported::new("rope_type default, linear, dynamic, llama3, yarn or longrope", other)),
+        other => {
+            return Err(Unsupported::new(
+                "rope_type default, linear, dynamic, llama3, yarn or longrope",
+                other,
+            ));
+        }
     })
 }
 
@@ -229,7 +243,10 @@ fn factors(name: &str, values: &Option<Vec<f64>>, n: usize) -> Result<Vec<f64>, 
     let values = values.clone().unwrap_or_default();
     match values.len() == n && values.iter().all(|&f| f > 0.0) {
         true => Ok(values),
-        false => Err(Unsupported::new(&format!("rope {name}: {n} numbers above 0"), &format!("{} numbers", values.len()))),
+        false => Err(Unsupported::new(
+            &format!("rope {name}: {n} numbers above 0"),
+            &format!("{} numbers", values.len()),
+        )),
     }
 }
 
@@ -260,8 +277,9 @@ fn windows(file: &ConfigFile) -> Result<Vec<Option<usize>>, Unsupported> {
     let Some(types) = &file.layer_types else {
         let slides = |layer: usize| match family {
             "gemma2" => layer.is_multiple_of(2),
-            "gemma3_text" => !(layer + 1)
-                .is_multiple_of(file.sliding_window_pattern.or(file.hidden_sliding_window_pattern).unwrap_or(6).max(1)),
+            "gemma3_text" => !(layer + 1).is_multiple_of(
+                file.sliding_window_pattern.or(file.hidden_sliding_window_pattern).unwrap_or(6).max(1),
+            ),
             "qwen2" | "qwen3" => layer >= file.max_window_layers.unwrap_or(n_layers),
             _ => true,
         };
@@ -296,7 +314,9 @@ mod tests {
     #[test]
     fn both_ways_of_writing_rope_are_the_same() {
         let old = parse(&[("rope_theta", 5e5.into())]).unwrap();
-        let new = parse(&[("rope_parameters", serde_json::json!({"rope_theta": 5e5, "rope_type": "default"}))]).unwrap();
+        let new =
+            parse(&[("rope_parameters", serde_json::json!({"rope_theta": 5e5, "rope_type": "default"}))])
+                .unwrap();
         assert_eq!(old, new);
         assert_eq!(old.rope.theta, 5e5);
     }
@@ -308,9 +328,11 @@ mod tests {
         assert_eq!(parse(&[("model_type", "mistral".into()), window.clone()]).unwrap().windows, [Some(8); 4]);
         let qwen = [("model_type", "qwen2".into()), window.clone()];
         assert_eq!(parse(&qwen).unwrap().windows, [None; 4]);
-        let used = [&qwen[..], &[("use_sliding_window", true.into()), ("max_window_layers", 3.into())]].concat();
+        let used =
+            [&qwen[..], &[("use_sliding_window", true.into()), ("max_window_layers", 3.into())]].concat();
         assert_eq!(parse(&used).unwrap().windows, [None, None, None, Some(8)]);
-        let types = serde_json::json!(["full_attention", "sliding_attention", "full_attention", "sliding_attention"]);
+        let types =
+            serde_json::json!(["full_attention", "sliding_attention", "full_attention", "sliding_attention"]);
         let typed = [&used[..], &[("layer_types", types)]].concat();
         assert_eq!(parse(&typed).unwrap().windows, [None, Some(8), None, Some(8)]);
     }

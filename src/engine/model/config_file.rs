@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use crate::error::Error;
 
 /// Values of `model_type`; "gemma3" is "gemma3_text" with a vision model beside it.
-pub const FAMILIES: [&str; 8] = ["llama", "mistral", "qwen2", "qwen3", "phi3", "gemma2", "gemma3_text", "gemma3"];
+pub const FAMILIES: [&str; 8] =
+    ["llama", "mistral", "qwen2", "qwen3", "phi3", "gemma2", "gemma3_text", "gemma3"];
 
 #[derive(Deserialize)]
 pub struct ConfigFile {
@@ -100,7 +101,10 @@ impl ConfigFile {
         }
         match &file.use_bidirectional_attention {
             Value::Null | Value::Bool(false) => Ok(file),
-            other => Err(Unsupported::new("attention to what came before", &format!("use_bidirectional_attention {other}"))),
+            other => Err(Unsupported::new(
+                "attention to what came before",
+                &format!("use_bidirectional_attention {other}"),
+            )),
         }
     }
 }
@@ -129,7 +133,11 @@ pub(super) struct Unsupported {
 
 impl Unsupported {
     pub fn new(expected: &str, found: &str) -> Self {
-        Unsupported { expected: expected.into(), found: found.into(), fix: "choose a model of a supported family".into() }
+        Unsupported {
+            expected: expected.into(),
+            found: found.into(),
+            fix: "choose a model of a supported family".into(),
+        }
     }
 
     pub fn with_fix(self, fix: &str) -> Self {
@@ -137,12 +145,14 @@ impl Unsupported {
     }
 
     pub fn broken(why: &serde_json::Error) -> Self {
-        let fix = "is this the config.json of a Llama, Mistral, Qwen2, Qwen3, Phi-3, Gemma 2 or Gemma 3 model?".into();
+        let fix =
+            "is this the config.json of a Llama, Mistral, Qwen2, Qwen3, Phi-3, Gemma 2 or Gemma 3 model?"
+                .into();
         Unsupported { expected: "a decoder's configuration".into(), found: why.to_string(), fix }
     }
 
     pub fn at(self, path: &Path) -> Error {
         let Unsupported { expected, found, fix } = self;
-        Error::Model { path: path.display().to_string(), expected, found, fix }
+        Error::model(path.display(), expected, found, fix)
     }
 }

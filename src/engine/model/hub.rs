@@ -27,7 +27,8 @@ pub struct Found {
 }
 
 /// Files that a model folder may do without.
-const OPTIONAL: [&str; 4] = ["generation_config.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json"];
+const OPTIONAL: [&str; 4] =
+    ["generation_config.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json"];
 
 const INDEX: &str = "model.safetensors.index.json";
 
@@ -47,22 +48,24 @@ pub fn find(model: &Path, report: &mut dyn FnMut(Progress)) -> Result<Found, Err
         return Ok(Found { path: model.into(), name: None });
     }
     let Some(name) = Name::parse(model) else {
-        return Err(Error::Model {
-            path: model.display().to_string(),
-            expected: "a model folder, a .gguf file, or a model of the hub such as Qwen/Qwen3-0.6B".into(),
-            found: "no such file or folder".into(),
-            fix: "check the path".into(),
-        });
+        return Err(Error::model(
+            model.display(),
+            "a model folder, a .gguf file, or a model of the hub such as Qwen/Qwen3-0.6B",
+            "no such file or folder",
+            "check the path",
+        ));
     };
     let cache = Cache::new(cache_folder());
-    let offline = env::var("HF_HUB_OFFLINE").is_ok_and(|on| ["1", "true", "yes", "on"].contains(&on.to_lowercase().as_str()));
+    let offline = env::var("HF_HUB_OFFLINE")
+        .is_ok_and(|on| ["1", "true", "yes", "on"].contains(&on.to_lowercase().as_str()));
     let path = if offline { name.cached(&cache)? } else { name.download(&cache, report)? };
     Ok(Found { path, name: Some(name.title()) })
 }
 
 fn cache_folder() -> PathBuf {
     let of = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let home = || of("HF_HOME").unwrap_or_else(|| env::home_dir().unwrap_or_default().join(".cache/huggingface"));
+    let home =
+        || of("HF_HOME").unwrap_or_else(|| env::home_dir().unwrap_or_default().join(".cache/huggingface"));
     let folder = of("HF_HUB_CACHE").unwrap_or_else(|| home().join("hub"));
     std::path::absolute(&folder).unwrap_or(folder)
 }
@@ -83,7 +86,9 @@ impl Name {
             None => (model.to_str()?, "main"),
         };
         let is_word = |word: &str| {
-            !word.is_empty() && !word.starts_with('.') && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+            !word.is_empty()
+                && !word.starts_with('.')
+                && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
         };
         let parts: Vec<&str> = name.split('/').collect();
         if !parts.iter().all(|part| is_word(part)) || !revision.split('/').all(is_word) {
@@ -91,7 +96,9 @@ impl Name {
         }
         let (id, file) = match parts[..] {
             [owner, name] => (format!("{owner}/{name}"), None),
-            [owner, name, ref file @ ..] if name_of_gguf(file) => (format!("{owner}/{name}"), Some(file.join("/"))),
+            [owner, name, ref file @ ..] if name_of_gguf(file) => {
+                (format!("{owner}/{name}"), Some(file.join("/")))
+            }
             _ => return None,
         };
         Some(Name { id, file, revision: revision.into() })
@@ -119,13 +126,19 @@ impl Name {
         let anchor = self.file.as_deref().unwrap_or("config.json");
         let by_hash = repo.pointer_path(&self.revision);
         let snapshot = match repo.get(anchor) {
-            Some(file) => Some(file.ancestors().nth(Path::new(anchor).components().count()).unwrap_or(&file).to_path_buf()),
+            Some(file) => Some(
+                file.ancestors().nth(Path::new(anchor).components().count()).unwrap_or(&file).to_path_buf(),
+            ),
             None => Some(by_hash).filter(|folder| folder.join(anchor).exists()),
         };
         let fix = "unset HF_HUB_OFFLINE to download it, or give the path of a model folder";
         let Some(snapshot) = snapshot else {
             let found = format!("none of revision {} in {}", self.revision, cache.path().display());
-            return Err(self.refused("a folder or file of that name, or a cached model of the hub", found, fix));
+            return Err(self.refused(
+                "a folder or file of that name, or a cached model of the hub",
+                found,
+                fix,
+            ));
         };
         let needed = match &self.file {
             Some(_) => Vec::new(),
@@ -133,7 +146,9 @@ impl Name {
         };
         match needed.iter().find(|file| !file.exists()) {
             None => Ok(self.within(snapshot)),
-            Some(missing) => Err(self.refused("the whole model in the cache", format!("no {}", missing.display()), fix)),
+            Some(missing) => {
+                Err(self.refused("the whole model in the cache", format!("no {}", missing.display()), fix))
+            }
         }
     }
 
@@ -141,8 +156,10 @@ impl Name {
     fn download(&self, cache: &Cache, report: &mut dyn FnMut(Progress)) -> Result<PathBuf, Error> {
         let endpoint = env::var("HF_ENDPOINT").unwrap_or_else(|_| "https://huggingface.co".into());
         let endpoint = endpoint.trim_end_matches('/');
-        let mut builder =
-            ApiBuilder::from_cache(cache.clone()).with_endpoint(endpoint.into()).with_progress(false).with_retries(3);
+        let mut builder = ApiBuilder::from_cache(cache.clone())
+            .with_endpoint(endpoint.into())
+            .with_progress(false)
+            .with_retries(3);
         if let Ok(token) = env::var("HF_TOKEN").map(|token| token.trim().to_string())
             && !token.is_empty()
         {
@@ -156,8 +173,12 @@ impl Name {
             Err(why) => return self.cached(cache).map_err(|_| self.failed(endpoint, &why)),
         };
         let snapshot = cache.repo(self.repo()).pointer_path(&info.sha);
-        let all: Vec<&str> =
-            info.siblings.iter().map(|file| file.rfilename.as_str()).filter(|name| weights::is_inside(name)).collect();
+        let all: Vec<&str> = info
+            .siblings
+            .iter()
+            .map(|file| file.rfilename.as_str())
+            .filter(|name| weights::is_inside(name))
+            .collect();
         let mut fetch = |file: &str| self.fetch(&api, endpoint, &snapshot, file, report);
         if let Some(file) = &self.file {
             fetch(file)?;
@@ -187,21 +208,36 @@ impl Name {
         report: &mut dyn FnMut(Progress),
     ) -> Result<(), Error> {
         if !weights::is_inside(file) {
-            return Err(self.refused("files of the model alone", format!("{file:?}"), "choose another model"));
+            return Err(self.refused(
+                "files of the model alone",
+                format!("{file:?}"),
+                "choose another model",
+            ));
         }
         if snapshot.join(file).exists() {
             return Ok(());
         }
-        let reporting =
-            Reporting { report, file: file.into(), n_done: 0, n_bytes: 0, start: Instant::now(), said: Instant::now() };
-        api.repo(self.repo()).download_with_progress(file, reporting).map(drop).map_err(|e| self.failed(endpoint, &e))
+        let reporting = Reporting {
+            report,
+            file: file.into(),
+            n_done: 0,
+            n_bytes: 0,
+            start: Instant::now(),
+            said: Instant::now(),
+        };
+        api.repo(self.repo())
+            .download_with_progress(file, reporting)
+            .map(drop)
+            .map_err(|e| self.failed(endpoint, &e))
     }
 
     fn without_weights(&self, files: &[&str]) -> Error {
         let ggufs: Vec<&str> = files.iter().copied().filter(|file| file.ends_with(".gguf")).take(4).collect();
         let (found, fix) = match ggufs.first() {
             Some(first) => (ggufs.join(", "), format!("ask for a file: {}/{first}", self.id)),
-            None => ("no file of that kind".into(), "choose a model with safetensors, or convert this one".into()),
+            None => {
+                ("no file of that kind".into(), "choose a model with safetensors, or convert this one".into())
+            }
         };
         self.refused("model.safetensors, or shards with an index", found, &fix)
     }
@@ -210,11 +246,19 @@ impl Name {
         let (id, revision) = (&self.id, &self.revision);
         let folder = format!("models--{}/blobs in {}", id.replace('/', "--"), cache_folder().display());
         if matches!(why, ApiError::LockAcquisition(_)) {
-            return self.refused("to download it alone", "another program that does".into(), "wait until it is done");
+            return self.refused(
+                "to download it alone",
+                "another program that does".into(),
+                "wait until it is done",
+            );
         }
         if matches!(why, ApiError::InvalidResume) || status(why) == Some(416) {
             let found = "one that does not fit what the hub has".into();
-            return self.refused("a part of the download to go on from", found, &format!("remove the .part files of {folder}"));
+            return self.refused(
+                "a part of the download to go on from",
+                found,
+                &format!("remove the .part files of {folder}"),
+            );
         }
         if let Some(kind) = unwritten(why) {
             return Error::io("write", &cache_folder())(kind.into());
@@ -239,7 +283,7 @@ impl Name {
     }
 
     fn refused(&self, expected: &str, found: String, fix: &str) -> Error {
-        Error::Model { path: self.id.clone(), expected: expected.into(), found, fix: fix.into() }
+        Error::model(self.id.clone(), expected, found, fix)
     }
 }
 

@@ -48,7 +48,8 @@ impl Model {
     /// As [`hub::find`] and [`Model::open`].
     pub fn load(model: &Path, report: &mut dyn FnMut(Progress)) -> Result<Self, Error> {
         let found = hub::find(model, report)?;
-        let vocabulary = if found.path.is_dir() { found.path.join("tokenizer.json") } else { found.path.clone() };
+        let vocabulary =
+            if found.path.is_dir() { found.path.join("tokenizer.json") } else { found.path.clone() };
         if std::fs::metadata(vocabulary).is_ok_and(|file| file.len() > LARGE) {
             report(Progress::Loading(format!("load: the vocabulary of {}", model.display())));
         }
@@ -61,7 +62,11 @@ impl Model {
     /// # Errors
     /// [`Error::File`] and [`Error::Model`], naming the file and what is wrong with it.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let model = if path.extension().is_some_and(|e| e == "gguf") { Self::of_gguf(path)? } else { Self::of_folder(path)? };
+        let model = if path.extension().is_some_and(|e| e == "gguf") {
+            Self::of_gguf(path)?
+        } else {
+            Self::of_folder(path)?
+        };
         model.embedding()?;
         model.output()?;
         model.final_norm()?;
@@ -76,11 +81,23 @@ impl Model {
         let config = ModelConfig::read(&folder.join("config.json"))?;
         let tokenizer = Tokenizer::read(&folder.join("tokenizer.json"), config.vocab_size)?;
         let weights = Weights::open(folder)?;
-        let name = folder.canonicalize().ok().and_then(|f| Some(f.file_name()?.to_string_lossy().into_owned()));
+        let name =
+            folder.canonicalize().ok().and_then(|f| Some(f.file_name()?.to_string_lossy().into_owned()));
         let end_of_text = end_of_text(folder);
-        let prefix = PREFIXES.into_iter().find(|prefix| weights.contains(&format!("{prefix}norm.weight"))).unwrap_or(PREFIXES[0]);
+        let prefix = PREFIXES
+            .into_iter()
+            .find(|prefix| weights.contains(&format!("{prefix}norm.weight")))
+            .unwrap_or(PREFIXES[0]);
         let chat = ChatTemplate::of_folder(folder);
-        Ok(Model { name: name.unwrap_or_else(|| "model".into()), config, tokenizer, end_of_text, chat, weights, prefix })
+        Ok(Model {
+            name: name.unwrap_or_else(|| "model".into()),
+            config,
+            tokenizer,
+            end_of_text,
+            chat,
+            weights,
+            prefix,
+        })
     }
 
     /// The tokenizer is the file's own, or, where that is of a kind that is not known, a `tokenizer.json` beside it.
@@ -92,9 +109,18 @@ impl Model {
             Err(_) if beside.exists() => Tokenizer::read(&beside, config.vocab_size)?,
             json => Tokenizer::parse(json?.to_string().as_bytes(), path, config.vocab_size)?,
         };
-        let name = path.file_stem().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned());
+        let name =
+            path.file_stem().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned());
         let (end_of_text, chat) = (gguf.end_of_text(), gguf.chat());
-        Ok(Model { name, config, tokenizer, end_of_text, chat, weights: Weights::of_gguf(gguf, path), prefix: PREFIXES[0] })
+        Ok(Model {
+            name,
+            config,
+            tokenizer,
+            end_of_text,
+            chat,
+            weights: Weights::of_gguf(gguf, path),
+            prefix: PREFIXES[0],
+        })
     }
 
     pub fn info(&self) -> ModelInfo {
@@ -145,13 +171,15 @@ impl Model {
             let bias = has_bias.then(|| self.get(&at(&format!("{name}.bias")), &[n_out])).transpose()?;
             Ok::<_, Error>(Linear { weight: self.get(&at(&format!("{name}.weight")), &[n_out, n_in])?, bias })
         };
-        let part = |name: &str, fused: &str, rows: Range<usize>, n_fused: usize, has_bias: bool| match c.fused {
+        let part = |name: &str, fused: &str, rows: Range<usize>, n_fused: usize, has_bias: bool| match c.fused
+        {
             true => Ok(linear(fused, n_fused, c.hidden_size, has_bias)?.rows(rows)),
             false => linear(name, rows.len(), c.hidden_size, has_bias),
         };
         let qkv = |name, rows| part(name, "self_attn.qkv_proj", rows, d_q + 2 * d_kv, c.qkv_bias);
         let gate_up = |name, rows| part(name, "mlp.gate_up_proj", rows, 2 * inner, c.mlp_bias);
-        let mlp_norm = if c.post_norms { "pre_feedforward_layernorm.weight" } else { "post_attention_layernorm.weight" };
+        let mlp_norm =
+            if c.post_norms { "pre_feedforward_layernorm.weight" } else { "post_attention_layernorm.weight" };
         let post_norm = |name: &str| c.post_norms.then(|| norm(name)).transpose();
         Ok(LayerWeights {
             attention_norm: norm("input_layernorm.weight")?,
@@ -237,9 +265,21 @@ impl<W> Linear<W> {
 impl<W> LayerWeights<W> {
     /// All of them, in the same order for every layer of a model.
     pub(super) fn all(&mut self) -> impl Iterator<Item = &mut W> {
-        let linears =
-            [&mut self.query, &mut self.key, &mut self.value, &mut self.output, &mut self.gate, &mut self.up, &mut self.down];
-        let some = [&mut self.query_norm, &mut self.key_norm, &mut self.attention_post_norm, &mut self.mlp_post_norm];
+        let linears = [
+            &mut self.query,
+            &mut self.key,
+            &mut self.value,
+            &mut self.output,
+            &mut self.gate,
+            &mut self.up,
+            &mut self.down,
+        ];
+        let some = [
+            &mut self.query_norm,
+            &mut self.key_norm,
+            &mut self.attention_post_norm,
+            &mut self.mlp_post_norm,
+        ];
         let norms = [&mut self.attention_norm, &mut self.mlp_norm];
         norms.into_iter().chain(some.into_iter().flatten()).chain(linears.into_iter().flat_map(Linear::all))
     }

@@ -70,11 +70,15 @@ impl RopeConfig {
     pub fn rotary(&self, head_dim: usize, n_tokens: usize) -> Rotary {
         let n_pairs = self.n_rotated / 2;
         let frequencies = |theta: f64| (0..n_pairs).map(move |i| theta.powf(-(i as f64) / n_pairs as f64));
-        let divided = |factors: &[f64]| frequencies(self.theta).zip(factors).map(|(frequency, f)| frequency / f).collect();
+        let divided = |factors: &[f64]| {
+            frequencies(self.theta).zip(factors).map(|(frequency, f)| frequency / f).collect()
+        };
         let n = n_tokens as f64;
         let (inverse_frequencies, scale) = match &self.scaling {
             RopeScaling::None => (frequencies(self.theta).collect(), 1.0),
-            RopeScaling::Linear { factor } => (frequencies(self.theta).map(|frequency| frequency / factor).collect(), 1.0),
+            RopeScaling::Linear { factor } => {
+                (frequencies(self.theta).map(|frequency| frequency / factor).collect(), 1.0)
+            }
             RopeScaling::Divided { factors } => (divided(factors), 1.0),
             RopeScaling::Dynamic { factor, max_positions } => {
                 let stretch = factor * (n / max_positions).max(1.0) - (factor - 1.0);
@@ -84,14 +88,17 @@ impl RopeConfig {
             &RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_positions } => {
                 let blend = |frequency: f64| {
                     let turns = original_max_positions * frequency / TAU;
-                    let kept = ((turns - low_freq_factor) / (high_freq_factor - low_freq_factor)).clamp(0.0, 1.0);
+                    let kept =
+                        ((turns - low_freq_factor) / (high_freq_factor - low_freq_factor)).clamp(0.0, 1.0);
                     blended(frequency, factor, kept)
                 };
                 (frequencies(self.theta).map(blend).collect(), 1.0)
             }
             &RopeScaling::Yarn { factor, original_max_positions, beta_fast, beta_slow, attention_factor } => {
                 // The pair that turns so often over the original positions.
-                let pair = |turns: f64| n_pairs as f64 * (original_max_positions / (turns * TAU)).ln() / self.theta.ln();
+                let pair = |turns: f64| {
+                    n_pairs as f64 * (original_max_positions / (turns * TAU)).ln() / self.theta.ln()
+                };
                 let first = pair(beta_fast).floor().max(0.0);
                 let last = pair(beta_slow).ceil().min(self.n_rotated as f64 - 1.0);
                 let width = if last == first { 0.001 } else { last - first };
@@ -99,7 +106,12 @@ impl RopeConfig {
                 let blend = |(i, frequency)| blended(frequency, factor, kept(i));
                 (frequencies(self.theta).enumerate().map(blend).collect(), attention_factor)
             }
-            RopeScaling::LongRope { short_factors, long_factors, original_max_positions, attention_factor } => {
+            RopeScaling::LongRope {
+                short_factors,
+                long_factors,
+                original_max_positions,
+                attention_factor,
+            } => {
                 let factors = if n > *original_max_positions { long_factors } else { short_factors };
                 (divided(factors), *attention_factor)
             }
@@ -124,7 +136,8 @@ mod tests {
     #[track_caller]
     fn assert_close(found: &[f64], expected: &[f64]) {
         assert!(
-            found.len() == expected.len() && found.iter().zip(expected).all(|(a, b)| (a / b - 1.0).abs() < 1e-12),
+            found.len() == expected.len()
+                && found.iter().zip(expected).all(|(a, b)| (a / b - 1.0).abs() < 1e-12),
             "{found:?}"
         );
     }

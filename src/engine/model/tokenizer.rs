@@ -30,24 +30,28 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::read`].
     pub fn parse(bytes: &[u8], path: &Path, vocab_size: usize) -> Result<Self, Error> {
-        let bad = |expected: String, found: String, fix: &str| Error::Model {
-            path: path.display().to_string(),
-            expected,
-            found,
-            fix: fix.into(),
-        };
+        let bad =
+            |expected: String, found: String, fix: &str| Error::model(path.display(), expected, found, fix);
         let mut tokenizer = guarded(|| tokenizers::Tokenizer::from_bytes(bytes))
             .map_err(|why| bad("a tokenizer".into(), why, "the file is damaged: download it again"))?;
         // A tokenizer may carry the truncation and padding of its training; a trace needs the whole prompt and no more.
         tokenizer.with_padding(None);
-        tokenizer.with_truncation(None).map_err(|e| bad("no truncation".into(), e.to_string(), "download it again"))?;
+        tokenizer
+            .with_truncation(None)
+            .map_err(|e| bad("no truncation".into(), e.to_string(), "download it again"))?;
         let words = tokenizer.get_vocab(true).into_values().max();
         // What the post-processor adds, such as a start token, need not be in the vocabulary.
-        let added = guarded(|| tokenizer.encode("", true)).ok().and_then(|added| added.get_ids().iter().copied().max());
+        let added = guarded(|| tokenizer.encode("", true))
+            .ok()
+            .and_then(|added| added.get_ids().iter().copied().max());
         let largest = words.max(added).map_or(0, |id| id as usize);
         if largest >= vocab_size {
             let found = format!("id {largest}");
-            return Err(bad(format!("ids below {vocab_size}"), found, "this tokenizer belongs to another model"));
+            return Err(bad(
+                format!("ids below {vocab_size}"),
+                found,
+                "this tokenizer belongs to another model",
+            ));
         }
         Ok(Tokenizer(tokenizer))
     }
@@ -55,11 +59,7 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Prompt`] when the text gives no token.
     pub fn encode(&self, text: &str) -> Result<Encoding, Error> {
-        let refused = |found: String| Error::Prompt {
-            expected: "a text of at least one token".into(),
-            found,
-            fix: "give some text".into(),
-        };
+        let refused = |found: String| Error::prompt("a text of at least one token", found, "give some text");
         if text.is_empty() {
             return Err(refused("an empty text".into()));
         }

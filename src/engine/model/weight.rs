@@ -134,10 +134,12 @@ impl<'a> Weight<'a> {
         let n_rows_at_a_time = (1 << 18) / width + 1;
         let part = |bytes: &[u8]| -> candle_core::Result<Vec<u8>> {
             let storage = QStorage::from_data(Cow::Borrowed(bytes), &candle_core::Device::Cpu, dtype)?;
-            let rows = QTensor::new(storage, (bytes.len() / n_row, width))?.dequantize(&candle_core::Device::Cpu)?;
+            let rows =
+                QTensor::new(storage, (bytes.len() / n_row, width))?.dequantize(&candle_core::Device::Cpu)?;
             Ok(self.mapped(rows.flatten_all()?.to_vec1()?.into_iter()))
         };
-        let parts: candle_core::Result<Vec<_>> = bytes.par_chunks(n_rows_at_a_time * n_row).map(part).collect();
+        let parts: candle_core::Result<Vec<_>> =
+            bytes.par_chunks(n_rows_at_a_time * n_row).map(part).collect();
         Ok(parts?.concat())
     }
 

@@ -63,7 +63,8 @@ impl Weights {
             Files::Gguf(gguf) => gguf.get(name),
             Files::Safetensors { shards, shard_of } => {
                 let view = shard_of.get(name).and_then(|&shard| shards[shard].get(name).ok());
-                Ok(view.map(|view| Weight::new(view.shape().into(), view.data(), Stored::Plain(view.dtype()))))
+                Ok(view
+                    .map(|view| Weight::new(view.shape().into(), view.data(), Stored::Plain(view.dtype()))))
             }
         }
     }
@@ -73,14 +74,17 @@ impl Weights {
     /// # Errors
     /// [`Error::Model`] when it is missing, misshapen, or of a type other than f32, f16 and bf16.
     pub fn get(&self, name: &str, shape: &[usize]) -> Result<Weight<'_>, Error> {
-        let bad = |expected: String, found: String| Error::Model {
-            path: self.path.display().to_string(),
-            expected,
-            found,
-            fix: "the weights do not belong to this config.json, or the download is incomplete".into(),
+        let bad = |expected: String, found: String| {
+            Error::model(
+                self.path.display(),
+                expected,
+                found,
+                "the weights do not belong to this config.json, or the download is incomplete",
+            )
         };
         let weight = self.find(name)?;
-        let weight = weight.ok_or_else(|| bad(format!("a tensor {name} {shape:?}"), "none of that name".into()))?;
+        let weight =
+            weight.ok_or_else(|| bad(format!("a tensor {name} {shape:?}"), "none of that name".into()))?;
         if weight.shape() != shape {
             return Err(bad(format!("{name} of shape {shape:?}"), format!("{:?}", weight.shape())));
         }
@@ -114,12 +118,12 @@ pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let index: Index = serde_json::from_str(&text).map_err(|e| damaged(&path, e))?;
     let names: BTreeSet<String> = index.weight_map.into_values().collect();
     if let Some(outside) = names.iter().find(|name| !is_inside(name)) {
-        return Err(Error::Model {
-            path: path.display().to_string(),
-            expected: "shards in the model's folder".into(),
-            found: format!("{outside:?}"),
-            fix: "choose another model".into(),
-        });
+        return Err(Error::model(
+            path.display(),
+            "shards in the model's folder",
+            format!("{outside:?}"),
+            "choose another model",
+        ));
     }
     Ok(names.iter().map(|name| folder.join(name)).collect())
 }
@@ -138,10 +142,10 @@ fn map(path: &Path) -> Result<MmapedSafetensors, Error> {
 
 fn damaged(path: &Path, why: impl std::fmt::Display) -> Error {
     let why = why.to_string();
-    Error::Model {
-        path: path.display().to_string(),
-        expected: "a whole safetensors file".into(),
-        found: why.lines().next().unwrap_or_default().into(),
-        fix: "the file is damaged or cut off: download it again".into(),
-    }
+    Error::model(
+        path.display(),
+        "a whole safetensors file",
+        why.lines().next().unwrap_or_default(),
+        "the file is damaged or cut off: download it again",
+    )
 }

@@ -12,7 +12,14 @@ pub fn window(blocks: &Blocks, config: &StreamConfig, query_block: usize, row: &
 }
 
 /// Writes sinks, local blocks and random ones between them, drawn anew for each head and query block. Reads no key either.
-pub fn random(seed: u64, blocks: &Blocks, config: &StreamConfig, head: usize, query_block: usize, row: &mut [u32]) -> usize {
+pub fn random(
+    seed: u64,
+    blocks: &Blocks,
+    config: &StreamConfig,
+    head: usize,
+    query_block: usize,
+    row: &mut [u32],
+) -> usize {
     let split = Candidates::new(blocks, config, query_block);
     let mut rng = fastrand::Rng::with_seed(mixed(mixed(seed, head as u64), query_block as u64));
     split.write(rng.choose_multiple(split.candidates.clone(), split.budget).into_iter(), row);
@@ -23,7 +30,9 @@ pub fn random(seed: u64, blocks: &Blocks, config: &StreamConfig, head: usize, qu
 pub fn mask(blocks: Blocks, config: &StreamConfig, n_heads: usize) -> Option<BlockMask> {
     let write: &dyn Fn(usize, usize, &mut [u32]) -> usize = match config.search {
         Search::Window => &|_, query_block, row| window(&blocks, config, query_block, row),
-        Search::Random { seed } => &move |head, query_block, row| random(seed, &blocks, config, head, query_block, row),
+        Search::Random { seed } => {
+            &move |head, query_block, row| random(seed, &blocks, config, head, query_block, row)
+        }
         Search::Exhaustive | Search::Hierarchical(_) => return None,
     };
     let mut mask = BlockMask::empty(blocks, n_heads, config.top_k);
@@ -75,7 +84,11 @@ mod tests {
         let row = |seed| kept(Search::Random { seed }, 99);
         assert_eq!(row(1), row(1));
         assert_ne!(row(1), row(2));
-        assert!(row(1).len() == 12 && row(1).starts_with(&[0, 1]) && row(1).ends_with(&[197, 198, 199]), "{:?}", row(1));
+        assert!(
+            row(1).len() == 12 && row(1).starts_with(&[0, 1]) && row(1).ends_with(&[197, 198, 199]),
+            "{:?}",
+            row(1)
+        );
     }
 
     /// Each candidate is drawn about as often as every other.

@@ -12,15 +12,21 @@ use crate::{
 /// [`Error::Setting`] when what is always kept is more than that.
 pub fn for_share(layers: &[Blocks], config: &StreamConfig, share: f64) -> Result<usize, Error> {
     let causal: f64 = layers.iter().map(|blocks| blocks.causal_pairs() as f64).sum();
-    let pruned = |top_k: usize| 1.0 - layers.iter().map(|blocks| most_pairs(blocks, config, top_k) as f64).sum::<f64>() / causal;
+    let pruned = |top_k: usize| {
+        1.0 - layers.iter().map(|blocks| most_pairs(blocks, config, top_k) as f64).sum::<f64>() / causal
+    };
     let (mut fits, mut too_large) = (config.always_kept(), layers[0].n_key_blocks() + 1);
     if pruned(fits) < share {
-        return Err(Error::Setting {
-            setting: "pruned".into(),
-            expected: format!("at most {:.3}, as sink and local blocks stay for {} tokens", pruned(fits), layers[0].n_tokens),
-            found: share.to_string(),
-            fix: "prune less, trace a longer prompt, or lower sink_blocks and local_blocks".into(),
-        });
+        return Err(Error::setting(
+            "pruned",
+            format!(
+                "at most {:.3}, as sink and local blocks stay for {} tokens",
+                pruned(fits),
+                layers[0].n_tokens
+            ),
+            share.to_string(),
+            "prune less, trace a longer prompt, or lower sink_blocks and local_blocks",
+        ));
     }
     while fits < too_large - 1 {
         let middle = (fits + too_large) / 2;

@@ -53,9 +53,17 @@ impl People {
     pub fn chain(&self, steps: &[Step]) -> Vec<ChainSentence> {
         let mut chain = Chain { people: self, sentences: Vec::new(), found: vec![None; self.names.len()] };
         let (item, target) = (&self.item, &self.names[self.target()]);
-        let setup = chain.say(format!(" I need to find how many {item} {target} has."), SentenceKind::ProblemSetup, &[]);
+        let setup = chain.say(
+            format!(" I need to find how many {item} {target} has."),
+            SentenceKind::ProblemSetup,
+            &[],
+        );
         let todo: Vec<&str> = steps.iter().map(|s| self.names[s.person].as_str()).collect();
-        let plan = chain.say(format!(" Plan: find {}.", todo.join(", then ")), SentenceKind::PlanGeneration, &[setup]);
+        let plan = chain.say(
+            format!(" Plan: find {}.", todo.join(", then ")),
+            SentenceKind::PlanGeneration,
+            &[setup],
+        );
         steps.iter().for_each(|step| chain.step(plan, step));
         let last: Vec<usize> = chain.found[self.target()].into_iter().collect();
         let therefore = format!(" Therefore {target} has {} {item}.", self.values[self.target()]);
@@ -71,14 +79,24 @@ impl People {
             How::Given => format!(" The problem says that {name} has {value} {item}."),
             How::Sum(a, b) => {
                 let ((a, value_a), (b, value_b)) = (of(a), of(b));
-                format!(" {name} has as many as {a} and {b}, so {name} has {value_a} + {value_b} = {value} {item}.")
+                format!(
+                    " {name} has as many as {a} and {b}, so {name} has {value_a} + {value_b} = {value} {item}."
+                )
             }
             How::Same(a) => format!(" {name} has as many as {}, so {name} has {value} {item}.", of(a).0),
             How::More(a, d) => {
-                format!(" {name} has {d} more than {}, so {name} has {} + {d} = {value} {item}.", of(a).0, of(a).1)
+                format!(
+                    " {name} has {d} more than {}, so {name} has {} + {d} = {value} {item}.",
+                    of(a).0,
+                    of(a).1
+                )
             }
             How::Fewer(a, d) => {
-                format!(" {name} has {d} fewer than {}, so {name} has {} - {d} = {value} {item}.", of(a).0, of(a).1)
+                format!(
+                    " {name} has {d} fewer than {}, so {name} has {} - {d} = {value} {item}.",
+                    of(a).0,
+                    of(a).1
+                )
             }
         }
     }
@@ -100,14 +118,23 @@ impl Chain<'_> {
             self.say(musing.clone(), SentenceKind::Filler, &[]);
         }
         let how = people.how[step.person];
-        let kind = if how == How::Given { SentenceKind::FactRetrieval } else { SentenceKind::ActiveComputation };
+        let kind =
+            if how == How::Given { SentenceKind::FactRetrieval } else { SentenceKind::ActiveComputation };
         let needs: Vec<usize> = how.parents().iter().filter_map(|&p| self.found[p]).chain([plan]).collect();
         self.found[step.person] = Some(self.say(people.finding(step.person), kind, &needs));
         if let Some(person) = step.recheck {
             let (name, value) = (&people.names[person], people.values[person]);
-            let wait = self.say(format!(" Wait, let me check {name} again."), SentenceKind::UncertaintyManagement, &[]);
+            let wait = self.say(
+                format!(" Wait, let me check {name} again."),
+                SentenceKind::UncertaintyManagement,
+                &[],
+            );
             let needs: Vec<usize> = self.found[person].into_iter().chain([wait]).collect();
-            self.say(format!(" Yes, {name} has {value} {}.", people.item), SentenceKind::SelfChecking, &needs);
+            self.say(
+                format!(" Yes, {name} has {value} {}.", people.item),
+                SentenceKind::SelfChecking,
+                &needs,
+            );
         }
     }
 }

@@ -4,7 +4,8 @@ use fastrand::Rng;
 
 use crate::tasks::prose::{NAMES, pick};
 
-const ITEMS: [&str; 10] = ["coins", "pens", "books", "cards", "shells", "stamps", "apples", "marbles", "stones", "tickets"];
+const ITEMS: [&str; 10] =
+    ["coins", "pens", "books", "cards", "shells", "stamps", "apples", "marbles", "stones", "tickets"];
 /// No one has more.
 const LARGEST: u32 = 99;
 
@@ -47,7 +48,8 @@ impl People {
         let names = names[..n_people].iter().map(|n| n.to_string()).collect();
         let mut people = People { item, names, values: Vec::new(), how: Vec::new() };
         for i in 0..n_people {
-            let (value, how) = if i < n_given { (rng.u32(1..=60), How::Given) } else { relation(&people.values, rng) };
+            let (value, how) =
+                if i < n_given { (rng.u32(1..=60), How::Given) } else { relation(&people.values, rng) };
             people.values.push(value);
             people.how.push(how);
         }
@@ -77,7 +79,9 @@ impl People {
         let (item, name) = (&self.item, &self.names[person]);
         match self.how[person] {
             How::Given => format!(" {name} has {} {item}.", self.values[person]),
-            How::Sum(a, b) => format!(" {name} has as many {item} as {} and {} together.", self.names[a], self.names[b]),
+            How::Sum(a, b) => {
+                format!(" {name} has as many {item} as {} and {} together.", self.names[a], self.names[b])
+            }
             How::Same(a) => format!(" {name} has as many {item} as {}.", self.names[a]),
             How::More(a, d) => format!(" {name} has {d} more {item} than {}.", self.names[a]),
             How::Fewer(a, d) => format!(" {name} has {d} fewer {item} than {}.", self.names[a]),
@@ -98,7 +102,8 @@ fn relation(values: &[u32], rng: &mut Rng) -> (u32, How) {
     // Half of the time one of the last four: long chains.
     let near = if rng.bool() { 0 } else { values.len().saturating_sub(4) };
     let a = rng.usize(near..values.len());
-    let others: Vec<usize> = (0..values.len()).filter(|&b| b != a && values[a] + values[b] <= LARGEST).collect();
+    let others: Vec<usize> =
+        (0..values.len()).filter(|&b| b != a && values[a] + values[b] <= LARGEST).collect();
     let d = rng.u32(1..=12);
     let percent = rng.u32(..100);
     if percent < 35 && !others.is_empty() {

@@ -37,7 +37,11 @@ impl WordProblem {
     ///
     /// # Errors
     /// [`Error::Prompt`] when facts, question and chain alone are longer; and what `count_tokens` returns.
-    pub fn prompt(&self, n_tokens: usize, count_tokens: &mut CountTokens<'_>) -> Result<ReasoningPrompt, Error> {
+    pub fn prompt(
+        &self,
+        n_tokens: usize,
+        count_tokens: &mut CountTokens<'_>,
+    ) -> Result<ReasoningPrompt, Error> {
         let fitted = fit(&mut Scattered::new(self), n_tokens, count_tokens)?;
         Ok(ReasoningPrompt {
             facts: fitted.draft.ranges(Role::Needle),
@@ -53,7 +57,8 @@ impl WordProblem {
 impl ReasoningPrompt {
     /// Bytes of `text` that hold the whole chain.
     pub fn thoughts(&self) -> Range<usize> {
-        self.chain.first().map_or(0, |sentence| sentence.start)..self.chain.last().map_or(0, |sentence| sentence.end)
+        self.chain.first().map_or(0, |sentence| sentence.start)
+            ..self.chain.last().map_or(0, |sentence| sentence.end)
     }
 }
 
@@ -68,7 +73,8 @@ impl<'a> Scattered<'a> {
         // Not the stream that the problem was drawn from.
         let mut rng = Rng::with_seed(!problem.seed);
         let haystack = Haystack::new(Source::Prose(rng.fork()));
-        let mut depths: Vec<f64> = problem.facts.iter().map(|_| f64::from(rng.u32(..)) / f64::from(u32::MAX)).collect();
+        let mut depths: Vec<f64> =
+            problem.facts.iter().map(|_| f64::from(rng.u32(..)) / f64::from(u32::MAX)).collect();
         depths.sort_by(f64::total_cmp);
         let insert = |(text, depth): (&String, f64)| Insert { depth, text: text.clone(), role: Role::Needle };
         let facts = problem.facts.iter().zip(depths).map(insert).collect();

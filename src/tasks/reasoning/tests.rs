@@ -22,20 +22,23 @@ fn people(golden: &Value) -> People {
         Some("more") => How::More(index(&how[1]), number(&how[2])),
         _ => How::Fewer(index(&how[1]), number(&how[2])),
     };
-    let (values, how) = (list.iter().map(|p| number(&p["value"])).collect(), list.iter().map(|p| how(&p["how"])).collect());
+    let (values, how) =
+        (list.iter().map(|p| number(&p["value"])).collect(), list.iter().map(|p| how(&p["how"])).collect());
     People { item: golden["item"].as_str().unwrap().into(), names, values, how }
 }
 
 /// The steps that a golden chain took, read off its musings and checks.
 fn steps(people: &People, chain: &[ChainSentence]) -> Vec<Step> {
-    let mut steps: Vec<Step> = people.needed().into_iter().map(|person| Step { person, musing: None, recheck: None }).collect();
+    let mut steps: Vec<Step> =
+        people.needed().into_iter().map(|person| Step { person, musing: None, recheck: None }).collect();
     let mut n_found = 0;
     for sentence in chain {
         match sentence.kind {
             SentenceKind::Filler => steps[n_found].musing = Some(sentence.text.clone()),
             SentenceKind::FactRetrieval | SentenceKind::ActiveComputation => n_found += 1,
             SentenceKind::UncertaintyManagement => {
-                let name = sentence.text.trim_start_matches(" Wait, let me check ").trim_end_matches(" again.");
+                let name =
+                    sentence.text.trim_start_matches(" Wait, let me check ").trim_end_matches(" again.");
                 steps[n_found - 1].recheck = people.names.iter().position(|n| n == name);
             }
             _ => {}
@@ -64,7 +67,8 @@ fn problems_and_chains_read_as_in_training() {
 
 /// The person and number that a sentence states, and the numbers and sign it computes with.
 fn stated(text: &str) -> (String, u32, Option<(u32, char, u32)>) {
-    let claim = text.rsplit_once(", so ").or_else(|| text.rsplit_once(" that ")).map_or(text, |(_, claim)| claim);
+    let claim =
+        text.rsplit_once(", so ").or_else(|| text.rsplit_once(" that ")).map_or(text, |(_, claim)| claim);
     let claim = claim.trim_start_matches(" Yes, ").trim_start_matches(" Therefore ").trim();
     let (name, number) = claim.split_once(" has ").unwrap();
     let words: Vec<&str> = number.split(' ').collect();
@@ -78,7 +82,8 @@ fn stated(text: &str) -> (String, u32, Option<(u32, char, u32)>) {
 
 /// Works every sentence out from the sentences it depends on, and from the facts.
 fn check_chain(problem: &WordProblem) {
-    let facts: HashMap<&str, &str> = problem.facts.iter().map(|f| (f[1..].split_once(' ').unwrap().0, f.as_str())).collect();
+    let facts: HashMap<&str, &str> =
+        problem.facts.iter().map(|f| (f[1..].split_once(' ').unwrap().0, f.as_str())).collect();
     let chain = &problem.chain;
     for (i, sentence) in chain.iter().enumerate() {
         let needs = &sentence.depends_on;
@@ -87,9 +92,12 @@ fn check_chain(problem: &WordProblem) {
             .iter()
             .map(|&j| &chain[j])
             .filter(|s| matches!(s.kind, SentenceKind::FactRetrieval | SentenceKind::ActiveComputation));
-        let found: HashMap<String, u32> = found.map(|s| stated(&s.text)).map(|(name, value, _)| (name, value)).collect();
+        let found: HashMap<String, u32> =
+            found.map(|s| stated(&s.text)).map(|(name, value, _)| (name, value)).collect();
         match sentence.kind {
-            SentenceKind::Filler | SentenceKind::ProblemSetup | SentenceKind::UncertaintyManagement => assert!(needs.is_empty()),
+            SentenceKind::Filler | SentenceKind::ProblemSetup | SentenceKind::UncertaintyManagement => {
+                assert!(needs.is_empty())
+            }
             SentenceKind::PlanGeneration => assert_eq!(*needs, [0]),
             SentenceKind::FactRetrieval => {
                 let (name, value, _) = stated(&sentence.text);
@@ -122,7 +130,10 @@ fn check_computation(text: &str, found: &HashMap<String, u32>, facts: &HashMap<&
         Some((a, sign, b)) => {
             assert_eq!(a, sum);
             assert_eq!(value, if sign == '+' { a + b } else { a - b });
-            assert!(fact.contains(&format!("has {b} {}", if sign == '+' { "more" } else { "fewer" })), "{fact} {text}");
+            assert!(
+                fact.contains(&format!("has {b} {}", if sign == '+' { "more" } else { "fewer" })),
+                "{fact} {text}"
+            );
         }
     }
 }
@@ -163,7 +174,10 @@ proptest! {
 fn impossible_sizes_are_refused() {
     for n_people in [0, WordProblem::MAX_PEOPLE + 1] {
         let error = WordProblem::generate(n_people, 0).unwrap_err().to_string();
-        assert!(error.contains(&format!("expected 1 to {}, found {n_people}", WordProblem::MAX_PEOPLE)), "{error}");
+        assert!(
+            error.contains(&format!("expected 1 to {}, found {n_people}", WordProblem::MAX_PEOPLE)),
+            "{error}"
+        );
     }
     let error = WordProblem::generate(24, 0).unwrap().prompt(100, &mut bytes_over_4).unwrap_err().to_string();
     assert!(error.contains("n_tokens of 100"), "{error}");
@@ -171,7 +185,8 @@ fn impossible_sizes_are_refused() {
 
 #[test]
 fn seeds_give_different_problems() {
-    let problems: HashSet<String> = (0..200).map(|seed| WordProblem::generate(5, seed).unwrap().facts.concat()).collect();
+    let problems: HashSet<String> =
+        (0..200).map(|seed| WordProblem::generate(5, seed).unwrap().facts.concat()).collect();
     assert_eq!(problems.len(), 200);
 }
 

@@ -172,7 +172,10 @@ impl Elastic for Fwe {
         draft.push(FWE_INTRO, Role::Filling);
         for word in items {
             draft.push(" ", Role::Filling);
-            draft.push(word, if self.answers.iter().any(|a| a == word) { Role::Needle } else { Role::Filling });
+            draft.push(
+                word,
+                if self.answers.iter().any(|a| a == word) { Role::Needle } else { Role::Filling },
+            );
         }
         draft.push(FWE_QUESTION, Role::Question);
         draft.push(FWE_PREFIX, Role::Filling);

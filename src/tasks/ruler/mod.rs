@@ -106,13 +106,17 @@ impl RulerConfig {
 
     fn check_depth(&self) -> Result<(), Error> {
         let wrong = |expected: &str, found: f64, fix: &str| {
-            Err(Error::Setting { setting: "depth".into(), expected: expected.into(), found: found.to_string(), fix: fix.into() })
+            Err(Error::setting("depth", expected, found.to_string(), fix))
         };
         match self.depth {
-            Some(depth) if !self.task.has_depth() => {
-                wrong(&format!("none: the words that {} asks for are everywhere", self.task), depth, "leave it unset")
+            Some(depth) if !self.task.has_depth() => wrong(
+                &format!("none: the words that {} asks for are everywhere", self.task),
+                depth,
+                "leave it unset",
+            ),
+            Some(depth) if !(0.0..=1.0).contains(&depth) => {
+                wrong("a share from 0 to 1", depth, "0.5 is the middle")
             }
-            Some(depth) if !(0.0..=1.0).contains(&depth) => wrong("a share from 0 to 1", depth, "0.5 is the middle"),
             _ => Ok(()),
         }
     }

@@ -61,13 +61,13 @@ impl Niah {
         let mut depths: Vec<f64> = RulerConfig::depths().into_iter().filter(|&d| d != depth).collect();
         rng.shuffle(&mut depths);
         let role = |key| if key < shape.n_asked { Role::Needle } else { Role::Distractor };
-        let needles = keys
-            .iter()
-            .zip(&values)
-            .enumerate()
-            .flat_map(|(i, (key, values))| values.iter().map(move |value| (needle(shape.value, key, value), role(i))));
-        let inserts =
-            needles.zip(std::iter::once(depth).chain(depths)).map(|((text, role), depth)| Insert { depth, text, role }).collect();
+        let needles = keys.iter().zip(&values).enumerate().flat_map(|(i, (key, values))| {
+            values.iter().map(move |value| (needle(shape.value, key, value), role(i)))
+        });
+        let inserts = needles
+            .zip(std::iter::once(depth).chain(depths))
+            .map(|((text, role), depth)| Insert { depth, text, role })
+            .collect();
         let answers = values[..shape.n_asked].concat();
         let (haystack, hay) = haystack(config, &shape, rng, fresh);
         Niah {

@@ -100,10 +100,12 @@ impl FromStr for Task {
     /// # Errors
     /// [`Error::Missing`], with the tasks there are.
     fn from_str(name: &str) -> Result<Self, Error> {
-        Task::ALL.into_iter().find(|t| t.name() == name).ok_or_else(|| Error::Missing {
-            what: "task".into(),
-            index: format!("{name:?}"),
-            available: format!("choose one of {}", Task::ALL.map(Task::name).join(", ")),
+        Task::ALL.into_iter().find(|t| t.name() == name).ok_or_else(|| {
+            Error::missing(
+                "task",
+                format!("{name:?}"),
+                format!("choose one of {}", Task::ALL.map(Task::name).join(", ")),
+            )
         })
     }
 }
@@ -135,7 +137,10 @@ mod tests {
             assert_eq!(serde_json::from_str::<Task>(&json).unwrap(), task);
         }
         let error = "niah_single_4".parse::<Task>().unwrap_err().to_string();
-        assert!(error.contains("\"niah_single_4\"") && error.contains("niah_single_1, niah_single_2"), "{error}");
+        assert!(
+            error.contains("\"niah_single_4\"") && error.contains("niah_single_1, niah_single_2"),
+            "{error}"
+        );
         assert!(serde_json::from_str::<Task>("\"qa_1\"").unwrap_err().to_string().contains("fwe"));
     }
 }

@@ -30,9 +30,14 @@ fn frame(task: Task) -> (&'static str, &'static str) {
     const MANY: &str = "Some special magic numbers are hidden within the following text. Make sure to memorize it. \
                         I will quiz you about the numbers afterwards.\n ";
     match task {
-        Task::NiahSingle3 | Task::NiahMultikey3 => ("A special magic uuid is hidden", " mentioned in the provided text is"),
+        Task::NiahSingle3 | Task::NiahMultikey3 => {
+            ("A special magic uuid is hidden", " mentioned in the provided text is")
+        }
         Task::NiahMultivalue | Task::NiahMultiquery => (MANY, " mentioned in the provided text are"),
-        Task::Vt => ("Memorize and track the chain(s) of variable assignment hidden in the following text.\n ", ", they are:"),
+        Task::Vt => (
+            "Memorize and track the chain(s) of variable assignment hidden in the following text.\n ",
+            ", they are:",
+        ),
         Task::Cwe => ("Below is a numbered list of words. ", " that appear most often in the list are:"),
         Task::Fwe => ("Read the following coded text and track", " frequently appeared words are:"),
         _ => (ONE, " mentioned in the provided text is"),
@@ -87,8 +92,13 @@ proptest! {
 #[test]
 fn niah_prompts_read_as_in_training() {
     let p = prompt(Task::NiahMultikey1, 1000, 3);
-    let key =
-        needles(&p)[0].strip_prefix("One of the special magic numbers for ").unwrap().split(" is: ").next().unwrap().to_string();
+    let key = needles(&p)[0]
+        .strip_prefix("One of the special magic numbers for ")
+        .unwrap()
+        .split(" is: ")
+        .next()
+        .unwrap()
+        .to_string();
     let end = format!(
         "\n What is the special magic number for {key} mentioned in the provided text? \
          The special magic number for {key} mentioned in the provided text is"
@@ -97,14 +107,23 @@ fn niah_prompts_read_as_in_training() {
     assert_eq!(p.answer, format!(" {}.", p.answers[0]));
     assert_eq!((p.needles.len(), p.distractors.len(), p.answers[0].len()), (1, 3, 7));
     let haystack = &p.text[p.text.find('\n').unwrap() + 1..p.text.rfind('\n').unwrap()];
-    assert!(haystack.starts_with(' ') && haystack.ends_with('.') && !haystack.contains('\n') && !haystack.contains("  "));
+    assert!(
+        haystack.starts_with(' ')
+            && haystack.ends_with('.')
+            && !haystack.contains('\n')
+            && !haystack.contains("  ")
+    );
 }
 
 #[test]
 fn several_answers_are_asked_in_one_question() {
     let p = prompt(Task::NiahMultiquery, 2000, 0);
     assert_eq!((p.needles.len(), p.answers.len(), p.distractors.len()), (4, 4, 0));
-    assert!(p.text[p.question.clone()].starts_with("What are all the special magic numbers for "), "{}", p.text);
+    assert!(
+        p.text[p.question.clone()].starts_with("What are all the special magic numbers for "),
+        "{}",
+        p.text
+    );
     assert_eq!(p.answer, format!(" {}.", p.answers.join(", ")));
     let p = prompt(Task::NiahMultivalue, 2000, 0);
     let of = |needle: &str| needle.split(" is: ").next().unwrap().to_string();
@@ -144,15 +163,24 @@ fn a_chain_of_variables_is_in_order() {
 fn counted_words_are_the_most_frequent() {
     for (task, n_tokens, n_needles) in [(Task::Cwe, 8000, 300), (Task::Cwe, 3000, 60), (Task::Fwe, 3000, 0)] {
         let p = prompt(task, n_tokens, 2);
-        let list = &p.text
-            [p.text[..p.question.start].rfind(if task == Task::Cwe { "often.\n" } else { "words. " }).unwrap()..p.question.start];
+        let list = &p.text[p.text[..p.question.start]
+            .rfind(if task == Task::Cwe { "often.\n" } else { "words. " })
+            .unwrap()..p.question.start];
         let mut counts = std::collections::HashMap::new();
-        list.split_whitespace().skip(1).filter(|w| !w.contains('.')).for_each(|w| *counts.entry(w).or_insert(0) += 1);
+        list.split_whitespace()
+            .skip(1)
+            .filter(|w| !w.contains('.'))
+            .for_each(|w| *counts.entry(w).or_insert(0) += 1);
         let mut counts: Vec<(usize, &str)> = counts.into_iter().map(|(w, n)| (n, w)).collect();
         counts.sort_unstable_by(|a, b| b.cmp(a));
         let n = p.answers.len();
         let top: std::collections::HashSet<&str> = counts[..n].iter().map(|c| c.1).collect();
-        assert!(p.answers.iter().all(|a| top.contains(a.as_str())), "{task}: {:?} among {:?}", p.answers, &counts[..n + 2]);
+        assert!(
+            p.answers.iter().all(|a| top.contains(a.as_str())),
+            "{task}: {:?} among {:?}",
+            p.answers,
+            &counts[..n + 2]
+        );
         assert!(counts[n - 1].0 > counts[n].0);
         assert!(n_needles == 0 || p.needles.len() == n_needles);
         assert_eq!(p.needles.len(), counts[..n].iter().map(|c| c.0).sum::<usize>());
@@ -163,14 +191,18 @@ fn counted_words_are_the_most_frequent() {
 #[test]
 fn an_essay_is_the_haystack_where_prose_would_be() {
     let essay: String = (0..2000).map(|i| format!("Sentence {i} — of an essay?\n")).collect();
-    let with = |task, n_tokens| RulerConfig { essay: Some(essay.clone()), ..config(task, n_tokens, 0) }.prompt(&mut bytes_over_4);
+    let with = |task, n_tokens| {
+        RulerConfig { essay: Some(essay.clone()), ..config(task, n_tokens, 0) }.prompt(&mut bytes_over_4)
+    };
     let p = with(Task::NiahSingle2, 4000).unwrap();
     assert!(p.text.contains("afterwards.\n Sentence 0 — of an essay? Sentence 1 —"), "{}", &p.text[..300]);
     assert!(needles(&p)[0].ends_with(&format!("is: {}.", p.answers[0])));
     assert_eq!(with(Task::Vt, 4000).unwrap(), prompt(Task::Vt, 4000, 0));
     let error = with(Task::NiahSingle2, 100_000).unwrap_err().to_string();
     assert!(
-        error.starts_with("essay: expected enough for a prompt of 100000 tokens, found 2000 sentences, which make one of 1"),
+        error.starts_with(
+            "essay: expected enough for a prompt of 100000 tokens, found 2000 sentences, which make one of 1"
+        ),
         "{error}"
     );
     let empty = RulerConfig { essay: Some(String::new()), ..config(Task::NiahSingle2, 4000, 0) };
@@ -185,9 +217,15 @@ fn settings_that_make_no_sense_are_refused() {
     let long = error(config(Task::Cwe, 1_000_000, 0));
     assert!(long.starts_with("cwe: expected enough for a prompt of 1000000 tokens, found 8"), "{long}");
     for depth in [-0.1, 1.1, f64::NAN, f64::INFINITY] {
-        assert!(error(RulerConfig { depth: Some(depth), ..config(Task::Vt, 4000, 0) }).starts_with("depth: expected a share"));
+        assert!(
+            error(RulerConfig { depth: Some(depth), ..config(Task::Vt, 4000, 0) })
+                .starts_with("depth: expected a share")
+        );
     }
-    assert!(error(RulerConfig { depth: Some(0.5), ..config(Task::Fwe, 4000, 0) }).contains("fwe asks for are everywhere"));
+    assert!(
+        error(RulerConfig { depth: Some(0.5), ..config(Task::Fwe, 4000, 0) })
+            .contains("fwe asks for are everywhere")
+    );
 }
 
 #[test]
@@ -197,15 +235,20 @@ fn seeds_give_different_prompts_and_lengths_the_same_needles() {
     }
     for task in [Task::NiahSingle2, Task::NiahMultikey1, Task::Vt] {
         let (short, long) = (prompt(task, 2000, 9), prompt(task, 9000, 9));
-        assert_eq!((&short.answers, short.depth, needles(&short)), (&long.answers, long.depth, needles(&long)));
+        assert_eq!(
+            (&short.answers, short.depth, needles(&short)),
+            (&long.answers, long.depth, needles(&long))
+        );
     }
 }
 
 /// Fails when a new version of the random numbers changes every prompt: published figures name seeds.
 #[test]
 fn a_seed_means_the_same_prompt_in_every_version() {
-    let drawn = Task::ALL.map(|task| prompt(task, 6000, 42)).map(|p| (p.answers[0].clone(), p.depth, p.text.len()));
-    let expected: Vec<(String, Option<f64>, usize)> = serde_json::from_str(include_str!("../golden/seed_42.json")).unwrap();
+    let drawn =
+        Task::ALL.map(|task| prompt(task, 6000, 42)).map(|p| (p.answers[0].clone(), p.depth, p.text.len()));
+    let expected: Vec<(String, Option<f64>, usize)> =
+        serde_json::from_str(include_str!("../golden/seed_42.json")).unwrap();
     assert_eq!(drawn.as_slice(), expected, "{}", serde_json::to_string(drawn.as_slice()).unwrap());
 }
 

@@ -38,7 +38,12 @@ impl Vt {
             .zip(iter::once(depth).chain(later))
             .map(|(text, depth)| Insert { depth, text, role: Role::Needle })
             .collect();
-        Vt { haystack: Haystack::new(Source::Noise), inserts, asked: vt_question(&names, &value), answers: names }
+        Vt {
+            haystack: Haystack::new(Source::Noise),
+            inserts,
+            asked: vt_question(&names, &value),
+            answers: names,
+        }
     }
 }
 

@@ -58,7 +58,9 @@ pub(super) fn niah_question(kind: Kind, keys: &[String], values: &[String]) -> Q
             answer,
         },
         _ => Question {
-            question: format!(" What are all the special magic {kind}s for {keys} mentioned in the provided text?"),
+            question: format!(
+                " What are all the special magic {kind}s for {keys} mentioned in the provided text?"
+            ),
             prefix: format!(" The special magic {kind}s for {keys} mentioned in the provided text are"),
             answer,
         },
@@ -74,7 +76,8 @@ fn list(keys: &[String]) -> String {
     }
 }
 
-pub(super) const VT_INTRO: &str = "Memorize and track the chain(s) of variable assignment hidden in the following text.\n";
+pub(super) const VT_INTRO: &str =
+    "Memorize and track the chain(s) of variable assignment hidden in the following text.\n";
 
 /// The assignments of a chain, in order.
 pub(super) fn vt_lines(names: &[String], value: &str) -> Vec<String> {
@@ -85,7 +88,9 @@ pub(super) fn vt_lines(names: &[String], value: &str) -> Vec<String> {
 
 pub(super) fn vt_question(names: &[String], value: &str) -> Question {
     Question {
-        question: format!(" Question: Find all variables that are assigned the value {value} in the text above."),
+        question: format!(
+            " Question: Find all variables that are assigned the value {value} in the text above."
+        ),
         prefix: format!(
             " Answer: According to the chain(s) of variable assignment in the text above, {} variables are assigned the value {value}, they are:",
             names.len()
@@ -103,7 +108,8 @@ pub(super) const FWE_INTRO: &str = "Read the following coded text and track the 
                                     Find the three most frequently appeared coded words.";
 pub(super) const FWE_QUESTION: &str = "\nQuestion: Do not provide any explanation. Please ignore the dots '....'. \
                                        What are the three most frequently appeared words in the above coded text?";
-pub(super) const FWE_PREFIX: &str = " Answer: According to the coded text above, the three most frequently appeared words are:";
+pub(super) const FWE_PREFIX: &str =
+    " Answer: According to the coded text above, the three most frequently appeared words are:";
 
 #[cfg(test)]
 mod tests {

@@ -2,8 +2,8 @@
 
 use crate::{
     analysis::{
-        CausalTest, Edge, HeadRanking, RankedHead, RetrievalHead, RouteEdge, Routes, Sentence, SentenceAttention, SentenceEdge,
-        SentenceMatrix, ThoughtAnchors,
+        CausalTest, Edge, HeadRanking, RankedHead, RetrievalHead, RouteEdge, Routes, Sentence,
+        SentenceAttention, SentenceEdge, SentenceMatrix, ThoughtAnchors,
     },
     protocol::{Edges, Effect, Intervention, TokenEffect},
     words::{
@@ -34,12 +34,18 @@ const ROWS: usize = 10;
 
 impl Describe for ThoughtAnchors {
     fn table(&self) -> Table {
-        let heads: Vec<String> = self.receivers.best(ROWS).iter().map(|(layer, head)| format!("{layer}·{head}")).collect();
+        let heads: Vec<String> =
+            self.receivers.best(ROWS).iter().map(|(layer, head)| format!("{layer}·{head}")).collect();
         let table = Table::new(format!("Thought anchors of {}", count(self.sentences.len(), "sentence")))
             .row("heads", format!("{} by {}", heads.join(", "), self.receivers.how));
         let line = |j: usize| {
             let sentence = &self.sentences[j];
-            format!("{} ({}, {:.4})", shortened(&sentence.text, SHOWN), sentence.kind, self.score(j).unwrap_or_default())
+            format!(
+                "{} ({}, {:.4})",
+                shortened(&sentence.text, SHOWN),
+                sentence.kind,
+                self.score(j).unwrap_or_default()
+            )
         };
         self.places().fold(table, |table, (_, j)| table.row(&format!("sentence {j}"), line(j)))
     }
@@ -47,13 +53,15 @@ impl Describe for ThoughtAnchors {
 
 impl Describe for RetrievalHead {
     fn table(&self) -> Table {
-        Table::new(format!("Layer {}, head {}", self.layer, self.head)).row("score", format!("{:.3}", self.score))
+        Table::new(format!("Layer {}, head {}", self.layer, self.head))
+            .row("score", format!("{:.3}", self.score))
     }
 }
 
 impl Describe for Routes {
     fn table(&self) -> Table {
-        let table = Table::new(format!("Routes from tokens {} to {}", self.from, self.to)).row("shown", self.facts());
+        let table =
+            Table::new(format!("Routes from tokens {} to {}", self.from, self.to)).row("shown", self.facts());
         let by_layer: Vec<String> = self.by_layer.iter().map(|share| percent(*share)).collect();
         let table = table.row("through attention, by layer", by_layer.join(", "));
         self.edges.iter().take(ROWS).fold(table, |table, edge| table.row(&edge.name(), edge.line()))
@@ -98,7 +106,10 @@ impl Describe for SentenceMatrix {
     fn table(&self) -> Table {
         Table::new(format!("{} and those before them", count(self.sentences.len(), "sentence")))
             .row("measure", &self.measure)
-            .maybe("against what is known, area under the ROC curve", self.known_auc.map(|auc| format!("{auc:.3}")))
+            .maybe(
+                "against what is known, area under the ROC curve",
+                self.known_auc.map(|auc| format!("{auc:.3}")),
+            )
     }
 }
 
@@ -118,7 +129,10 @@ impl Describe for Sentence {
 impl Describe for HeadRanking {
     fn table(&self) -> Table {
         let table = Table::new(format!("{} by {}", count(self.heads.len(), "head"), self.how));
-        self.heads.iter().take(ROWS).fold(table, |table, head| table.row(&head.name(), format!("{:.3}", head.score)))
+        self.heads
+            .iter()
+            .take(ROWS)
+            .fold(table, |table, head| table.row(&head.name(), format!("{:.3}", head.score)))
     }
 }
 
@@ -159,8 +173,9 @@ impl Describe for Effect {
             true => format!("{:?} as before", self.next_token.text),
             false => format!("{:?} instead of {:?}", self.next_token.text, self.next.text),
         };
-        let table =
-            Table::new(format!("Knocked out: {}", self.name)).row("next token", next).row("its prediction", self.next.line());
+        let table = Table::new(format!("Knocked out: {}", self.name))
+            .row("next token", next)
+            .row("its prediction", self.next.line());
         if self.tokens.is_empty() {
             return table;
         }
@@ -172,7 +187,12 @@ impl Describe for Effect {
 
 impl TokenEffect {
     fn line(&self) -> String {
-        format!("probability {} before, {} after, KL {:.4} nats", percent(self.before.exp()), percent(self.after.exp()), self.kl)
+        format!(
+            "probability {} before, {} after, KL {:.4} nats",
+            percent(self.before.exp()),
+            percent(self.after.exp()),
+            self.kl
+        )
     }
 }
 
@@ -184,6 +204,8 @@ impl Describe for TokenEffect {
 
 impl Describe for CausalTest {
     fn table(&self) -> Table {
-        Table::new(format!("Without {}", shortened(&self.claim, SHOWN))).row("measure", &self.measure).row("result", self.facts())
+        Table::new(format!("Without {}", shortened(&self.claim, SHOWN)))
+            .row("measure", &self.measure)
+            .row("result", self.facts())
     }
 }

@@ -2,7 +2,8 @@
 
 use crate::{
     protocol::{
-        Criterion, DeviceChoice, End, GenerateConfig, Generated, LoadOptions, MemoryPlan, Message, Progress, SmallestTopK, Tried,
+        Criterion, DeviceChoice, End, GenerateConfig, Generated, LoadOptions, MemoryPlan, Message, Progress,
+        SmallestTopK, Tried,
     },
     trace::{AnswerScore, AnswerToken, Estimate, Search, Span, StreamConfig},
     words::{
@@ -34,10 +35,10 @@ impl Describe for StreamConfig {
             Some(share) => format!("as many as prune {}", percent(share)),
             None => count(self.top_k, "key block"),
         };
-        let focus = self
-            .focus
-            .clone()
-            .map_or(format!("the last {}", count(Self::DEFAULT_FOCUS, "token")), |f| format!("tokens {}", Span::from(f)));
+        let focus =
+            self.focus.clone().map_or(format!("the last {}", count(Self::DEFAULT_FOCUS, "token")), |f| {
+                format!("tokens {}", Span::from(f))
+            });
         Table::new("Stream settings")
             .row("query block", count(self.block_size_q, "token"))
             .row("key block", count(self.block_size_k, "token"))
@@ -52,8 +53,13 @@ impl Describe for StreamConfig {
 impl Describe for MemoryPlan {
     fn table(&self) -> Table {
         let title = format!("{} for {}", format_bytes(self.total()), count(self.n_tokens, "token"));
-        let parts = self.parts.iter().fold(Table::new(title), |table, (name, bytes)| table.row(name, format_bytes(*bytes)));
-        let parts = parts.row("limit", format_bytes(self.limit)).row("at a time", count(self.layout.chunk_rows, "token"));
+        let parts = self
+            .parts
+            .iter()
+            .fold(Table::new(title), |table, (name, bytes)| table.row(name, format_bytes(*bytes)));
+        let parts = parts
+            .row("limit", format_bytes(self.limit))
+            .row("at a time", count(self.layout.chunk_rows, "token"));
         self.slower.iter().fold(parts, |table, why| table.row("slower", why))
     }
 }
@@ -61,8 +67,10 @@ impl Describe for MemoryPlan {
 impl Describe for AnswerScore {
     fn table(&self) -> Table {
         let title = format!("Answer of {}", count(self.tokens.len(), "token"));
-        let tokens =
-            self.tokens.iter().fold(Table::new(title), |table, token| table.row(&format!("{:?}", token.text), token.line()));
+        let tokens = self
+            .tokens
+            .iter()
+            .fold(Table::new(title), |table, token| table.row(&format!("{:?}", token.text), token.line()));
         tokens
             .row("retained", if self.retained() { "yes" } else { "no" })
             .row("pruned", percent(self.pruned))
@@ -104,7 +112,8 @@ impl Describe for Generated {
             End::Stop(stop) => format!("at {stop:?}"),
             End::MaxTokens => "as many tokens as were asked for".into(),
         };
-        let attention = self.top_k.map_or("dense".into(), |top_k| format!("{} a query block", count(top_k, "key block")));
+        let attention =
+            self.top_k.map_or("dense".into(), |top_k| format!("{} a query block", count(top_k, "key block")));
         Table::new(format!("Written after {}", count(self.n_prompt, "token")))
             .row("text", &self.text)
             .row("length", count(self.tokens.len(), "token"))
@@ -139,15 +148,20 @@ impl Describe for Tried {
 impl Tried {
     fn line(&self) -> String {
         let passes = if self.passes { "passes" } else { "fails" };
-        format!("{passes}: {} pruned, KL {:.2e}, log-probability {:.3}", percent(self.pruned), self.kl, self.logprob)
+        format!(
+            "{passes}: {} pruned, KL {:.2e}, log-probability {:.3}",
+            percent(self.pruned),
+            self.kl,
+            self.logprob
+        )
     }
 }
 
 impl Describe for SmallestTopK {
     fn table(&self) -> Table {
         let (found, all) = (count(self.top_k, "key block"), thousands(self.n_key_blocks as u64));
-        let table =
-            Table::new(format!("{found} of {all} for {}", self.criterion.line())).row("search", format!("{:?}", self.search));
+        let table = Table::new(format!("{found} of {all} for {}", self.criterion.line()))
+            .row("search", format!("{:?}", self.search));
         self.tried.iter().fold(table, |table, tried| table.row(&format!("k = {}", tried.top_k), tried.line()))
     }
 }
@@ -161,7 +175,9 @@ impl Describe for Message {
 impl Describe for LoadOptions {
     fn table(&self) -> Table {
         let limit = self.memory.map_or("what is free".into(), format_bytes);
-        Table::new(format!("Model {}", self.model.display())).row("device", format!("{:?}", self.device)).row("memory", limit)
+        Table::new(format!("Model {}", self.model.display()))
+            .row("device", format!("{:?}", self.device))
+            .row("memory", limit)
     }
 }
 
@@ -200,28 +216,54 @@ mod tests {
 
     #[test]
     fn settings_read_as_what_they_do() {
-        let drawn = GenerateConfig { temperature: 0.5, seed: 3, top_p: Some(0.9), stop: vec![".".into()], ..Default::default() };
+        let drawn = GenerateConfig {
+            temperature: 0.5,
+            seed: 3,
+            top_p: Some(0.9),
+            stop: vec![".".into()],
+            ..Default::default()
+        };
         assert_reads(
             &drawn,
             "Write up to 64 tokens\n  each token          drawn at temperature 0.5, seed 3\n  from the likeliest  90 %\n  \
              until               [\".\"]\n  attention           what the search keeps",
         );
-        let options = LoadOptions { model: "a/b".into(), memory: Some(8_000_000_000), ..LoadOptions::default() };
+        let options =
+            LoadOptions { model: "a/b".into(), memory: Some(8_000_000_000), ..LoadOptions::default() };
         assert_reads(&options, "Model a/b\n  device  Auto\n  memory  8.0 GB");
         assert_reads(&Criterion::KlAtMost(0.01), "KL of at most 0.01 nats");
-        let stream = StreamConfig { pruned: Some(0.95), focus: Some(5..9), ..StreamConfig::default() }.table();
-        for row in [("kept", "as many as prune 95 %"), ("always kept", "first 1, last 6"), ("key by key", "tokens 5 to 8")] {
+        let stream =
+            StreamConfig { pruned: Some(0.95), focus: Some(5..9), ..StreamConfig::default() }.table();
+        for row in [
+            ("kept", "as many as prune 95 %"),
+            ("always kept", "first 1, last 6"),
+            ("key by key", "tokens 5 to 8"),
+        ] {
             assert!(stream.rows.contains(&(row.0.into(), row.1.into())), "{row:?} in {:?}", stream.rows);
         }
     }
 
     #[test]
     fn answers_say_whether_they_are_kept_and_how_far_the_writing_went() {
-        let token = |is_argmax| AnswerToken { id: 7, text: "7".into(), logprob: 0.5f64.ln(), most_likely: 7, is_argmax };
+        let token = |is_argmax| AnswerToken {
+            id: 7,
+            text: "7".into(),
+            logprob: 0.5f64.ln(),
+            most_likely: 7,
+            is_argmax,
+        };
         let score = |is_argmax| {
             let tokens = vec![token(true), token(is_argmax)];
             let seconds = Default::default();
-            AnswerScore { tokens, pruned: 0.95, keys_read_per_query_block: None, top_k: 53, n_tokens: 900, seconds }.table()
+            AnswerScore {
+                tokens,
+                pruned: 0.95,
+                keys_read_per_query_block: None,
+                top_k: 53,
+                n_tokens: 900,
+                seconds,
+            }
+            .table()
         };
         assert_eq!(score(true).rows[2], ("retained".into(), "yes".into()));
         assert_eq!(score(false).rows[1], ("\"7\"".into(), "50 %, another token is more likely".into()));
@@ -232,11 +274,19 @@ mod tests {
             (End::MaxTokens, "as many tokens as were asked for"),
         ] {
             let text = "42".to_string();
-            let written = Generated { text, tokens: Vec::new(), end, n_prompt: 9, top_k: None, seconds: Default::default() };
+            let written = Generated {
+                text,
+                tokens: Vec::new(),
+                end,
+                n_prompt: 9,
+                top_k: None,
+                seconds: Default::default(),
+            };
             let table = written.table();
             assert_eq!(table.title, "Written after 9 tokens");
             assert!(
-                table.rows.contains(&("end".into(), says.into())) && table.rows.contains(&("attention".into(), "dense".into()))
+                table.rows.contains(&("end".into(), says.into()))
+                    && table.rows.contains(&("attention".into(), "dense".into()))
             );
         }
         let tried = |top_k, passes| Tried { top_k, pruned: 0.9, passes, kl: 0.25, logprob: -1.0 };

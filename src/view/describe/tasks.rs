@@ -22,7 +22,10 @@ impl Describe for Prompt {
             .row("answer", self.answer.trim())
             .row("needles", pieces(&self.text, &self.needles))
             .maybe("depth", self.depth)
-            .maybe("distractors", (!self.distractors.is_empty()).then(|| count(self.distractors.len(), "needle")))
+            .maybe(
+                "distractors",
+                (!self.distractors.is_empty()).then(|| count(self.distractors.len(), "needle")),
+            )
             .row("bundled model", trained(self.task))
     }
 }
@@ -49,10 +52,17 @@ impl Describe for ChainSentence {
 
 impl Describe for WordProblem {
     fn table(&self) -> Table {
-        let title = format!("Word problem about {}: {}", count(self.facts.len(), "person"), self.question.trim());
+        let title =
+            format!("Word problem about {}: {}", count(self.facts.len(), "person"), self.question.trim());
         let table = Table::new(title.replace("persons", "people")).row("facts", self.facts.concat().trim());
-        let said = |sentence: &ChainSentence| format!("{} ({}; needs {})", sentence.text.trim(), sentence.kind, needs(sentence));
-        let table = self.chain.iter().enumerate().fold(table, |table, (i, sentence)| table.row(&i.to_string(), said(sentence)));
+        let said = |sentence: &ChainSentence| {
+            format!("{} ({}; needs {})", sentence.text.trim(), sentence.kind, needs(sentence))
+        };
+        let table = self
+            .chain
+            .iter()
+            .enumerate()
+            .fold(table, |table, (i, sentence)| table.row(&i.to_string(), said(sentence)));
         table.row("answer", self.answer.trim())
     }
 }
@@ -95,7 +105,8 @@ mod tests {
 
     #[test]
     fn a_prompt_says_what_is_asked_and_where_it_stands() {
-        let prompt = RulerConfig { task: Task::NiahMultikey2, n_tokens: 4000, depth: Some(0.5), ..Default::default() };
+        let prompt =
+            RulerConfig { task: Task::NiahMultikey2, n_tokens: 4000, depth: Some(0.5), ..Default::default() };
         let prompt = prompt.prompt(&mut |text| Ok(text.len() / 4)).unwrap();
         let text = prompt.table().text();
         for part in [
@@ -109,7 +120,8 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }
-        let broken = Prompt { needles: vec![5..usize::MAX, 9..9], question: usize::MAX - 1..usize::MAX, ..prompt };
+        let broken =
+            Prompt { needles: vec![5..usize::MAX, 9..9], question: usize::MAX - 1..usize::MAX, ..prompt };
         assert!(broken.table().text().contains("(outside the text)"));
     }
 
@@ -118,7 +130,10 @@ mod tests {
         let problem = WordProblem::generate(5, 1).unwrap();
         let text = problem.table().text();
         assert!(text.starts_with("Word problem about 5 people: How many "), "{text}");
-        assert!(text.contains("(plan_generation; needs 0)") && text.contains("(problem_setup; needs nothing)"), "{text}");
+        assert!(
+            text.contains("(plan_generation; needs 0)") && text.contains("(problem_setup; needs nothing)"),
+            "{text}"
+        );
         let prompt = problem.prompt(2000, &mut |text| Ok(text.len() / 4)).unwrap();
         assert!(prompt.table().text().contains(&count(problem.chain.len(), "sentence")));
     }

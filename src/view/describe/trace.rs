@@ -4,8 +4,8 @@ use std::fmt;
 
 use crate::{
     trace::{
-        AnswerFidelity, BlockMask, Blocks, CompareConfig, Covering, Fidelity, HeadTrace, LayerRecord, ModelInfo, NextToken,
-        RowsOf, Seconds, SentenceKind, Span, Summary, Trace,
+        AnswerFidelity, BlockMask, Blocks, CompareConfig, Covering, Fidelity, HeadTrace, LayerRecord,
+        ModelInfo, NextToken, RowsOf, Seconds, SentenceKind, Span, Summary, Trace,
     },
     words::{
         numbers::{count, format_bytes, millions, nats, percent, seconds, thousands},
@@ -43,9 +43,14 @@ impl Describe for Summary {
         let config = &self.config;
         let (query_blocks, key_blocks) =
             (self.n_tokens.div_ceil(config.block_size_q), self.n_tokens.div_ceil(config.block_size_k));
-        let blocks =
-            |n: usize, kind: &str, size: usize| format!("{} of {}", count(n, &format!("{kind} block")), count(size, "token"));
-        let memory = format!("{} of {} planned", format_bytes(self.peak_memory_bytes), format_bytes(self.planned_memory_bytes));
+        let blocks = |n: usize, kind: &str, size: usize| {
+            format!("{} of {}", count(n, &format!("{kind} block")), count(size, "token"))
+        };
+        let memory = format!(
+            "{} of {} planned",
+            format_bytes(self.peak_memory_bytes),
+            format_bytes(self.planned_memory_bytes)
+        );
         Table::new(format!("Trace of {}", count(self.n_tokens, "token")))
             .row("model", self.model.line())
             .row(
@@ -56,7 +61,10 @@ impl Describe for Summary {
                     blocks(key_blocks, "key", config.block_size_k)
                 ),
             )
-            .row("kept", format!("{} a query block and head", count(config.top_k.min(key_blocks), "key block")))
+            .row(
+                "kept",
+                format!("{} a query block and head", count(config.top_k.min(key_blocks), "key block")),
+            )
             .row("pruned", format!("{} of all causal pairs", percent(self.pruned)))
             .maybe("read by the search", self.keys_read_per_query_block.map(keys_read))
             .row("key by key", format!("tokens {}", self.focus))
@@ -71,7 +79,10 @@ impl Describe for Summary {
 impl Describe for ModelInfo {
     fn table(&self) -> Table {
         let windows: Vec<usize> = self.windows.iter().flatten().copied().collect();
-        let window = windows.iter().max().map(|w| format!("up to {}, in {}", count(*w, "token"), count(windows.len(), "layer")));
+        let window = windows
+            .iter()
+            .max()
+            .map(|w| format!("up to {}, in {}", count(*w, "token"), count(windows.len(), "layer")));
         Table::new(self.line())
             .row("key-value heads", self.n_kv_heads)
             .row("head size", self.head_dim)
@@ -84,7 +95,12 @@ impl Describe for ModelInfo {
 impl ModelInfo {
     pub(crate) fn line(&self) -> String {
         let (layers, heads) = (count(self.n_layers, "layer"), count(self.n_heads, "head"));
-        format!("{} ({}, {layers} × {heads}, {} parameters)", self.name, self.architecture, millions(self.n_parameters))
+        format!(
+            "{} ({}, {layers} × {heads}, {} parameters)",
+            self.name,
+            self.architecture,
+            millions(self.n_parameters)
+        )
     }
 }
 
@@ -116,7 +132,8 @@ impl Describe for Seconds {
 
 impl Seconds {
     fn line(&self) -> String {
-        let [total, load, search, attention] = [self.total, self.load, self.search, self.attention].map(seconds);
+        let [total, load, search, attention] =
+            [self.total, self.load, self.search, self.attention].map(seconds);
         format!("{total}: load {load}, search {search}, attention {attention}")
     }
 }
@@ -130,15 +147,28 @@ impl Describe for Span {
 impl Describe for Covering {
     fn table(&self) -> Table {
         let more = |n: usize| (n > 0).then(|| count(n, "more byte"));
-        self.span.table().maybe("held before the text", more(self.before)).maybe("held after the text", more(self.after))
+        self.span
+            .table()
+            .maybe("held before the text", more(self.before))
+            .maybe("held after the text", more(self.after))
     }
 }
 
 impl Describe for Blocks {
     fn table(&self) -> Table {
         Table::new(format!("Blocks of {}", count(self.n_tokens, "token")))
-            .row("query blocks", format!("{} of {}", thousands(self.n_query_blocks() as u64), count(self.block_size_q, "token")))
-            .row("key blocks", format!("{} of {}", thousands(self.n_key_blocks() as u64), count(self.block_size_k, "token")))
+            .row(
+                "query blocks",
+                format!(
+                    "{} of {}",
+                    thousands(self.n_query_blocks() as u64),
+                    count(self.block_size_q, "token")
+                ),
+            )
+            .row(
+                "key blocks",
+                format!("{} of {}", thousands(self.n_key_blocks() as u64), count(self.block_size_k, "token")),
+            )
             .maybe("sliding window", self.window.map(|w| count(w, "token")))
     }
 }
@@ -158,9 +188,10 @@ impl Describe for HeadTrace {
         let received = self.received().iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
         let kept: usize = (0..self.blocks.n_query_blocks()).map(|q| self.row(q).count()).sum();
         let table = self.blocks.table().titled("One head");
-        table
-            .row("kept", format!("{} blocks", thousands(kept as u64)))
-            .maybe("most received", received.map(|(key, mass)| format!("key {}: {mass:.1}", thousands(key as u64))))
+        table.row("kept", format!("{} blocks", thousands(kept as u64))).maybe(
+            "most received",
+            received.map(|(key, mass)| format!("key {}: {mass:.1}", thousands(key as u64))),
+        )
     }
 }
 
@@ -184,15 +215,23 @@ impl fmt::Display for Summary {
 
 impl Describe for Fidelity {
     fn table(&self) -> Table {
-        let heads =
-            self.recall_by_head.iter().enumerate().flat_map(|(l, heads)| heads.iter().enumerate().map(move |(h, r)| (l, h, *r)));
-        let worst = heads.min_by(|a, b| a.2.total_cmp(&b.2)).map(|(l, h, recall)| format!("{recall:.4} in layer {l}, head {h}"));
+        let heads = self
+            .recall_by_head
+            .iter()
+            .enumerate()
+            .flat_map(|(l, heads)| heads.iter().enumerate().map(move |(h, r)| (l, h, *r)));
+        let worst = heads
+            .min_by(|a, b| a.2.total_cmp(&b.2))
+            .map(|(l, h, recall)| format!("{recall:.4} in layer {l}, head {h}"));
         let run = match self.rows_of {
             RowsOf::Dense => "dense",
             RowsOf::Sparse => "sparse",
         };
         Table::new("Against dense attention")
-            .row("recall", format!("{:.4}, mean over {} of the {run} run", self.recall, count(self.n_rows, "row")))
+            .row(
+                "recall",
+                format!("{:.4}, mean over {} of the {run} run", self.recall, count(self.n_rows, "row")),
+            )
             .maybe("lowest recall", worst)
             .maybe("next token", self.same_next_token.map(|same| if same { "the same" } else { "another" }))
             .maybe("of dense attention", self.dense_next_token.as_ref().map(NextToken::line))
@@ -204,7 +243,8 @@ impl Describe for Fidelity {
 impl Fidelity {
     /// All in a line.
     pub(crate) fn line(&self) -> String {
-        let token = self.same_next_token.map(|same| if same { "; same next token" } else { "; another next token" });
+        let token =
+            self.same_next_token.map(|same| if same { "; same next token" } else { "; another next token" });
         let kl = self.kl.map(|kl| format!(", KL {}", nats(kl)));
         let sample = (self.rows_of == RowsOf::Sparse).then(|| format!(", on {}", count(self.n_rows, "row")));
         let rest = [token.map(String::from), kl, sample].into_iter().flatten().collect::<String>();
@@ -217,7 +257,10 @@ impl Describe for AnswerFidelity {
         let yes = |retained| if retained { "most likely at every token" } else { "not the most likely" };
         Table::new(format!("Answer {:?}", self.text))
             .row("dense", format!("log-probability {:.4}, {}", self.dense_logprob, yes(self.dense_retained)))
-            .row("sparse", format!("log-probability {:.4}, {}", self.sparse_logprob, yes(self.sparse_retained)))
+            .row(
+                "sparse",
+                format!("log-probability {:.4}, {}", self.sparse_logprob, yes(self.sparse_retained)),
+            )
     }
 }
 
@@ -246,8 +289,12 @@ impl Describe for SentenceKind {
 
 impl Describe for CompareConfig {
     fn table(&self) -> Table {
-        let rows = self.rows.map_or("all, of a dense run".into(), |n| format!("{}, of a sparse run", count(n, "row")));
-        Table::new("Compare with dense attention").row("recall on", rows).maybe("answer", self.answer.as_ref())
+        let rows = self
+            .rows
+            .map_or("all, of a dense run".into(), |n| format!("{}, of a sparse run", count(n, "row")));
+        Table::new("Compare with dense attention")
+            .row("recall on", rows)
+            .maybe("answer", self.answer.as_ref())
     }
 }
 
@@ -289,7 +336,8 @@ mod tests {
 
     #[test]
     fn html_is_escaped() {
-        let hostile = NextToken { id: 1, text: "</td><script>alert('x')</script>\u{1b}[2J".into(), logprob: 0.0 };
+        let hostile =
+            NextToken { id: 1, text: "</td><script>alert('x')</script>\u{1b}[2J".into(), logprob: 0.0 };
         let (html, text) = (hostile.table().html(), hostile.table().text());
         assert!(!html.contains("<script") && html.contains("&lt;script"), "{html}");
         assert!(!html.contains("<style") && !text.contains('\u{1b}'));

@@ -98,7 +98,8 @@ impl Trace {
                 let (blocks, block_floor) = strongest(blocks, budget.cells);
                 held += blocks.len();
                 pack(&mut out, &blocks, read.blocks.n_query_blocks().div_ceil(budget.merge));
-                let (keys, key_floor) = strongest(self.key_cells(layer, head)?, (budget.cells / KEYS_SHARE).max(1));
+                let (keys, key_floor) =
+                    strongest(self.key_cells(layer, head)?, (budget.cells / KEYS_SHARE).max(1));
                 pack(&mut out, &keys, self.held_focus().len());
                 let window = read.blocks.window;
                 heads.push(json!({
@@ -119,7 +120,11 @@ impl Trace {
         let mut cells = Vec::new();
         for (row, token) in self.held_focus().enumerate() {
             let keys = self.attention_row(layer, head, token)?;
-            cells.extend(keys.into_iter().map(|(key, mass)| Cell { row: row as u32, column: key as u32, mass }));
+            cells.extend(keys.into_iter().map(|(key, mass)| Cell {
+                row: row as u32,
+                column: key as u32,
+                mass,
+            }));
         }
         Ok(cells)
     }
@@ -164,7 +169,8 @@ impl Explore {
     /// The block, its script with the word that a page's policy asks of scripts.
     pub(crate) fn html_with(&self, nonce: &str) -> String {
         let Explore { title, facts, notes, summary, masks } = self;
-        let (title, facts, notes, summary) = (escaped(title), escaped(facts), escaped(notes), escaped(summary));
+        let (title, facts, notes, summary) =
+            (escaped(title), escaped(facts), escaped(notes), escaped(summary));
         let nonce = if nonce.is_empty() { String::new() } else { format!(" nonce=\"{nonce}\"") };
         format!(
             "<style>\n{STYLE}</style>\n\
@@ -202,7 +208,9 @@ fn notes(trace: &Trace, Budget { merge, .. }: Budget, shown: f64) -> String {
              last {focus} of the focus. The trace has them all.",
             percent(shown)
         ),
-        false => format!("This view holds all kept blocks{merged}, and single keys of the last {focus} of the focus."),
+        false => format!(
+            "This view holds all kept blocks{merged}, and single keys of the last {focus} of the focus."
+        ),
     }
 }
 
@@ -215,15 +223,30 @@ mod tests {
         for (n_layers, n_heads, n_tokens, top_k) in [(1, 1, 1, 1), (6, 8, 32_768, 96), (32, 32, 4096, 16)] {
             let shape = Shape { n_layers, n_heads, n_tokens, top_k, ..Default::default() };
             let html = trace(&shape).explore().unwrap().html();
-            assert!(html.len() < 2_000_000, "{} bytes for {n_layers} × {n_heads}, {n_tokens} tokens", html.len());
+            assert!(
+                html.len() < 2_000_000,
+                "{} bytes for {n_layers} × {n_heads}, {n_tokens} tokens",
+                html.len()
+            );
         }
     }
 
     #[test]
     fn what_is_left_out_is_said() {
         let whole = trace(&Shape::default()).explore().unwrap();
-        assert!(whole.notes.contains("all kept blocks") && whole.summary.contains("\"block_floor\":0.0"), "{}", whole.notes);
-        let shape = Shape { n_layers: 32, n_heads: 32, n_tokens: 4096, block_size_q: 8, top_k: 4, ..Default::default() };
+        assert!(
+            whole.notes.contains("all kept blocks") && whole.summary.contains("\"block_floor\":0.0"),
+            "{}",
+            whole.notes
+        );
+        let shape = Shape {
+            n_layers: 32,
+            n_heads: 32,
+            n_tokens: 4096,
+            block_size_q: 8,
+            top_k: 4,
+            ..Default::default()
+        };
         let part = trace(&shape).explore().unwrap();
         assert!(part.notes.contains("2 × 2 taken for one"), "{}", part.notes);
         assert!(part.summary.contains("\"row\":16") && part.summary.contains("\"column\":16"));
@@ -231,9 +254,14 @@ mod tests {
 
     #[test]
     fn hostile_text_is_data() {
-        let words = ["</div><script>alert(1)</script>", "\u{0}", "\"'&", "\"><img src=x>", "EVCXR_END_CONTENT"].map(String::from);
+        let words =
+            ["</div><script>alert(1)</script>", "\u{0}", "\"'&", "\"><img src=x>", "EVCXR_END_CONTENT"]
+                .map(String::from);
         let shape = Shape { n_tokens: 5, n_layers: 1, n_heads: 1, top_k: 20, ..Default::default() };
         let html = trace_of(&shape, &words).explore().unwrap().html();
-        assert_eq!((html.matches("<script").count(), html.matches("<img").count(), html.matches("</div>").count()), (1, 0, 1));
+        assert_eq!(
+            (html.matches("<script").count(), html.matches("<img").count(), html.matches("</div>").count()),
+            (1, 0, 1)
+        );
     }
 }

@@ -36,18 +36,25 @@ impl ThoughtAnchors {
             self.bars(pen);
             self.axis(pen);
             end = self.written(pen, TOP + AREA.1 + 70);
-            end = kinds_legend(pen, (14, end + 6), AREA.0 + 48, |kind| self.sentences.iter().any(|s| s.kind == kind));
+            end = kinds_legend(pen, (14, end + 6), AREA.0 + 48, |kind| {
+                self.sentences.iter().any(|s| s.kind == kind)
+            });
         });
         let right = (LEFT + AREA.0 + 20).max(14 + width(&self.facts()));
         canvas.figure((right, end + 6), &self.title(), &self.description())
     }
 
     pub(super) fn title(&self) -> String {
-        format!("{} · thought anchors of {}", shortened(&self.model, 24), count(self.sentences.len(), "sentence"))
+        format!(
+            "{} · thought anchors of {}",
+            shortened(&self.model, 24),
+            count(self.sentences.len(), "sentence")
+        )
     }
 
     pub(super) fn facts(&self) -> String {
-        let heads: Vec<String> = self.receivers.heads.iter().take(6).map(|h| format!("{}·{}", h.layer, h.head)).collect();
+        let heads: Vec<String> =
+            self.receivers.heads.iter().take(6).map(|h| format!("{}·{}", h.layer, h.head)).collect();
         let more = if self.receivers.heads.len() > 6 { ", …" } else { "" };
         format!(
             "{} by {}: {}{more}",
@@ -82,7 +89,11 @@ impl ThoughtAnchors {
             pen.fill((left, bottom - height), (right, bottom), kind.color());
             pen.fill((left, bottom + 2), (right, bottom + 5), kind.color());
             if self.bar_width() >= LETTERED {
-                pen.text(&kind.letter().to_string(), ((left + right) / 2, bottom + 13), Type::SMALL.centered());
+                pen.text(
+                    &kind.letter().to_string(),
+                    ((left + right) / 2, bottom + 13),
+                    Type::SMALL.centered(),
+                );
             }
         }
         let mut taken: Vec<i32> = Vec::new();
@@ -94,7 +105,9 @@ impl ThoughtAnchors {
                 taken.push(x);
             }
         }
-        for (value, y) in [(most, bottom - (AREA.1 - 18)), (most / 2.0, bottom - (AREA.1 - 18) / 2), (0.0, bottom)] {
+        for (value, y) in
+            [(most, bottom - (AREA.1 - 18)), (most / 2.0, bottom - (AREA.1 - 18) / 2), (0.0, bottom)]
+        {
             pen.line((LEFT - 4, y), (LEFT, y), LINE);
             pen.text(&number(value), (LEFT - 7, y), Type::SMALL.before());
         }
@@ -127,7 +140,8 @@ impl ThoughtAnchors {
     }
 
     fn description(&self) -> String {
-        let anchor = |(_, j): (usize, usize)| format!("sentence {j}, {:?}", shortened(&self.sentences[j].text, 60));
+        let anchor =
+            |(_, j): (usize, usize)| format!("sentence {j}, {:?}", shortened(&self.sentences[j].text, 60));
         let anchors: Vec<String> = self.places().map(anchor).collect();
         format!(
             "Bars are the mean attention that each sentence gets from those at least {} later. {}. The highest peaks: {}.",
@@ -157,7 +171,8 @@ fn head_scores(ranking: &HeadRanking, (n_layers, n_heads): (usize, usize), model
         pen.text(&title, (14, 20), Type::TITLE);
         let range = format!("from {low:.1}, light, to {high:.1}, dark; the best ten are framed");
         pen.text(&range, (14, 39), Type::NOTE);
-        let heads = ranking.heads.iter().enumerate().filter(|(_, head)| head.layer < n_layers && head.head < n_heads);
+        let heads =
+            ranking.heads.iter().enumerate().filter(|(_, head)| head.layer < n_layers && head.head < n_heads);
         for (place, head) in heads {
             let (x, y) = (left + side * head.head as i32, top + height * head.layer as i32);
             let level = (head.score - low) / (high - low).max(f64::MIN_POSITIVE);
@@ -168,15 +183,27 @@ fn head_scores(ranking: &HeadRanking, (n_layers, n_heads): (usize, usize), model
             }
             if side >= 30 && height >= 18 {
                 let color = if level > 0.45 { PAPER } else { INK };
-                pen.text(&format!("{:.1}", head.score), (x + side / 2, y + height / 2), Type::SMALL.centered().colored(color));
+                pen.text(
+                    &format!("{:.1}", head.score),
+                    (x + side / 2, y + height / 2),
+                    Type::SMALL.centered().colored(color),
+                );
             }
         }
         let every = |size: i32| (18 / size.max(1) + 1) as usize;
         for layer in (0..n_layers).step_by(every(height)) {
-            pen.text(&layer.to_string(), (left - 7, top + height * layer as i32 + height / 2), Type::TEXT.before());
+            pen.text(
+                &layer.to_string(),
+                (left - 7, top + height * layer as i32 + height / 2),
+                Type::TEXT.before(),
+            );
         }
         for head in (0..n_heads).step_by(every(side)) {
-            pen.text(&head.to_string(), (left + side * head as i32 + side / 2, top - 9), Type::TEXT.centered());
+            pen.text(
+                &head.to_string(),
+                (left + side * head as i32 + side / 2, top - 9),
+                Type::TEXT.centered(),
+            );
         }
         pen.text("layer", (14, top + height * n_layers as i32 / 2), Type::NOTE.upwards().centered());
         pen.text("head", (left + side * n_heads as i32 / 2, top - 22), Type::NOTE.centered());
@@ -230,6 +257,10 @@ mod tests {
     #[test]
     fn hostile_text_is_escaped() {
         let chart = made_up_anchors(30, "</text><script>alert('x')</script>\u{0}").figure();
-        assert!(!chart.svg().contains("<script") && chart.svg().contains("&lt;script&gt;") && !chart.svg().contains('\0'));
+        assert!(
+            !chart.svg().contains("<script")
+                && chart.svg().contains("&lt;script&gt;")
+                && !chart.svg().contains('\0')
+        );
     }
 }

@@ -21,7 +21,8 @@ impl ThoughtAnchors {
         let list: String = self.places().map(|(place, j)| self.listed(place, j)).collect();
         let occurs = |kind: &SentenceKind| self.sentences.iter().any(|sentence| sentence.kind == *kind);
         let legend: String = SentenceKind::ALL.into_iter().filter(occurs).map(legend).collect();
-        let text: String = self.sentences.iter().enumerate().map(|(j, sentence)| self.highlighted(j, sentence)).collect();
+        let text: String =
+            self.sentences.iter().enumerate().map(|(j, sentence)| self.highlighted(j, sentence)).collect();
         format!(
             "<div style=\"line-height:1.7;max-width:760px\"><p><b>{}</b><br><span style=\"opacity:0.7\">{}</span></p>\
              <ol style=\"margin:0 0 10px\">{list}</ol><p style=\"font-size:85%\">{legend}</p>\
@@ -61,7 +62,8 @@ impl ThoughtAnchors {
     fn highlighted(&self, j: usize, sentence: &Sentence) -> String {
         let share = self.score(j).map_or(0.0, |score| score / self.most());
         let number = self.anchors.iter().position(|&anchor| anchor == j).map(|place| place + 1);
-        let number = number.map_or(String::new(), |n| format!("<sup style=\"line-height:0;font-weight:bold\">{n}</sup>"));
+        let number = number
+            .map_or(String::new(), |n| format!("<sup style=\"line-height:0;font-weight:bold\">{n}</sup>"));
         let border = if number.is_empty() { "" } else { ";border-bottom:2px solid" };
         format!(
             "<span title=\"{}, sentence {j}\" style=\"background:{}{border}\">{}{number}</span> ",
@@ -79,11 +81,19 @@ fn background(kind: SentenceKind, strength: f64) -> String {
 
 /// A kind's letter on its colour.
 fn chip(kind: SentenceKind, strength: f64) -> String {
-    format!("<span style=\"background:{};padding:0 5px\">{}</span>", background(kind, strength), kind.letter())
+    format!(
+        "<span style=\"background:{};padding:0 5px\">{}</span>",
+        background(kind, strength),
+        kind.letter()
+    )
 }
 
 fn legend(kind: SentenceKind) -> String {
-    format!("<span style=\"white-space:nowrap;margin-right:12px\">{} {}</span> ", chip(kind, 0.68), kind.name().replace('_', " "))
+    format!(
+        "<span style=\"white-space:nowrap;margin-right:12px\">{} {}</span> ",
+        chip(kind, 0.68),
+        kind.name().replace('_', " ")
+    )
 }
 
 #[cfg(test)]
@@ -103,7 +113,9 @@ mod tests {
         let anchors = made_up_anchors(400, "Some words");
         let html = anchors.html();
         for (place, j) in anchors.anchors.iter().enumerate() {
-            assert!(html.contains(&format!("(sentence {j})")) && html.contains(&format!(">{}</sup>", place + 1)));
+            assert!(
+                html.contains(&format!("(sentence {j})")) && html.contains(&format!(">{}</sup>", place + 1))
+            );
         }
         assert_eq!(html.matches("</sup>").count(), anchors.anchors.len());
     }
@@ -114,6 +126,10 @@ mod tests {
         let path = folder.path().join("text.HTML");
         made_up_anchors(7, "Grün · 青").save(&path).unwrap();
         let page = std::fs::read_to_string(path).unwrap();
-        assert!(page.starts_with("<!DOCTYPE html>") && page.contains("charset=\"utf-8\"") && page.contains("Grün · 青"));
+        assert!(
+            page.starts_with("<!DOCTYPE html>")
+                && page.contains("charset=\"utf-8\"")
+                && page.contains("Grün · 青")
+        );
     }
 }

@@ -79,9 +79,11 @@ impl AttentionMap {
         self.queries = Side::new(&self.trace, "queries", span.into())?;
         let (span, focus) = (self.queries.span, self.trace.summary().focus);
         self.rows = match focus.start <= span.start && span.end <= focus.end {
-            true => {
-                Some(span.range().map(|query| self.trace.attention_row(self.layer, self.head, query)).collect::<Result<_, _>>()?)
-            }
+            true => Some(
+                span.range()
+                    .map(|query| self.trace.attention_row(self.layer, self.head, query))
+                    .collect::<Result<_, _>>()?,
+            ),
             false => None,
         };
         Ok(self)
@@ -154,7 +156,11 @@ impl AttentionMap {
     }
 
     fn legend(&self, canvas: &mut Canvas, corner: Point, scale: LogScale, caption: &str) -> i32 {
-        let states = [("pruned", PRUNED), (self.outside(), OUTSIDE), ("received by a key, summed over all queries", BAR)];
+        let states = [
+            ("pruned", PRUNED),
+            (self.outside(), OUTSIDE),
+            ("received by a key, summed over all queries", BAR),
+        ];
         legend(canvas, corner, scale, caption, &states)
     }
 
@@ -165,7 +171,8 @@ impl AttentionMap {
 
     fn facts(&self) -> String {
         let summary = self.trace.summary();
-        let recall = summary.fidelity.as_ref().and_then(|f| f.recall_by_head.get(self.layer)?.get(self.head).copied());
+        let recall =
+            summary.fidelity.as_ref().and_then(|f| f.recall_by_head.get(self.layer)?.get(self.head).copied());
         facts(summary, self.attention.pruned(), recall)
     }
 
@@ -178,7 +185,11 @@ impl AttentionMap {
         let (rows, columns) = (queries.tokens_per_cell(), keys.tokens_per_cell());
         match (rows, columns) {
             (1, 1) => measure.into(),
-            _ => format!("{measure}; largest of {} × {} tokens", thousands(rows as u64), thousands(columns as u64)),
+            _ => format!(
+                "{measure}; largest of {} × {} tokens",
+                thousands(rows as u64),
+                thousands(columns as u64)
+            ),
         }
     }
 
@@ -191,10 +202,16 @@ impl AttentionMap {
 
     /// The picture in words.
     fn description(&self, grid: &Grid) -> String {
-        let tokens = |span: Span| format!("{} to {}", thousands(span.start as u64), thousands(span.end as u64 - 1));
+        let tokens =
+            |span: Span| format!("{} to {}", thousands(span.start as u64), thousands(span.end as u64 - 1));
         let strongest = grid.strongest().map_or("Nothing is kept.".into(), |(row, column, mass)| {
             let (queries, keys) = (grid.queries.tokens(row).into(), grid.keys.tokens(column).into());
-            format!("The strongest cell holds {}: queries {}, keys {}.", percent(mass.into()), tokens(queries), tokens(keys))
+            format!(
+                "The strongest cell holds {}: queries {}, keys {}.",
+                percent(mass.into()),
+                tokens(queries),
+                tokens(keys)
+            )
         });
         format!(
             "Rows are query tokens {}, columns key tokens {}. {}. {strongest}",
@@ -209,7 +226,11 @@ impl Side {
     fn new(trace: &Trace, what: &str, span: Span) -> Result<Self, Error> {
         let span = checked(trace, what, span)?;
         let text = |t: usize| Ok(token(trace.span_text(t..t + 1)?));
-        let texts = if span.len() <= MAX_TEXTS { span.range().map(text).collect::<Result<_, Error>>()? } else { Vec::new() };
+        let texts = if span.len() <= MAX_TEXTS {
+            span.range().map(text).collect::<Result<_, Error>>()?
+        } else {
+            Vec::new()
+        };
         Ok(Side { span, texts })
     }
 
@@ -223,18 +244,20 @@ fn checked(trace: &Trace, what: &str, span: Span) -> Result<Span, Error> {
     if span.start < span.end && span.end <= trace.n_tokens() {
         return Ok(span);
     }
-    Err(Error::Missing {
-        what: format!("span of {what}"),
-        index: format!("{}..{}", span.start, span.end),
-        available: format!("the prompt has tokens 0..{}, and a span at least one of them", trace.n_tokens()),
-    })
+    Err(Error::missing(
+        format!("span of {what}"),
+        format!("{}..{}", span.start, span.end),
+        format!("the prompt has tokens 0..{}, and a span at least one of them", trace.n_tokens()),
+    ))
 }
 
 impl HeadTrace {
     /// 1 − (query, key) pairs kept / causal pairs.
     fn pruned(&self) -> f64 {
         let pairs = |query_block| {
-            self.row(query_block).map(move |(key_block, _)| self.blocks.pairs(query_block, key_block) as u64).sum::<u64>()
+            self.row(query_block)
+                .map(move |(key_block, _)| self.blocks.pairs(query_block, key_block) as u64)
+                .sum::<u64>()
         };
         let kept: u64 = (0..self.blocks.n_query_blocks()).map(pairs).sum();
         1.0 - kept as f64 / self.blocks.causal_pairs() as f64
@@ -262,10 +285,15 @@ mod tests {
     #[test]
     fn the_needle_is_darker_than_its_surroundings() {
         let (width, _, cells) = decode(long().attention_map(0, 3).unwrap().figure().svg());
-        let darkness = |row: usize, column: usize| 765 - cells[row * width + column].iter().map(|&c| u32::from(c)).sum::<u32>();
+        let darkness = |row: usize, column: usize| {
+            765 - cells[row * width + column].iter().map(|&c| u32::from(c)).sum::<u32>()
+        };
         let needle = 16_384 / 8 / 10 * 8 / 32;
         for row in 465..512 {
-            assert!(darkness(row, needle) > 300 && darkness(row, needle) > darkness(row, needle + 5) + 100, "row {row}");
+            assert!(
+                darkness(row, needle) > 300 && darkness(row, needle) > darkness(row, needle + 5) + 100,
+                "row {row}"
+            );
         }
     }
 
@@ -289,13 +317,24 @@ mod tests {
             (1 << 17, 64, 64, None),
         ] {
             let top_k = if n_tokens > 5000 { 3 } else { 40 };
-            let shape =
-                Shape { n_tokens, block_size_q, block_size_k, window, top_k, n_layers: 1, n_heads: 2, ..Default::default() };
+            let shape = Shape {
+                n_tokens,
+                block_size_q,
+                block_size_k,
+                window,
+                top_k,
+                n_layers: 1,
+                n_heads: 2,
+                ..Default::default()
+            };
             let map = trace(&shape).attention_map(0, 1).unwrap();
             let svg = map.svg();
             assert!(svg.len() < 200_000 && !svg.contains("<style") && !svg.contains("style="), "{n_tokens}");
             assert!(
-                svg.starts_with("<svg") && svg.contains("role=\"img\"") && svg.contains("</title>") && svg.contains("</desc>")
+                svg.starts_with("<svg")
+                    && svg.contains("role=\"img\"")
+                    && svg.contains("</title>")
+                    && svg.contains("</desc>")
             );
             assert_eq!(svg, map.svg(), "the same map, the same figure");
         }
@@ -306,23 +345,29 @@ mod tests {
         let shape = Shape { n_tokens: 8192, n_layers: 1, n_heads: 1, top_k: 1000, ..Default::default() };
         let map = trace(&shape).attention_map(0, 0).unwrap();
         assert!(map.svg().len() < 200_000);
-        let marked = (0..200).try_fold(map, |map, i| map.mark(&format!("sentence {i}"), i * 40..i * 40 + 36)).unwrap();
+        let marked =
+            (0..200).try_fold(map, |map, i| map.mark(&format!("sentence {i}"), i * 40..i * 40 + 36)).unwrap();
         assert!(marked.svg().len() < 200_000, "{}", marked.svg().len());
     }
 
     #[test]
     fn zoomed_rows_are_single_tokens_with_their_text() {
-        let map = long().attention_map(0, 3).unwrap().queries(16_370..16_384).unwrap().keys(1630..1650).unwrap();
+        let map =
+            long().attention_map(0, 3).unwrap().queries(16_370..16_384).unwrap().keys(1630..1650).unwrap();
         let svg = map.svg();
         assert!(
-            svg.contains("·river") && svg.contains("key tokens 1,630 to 1,649") && svg.contains("query token on a key token")
+            svg.contains("·river")
+                && svg.contains("key tokens 1,630 to 1,649")
+                && svg.contains("query token on a key token")
         );
         let (width, height, cells) = decode(&svg);
         assert_eq!((width % 20, height % 14), (0, 0));
         // The needle's block is tokens 1632 to 1639; its first key holds the most.
         let cell = |key: usize| cells[key * (width / 20)];
         assert_eq!(cell(0), rgb(PRUNED));
-        assert!(cell(2).iter().map(|&c| u32::from(c)).sum::<u32>() < cell(5).iter().map(|&c| u32::from(c)).sum());
+        assert!(
+            cell(2).iter().map(|&c| u32::from(c)).sum::<u32>() < cell(5).iter().map(|&c| u32::from(c)).sum()
+        );
     }
 
     #[test]
@@ -349,7 +394,11 @@ mod tests {
             Span { start: 9, end: 3 },
             Span { start: 3000, end: usize::MAX },
         ] {
-            let errors = [map.clone().queries(span).err(), map.clone().keys(span).err(), map.clone().mark("m", span).err()];
+            let errors = [
+                map.clone().queries(span).err(),
+                map.clone().keys(span).err(),
+                map.clone().mark("m", span).err(),
+            ];
             assert!(errors.iter().all(|e| matches!(e, Some(Error::Missing { .. }))), "{span:?}");
         }
     }

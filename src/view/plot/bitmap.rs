@@ -43,13 +43,16 @@ impl Bitmap {
 
     /// The picture with every pixel repeated to fill a size, so that it is sharp wherever it is shown.
     pub fn stretched(&self, width: usize, height: usize) -> Self {
-        let pixel = |at: usize| self.pixels[at / width * self.height / height * self.width + at % width * self.width / width];
+        let pixel = |at: usize| {
+            self.pixels[at / width * self.height / height * self.width + at % width * self.width / width]
+        };
         Bitmap { width, height, pixels: (0..width * height).map(pixel).collect() }
     }
 
     /// A `data:` address of the picture, of at most `max_bytes` if that can be had with fewer shades.
     pub fn address(&self, max_bytes: usize) -> String {
-        let encode = |n_shades| format!("data:image/png;base64,{}", BASE64_STANDARD.encode(self.png(n_shades)));
+        let encode =
+            |n_shades| format!("data:image/png;base64,{}", BASE64_STANDARD.encode(self.png(n_shades)));
         let [most, .., fewest] = N_SHADES;
         let address = encode(most);
         if address.len() <= max_bytes {

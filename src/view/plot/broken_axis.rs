@@ -69,7 +69,11 @@ impl BrokenAxis {
         }
         if let (Some(first), Some(last)) = (self.pieces.first(), self.pieces.last()) {
             let middle = (first.1 + last.1 + last.2) / 2;
-            pen.text("token (the axis leaves out what no shown edge touches)", (middle, y + 29), Type::NOTE.centered());
+            pen.text(
+                "token (the axis leaves out what no shown edge touches)",
+                (middle, y + 29),
+                Type::NOTE.centered(),
+            );
         }
     }
 }
@@ -109,7 +113,8 @@ mod tests {
 
     #[test]
     fn tokens_lie_in_their_stretch_and_in_order() {
-        let axis = BrokenAxis::new(&[Span { start: 500, end: 520 }, Span { start: 16_000, end: 16_032 }], 50, 600);
+        let axis =
+            BrokenAxis::new(&[Span { start: 500, end: 520 }, Span { start: 16_000, end: 16_032 }], 50, 600);
         let xs: Vec<i32> = [500.0, 510.0, 519.5, 16_000.0, 16_031.5].map(|t| axis.x(t)).into();
         assert!(xs.is_sorted() && xs[0] == 50 && xs[4] <= 650 && xs[3] - xs[2] >= BREAK, "{xs:?}");
         assert_eq!(BrokenAxis::new(&[], 0, 100).x(7.0), 0);

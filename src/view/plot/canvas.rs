@@ -42,7 +42,13 @@ impl Canvas {
     }
 
     /// A picture stretched over a rectangle, its pixels kept sharp; at most `max_bytes` if fewer shades can do it.
-    pub fn picture(&mut self, (left, top): Point, (width, height): (i32, i32), picture: &Bitmap, max_bytes: usize) {
+    pub fn picture(
+        &mut self,
+        (left, top): Point,
+        (width, height): (i32, i32),
+        picture: &Bitmap,
+        max_bytes: usize,
+    ) {
         let address = picture.stretched(width as usize, height as usize).address(max_bytes);
         self.body.push_str(&format!(
             "<image x=\"{left}\" y=\"{top}\" width=\"{width}\" height=\"{height}\" preserveAspectRatio=\"none\" \
@@ -71,7 +77,12 @@ impl Canvas {
     pub fn figure(self, (width, height): (i32, i32), title: &str, description: &str) -> Figure {
         let mut paper = Canvas::default();
         paper.draw(|pen| pen.fill((0, 0), (width, height), PAPER));
-        Figure::new((width.max(1) as u32, height.max(1) as u32), title, description, &(paper.body + &self.body))
+        Figure::new(
+            (width.max(1) as u32, height.max(1) as u32),
+            title,
+            description,
+            &(paper.body + &self.body),
+        )
     }
 }
 

@@ -35,7 +35,8 @@ impl CausalTest {
             self.controls(pen, ends);
             self.claimed(pen, ends);
         });
-        let widest = [&self.title(), &shortened(&self.measure, 120), &self.facts()].map(|text| 14 + width(text));
+        let widest =
+            [&self.title(), &shortened(&self.measure, 120), &self.facts()].map(|text| 14 + width(text));
         let right = widest.into_iter().fold(LEFT + WIDTH + 40, i32::max);
         canvas.figure((right, AXIS + 44), &self.title(), &format!("{}: {}.", self.measure, self.facts()))
     }
@@ -55,14 +56,25 @@ impl CausalTest {
     /// The numbers in words.
     pub(crate) fn facts(&self) -> String {
         let (effect, control) = (number(self.effect()), number(self.control()));
-        let effect = if self.claimed.len() > 1 { format!("median of {} {effect}", self.claimed.len()) } else { effect };
+        let effect = if self.claimed.len() > 1 {
+            format!("median of {} {effect}", self.claimed.len())
+        } else {
+            effect
+        };
         let (n, controls) = (self.n_as_strong(), count(self.controls.len(), "control"));
         format!("{effect}; median of {controls} {control}; {n} of them as strong")
     }
 
     fn ends(&self) -> Ends {
         let claimed = self.claimed.iter().map(|(_, value)| *value);
-        let all = || self.controls.iter().copied().chain(claimed.clone()).chain([0.0]).filter(|value| value.is_finite());
+        let all = || {
+            self.controls
+                .iter()
+                .copied()
+                .chain(claimed.clone())
+                .chain([0.0])
+                .filter(|value| value.is_finite())
+        };
         let (low, high) = (all().fold(f64::MAX, f64::min), all().fold(f64::MIN, f64::max));
         if low < high { (low, high) } else { (low, low + 1.0) }
     }
@@ -73,7 +85,8 @@ impl CausalTest {
         for (name, value) in &self.claimed {
             let at = x(*value, ends);
             pen.area(diamond((at, AXIS - 16), 14), MARKS[1]);
-            let free = |y: &i32| named.iter().all(|&(x, taken)| (x - at).abs() > width(name) + 4 || taken != *y);
+            let free =
+                |y: &i32| named.iter().all(|&(x, taken)| (x - at).abs() > width(name) + 4 || taken != *y);
             let y = (0..4).map(|line| AXIS - 40 - 13 * line).find(free).unwrap_or(AXIS - 40);
             named.push((at, y));
             pen.text(name, (at, y), Type::TEXT.centered().colored(MARKS[1]));
@@ -87,7 +100,10 @@ impl CausalTest {
         let mut placed: Vec<Point> = Vec::new();
         for at in places {
             let free = |y: &i32| placed.iter().all(|&(x, taken)| (x - at).abs() > 2 * RADIUS || taken != *y);
-            let y = (0..STACK).map(|i| AXIS - RADIUS - 1 - 2 * RADIUS * i).find(free).unwrap_or(AXIS - RADIUS - 1);
+            let y = (0..STACK)
+                .map(|i| AXIS - RADIUS - 1 - 2 * RADIUS * i)
+                .find(free)
+                .unwrap_or(AXIS - RADIUS - 1);
             placed.push((at, y));
             pen.area(dot((at, y)), MARKS[0]);
         }
@@ -113,11 +129,15 @@ fn x(value: f64, (low, high): Ends) -> i32 {
 
 fn dot((x, y): Point) -> Vec<Point> {
     let (r, h) = (RADIUS, (RADIUS + 1) / 2);
-    [(-h, -r), (h, -r), (r, -h), (r, h), (h, r), (-h, r), (-r, h), (-r, -h)].map(|(dx, dy)| (x + dx, y + dy)).into()
+    [(-h, -r), (h, -r), (r, -h), (r, h), (h, r), (-h, r), (-r, h), (-r, -h)]
+        .map(|(dx, dy)| (x + dx, y + dy))
+        .into()
 }
 
 fn diamond((x, y): Point, height: i32) -> Vec<Point> {
-    [(0, -height), (height * 4 / 7, 0), (0, height), (-height * 4 / 7, 0)].map(|(dx, dy)| (x + dx, y + dy)).into()
+    [(0, -height), (height * 4 / 7, 0), (0, height), (-height * 4 / 7, 0)]
+        .map(|(dx, dy)| (x + dx, y + dy))
+        .into()
 }
 
 /// Two decimals, or a power of ten where that is too little or too much.

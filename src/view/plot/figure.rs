@@ -118,7 +118,10 @@ mod tests {
     #[test]
     fn titles_are_escaped() {
         let svg = figure("</title><script>\u{0}\u{ffff}&'\"").svg().to_string();
-        assert!(svg.contains("&lt;/title&gt;&lt;script&gt;\u{fffd}\u{fffd}&amp;&#39;&quot;</title>"), "{svg}");
+        assert!(
+            svg.contains("&lt;/title&gt;&lt;script&gt;\u{fffd}\u{fffd}&amp;&#39;&quot;</title>"),
+            "{svg}"
+        );
     }
 
     #[test]

@@ -121,7 +121,8 @@ impl Grid {
 
     /// Row, column and mass of the strongest cell, the first of equals; none if nothing is kept.
     pub fn strongest(&self) -> Option<(usize, usize, f32)> {
-        let first = |best: (usize, f32), (at, &mass): (usize, &f32)| if mass > best.1 { (at, mass) } else { best };
+        let first =
+            |best: (usize, f32), (at, &mass): (usize, &f32)| if mass > best.1 { (at, mass) } else { best };
         let (at, mass) = self.largest.iter().enumerate().fold((0, -1.0), first);
         (mass >= 0.0).then(|| (at / self.keys.n_cells, at % self.keys.n_cells, mass))
     }
@@ -193,8 +194,10 @@ mod tests {
         let head = needle(1 << 20, 20_000, 1234, 0.9);
         let whole = Cells::new(Span { start: 0, end: 1 << 20 }, 512);
         let grid = Grid::of_blocks(&head, whole, whole);
-        let strong: Vec<(usize, usize)> =
-            (0..512).flat_map(|r| (0..512).map(move |c| (r, c))).filter(|&(r, c)| grid.cell(r, c) == Cell::Kept(0.9)).collect();
+        let strong: Vec<(usize, usize)> = (0..512)
+            .flat_map(|r| (0..512).map(move |c| (r, c)))
+            .filter(|&(r, c)| grid.cell(r, c) == Cell::Kept(0.9))
+            .collect();
         assert_eq!(strong, [(20_000 * 32 / 2048, 1234 * 8 / 2048)]);
         assert_eq!(grid.max(), 0.9);
     }

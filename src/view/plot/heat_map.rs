@@ -73,7 +73,11 @@ impl HeatMap {
         let mut canvas = Canvas::default();
         canvas.draw(|pen| self.draw(pen, &place));
         let end = self.legend(&mut canvas, (place.left, bottom + 18));
-        let texts = [width(&self.facts) + 28, 14 + width(&self.title) * 3 / 2, place.left + width(&self.measure) + 14];
+        let texts = [
+            width(&self.facts) + 28,
+            14 + width(&self.title) * 3 / 2,
+            place.left + width(&self.measure) + 14,
+        ];
         let size = ((right + 20).max(place.left + BAR.0 + 90).max(texts.into_iter().max().unwrap_or(0)), end);
         canvas.figure(size, &self.title, &self.description())
     }
@@ -115,7 +119,11 @@ impl HeatMap {
             for quarter in 0..=4 {
                 let x = left + quarter * BAR.0 / 4;
                 pen.line((x, bar + BAR.1), (x, bar + BAR.1 + 4), LINE);
-                pen.text(&format!("{}", f64::from(quarter) / 4.0), (x, bar + BAR.1 + 12), Type::SMALL.centered());
+                pen.text(
+                    &format!("{}", f64::from(quarter) / 4.0),
+                    (x, bar + BAR.1 + 12),
+                    Type::SMALL.centered(),
+                );
             }
             if unknown {
                 let x = left + BAR.0 + 24;
@@ -138,7 +146,9 @@ impl HeatMap {
         };
         let lowest = cells.clone().min_by(|a, b| a.2.total_cmp(&b.2)).map(name);
         let highest = cells.max_by(|a, b| a.2.total_cmp(&b.2)).map(name);
-        let range = lowest.zip(highest).map_or("nothing".into(), |(lowest, highest)| format!("from {lowest} to {highest}"));
+        let range = lowest
+            .zip(highest)
+            .map_or("nothing".into(), |(lowest, highest)| format!("from {lowest} to {highest}"));
         format!("By {} and {}. {}: {range}. {}.", self.row_name, self.column_name, self.measure, self.facts)
     }
 }
@@ -177,9 +187,15 @@ mod tests {
     use crate::view::plot::bitmap::tests::decode;
 
     fn map(n_rows: usize, n_columns: usize) -> HeatMap {
-        let values =
-            (0..n_rows).map(|r| (0..n_columns).map(|c| (r * n_columns + c) as f64 / (n_rows * n_columns) as f64).collect());
-        HeatMap::of_heads("Recall <1>".into(), "16,384 tokens".into(), "Recall", &values.collect::<Vec<Vec<f64>>>())
+        let values = (0..n_rows).map(|r| {
+            (0..n_columns).map(|c| (r * n_columns + c) as f64 / (n_rows * n_columns) as f64).collect()
+        });
+        HeatMap::of_heads(
+            "Recall <1>".into(),
+            "16,384 tokens".into(),
+            "Recall",
+            &values.collect::<Vec<Vec<f64>>>(),
+        )
     }
 
     #[test]
@@ -188,10 +204,18 @@ mod tests {
         for value in ["0.00", "0.50", "0.98"] {
             assert!(svg.contains(value), "{value}");
         }
-        assert!(svg.contains("0.979 at layer 5, head 7") && svg.contains("Recall &lt;1&gt;") && !svg.contains("unknown"));
+        assert!(
+            svg.contains("0.979 at layer 5, head 7")
+                && svg.contains("Recall &lt;1&gt;")
+                && !svg.contains("unknown")
+        );
         assert_eq!(decode(&svg).0, BAR.0 as usize);
         let large = map(80, 64).figure();
-        assert!(large.size().0 < 900 && large.size().1 < 900 && !large.svg().contains("0.50<"), "{:?}", large.size());
+        assert!(
+            large.size().0 < 900 && large.size().1 < 900 && !large.svg().contains("0.50<"),
+            "{:?}",
+            large.size()
+        );
     }
 
     #[test]

@@ -30,7 +30,11 @@ pub(super) fn legend(
             let x = left + (exponent + LogScale::DECADES - scale.top) * BAR.0 / LogScale::DECADES;
             let at_most = if exponent == scale.top - LogScale::DECADES { "≤ " } else { "" };
             pen.line((x, bar + BAR.1), (x, bar + BAR.1 + 4), LINE);
-            pen.text(&format!("{at_most}{}", decade_percent(exponent)), (x, bar + BAR.1 + 12), Type::SMALL.centered());
+            pen.text(
+                &format!("{at_most}{}", decade_percent(exponent)),
+                (x, bar + BAR.1 + 12),
+                Type::SMALL.centered(),
+            );
         }
         for (row, &(name, color)) in states.iter().enumerate() {
             let (x, y) = (left + BAR.0 + 32, bar + ROW * row as i32);

@@ -98,8 +98,13 @@ fn figure(trace: &Trace, panels: &Panels, grids: &[Panel], scale: LogScale) -> F
     let caption = "Attention mass on a key block, mean over a query block; largest in each cell";
     let states = [("pruned", PRUNED), (outside(trace), OUTSIDE)];
     let end = legend(&mut canvas, (left, top + size.1 + 18), scale, caption, &states);
-    let description = format!("Rows are layers, columns are heads; in each panel rows are queries, columns keys. {facts}.");
-    canvas.figure(((left + size.0 + 20).max(14 + width(&facts)).max(left + width(caption)), end), &title, &description)
+    let description =
+        format!("Rows are layers, columns are heads; in each panel rows are queries, columns keys. {facts}.");
+    canvas.figure(
+        ((left + size.0 + 20).max(14 + width(&facts)).max(left + width(caption)), end),
+        &title,
+        &description,
+    )
 }
 
 /// All panels in one picture; the gaps are as empty as what no query sees.
@@ -126,7 +131,8 @@ fn label(pen: &Pen, panels: &Panels) {
     pen.text("head", ((LEFT + width / 2) as i32, TOP as i32 - 25), Type::NOTE.centered());
     if panels.side >= LABELLED {
         for (row, head) in panels.places() {
-            let corner = ((LEFT + panels.at(head) + panels.side - 2) as i32, (TOP + panels.at(row) + 7) as i32);
+            let corner =
+                ((LEFT + panels.at(head) + panels.side - 2) as i32, (TOP + panels.at(row) + 7) as i32);
             pen.text(&format!("{}·{head}", panels.layers[row]), corner, Type::SMALL.colored(MUTED).before());
         }
     }
@@ -178,7 +184,11 @@ mod tests {
     fn layers_that_are_not_there_take_no_place() {
         let whole = trace(&Shape { n_layers: 6, n_heads: 8, ..Default::default() });
         let (some, all) = (whole.of_layers(&[1, 4]).unwrap().overview().unwrap(), whole.overview().unwrap());
-        assert!(some.svg().contains("2 of 6 layers × 8 heads") && some.svg().contains("4·7") && !some.svg().contains("2·7"));
+        assert!(
+            some.svg().contains("2 of 6 layers × 8 heads")
+                && some.svg().contains("4·7")
+                && !some.svg().contains("2·7")
+        );
         assert!(some.size().1 < all.size().1 / 2 + 60, "{:?} of {:?}", some.size(), all.size());
     }
 }

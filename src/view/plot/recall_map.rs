@@ -13,10 +13,8 @@ impl Trace {
     /// # Errors
     /// [`Error::Missing`] when the trace was not compared with dense attention.
     pub fn recall_map(&self) -> Result<HeatMap, Error> {
-        let fidelity = self.summary().fidelity.as_ref().ok_or_else(|| Error::Missing {
-            what: "recall".into(),
-            index: "of this trace".into(),
-            available: "it was not compared; use Tracer::compare first".into(),
+        let fidelity = self.summary().fidelity.as_ref().ok_or_else(|| {
+            Error::missing("recall", "of this trace", "it was not compared; use Tracer::compare first")
         })?;
         let summary = self.summary();
         let title = format!("{} · recall of each head", shortened(&summary.model.name, 24));
@@ -30,7 +28,10 @@ fn measure(fidelity: &Fidelity) -> String {
         RowsOf::Dense => "of a dense run",
         RowsOf::Sparse => "of the sparse run",
     };
-    format!("Share of the dense attention mass on kept keys, mean over {} {run}", count(fidelity.n_rows, "row"))
+    format!(
+        "Share of the dense attention mass on kept keys, mean over {} {run}",
+        count(fidelity.n_rows, "row")
+    )
 }
 
 #[cfg(test)]
@@ -42,6 +43,9 @@ mod tests {
         let t = trace(&Shape { n_layers: 3, n_heads: 5, ..Default::default() });
         let map = t.recall_map().unwrap();
         assert_eq!((map.rows.len(), map.columns.len(), map.values[2][4]), (3, 5, Some(0.9934)));
-        assert!(map.measure.contains("512 rows of a dense run") && map.facts.contains("recall 0.993"), "{map:?}");
+        assert!(
+            map.measure.contains("512 rows of a dense run") && map.facts.contains("recall 0.993"),
+            "{map:?}"
+        );
     }
 }

@@ -25,7 +25,8 @@ mod tests {
 
     #[test]
     fn the_strongest_heads_are_named() {
-        let heads = |scores: Vec<Vec<f64>>, n_prompts| RetrievalHeads { model: "m".into(), n_prompts, scores };
+        let heads =
+            |scores: Vec<Vec<f64>>, n_prompts| RetrievalHeads { model: "m".into(), n_prompts, scores };
         let facts = heads(vec![vec![0.25, 0.0], vec![0.25, 0.8]], 4).map().facts;
         assert!(facts.contains("4 prompts · strongest: 1·1 (0.80), 0·0 (0.25)"), "{facts}");
         assert!(heads(vec![vec![0.0]], 1).map().facts.contains("none"));

@@ -55,9 +55,11 @@ impl Routes {
     /// Draws the strongest edges, at most 60, and the flow of each layer beside them.
     pub fn figure(&self) -> Figure {
         let edges = &self.edges[..self.edges.len().min(MAX_DRAWN)];
-        let spans: Vec<Span> = edges.iter().flat_map(|e| [e.queries, e.keys]).chain([self.from, self.to]).collect();
+        let spans: Vec<Span> =
+            edges.iter().flat_map(|e| [e.queries, e.keys]).chain([self.from, self.to]).collect();
         let step = (540 / self.by_layer.len().max(1)).clamp(12, 62) as i32;
-        let graph = Graph { routes: self, bundles: bundles(edges), axis: BrokenAxis::new(&spans, LEFT, WIDTH), step };
+        let graph =
+            Graph { routes: self, bundles: bundles(edges), axis: BrokenAxis::new(&spans, LEFT, WIDTH), step };
         let mut canvas = Canvas::default();
         graph.draw(&mut canvas);
         let size = ((LEFT + WIDTH + BARS + 30).max(14 + width(&self.facts())), graph.y(0) + 84);
@@ -94,7 +96,9 @@ impl Routes {
     }
 
     fn description(&self) -> String {
-        let edge = |e: &RouteEdge| format!("layer {} head {} from tokens {} to {}", e.layer, e.head, e.keys, e.queries);
+        let edge = |e: &RouteEdge| {
+            format!("layer {} head {} from tokens {} to {}", e.layer, e.head, e.keys, e.queries)
+        };
         let strongest: Vec<String> = self.edges.iter().take(5).map(edge).collect();
         format!(
             "Layers from bottom to top, token positions from left to right, edges as wide as their flow. {}. Strongest: {}.",
@@ -111,7 +115,10 @@ fn quoted(text: &str, max: usize) -> String {
 fn bundles(edges: &[RouteEdge]) -> Vec<Bundle> {
     let mut bundles: Vec<Bundle> = Vec::new();
     for edge in edges {
-        match bundles.iter_mut().find(|b| (b.layer, b.queries, b.keys) == (edge.layer, edge.queries, edge.keys)) {
+        match bundles
+            .iter_mut()
+            .find(|b| (b.layer, b.queries, b.keys) == (edge.layer, edge.queries, edge.keys))
+        {
             Some(bundle) => {
                 bundle.heads.push(edge.head);
                 bundle.flow += edge.flow;
@@ -182,7 +189,9 @@ impl Graph<'_> {
     fn arrival(&self, bundle: &Bundle) -> i32 {
         let (queries, to) = (bundle.queries, self.routes.to);
         if overlap(queries, to) {
-            return self.axis.middle(Span { start: queries.start.max(to.start), end: queries.end.min(to.end) });
+            return self
+                .axis
+                .middle(Span { start: queries.start.max(to.start), end: queries.end.min(to.end) });
         }
         let next = self.bundles.iter().find(|b| b.layer > bundle.layer && overlap(b.keys, queries));
         self.axis.middle(next.map_or(queries, |next| next.keys))
@@ -193,8 +202,13 @@ impl Graph<'_> {
         let (n_layers, mut lines) = (self.routes.by_layer.len(), Vec::new());
         for bundle in &self.bundles {
             // From where it came to the key: the place itself, or an earlier edge to a block that holds it.
-            let earlier = self.bundles.iter().filter(|b| b.layer < bundle.layer && overlap(b.queries, bundle.keys));
-            let start = if overlap(self.routes.from, bundle.keys) { Some(0) } else { earlier.map(|b| b.layer + 1).max() };
+            let earlier =
+                self.bundles.iter().filter(|b| b.layer < bundle.layer && overlap(b.queries, bundle.keys));
+            let start = if overlap(self.routes.from, bundle.keys) {
+                Some(0)
+            } else {
+                earlier.map(|b| b.layer + 1).max()
+            };
             lines.extend(start.map(|start| (self.axis.middle(bundle.keys), start, bundle.layer)));
             if overlap(bundle.queries, self.routes.to) {
                 lines.push((self.arrival(bundle), bundle.layer + 1, n_layers));
@@ -225,7 +239,9 @@ impl Graph<'_> {
             let (name, x) = (bundle.name(), (self.axis.middle(bundle.keys) + self.arrival(bundle)) / 2);
             let half = width(&name) / 2 + 3;
             let at = (x.max(LEFT + half), (self.y(bundle.layer) + self.y(bundle.layer + 1)) / 2);
-            let free = |(other, wide): &(Point, i32)| (other.0 - at.0).abs() > half + wide || (other.1 - at.1).abs() > 11;
+            let free = |(other, wide): &(Point, i32)| {
+                (other.0 - at.0).abs() > half + wide || (other.1 - at.1).abs() > 11
+            };
             if taken.len() < MAX_NAMED && taken.iter().all(free) {
                 pen.fill((at.0 - half + 2, at.1 - 7), (at.0 + half - 2, at.1 + 7), PAPER);
                 pen.text(&name, at, Type::TEXT.centered().colored(INK));
@@ -237,8 +253,12 @@ impl Graph<'_> {
     /// Where the route starts, at the bottom, and where it leads, at the top, each with its text.
     fn ends(&self, pen: &Pen) {
         let n_layers = self.routes.by_layer.len();
-        let place =
-            |span: Span| (self.axis.x(span.start as f64), self.axis.x(span.end as f64).max(self.axis.x(span.start as f64) + 3));
+        let place = |span: Span| {
+            (
+                self.axis.x(span.start as f64),
+                self.axis.x(span.end as f64).max(self.axis.x(span.start as f64) + 3),
+            )
+        };
         let (left, right) = place(self.routes.to);
         pen.fill((left, self.y(n_layers) - 8), (right, self.y(n_layers) - 3), TO);
         let text = quoted(&self.routes.to_text, 28);
@@ -281,9 +301,18 @@ mod tests {
             let trace = trace(&Shape { n_tokens, n_layers, ..Default::default() });
             let routes = trace.routes(n_tokens / 10..n_tokens / 10 + 9, trace.output()).unwrap();
             let figure = routes.figure();
-            assert!(figure.size().0 < 900 && figure.size().1 < 900 && figure.svg().len() < 100_000, "{:?}", figure.size());
+            assert!(
+                figure.size().0 < 900 && figure.size().1 < 900 && figure.svg().len() < 100_000,
+                "{:?}",
+                figure.size()
+            );
             assert!(figure.svg().matches("<path").count() <= 60 && !figure.svg().contains("style="));
-            assert!(figure.svg().contains(&format!("of {} edges", crate::words::numbers::thousands(routes.n_edges as u64))));
+            assert!(
+                figure.svg().contains(&format!(
+                    "of {} edges",
+                    crate::words::numbers::thousands(routes.n_edges as u64)
+                ))
+            );
         }
     }
 
@@ -297,8 +326,11 @@ mod tests {
         for (edge, wild) in routes.edges.iter_mut().zip([f64::NAN, f64::INFINITY, -1.0]) {
             (edge.layer, edge.flow, edge.queries, edge.keys) = (99, wild, nowhere, backwards);
         }
-        (routes.to, routes.by_layer[0], routes.by_head) = (backwards, f64::NAN, vec![vec![], vec![f64::NAN; 3]]);
-        assert!(routes.figure().svg().starts_with("<svg") && routes.head_map().figure().svg().starts_with("<svg"));
+        (routes.to, routes.by_layer[0], routes.by_head) =
+            (backwards, f64::NAN, vec![vec![], vec![f64::NAN; 3]]);
+        assert!(
+            routes.figure().svg().starts_with("<svg") && routes.head_map().figure().svg().starts_with("<svg")
+        );
         (routes.from, routes.by_layer) = (nowhere, Vec::new());
         assert!(routes.figure().svg().starts_with("<svg"));
     }
@@ -306,7 +338,10 @@ mod tests {
     #[test]
     fn hostile_text_is_escaped() {
         let words = ["</svg><script>", "\u{0}\u{1b}", "\u{ffff}", "\"'&", "]]>"].map(String::from);
-        let trace = trace_of(&Shape { n_tokens: 5, n_layers: 1, n_heads: 1, top_k: 20, ..Default::default() }, &words);
+        let trace = trace_of(
+            &Shape { n_tokens: 5, n_layers: 1, n_heads: 1, top_k: 20, ..Default::default() },
+            &words,
+        );
         let figure = trace.routes(0..2, trace.output()).unwrap().figure();
         assert!(!figure.svg().contains("<script") && figure.svg().contains("&lt;/svg&gt;"));
     }

@@ -93,7 +93,8 @@ fn query_ruler(pen: &Pen, frame: &Frame, marks: &[Mark], guided: bool) {
     let left = frame.right() + GAP;
     let mut free = frame.top;
     for (mark, color) in visible(marks, frame.queries) {
-        let (from, to) = stretch(frame.y(mark.span.start as f64), frame.y(mark.span.end as f64), frame.bottom());
+        let (from, to) =
+            stretch(frame.y(mark.span.start as f64), frame.y(mark.span.end as f64), frame.bottom());
         pen.fill((left, from), (left + RULER, to), color);
         let middle = (from + to) / 2;
         if guided {

@@ -44,7 +44,12 @@ impl SentenceKind {
 }
 
 /// Draws the kinds that occur, in rows no wider than `room`; returns where they end.
-pub(super) fn kinds_legend(pen: &Pen, (left, top): Point, room: i32, occurs: impl Fn(SentenceKind) -> bool) -> i32 {
+pub(super) fn kinds_legend(
+    pen: &Pen,
+    (left, top): Point,
+    room: i32,
+    occurs: impl Fn(SentenceKind) -> bool,
+) -> i32 {
     let (mut x, mut y) = (left, top);
     for kind in SentenceKind::ALL.into_iter().filter(|kind| occurs(*kind)) {
         let text = format!("{} {}", kind.letter(), kind.name().replace('_', " "));

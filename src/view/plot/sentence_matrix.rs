@@ -47,7 +47,10 @@ impl SentenceMatrix {
             let occurs = |kind| self.sentences.iter().any(|s| s.kind == kind);
             end = kinds_legend(pen, (14, TOP + side + 86), side.max(500) + 40, occurs);
         });
-        let widest = [LEFT + side + 20, 14 + width(&shortened(&self.measure, 110)), 480].into_iter().max().unwrap_or(480);
+        let widest = [LEFT + side + 20, 14 + width(&shortened(&self.measure, 110)), 480]
+            .into_iter()
+            .max()
+            .unwrap_or(480);
         canvas.figure((widest, end + 6), &self.title(), &self.description())
     }
 
@@ -60,18 +63,28 @@ impl SentenceMatrix {
     }
 
     fn title(&self) -> String {
-        format!("{} · {} and those before them", shortened(&self.model, 24), count(self.sentences.len(), "sentence"))
+        format!(
+            "{} · {} and those before them",
+            shortened(&self.model, 24),
+            count(self.sentences.len(), "sentence")
+        )
     }
 
     /// What the frames are.
     fn beside(&self) -> String {
         let auc = self.known_auc.map_or(String::new(), |auc| format!("; area under the ROC curve {auc:.3}"));
-        if self.known.is_empty() { String::new() } else { format!("framed: what a sentence is known to need{auc}") }
+        if self.known.is_empty() {
+            String::new()
+        } else {
+            format!("framed: what a sentence is known to need{auc}")
+        }
     }
 
     /// Frames the known pairs, twice where there is room: seen on dark and on light cells.
     fn frames(&self, pen: &Pen, (cell, side): (i32, i32)) {
-        let at = |sentence: usize| (sentence as f64 * f64::from(side) / self.sentences.len().max(1) as f64).round() as i32;
+        let at = |sentence: usize| {
+            (sentence as f64 * f64::from(side) / self.sentences.len().max(1) as f64).round() as i32
+        };
         let n = self.sentences.len();
         for &(i, j) in self.known.iter().filter(|&&(i, j)| i < n && j < n) {
             let (left, top) = (LEFT + at(j), TOP + at(i));
@@ -85,7 +98,8 @@ impl SentenceMatrix {
 
     fn range(&self) -> (f64, f64) {
         let all = self.rows.iter().flatten().copied().filter(|value| value.is_finite());
-        let (low, high) = all.fold((f64::MAX, f64::MIN), |(low, high), value| (low.min(value), high.max(value)));
+        let (low, high) =
+            all.fold((f64::MAX, f64::MIN), |(low, high), value| (low.min(value), high.max(value)));
         if low <= high { (low, high) } else { (0.0, 0.0) }
     }
 
@@ -133,8 +147,11 @@ impl SentenceMatrix {
     }
 
     fn description(&self) -> String {
-        let pairs =
-            self.rows.iter().enumerate().flat_map(|(i, row)| row.iter().enumerate().map(move |(j, &value)| (i, j, value)));
+        let pairs = self
+            .rows
+            .iter()
+            .enumerate()
+            .flat_map(|(i, row)| row.iter().enumerate().map(move |(j, &value)| (i, j, value)));
         let strongest = pairs.max_by(|a, b| a.2.total_cmp(&b.2));
         let strongest = strongest.map_or("There are no pairs.".into(), |(i, j, value)| {
             format!("The largest, {value:.3}, is of sentence {i} and the earlier sentence {j}.")
@@ -173,13 +190,18 @@ mod tests {
     #[test]
     fn what_makes_no_sense_stays_in_the_matrix() {
         let mut matrix = made_up_matrix(30);
-        (matrix.model, matrix.measure) = ("<script>alert('x')</script>\u{0}".into(), "</text><script>alert('x')</script>".into());
+        (matrix.model, matrix.measure) =
+            ("<script>alert('x')</script>\u{0}".into(), "</text><script>alert('x')</script>".into());
         matrix.rows[7] = vec![f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -1e300, 1e300];
         matrix.rows[8] = vec![1.0; 90];
         matrix.rows.extend(vec![vec![1.0; 90]; 90]);
         matrix.known = vec![(3, 1), (30, 0), (0, usize::MAX), (usize::MAX, 0)];
         let figure = matrix.figure();
-        assert!(!figure.svg().contains("<script") && figure.svg().contains("&lt;script&gt;") && !figure.svg().contains('\0'));
+        assert!(
+            !figure.svg().contains("<script")
+                && figure.svg().contains("&lt;script&gt;")
+                && !figure.svg().contains('\0')
+        );
         matrix.sentences.clear();
         assert!(matrix.figure().svg().starts_with("<svg"));
     }

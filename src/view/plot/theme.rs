@@ -46,7 +46,8 @@ pub(super) fn kept_color(level: f64) -> RGBColor {
     // Weak attention stays quiet: the lower half of the scale has the lightest two fifths of the colours.
     let at = (0.83 - 0.79 * level.clamp(0.0, 1.0).powf(1.3)) * 8.0;
     let (low, share) = (at as usize, at.fract());
-    let mix = |c: usize| (MAGMA[low][c] as f64 * (1.0 - share) + MAGMA[low + 1][c] as f64 * share).round() as u8;
+    let mix =
+        |c: usize| (MAGMA[low][c] as f64 * (1.0 - share) + MAGMA[low + 1][c] as f64 * share).round() as u8;
     RGBColor(mix(0), mix(1), mix(2))
 }
 
@@ -73,7 +74,8 @@ impl LogScale {
 
     /// 0 at or below the lower end, 1 at the upper end; 0 for what is not a number.
     pub fn level(&self, value: f32) -> f64 {
-        let level = (f64::from(value).log10() - f64::from(self.top - Self::DECADES)) / f64::from(Self::DECADES);
+        let level =
+            (f64::from(value).log10() - f64::from(self.top - Self::DECADES)) / f64::from(Self::DECADES);
         if level.is_nan() { 0.0 } else { level.clamp(0.0, 1.0) }
     }
 

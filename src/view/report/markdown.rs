@@ -44,7 +44,9 @@ pub(super) fn plain(text: &str) -> String {
     let mut plain = String::new();
     for c in text.chars() {
         match c {
-            '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '>' | '#' | '|' | '~' | '&' | '$' | '!' => plain.extend(['\\', c]),
+            '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '>' | '#' | '|' | '~' | '&' | '$' | '!' => {
+                plain.extend(['\\', c])
+            }
             c if c.is_control() => plain.push(' '),
             c => plain.push(c),
         }
@@ -116,16 +118,28 @@ mod tests {
         });
         assert_eq!(to_html("*a* ~~b~~ `<c>`"), "<p><em>a</em> <del>b</del> <code>&lt;c&gt;</code></p>\n");
         assert!(to_html("| a |\n|---|\n| 1 |").contains("<td>1</td>"));
-        assert!(to_html("![dot](data:image/png;base64,AA==)").contains("<img src=\"data:image/png;base64,AA==\" alt=\"dot\""));
+        assert!(
+            to_html("![dot](data:image/png;base64,AA==)")
+                .contains("<img src=\"data:image/png;base64,AA==\" alt=\"dot\"")
+        );
         let harmless = "# A *title* with [a link](#part) and `<code>`";
         assert_eq!(to_markdown(harmless), harmless);
     }
 
     #[test]
     fn plain_text_stays_plain_in_markdown() {
-        for text in ["a|b", "<b>*x*</b>", "[x](javascript:y)", "# no title", "![i](j)", "a & b &lt;", "`c` \\* ~~d~~ $e$"] {
+        for text in [
+            "a|b",
+            "<b>*x*</b>",
+            "[x](javascript:y)",
+            "# no title",
+            "![i](j)",
+            "a & b &lt;",
+            "`c` \\* ~~d~~ $e$",
+        ] {
             let shown = html_of(&format!("x {}", plain(text)));
-            let unescaped = shown.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&").replace("&quot;", "\"");
+            let unescaped =
+                shown.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&").replace("&quot;", "\"");
             assert_eq!(unescaped, format!("<p>x {text}</p>\n"));
         }
     }

@@ -81,7 +81,8 @@ impl Report {
     /// Adds what a trace says of its run: model, settings, result, cost, fidelity and versions.
     pub fn trace(self, trace: &Trace) -> Self {
         let summary = trace.summary();
-        let versions = Table::new("Versions").row("trace made by", format!("streamtrace {}", summary.version));
+        let versions =
+            Table::new("Versions").row("trace made by", format!("streamtrace {}", summary.version));
         let versions = versions.row("report made by", format!("streamtrace {}", env!("CARGO_PKG_VERSION")));
         let mut tables = vec![summary.table(), summary.model.table(), summary.config.table()];
         tables.extend(summary.fidelity.as_ref().map(Describe::table));
@@ -100,7 +101,7 @@ impl Report {
     /// [`Error::Setting`] for another ending, [`Error::File`] when a file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let path = path.as_ref();
-        match ending(path, "a report", &["html", "htm", "md"])?.as_str() {
+        match ending(path, "a report", &["html", "md"])?.as_str() {
             "md" => self.save_paper(path),
             _ => save(path, |file| file.write_all(self.html().as_bytes())),
         }
@@ -115,7 +116,8 @@ impl Report {
     pub fn evcxr_display(&self) {
         let figures = self.parts.iter().filter(|part| matches!(part, Part::Figure { .. })).count();
         let table = Table::new(format!("Report {:?}", self.title));
-        let table = table.row("holds", format!("{}, {}", count(self.parts.len(), "part"), count(figures, "figure")));
+        let table =
+            table.row("holds", format!("{}, {}", count(self.parts.len(), "part"), count(figures, "figure")));
         show(&table.text(), "text/html", &table.html());
     }
 }

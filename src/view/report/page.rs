@@ -76,7 +76,11 @@ mod tests {
     #[test]
     fn a_page_fetches_nothing_and_says_what_was_run() {
         let trace = trace(&Shape::default());
-        let page = Report::new("A report").text("Some *words*.").trace(&trace).figure(trace.overview().unwrap(), "All").html();
+        let page = Report::new("A report")
+            .text("Some *words*.")
+            .trace(&trace)
+            .figure(trace.overview().unwrap(), "All")
+            .html();
         assert!(addresses(&page).iter().all(|address| address.starts_with("data:image/png;base64,")));
         assert_eq!(addresses(&page).len(), page.matches("<image").count());
         for part in [
@@ -98,11 +102,13 @@ mod tests {
     fn ids_are_unique_even_when_a_figure_stands_twice() {
         let figure = trace(&Shape::default()).attention_map(0, 0).unwrap().figure();
         let page = Report::new("Twice").figure(&figure, "one").figure(&figure, "two").html();
-        let ids: Vec<&str> = page.match_indices(" id=\"").map(|(at, _)| page[at + 5..].split('"').next().unwrap()).collect();
+        let ids: Vec<&str> =
+            page.match_indices(" id=\"").map(|(at, _)| page[at + 5..].split('"').next().unwrap()).collect();
         let unique: std::collections::HashSet<&str> = ids.iter().copied().collect();
         assert_eq!((ids.len(), unique.len()), (4, 4));
-        for labels in
-            page.match_indices("aria-labelledby=\"").map(|(at, name)| page[at + name.len()..].split('"').next().unwrap())
+        for labels in page
+            .match_indices("aria-labelledby=\"")
+            .map(|(at, name)| page[at + name.len()..].split('"').next().unwrap())
         {
             assert!(labels.split(' ').all(|label| unique.contains(label)), "{labels}");
         }
@@ -110,7 +116,9 @@ mod tests {
 
     #[test]
     fn hostile_text_shows_and_runs_nothing() {
-        let words = ["</svg><script>alert(1)</script>", "\u{0}", "\"'&", "<img src=x onerror=alert(1)>", "]]>"].map(String::from);
+        let words =
+            ["</svg><script>alert(1)</script>", "\u{0}", "\"'&", "<img src=x onerror=alert(1)>", "]]>"]
+                .map(String::from);
         let shape = Shape { n_tokens: 5, n_layers: 1, n_heads: 1, top_k: 20, ..Default::default() };
         let map = trace_of(&shape, &words).attention_map(0, 0).unwrap();
         let script = "</title><script>alert(2)</script>";

@@ -17,7 +17,9 @@ impl Report {
             match part {
                 Part::Explore(_) => {}
                 Part::Text(text) => paper.push_str(&(to_markdown(text).trim().to_string() + "\n")),
-                Part::Facts(tables) => paper.push_str(&tables.iter().map(table).collect::<Vec<_>>().join("\n")),
+                Part::Facts(tables) => {
+                    paper.push_str(&tables.iter().map(table).collect::<Vec<_>>().join("\n"))
+                }
                 Part::Figure { figure, caption } => {
                     n_figures += 1;
                     let name = format!("{stem}-{n_figures}.svg");
@@ -33,7 +35,8 @@ impl Report {
 }
 
 fn table(table: &Table) -> String {
-    let rows: String = table.rows.iter().map(|(name, value)| format!("| {} | {} |\n", plain(name), plain(value))).collect();
+    let rows: String =
+        table.rows.iter().map(|(name, value)| format!("| {} | {} |\n", plain(name), plain(value))).collect();
     format!("| {} | |\n|---|---|\n{rows}", plain(&table.title))
 }
 
@@ -53,8 +56,14 @@ mod tests {
         let report = report.figure(&map, "A map").figure(&overview, "");
         report.save(folder.path().join("my paper.md")).unwrap();
         let paper = std::fs::read_to_string(folder.path().join("my paper.md")).unwrap();
-        assert!(paper.starts_with("# A \\<paper\\> \\| \\*one\\*\n\n## Part\n\n&lt;b>bold&lt;/b>\n"), "{paper}");
-        assert!(paper.contains("![synthetic · layer 1 · head 0](<my paper-1.svg>)\n\n*Figure 1.* A map\n"), "{paper}");
+        assert!(
+            paper.starts_with("# A \\<paper\\> \\| \\*one\\*\n\n## Part\n\n&lt;b>bold&lt;/b>\n"),
+            "{paper}"
+        );
+        assert!(
+            paper.contains("![synthetic · layer 1 · head 0](<my paper-1.svg>)\n\n*Figure 1.* A map\n"),
+            "{paper}"
+        );
         assert!(paper.contains("| Trace of 2,000 tokens | |\n|---|---|\n| model | synthetic"), "{paper}");
         assert_eq!(std::fs::read_to_string(folder.path().join("my paper-1.svg")).unwrap(), map.svg());
         assert_eq!(std::fs::read_to_string(folder.path().join("my paper-2.svg")).unwrap(), overview.svg());

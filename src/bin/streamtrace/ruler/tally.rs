@@ -69,7 +69,10 @@ impl Tally {
         let (retained, counts) = match &prompt.answers[..] {
             [_] => (answer.retained(), dense.is_none_or(|dense| dense.retained)),
             // The model may write them in another order than asked for.
-            _ => (sparse_score >= dense.map_or(1.0, |dense| dense.score), dense.is_none_or(|dense| dense.score > 0.0)),
+            _ => (
+                sparse_score >= dense.map_or(1.0, |dense| dense.score),
+                dense.is_none_or(|dense| dense.score > 0.0),
+            ),
         };
         self.n_counted += usize::from(counts);
         self.n_retained += usize::from(counts && retained);
@@ -106,7 +109,8 @@ impl Tally {
 
     /// A line of the table.
     pub fn line(&self, task: Task, n_tokens: usize, search: &str, note: &str) -> String {
-        let number = |value: Option<f64>, decimals: usize| value.map_or("–".into(), |v| format!("{v:.decimals$}"));
+        let number =
+            |value: Option<f64>, decimals: usize| value.map_or("–".into(), |v| format!("{v:.decimals$}"));
         let cells = [
             task.to_string(),
             n_tokens.to_string(),
@@ -126,8 +130,13 @@ impl Tally {
     /// What a reader has to know before comparing the numbers.
     fn note(&self, note: &str) -> String {
         let unanswered = !self.dense_scores.is_empty() && self.n_counted == 0;
-        let unanswered = unanswered.then(|| format!("dense attention answers none of {} prompts", self.scores.len()));
-        unanswered.into_iter().chain((!note.is_empty()).then(|| note.to_string())).collect::<Vec<_>>().join("; ")
+        let unanswered =
+            unanswered.then(|| format!("dense attention answers none of {} prompts", self.scores.len()));
+        unanswered
+            .into_iter()
+            .chain((!note.is_empty()).then(|| note.to_string()))
+            .collect::<Vec<_>>()
+            .join("; ")
     }
 }
 

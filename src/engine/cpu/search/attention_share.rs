@@ -48,7 +48,13 @@ pub fn score(
 }
 
 /// Σ exp(q·k / √head_dim) over the visible keys of each block, times a factor that each query has for all blocks.
-fn masses(panel: &QueryPanel, keys: &[f32], blocks: &Blocks, query_block: usize, all: &[usize]) -> Vec<Lanes> {
+fn masses(
+    panel: &QueryPanel,
+    keys: &[f32],
+    blocks: &Blocks,
+    query_block: usize,
+    all: &[usize],
+) -> Vec<Lanes> {
     let head_dim = panel.values.len();
     let scale = LOG2_E / (head_dim as f32).sqrt();
     let (mut masses, mut most) = (Vec::with_capacity(all.len()), [LEAST; LANES]);

@@ -51,7 +51,12 @@ pub fn search(
 }
 
 /// The blocks that are left after the last round, and the number of rows read.
-fn descend(queries: &Queries, head: Indexed, config: &StreamConfig, split: &Candidates) -> (Vec<(f32, u32)>, usize) {
+fn descend(
+    queries: &Queries,
+    head: Indexed,
+    config: &StreamConfig,
+    split: &Candidates,
+) -> (Vec<(f32, u32)>, usize) {
     let (candidates, widths) = (&split.candidates, Widths::new(config, split.budget));
     let nodes_at = |level: usize| candidates.start >> level..((candidates.end - 1) >> level) + 1;
     // Whole rounds from the last one up: the first level has as many nodes as a round, or fewer.
@@ -80,7 +85,8 @@ fn descend(queries: &Queries, head: Indexed, config: &StreamConfig, split: &Cand
         level -= down;
         let inside = nodes_at(level);
         let children = frontier.iter().flat_map(|&(_, node)| node << down..(node + 1) << down);
-        frontier = children.filter(|&child| inside.contains(&(child as usize))).map(|child| (0.0, child)).collect();
+        frontier =
+            children.filter(|&child| inside.contains(&(child as usize))).map(|child| (0.0, child)).collect();
     }
 }
 
@@ -101,7 +107,11 @@ fn score(queries: &Queries, head: Indexed, level: usize, nodes: &mut [(f32, u32)
             || {
                 if first {
                     let shares = head.index.ranks_shares();
-                    norms.push(if shares { norm(&estimates, (panel.values.len() as f32).sqrt()) } else { [0.0; LANES] });
+                    norms.push(if shares {
+                        norm(&estimates, (panel.values.len() as f32).sqrt())
+                    } else {
+                        [0.0; LANES]
+                    });
                 }
                 for (node, estimate) in nodes.iter_mut().zip(&mut estimates) {
                     for lane in 0..LANES {

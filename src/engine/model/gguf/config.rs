@@ -22,12 +22,16 @@ pub fn of(gguf: &Gguf) -> Result<ModelConfig, Error> {
     let unsupported = |unsupported: Unsupported| unsupported.at(&gguf.path);
     let Some((_, family)) = ARCHITECTURES.iter().find(|(name, _)| *name == gguf.architecture) else {
         let names = ARCHITECTURES.map(|(name, _)| name).join(", ");
-        return Err(unsupported(Unsupported::new(&format!("general.architecture {names}"), &gguf.architecture)));
+        return Err(unsupported(Unsupported::new(
+            &format!("general.architecture {names}"),
+            &gguf.architecture,
+        )));
     };
     let mut config = ModelConfig::parse(json(gguf, family)?).map_err(unsupported)?;
     config.norm_offset = 0.0; // llama.cpp stores what the norms multiply with
     if let Some(frequencies) = gguf.get("rope_freqs.weight")? {
-        config.rope.scaling = RopeScaling::Divided { factors: numbers(&frequencies, config.rope.n_rotated / 2)? };
+        config.rope.scaling =
+            RopeScaling::Divided { factors: numbers(&frequencies, config.rope.n_rotated / 2)? };
     }
     Ok(config)
 }
@@ -75,7 +79,8 @@ fn json(gguf: &Gguf, family: &str) -> Result<Value, Error> {
 /// The file does not say it: the 27B models of Gemma 2 and 3, of 46 and 62 layers, divide by hidden size over heads, the others
 /// by the head size.
 fn query_scalar(gguf: &Gguf, head_dim: usize) -> f64 {
-    let [hidden, n_heads] = ["embedding_length", "attention.head_count"].map(|key| gguf.of_model(key).unwrap_or(1.0));
+    let [hidden, n_heads] =
+        ["embedding_length", "attention.head_count"].map(|key| gguf.of_model(key).unwrap_or(1.0));
     match gguf.of_model("block_count") {
         Some(46.0 | 62.0) => hidden / n_heads.max(1.0),
         _ => head_dim as f64,
@@ -89,7 +94,9 @@ fn rope_scaling(gguf: &Gguf, head_dim: usize) -> Result<Option<Value>, Error> {
         "original_max_position_embeddings": of("original_context_length"),
     });
     let n_rotated = gguf.of_model("rope.dimension_count").map_or(head_dim, |n| n as usize);
-    if let (Some(long), Some(short)) = (gguf.get("rope_factors_long.weight")?, gguf.get("rope_factors_short.weight")?) {
+    if let (Some(long), Some(short)) =
+        (gguf.get("rope_factors_long.weight")?, gguf.get("rope_factors_short.weight")?)
+    {
         scaling["rope_type"] = json!("longrope");
         scaling["attention_factor"] = json!(of("attn_factor"));
         scaling["long_factor"] = json!(numbers(&long, n_rotated / 2)?);
@@ -106,14 +113,15 @@ fn rope_scaling(gguf: &Gguf, head_dim: usize) -> Result<Option<Value>, Error> {
 /// So many numbers above 0, stored as f32.
 fn numbers(weight: &Weight, n: usize) -> Result<Vec<f64>, Error> {
     let values = weight.read()?;
-    let values: Vec<f64> = values.view().data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b).into()).collect();
+    let values: Vec<f64> =
+        values.view().data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b).into()).collect();
     match values.len() == n && values.iter().all(|&x| x > 0.0) {
         true => Ok(values),
-        false => Err(Error::Model {
-            path: "rope factors".into(),
-            expected: format!("{n} numbers above 0"),
-            found: format!("{} numbers", values.len()),
-            fix: "the file is damaged: download it again".into(),
-        }),
+        false => Err(Error::model(
+            "rope factors",
+            format!("{n} numbers above 0"),
+            format!("{} numbers", values.len()),
+            "the file is damaged: download it again",
+        )),
     }
 }

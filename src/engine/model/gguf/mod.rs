@@ -43,7 +43,9 @@ impl Gguf {
         let map = map(path)?;
         // A header that lies about its alignment makes the reader divide by zero.
         let content = catch_unwind(AssertUnwindSafe(|| Content::read(&mut Cursor::new(&map[..]))));
-        let content = content.map_err(|_| "a header that makes no sense".to_string()).and_then(|c| c.map_err(|e| e.to_string()));
+        let content = content
+            .map_err(|_| "a header that makes no sense".to_string())
+            .and_then(|c| c.map_err(|e| e.to_string()));
         let content = content.map_err(|why| damaged(path, "a whole GGUF file", &why))?;
         let architecture = match content.metadata.get("general.architecture") {
             Some(Value::String(name)) => name.clone(),
@@ -59,7 +61,8 @@ impl Gguf {
     /// # Errors
     /// [`Error::Model`] when the file ends before it does, or its rows are no whole heads where they should be.
     pub fn get(&self, name: &str) -> Result<Option<Weight<'_>>, Error> {
-        let Some((name, info)) = names::of(&self.architecture, name).and_then(|n| self.content.tensor_infos.get_key_value(&n))
+        let Some((name, info)) =
+            names::of(&self.architecture, name).and_then(|n| self.content.tensor_infos.get_key_value(&n))
         else {
             return Ok(None);
         };
@@ -70,7 +73,11 @@ impl Gguf {
         let (n_rows, head_dim) = (weight.shape()[0], self.head_dim());
         match head_dim >= 2 && head_dim.is_multiple_of(2) && n_rows.is_multiple_of(head_dim) {
             true => Ok(Some(weight.deinterleaved(head_dim))),
-            false => Err(damaged(&self.path, &format!("{name} of heads of {head_dim} rows"), &format!("{n_rows} rows"))),
+            false => Err(damaged(
+                &self.path,
+                &format!("{name} of heads of {head_dim} rows"),
+                &format!("{n_rows} rows"),
+            )),
         }
     }
 
@@ -127,19 +134,25 @@ impl Gguf {
         let width = shape.last().copied().unwrap_or(1);
         let n_rows = shape.iter().rev().skip(1).try_fold(1, |n: usize, &rows| n.checked_mul(rows));
         let n_bytes = stored.row_bytes(width).zip(n_rows).and_then(|(row, n)| row.checked_mul(n));
-        let start = self.content.tensor_data_offset.checked_add(info.offset).and_then(|at| usize::try_from(at).ok());
+        let start =
+            self.content.tensor_data_offset.checked_add(info.offset).and_then(|at| usize::try_from(at).ok());
         let n_bytes = n_bytes.filter(|_| !shape.contains(&0));
         let range = start.zip(n_bytes).and_then(|(start, n)| Some(start..start.checked_add(n)?));
         // Blocks are read where they lie, and hold numbers of up to 8 bytes.
         let bytes = range.filter(|range| range.start.is_multiple_of(8)).and_then(|range| self.map.get(range));
         match bytes {
             Some(bytes) => Ok(Weight::new(shape, bytes, stored)),
-            None => Err(damaged(&self.path, &format!("{name} {shape:?} in a whole file"), "one that is cut off or damaged")),
+            None => Err(damaged(
+                &self.path,
+                &format!("{name} {shape:?} in a whole file"),
+                "one that is cut off or damaged",
+            )),
         }
     }
 
     fn head_dim(&self) -> usize {
-        let [hidden, n_heads] = ["embedding_length", "attention.head_count"].map(|key| self.of_model(key).unwrap_or(1.0));
+        let [hidden, n_heads] =
+            ["embedding_length", "attention.head_count"].map(|key| self.of_model(key).unwrap_or(1.0));
         self.of_model("attention.key_length").unwrap_or(hidden / n_heads.max(1.0)) as usize
     }
 
@@ -195,10 +208,10 @@ fn map(path: &Path) -> Result<Mmap, Error> {
 }
 
 fn damaged(path: &Path, expected: &str, found: &str) -> Error {
-    Error::Model {
-        path: path.display().to_string(),
-        expected: expected.into(),
-        found: found.lines().next().unwrap_or_default().into(),
-        fix: "download it again, or choose a file quantised as F16, BF16, Q8_0, Q6_K, Q5_K, Q4_K, Q4_0 or a kin of them".into(),
-    }
+    Error::model(
+        path.display(),
+        expected,
+        found.lines().next().unwrap_or_default(),
+        "download it again, or choose a file quantised as F16, BF16, Q8_0, Q6_K, Q5_K, Q4_K, Q4_0 or a kin of them",
+    )
 }

@@ -37,12 +37,12 @@ pub fn of(gguf: &Gguf) -> Result<Value, Error> {
 }
 
 fn unknown(gguf: &Gguf, expected: &str, found: Option<&str>) -> Error {
-    Error::Model {
-        path: gguf.path.display().to_string(),
-        expected: expected.into(),
-        found: found.unwrap_or("none").into(),
-        fix: "put the model's tokenizer.json beside the file".into(),
-    }
+    Error::model(
+        gguf.path.display(),
+        expected,
+        found.unwrap_or("none"),
+        "put the model's tokenizer.json beside the file",
+    )
 }
 
 impl<'a> Vocabulary<'a> {
@@ -79,7 +79,9 @@ impl<'a> Vocabulary<'a> {
         let is_piece = self.gguf.text("tokenizer.ggml.model") == Some("llama");
         let by_kind = is_piece || self.pre().is_some_and(|pre| ["llama-bpe", "tekken"].contains(&pre));
         let id = self.gguf.number("tokenizer.ggml.bos_token_id").map(|id| id as usize);
-        let Some((id, token)) = id.and_then(|id| Some((id, self.tokens.get(id)?))) else { return Value::Null };
+        let Some((id, token)) = id.and_then(|id| Some((id, self.tokens.get(id)?))) else {
+            return Value::Null;
+        };
         if !self.gguf.switch("tokenizer.ggml.add_bos_token").unwrap_or(by_kind) {
             return Value::Null;
         }
@@ -110,7 +112,11 @@ impl<'a> Vocabulary<'a> {
         }
         let bytes = |use_regex: bool| json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": use_regex });
         cuts.push(bytes(pattern.is_none()));
-        let merges = self.gguf.list("tokenizer.ggml.merges").iter().filter_map(|merge| merge.to_string().ok()?.split_once(' '));
+        let merges = self
+            .gguf
+            .list("tokenizer.ggml.merges")
+            .iter()
+            .filter_map(|merge| merge.to_string().ok()?.split_once(' '));
         let is = |names: &[&str]| self.pre().is_some_and(|pre| names.contains(&pre));
         Ok(json!({
             "normalizer": if is(&["qwen2"]) { json!({ "type": "NFC" }) } else { Value::Null },
@@ -123,9 +129,11 @@ impl<'a> Vocabulary<'a> {
 
     /// Pairs of pieces, the best-scored ones first; what is in no piece is bytes.
     fn sentence_piece(&self) -> Value {
-        let unknown = self.gguf.number("tokenizer.ggml.unknown_token_id").and_then(|id| self.tokens.get(id as usize));
+        let unknown =
+            self.gguf.number("tokenizer.ggml.unknown_token_id").and_then(|id| self.tokens.get(id as usize));
         let spaced = self.gguf.switch("tokenizer.ggml.add_space_prefix").unwrap_or(true);
-        let replace = |from: &str, to: &str| json!({ "type": "Replace", "pattern": { "String": from }, "content": to });
+        let replace =
+            |from: &str, to: &str| json!({ "type": "Replace", "pattern": { "String": from }, "content": to });
         let before = spaced.then(|| json!({ "type": "Prepend", "prepend": SPACE }));
         let after = spaced.then(|| json!({ "type": "Strip", "content": " ", "start": 1, "stop": 0 }));
         let normalizers: Vec<Value> = before.into_iter().chain([replace(" ", SPACE)]).collect();

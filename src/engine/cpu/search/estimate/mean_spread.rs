@@ -82,7 +82,14 @@ impl Index for MeanSpread {
         false
     }
 
-    fn estimate(&self, queries: &QueryPanel, _: &[f32], level: usize, nodes: &[(f32, u32)], out: &mut [Lanes]) {
+    fn estimate(
+        &self,
+        queries: &QueryPanel,
+        _: &[f32],
+        level: usize,
+        nodes: &[(f32, u32)],
+        out: &mut [Lanes],
+    ) {
         let (d, node, moments) = (self.head_dim, |i: usize| nodes[i].1 as usize, &self.levels[level]);
         let reaches = |i: usize| reach(self.tree.tokens(level, node(i)).len() as f32);
         let squares: Vec<Lanes> = queries.values.iter().map(|lanes| lanes.map(|q| q * q)).collect();

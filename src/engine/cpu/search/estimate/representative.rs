@@ -42,7 +42,14 @@ impl Index for Representative {
         false
     }
 
-    fn estimate(&self, queries: &QueryPanel, keys: &[f32], level: usize, nodes: &[(f32, u32)], out: &mut [Lanes]) {
+    fn estimate(
+        &self,
+        queries: &QueryPanel,
+        keys: &[f32],
+        level: usize,
+        nodes: &[(f32, u32)],
+        out: &mut [Lanes],
+    ) {
         products(&queries.values, |i| row(keys, self.head_dim, self.of(level, nodes[i].1)), out);
     }
 }

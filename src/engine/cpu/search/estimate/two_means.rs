@@ -46,12 +46,17 @@ struct Cluster {
 impl TwoMeans {
     pub fn new(keys: &[f32], head_dim: usize, tree: Tree) -> Self {
         let blocks = 0..tree.n_nodes(0);
-        let mut nodes: Vec<Vec<Cluster>> = blocks.map(|block| clusters(keys, head_dim, tree.tokens(0, block))).collect();
+        let mut nodes: Vec<Vec<Cluster>> =
+            blocks.map(|block| clusters(keys, head_dim, tree.tokens(0, block))).collect();
         let mut levels = vec![Level::of(&nodes)];
         for level in tree.levels().skip(1) {
             let parent = |node| {
                 let [left, right] = tree.children(level, node);
-                if left == right { nodes[left].clone() } else { merged([&nodes[left][..], &nodes[right][..]].concat()) }
+                if left == right {
+                    nodes[left].clone()
+                } else {
+                    merged([&nodes[left][..], &nodes[right][..]].concat())
+                }
             };
             nodes = (0..tree.n_nodes(level)).map(parent).collect();
             levels.push(Level::of(&nodes));
@@ -67,7 +72,8 @@ fn clusters(keys: &[f32], head_dim: usize, tokens: Range<usize>) -> Vec<Cluster>
         1 => vec![Cluster { n: 1.0, mean: row(keys, head_dim, tokens.start).to_vec(), squares: 0.0 }],
         n => {
             let middle = tokens.start + n / 2;
-            let halves = [tokens.start..middle, middle..tokens.end].map(|half| clusters(keys, head_dim, half));
+            let halves =
+                [tokens.start..middle, middle..tokens.end].map(|half| clusters(keys, head_dim, half));
             merged(halves.concat())
         }
     }
@@ -117,7 +123,14 @@ impl Index for TwoMeans {
         true
     }
 
-    fn estimate(&self, queries: &QueryPanel, _: &[f32], level: usize, nodes: &[(f32, u32)], out: &mut [Lanes]) {
+    fn estimate(
+        &self,
+        queries: &QueryPanel,
+        _: &[f32],
+        level: usize,
+        nodes: &[(f32, u32)],
+        out: &mut [Lanes],
+    ) {
         let here = &self.levels[level];
         let cluster = |i: usize| 2 * nodes[i / 2].1 as usize + i % 2;
         lend(2 * nodes.len(), |found| {
@@ -129,7 +142,8 @@ impl Index for TwoMeans {
                     for (i, out) in out.iter_mut().enumerate() {
                         let [a, b] = [2 * i, 2 * i + 1].map(|i| (&found[i], here.spreads[cluster(i)]));
                         for lane in 0..LANES {
-                            out[lane] = (a.0[lane] + lengths[lane] * a.1).max(b.0[lane] + lengths[lane] * b.1);
+                            out[lane] =
+                                (a.0[lane] + lengths[lane] * a.1).max(b.0[lane] + lengths[lane] * b.1);
                         }
                     }
                 },
