@@ -1,138 +1,183 @@
-// attention_record: what the attention of one layer leaves behind, key by key, from the mask and each row's log-sum-exp.
+// attention_record: what the attention of one layer leaves behind, key by key, from the mask and each row's
+// log-sum-exp.
 //
-// p(q, key) = exp(q . key / sqrt(HEAD_DIM) - lse[q]) over kept, visible keys. Keys are the rows of the products and
-// queries the columns, so the sum over queries stays inside a thread. With the lse of dense attention instead, the same
-// kernel gives the dense mass on kept keys.
+// p(q, key) = exp(q . key / sqrt(HEAD_DIM) - lse[q]) over kept, visible keys. Keys are the rows of the
+// products and queries the columns, so the sum over queries stays inside a thread.
 //
-// queries   [n_rows, n_heads, HEAD_DIM] bf16, row 0 is the first token of query block `first_block`
+// queries   [n_rows, n_heads, HEAD_DIM] bf16
 // keys      [n_tokens, n_kv_heads, HEAD_DIM] bf16
-// kept      [n_heads, n_query_blocks, top_k] u32 ascending, filled up with 0xFFFFFFFF
 // lse       [n_heads, n_rows] f32
-// mass      [n_heads, n_query_blocks, top_k] f32: mean over the block's queries of the mass on a kept block; 0 fills up
-// received  [n_heads, n_tokens] f32, added to: sum over queries of p. Order of addition is not fixed: last bits vary
-// focus     [n_heads, focus1 - focus0, top_k * BLOCK_K] f32, zeroed by the caller: p of the focus tokens
-// sentence  [n_tokens] u32, non-decreasing; weight [n_tokens] f32 (1 / tokens in the query's sentence); ANCHORS only
-// anchors   [n_heads, n_tokens] f32, added to: sum of p weight[q] over queries with sentence[q] >= sentence[key] + distance
-// shares    [n_heads, query blocks of this chunk, top_k * BLOCK_K] f32, zeroed by the caller, or null: sum over queries of p
-// grid (query blocks of this chunk, n_heads), block 32 * WARPS
-// shared bytes 2 * STAGE + 4 * (2 * TILE + top_k)
-// Compile with -D HEAD_DIM, BLOCK_Q (16 to 128), BLOCK_K (8 to 64), ANCHORS (0 or 1), SOFT_CAP (prelude.cu). Any card from sm_80.
-// Reference: tests/cuda/reference.py, record; src/attention.rs
+// mass      [n_heads, n_query_blocks, top_k] f32: mean over the block's queries of the mass on a kept block;
+//           0 fills up
+// received  [n_heads, n_tokens] f32, added to: sum over queries of p. Order of addition is not fixed: last
+//           bits vary
+// shares    [n_heads, query blocks of these rows, top_k * BLOCK_K] f32, zeroed by the caller, or null: sum
+//           over queries of p
+// focus     rows [n_heads, end - first, top_k * BLOCK_K] f32, zeroed by the caller: p of the focus tokens
+// anchors   where ANCHORS is 1: sentence [n_tokens] u32, non-decreasing; weight [n_tokens] f32 (1 / tokens in
+//           the query's sentence); received [n_heads, n_tokens] f32, added to: sum of p weight[q] over
+//           queries with sentence[q] >= sentence[key] + distance
+// grid (query blocks of these rows, n_heads); a thread block holds top_k kept blocks
+// Compile with -D HEAD_DIM, BLOCK_Q (16 to 128), BLOCK_K (8 to 64), ANCHORS (0 or 1), SOFT_CAP
+// (attention_rows.cu).
+// Any card from sm_80.
+// Reference: tests/cuda/reference.py, record; src/engine/cpu/attend.rs
 
 constexpr int TILE = 64;                               // keys in flight at a time
 constexpr int SLOTS = TILE / BLOCK_K;
 constexpr int WARPS_Q = BLOCK_Q / 16;                  // 16 queries a warp, in registers
 constexpr int WARPS_N = smaller(8 / WARPS_Q, TILE / 16);
 constexpr int WARPS = WARPS_Q * WARPS_N;
+constexpr int THREADS = 32 * WARPS;
 constexpr int STEPS = HEAD_DIM / 16;
 constexpr int ROW = HEAD_DIM * 2 + 16;
 constexpr int STAGE = TILE * ROW;
 
-DEVICE void load_tile(const u16* keys, const u32* row, int count, int tile, int n_tokens, int n_kv_heads, u32 stage) {
+GEOMETRY(attention_record, THREADS, 1, 1, 2 * STAGE + 4 * 2 * TILE, 4);
+
+typedef RecordParams<const u16*> Params;
+
+// A warp's 16 queries in registers, as columns; a lane's four of them: first + j / 2 * 8 + j % 2.
+struct Columns {
+    u32 query[STEPS][4];
+    float base[4];  // log2-sum-exp, infinite past the prompt
+    float weight[4];
+    int token[4];
+    int sentence[4];  // the last one that counts
+};
+
+// Sums over queries in shared memory: of a tile's keys, and of all kept blocks.
+struct Sums {
+    float *of_keys, *anchors, *of_blocks;
+};
+
+DEVICE void load_tile(const Params& p, Row row, int tile, u32 stage) {
     constexpr int CHUNKS = HEAD_DIM / 8;
-    int kv_head = blockIdx.y / (gridDim.y / n_kv_heads);
-    for (int i = threadIdx.x; i < TILE * CHUNKS; i += 32 * WARPS) {
-        int r = i / CHUNKS, slot = min(tile * SLOTS + r / BLOCK_K, count - 1);
-        int key = min((int)row[slot] * BLOCK_K + r % BLOCK_K, n_tokens - 1);
-        copy_16(stage + r * ROW + i % CHUNKS * 16, keys + ((u64)key * n_kv_heads + kv_head) * HEAD_DIM + i % CHUNKS * 8);
+    int kv_head = kv_head_of(p.sizes.n_kv_heads);
+    for (int i = threadIdx.x; i < TILE * CHUNKS; i += THREADS) {
+        int r = i / CHUNKS, slot = min(tile * SLOTS + r / BLOCK_K, row.count - 1);
+        int key = min(row.block(slot) * BLOCK_K + r % BLOCK_K, p.sizes.n_tokens - 1);
+        const u16* row_of_key = p.keys + ((u64)key * p.sizes.n_kv_heads + kv_head) * HEAD_DIM;
+        copy_16(stage + r * ROW + i % CHUNKS * 16, row_of_key + i % CHUNKS * 8);
     }
     copies_commit();
 }
 
-DEVICE void dots_16(float (&dots)[2][4], u32 keys, const u32 (&query)[STEPS][4]) {
+DEVICE void load_columns(Columns& c, const Params& p, Sight sight) {
+    int lane = threadIdx.x % 32, first = sight.first_query + threadIdx.x / 32 % WARPS_Q * 16;
+    int row0 = p.rows.first_block * BLOCK_Q;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        int t = min(first + half * 8 + lane / 4, p.sizes.n_tokens - 1) - row0;
+        const u32* from = (const u32*)(p.queries + ((u64)t * gridDim.y + blockIdx.y) * HEAD_DIM) + lane % 4;
+#pragma unroll
+        for (int k = 0; k < STEPS; k++) {
+            c.query[k][half * 2] = from[k * 8], c.query[k][half * 2 + 1] = from[k * 8 + 4];
+        }
+    }
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        int token = first + j / 2 * 8 + lane % 4 * 2 + j % 2;
+        bool valid = token < sight.end_query;
+        c.token[j] = token;
+        c.base[j] = valid ? p.lse[(u64)blockIdx.y * p.rows.n_rows + token - row0] * LOG2E : infinity();
+        c.weight[j] = ANCHORS && valid ? p.anchors.weight[token] : 0.0f;
+        c.sentence[j] = ANCHORS && valid ? (int)p.anchors.sentence[token] - p.anchors.distance : -1;
+    }
+}
+
+DEVICE void dots_16(float (&dots)[2][4], u32 keys, const Columns& c) {
 #pragma unroll
     for (int k = 0; k < STEPS; k++) {
         u32 a[4];
         load_matrices(a, keys + k * 32);
-        multiply(dots[0], a, query[k][0], query[k][1]);
-        multiply(dots[1], a, query[k][2], query[k][3]);
+        multiply(dots[0], a, c.query[k][0], c.query[k][1]);
+        multiply(dots[1], a, c.query[k][2], c.query[k][3]);
     }
 }
 
-DEVICE float quad_sum(float x) {
-    x += __shfl_xor_sync(~0u, x, 1);
-    return x + __shfl_xor_sync(~0u, x, 2);
+// Where the probability of a focus token and key `place` of a slot belongs.
+DEVICE float* place_of_focus(const Params& p, int token, int slot, int place) {
+    u64 row = (u64)blockIdx.y * (p.focus.end - p.focus.first) + token - p.focus.first;
+    return p.focus.rows + (row * p.mask.top_k + slot) * BLOCK_K + place;
 }
 
-KERNEL void __launch_bounds__(32 * WARPS)
-    attention_record(const u16* queries, const u16* keys, const u32* kept, const float* lse, float* mass, float* received,
-                     float* focus, const u32* sentence, const float* weight, float* anchors, float* shares, int first_block, int n_rows,
-                     int n_query_blocks, int n_tokens, int window, int n_kv_heads, int top_k, int focus0, int focus1, int distance) {
-    extern __shared__ __align__(16) u8 shared[];
-    u32 stages = shared_address(shared);
-    float *sums = (float*)(shared + 2 * STAGE), *anchor_sums = sums + TILE, *block_mass = anchor_sums + TILE;
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warp_q = warp % WARPS_Q, warp_n = warp / WARPS_Q;
-    int query_block = first_block + blockIdx.x, row0 = first_block * BLOCK_Q;
-    Sight sight = sight_of(query_block, BLOCK_Q, BLOCK_K, n_tokens, window);
-    u64 at_row = ((u64)blockIdx.y * n_query_blocks + query_block) * top_k;
-    const u32* row = kept + at_row;
-    int count = top_k;
-    while (count > 1 && row[count - 1] == NONE) count--;
-
+// Adds up key `i` of a tile over this lane's quad's queries; `r` is its row among the lane's two.
+DEVICE void add_key(const float (&dots)[2][4], const Params& p, Row row, Sight sight, const Columns& c,
+                    int tile, int i, int r, Sums sums) {
     const float scale = LOG2E / sqrtf((float)HEAD_DIM);
-    u32 query[STEPS][4];
-    float base[4], share[4];  // of this lane's columns: log2-sum-exp, infinite past the prompt; weight for the anchors
-    int token[4], of_sentence[4];
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        int t = min(sight.q0 + warp_q * 16 + half * 8 + lane / 4, n_tokens - 1) - row0;
-        const u32* from = (const u32*)(queries + ((u64)t * gridDim.y + blockIdx.y) * HEAD_DIM) + lane % 4;
-#pragma unroll
-        for (int k = 0; k < STEPS; k++) query[k][half * 2] = from[k * 8], query[k][half * 2 + 1] = from[k * 8 + 4];
-    }
+    int slot = tile * SLOTS + i / BLOCK_K, key = key_of(row, slot, i % BLOCK_K);
+    int sentence = ANCHORS && key < p.sizes.n_tokens ? (int)p.anchors.sentence[key] : UNSEEN;
+    float sum = 0.0f, anchor = 0.0f;
 #pragma unroll
     for (int j = 0; j < 4; j++) {
-        token[j] = sight.q0 + warp_q * 16 + j / 2 * 8 + lane % 4 * 2 + j % 2;
-        bool valid = token[j] < sight.q1;
-        base[j] = valid ? lse[(u64)blockIdx.y * n_rows + token[j] - row0] * LOG2E : infinity();
-        share[j] = ANCHORS && valid ? weight[token[j]] : 0.0f;
-        of_sentence[j] = ANCHORS && valid ? (int)sentence[token[j]] - distance : -1;
+        int token = c.token[j];
+        float probability = exp2_fast(fmaf(soft_cap(dots[j / 2][r * 2 + j % 2]), scale, -c.base[j]));
+        if (!sees(token, key, p.sizes.window)) probability = 0.0f;
+        sum += probability;
+        if (ANCHORS && sentence <= c.sentence[j]) anchor += probability * c.weight[j];
+        bool in_focus = token >= p.focus.first && token < p.focus.end && token < sight.end_query;
+        if (in_focus && slot < row.count) *place_of_focus(p, token, slot, i % BLOCK_K) = probability;
     }
-    for (int i = threadIdx.x; i < top_k; i += 32 * WARPS) block_mass[i] = 0.0f;
-    int n_tiles = (count + SLOTS - 1) / SLOTS;
-    load_tile(keys, row, count, 0, n_tokens, n_kv_heads, stages);
+    sum = quad_sum(sum);
+    if (ANCHORS) anchor = quad_sum(anchor);
+    if (threadIdx.x % 4 == 0) atomicAdd(&sums.of_keys[i], sum);
+    if (ANCHORS && threadIdx.x % 4 == 0) atomicAdd(&sums.anchors[i], anchor);
+}
+
+// Adds up a tile's keys over all queries.
+DEVICE void add_tile(const Params& p, Row row, Sight sight, const Columns& c, int tile, u32 stage,
+                     Sums sums) {
+    int lane = threadIdx.x % 32;
+    for (int m = threadIdx.x / 32 / WARPS_Q * 16; m < TILE; m += WARPS_N * 16) {
+        float dots[2][4] = {};
+        dots_16(dots, stage + (m + lane % 16) * ROW + lane / 16 * 16, c);
+#pragma unroll
+        for (int r = 0; r < 2; r++) add_key(dots, p, row, sight, c, tile, m + lane / 4 + r * 8, r, sums);
+    }
+}
+
+// Brings a tile's sums where they belong.
+DEVICE void write_tile(const Params& p, Row row, int tile, Sums sums) {
+    int n_tokens = p.sizes.n_tokens;
+    for (int i = threadIdx.x; i < TILE; i += THREADS) {
+        int slot = tile * SLOTS + i / BLOCK_K;
+        int key = slot < row.count ? row.block(slot) * BLOCK_K + i % BLOCK_K : n_tokens;
+        if (key >= n_tokens) continue;
+        atomicAdd(&p.received[(u64)blockIdx.y * n_tokens + key], sums.of_keys[i]);
+        if (ANCHORS) atomicAdd(&p.anchors.received[(u64)blockIdx.y * n_tokens + key], sums.anchors[i]);
+        u64 query_block = (u64)blockIdx.y * gridDim.x + blockIdx.x;
+        if (p.shares) p.shares[query_block * p.mask.top_k * BLOCK_K + tile * TILE + i] = sums.of_keys[i];
+        atomicAdd(&sums.of_blocks[slot], sums.of_keys[i]);
+    }
+}
+
+KERNEL void __launch_bounds__(THREADS) attention_record(const __grid_constant__ Params p) {
+    extern __shared__ __align__(16) u8 shared[];
+    u32 stages = shared_address(shared);
+    float* of_keys = (float*)(shared + 2 * STAGE);
+    Sums sums = {of_keys, of_keys + TILE, of_keys + 2 * TILE};
+    int query_block = p.rows.first_block + blockIdx.x, top_k = p.mask.top_k;
+    Sight sight = sight_of(query_block, p.sizes);
+    Row row = kept_row(p.mask, query_block);
+    Columns columns;
+    load_columns(columns, p, sight);
+    for (int i = threadIdx.x; i < top_k; i += THREADS) sums.of_blocks[i] = 0.0f;
+    int n_tiles = (row.count + SLOTS - 1) / SLOTS;
+    load_tile(p, row, 0, stages);
     for (int tile = 0; tile < n_tiles; tile++) {
-        if (tile + 1 < n_tiles) load_tile(keys, row, count, tile + 1, n_tokens, n_kv_heads, stages + (tile + 1) % 2 * STAGE);
+        if (tile + 1 < n_tiles) load_tile(p, row, tile + 1, stages + (tile + 1) % 2 * STAGE);
         else copies_commit();
-        for (int i = threadIdx.x; i < 2 * TILE; i += 32 * WARPS) sums[i] = 0.0f;
+        for (int i = threadIdx.x; i < 2 * TILE; i += THREADS) sums.of_keys[i] = 0.0f;
         copies_wait<1>();
         __syncthreads();
-        for (int m = warp_n * 16; m < TILE; m += WARPS_N * 16) {
-            float dots[2][4] = {};
-            dots_16(dots, stages + tile % 2 * STAGE + (m + lane % 16) * ROW + lane / 16 * 16, query);
-#pragma unroll
-            for (int r = 0; r < 2; r++) {
-                int i = m + lane / 4 + r * 8, slot = tile * SLOTS + i / BLOCK_K;
-                int key = slot < count ? (int)row[slot] * BLOCK_K + i % BLOCK_K : 0x7FFFFFF0;
-                int key_sentence = ANCHORS && key < n_tokens ? (int)sentence[key] : 0x7FFFFFF0;
-                float sum = 0.0f, anchor = 0.0f;
-#pragma unroll
-                for (int j = 0; j < 4; j++) {
-                    float p = exp2_fast(fmaf(soft_cap(dots[j / 2][r * 2 + j % 2]), scale, -base[j]));
-                    if (!sees(token[j], key, window)) p = 0.0f;
-                    sum += p;
-                    if (ANCHORS && key_sentence <= of_sentence[j]) anchor += p * share[j];
-                    if (token[j] >= focus0 && token[j] < focus1 && token[j] < sight.q1 && slot < count) {
-                        focus[(((u64)blockIdx.y * (focus1 - focus0) + token[j] - focus0) * top_k + slot) * BLOCK_K + i % BLOCK_K] = p;
-                    }
-                }
-                sum = quad_sum(sum);
-                if (ANCHORS) anchor = quad_sum(anchor);
-                if (lane % 4 == 0) atomicAdd(&sums[i], sum);
-                if (ANCHORS && lane % 4 == 0) atomicAdd(&anchor_sums[i], anchor);
-            }
-        }
+        add_tile(p, row, sight, columns, tile, stages + tile % 2 * STAGE, sums);
         __syncthreads();
-        for (int i = threadIdx.x; i < TILE; i += 32 * WARPS) {
-            int slot = tile * SLOTS + i / BLOCK_K;
-            int key = slot < count ? (int)row[slot] * BLOCK_K + i % BLOCK_K : n_tokens;
-            if (key >= n_tokens) continue;
-            atomicAdd(&received[(u64)blockIdx.y * n_tokens + key], sums[i]);
-            if (ANCHORS) atomicAdd(&anchors[(u64)blockIdx.y * n_tokens + key], anchor_sums[i]);
-            if (shares) shares[((u64)blockIdx.y * gridDim.x + blockIdx.x) * top_k * BLOCK_K + tile * TILE + i] = sums[i];
-            atomicAdd(&block_mass[slot], sums[i]);
-        }
+        write_tile(p, row, tile, sums);
         __syncthreads();
     }
-    for (int i = threadIdx.x; i < top_k; i += 32 * WARPS) mass[at_row + i] = block_mass[i] / (sight.q1 - sight.q0);
+    float* mass = p.mass + row_of_mask(p.mask, query_block);
+    for (int i = threadIdx.x; i < top_k; i += THREADS) {
+        mass[i] = sums.of_blocks[i] / (sight.end_query - sight.first_query);
+    }
 }

@@ -1,16 +1,48 @@
-// elementwise: what is done number by number.
+// elementwise: operations number by number.
 //
-// swiglu:    out[i] = silu(gate[i]) * up[i], silu(x) = x / (1 + exp(-x))
-// geglu:     out[i] = gelu(gate[i]) * up[i], gelu(x) = x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))
+// swiglu:    out[i] = silu(x[i]) * y[i], silu(x) = x / (1 + exp(-x))
+// geglu:     out[i] = gelu(x[i]) * y[i], gelu(x) = x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))
 // add:       out[i] = x[i] + y[i]
 // add_bias:  x[i] += bias[i % width]
-// is_finite: *found = 1 if one of x is NaN, infinite or at least 2^56, too large for its square (untouched otherwise)
+// is_finite: *found = 1 if one of x is NaN, infinite or at least 2^56, too large for its square (untouched
+// otherwise)
 //
-// gate, up, x, y, out [8 * n_vectors] bf16; bias [width] bf16, width a multiple of 8; sums rounded to bf16
-// grid ceil(n_vectors / 256), block 256, no shared memory
+// x, y, out [8 * n_vectors] bf16; bias [width] bf16, width a multiple of 8; sums rounded to bf16
+// grid ceil(n_vectors / THREADS)
 // Reference: tests/cuda/reference.py, swiglu
 
-DEVICE u64 my_vector() { return (u64)blockIdx.x * blockDim.x + threadIdx.x; }
+constexpr int THREADS = 256;
+
+GEOMETRY(swiglu, THREADS, THREADS, 1, 0, 0);
+GEOMETRY(geglu, THREADS, THREADS, 1, 0, 0);
+GEOMETRY(add, THREADS, THREADS, 1, 0, 0);
+GEOMETRY(add_bias, THREADS, THREADS, 1, 0, 0);
+GEOMETRY(is_finite, THREADS, THREADS, 1, 0, 0);
+
+// Of swiglu, geglu and add.
+struct PairParams {
+    const uint4 *x, *y;
+    uint4* out;
+    u64 n_vectors;
+};
+static_assert(sizeof(PairParams) == 32, "as in src/engine/cuda/params.rs");
+
+struct BiasParams {
+    uint4* x;
+    const uint4* bias;
+    u64 n_vectors;
+    int width;
+};
+static_assert(sizeof(BiasParams) == 32, "as in src/engine/cuda/params.rs");
+
+struct FiniteParams {
+    const uint4* x;
+    u32* found;
+    u64 n_vectors;
+};
+static_assert(sizeof(FiniteParams) == 24, "as in src/engine/cuda/params.rs");
+
+DEVICE u64 my_vector() { return (u64)blockIdx.x * THREADS + threadIdx.x; }
 DEVICE float silu(float x) { return x / (1.0f + __expf(-x)); }
 
 DEVICE u32 gate_pair(u32 gate, u32 up) {
@@ -24,42 +56,44 @@ DEVICE u32 gelu_pair(u32 gate, u32 up) {
     return pack_bf16(gelu(low_bf16(gate)) * low_bf16(up), gelu(high_bf16(gate)) * high_bf16(up));
 }
 
-DEVICE u32 add_pair(u32 a, u32 b) { return pack_bf16(low_bf16(a) + low_bf16(b), high_bf16(a) + high_bf16(b)); }
+DEVICE u32 add_pair(u32 a, u32 b) {
+    return pack_bf16(low_bf16(a) + low_bf16(b), high_bf16(a) + high_bf16(b));
+}
 
 DEVICE uint4 add_vector(uint4 a, uint4 b) {
     return make_uint4(add_pair(a.x, b.x), add_pair(a.y, b.y), add_pair(a.z, b.z), add_pair(a.w, b.w));
 }
 
-// Whether an exponent is all ones.
+// Whether either bf16 is NaN, infinite or at least 2^56 (`TOO_LARGE` in device.rs).
 DEVICE bool odd_pair(u32 a) { return (a & 0x7F80u) >= 0x5B80u || (a & 0x7F800000u) >= 0x5B800000u; }
 
-KERNEL void swiglu(const uint4* gate, const uint4* up, uint4* out, u64 n_vectors) {
+KERNEL void swiglu(const __grid_constant__ PairParams p) {
     u64 i = my_vector();
-    if (i >= n_vectors) return;
-    uint4 g = gate[i], u = up[i];
-    out[i] = make_uint4(gate_pair(g.x, u.x), gate_pair(g.y, u.y), gate_pair(g.z, u.z), gate_pair(g.w, u.w));
+    if (i >= p.n_vectors) return;
+    uint4 g = p.x[i], u = p.y[i];
+    p.out[i] = make_uint4(gate_pair(g.x, u.x), gate_pair(g.y, u.y), gate_pair(g.z, u.z), gate_pair(g.w, u.w));
 }
 
-KERNEL void geglu(const uint4* gate, const uint4* up, uint4* out, u64 n_vectors) {
+KERNEL void geglu(const __grid_constant__ PairParams p) {
     u64 i = my_vector();
-    if (i >= n_vectors) return;
-    uint4 g = gate[i], u = up[i];
-    out[i] = make_uint4(gelu_pair(g.x, u.x), gelu_pair(g.y, u.y), gelu_pair(g.z, u.z), gelu_pair(g.w, u.w));
+    if (i >= p.n_vectors) return;
+    uint4 g = p.x[i], u = p.y[i];
+    p.out[i] = make_uint4(gelu_pair(g.x, u.x), gelu_pair(g.y, u.y), gelu_pair(g.z, u.z), gelu_pair(g.w, u.w));
 }
 
-KERNEL void add(const uint4* x, const uint4* y, uint4* out, u64 n_vectors) {
+KERNEL void add(const __grid_constant__ PairParams p) {
     u64 i = my_vector();
-    if (i < n_vectors) out[i] = add_vector(x[i], y[i]);
+    if (i < p.n_vectors) p.out[i] = add_vector(p.x[i], p.y[i]);
 }
 
-KERNEL void add_bias(uint4* x, const uint4* bias, int width, u64 n_vectors) {
+KERNEL void add_bias(const __grid_constant__ BiasParams p) {
     u64 i = my_vector();
-    if (i < n_vectors) x[i] = add_vector(x[i], bias[i % (width / 8)]);
+    if (i < p.n_vectors) p.x[i] = add_vector(p.x[i], p.bias[i % (p.width / 8)]);
 }
 
-KERNEL void is_finite(const uint4* x, u32* found, u64 n_vectors) {
+KERNEL void is_finite(const __grid_constant__ FiniteParams p) {
     u64 i = my_vector();
-    if (i >= n_vectors) return;
-    uint4 v = x[i];
-    if (odd_pair(v.x) || odd_pair(v.y) || odd_pair(v.z) || odd_pair(v.w)) *found = 1;
+    if (i >= p.n_vectors) return;
+    uint4 v = p.x[i];
+    if (odd_pair(v.x) || odd_pair(v.y) || odd_pair(v.z) || odd_pair(v.w)) *p.found = 1;
 }

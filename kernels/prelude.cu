@@ -1,6 +1,6 @@
-// prelude: what every kernel file is prefixed with (the loader concatenates; no file includes another).
+// prelude: types, bf16 and single numbers. Stands before every kernel file: the loader concatenates, no file
+// includes another.
 //
-// Types, bf16, asynchronous copies, tensor-core products of 16 x 8 x 16, and the geometry of query and key blocks.
 // bf16 values are u16 in memory. Everything compiles with NVRTC alone, without any header.
 
 typedef unsigned char u8;
@@ -10,12 +10,29 @@ typedef unsigned long long u64;
 
 #define DEVICE __device__ __forceinline__
 #define KERNEL extern "C" __global__
-#define NONE 0xFFFFFFFFu  // fills up a row of kept blocks
 #define LOG2E 1.4426950408889634f
 
 constexpr int smaller(int a, int b) { return a < b ? a : b; }
 
 DEVICE float infinity() { return __int_as_float(0x7f800000); }
+
+// ---- launches
+//
+// A kernel takes one structure of parameters, which has the same name and fields in src/engine/cuda/params.rs and
+// tests/cuda/params.py, and says here how it is launched. The host reads that when it loads the module.
+
+struct Geometry {
+    int threads;          // of a thread block
+    int items;            // that a thread block takes, in the grid's x
+    int heads;            // that a thread block takes, in the grid's y
+    int shared;           // dynamic shared memory of a thread block, bytes
+    int shared_per_held;  // more of it for each of what the caller says that a thread block holds
+};
+
+#define GEOMETRY(kernel, ...) extern "C" __device__ const Geometry kernel##_geometry = {__VA_ARGS__}
+
+// The key-value head of this thread block's query head, blockIdx.y.
+DEVICE int kv_head_of(int n_kv_heads) { return blockIdx.y / (gridDim.y / n_kv_heads); }
 
 // ---- bf16
 
@@ -52,95 +69,8 @@ DEVICE float sqrt_fast(float x) {
     return y;
 }
 
-// The bits of a float: products of queries and keys become cap tanh(product / cap), infinities NaN so that they are found.
-// 0 for none.
-#ifndef SOFT_CAP
-#define SOFT_CAP 0
-#endif
-
-DEVICE float soft_cap(float product) {
-    if (SOFT_CAP == 0) return product;
-    const float cap = __int_as_float(SOFT_CAP);
-    float e = exp2_fast(fabsf(product) * (-2.0f * LOG2E / cap));
-    return copysignf(cap * (1.0f - e) / (1.0f + e), product) + 0.0f * product;
-}
-
 // Larger floats get larger integers, none of them 0 or above 0xFF800000; both zeros the same.
 DEVICE u32 ordered(float x) {
     u32 bits = __float_as_uint(x + 0.0f);
     return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-}
-
-// ---- shared memory, filled while the threads go on
-
-DEVICE u32 shared_address(const void* p) { return (u32)__cvta_generic_to_shared(p); }
-
-DEVICE void copy_16(u32 to_shared, const void* from) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to_shared), "l"(from) : "memory");
-}
-
-DEVICE void copy_4(u32 to_shared, const void* from) {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(to_shared), "l"(from) : "memory");
-}
-
-DEVICE float load_float(u32 shared) {
-    float x;
-    asm volatile("ld.shared.f32 %0, [%1];" : "=f"(x) : "r"(shared) : "memory");
-    return x;
-}
-
-DEVICE void copies_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-
-// Waits until at most `PENDING` of this thread's groups of copies are under way.
-template <int PENDING>
-DEVICE void copies_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory"); }
-
-// ---- tensor cores: C[16, 8] += A[16, 16] B[16, 8]; a lane holds rows lane/4 and lane/4 + 8, columns 2(lane%4) and the next
-
-DEVICE void load_matrices(u32 (&m)[4], u32 address) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3]) : "r"(address) : "memory");
-}
-
-DEVICE void load_matrices_transposed(u32 (&m)[4], u32 address) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3]) : "r"(address) : "memory");
-}
-
-DEVICE void multiply(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-// ---- the geometry of blocks
-
-// What a query block sees, in tokens [q0, q1) and key blocks [v0, v1).
-struct Sight {
-    int q0, q1, v0, v1;
-};
-
-DEVICE Sight sight_of(int query_block, int block_q, int block_k, int n_tokens, int window) {
-    Sight s;
-    s.q0 = query_block * block_q;
-    s.q1 = min(s.q0 + block_q, n_tokens);
-    s.v0 = window > 0 ? max(s.q0 + 1 - window, 0) / block_k : 0;
-    s.v1 = (s.q1 - 1) / block_k + 1;
-    return s;
-}
-
-// Whether a query sees a key; a window of 0 is none.
-DEVICE bool sees(int query, int key, int window) { return key <= query && (window <= 0 || key > query - window); }
-
-// The visible key blocks that have to compete, [c0, c1), and how many of them may stay.
-struct Candidates {
-    int c0, c1, budget;
-};
-
-DEVICE Candidates candidates_of(Sight s, int sink_blocks, int local_blocks, int top_k) {
-    Candidates c;
-    c.c0 = max(s.v0, min(sink_blocks, s.v1));
-    c.c1 = max(s.v1 - local_blocks, c.c0);
-    c.budget = top_k - (c.c0 - s.v0) - (s.v1 - c.c1);
-    return c;
 }

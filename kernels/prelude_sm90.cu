@@ -1,7 +1,9 @@
-// prelude_sm90: what Hopper's kernels are prefixed with, after prelude: tensor copies, barriers, warpgroup products.
+// prelude_sm90: what stands before Hopper's kernels, after prelude: tensor copies, barriers, warpgroup
+// products.
 //
-// Tiles in shared memory hold rows of 64 bf16 (128 bytes) in the copy engine's 128-byte swizzle, a head of more dimensions
-// as several such tiles, one behind the other. Guarded: on other cards the kernels compile to nothing.
+// Tiles in shared memory hold rows of 64 bf16 (128 bytes) in the copy engine's 128-byte swizzle, a head of
+// more dimensions as several such tiles, one behind the other. Guarded: on other cards the kernels compile to
+// nothing.
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
@@ -9,6 +11,7 @@
 struct __align__(64) TensorMap {
     u64 opaque[16];
 };
+static_assert(sizeof(TensorMap) == 128, "as in src/engine/cuda/params.rs");
 
 // ---- barriers in shared memory; a phase ends when its arrivals and announced bytes are there
 
@@ -24,7 +27,8 @@ DEVICE void barrier_arrive(u32 barrier) {
 }
 
 DEVICE void barrier_expect(u32 barrier, int bytes) {
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
+                 : "memory");
 }
 
 DEVICE void barrier_wait(u32 barrier, int phase) {
@@ -39,8 +43,10 @@ DEVICE void barrier_wait(u32 barrier, int phase) {
 // ---- one box by the copy engine; coordinates in elements, zeros outside the tensor
 
 DEVICE void copy_box(u32 to_shared, const TensorMap* map, int column, int head, int row, u32 barrier) {
-    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], [%5];"
-                 ::"r"(to_shared), "l"(map), "r"(column), "r"(head), "r"(row), "r"(barrier) : "memory");
+    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%2, %3, %4}], [%5];"
+                 ::"r"(to_shared), "l"(map), "r"(column), "r"(head), "r"(row), "r"(barrier)
+                 : "memory");
 }
 
 // ---- registers: what copying warps do not need goes to those that compute
@@ -53,8 +59,8 @@ DEVICE void take_registers() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;
 
 // ---- warpgroup products
 
-// A tile of 128-byte rows in 128-byte swizzle: 1024 bytes from eight rows to the next eight. `column_tiles` is the distance in
-// bytes between tiles of 64 columns, used when the columns are not the summed dimension.
+// A tile of 128-byte rows in 128-byte swizzle: 1024 bytes from eight rows to the next eight. `column_tiles`
+// is the distance in bytes between tiles of 64 columns, used when the columns are not the summed dimension.
 DEVICE u64 descriptor(u32 address, int column_tiles) {
     return (u64)1 << 62 | (u64)(1024 >> 4) << 32 | (u64)(column_tiles >> 4) << 16 | (address & 0x3FFFF) >> 4;
 }

@@ -4,20 +4,31 @@
 //
 // lse_kept, lse_dense [n_heads, n_rows] f32, as attention.cu writes them
 // recall              [n_heads] f32, added to
-// grid (n_heads), block 256, no dynamic shared memory
+// grid (n_heads)
 // Reference: tests/cuda/reference.py, recall
 
-KERNEL void recall(const float* lse_kept, const float* lse_dense, float* recall, int n_rows) {
-    __shared__ float partial[8];
+constexpr int THREADS = 256;
+
+GEOMETRY(recall, THREADS, 1, 1, 0, 0);
+
+struct RecallParams {
+    const float *lse_kept, *lse_dense;
+    float* recall;
+    int n_rows;
+};
+static_assert(sizeof(RecallParams) == 32, "as in src/engine/cuda/params.rs");
+
+KERNEL void recall(const __grid_constant__ RecallParams p) {
+    __shared__ float partial[THREADS / 32];
     float sum = 0.0f;
-    for (int r = threadIdx.x; r < n_rows; r += blockDim.x) {
-        u64 at = (u64)blockIdx.x * n_rows + r;
-        sum += exp2_fast((lse_kept[at] - lse_dense[at]) * LOG2E);
+    for (int r = threadIdx.x; r < p.n_rows; r += THREADS) {
+        u64 at = (u64)blockIdx.x * p.n_rows + r;
+        sum += exp2_fast((p.lse_kept[at] - p.lse_dense[at]) * LOG2E);
     }
-    for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
+    sum = warp_sum(sum);
     if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = sum;
     __syncthreads();
     if (threadIdx.x > 0) return;
-    for (int w = 1; w < 8; w++) sum += partial[w];
-    recall[blockIdx.x] += sum;
+    for (int w = 1; w < THREADS / 32; w++) sum += partial[w];
+    p.recall[blockIdx.x] += sum;
 }

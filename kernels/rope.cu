@@ -11,24 +11,38 @@
 // norm_weight [HEAD_DIM] bf16 or null
 // frequency   [n_rotated / 2] f64
 // position of row r = first_position + r; n_rotated <= HEAD_DIM, even
-// grid (n_rows, ceil(n_heads / 4)), block (32, 4): one warp a head, no dynamic shared memory
+// grid (n_rows, n_heads / HEADS, rounded up): one warp a head
 // Compile with -D HEAD_DIM=64, 96, 128 or 256.
 // Reference: tests/cuda/reference.py, rope
 
+constexpr int HEADS = 4;
+constexpr int THREADS = 32 * HEADS;
 constexpr int PER_LANE = HEAD_DIM / 32;
 
-KERNEL void rope(const u16* x, const u16* norm_weight, const double* frequency, u16* out, int n_heads, int n_rotated,
-                 int first_position, float eps, float turn, float scale) {
-    __shared__ float cosine[HEAD_DIM / 2], sine[HEAD_DIM / 2], values[4][HEAD_DIM];
-    int lane = threadIdx.x, head = blockIdx.y * 4 + threadIdx.y, half = n_rotated / 2;
+GEOMETRY(rope, THREADS, 1, HEADS, 0, 0);
+
+struct RopeParams {
+    const u16 *x, *norm_weight;
+    const double* frequency;
+    u16* out;
+    int n_heads, n_rotated, first_position;
+    float eps, turn, scale;
+};
+static_assert(sizeof(RopeParams) == 56, "as in src/engine/cuda/params.rs");
+
+KERNEL void rope(const __grid_constant__ RopeParams p) {
+    __shared__ float cosine[HEAD_DIM / 2], sine[HEAD_DIM / 2], values[HEADS][HEAD_DIM];
+    const u16 *x = p.x, *norm_weight = p.norm_weight;
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, head = blockIdx.y * HEADS + warp;
+    int n_heads = p.n_heads, n_rotated = p.n_rotated, half = n_rotated / 2;
     const double two_pi = 6.283185307179586;
-    for (int d = threadIdx.y * 32 + lane; d < half; d += 128) {
-        double angle = (double)(first_position + (int)blockIdx.x) * frequency[d];
+    for (int d = threadIdx.x; d < half; d += THREADS) {
+        double angle = (double)(p.first_position + (int)blockIdx.x) * p.frequency[d];
         float reduced = (float)(angle - two_pi * floor(angle / two_pi));
         sincosf(reduced, &sine[d], &cosine[d]);
-        sine[d] *= turn, cosine[d] *= turn;
+        sine[d] *= p.turn, cosine[d] *= p.turn;
     }
-    float* v = values[threadIdx.y];
+    float* v = values[warp];
     u64 row = ((u64)blockIdx.x * n_heads + head) * HEAD_DIM;
     float sum = 0.0f;
     for (int i = 0; i < PER_LANE && head < n_heads; i++) {
@@ -36,9 +50,9 @@ KERNEL void rope(const u16* x, const u16* norm_weight, const double* frequency, 
         v[lane + 32 * i] = value;
         sum += value * value;
     }
-    for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
+    sum = warp_sum(sum);
     // NaN for a head too large to have a norm.
-    float norm = 1.0f / sqrtf(sum / HEAD_DIM + eps) + 0.0f * sum;
+    float norm = 1.0f / sqrtf(sum / HEAD_DIM + p.eps) + 0.0f * sum;
     for (int d = lane; d < HEAD_DIM && norm_weight; d += 32) {
         v[d] = from_bf16(to_bf16(v[d] * norm * from_bf16(norm_weight[d])));
     }
@@ -47,6 +61,6 @@ KERNEL void rope(const u16* x, const u16* norm_weight, const double* frequency, 
         float y = v[d];
         if (d < half) y = v[d] * cosine[d] - v[d + half] * sine[d];
         else if (d < n_rotated) y = v[d] * cosine[d - half] + v[d - half] * sine[d - half];
-        out[row + d] = to_bf16(y * scale);
+        p.out[row + d] = to_bf16(y * p.scale);
     }
 }

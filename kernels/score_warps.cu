@@ -1,9 +1,9 @@
 // score_warps: how the searches score items, with products of one warp. Any card from sm_80.
 //
-// A warp holds 16 queries in registers as columns; rows of items stream through shared memory, 16 at a time, so the maximum
-// over queries needs only the four lanes of a quad. Of nodes with two rows, eight nodes' first rows come before their second
-// ones: a lane has both. A key block's rows go to one warp, that adds up what they get of each query.
-// Shared bytes 2 * STAGE; block 32 * WARPS.
+// A warp holds 16 queries in registers as columns; rows of items stream through shared memory, 16 at a time,
+// so the maximum over queries needs only the four lanes of a quad. Of nodes with two rows, eight nodes' first
+// rows come before their second ones: a lane has both. A key block's rows go to one warp, that adds up what
+// they get of each query.
 
 constexpr int TILE = HEAD_DIM > 128 ? 32 : 64;          // rows in flight at a time
 constexpr int WARPS_Q = BLOCK_Q / 16;
@@ -11,11 +11,12 @@ constexpr int WARPS_N = smaller(8 / WARPS_Q, TILE / 16);
 constexpr int THREADS = 32 * WARPS_Q * WARPS_N;
 constexpr int MIN_BLOCKS = HEAD_DIM > 128 ? 1 : 2;      // on a multiprocessor
 constexpr int STEPS = HEAD_DIM / 16;
-constexpr int ROW = HEAD_DIM * 2 + 16;                  // bytes; the pad keeps ldmatrix free of bank conflicts
+constexpr int ROW = HEAD_DIM * 2 + 16;  // bytes; the pad keeps ldmatrix free of bank conflicts
 constexpr int STAGE = TILE * (ROW * (SPREAD ? 2 : 1) + (CLUSTERS ? 4 : 0));
+constexpr int SCORING = 2 * STAGE;                      // shared bytes
 
-// 16 columns of B; rows past the prompt repeat its last query, which changes no maximum. Column j of a lane is query
-// j / 2 * 8 + lane % 4 * 2 + j % 2.
+// 16 columns of B; rows past the prompt repeat its last query, which changes no maximum. Column j of a lane
+// is query j / 2 * 8 + lane % 4 * 2 + j % 2.
 struct Queries {
     u32 pairs[STEPS][4];
     float length[4], norm[4];
@@ -23,11 +24,13 @@ struct Queries {
     int first, last;
 };
 
-DEVICE int query_of(const Queries& q, int j) { return min(q.first + j / 2 * 8 + threadIdx.x % 4 * 2 + j % 2, q.last); }
+DEVICE int query_of(const Queries& q, int j) {
+    return min(q.first + j / 2 * 8 + threadIdx.x % 4 * 2 + j % 2, q.last);
+}
 
 DEVICE void load_queries(Queries& q, const u16* queries, Sight sight, int row0, u8* shared) {
     int lane = threadIdx.x % 32, warp_q = threadIdx.x / 32 % WARPS_Q;
-    q.first = sight.q0 + warp_q * 16, q.last = sight.q1 - 1;
+    q.first = sight.first_query + warp_q * 16, q.last = sight.end_query - 1;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         int token = min(q.first + half * 8 + lane / 4, q.last) - row0;
@@ -42,10 +45,11 @@ DEVICE void load_queries(Queries& q, const u16* queries, Sight sight, int row0, 
                 squares += low_bf16(pair) * low_bf16(pair) + high_bf16(pair) * high_bf16(pair);
             }
         }
-        squares += __shfl_xor_sync(~0u, squares, 1);
-        squares += __shfl_xor_sync(~0u, squares, 2);
+        squares = quad_sum(squares);
 #pragma unroll
-        for (int j = 0; j < 2; j++) q.length[half * 2 + j] = sqrtf(__shfl_sync(~0u, squares, (lane % 4 * 2 + j) * 4));
+        for (int j = 0; j < 2; j++) {
+            q.length[half * 2 + j] = sqrtf(__shfl_sync(~0u, squares, (lane % 4 * 2 + j) * 4));
+        }
     }
 #pragma unroll
     for (int j = 0; j < 4; j++) q.norm[j] = 0.0f, q.running[j] = no_norm();
@@ -66,16 +70,18 @@ DEVICE void load_tile(const Search& s, const u32* items, int first, int count, u
         const u16* from = row_of<PASS>(s, items[min(at.x, count - 1)], at.y) + i % CHUNKS * 8;
         u32 to = stage + i / CHUNKS * ROW + i % CHUNKS * 16;
         copy_16(to, from);
-        if (SPREAD && !of_keys(PASS)) copy_16(to + TILE * ROW, s.variances + (from - s.means));
+        if (SPREAD && !of_keys(PASS)) copy_16(to + TILE * ROW, s.nodes.variances + (from - s.nodes.means));
     }
     if (CLUSTERS && !of_keys(PASS) && threadIdx.x < TILE) {
         int2 at = item_of<PASS>(first + threadIdx.x);
-        copy_4(stage + TILE * ROW + threadIdx.x * 4, s.spreads + 2 * place_of(s, items[min(at.x, count - 1)]) + at.y);
+        u64 node = place_of(s, items[min(at.x, count - 1)]);
+        copy_4(stage + TILE * ROW + threadIdx.x * 4, s.nodes.spreads + 2 * node + at.y);
     }
     copies_commit();
 }
 
-// Products of 16 rows with this warp's 16 queries: [query half][row half, query] as the tensor cores leave them.
+// Products of 16 rows with this warp's 16 queries: [query half][row half, query] as the tensor cores leave
+// them.
 DEVICE void multiply_16(float (&c)[2][4], u32 rows, const Queries& q, bool squared) {
 #pragma unroll
     for (int k = 0; k < STEPS; k++) {
@@ -89,7 +95,8 @@ DEVICE void multiply_16(float (&c)[2][4], u32 rows, const Queries& q, bool squar
     }
 }
 
-// Scores of rows lane/4 (r = 0) and lane/4 + 8 (r = 1) with query j; of nodes with two rows the larger one, for both r.
+// Scores of rows lane/4 (r = 0) and lane/4 + 8 (r = 1) with query j; of nodes with two rows the larger one,
+// for both r.
 template <Pass PASS>
 DEVICE void score_16(float (&scores)[2][4], const Search& s, u32 stage, int row, const Queries& q) {
     int lane = threadIdx.x % 32;
@@ -104,7 +111,9 @@ DEVICE void score_16(float (&scores)[2][4], const Search& s, u32 stage, int row,
             scores[r][j] = products[j / 2][r * 2 + j % 2];
             if (of_keys(PASS)) continue;
             if (SPREAD) scores[r][j] += s.reach * sqrt_fast(variances[j / 2][r * 2 + j % 2]);
-            if (CLUSTERS) scores[r][j] += q.length[j] * load_float(stage + TILE * ROW + (row + r * 8 + lane / 4) * 4);
+            if (CLUSTERS) {
+                scores[r][j] += q.length[j] * load_float(stage + TILE * ROW + (row + r * 8 + lane / 4) * 4);
+            }
         }
         if (!of_keys(PASS) && CLUSTERS) scores[0][j] = scores[1][j] = fmaxf(scores[0][j], scores[1][j]);
     }
@@ -113,19 +122,22 @@ DEVICE void score_16(float (&scores)[2][4], const Search& s, u32 stage, int row,
 // Whether query j sees the key in row r of these 16.
 DEVICE bool sees_key(const Search& s, const Queries& q, const u32* items, int row, int count, int j) {
     int2 at = item_of<KEY_SCORES>(row);
-    return at.x < count && sees(query_of(q, j), items[min(at.x, count - 1)] * BLOCK_K + at.y, s.window);
+    return at.x < count && sees(query_of(q, j), items[min(at.x, count - 1)] * BLOCK_K + at.y, s.sizes.window);
 }
 
 // Adds what rows lane/4 and lane/4 + 8 have to the queries' norms.
 template <Pass PASS>
-DEVICE void add_to_norms(const float (&scores)[2][4], const Search& s, const u32* items, int row, int count, Queries& q) {
+DEVICE void add_to_norms(const float (&scores)[2][4], const Search& s, const u32* items, int row, int count,
+                         Queries& q) {
     int node = item_of<PASS>(row + threadIdx.x % 32 / 4).x;
     bool competes = node < count && is_inside(s, items[min(node, count - 1)]);
 #pragma unroll
     for (int j = 0; j < 4; j++) {
         bool counts[2] = {competes, false};  // of nodes, both rows have the same score
 #pragma unroll
-        for (int r = 0; r < 2 && of_keys(PASS); r++) counts[r] = sees_key(s, q, items, row + threadIdx.x % 32 / 4 + r * 8, count, j);
+        for (int r = 0; r < 2 && of_keys(PASS); r++) {
+            counts[r] = sees_key(s, q, items, row + threadIdx.x % 32 / 4 + r * 8, count, j);
+        }
         float most = q.running[j].most, sum = 0.0f;
 #pragma unroll
         for (int r = 0; r < 2; r++) most = counts[r] ? fmaxf(most, scores[r][j]) : most;
@@ -135,7 +147,8 @@ DEVICE void add_to_norms(const float (&scores)[2][4], const Search& s, const u32
     }
 }
 
-// Norms become those of all rows since the last time, from what each lane and each warp beside this one has seen.
+// Norms become those of all rows since the last time, from what each lane and each warp beside this one has
+// seen.
 DEVICE void settle_norms(Queries& q, u8* shared) {
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     Norm* all = (Norm*)shared;
@@ -150,7 +163,9 @@ DEVICE void settle_norms(Queries& q, u8* shared) {
 #pragma unroll
     for (int j = 0; j < 4; j++) {
         Norm norm = no_norm();
-        for (int n = 0; n < WARPS_N; n++) norm = joined(norm, all[(n * WARPS_Q + warp % WARPS_Q) * 16 + j * 4 + lane % 4]);
+        for (int n = 0; n < WARPS_N; n++) {
+            norm = joined(norm, all[(n * WARPS_Q + warp % WARPS_Q) * 16 + j * 4 + lane % 4]);
+        }
         q.norm[j] = value_of(norm);
     }
     __syncthreads();
@@ -165,8 +180,7 @@ DEVICE void keep_largest(const float (&scores)[2][4], int row, int count, const 
         float best = -infinity();
 #pragma unroll
         for (int j = 0; j < 4; j++) best = fmaxf(best, scores[r][j] - q.norm[j]);
-        best = fmaxf(best, __shfl_xor_sync(~0u, best, 1));
-        best = fmaxf(best, __shfl_xor_sync(~0u, best, 2));
+        best = quad_max(best);
         if (lane % 4 == 0 && node < count) atomicMax(&out[node], ordered(best));
     }
 }
@@ -176,43 +190,49 @@ DEVICE void keep_share(float (&share)[4], int block, int count, u32* out) {
     float best = 0.0f;
 #pragma unroll
     for (int j = 0; j < 4; j++) {
-        for (int apart = 4; apart < 32; apart *= 2) share[j] += __shfl_xor_sync(~0u, share[j], apart);
+        share[j] = sum_across_quads(share[j]);
         best = fmaxf(best, share[j]);
         share[j] = 0.0f;
     }
-    best = fmaxf(best, __shfl_xor_sync(~0u, best, 1));
-    best = fmaxf(best, __shfl_xor_sync(~0u, best, 2));
+    best = quad_max(best);
     if (threadIdx.x % 32 == 0 && block < count) atomicMax(&out[block], ordered(best));
 }
 
 // Adds what these 16 rows get to `share`, that of the block under way, and keeps it when the block is done.
-DEVICE void add_to_shares(float (&share)[4], const float (&scores)[2][4], const Search& s, const u32* items, int row, int count, const Queries& q, u32* out) {
+DEVICE void add_to_shares(float (&share)[4], const float (&scores)[2][4], const Search& s, const u32* items,
+                          int row, int count, const Queries& q, u32* out) {
 #pragma unroll
     for (int r = 0; r < 2; r++) {
 #pragma unroll
         for (int j = 0; j < 4; j++) {
-            share[j] += sees_key(s, q, items, row + threadIdx.x % 32 / 4 + r * 8, count, j) ? ratio(scores[r][j], q.norm[j]) : 0.0f;
+            bool counts = sees_key(s, q, items, row + threadIdx.x % 32 / 4 + r * 8, count, j);
+            share[j] += counts ? ratio(scores[r][j], q.norm[j]) : 0.0f;
         }
         int end = row + r * 8 + 8;
         if (end % BLOCK_K == 0) keep_share(share, end / BLOCK_K - 1, count, out);
     }
 }
 
-// A pass over items; scores come to `out`, as integers in their order, where they are larger than what is there.
+// A pass over items; scores come to `out`, as integers in their order, where they are larger than what is
+// there.
 template <Pass PASS>
 DEVICE void pass(const Search& s, const u32* items, int count, Queries& q, u8* shared, u32* out) {
-    constexpr int GROUP = of_keys(PASS) && BLOCK_K > 16 ? smaller(BLOCK_K, TILE) : 16;  // rows of a warp at a time
+    constexpr int GROUP =
+        of_keys(PASS) && BLOCK_K > 16 ? smaller(BLOCK_K, TILE) : 16;  // rows of a warp at a time
     int warp_n = threadIdx.x / 32 / WARPS_Q;
     int n_rows = !of_keys(PASS) && CLUSTERS ? (count + 7) / 8 * 16 : count * rows_of(PASS);
     u32 stages = shared_address(shared);
     float share[4] = {};
     load_tile<PASS>(s, items, 0, count, stages);
     for (int first = 0, tile = 0; first < n_rows; first += TILE, tile++) {
-        if (first + TILE < n_rows) load_tile<PASS>(s, items, first + TILE, count, stages + (tile + 1) % 2 * STAGE);
+        if (first + TILE < n_rows)
+            load_tile<PASS>(s, items, first + TILE, count, stages + (tile + 1) % 2 * STAGE);
         else copies_commit();
         copies_wait<1>();
         __syncthreads();
-        for (int m = warp_n * GROUP; m < TILE && first + m < n_rows; m += m % GROUP == GROUP - 16 ? WARPS_N * GROUP - GROUP + 16 : 16) {
+        // 16 rows at a time; after a group the warp goes on with its next one.
+        auto step = [](int m) { return m % GROUP == GROUP - 16 ? WARPS_N * GROUP - GROUP + 16 : 16; };
+        for (int m = warp_n * GROUP; m < TILE && first + m < n_rows; m += step(m)) {
             float scores[2][4];
             score_16<PASS>(scores, s, stages + tile % 2 * STAGE, m, q);
             if (PASS == NODE_SCORES) keep_largest(scores, first + m, count, q, out);

@@ -1,22 +1,40 @@
-// search_exhaustive: the key blocks that get the largest share of a query's attention, every key read: the reference. O(T^2)
-// time for all queries, O(T) for the last ones.
+// search_exhaustive: the key blocks that get the largest share of a query's attention, every key read: the
+// reference. O(T^2) time for all queries, O(T) for the last ones.
 //
-// exhaustive_norms, then exhaustive_scores: score(block) = max over the query block's queries of the share of its attention to
-// the visible keys that falls on the key block. The keys come in segments, so that few queries keep a whole card busy; the norms
-// of a segment are its own until the scores join them. exhaustive_select: always kept blocks as in search_hierarchical.cu, then the best of the others;
-// ties: the lower block wins. Reference: src/search/exhaustive.rs.
+// exhaustive_norms, then exhaustive_scores: score(block) = max over the query block's queries of the share of
+// its attention to the visible keys that falls on the key block. The keys come in segments, so that few
+// queries keep a whole card busy; the norms of a segment are its own until the scores join them.
+// exhaustive_select: always kept blocks as in search_hierarchical.cu, then the best of the others; ties: the
+// lower block wins. Reference: src/engine/cpu/search/exhaustive.rs.
 //
 // queries [n_rows, n_heads, HEAD_DIM] bf16, row 0 is the first token of query block `first_block`
 // keys    [n_tokens, n_kv_heads, HEAD_DIM] bf16
 // norms   [n_heads, query blocks of this launch, n_segments, BLOCK_Q] f32
-// scores  [n_heads, query blocks of this launch, n_key_blocks] u32: floats as integers in their order, of candidates only
-// kept    [n_heads, n_query_blocks, top_k] u32, ascending, filled up with 0xFFFFFFFF
-// grid norms and scores (query blocks of this launch * n_segments, n_heads), select (query blocks of this launch, n_heads)
-// block norms and scores as score_warps.cu, which stands before this file, select 256
-// shared bytes norms and scores as score_warps.cu; select none beyond the static
-// Compile with -D HEAD_DIM, BLOCK_Q (16 to 128), BLOCK_K (8 to 64), ESTIMATE 0.
+// scores  [n_heads, query blocks of this launch, n_key_blocks] u32: floats as integers in their order, of
+//         candidates only
+// mask    written by exhaustive_select
+// grid norms and scores (query blocks of this launch * n_segments, n_heads), select (query blocks of this
+// launch, n_heads)
+// Stands after score_warps.cu. Compile with -D HEAD_DIM, BLOCK_Q (16 to 128), BLOCK_K (8 to 64),
+// ESTIMATE=FIRST.
 
-constexpr int PIECE = 512;  // key blocks in a pass
+constexpr int PIECE = 512;           // key blocks in a pass
+constexpr int SELECT_THREADS = 256;  // one for each value of a byte
+
+GEOMETRY(exhaustive_norms, THREADS, 1, 1, SCORING, 0);
+GEOMETRY(exhaustive_scores, THREADS, 1, 1, SCORING, 0);
+GEOMETRY(exhaustive_select, SELECT_THREADS, 1, 1, 0, 0);
+
+struct ExhaustiveParams {
+    const u16 *queries, *keys;
+    float* norms;
+    u32* scores;
+    Mask mask;
+    Sizes sizes;
+    Rule rule;
+    int n_segments, first_block;
+};
+static_assert(sizeof(ExhaustiveParams) == 80, "as in src/engine/cuda/params.rs");
 
 // The blocks of `all` that a segment has.
 DEVICE int2 segment_of(int first, int last, int n_segments) {
@@ -44,46 +62,65 @@ DEVICE void pass_over(const Search& s, int2 segment, Queries& q, u8* shared, Don
 }
 
 // Query j of a lane in its query block.
-DEVICE int place_of(int j) { return threadIdx.x / 32 % WARPS_Q * 16 + j / 2 * 8 + threadIdx.x % 4 * 2 + j % 2; }
+DEVICE int place_of(int j) {
+    return threadIdx.x / 32 % WARPS_Q * 16 + j / 2 * 8 + threadIdx.x % 4 * 2 + j % 2;
+}
 
-KERNEL void __launch_bounds__(THREADS, MIN_BLOCKS)
-    exhaustive_norms(const u16* queries, const u16* keys, float* norms, int n_segments, int first_block, int n_tokens, int window,
-                     int n_kv_heads, int sink_blocks, int local_blocks, int top_k) {
-    extern __shared__ __align__(16) u8 shared[];
-    Sight sight = sight_of(first_block + blockIdx.x / n_segments, BLOCK_Q, BLOCK_K, n_tokens, window);
-    Candidates c = candidates_of(sight, sink_blocks, local_blocks, top_k);
-    if (c.c1 - c.c0 <= c.budget || c.budget <= 0) return;
+// What a thread block of exhaustive_norms and exhaustive_scores works on.
+struct Part {
+    Sight sight;
+    Candidates candidates;
+    DEVICE bool competes() const {
+        return candidates.end_column - candidates.first_column > candidates.budget && candidates.budget > 0;
+    }
+};
 
-    Queries q;
-    load_queries(q, queries, sight, first_block * BLOCK_Q, shared);
-    Search s = {keys, nullptr, nullptr, nullptr, n_tokens, window, n_kv_heads, 0, 0, c.c0, c.c1};
-    pass_over<KEY_NORMS>(s, segment_of(sight.v0, sight.v1, n_segments), q, shared, [](int, u32) {});
-    settle_norms(q, shared);
-    float* out = norms_of(norms, n_segments) + blockIdx.x % n_segments * BLOCK_Q;
-    for (int j = 0; j < 4 && threadIdx.x / 32 < WARPS_Q && threadIdx.x % 32 < 4; j++) out[place_of(j)] = q.norm[j];
+DEVICE Part part_of(const ExhaustiveParams& p) {
+    Part part;
+    part.sight = sight_of(p.first_block + blockIdx.x / p.n_segments, p.sizes);
+    part.candidates = candidates_of(part.sight, p.rule, p.mask.top_k);
+    return part;
 }
 
 KERNEL void __launch_bounds__(THREADS, MIN_BLOCKS)
-    exhaustive_scores(const u16* queries, const u16* keys, float* norms, u32* scores, int n_segments, int first_block, int n_tokens,
-                      int window, int n_kv_heads, int sink_blocks, int local_blocks, int top_k) {
+    exhaustive_norms(const __grid_constant__ ExhaustiveParams p) {
     extern __shared__ __align__(16) u8 shared[];
-    int n_key_blocks = (n_tokens + BLOCK_K - 1) / BLOCK_K;
-    Sight sight = sight_of(first_block + blockIdx.x / n_segments, BLOCK_Q, BLOCK_K, n_tokens, window);
-    Candidates c = candidates_of(sight, sink_blocks, local_blocks, top_k);
-    if (c.c1 - c.c0 <= c.budget || c.budget <= 0) return;
-
+    Part part = part_of(p);
+    if (!part.competes()) return;
+    int n_segments = p.n_segments;
     Queries q;
-    load_queries(q, queries, sight, first_block * BLOCK_Q, shared);
-    const float* of_segments = norms_of(norms, n_segments);
+    load_queries(q, p.queries, part.sight, p.first_block * BLOCK_Q, shared);
+    Search s = search_of(p.keys, Nodes{}, p.sizes, part.candidates);
+    int2 segment = segment_of(part.sight.first_column, part.sight.end_column, n_segments);
+    pass_over<KEY_NORMS>(s, segment, q, shared, [](int, u32) {});
+    settle_norms(q, shared);
+    float* out = norms_of(p.norms, n_segments) + blockIdx.x % n_segments * BLOCK_Q;
+    bool has_norms = threadIdx.x / 32 < WARPS_Q && threadIdx.x % 32 < 4;
+    for (int j = 0; j < 4 && has_norms; j++) out[place_of(j)] = q.norm[j];
+}
+
+KERNEL void __launch_bounds__(THREADS, MIN_BLOCKS)
+    exhaustive_scores(const __grid_constant__ ExhaustiveParams p) {
+    extern __shared__ __align__(16) u8 shared[];
+    Part part = part_of(p);
+    if (!part.competes()) return;
+    int n_key_blocks = (p.sizes.n_tokens + BLOCK_K - 1) / BLOCK_K, n_segments = p.n_segments;
+    Queries q;
+    load_queries(q, p.queries, part.sight, p.first_block * BLOCK_Q, shared);
+    const float* of_segments = norms_of(p.norms, n_segments);
 #pragma unroll
     for (int j = 0; j < 4; j++) {
         Norm norm = no_norm();
-        for (int i = 0; i < n_segments; i++) norm = joined(norm, Norm{of_segments[i * BLOCK_Q + place_of(j)], 1.0f});
+        for (int i = 0; i < n_segments; i++) {
+            norm = joined(norm, Norm{of_segments[i * BLOCK_Q + place_of(j)], 1.0f});
+        }
         q.norm[j] = value_of(norm);
     }
-    Search s = {keys, nullptr, nullptr, nullptr, n_tokens, window, n_kv_heads, 0, 0, c.c0, c.c1};
-    u32* out = scores + ((u64)blockIdx.y * (gridDim.x / n_segments) + blockIdx.x / n_segments) * n_key_blocks;
-    pass_over<KEY_SCORES>(s, segment_of(c.c0, c.c1, n_segments), q, shared, [&](int block, u32 score) { out[block] = score; });
+    Search s = search_of(p.keys, Nodes{}, p.sizes, part.candidates);
+    u64 query_block = (u64)blockIdx.y * (gridDim.x / n_segments) + blockIdx.x / n_segments;
+    u32* out = p.scores + query_block * n_key_blocks;
+    int2 segment = segment_of(part.candidates.first_column, part.candidates.end_column, n_segments);
+    pass_over<KEY_SCORES>(s, segment, q, shared, [&](int block, u32 score) { out[block] = score; });
 }
 
 // The `budget`-th largest of the candidates' scores, byte by byte, and how many of its equals may stay.
@@ -93,7 +130,7 @@ DEVICE u32 threshold_of(const u32* scores, Candidates c, u32& n_equals) {
     for (int shift = 24; shift >= 0; shift -= 8) {
         histogram[threadIdx.x] = 0;
         __syncthreads();
-        for (int b = c.c0 + threadIdx.x; b < c.c1; b += 256) {
+        for (int b = c.first_column + threadIdx.x; b < c.end_column; b += SELECT_THREADS) {
             u32 bits = scores[b];
             if (shift == 24 || bits >> (shift + 8) == prefix) atomicAdd(&histogram[bits >> shift & 255], 1u);
         }
@@ -112,30 +149,39 @@ DEVICE u32 threshold_of(const u32* scores, Candidates c, u32& n_equals) {
     return prefix;
 }
 
-KERNEL void exhaustive_select(const u32* scores, u32* kept, int first_block, int n_query_blocks, int n_tokens, int window,
-                              int sink_blocks, int local_blocks, int top_k) {
-    int n_key_blocks = (n_tokens + BLOCK_K - 1) / BLOCK_K, query_block = first_block + blockIdx.x;
-    Sight sight = sight_of(query_block, BLOCK_Q, BLOCK_K, n_tokens, window);
-    Candidates c = candidates_of(sight, sink_blocks, local_blocks, top_k);
-    const u32* row = scores + ((u64)blockIdx.y * gridDim.x + blockIdx.x) * n_key_blocks;
-    u32* out = kept + ((u64)blockIdx.y * n_query_blocks + query_block) * top_k;
-    bool all = c.c1 - c.c0 <= c.budget;
-    u32 threshold = 0, n_equals = 0;
-    if (!all && c.budget > 0) threshold = threshold_of(row, c, n_equals);
-    if (threadIdx.x >= 32) return;
-    int lane = threadIdx.x, n_out = c.c0 - sight.v0;
+// The columns of a row in the mask's order: always kept ones, then those of the candidates that stay. One
+// warp.
+DEVICE void write_row(u32* out, const u32* scores, Sight sight, Candidates c, u32 threshold, u32 n_equals,
+                      int top_k) {
+    bool all = c.end_column - c.first_column <= c.budget;
+    int lane = threadIdx.x, n_out = c.first_column - sight.first_column;
     u32 lower = (1u << lane) - 1, n_equals_seen = 0;
-    for (int i = lane; i < n_out; i += 32) out[i] = sight.v0 + i;
-    for (int base = c.c0; base < c.c1 && (all || c.budget > 0); base += 32) {
+    for (int i = lane; i < n_out; i += 32) out[i] = sight.first_column + i;
+    for (int base = c.first_column; base < c.end_column && (all || c.budget > 0); base += 32) {
         int b = base + lane;
-        u32 bits = b < c.c1 && !all ? row[b] : 0;
-        u32 equals = __ballot_sync(~0u, b < c.c1 && !all && bits == threshold);
+        u32 bits = b < c.end_column && !all ? scores[b] : 0;
+        u32 equals = __ballot_sync(~0u, b < c.end_column && !all && bits == threshold);
         bool equal_stays = bits == threshold && n_equals_seen + __popc(equals & lower) < n_equals;
-        bool stays = b < c.c1 && (all || bits > threshold || equal_stays);
+        bool stays = b < c.end_column && (all || bits > threshold || equal_stays);
         u32 staying = __ballot_sync(~0u, stays);
         if (stays) out[n_out + __popc(staying & lower)] = b;
         n_out += __popc(staying);
         n_equals_seen += __popc(equals);
     }
-    for (int i = lane; n_out + i < top_k; i += 32) out[n_out + i] = c.c1 + i < sight.v1 ? c.c1 + i : NONE;
+    for (int i = lane; n_out + i < top_k; i += 32) {
+        out[n_out + i] = c.end_column + i < sight.end_column ? c.end_column + i : NONE;
+    }
+}
+
+KERNEL void exhaustive_select(const __grid_constant__ ExhaustiveParams p) {
+    int n_key_blocks = (p.sizes.n_tokens + BLOCK_K - 1) / BLOCK_K, query_block = p.first_block + blockIdx.x;
+    Sight sight = sight_of(query_block, p.sizes);
+    Candidates c = candidates_of(sight, p.rule, p.mask.top_k);
+    const u32* scores = p.scores + ((u64)blockIdx.y * gridDim.x + blockIdx.x) * n_key_blocks;
+    u32 threshold = 0, n_equals = 0;
+    bool competes = c.end_column - c.first_column > c.budget && c.budget > 0;
+    if (competes) threshold = threshold_of(scores, c, n_equals);
+    if (threadIdx.x >= 32) return;
+    write_row(p.mask.kept + row_of_mask(p.mask, query_block), scores, sight, c, threshold, n_equals,
+              p.mask.top_k);
 }

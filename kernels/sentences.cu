@@ -1,31 +1,57 @@
 // sentences: what vertical scores need of sentences, and the scores themselves.
 //
 // sentences_of_tokens: sentence[t], the sentence of token t, and weight[t] = 1 / its tokens.
-// vertical_scores: the mean over a sentence's tokens of what they received, a mean over the sentences that are far enough behind:
-// out[h, i] = sum of anchors[h, t] over t in i, / (tokens in i * (n_sentences - i - distance)); 0 where no sentence is that far.
+// vertical_scores: the mean over a sentence's tokens of what they received, a mean over the sentences that
+// are far enough behind: out[h, i] = sum of anchors[h, t] over t in i, / (tokens in i * (n_sentences - i -
+// distance)); 0 where no sentence is that far.
 //
 // spans    [n_sentences, 2] u32: first token and end
 // sentence [n_tokens] u32; weight [n_tokens] f32
 // anchors  [n_heads, n_tokens] f32
 // out      [n_heads, n_sentences] f32
-// grid of_tokens ceil(n_sentences / 8), vertical (ceil(n_sentences / 8), n_heads); block 256: a warp for each sentence
-// Any card from sm_80. Reference: src/cpu/attention.rs, of_tokens and vertical; tests/cuda.rs compares
+// grid of_tokens n_sentences / WARPS, vertical (n_sentences / WARPS, n_heads), rounded up: a warp for each
+// sentence
+// Any card from sm_80. Reference: src/engine/cpu/layer.rs, of_tokens and vertical; tests/cuda.rs compares
 
-KERNEL void sentences_of_tokens(const u32* spans, u32* sentence, float* weight, int n_sentences) {
-    int i = blockIdx.x * 8 + threadIdx.x / 32;
-    if (i >= n_sentences) return;
-    u32 start = spans[2 * i], end = spans[2 * i + 1];
-    for (u32 t = start + threadIdx.x % 32; t < end; t += 32) sentence[t] = i, weight[t] = 1.0f / (end - start);
+constexpr int WARPS = 8;
+
+GEOMETRY(sentences_of_tokens, 32 * WARPS, WARPS, 1, 0, 0);
+GEOMETRY(vertical_scores, 32 * WARPS, WARPS, 1, 0, 0);
+
+struct SentenceParams {
+    const u32* spans;
+    u32* sentence;
+    float* weight;
+    int n_sentences;
+};
+static_assert(sizeof(SentenceParams) == 32, "as in src/engine/cuda/params.rs");
+
+struct VerticalParams {
+    const float* anchors;
+    const u32* spans;
+    float* out;
+    int n_tokens, n_sentences, distance;
+};
+static_assert(sizeof(VerticalParams) == 40, "as in src/engine/cuda/params.rs");
+
+KERNEL void sentences_of_tokens(const __grid_constant__ SentenceParams p) {
+    int i = blockIdx.x * WARPS + threadIdx.x / 32;
+    if (i >= p.n_sentences) return;
+    u32 start = p.spans[2 * i], end = p.spans[2 * i + 1];
+    for (u32 t = start + threadIdx.x % 32; t < end; t += 32) {
+        p.sentence[t] = i, p.weight[t] = 1.0f / (end - start);
+    }
 }
 
-KERNEL void vertical_scores(const float* anchors, const u32* spans, float* out, int n_tokens, int n_sentences, int distance) {
-    int i = blockIdx.x * 8 + threadIdx.x / 32;
-    if (i >= n_sentences) return;
-    const float* row = anchors + (u64)blockIdx.y * n_tokens;
-    u32 start = spans[2 * i], end = spans[2 * i + 1];
+KERNEL void vertical_scores(const __grid_constant__ VerticalParams p) {
+    int i = blockIdx.x * WARPS + threadIdx.x / 32;
+    if (i >= p.n_sentences) return;
+    const float* row = p.anchors + (u64)blockIdx.y * p.n_tokens;
+    u32 start = p.spans[2 * i], end = p.spans[2 * i + 1];
     float sum = 0.0f;
     for (u32 t = start + threadIdx.x % 32; t < end; t += 32) sum += row[t];
-    for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
-    int after = n_sentences - i - distance;
-    if (threadIdx.x % 32 == 0) out[(u64)blockIdx.y * n_sentences + i] = after > 0 ? sum / ((float)(end - start) * after) : 0.0f;
+    sum = warp_sum(sum);
+    int after = p.n_sentences - i - p.distance;
+    float score = after > 0 ? sum / ((float)(end - start) * after) : 0.0f;
+    if (threadIdx.x % 32 == 0) p.out[(u64)blockIdx.y * p.n_sentences + i] = score;
 }

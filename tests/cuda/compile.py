@@ -1,4 +1,5 @@
-"""Compiles every kernel for every architecture and shape; needs NVRTC (`pip install nvidia-cuda-nvrtc`), no GPU.
+"""Compiles every kernel for every architecture and shape; needs NVRTC (`pip install nvidia-cuda-nvrtc`), no GPU. Compares
+the structures of params.py with the kernels'.
 
 usage: python3 compile.py [--all] [-v] [file.cu ...]
 Without --all only a few shapes of each kernel are compiled, one of them in all its variants. -v prints registers, shared memory and spills.
@@ -6,14 +7,17 @@ What compiled before from the same source, with the same options and compiler, i
 the build folder.
 """
 
+import ctypes
 import hashlib
 import os
 import re
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
+from itertools import product
 from pathlib import Path
 
+import params
 from device import compile_cubin, nvrtc_version, options, source
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -21,7 +25,8 @@ KEPT = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "cuda"
 
 ARCHITECTURES = ["80", "86", "89", "90a", "100", "120"]
 FEW = [(64, 32, 8), (64, 64, 16), (128, 128, 64), (96, 16, 8), (256, 64, 16)]  # head dim, block q, block k
-SOFT_CAPS = [0, 0x44480000]  # none, and 800.0
+ESTIMATES = ["FIRST", "MIDDLE", "MEAN_SPREAD", "TWO_MEANS"]
+SOFT_CAPS = ["0.0f", "0x1.9p+9f"]  # none, and 800
 ALL = [(d, bq, bk) for d in (64, 96, 128, 256) for bq in (16, 32, 64, 128) for bk in (8, 16, 32, 64)]
 
 
@@ -31,10 +36,8 @@ def variants(file, shapes):
         return [{}]
     if file in ("rope.cu", "written.cu"):
         return [{"HEAD_DIM": d} for d in sorted({s[0] for s in shapes})]
-    if file == "clusters.cu":
+    if file in ("clusters.cu", "pyramid.cu"):
         return [{"HEAD_DIM": d, "BLOCK_K": k} for d, k in sorted({(s[0], s[2]) for s in shapes})]
-    if file == "pyramid.cu":
-        return [{"HEAD_DIM": d, "BLOCK_K": k, "SPAN_LEVELS": (1024 // k).bit_length() - 1} for d, k in sorted({(s[0], s[2]) for s in shapes})]
     found = []
     for d, q, k in shapes:
         if file.endswith("_sm90.cu") and (q < 64 or d not in (64, 128)):
@@ -42,11 +45,10 @@ def variants(file, shapes):
         blocks, whole = {"HEAD_DIM": d, "BLOCK_Q": q, "BLOCK_K": k}, shapes is ALL or d == 128
         caps = SOFT_CAPS if whole else SOFT_CAPS[:1]
         if file.startswith("search_hierarchical"):
-            for estimate, rescore in [(e, r) for e in (0, 1, 2, 3) for r in (0, 1)] if whole else [(3, 1)]:
-                columns = {"COLUMNS": 64 if rescore else 88 if estimate == 2 else 128} if file.endswith("_sm90.cu") else {}
-                found.append({**blocks, "ESTIMATE": estimate, "RESCORE": rescore, **columns})
+            for estimate, rescore in product(ESTIMATES, (0, 1)) if whole else [("TWO_MEANS", 1)]:
+                found.append({**blocks, "ESTIMATE": estimate, "RESCORE": rescore})
         elif file == "search_exhaustive.cu":
-            found.append({**blocks, "ESTIMATE": 0})
+            found.append({**blocks, "ESTIMATE": "FIRST"})
         elif file.startswith("attention_record"):
             found += [{**blocks, "ANCHORS": a, "SOFT_CAP": c} for a in (0, 1) for c in caps]
         elif file.startswith("attention"):
@@ -61,13 +63,35 @@ FILES = ["rms_norm.cu", "rope.cu", "written.cu", "elementwise.cu", "pyramid.cu",
          "attention_record_sm90.cu"]
 
 
+def entries_of(log):
+    return set(re.findall(r"Compiling entry function '(\w+)'", log))
+
+
+def compare_params(file):
+    """Fields and sizes of the structures that a file and params.py both have; how many these are."""
+    text, n = re.sub(r"//.*", "", source(file)), 0
+    for name, body in re.findall(r"^struct (\w+) \{(.*?)\}", text, re.M | re.S):
+        kind = getattr(params, name, None)
+        if kind is None:
+            continue
+        fields = [word for one in re.split("[,;]", body.split("DEVICE")[0]) for word in re.split(r"[\s*]+", one.strip())[-1:] if word]
+        assert fields == params.fields_of(kind), f"{name} of {file}: {fields}, but in params.py {params.fields_of(kind)}"
+        size = re.search(rf"static_assert\(sizeof\({name}(?:<const u16\*>)?\) == (\d+)", text)
+        if name != "Geometry":
+            assert int(size[1]) == ctypes.sizeof(kind), f"{name} of {file}: {size[1]} bytes, but in params.py {ctypes.sizeof(kind)}"
+        n += 1
+    return n
+
+
 def compiler_log(file, defines, arch):
     """What the compiler says of a kernel, and whether it was asked now."""
     asked = "\0".join([nvrtc_version(), *options(defines, arch), source(file)])
     kept = KEPT / hashlib.sha256(asked.encode()).hexdigest()
     if kept.exists():
         return kept.read_text(), False
-    _, log = compile_cubin(file, defines, arch)
+    cubin, log = compile_cubin(file, defines, arch)
+    for entry in entries_of(log):
+        assert f"\0{entry}_geometry\0".encode() in cubin, f"{entry} of {file} says nothing of its launches"
     kept.parent.mkdir(parents=True, exist_ok=True)
     # Whole or not at all, whoever else compiles the same.
     part = kept.with_suffix(f".{os.getpid()}")
@@ -83,16 +107,17 @@ def main():
     print(f"NVRTC {nvrtc_version()}")
     with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         for file in files:
-            start, n_new, entries = time.time(), 0, set()
+            start, n_new, entries, n_structures = time.time(), 0, set(), compare_params(file)
             asked = [(file, d, a) for a in archs if a == "90a" or not file.endswith("_sm90.cu") for d in variants(file, shapes)]
             for (_, defines, arch), (log, is_new) in zip(asked, pool.map(compiler_log, *zip(*asked))):
                 n_new += is_new
                 warnings = [l for l in log.splitlines() if "warning" in l.lower() or "Potential" in l]
-                entries |= set(re.findall(r"Compiling entry function '(\w+)'", log))
+                entries |= entries_of(log)
                 if verbose or warnings:
                     used = re.findall(r"entry function '(\w+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores.*?Used (\d+) registers", log, re.S)
                     print(f"  sm_{arch} {defines}", *[f"{e}: {r} registers, {s} bytes spilled, stack {f}" for e, f, s, r in used], *warnings, sep="\n      ")
-            print(f"{file}: {len(asked)} variants, {n_new} of them compiled now, in {time.time() - start:.1f} s: {', '.join(sorted(entries))}", flush=True)
+            print(f"{file}: {len(asked)} variants, {n_new} of them compiled now, in {time.time() - start:.1f} s: "
+                  f"{', '.join(sorted(entries))}; {n_structures} structures", flush=True)
 
 
 if __name__ == "__main__":

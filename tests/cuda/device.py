@@ -6,6 +6,8 @@ import os
 import site
 import sys
 
+from params import Geometry, TensorMap
+
 KERNELS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "kernels")
 
 
@@ -21,16 +23,24 @@ def _nvrtc():
 NVRTC = _nvrtc()
 
 
-SEARCH = ["search.cu", "score_warps.cu", "search_hierarchical.cu"]
-SEARCH_SM90 = ["prelude_sm90.cu", "search.cu", "score_warpgroups.cu", "search_hierarchical.cu"]
-SEARCH_EXHAUSTIVE = ["search.cu", "score_warps.cu", "search_exhaustive.cu"]
-PARTS = {"search_exhaustive.cu": SEARCH_EXHAUSTIVE, "search_hierarchical.cu": SEARCH, "search_hierarchical_sm90.cu": SEARCH_SM90}
+ATTENTION = ["tiles.cu", "blocks.cu", "attention_rows.cu"]
+SEARCH = ["tiles.cu", "blocks.cu", "search.cu"]
+PARTS = {
+    "attention.cu": [*ATTENTION, "attention.cu"],
+    "attention_sm90.cu": ["prelude_sm90.cu", *ATTENTION, "attention_sm90.cu"],
+    "attention_record.cu": [*ATTENTION, "attention_record.cu"],
+    "attention_record_sm90.cu": ["prelude_sm90.cu", *ATTENTION, "attention_record_sm90.cu"],
+    "proximity.cu": ["blocks.cu", "proximity.cu"],
+    "search_exhaustive.cu": [*SEARCH, "score_warps.cu", "search_exhaustive.cu"],
+    "search_hierarchical.cu": [*SEARCH, "score_warps.cu", "search_hierarchical.cu"],
+    "search_hierarchical_sm90.cu": ["prelude_sm90.cu", *SEARCH, "score_warpgroups.cu", "search_hierarchical.cu"],
+}
 
 
 def source(name):
     """A kernel's whole source: no file includes another, so the loader puts the files it needs before it."""
-    parts = PARTS.get(name) or (["prelude_sm90.cu", name] if name.endswith("_sm90.cu") else [name])
-    return "\n".join(open(os.path.join(KERNELS, part)).read() for part in ["prelude.cu", *parts])
+    parts = ["prelude.cu", "warp.cu", *PARTS.get(name, [name])]
+    return "\n".join(open(os.path.join(KERNELS, part)).read() for part in parts)
 
 
 def options(defines, arch):
@@ -65,12 +75,6 @@ def nvrtc_version():
     return f"{major.value}.{minor.value}"
 
 
-class TensorMap(ctypes.Structure):
-    """A CUtensorMap: 128 bytes, passed to kernels by value."""
-
-    _fields_ = [("opaque", ctypes.c_uint64 * 16)]
-
-
 class Kernels:
     """Compiled kernels of the current device, by file, entry and macros."""
 
@@ -91,7 +95,8 @@ class Kernels:
             self.driver.cuGetErrorString(status, ctypes.byref(message))
             raise RuntimeError(f"{what}: {message.value.decode() if message.value else status}")
 
-    def function(self, file, entry, defines, shared):
+    def function(self, file, entry, defines):
+        """`[function, shared memory allowed, geometry]`"""
         module_key = (file, tuple(sorted(defines.items())))
         if module_key not in self.modules:
             cubin, _ = compile_cubin(file, defines, self.arch)
@@ -102,31 +107,43 @@ class Kernels:
         if key not in self.functions:
             function = ctypes.c_void_p()
             self.check(self.driver.cuModuleGetFunction(ctypes.byref(function), self.modules[module_key], entry.encode()), entry)
-            self.functions[key] = [function, 0]
-        function, allowed = self.functions[key]
+            self.functions[key] = [function, 0, self._geometry(self.modules[module_key], entry)]
+        return self.functions[key]
+
+    def _geometry(self, module, entry):
+        """What a kernel says of its launches, a global of its module."""
+        address, size, geometry = ctypes.c_uint64(), ctypes.c_size_t(), Geometry()
+        name = f"{entry}_geometry".encode()
+        self.check(self.driver.cuModuleGetGlobal_v2(ctypes.byref(address), ctypes.byref(size), module, name), f"geometry of {entry}")
+        assert size.value == ctypes.sizeof(geometry), f"{entry}: {size.value} bytes of geometry"
+        self.check(self.driver.cuMemcpyDtoH_v2(ctypes.byref(geometry), address, size), f"geometry of {entry}")
+        return geometry
+
+    def geometry(self, file, entry, defines):
+        return self.function(file, entry, defines)[2]
+
+    def launch(self, file, entry, defines, params, items, heads=1, held=0):
+        """Launches on torch's current stream. `params` is the kernel's structure, `items` and `heads` are those of the grid,
+        `held` what a thread block holds of run-time size, as the kernel's header says."""
+        kept = self.function(file, entry, defines)
+        function, allowed, geometry = kept
+        shared = geometry.shared + held * geometry.shared_per_held
         if shared > max(allowed, 48 * 1024):
             self.check(self.driver.cuFuncSetAttribute(function, 8, shared), f"{entry}: {shared} bytes of shared memory")
-            self.functions[key][1] = shared
-        return function
-
-    def launch(self, file, entry, defines, grid, block, shared, *args):
-        """Launches on torch's current stream. Tensors become pointers, None a null pointer, ints i32, floats f32."""
-        function = self.function(file, entry, defines, shared)
-        values = [self._argument(a) for a in args]
-        pointers = (ctypes.c_void_p * len(values))(*[ctypes.cast(ctypes.pointer(v), ctypes.c_void_p) for v in values])
-        grid, block = (*grid, 1, 1)[:3], (*block, 1, 1)[:3]
+            kept[1] = shared
+        # The driver reads as many bytes as the kernel's structure has: up to 63 more where it holds maps.
+        room = ctypes.create_string_buffer(bytes(params), -(-ctypes.sizeof(params) // 64) * 64)
+        pointers = (ctypes.c_void_p * 1)(ctypes.addressof(room))
+        grid = (-(-items // geometry.items), -(-heads // geometry.heads), 1)
         stream = ctypes.c_void_p(self.torch.cuda.current_stream().cuda_stream)
-        self.check(self.driver.cuLaunchKernel(function, *grid, *block, shared, stream, pointers, None), entry)
+        self.check(self.driver.cuLaunchKernel(function, *grid, geometry.threads, 1, 1, shared, stream, pointers, None), entry)
 
-    def _argument(self, a):
-        if a is None:
-            return ctypes.c_void_p(0)
-        if isinstance(a, self.torch.Tensor):
-            assert a.is_contiguous() and a.is_cuda
-            return ctypes.c_void_p(a.data_ptr())
-        if isinstance(a, float):
-            return ctypes.c_float(a)
-        return ctypes.c_int(a) if isinstance(a, int) else a
+    def pointer(self, x):
+        """The address of a tensor, or null."""
+        if x is None:
+            return None
+        assert x.is_contiguous() and x.is_cuda
+        return x.data_ptr()
 
     def tensor_map(self, x, box):
         """A map of a bf16 tensor `[n_rows, n_heads, head_dim]` whose boxes hold `box` rows of 64 values of one head."""

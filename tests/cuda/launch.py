@@ -1,11 +1,12 @@
-"""The kernels as functions on torch tensors: outputs are made here, launch settings worked out as their headers say."""
-
-import ctypes
+"""The kernels as functions on torch tensors: outputs are made here; how they are launched the kernels say themselves."""
 
 import torch
 
+import params
 from device import Kernels
 from reference import MEAN_SPREAD, TWO_MEANS
+
+ESTIMATES = ["FIRST", "MIDDLE", "MEAN_SPREAD", "TWO_MEANS"]
 
 GPU = None
 
@@ -21,17 +22,28 @@ def hopper(shape):
     return gpu().arch == "90a" and shape.block_q >= 64 and shape.head_dim in (64, 128)
 
 
-def warps(shape, tile):
-    warps_q = shape.block_q // 16
-    return warps_q * min(8 // warps_q, tile // 16)
-
-
-def row_bytes(shape):
-    return shape.head_dim * 2 + 16
-
-
 def n_blocks(shape, queries):
     return -(-queries.shape[0] // shape.block_q)
+
+
+def pointer(x):
+    return gpu().pointer(x)
+
+
+def mask_of(shape, kept):
+    return params.Mask(pointer(kept), shape.n_query_blocks, shape.top_k)
+
+
+def sizes_of(shape):
+    return params.Sizes(shape.n_tokens, shape.n_kv_heads, shape.window)
+
+
+def rule_of(shape):
+    return params.Rule(shape.sink_blocks, shape.local)
+
+
+def blocks_of(shape):
+    return {"HEAD_DIM": shape.head_dim, "BLOCK_Q": shape.block_q, "BLOCK_K": shape.block_k}
 
 
 def new(shape, *size, dtype=torch.float32, fill=None):
@@ -44,48 +56,49 @@ def new(shape, *size, dtype=torch.float32, fill=None):
 
 def rms_norm(x, weight, eps):
     out = new(None, *x.shape, dtype=torch.bfloat16)
-    gpu().launch("rms_norm.cu", "rms_norm", {}, (x.shape[0],), (256,), 0, x, weight, out, x.shape[1], eps)
+    p = params.RmsNormParams(x=pointer(x), weight=pointer(weight), out=pointer(out), hidden=x.shape[1], eps=eps)
+    gpu().launch("rms_norm.cu", "rms_norm", {}, p, x.shape[0])
     return out
 
 
 def rope(x, norm_weight, frequency, n_rotated, first_position, eps, turn=1.0, scale=1.0):
     rows, heads, dim = x.shape
     out = new(None, *x.shape, dtype=torch.bfloat16)
-    gpu().launch("rope.cu", "rope", {"HEAD_DIM": dim}, (rows, -(-heads // 4)), (32, 4), 0, x, norm_weight, frequency, out, heads,
-                 n_rotated, first_position, eps, turn, scale)
+    p = params.RopeParams(x=pointer(x), norm_weight=pointer(norm_weight), frequency=pointer(frequency), out=pointer(out), n_heads=heads,
+                          n_rotated=n_rotated, first_position=first_position, eps=eps, turn=turn, scale=scale)
+    gpu().launch("rope.cu", "rope", {"HEAD_DIM": dim}, p, rows, heads)
     return out
 
 
-def elementwise(entry, x, *args):
-    n_vectors = x.numel() // 8
-    gpu().launch("elementwise.cu", entry, {}, (-(-n_vectors // 256),), (256,), 0, x, *args, ctypes.c_uint64(n_vectors))
+def elementwise(entry, p):
+    gpu().launch("elementwise.cu", entry, {}, p, p.n_vectors)
+
+
+def pairwise(entry, x, y):
+    out = new(None, *x.shape, dtype=torch.bfloat16)
+    elementwise(entry, params.PairParams(x=pointer(x), y=pointer(y), out=pointer(out), n_vectors=x.numel() // 8))
+    return out
 
 
 def swiglu(gate, up):
-    out = new(None, *gate.shape, dtype=torch.bfloat16)
-    elementwise("swiglu", gate, up, out)
-    return out
+    return pairwise("swiglu", gate, up)
 
 
 def geglu(gate, up):
-    out = new(None, *gate.shape, dtype=torch.bfloat16)
-    elementwise("geglu", gate, up, out)
-    return out
+    return pairwise("geglu", gate, up)
 
 
 def add(x, y):
-    out = new(None, *x.shape, dtype=torch.bfloat16)
-    elementwise("add", x, y, out)
-    return out
+    return pairwise("add", x, y)
 
 
 def add_bias(x, bias):
-    elementwise("add_bias", x, bias, bias.numel())
+    elementwise("add_bias", params.BiasParams(x=pointer(x), bias=pointer(bias), n_vectors=x.numel() // 8, width=bias.numel()))
 
 
 def is_finite(x):
     found = new(None, 1, dtype=torch.int32, fill=0)
-    elementwise("is_finite", x, found)
+    elementwise("is_finite", params.FiniteParams(x=pointer(x), found=pointer(found), n_vectors=x.numel() // 8))
     return found.item() == 0
 
 
@@ -100,30 +113,29 @@ class Pyramid:
     """Means and variances `[n_kv_heads, n_nodes, head_dim]` bf16 and room for the spans' sums."""
 
     def __init__(self, shape):
+        self.defines = {"HEAD_DIM": shape.head_dim, "BLOCK_K": shape.block_k}
         size = (shape.n_kv_heads, n_nodes(shape), shape.head_dim)
         self.mean, self.variance = new(shape, *size, dtype=torch.bfloat16), new(shape, *size, dtype=torch.bfloat16)
-        self.levels = (1024 // shape.block_k).bit_length() - 1
-        self.n_spans = -(-shape.n_key_blocks >> self.levels)
+        span = gpu().geometry("pyramid.cu", "pyramid_spans", self.defines).items
+        self.n_spans = -(-shape.n_key_blocks // span)
         self.spans = new(shape, shape.n_kv_heads, self.n_spans, 2, shape.head_dim)
-        self.in_spans = sum(-(-shape.n_key_blocks >> l) for l in range(self.levels + 1))
         self.n_nodes = n_nodes(shape)
+        self.in_spans = min(sum(-(-shape.n_key_blocks >> level) for level in range(span.bit_length())), self.n_nodes)
 
     def build(self, shape, keys):
-        defines = {"HEAD_DIM": shape.head_dim, "BLOCK_K": shape.block_k, "SPAN_LEVELS": self.levels}
-        block = (shape.head_dim // 2,)
-        first = min(self.in_spans, self.n_nodes)
-        gpu().launch("pyramid.cu", "pyramid_spans", defines, (self.n_spans, shape.n_kv_heads), block, 0, keys, self.mean, self.variance,
-                     self.spans, shape.n_tokens, shape.n_kv_heads, self.n_nodes)
-        if self.n_nodes > first:
-            gpu().launch("pyramid.cu", "pyramid_top", defines, (self.n_nodes - first, shape.n_kv_heads), block, 0, self.spans, self.mean,
-                         self.variance, shape.n_tokens, self.n_spans, self.n_nodes)
+        p = params.PyramidParams(keys=pointer(keys), means=pointer(self.mean), variances=pointer(self.variance), spans=pointer(self.spans),
+                                 n_tokens=shape.n_tokens, n_kv_heads=shape.n_kv_heads, n_spans=self.n_spans, n_nodes=self.n_nodes)
+        gpu().launch("pyramid.cu", "pyramid_spans", self.defines, p, shape.n_key_blocks, shape.n_kv_heads)
+        if self.n_nodes > self.in_spans:
+            gpu().launch("pyramid.cu", "pyramid_top", self.defines, p, self.n_nodes - self.in_spans, shape.n_kv_heads)
         return self
+
+    def nodes(self):
+        return params.Nodes(pointer(self.mean), pointer(self.variance), None, self.n_nodes)
 
 
 class Clusters:
     """Two clusters a node: means `[n_kv_heads, n_nodes, 2, head_dim]` bf16, spreads `[n_kv_heads, n_nodes, 2]` f32."""
-
-    WARPS = 8
 
     def __init__(self, shape):
         self.n_nodes = n_nodes(shape)
@@ -132,14 +144,23 @@ class Clusters:
         self.sums = new(shape, shape.n_kv_heads, self.n_nodes, 2, 2)
 
     def build(self, shape, keys):
-        defines, outputs = {"HEAD_DIM": shape.head_dim, "BLOCK_K": shape.block_k}, (self.mean, self.spread, self.sums)
-        launch = lambda entry, n, *args: gpu().launch("clusters.cu", entry, defines, (-(-n // self.WARPS), shape.n_kv_heads), (32 * self.WARPS,), 0, *args)
-        launch("clusters_of_blocks", shape.n_key_blocks, keys, *outputs, shape.n_tokens, shape.n_kv_heads, self.n_nodes)
+        defines = {"HEAD_DIM": shape.head_dim, "BLOCK_K": shape.block_k}
+
+        def launch(entry, n, below, n_children):
+            p = params.ClusterParams(keys=pointer(keys), means=pointer(self.mean), spreads=pointer(self.spread), sums=pointer(self.sums),
+                                     n_tokens=shape.n_tokens, n_kv_heads=shape.n_kv_heads, n_nodes=self.n_nodes, below=below,
+                                     n_children=n_children)
+            gpu().launch("clusters.cu", entry, defines, p, n, shape.n_kv_heads)
+
+        launch("clusters_of_blocks", shape.n_key_blocks, 0, 0)
         below, n = 0, shape.n_key_blocks
         while n > 1:
-            launch("clusters_of_nodes", -(-n // 2), *outputs, self.n_nodes, below, n)
+            launch("clusters_of_nodes", -(-n // 2), below, n)
             below, n = below + n, -(-n // 2)
         return self
+
+    def nodes(self):
+        return params.Nodes(pointer(self.mean), None, pointer(self.spread), self.n_nodes)
 
 
 def levels_of(shape, x):
@@ -155,69 +176,60 @@ def levels_of(shape, x):
 
 def search_hierarchical(shape, queries, keys, estimate, nodes, kept, n_read, first_block=0, warpgroups=None):
     """`nodes`: a Pyramid or Clusters where the estimate reads one; adds to `n_read` `[1]` i64."""
-    kinds = 2 if estimate == MEAN_SPREAD else 1
-    defines = {"HEAD_DIM": shape.head_dim, "BLOCK_Q": shape.block_q, "BLOCK_K": shape.block_k, "ESTIMATE": estimate, "RESCORE": int(shape.rescore)}
-    if hopper(shape) if warpgroups is None else warpgroups:
-        file, threads, defines["COLUMNS"] = "search_hierarchical_sm90.cu", 2 * shape.block_q, 64 if shape.rescore else 88 if kinds == 2 else 128
-        scoring = 1024 + kinds * shape.head_dim * 2 * (shape.block_q + defines["COLUMNS"]) + 4 * defines["COLUMNS"]
-    else:
-        tile = 32 if shape.head_dim > 128 else 64
-        file, threads, scoring = "search_hierarchical.cu", 32 * warps(shape, tile), 2 * tile * (kinds * row_bytes(shape) + 4)
-    rows = {MEAN_SPREAD: lambda: (nodes.mean, nodes.variance, None), TWO_MEANS: lambda: (nodes.mean, None, nodes.spread)}
-    gpu().launch(file, "search_hierarchical", defines, (n_blocks(shape, queries), shape.n_heads), (threads,), scoring + 16 * shape.max_frontier,
-                 queries, keys, *rows.get(estimate, lambda: (None, None, None))(), kept, n_read, first_block, shape.n_query_blocks, shape.n_tokens,
-                 shape.window, shape.n_kv_heads, nodes.n_nodes if nodes else 0, shape.sink_blocks, shape.local, shape.top_k, shape.beam,
-                 shape.down, shape.max_frontier)
+    defines = {**blocks_of(shape), "ESTIMATE": ESTIMATES[estimate], "RESCORE": int(shape.rescore)}
+    on_hopper = hopper(shape) if warpgroups is None else warpgroups
+    reads_nodes = nodes is not None and estimate in (MEAN_SPREAD, TWO_MEANS)
+    p = params.SearchParams(queries=pointer(queries), keys=pointer(keys), nodes=nodes.nodes() if reads_nodes else params.Nodes(),
+                            mask=mask_of(shape, kept), n_read=pointer(n_read), sizes=sizes_of(shape), rule=rule_of(shape),
+                            first_block=first_block, beam=shape.beam, down=shape.down, max_frontier=shape.max_frontier)
+    file = "search_hierarchical_sm90.cu" if on_hopper else "search_hierarchical.cu"
+    gpu().launch(file, "search_hierarchical", defines, p, n_blocks(shape, queries), shape.n_heads, shape.max_frontier)
 
 
 def search_exhaustive(shape, queries, keys, kept, scores, first_block=0, n_segments=3):
-    tile = 32 if shape.head_dim > 128 else 64
-    defines = {"HEAD_DIM": shape.head_dim, "BLOCK_Q": shape.block_q, "BLOCK_K": shape.block_k, "ESTIMATE": 0}
-    grid, in_segments = (n_blocks(shape, queries), shape.n_heads), (n_blocks(shape, queries) * n_segments, shape.n_heads)
-    norms = new(shape, shape.n_heads * grid[0] * n_segments * shape.block_q)
-    for entry, into in (("exhaustive_norms", (norms,)), ("exhaustive_scores", (norms, scores))):
-        gpu().launch("search_exhaustive.cu", entry, defines, in_segments, (32 * warps(shape, tile),), 2 * tile * row_bytes(shape),
-                     queries, keys, *into, n_segments, first_block, shape.n_tokens, shape.window, shape.n_kv_heads, shape.sink_blocks,
-                     shape.local, shape.top_k)
-    gpu().launch("search_exhaustive.cu", "exhaustive_select", defines, grid, (256,), 0, scores, kept, first_block, shape.n_query_blocks,
-                 shape.n_tokens, shape.window, shape.sink_blocks, shape.local, shape.top_k)
+    defines, n = {**blocks_of(shape), "ESTIMATE": "FIRST"}, n_blocks(shape, queries)
+    norms = new(shape, shape.n_heads * n * n_segments * shape.block_q)
+    p = params.ExhaustiveParams(queries=pointer(queries), keys=pointer(keys), norms=pointer(norms), scores=pointer(scores),
+                                mask=mask_of(shape, kept), sizes=sizes_of(shape), rule=rule_of(shape), n_segments=n_segments,
+                                first_block=first_block)
+    for entry, items in (("exhaustive_norms", n * n_segments), ("exhaustive_scores", n * n_segments), ("exhaustive_select", n)):
+        gpu().launch("search_exhaustive.cu", entry, defines, p, items, shape.n_heads)
 
 
-def attention(shape, queries, keys, values, kept, out, lse, first_block=0, step=1, warpgroups=None):
+def attention(shape, queries, keys, values, kept, out, lse, first_block=0, warpgroups=None):
     """Sparse over `kept`, or dense if it is None."""
     entry = "attention_dense" if kept is None else "attention_sparse"
-    grid = (-(-n_blocks(shape, queries) // step), shape.n_heads)
-    tail = (kept, out, lse, first_block, step, queries.shape[0], shape.n_query_blocks, shape.n_tokens, shape.window, shape.n_kv_heads,
-            shape.top_k)
-    defines = {"HEAD_DIM": shape.head_dim, "BLOCK_Q": shape.block_q, "BLOCK_K": shape.block_k}
-    if hopper(shape) if warpgroups is None else warpgroups:
-        tile = 64 if shape.block_q == 64 else 128
-        shared = 1024 + shape.head_dim * 2 * (shape.block_q + 4 * tile)
-        maps = (gpu().tensor_map(queries, 64), gpu().tensor_map(keys, shape.block_k), gpu().tensor_map(values, shape.block_k))
-        gpu().launch("attention_sm90.cu", entry, defines, grid, (2 * shape.block_q + 128,), shared, *maps, *tail)
-        return
-    tile = 64 if shape.block_k == 64 or (shape.block_q >= 64 and shape.head_dim <= 128) else 32
-    shared = 4 * tile * row_bytes(shape) + (shape.block_q * row_bytes(shape) if shape.head_dim > 128 else 0)
-    gpu().launch("attention.cu", entry, defines, grid, (2 * shape.block_q,), shared, queries, keys, values, *tail)
+    on_hopper = hopper(shape) if warpgroups is None else warpgroups
+    rest = {"mask": mask_of(shape, kept), "out": pointer(out), "lse": pointer(lse), "rows": params.Rows(first_block, queries.shape[0]),
+            "sizes": sizes_of(shape)}
+    if on_hopper:
+        p = params.AttentionMapParams(gpu().tensor_map(queries, 64), gpu().tensor_map(keys, shape.block_k),
+                                      gpu().tensor_map(values, shape.block_k), **rest)
+    else:
+        p = params.AttentionParams(pointer(queries), pointer(keys), pointer(values), **rest)
+    file = "attention_sm90.cu" if on_hopper else "attention.cu"
+    gpu().launch(file, entry, blocks_of(shape), p, n_blocks(shape, queries), shape.n_heads)
 
 
 def record(shape, queries, keys, kept, lse, mass, received, focus_rows, focus, sentence=None, weight=None, anchors=None, distance=4,
            first_block=0, warpgroups=None):
     """Adds to `received`, `anchors` (if given) and writes `mass` and `focus_rows`; `focus` is a range of tokens."""
-    defines = {"HEAD_DIM": shape.head_dim, "BLOCK_Q": shape.block_q, "BLOCK_K": shape.block_k, "ANCHORS": int(anchors is not None)}
-    grid = (n_blocks(shape, queries), shape.n_heads)
-    tail = (kept, lse, mass, received, focus_rows, sentence, weight, anchors, None, first_block, queries.shape[0], shape.n_query_blocks,
-            shape.n_tokens, shape.window, shape.n_kv_heads, shape.top_k, focus.start, focus.stop, distance)
-    if hopper(shape) if warpgroups is None else warpgroups:
-        shared = 1024 + 128 * shape.head_dim * (shape.block_q // 64 + 2) + 4 * shape.top_k + 32 * -(-shape.top_k * shape.block_k // 64)
-        maps = (gpu().tensor_map(queries, 64), gpu().tensor_map(keys, shape.block_k))
-        gpu().launch("attention_record_sm90.cu", "attention_record", defines, grid, (160,), shared, *maps, *tail)
-        return
-    shared = 2 * 64 * row_bytes(shape) + 4 * (2 * 64 + shape.top_k)
-    gpu().launch("attention_record.cu", "attention_record", defines, grid, (32 * warps(shape, 64),), shared, queries, keys, *tail)
+    on_hopper = hopper(shape) if warpgroups is None else warpgroups
+    rest = {"mask": mask_of(shape, kept), "lse": pointer(lse), "mass": pointer(mass), "received": pointer(received), "shares": None,
+            "focus": params.Focus(pointer(focus_rows), focus.start, focus.stop),
+            "anchors": params.Anchors(pointer(sentence), pointer(weight), pointer(anchors), distance),
+            "rows": params.Rows(first_block, queries.shape[0]), "sizes": sizes_of(shape)}
+    if on_hopper:
+        p = params.RecordMapParams(gpu().tensor_map(queries, 64), gpu().tensor_map(keys, shape.block_k), **rest)
+    else:
+        p = params.RecordParams(pointer(queries), pointer(keys), **rest)
+    file = "attention_record_sm90.cu" if on_hopper else "attention_record.cu"
+    defines = {**blocks_of(shape), "ANCHORS": int(anchors is not None)}
+    gpu().launch(file, "attention_record", defines, p, n_blocks(shape, queries), shape.n_heads, shape.top_k)
 
 
 def recall(shape, lse_kept, lse_dense):
     total = new(shape, shape.n_heads, fill=0.0)
-    gpu().launch("recall.cu", "recall", {}, (shape.n_heads,), (256,), 0, lse_kept, lse_dense, total, lse_kept.shape[1])
+    p = params.RecallParams(lse_kept=pointer(lse_kept), lse_dense=pointer(lse_dense), recall=pointer(total), n_rows=lse_kept.shape[1])
+    gpu().launch("recall.cu", "recall", {}, p, shape.n_heads)
     return total

@@ -1,14 +1,18 @@
 //! Kernels from source to machine code: compiled by NVRTC for the card at hand, kept in the user's cache folder.
 
 use std::{
-    ffi::{CStr, CString, c_char, c_int},
+    ffi::{CStr, CString, c_int},
     hash::{DefaultHasher, Hash, Hasher},
     io::Write,
     path::PathBuf,
 };
 
-use cudarc::nvrtc::sys::{self, nvrtcResult};
+use cudarc::nvrtc::{
+    result::{self as nvrtc, NvrtcError},
+    sys,
+};
 
+use super::module::Macro;
 use crate::{atomic_file::save, error::Error};
 
 /// Machine code of a source for an architecture such as "sm_90a".
@@ -18,7 +22,7 @@ use crate::{atomic_file::save, error::Error};
 pub fn cubin(
     name: &str,
     source: &str,
-    macros: &[(&str, usize)],
+    macros: &[(&str, Macro)],
     architecture: &str,
 ) -> Result<Vec<u8>, Error> {
     let mut options =
@@ -62,75 +66,50 @@ pub fn compiler() -> String {
 }
 
 fn compile(name: &str, source: &str, options: &[String]) -> Result<Vec<u8>, Error> {
-    let failed = |what: String| {
-        Error::device(
-            "cuda",
-            format!("kernel {name} does not compile with NVRTC {}: {what}", compiler()),
-            "please report this; the CPU still works",
-        )
+    let failed = |what: String| Error::Device {
+        device: "cuda".into(),
+        what: format!("kernel {name} does not compile with NVRTC {}: {what}", compiler()),
+        fix: "please report this; the CPU still works".into(),
     };
     let text = |text: &str| CString::new(text).map_err(|_| failed("a zero byte in its source".into()));
-    let options = options.iter().map(|option| text(option)).collect::<Result<Vec<_>, _>>()?;
-    let pointers: Vec<*const c_char> = options.iter().map(|option| option.as_ptr()).collect();
-    let program =
-        Program::new(&text(source)?, &text(name)?).map_err(|status| failed(format!("{status:?}")))?;
-    // SAFETY: the program lives, and so do the options that the pointers lead to.
-    let status = unsafe { sys::nvrtcCompileProgram(program.0, pointers.len() as c_int, pointers.as_ptr()) };
-    match status {
-        nvrtcResult::NVRTC_SUCCESS => Ok(program.code()),
-        _ => Err(failed(program.log())),
-    }
+    let program = Program::new(&text(source)?, &text(name)?).map_err(|e| failed(e.to_string()))?;
+    // SAFETY: the program lives.
+    let compiled = unsafe { nvrtc::compile_program(program.0, options) };
+    compiled.map_err(|_| failed(program.log()))?;
+    program.code().map_err(|e| failed(e.to_string()))
 }
 
 /// An NVRTC program, destroyed when dropped.
 struct Program(sys::nvrtcProgram);
 
 impl Program {
-    fn new(source: &CStr, name: &CStr) -> Result<Self, nvrtcResult> {
-        let mut program = std::ptr::null_mut();
-        // SAFETY: strings end in zero; no headers are given.
-        match unsafe {
-            sys::nvrtcCreateProgram(
-                &mut program,
-                source.as_ptr(),
-                name.as_ptr(),
-                0,
-                std::ptr::null(),
-                std::ptr::null(),
-            )
-        } {
-            nvrtcResult::NVRTC_SUCCESS => Ok(Program(program)),
-            status => Err(status),
-        }
+    fn new(source: &CStr, name: &CStr) -> Result<Self, NvrtcError> {
+        nvrtc::create_program(source, Some(name)).map(Program)
     }
 
-    fn code(&self) -> Vec<u8> {
+    /// Machine code, once it is compiled.
+    fn code(&self) -> Result<Vec<u8>, NvrtcError> {
         let mut n_bytes = 0;
-        // SAFETY: the program was compiled; the buffer is as long as NVRTC says.
+        // SAFETY: the program lives; the buffer is as long as NVRTC says.
         unsafe {
-            sys::nvrtcGetCUBINSize(self.0, &mut n_bytes);
+            sys::nvrtcGetCUBINSize(self.0, &mut n_bytes).result()?;
             let mut code = vec![0u8; n_bytes];
-            sys::nvrtcGetCUBIN(self.0, code.as_mut_ptr().cast());
-            code
+            sys::nvrtcGetCUBIN(self.0, code.as_mut_ptr().cast()).result()?;
+            Ok(code)
         }
     }
 
     fn log(&self) -> String {
-        let mut n_bytes = 0;
-        // SAFETY: the buffer is as long as NVRTC says.
-        let log = unsafe {
-            sys::nvrtcGetProgramLogSize(self.0, &mut n_bytes);
-            let mut log = vec![0u8; n_bytes];
-            sys::nvrtcGetProgramLog(self.0, log.as_mut_ptr().cast());
-            log
-        };
-        String::from_utf8_lossy(&log).trim_end_matches('\0').trim().into()
+        // SAFETY: the program lives.
+        let log = unsafe { nvrtc::get_program_log(self.0) }.unwrap_or_default();
+        let bytes: Vec<u8> = log.into_iter().map(|byte| byte as u8).collect();
+        String::from_utf8_lossy(&bytes).trim_end_matches('\0').trim().into()
     }
 }
 
 impl Drop for Program {
     fn drop(&mut self) {
         // SAFETY: made by nvrtcCreateProgram, destroyed once.
-        unsafe { sys::nvrtcDestroyProgram(&mut self.0) };
+        let _ = unsafe { nvrtc::destroy_program(self.0) };
     }
 }

@@ -7,43 +7,18 @@ use std::{
 };
 
 use cudarc::driver::{
-    CudaContext, CudaFunction, CudaGraph, CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DeviceRepr,
-    DriverError, PinnedHostSlice, result,
+    CudaContext, CudaGraph, CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DeviceRepr, DriverError,
+    LaunchConfig, PinnedHostSlice, PushKernelArg,
     sys::{self, CUfunction_attribute_enum, CUresult},
 };
-use cudarc::nvrtc::Ptx;
 
 use super::{
-    compile,
+    module::{Kernel, Loaded, Work},
+    params::KernelParams,
+    pointer::{DevicePointer, TensorMap},
     staging::{Staging, Way},
 };
 use crate::error::Error;
-
-/// A kernel's file (or several that belong together), macros and name.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Kernel {
-    pub file: &'static str,
-    pub entry: &'static str,
-    pub macros: Vec<(&'static str, usize)>,
-}
-
-/// How many thread blocks, threads in each, and bytes of dynamic shared memory.
-#[derive(Clone, Copy, Debug)]
-pub struct Launch {
-    pub grid: (usize, usize),
-    pub block: (usize, usize),
-    pub shared: usize,
-}
-
-/// A kernel's argument.
-#[derive(Clone, Copy)]
-pub enum Arg {
-    Pointer(u64),
-    Int(i32),
-    Long(u64),
-    Float(f32),
-    Map(sys::CUtensorMap),
-}
 
 pub struct Gpu {
     /// Where everything runs, in order.
@@ -53,7 +28,7 @@ pub struct Gpu {
     pub name: String,
     /// "sm_90a"
     pub architecture: String,
-    loaded: Mutex<HashMap<Kernel, CudaFunction>>,
+    loaded: Mutex<HashMap<Kernel, Loaded>>,
     to_card: Mutex<Staging>,
     from_card: Mutex<Staging>,
 }
@@ -77,7 +52,7 @@ impl Gpu {
             let what = format!(
                 "its architecture {architecture} has no bf16 products; sm_80 (A100, RTX 30) or later is needed"
             );
-            return Err(Error::device(name, what, "choose the CPU"));
+            return Err(Error::Device { device: name, what, fix: "choose the CPU".into() });
         }
         // SAFETY: what the second stream writes is not used by the first before `wait_for`, nor given back meanwhile.
         unsafe { context.disable_event_tracking() };
@@ -137,7 +112,7 @@ impl Gpu {
         };
     }
 
-    /// Takes so many bytes from the system, if this process does not have them already, for the arrays to come.
+    /// Reserves `bytes` for later arrays, less what this process already holds.
     pub fn reserve(&self, bytes: u64) -> Result<(), Error> {
         let kept = self.of_pool(sys::CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT);
         let used = self.of_pool(sys::CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_USED_MEM_CURRENT);
@@ -270,7 +245,7 @@ impl Gpu {
         copied.map_err(|e| self.failed("a copy on the card failed", e))
     }
 
-    /// What `work` starts, to be replayed; it must not wait, and must give back what memory it takes.
+    /// Captures the launches of `work` for replay; it must not wait, and must give back the memory that it takes.
     pub fn captured(&self, work: impl FnOnce() -> Result<(), Error>) -> Result<CudaGraph, Error> {
         let failed = |e| self.failed("work could not be captured in a graph", e);
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
@@ -280,13 +255,14 @@ impl Gpu {
         done.and(graph)?.ok_or_else(|| failed(DriverError(CUresult::CUDA_ERROR_STREAM_CAPTURE_INVALIDATED)))
     }
 
-    pub fn pointer<T>(&self, x: &CudaSlice<T>) -> Arg {
-        Arg::Pointer(x.device_ptr(&self.stream).0)
+    pub fn pointer<T>(&self, x: &CudaSlice<T>) -> DevicePointer<T> {
+        self.pointer_at(x, 0)
     }
 
     /// Where number `at` lies.
-    pub fn pointer_at<T>(&self, x: &CudaSlice<T>, at: usize) -> Arg {
-        Arg::Pointer(x.device_ptr(&self.stream).0 + (at * size_of::<T>()) as u64)
+    pub fn pointer_at<T>(&self, x: &CudaSlice<T>, at: usize) -> DevicePointer<T> {
+        debug_assert!(at <= x.len());
+        DevicePointer::new(x.device_ptr(&self.stream).0 + (at * size_of::<T>()) as u64)
     }
 
     /// A map of `x` `[n_rows, n_heads, head_dim]` bf16, whose boxes hold `rows` rows of 64 values of a head, for Hopper's copy
@@ -298,12 +274,10 @@ impl Gpu {
         n_heads: usize,
         head_dim: usize,
         rows: usize,
-    ) -> Result<Arg, Error> {
+    ) -> Result<TensorMap, Error> {
         let mut map = sys::CUtensorMap { opaque: [0; 16] };
-        let (sizes, strides) = (
-            [head_dim as u64, n_heads as u64, n_rows as u64],
-            [head_dim as u64 * 2, (n_heads * head_dim) as u64 * 2],
-        );
+        let sizes = [head_dim as u64, n_heads as u64, n_rows as u64];
+        let strides = [head_dim as u64 * 2, (n_heads * head_dim) as u64 * 2];
         // SAFETY: the arrays have the three dimensions' lengths; the driver checks the rest.
         let status = unsafe {
             sys::cuTensorMapEncodeTiled(
@@ -322,87 +296,68 @@ impl Gpu {
             )
         };
         status.result().map_err(|e| self.failed("a tensor map was refused", e))?;
-        Ok(Arg::Map(map))
+        Ok(TensorMap { opaque: map.opaque })
     }
 
     /// Starts a kernel; returns before it is done.
     ///
     /// # Safety
-    /// The arguments must be those of the kernel's header comment, in its order, with memory of the sizes given there.
-    pub unsafe fn launch(&self, kernel: &Kernel, launch: Launch, args: &[Arg]) -> Result<(), Error> {
-        if launch.grid.0 == 0 || launch.grid.1 == 0 {
+    /// The addresses in `params` must be of memory of the sizes that the kernel's header comment says.
+    pub unsafe fn launch<P: KernelParams>(
+        &self,
+        kernel: &Kernel,
+        work: Work,
+        params: &P,
+    ) -> Result<(), Error> {
+        if work.items == 0 || work.heads == 0 {
             return Ok(());
         }
+        if !P::ENTRIES.contains(&kernel.entry) {
+            let what = format!("kernel {} does not take {}", kernel.entry, std::any::type_name::<P>());
+            return Err(Error::Device { device: self.name.clone(), what, fix: "please report this".into() });
+        }
         self.make_current()?;
-        let function = self.function(kernel)?;
-        self.allow_shared(kernel, &function, launch.shared)?;
-        let mut pointers: Vec<*mut c_void> = args.iter().map(Arg::address).collect();
-        let [grid, block] = [launch.grid, launch.block].map(|(x, y)| (x as u32, y as u32, 1));
-        // SAFETY: the caller vouches for the arguments; their values live until the driver has copied them.
-        let launched = unsafe {
-            result::launch_kernel(
-                function.cu_function(),
-                grid,
-                block,
-                launch.shared as u32,
-                self.stream.cu_stream(),
-                &mut pointers,
-            )
-        };
-        launched.map_err(|e| self.failed(&format!("kernel {} did not start", kernel.entry), e))
+        let loaded = self.loaded(kernel)?;
+        let config = loaded.geometry.launch(work);
+        self.allow_shared(kernel, &loaded, config)?;
+        // SAFETY: the kernel takes these parameters, which the driver copies; the caller vouches for what they lead to.
+        let launched = unsafe { self.stream.launch_builder(&loaded.function).arg(params).launch(config) };
+        launched.map(drop).map_err(|e| self.failed(&format!("kernel {} did not start", kernel.entry), e))
     }
 
-    /// A kernel's function, compiled and loaded when it is first asked for.
-    fn function(&self, kernel: &Kernel) -> Result<CudaFunction, Error> {
+    /// A kernel's function and geometry, compiled and loaded when it is first asked for.
+    pub fn loaded(&self, kernel: &Kernel) -> Result<Loaded, Error> {
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(function) = loaded.get(kernel) {
-            return Ok(function.clone());
+        if let Some(loaded) = loaded.get(kernel) {
+            return Ok(loaded.clone());
         }
-        let code = compile::cubin(
-            kernel.file,
-            &super::kernels::source(kernel.file),
-            &kernel.macros,
-            &self.architecture,
-        )?;
-        let module = self.stream.context().load_module(Ptx::from_binary(code));
-        let function = module.and_then(|module| module.load_function(kernel.entry));
-        let function =
-            function.map_err(|e| self.failed(&format!("kernel {} cannot be loaded", kernel.entry), e))?;
-        loaded.insert(kernel.clone(), function.clone());
-        Ok(function)
+        let code = kernel.compile(&self.architecture)?;
+        let module = Loaded::new(&self.stream, kernel, code);
+        let module =
+            module.map_err(|e| self.failed(&format!("kernel {} cannot be loaded", kernel.entry), e))?;
+        loaded.insert(kernel.clone(), module.clone());
+        Ok(module)
     }
 
     /// More shared memory than every kernel may take has to be asked for.
-    fn allow_shared(&self, kernel: &Kernel, function: &CudaFunction, bytes: usize) -> Result<(), Error> {
+    fn allow_shared(&self, kernel: &Kernel, loaded: &Loaded, config: LaunchConfig) -> Result<(), Error> {
+        let bytes = config.shared_mem_bytes;
         if bytes <= 48 * 1024 {
             return Ok(());
         }
         let attribute = CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-        function.set_attribute(attribute, bytes as i32).map_err(|_| {
-            Error::device(
-                self.name.clone(),
-                format!(
-                    "kernel {} needs {bytes} bytes of shared memory, more than this card has",
-                    kernel.entry
-                ),
-                "choose a smaller block_size_q, top_k or beam, or the CPU",
-            )
+        loaded.function.set_attribute(attribute, bytes as i32).map_err(|_| Error::Device {
+            device: self.name.clone(),
+            what: format!(
+                "kernel {} needs {bytes} bytes of shared memory, more than this card has",
+                kernel.entry
+            ),
+            fix: "choose a smaller block_size_q, top_k or beam, or the CPU".into(),
         })
     }
 
     pub fn failed(&self, what: &str, e: DriverError) -> Error {
         failed(&self.name, what, e)
-    }
-}
-
-impl Arg {
-    fn address(&self) -> *mut c_void {
-        match self {
-            Arg::Pointer(v) | Arg::Long(v) => (&raw const *v).cast_mut().cast(),
-            Arg::Int(v) => (&raw const *v).cast_mut().cast(),
-            Arg::Float(v) => (&raw const *v).cast_mut().cast(),
-            Arg::Map(v) => (&raw const *v).cast_mut().cast(),
-        }
     }
 }
 
@@ -419,5 +374,5 @@ fn failed(device: &str, what: &str, e: DriverError) -> Error {
     };
     let reason =
         e.error_string().map_or_else(|_| format!("{e:?}"), |text| text.to_string_lossy().into_owned());
-    Error::device(device, format!("{what}: {reason}"), fix)
+    Error::Device { device: device.into(), what: format!("{what}: {reason}"), fix: fix.into() }
 }

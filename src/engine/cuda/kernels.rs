@@ -1,32 +1,67 @@
 //! The kernels' sources. No file includes another: each kernel is the files that it needs, one behind the other.
 
-const PRELUDE: &str = include_str!("../../../kernels/prelude.cu");
-const PRELUDE_SM90: &str = include_str!("../../../kernels/prelude_sm90.cu");
-const SEARCH: &str = include_str!("../../../kernels/search.cu");
-const SCORE_WARPS: &str = include_str!("../../../kernels/score_warps.cu");
-const SCORE_WARPGROUPS: &str = include_str!("../../../kernels/score_warpgroups.cu");
-const SEARCH_HIERARCHICAL: &str = include_str!("../../../kernels/search_hierarchical.cu");
+macro_rules! text {
+    ($file:literal) => {
+        include_str!(concat!("../../../kernels/", $file, ".cu"))
+    };
+}
+
+const PRELUDE: &str = text!("prelude");
+const PRELUDE_SM90: &str = text!("prelude_sm90");
+const WARP: &str = text!("warp");
+const TILES: &str = text!("tiles");
+const BLOCKS: &str = text!("blocks");
+const ATTENTION_ROWS: &str = text!("attention_rows");
+const SEARCH: &str = text!("search");
+const SCORE_WARPS: &str = text!("score_warps");
+const SCORE_WARPGROUPS: &str = text!("score_warpgroups");
+const SEARCH_HIERARCHICAL: &str = text!("search_hierarchical");
+
+/// Kernels that [`source`] knows.
+#[cfg(test)]
+pub const FILES: [&str; 16] = [
+    "elementwise",
+    "rms_norm",
+    "rope",
+    "pyramid",
+    "clusters",
+    "written",
+    "proximity",
+    "sentences",
+    "recall",
+    "search_exhaustive",
+    "search_hierarchical",
+    "search_hierarchical_sm90",
+    "attention",
+    "attention_sm90",
+    "attention_record",
+    "attention_record_sm90",
+];
 
 /// The whole source of a kernel.
 pub fn source(file: &str) -> String {
     let parts: &[&str] = match file {
-        "elementwise" => &[include_str!("../../../kernels/elementwise.cu")],
-        "rms_norm" => &[include_str!("../../../kernels/rms_norm.cu")],
-        "rope" => &[include_str!("../../../kernels/rope.cu")],
-        "pyramid" => &[include_str!("../../../kernels/pyramid.cu")],
-        "clusters" => &[include_str!("../../../kernels/clusters.cu")],
-        "written" => &[include_str!("../../../kernels/written.cu")],
-        "proximity" => &[include_str!("../../../kernels/proximity.cu")],
-        "sentences" => &[include_str!("../../../kernels/sentences.cu")],
-        "recall" => &[include_str!("../../../kernels/recall.cu")],
-        "search_exhaustive" => &[SEARCH, SCORE_WARPS, include_str!("../../../kernels/search_exhaustive.cu")],
-        "search_hierarchical" => &[SEARCH, SCORE_WARPS, SEARCH_HIERARCHICAL],
-        "search_hierarchical_sm90" => &[PRELUDE_SM90, SEARCH, SCORE_WARPGROUPS, SEARCH_HIERARCHICAL],
-        "attention" => &[include_str!("../../../kernels/attention.cu")],
-        "attention_sm90" => &[PRELUDE_SM90, include_str!("../../../kernels/attention_sm90.cu")],
-        "attention_record" => &[include_str!("../../../kernels/attention_record.cu")],
-        "attention_record_sm90" => &[PRELUDE_SM90, include_str!("../../../kernels/attention_record_sm90.cu")],
+        "elementwise" => &[text!("elementwise")],
+        "rms_norm" => &[text!("rms_norm")],
+        "rope" => &[text!("rope")],
+        "pyramid" => &[text!("pyramid")],
+        "clusters" => &[text!("clusters")],
+        "written" => &[text!("written")],
+        "proximity" => &[BLOCKS, text!("proximity")],
+        "sentences" => &[text!("sentences")],
+        "recall" => &[text!("recall")],
+        "search_exhaustive" => &[TILES, BLOCKS, SEARCH, SCORE_WARPS, text!("search_exhaustive")],
+        "search_hierarchical" => &[TILES, BLOCKS, SEARCH, SCORE_WARPS, SEARCH_HIERARCHICAL],
+        "search_hierarchical_sm90" => {
+            &[PRELUDE_SM90, TILES, BLOCKS, SEARCH, SCORE_WARPGROUPS, SEARCH_HIERARCHICAL]
+        }
+        "attention" => &[TILES, BLOCKS, ATTENTION_ROWS, text!("attention")],
+        "attention_sm90" => &[PRELUDE_SM90, TILES, BLOCKS, ATTENTION_ROWS, text!("attention_sm90")],
+        "attention_record" => &[TILES, BLOCKS, ATTENTION_ROWS, text!("attention_record")],
+        "attention_record_sm90" => {
+            &[PRELUDE_SM90, TILES, BLOCKS, ATTENTION_ROWS, text!("attention_record_sm90")]
+        }
         _ => &[],
     };
-    [&[PRELUDE], parts].concat().join("\n")
+    [&[PRELUDE, WARP], parts].concat().join("\n")
 }

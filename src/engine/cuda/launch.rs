@@ -1,6 +1,9 @@
-//! How the search and attention kernels are launched: macros, grids and shared memory, as their header comments say.
+//! Which search and attention kernels run for a layer, with which macros, and how much work they get.
 
-use super::gpu::{Kernel, Launch};
+use super::{
+    module::{Kernel, Macro, Work},
+    params::{Rule, Sizes},
+};
 use crate::{
     engine::{device::AttentionShape, search::Widths},
     error::Error,
@@ -10,22 +13,22 @@ use crate::{
 /// One layer's shape as the kernels see it.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    pub head_dim: usize,
-    pub block_q: usize,
-    pub block_k: usize,
-    pub n_heads: usize,
-    pub top_k: usize,
-    /// What the hierarchical search keeps in a round, where nothing is always kept.
+    head_dim: usize,
+    block_q: usize,
+    block_k: usize,
+    n_heads: usize,
+    top_k: usize,
+    /// Ranges that a round of the hierarchical search keeps, where nothing is always kept.
     widths: Widths,
     split: usize,
     rescore: bool,
     always_kept: usize,
     /// Whether Hopper's kernels run.
     warpgroups: bool,
-    /// Soft cap of the products of queries and keys, the bits of an f32; 0 for none.
-    soft_cap: usize,
-    /// Of the hierarchical search, as kernels/search_hierarchical.cu numbers them.
-    estimate: usize,
+    /// Soft cap of the products of queries and keys; 0 for none.
+    soft_cap: f32,
+    /// Of the hierarchical search, as kernels/search.cu names them.
+    estimate: &'static str,
 }
 
 /// Thread blocks that keep a card busy.
@@ -38,19 +41,22 @@ impl Settings {
     /// # Errors
     /// [`Error::Setting`] for blocks, [`Error::Device`] for heads that the kernels do not have.
     pub fn new(shape: &AttentionShape, is_hopper: bool) -> Result<Self, Error> {
-        let (block_q, block_k) = (shape.blocks.block_size_q, shape.blocks.block_size_k);
+        let block_q = shape.blocks.block_size_q;
+        let block_k = shape.blocks.block_size_k;
         if ![16, 32, 64, 128].contains(&block_q) || ![8, 16, 32, 64].contains(&block_k) {
-            return Err(Error::setting(
-                "block sizes",
-                "on a GPU, query blocks of 16, 32, 64 or 128 tokens and key blocks of 8, 16, 32 or 64",
-                format!("{block_q} and {block_k}"),
-                "choose such sizes, or the CPU",
-            ));
+            return Err(Error::Setting {
+                setting: "block sizes".into(),
+                expected:
+                    "on a GPU, query blocks of 16, 32, 64 or 128 tokens and key blocks of 8, 16, 32 or 64"
+                        .into(),
+                found: format!("{block_q} and {block_k}"),
+                fix: "choose such sizes, or the CPU".into(),
+            });
         }
         if ![64, 96, 128, 256].contains(&shape.head_dim) {
             let what =
                 format!("the kernels have heads of 64, 96, 128 or 256 dimensions, not {}", shape.head_dim);
-            return Err(Error::device("cuda", what, "choose the CPU"));
+            return Err(Error::Device { device: "cuda".into(), what, fix: "choose the CPU".into() });
         }
         Ok(Settings {
             head_dim: shape.head_dim,
@@ -63,17 +69,13 @@ impl Settings {
             rescore: shape.config.rescore,
             always_kept: shape.config.always_kept(),
             warpgroups: is_hopper && block_q >= 64 && matches!(shape.head_dim, 64 | 128),
-            soft_cap: shape
-                .soft_cap
-                .map_or(0, |cap| (cap * (shape.head_dim as f32).sqrt()).to_bits() as usize),
+            soft_cap: shape.soft_cap.map_or(0.0, |cap| cap * (shape.head_dim as f32).sqrt()),
             estimate: match shape.config.search {
-                Search::Hierarchical(Estimate::First) => 0,
-                Search::Hierarchical(Estimate::Middle) => 1,
-                Search::Hierarchical(Estimate::MeanSpread) => 2,
-                Search::Hierarchical(Estimate::TwoMeans)
-                | Search::Exhaustive
-                | Search::Window
-                | Search::Random { .. } => 3,
+                Search::Hierarchical(Estimate::First) => "FIRST",
+                Search::Hierarchical(Estimate::Middle) => "MIDDLE",
+                Search::Hierarchical(Estimate::MeanSpread) => "MEAN_SPREAD",
+                Search::Hierarchical(Estimate::TwoMeans) | Search::Exhaustive => "TWO_MEANS",
+                Search::Window | Search::Random { .. } => "TWO_MEANS",
             },
         })
     }
@@ -83,30 +85,17 @@ impl Settings {
         self.warpgroups
     }
 
-    fn row_bytes(&self) -> usize {
-        self.head_dim * 2 + 16
+    fn kernel(&self, file: &'static str, entry: &'static str, more: &[(&'static str, Macro)]) -> Kernel {
+        let mut kernel = Kernel::new(file, entry)
+            .with("HEAD_DIM", self.head_dim)
+            .with("BLOCK_Q", self.block_q)
+            .with("BLOCK_K", self.block_k);
+        kernel.macros.extend(more);
+        kernel
     }
 
-    fn macros(&self) -> Vec<(&'static str, usize)> {
-        vec![("HEAD_DIM", self.head_dim), ("BLOCK_Q", self.block_q), ("BLOCK_K", self.block_k)]
-    }
-
-    fn kernel(&self, file: &'static str, entry: &'static str, more: &[(&'static str, usize)]) -> Kernel {
-        Kernel { file, entry, macros: [self.macros().as_slice(), more].concat() }
-    }
-
-    /// Warps of the kernels that work on tiles of keys or nodes.
-    fn warps(&self, tile: usize) -> usize {
-        let warps_q = self.block_q / 16;
-        warps_q * (8 / warps_q).min(tile / 16)
-    }
-
-    fn grid(&self, n_blocks: usize) -> (usize, usize) {
-        (n_blocks, self.n_heads)
-    }
-
-    fn narrow_tile(&self) -> usize {
-        if self.head_dim > 128 { 32 } else { 64 }
+    fn soft_cap(&self) -> (&'static str, Macro) {
+        ("SOFT_CAP", Macro::Float(self.soft_cap.to_bits()))
     }
 
     /// Nodes that the hierarchical search may hold at a time.
@@ -116,47 +105,18 @@ impl Settings {
         ranges.max(self.widths.survivors + self.always_kept).next_multiple_of(64)
     }
 
-    pub fn search_hierarchical(&self, n_blocks: usize) -> (Kernel, Launch) {
-        let products = if self.estimate == 2 { 2 } else { 1 };
-        let chosen = [("ESTIMATE", self.estimate), ("RESCORE", self.rescore as usize)];
-        let (kernel, threads, scoring) = if self.warpgroups {
-            // As many columns as leave room for two thread blocks on a multiprocessor, and for keys in the registers.
-            let columns = match (self.rescore, products) {
-                (true, _) => 64,
-                (false, 2) => 88,
-                (false, _) => 128,
-            };
-            let macros = [chosen[0], chosen[1], ("COLUMNS", columns)];
-            let kernel = self.kernel("search_hierarchical_sm90", "search_hierarchical", &macros);
-            (
-                kernel,
-                2 * self.block_q,
-                1024 + products * self.head_dim * 2 * (self.block_q + columns) + 4 * columns,
-            )
-        } else {
-            let (kernel, tile) =
-                (self.kernel("search_hierarchical", "search_hierarchical", &chosen), self.narrow_tile());
-            (kernel, 32 * self.warps(tile), 2 * tile * (products * self.row_bytes() + 4))
-        };
-        (
-            kernel,
-            Launch {
-                grid: self.grid(n_blocks),
-                block: (threads, 1),
-                shared: scoring + 16 * self.max_frontier(),
-            },
-        )
+    pub fn search_hierarchical(&self, n_blocks: usize) -> (Kernel, Work) {
+        let file = if self.warpgroups { "search_hierarchical_sm90" } else { "search_hierarchical" };
+        let rescore = Macro::Number(self.rescore as usize);
+        let macros = [("ESTIMATE", Macro::Name(self.estimate)), ("RESCORE", rescore)];
+        let work = Work { items: n_blocks, heads: self.n_heads, held: self.max_frontier() };
+        (self.kernel(file, "search_hierarchical", &macros), work)
     }
 
-    /// `entry` is "exhaustive_norms" or "exhaustive_scores".
-    pub fn exhaustive(&self, entry: &'static str, n_blocks: usize) -> (Kernel, Launch) {
-        let tile = self.narrow_tile();
-        let launch = Launch {
-            grid: self.grid(n_blocks),
-            block: (32 * self.warps(tile), 1),
-            shared: 2 * tile * self.row_bytes(),
-        };
-        (self.kernel("search_exhaustive", entry, &[("ESTIMATE", 0)]), launch)
+    /// `entry` is "exhaustive_norms", "exhaustive_scores" (for segments of query blocks) or "exhaustive_select".
+    pub fn exhaustive(&self, entry: &'static str, n_blocks: usize) -> (Kernel, Work) {
+        let estimate = [("ESTIMATE", Macro::Name("FIRST"))];
+        (self.kernel("search_exhaustive", entry, &estimate), Work::new(n_blocks, self.n_heads))
     }
 
     /// Segments of the keys, so that few query blocks keep a whole card busy.
@@ -164,45 +124,35 @@ impl Settings {
         BUSY.div_ceil(n_blocks * self.n_heads).min(n_key_blocks.div_ceil(SEGMENT))
     }
 
-    pub fn exhaustive_select(&self, n_blocks: usize) -> (Kernel, Launch) {
-        let launch = Launch { grid: self.grid(n_blocks), block: (256, 1), shared: 0 };
-        (self.kernel("search_exhaustive", "exhaustive_select", &[("ESTIMATE", 0)]), launch)
-    }
-
     /// `entry` is "attention_sparse", "attention_dense" or, for any card, "attention_without".
-    pub fn attention(&self, entry: &'static str, n_blocks: usize) -> (Kernel, Launch) {
-        let (file, threads, shared) = if self.warpgroups && entry != "attention_without" {
-            let tile = if self.block_q == 64 { 64 } else { 128 };
-            ("attention_sm90", 2 * self.block_q + 128, 1024 + self.head_dim * 2 * (self.block_q + 4 * tile))
-        } else {
-            let tile =
-                if self.block_k == 64 || (self.block_q >= 64 && self.head_dim <= 128) { 64 } else { 32 };
-            let queries = if self.head_dim > 128 { self.block_q * self.row_bytes() } else { 0 };
-            ("attention", 2 * self.block_q, 4 * tile * self.row_bytes() + queries)
-        };
-        let kernel = self.kernel(file, entry, &[("SOFT_CAP", self.soft_cap)]);
-        (kernel, Launch { grid: self.grid(n_blocks), block: (threads, 1), shared })
+    pub fn attention(&self, entry: &'static str, n_blocks: usize) -> (Kernel, Work) {
+        let on_hopper = self.warpgroups && entry != "attention_without";
+        let file = if on_hopper { "attention_sm90" } else { "attention" };
+        (self.kernel(file, entry, &[self.soft_cap()]), Work::new(n_blocks, self.n_heads))
     }
 
     /// `anchors`: whether vertical scores are recorded.
-    pub fn record(&self, n_blocks: usize, anchors: bool) -> (Kernel, Launch) {
-        let (file, threads, shared) = if self.warpgroups {
-            let pieces = 32 * (self.top_k * self.block_k).div_ceil(64);
-            (
-                "attention_record_sm90",
-                160,
-                1024 + 128 * self.head_dim * (self.block_q / 64 + 2) + 4 * self.top_k + pieces,
-            )
-        } else {
-            ("attention_record", 32 * self.warps(64), 2 * 64 * self.row_bytes() + 4 * (2 * 64 + self.top_k))
-        };
-        (
-            self.kernel(
-                file,
-                "attention_record",
-                &[("ANCHORS", anchors as usize), ("SOFT_CAP", self.soft_cap)],
-            ),
-            Launch { grid: self.grid(n_blocks), block: (threads, 1), shared },
-        )
+    pub fn record(&self, n_blocks: usize, anchors: bool) -> (Kernel, Work) {
+        let file = if self.warpgroups { "attention_record_sm90" } else { "attention_record" };
+        let macros = [("ANCHORS", Macro::Number(anchors as usize)), self.soft_cap()];
+        let work = Work { items: n_blocks, heads: self.n_heads, held: self.top_k };
+        (self.kernel(file, "attention_record", &macros), work)
+    }
+}
+
+/// The sizes of a layer over its prompt, as kernels take them.
+pub fn sizes(shape: &AttentionShape) -> Sizes {
+    Sizes {
+        n_tokens: shape.blocks.n_tokens as i32,
+        n_kv_heads: shape.n_kv_heads as i32,
+        window: shape.blocks.window.unwrap_or(0) as i32,
+    }
+}
+
+/// Blocks that are kept without a search.
+pub fn rule(shape: &AttentionShape) -> Rule {
+    Rule {
+        sink_blocks: shape.config.sink_blocks as i32,
+        local_blocks: shape.config.effective_local_blocks() as i32,
     }
 }

@@ -1,13 +1,19 @@
 //! One layer's attention on a GPU: keys, values, nodes, mask and record stay on the card until the layer is done.
 
-use std::ops::Range;
+use std::sync::Arc;
 
 use cudarc::driver::CudaSlice;
 
 use super::{
-    gpu::{Arg, Gpu, Kernel, Launch},
-    launch::Settings,
+    gpu::Gpu,
+    launch::{Settings, sizes},
+    module::{Kernel, Work},
     nodes::Nodes,
+    params::{
+        self, AttentionParams, AttentionWithoutParams, Focus, GramParams, KernelParams, Mask, RecallParams,
+        RecordParams, Rows, WrittenOfBlocksParams, WrittenParams,
+    },
+    pointer::TensorMap,
     proximity::{Around, Proximity},
     stopwatch::Stopwatch,
     tensor::Tensor,
@@ -16,25 +22,26 @@ use super::{
 use crate::{
     engine::{
         device::{AttentionShape, StageCosts},
-        search::{Candidates, baseline},
+        search::baseline,
     },
     error::Error,
     protocol::{Edges, Hidden},
-    trace::{BlockMask, LayerRecord, MIN_DISTANCE, Search},
+    trace::{BlockMask, LayerRecord},
 };
 
 pub struct Attention {
-    shape: AttentionShape,
-    settings: Settings,
+    pub(super) gpu: Arc<Gpu>,
+    pub(super) shape: AttentionShape,
+    pub(super) settings: Settings,
     /// `[capacity, n_kv_heads, head_dim]`, of which `n_rows` are there.
-    keys: CudaSlice<u16>,
+    pub(super) keys: CudaSlice<u16>,
     values: CudaSlice<u16>,
     n_rows: usize,
-    nodes: Option<Nodes>,
+    pub(super) nodes: Option<Nodes>,
     /// Tokens that the nodes were made of.
     indexed: usize,
     /// `[n_heads, n_query_blocks, top_k]`
-    kept: CudaSlice<u32>,
+    pub(super) kept: CudaSlice<u32>,
     mass: CudaSlice<f32>,
     /// `[n_heads, n_tokens]`
     received: CudaSlice<f32>,
@@ -47,25 +54,26 @@ pub struct Attention {
     /// Whether `kept` holds the mask that a dense run compares with.
     has_mask: bool,
     /// Nodes and keys that the hierarchical search read, and keys that were read one by one.
-    n_read: CudaSlice<u64>,
-    n_read_exactly: Option<u64>,
-    searching: Stopwatch,
+    pub(super) n_read: CudaSlice<u64>,
+    pub(super) n_read_exactly: Option<u64>,
+    pub(super) searching: Stopwatch,
     attending: Stopwatch,
 }
 
-/// Keys that one thread block of kernels/written.cu weighs.
-const WEIGHED: usize = 32;
+/// Numbers of an edge in kernels/attention.cu.
+const EDGE: usize = 6;
 
 /// Edges as kernels/attention.cu takes them.
-fn numbers(edges: &Edges, stays: i32) -> [i32; 6] {
+fn numbers(edges: &Edges, stays: i32) -> [i32; EDGE] {
     let [q0, q1, k0, k1] = [edges.queries.start, edges.queries.end, edges.keys.start, edges.keys.end]
         .map(|token| i32::try_from(token).unwrap_or(i32::MAX));
     [edges.head.map_or(-1, |head| head as i32), q0, q1, k0, k1, stays]
 }
 
 impl Attention {
-    pub fn new(gpu: &Gpu, shape: AttentionShape) -> Result<Self, Error> {
-        let (n_tokens, n_heads, top_k) = (shape.capacity, shape.n_heads, shape.config.top_k);
+    pub fn new(gpu: Arc<Gpu>, shape: AttentionShape) -> Result<Self, Error> {
+        let AttentionShape { capacity: n_tokens, n_heads, .. } = shape;
+        let top_k = shape.config.top_k;
         let n_kept = n_heads * n_tokens.div_ceil(shape.blocks.block_size_q) * top_k;
         let width = shape.n_kv_heads * shape.head_dim;
         Ok(Attention {
@@ -79,23 +87,24 @@ impl Attention {
             mass: gpu.alloc(n_kept)?,
             received: gpu.zeros(n_heads * n_tokens)?,
             focus: gpu.zeros(n_heads * shape.focus.len() * top_k * shape.blocks.block_size_k)?,
-            anchors: Anchors::new(gpu, &shape)?,
+            anchors: Anchors::new(&gpu, &shape)?,
             written: None,
-            proximity: Proximity::new(gpu, &shape)?,
+            proximity: Proximity::new(&gpu, &shape)?,
             has_mask: false,
             n_read: gpu.zeros(1)?,
             n_read_exactly: None,
             searching: Stopwatch::default(),
             attending: Stopwatch::default(),
             shape,
+            gpu,
         })
     }
 
     /// Adds rows of keys and values, `[n_rows, n_kv_heads · head_dim]`.
-    pub fn append(&mut self, gpu: &Gpu, keys: &Tensor, values: &Tensor) -> Result<(), Error> {
+    pub fn append(&mut self, keys: &Tensor, values: &Tensor) -> Result<(), Error> {
         let at = self.n_rows * keys.width;
-        gpu.copy(&keys.data, 0, &mut self.keys, at, keys.len())?;
-        gpu.copy(&values.data, 0, &mut self.values, at, values.len())?;
+        self.gpu.copy(&keys.data, 0, &mut self.keys, at, keys.len())?;
+        self.gpu.copy(&values.data, 0, &mut self.values, at, values.len())?;
         self.n_rows += keys.n_rows;
         Ok(())
     }
@@ -107,346 +116,288 @@ impl Attention {
     }
 
     /// Makes what the estimate reads, unless what is there still serves; uploads the mask of a search that reads no key.
-    pub fn index(&mut self, gpu: &Gpu) -> Result<(), Error> {
+    pub fn index(&mut self) -> Result<(), Error> {
         let AttentionShape { blocks, config, n_heads, .. } = &self.shape;
         if let Some(mask) = baseline::mask(*blocks, config, *n_heads) {
-            self.kept = gpu.upload(&mask.kept)?;
+            self.kept = self.gpu.upload(&mask.kept)?;
         }
         if self.shape.is_indexed(self.indexed) {
             return Ok(());
         }
-        self.nodes = Nodes::new(gpu, &self.shape, &self.keys)?;
+        self.nodes = Nodes::new(&self.gpu, &self.shape, &self.keys)?;
         self.indexed = self.shape.blocks.n_tokens;
         Ok(())
     }
 
     /// Takes ‖W_O v‖ of every head and key; `weight` is `[hidden_size, n_heads · head_dim]`.
-    pub fn weigh(&mut self, gpu: &Gpu, weight: &Tensor) -> Result<(), Error> {
+    pub fn weigh(&mut self, weight: &Tensor) -> Result<(), Error> {
         let AttentionShape { blocks, n_heads, n_kv_heads, head_dim, .. } = self.shape;
+        let gpu = &self.gpu;
         let gram = gpu.alloc::<f32>(n_heads * head_dim * head_dim)?;
         let written = gpu.alloc::<f32>(n_heads * blocks.n_tokens)?;
-        let kernel = |entry| Kernel { file: "written", entry, macros: vec![("HEAD_DIM", head_dim)] };
-        let launch = |n| Launch { grid: (n, n_heads), block: (head_dim, 1), shared: 0 };
-        let of_gram = [gpu.pointer(&weight.data), gpu.pointer(&gram), Arg::Int(weight.n_rows as i32)];
-        let [n_tokens, kv] = [blocks.n_tokens, n_kv_heads].map(|n| Arg::Int(n as i32));
-        let of_written = [gpu.pointer(&self.values), gpu.pointer(&gram), gpu.pointer(&written), n_tokens, kv];
+        let of_gram = GramParams {
+            weight: gpu.pointer(&weight.data),
+            gram: gpu.pointer(&gram),
+            hidden: weight.n_rows as i32,
+        };
+        let of_keys = WrittenParams {
+            values: gpu.pointer(&self.values),
+            gram: gpu.pointer(&gram),
+            out: gpu.pointer(&written),
+            n_tokens: blocks.n_tokens as i32,
+            n_kv_heads: n_kv_heads as i32,
+        };
         // SAFETY: as the header of kernels/written.cu says; all values were appended.
         unsafe {
-            gpu.launch(&kernel("gram"), launch(head_dim), &of_gram)?;
-            gpu.launch(&kernel("written"), launch(blocks.n_tokens.div_ceil(WEIGHED)), &of_written)?;
+            gpu.launch(&self.written_kernel("gram"), Work::new(head_dim, n_heads), &of_gram)?;
+            gpu.launch(&self.written_kernel("written"), Work::new(blocks.n_tokens, n_heads), &of_keys)?;
         }
         self.written = Some(written);
         Ok(())
     }
 
-    /// Finds the kept blocks of rows of queries, `[n_rows, n_heads · head_dim]`.
-    pub fn search(&mut self, gpu: &Gpu, queries: &Tensor, first_query_block: usize) -> Result<(), Error> {
-        let n_read = self.n_read_exactly.get_or_insert(0);
-        let (found, first) = (self.shape.query_blocks(first_query_block, queries.n_rows), first_query_block);
-        let n_pruned = match self.shape.config.search {
-            Search::Window | Search::Random { .. } => return Ok(()),
-            Search::Exhaustive => 0,
-            Search::Hierarchical(_) => {
-                let first_exact = self.shape.config.first_exact_block(self.shape.blocks.n_tokens);
-                first_exact.saturating_sub(first).min(found.len())
-            }
-        };
-        let exact = first + n_pruned..found.end;
-        let of_block = |block| {
-            Candidates::new(&self.shape.blocks, &self.shape.config, block)
-                .keys_read(self.shape.blocks.block_size_k)
-        };
-        *n_read += (self.shape.n_heads * exact.clone().map(of_block).sum::<usize>()) as u64;
-        let start = Stopwatch::start(gpu)?;
-        self.search_hierarchical(gpu, queries, first, n_pruned)?;
-        self.search_exhaustive(gpu, queries, first, exact)?;
-        self.searching.stop(gpu, start)
+    fn written_kernel(&self, entry: &'static str) -> Kernel {
+        Kernel::new("written", entry).with("HEAD_DIM", self.shape.head_dim)
     }
 
-    fn search_hierarchical(
-        &self,
-        gpu: &Gpu,
-        queries: &Tensor,
-        first: usize,
-        n_blocks: usize,
-    ) -> Result<(), Error> {
-        let AttentionShape { blocks, config, n_kv_heads, .. } = &self.shape;
-        if n_blocks == 0 {
-            return Ok(());
-        }
-        let (kernel, launch) = self.settings.search_hierarchical(n_blocks);
-        let mut args: Vec<Arg> = [&queries.data, &self.keys].map(|x| gpu.pointer(x)).into();
-        args.extend(self.nodes.as_ref().map_or([0, 0, 0].map(Arg::Pointer), |nodes| nodes.args(gpu)));
-        args.extend([gpu.pointer(&self.kept), gpu.pointer(&self.n_read)]);
-        let numbers = [
-            first,
-            blocks.n_query_blocks(),
-            blocks.n_tokens,
-            blocks.window.unwrap_or(0),
-            *n_kv_heads,
-            self.nodes.as_ref().map_or(0, |nodes| nodes.n_nodes),
-            config.sink_blocks,
-            config.effective_local_blocks(),
-            config.top_k,
-            config.beam,
-            config.split.ilog2() as usize,
-            self.settings.max_frontier(),
-        ];
-        args.extend(numbers.map(|n| Arg::Int(n as i32)));
-        // SAFETY: as the header of kernels/search_hierarchical.cu says.
-        unsafe { gpu.launch(&kernel, launch, &args) }
-    }
-
-    /// Reads every key for some query blocks, of queries that start at query block `first`.
-    fn search_exhaustive(
-        &self,
-        gpu: &Gpu,
-        queries: &Tensor,
-        first: usize,
-        found: Range<usize>,
-    ) -> Result<(), Error> {
-        let AttentionShape { blocks, config, n_kv_heads, n_heads, .. } = &self.shape;
-        if found.is_empty() {
-            return Ok(());
-        }
-        let n_segments = self.settings.segments(found.len(), blocks.n_key_blocks());
-        let norms = gpu.alloc::<f32>(n_heads * found.len() * n_segments * blocks.block_size_q)?;
-        let scores = gpu.alloc::<u32>(n_heads * found.len() * blocks.n_key_blocks())?;
-        let (n_tokens, window) = (blocks.n_tokens, blocks.window.unwrap_or(0));
-        let rule = [config.sink_blocks, config.effective_local_blocks(), config.top_k];
-        let ints = |numbers: &[usize]| numbers.iter().map(|&n| Arg::Int(n as i32)).collect::<Vec<_>>();
-        let rows = gpu.pointer_at(&queries.data, (found.start - first) * blocks.block_size_q * queries.width);
-        let args = |into: &[Arg]| {
-            let read = [rows, gpu.pointer(&self.keys)];
-            let numbers =
-                ints(&[&[n_segments, found.start, n_tokens, window, *n_kv_heads], &rule[..]].concat());
-            read.into_iter().chain(into.iter().copied()).chain(numbers).collect::<Vec<_>>()
-        };
-        let (of_norms, of_scores) = (gpu.pointer(&norms), gpu.pointer(&scores));
-        let mut select = vec![gpu.pointer(&scores), gpu.pointer(&self.kept)];
-        select.extend(ints(&[&[found.start, blocks.n_query_blocks(), n_tokens, window], &rule[..]].concat()));
-        let (norm, norm_launch) = self.settings.exhaustive("exhaustive_norms", found.len() * n_segments);
-        let (score, score_launch) = self.settings.exhaustive("exhaustive_scores", found.len() * n_segments);
-        let (choose, choose_launch) = self.settings.exhaustive_select(found.len());
-        // SAFETY: as the header of kernels/search_exhaustive.cu says; the rows of these query blocks are among the queries.
-        unsafe {
-            gpu.launch(&norm, norm_launch, &args(&[of_norms]))?;
-            gpu.launch(&score, score_launch, &args(&[of_norms, of_scores]))?;
-            gpu.launch(&choose, choose_launch, &select)
+    /// The mask of this layer.
+    pub(super) fn mask(&self) -> Mask {
+        Mask {
+            kept: self.gpu.pointer(&self.kept),
+            n_query_blocks: self.shape.blocks.n_query_blocks() as i32,
+            top_k: self.shape.config.top_k as i32,
         }
     }
 
-    /// What searching and attending took so far; waits for them.
-    pub fn costs(&mut self, gpu: &Gpu) -> Result<StageCosts, Error> {
-        let n_read = gpu.download(&self.n_read, 1)?[0];
+    /// Times of searching and attending so far; waits for them.
+    pub fn costs(&mut self) -> Result<StageCosts, Error> {
+        let n_read = self.gpu.download(&self.n_read, 1)?[0];
         Ok(StageCosts {
-            search: self.searching.spent(gpu)?,
-            attention: self.attending.spent(gpu)?,
+            search: self.searching.spent(&self.gpu)?,
+            attention: self.attending.spent(&self.gpu)?,
             keys_read: self.n_read_exactly.map(|n| n + n_read),
         })
     }
 
     /// Attention over the kept blocks of rows of queries, recording. `[n_rows, n_heads · head_dim]`
-    pub fn attend(&mut self, gpu: &Gpu, queries: &Tensor, first_query_block: usize) -> Result<Tensor, Error> {
-        let start = Stopwatch::start(gpu)?;
-        let (output, lse) = self.run(gpu, "attention_sparse", queries, first_query_block)?;
-        let AttentionShape { blocks, config, n_kv_heads, focus, .. } = &self.shape;
-        let n_blocks = self.shape.query_blocks(first_query_block, queries.n_rows).len();
-        let (kernel, launch) = self.settings.record(n_blocks, self.anchors.is_some());
-        let mut args = self.maps(gpu, queries, &[&self.keys])?;
-        args.push(gpu.pointer(&self.kept));
-        args.extend([&lse, &self.mass, &self.received, &self.focus].map(|x| gpu.pointer(x)));
-        args.extend(match &self.anchors {
-            Some(anchors) => anchors.args(gpu),
-            None => [0, 0, 0].map(Arg::Pointer),
-        });
+    pub fn attend(&mut self, queries: &Tensor, first_query_block: usize) -> Result<Tensor, Error> {
+        let start = Stopwatch::start(&self.gpu)?;
+        let (output, lse) = self.run("attention_sparse", queries, first_query_block)?;
         if let Some(proximity) = &mut self.proximity {
-            proximity.expect(gpu, &self.shape, n_blocks)?;
+            let n_blocks = self.shape.query_blocks(first_query_block, queries.n_rows).len();
+            proximity.expect(&self.gpu, &self.shape, n_blocks)?;
         }
-        args.push(
-            self.proximity.as_ref().map_or(Arg::Pointer(0), |proximity| gpu.pointer(&proximity.shares)),
-        );
-        let numbers = [
-            first_query_block,
-            queries.n_rows,
-            blocks.n_query_blocks(),
-            blocks.n_tokens,
-            blocks.window.unwrap_or(0),
-            *n_kv_heads,
-            config.top_k,
-            focus.start,
-            focus.end,
-            MIN_DISTANCE,
-        ];
-        args.extend(numbers.map(|n| Arg::Int(n as i32)));
-        // SAFETY: as the header of kernels/attention_record.cu says.
-        unsafe { gpu.launch(&kernel, launch, &args)? };
-        self.attending.stop(gpu, start)?;
+        if self.settings.takes_maps() {
+            self.record(
+                self.query_map(queries)?,
+                self.key_map(&self.keys)?,
+                queries,
+                first_query_block,
+                &lse,
+            )?;
+        } else {
+            let tensors = [&*queries.data, &self.keys].map(|x| self.gpu.pointer(x));
+            self.record(tensors[0], tensors[1], queries, first_query_block, &lse)?;
+        }
+        self.attending.stop(&self.gpu, start)?;
         Ok(output)
     }
 
-    /// Records the proximity of what was attended last, if it is asked for; `before` and `after` are its rows around attention.
+    /// Records the attention of rows whose log-sum-exp is `lse`; `of_queries` and `of_keys` are their tensors.
+    fn record<T>(
+        &self,
+        of_queries: T,
+        of_keys: T,
+        queries: &Tensor,
+        first: usize,
+        lse: &CudaSlice<f32>,
+    ) -> Result<(), Error>
+    where
+        RecordParams<T>: KernelParams,
+    {
+        let gpu = &self.gpu;
+        let focus = &self.shape.focus;
+        let params = RecordParams {
+            queries: of_queries,
+            keys: of_keys,
+            mask: self.mask(),
+            lse: gpu.pointer(lse),
+            mass: gpu.pointer(&self.mass),
+            received: gpu.pointer(&self.received),
+            shares: self.proximity.as_ref().map(|proximity| gpu.pointer(&proximity.shares)),
+            focus: Focus { rows: gpu.pointer(&self.focus), first: focus.start as i32, end: focus.end as i32 },
+            anchors: Anchors::params(self.anchors.as_ref(), gpu),
+            rows: Rows { first_block: first as i32, n_rows: queries.n_rows as i32 },
+            sizes: sizes(&self.shape),
+        };
+        let n_blocks = self.shape.query_blocks(first, queries.n_rows).len();
+        let (kernel, work) = self.settings.record(n_blocks, self.anchors.is_some());
+        // SAFETY: as the headers of kernels/attention_record.cu and attention_record_sm90.cu say.
+        unsafe { gpu.launch(&kernel, work, &params) }
+    }
+
+    /// Records the proximity of what was attended last, if it is asked for; `before` and `after` are its rows around
+    /// attention.
     pub fn proximity(
         &mut self,
-        gpu: &Gpu,
         weight: &Tensor,
         before: &Tensor,
         after: &Tensor,
         first: usize,
     ) -> Result<(), Error> {
-        let around = Around { kept: &self.kept, values: &self.values, weight, before, after };
-        self.proximity.as_mut().map_or(Ok(()), |proximity| proximity.add(gpu, &self.shape, around, first))
+        let around = Around { mask: self.mask(), values: &self.values, weight, before, after };
+        self.proximity
+            .as_mut()
+            .map_or(Ok(()), |proximity| proximity.add(&self.gpu, &self.shape, around, first))
     }
 
     /// Keeps the blocks of a mask instead of searching; its budget is the shape's.
-    pub fn keep(&mut self, gpu: &Gpu, mask: &BlockMask) -> Result<(), Error> {
-        self.kept = gpu.upload(&mask.kept)?;
+    pub fn keep(&mut self, mask: &BlockMask) -> Result<(), Error> {
+        self.kept = self.gpu.upload(&mask.kept)?;
         Ok(())
     }
 
     /// Attention over the kept blocks without what is hidden.
-    pub fn attend_without(
-        &self,
-        gpu: &Gpu,
-        queries: &Tensor,
-        first: usize,
-        hidden: &Hidden,
-    ) -> Result<Tensor, Error> {
+    pub fn attend_without(&self, queries: &Tensor, first: usize, hidden: &Hidden) -> Result<Tensor, Error> {
         if hidden.is_empty() {
-            return Ok(self.run(gpu, "attention_sparse", queries, first)?.0);
+            return Ok(self.run("attention_sparse", queries, first)?.0);
         }
-        let AttentionShape { blocks, config, n_kv_heads, .. } = &self.shape;
+        let gpu = &self.gpu;
         let edges =
             |edges: &[Edges], stays: i32| edges.iter().flat_map(|e| numbers(e, stays)).collect::<Vec<i32>>();
         let hidden = gpu.upload(&[edges(&hidden.hide, 0), edges(&hidden.keep, 1)].concat())?;
         let output = Tensor::new(gpu, queries.n_rows, queries.width)?;
+        let [of_queries, keys, values] = [&*queries.data, &self.keys, &self.values].map(|x| gpu.pointer(x));
+        let params = AttentionWithoutParams {
+            attention: self.attention_params([of_queries, keys, values], queries, first, &output, None),
+            hidden: params::Hidden { edges: gpu.pointer(&hidden), n_hidden: (hidden.len() / EDGE) as i32 },
+        };
         let n_blocks = self.shape.query_blocks(first, queries.n_rows).len();
-        let (kernel, launch) = self.settings.attention("attention_without", n_blocks);
-        let mut args: Vec<Arg> = [&queries.data, &self.keys, &self.values].map(|x| gpu.pointer(x)).into();
-        args.extend([gpu.pointer(&self.kept), gpu.pointer(&output.data), Arg::Pointer(0)]);
-        let window = blocks.window.unwrap_or(0);
-        let sizes = [
-            first,
-            1,
-            queries.n_rows,
-            blocks.n_query_blocks(),
-            blocks.n_tokens,
-            window,
-            *n_kv_heads,
-            config.top_k,
-        ];
-        args.extend(sizes.map(|n| Arg::Int(n as i32)));
-        args.extend([gpu.pointer(&hidden), Arg::Int((hidden.len() / 6) as i32)]);
+        let (kernel, work) = self.settings.attention("attention_without", n_blocks);
         // SAFETY: as the header of kernels/attention.cu says.
-        unsafe { gpu.launch(&kernel, launch, &args)? };
+        unsafe { gpu.launch(&kernel, work, &params)? };
         Ok(output)
     }
 
-    /// Attention over all keys; adds to each head the mass that falls on the mask's blocks.
+    /// Attention over all keys; with a mask, adds to each head the mass that falls on the mask's blocks.
     pub fn attend_dense(
         &mut self,
-        gpu: &Gpu,
         queries: &Tensor,
         first: usize,
-        mask: &BlockMask,
+        mask: Option<&BlockMask>,
         kept_mass: &mut [f64],
     ) -> Result<Tensor, Error> {
-        let (output, lse) = self.run(gpu, "attention_dense", queries, first)?;
-        if mask.top_k == 0 {
-            return Ok(output);
-        }
+        let (output, lse_dense) = self.run("attention_dense", queries, first)?;
+        let Some(mask) = mask else { return Ok(output) };
         if !self.has_mask {
             self.shape.config.top_k = mask.top_k;
-            self.kept = gpu.upload(&mask.kept)?;
+            self.kept = self.gpu.upload(&mask.kept)?;
             self.has_mask = true;
         }
-        let (_, lse_kept) = self.run(gpu, "attention_sparse", queries, first)?;
-        let recall = gpu.zeros::<f32>(self.shape.n_heads)?;
-        let args = [
-            gpu.pointer(&lse_kept),
-            gpu.pointer(&lse),
-            gpu.pointer(&recall),
-            Arg::Int(queries.n_rows as i32),
-        ];
-        let kernel = Kernel { file: "recall", entry: "recall", macros: Vec::new() };
-        let launch = Launch { grid: (self.shape.n_heads, 1), block: (256, 1), shared: 0 };
+        let (_, lse_kept) = self.run("attention_sparse", queries, first)?;
+        let recall = self.gpu.zeros::<f32>(self.shape.n_heads)?;
+        let params = RecallParams {
+            lse_kept: self.gpu.pointer(&lse_kept),
+            lse_dense: self.gpu.pointer(&lse_dense),
+            recall: self.gpu.pointer(&recall),
+            n_rows: queries.n_rows as i32,
+        };
         // SAFETY: as the header of kernels/recall.cu says.
-        unsafe { gpu.launch(&kernel, launch, &args)? };
-        let recall = gpu.download(&recall, self.shape.n_heads)?;
+        unsafe {
+            self.gpu.launch(&Kernel::new("recall", "recall"), Work::new(self.shape.n_heads, 1), &params)?
+        };
+        let recall = self.gpu.download(&recall, self.shape.n_heads)?;
         kept_mass.iter_mut().zip(recall).for_each(|(sum, mass)| *sum += mass as f64);
         Ok(output)
     }
 
-    /// Output and log-sum-exp of an attention kernel.
+    /// Output and log-sum-exp of "attention_sparse" or "attention_dense".
     fn run(
         &self,
-        gpu: &Gpu,
         entry: &'static str,
         queries: &Tensor,
         first: usize,
     ) -> Result<(Tensor, CudaSlice<f32>), Error> {
-        let AttentionShape { blocks, config, n_kv_heads, n_heads, .. } = &self.shape;
+        let gpu = &self.gpu;
         let output = Tensor::new(gpu, queries.n_rows, queries.width)?;
-        let lse = gpu.alloc::<f32>(n_heads * queries.n_rows)?;
-        let (kernel, launch) =
+        let lse = gpu.alloc::<f32>(self.shape.n_heads * queries.n_rows)?;
+        let (kernel, work) =
             self.settings.attention(entry, self.shape.query_blocks(first, queries.n_rows).len());
-        let mut args = self.maps(gpu, queries, &[&self.keys, &self.values])?;
-        args.extend([gpu.pointer(&self.kept), gpu.pointer(&output.data), gpu.pointer(&lse)]);
-        let window = blocks.window.unwrap_or(0);
-        let numbers = [
-            first,
-            1,
-            queries.n_rows,
-            blocks.n_query_blocks(),
-            blocks.n_tokens,
-            window,
-            *n_kv_heads,
-            config.top_k,
-        ];
-        args.extend(numbers.map(|n| Arg::Int(n as i32)));
         // SAFETY: as the headers of kernels/attention.cu and attention_sm90.cu say.
-        unsafe { gpu.launch(&kernel, launch, &args)? };
+        unsafe {
+            if self.settings.takes_maps() {
+                let maps = [self.query_map(queries)?, self.key_map(&self.keys)?, self.key_map(&self.values)?];
+                gpu.launch(&kernel, work, &self.attention_params(maps, queries, first, &output, Some(&lse)))?;
+            } else {
+                let pointers = [&*queries.data, &self.keys, &self.values].map(|x| gpu.pointer(x));
+                gpu.launch(
+                    &kernel,
+                    work,
+                    &self.attention_params(pointers, queries, first, &output, Some(&lse)),
+                )?;
+            }
+        }
         Ok((output, lse))
     }
 
-    /// Queries and keys or values as the kernels take them: pointers, or maps for Hopper's copy engine.
-    fn maps(&self, gpu: &Gpu, queries: &Tensor, keys: &[&CudaSlice<u16>]) -> Result<Vec<Arg>, Error> {
-        if !self.settings.takes_maps() {
-            return Ok([&*queries.data]
-                .into_iter()
-                .chain(keys.iter().copied())
-                .map(|x| gpu.pointer(x))
-                .collect());
+    /// `tensors` are those of queries, keys and values.
+    fn attention_params<T>(
+        &self,
+        tensors: [T; 3],
+        rows: &Tensor,
+        first: usize,
+        output: &Tensor,
+        lse: Option<&CudaSlice<f32>>,
+    ) -> AttentionParams<T> {
+        let [queries, keys, values] = tensors;
+        AttentionParams {
+            queries,
+            keys,
+            values,
+            mask: self.mask(),
+            out: self.gpu.pointer(&output.data),
+            lse: lse.map(|lse| self.gpu.pointer(lse)),
+            rows: Rows { first_block: first as i32, n_rows: rows.n_rows as i32 },
+            sizes: sizes(&self.shape),
         }
-        let AttentionShape { blocks, n_heads, n_kv_heads, head_dim, .. } = self.shape;
-        let mut maps = vec![gpu.map(&queries.data, queries.n_rows, n_heads, head_dim, 64)?];
-        for &x in keys {
-            maps.push(gpu.map(x, blocks.n_tokens, n_kv_heads, head_dim, blocks.block_size_k)?);
-        }
-        Ok(maps)
+    }
+
+    fn query_map(&self, queries: &Tensor) -> Result<TensorMap, Error> {
+        self.gpu.map(&queries.data, queries.n_rows, self.shape.n_heads, self.shape.head_dim, 64)
+    }
+
+    /// A map of this layer's keys or values.
+    fn key_map(&self, x: &CudaSlice<u16>) -> Result<TensorMap, Error> {
+        let AttentionShape { blocks, n_kv_heads, head_dim, .. } = self.shape;
+        self.gpu.map(x, blocks.n_tokens, n_kv_heads, head_dim, blocks.block_size_k)
     }
 
     /// Means over the keys of each block, weighted by what they received. `[n_heads, n_key_blocks]`
-    fn means_of_blocks(&self, gpu: &Gpu, lengths: &CudaSlice<f32>) -> Result<Vec<f32>, Error> {
-        let AttentionShape { blocks, n_heads, head_dim, .. } = self.shape;
+    fn means_of_blocks(&self, lengths: &CudaSlice<f32>) -> Result<Vec<f32>, Error> {
+        let AttentionShape { blocks, n_heads, .. } = self.shape;
         let n = blocks.n_key_blocks();
-        let means = gpu.alloc::<f32>(n_heads * n)?;
-        let pointers = [lengths, &self.received, &means].map(|x| gpu.pointer(x));
-        let numbers = [blocks.n_tokens, blocks.block_size_k].map(|n| Arg::Int(n as i32));
-        let kernel =
-            Kernel { file: "written", entry: "written_of_blocks", macros: vec![("HEAD_DIM", head_dim)] };
-        let launch = Launch { grid: (n.div_ceil(256), n_heads), block: (256, 1), shared: 0 };
+        let means = self.gpu.alloc::<f32>(n_heads * n)?;
+        let params = WrittenOfBlocksParams {
+            lengths: self.gpu.pointer(lengths),
+            received: self.gpu.pointer(&self.received),
+            means: self.gpu.pointer(&means),
+            n_tokens: blocks.n_tokens as i32,
+            block_size: blocks.block_size_k as i32,
+        };
         // SAFETY: as the header of kernels/written.cu says.
-        unsafe { gpu.launch(&kernel, launch, &[&pointers[..], &numbers].concat())? };
-        gpu.download(&means, n_heads * n)
+        unsafe {
+            self.gpu.launch(&self.written_kernel("written_of_blocks"), Work::new(n, n_heads), &params)?
+        };
+        self.gpu.download(&means, n_heads * n)
     }
 
-    pub fn into_record(self, gpu: &Gpu) -> Result<LayerRecord, Error> {
+    pub fn into_record(self) -> Result<LayerRecord, Error> {
+        let gpu = &self.gpu;
         let AttentionShape { blocks, n_heads, config, focus, .. } = &self.shape;
         let mut mask = BlockMask::empty(*blocks, *n_heads, config.top_k);
         let n_kept = mask.kept.len();
         mask.kept = gpu.download(&self.kept, n_kept)?;
-        let written = self.written.as_ref().map(|lengths| self.means_of_blocks(gpu, lengths));
+        let written = self.written.as_ref().map(|lengths| self.means_of_blocks(lengths));
         let vertical = self.anchors.as_ref().map(|anchors| anchors.vertical(gpu, &self.shape));
         Ok(LayerRecord {
             mask,

@@ -12,15 +12,19 @@ mod launch;
 mod layer;
 pub mod libraries;
 mod memory;
+mod module;
 mod nodes;
+mod params;
+mod pointer;
 mod proximity;
 mod residual;
+mod search;
 mod staging;
 mod stopwatch;
 mod tensor;
 mod vertical;
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use cudarc::{
     cublas::{CudaBlas, result::gemm_ex, sys as cublas},
@@ -37,18 +41,20 @@ use crate::{
     protocol::{Hidden, MemoryPlan},
     trace::{BlockMask, LayerRecord, StreamConfig},
 };
-use gpu::{Arg, Gpu, Kernel, Launch};
+use gpu::Gpu;
 pub use layer::Attention;
+use module::{Kernel, Work};
+use params::{BiasParams, FiniteParams, KernelParams, LengthsParams, PairParams, RmsNormParams, RopeParams};
 use residual::Residual;
 pub use tensor::Tensor;
 
 /// The first NVIDIA card.
 pub struct Cuda {
-    gpu: Gpu,
+    gpu: Arc<Gpu>,
     blas: CudaBlas,
 }
 
-/// What the rotary angles of a position are computed from.
+/// Frequencies from which the rotary angles of a position are computed.
 pub struct Angles {
     /// `[n_rotated / 2]`
     inverse_frequencies: CudaSlice<f64>,
@@ -63,31 +69,29 @@ impl Cuda {
     /// # Errors
     /// [`Error::Device`]: which of driver, card and libraries is missing or too old, and what to do.
     pub fn open() -> Result<Self, Error> {
-        let gpu = Gpu::open()?;
-        let blas = CudaBlas::new(gpu.stream.clone()).map_err(|e| {
-            Error::device(
-                gpu.name.clone(),
-                format!("cuBLAS cannot be set up: {e:?}"),
-                "free some of the card's memory, or choose the CPU",
-            )
+        let gpu = Arc::new(Gpu::open()?);
+        let blas = CudaBlas::new(gpu.stream.clone()).map_err(|e| Error::Device {
+            device: gpu.name.clone(),
+            what: format!("cuBLAS cannot be set up: {e:?}"),
+            fix: "free some of the card's memory, or choose the CPU".into(),
         })?;
         Ok(Cuda { gpu, blas })
     }
 
-    /// Launches a kernel of elementwise.cu over the numbers of `x`; `args` stand between `x` and their count.
+    /// Launches a kernel of elementwise.cu over `n_vectors` of eight numbers.
     ///
     /// # Safety
-    /// `args` must be those of the kernel, as long as `x`.
-    unsafe fn elementwise(&self, entry: &'static str, x: &Tensor, args: Vec<Arg>) -> Result<(), Error> {
-        let n_vectors = x.len() / 8;
-        let args: Vec<Arg> = [self.gpu.pointer(&x.data)]
-            .into_iter()
-            .chain(args)
-            .chain([Arg::Long(n_vectors as u64)])
-            .collect();
-        let launch = Launch { grid: (n_vectors.div_ceil(256), 1), block: (256, 1), shared: 0 };
-        // SAFETY: the caller vouches for the arguments.
-        unsafe { self.gpu.launch(&Kernel { file: "elementwise", entry, macros: Vec::new() }, launch, &args) }
+    /// As [`Gpu::launch`] says.
+    unsafe fn elementwise<P: KernelParams>(
+        &self,
+        entry: &'static str,
+        n_vectors: u64,
+        params: &P,
+    ) -> Result<(), Error> {
+        // SAFETY: the caller vouches for the addresses.
+        unsafe {
+            self.gpu.launch(&Kernel::new("elementwise", entry), Work::new(n_vectors as usize, 1), params)
+        }
     }
 
     /// A kernel of two tensors of the same shape into a third.
@@ -95,22 +99,46 @@ impl Cuda {
         same("rows", x.n_rows, y.n_rows)?;
         same("row width", x.width, y.width)?;
         let out = Tensor::new(&self.gpu, x.n_rows, x.width)?;
+        let params = PairParams {
+            x: self.gpu.pointer(&x.data),
+            y: self.gpu.pointer(&y.data),
+            out: self.gpu.pointer(&out.data),
+            n_vectors: n_vectors(x),
+        };
         // SAFETY: three tensors of one shape.
-        unsafe { self.elementwise(entry, x, vec![self.gpu.pointer(&y.data), self.gpu.pointer(&out.data)])? };
+        unsafe { self.elementwise(entry, params.n_vectors, &params)? };
         Ok(out)
     }
+
+    /// Adds one number to each column of `x`.
+    fn add_bias(&self, x: &Tensor, bias: &Tensor) -> Result<(), Error> {
+        same("biases", x.width, bias.len())?;
+        let params = BiasParams {
+            x: self.gpu.pointer(&x.data),
+            bias: self.gpu.pointer(&bias.data),
+            n_vectors: n_vectors(x),
+            width: x.width as i32,
+        };
+        // SAFETY: one bias for each column.
+        unsafe { self.elementwise("add_bias", params.n_vectors, &params) }
+    }
+}
+
+/// Vectors of eight numbers of a tensor, whose rows are whole ones.
+fn n_vectors(x: &Tensor) -> u64 {
+    x.len() as u64 / 8
 }
 
 /// Shapes that do not fit are a bug of the decoder, but no reason to crash a notebook.
 fn same(what: &str, expected: usize, found: usize) -> Result<(), Error> {
-    match expected == found {
-        true => Ok(()),
-        false => Err(Error::device(
-            "cuda",
-            format!("{what}: expected {expected}, found {found}"),
-            "please report this with the model's config.json",
-        )),
+    if expected == found {
+        return Ok(());
     }
+    Err(Error::Device {
+        device: "cuda".into(),
+        what: format!("{what}: expected {expected}, found {found}"),
+        fix: "please report this with the model's config.json".into(),
+    })
 }
 
 impl Device for Cuda {
@@ -168,8 +196,10 @@ impl Device for Cuda {
     }
 
     fn replace(&self, residual: &mut Residual, i: usize, x: Tensor) -> Result<(), Error> {
+        let found = residual.note(&self.gpu);
+        let params = FiniteParams { x: self.gpu.pointer(&x.data), found, n_vectors: n_vectors(&x) };
         // SAFETY: one number is written.
-        unsafe { self.elementwise("is_finite", &x, vec![residual.note(&self.gpu)])? };
+        unsafe { self.elementwise("is_finite", params.n_vectors, &params)? };
         residual.replace(&self.gpu, i, x)
     }
 
@@ -180,18 +210,15 @@ impl Device for Cuda {
     fn rms_norm(&self, x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor, Error> {
         same("norm weights", x.width, weight.len())?;
         let out = Tensor::new(&self.gpu, x.n_rows, x.width)?;
-        let pointers = [&x.data, &weight.data, &out.data].map(|x| self.gpu.pointer(x));
-        let args: Vec<Arg> =
-            pointers.into_iter().chain([Arg::Int(x.width as i32), Arg::Float(eps as f32)]).collect();
-        let launch = Launch { grid: (x.n_rows, 1), block: (256, 1), shared: 0 };
-        // SAFETY: as the header of kernels/rms_norm.cu says.
-        unsafe {
-            self.gpu.launch(
-                &Kernel { file: "rms_norm", entry: "rms_norm", macros: Vec::new() },
-                launch,
-                &args,
-            )?
+        let params = RmsNormParams {
+            x: self.gpu.pointer(&x.data),
+            weight: self.gpu.pointer(&weight.data),
+            out: self.gpu.pointer(&out.data),
+            hidden: x.width as i32,
+            eps: eps as f32,
         };
+        // SAFETY: as the header of kernels/rms_norm.cu says.
+        unsafe { self.gpu.launch(&Kernel::new("rms_norm", "rms_norm"), Work::new(x.n_rows, 1), &params)? };
         Ok(out)
     }
 
@@ -228,23 +255,13 @@ impl Device for Cuda {
                 cublas::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
             )
         };
-        multiplied.map_err(|e| {
-            Error::device(
-                self.name(),
-                format!("a product of {n} x {k} and {k} x {m} failed: {e:?}"),
-                "free some of the card's memory, or choose the CPU",
-            )
+        multiplied.map_err(|e| Error::Device {
+            device: self.name(),
+            what: format!("a product of {n} x {k} and {k} x {m} failed: {e:?}"),
+            fix: "free some of the card's memory, or choose the CPU".into(),
         })?;
         if let Some(bias) = bias {
-            same("biases", out.width, bias.len())?;
-            // SAFETY: one bias for each column.
-            unsafe {
-                self.elementwise(
-                    "add_bias",
-                    &out,
-                    vec![self.gpu.pointer(&bias.data), Arg::Int(out.width as i32)],
-                )?
-            };
+            self.add_bias(&out, bias)?;
         }
         Ok(out)
     }
@@ -275,20 +292,23 @@ impl Device for Cuda {
         angles: &Angles,
         scale: f32,
     ) -> Result<Tensor, Error> {
-        let head_dim = angles.head_dim;
-        let (n_heads, out) = (x.width / head_dim, Tensor::new(&self.gpu, x.n_rows, x.width)?);
-        let (weight, eps) = match norm {
-            Some((weight, eps)) => (self.gpu.pointer(&weight.data), eps),
-            None => (Arg::Pointer(0), 0.0),
+        let n_heads = x.width / angles.head_dim;
+        let out = Tensor::new(&self.gpu, x.n_rows, x.width)?;
+        let params = RopeParams {
+            x: self.gpu.pointer(&x.data),
+            norm_weight: norm.map(|(weight, _)| self.gpu.pointer(&weight.data)),
+            frequency: self.gpu.pointer(&angles.inverse_frequencies),
+            out: self.gpu.pointer(&out.data),
+            n_heads: n_heads as i32,
+            n_rotated: angles.n_rotated as i32,
+            first_position: first_position as i32,
+            eps: norm.map_or(0.0, |(_, eps)| eps as f32),
+            turn: angles.scale as f32,
+            scale,
         };
-        let frequencies = self.gpu.pointer(&angles.inverse_frequencies);
-        let mut args = vec![self.gpu.pointer(&x.data), weight, frequencies, self.gpu.pointer(&out.data)];
-        args.extend([n_heads, angles.n_rotated, first_position].map(|n| Arg::Int(n as i32)));
-        args.extend([eps as f32, angles.scale as f32, scale].map(Arg::Float));
-        let kernel = Kernel { file: "rope", entry: "rope", macros: vec![("HEAD_DIM", head_dim)] };
-        let launch = Launch { grid: (x.n_rows, n_heads.div_ceil(4)), block: (32, 4), shared: 0 };
+        let kernel = Kernel::new("rope", "rope").with("HEAD_DIM", angles.head_dim);
         // SAFETY: as the header of kernels/rope.cu says.
-        unsafe { self.gpu.launch(&kernel, launch, &args)? };
+        unsafe { self.gpu.launch(&kernel, Work::new(x.n_rows, n_heads), &params)? };
         Ok(out)
     }
 
@@ -303,11 +323,11 @@ impl Device for Cuda {
     }
 
     fn attention(&self, shape: AttentionShape) -> Result<Attention, Error> {
-        Attention::new(&self.gpu, shape)
+        Attention::new(self.gpu.clone(), shape)
     }
 
     fn append(&self, attention: &mut Attention, keys: &Tensor, values: &Tensor) -> Result<(), Error> {
-        attention.append(&self.gpu, keys, values)
+        attention.append(keys, values)
     }
 
     fn resize(&self, attention: &mut Attention, n_rows: usize, n_tokens: usize) {
@@ -315,25 +335,22 @@ impl Device for Cuda {
     }
 
     fn index(&self, attention: &mut Attention) -> Result<(), Error> {
-        attention.index(&self.gpu)
+        attention.index()
     }
 
     fn weigh(&self, attention: &mut Attention, weight: &Tensor) -> Result<(), Error> {
-        attention.weigh(&self.gpu, weight)
+        attention.weigh(weight)
     }
 
     fn lengths(&self, x: &Tensor) -> Result<Vec<f32>, Error> {
         let lengths = self.gpu.alloc::<f32>(x.n_rows)?;
-        let args = [self.gpu.pointer(&x.data), self.gpu.pointer(&lengths), Arg::Int(x.width as i32)];
-        let launch = Launch { grid: (x.n_rows, 1), block: (256, 1), shared: 0 };
-        // SAFETY: as the header of kernels/rms_norm.cu says.
-        unsafe {
-            self.gpu.launch(
-                &Kernel { file: "rms_norm", entry: "lengths", macros: Vec::new() },
-                launch,
-                &args,
-            )?
+        let params = LengthsParams {
+            x: self.gpu.pointer(&x.data),
+            length: self.gpu.pointer(&lengths),
+            hidden: x.width as i32,
         };
+        // SAFETY: as the header of kernels/rms_norm.cu says.
+        unsafe { self.gpu.launch(&Kernel::new("rms_norm", "lengths"), Work::new(x.n_rows, 1), &params)? };
         self.gpu.download(&lengths, x.n_rows)
     }
 
@@ -343,7 +360,7 @@ impl Device for Cuda {
         queries: &Tensor,
         first_query_block: usize,
     ) -> Result<(), Error> {
-        attention.search(&self.gpu, queries, first_query_block)
+        attention.search(queries, first_query_block)
     }
 
     fn attend(
@@ -352,7 +369,7 @@ impl Device for Cuda {
         queries: &Tensor,
         first_query_block: usize,
     ) -> Result<Tensor, Error> {
-        attention.attend(&self.gpu, queries, first_query_block)
+        attention.attend(queries, first_query_block)
     }
 
     fn proximity(
@@ -363,11 +380,11 @@ impl Device for Cuda {
         after: &Tensor,
         first_query_block: usize,
     ) -> Result<(), Error> {
-        attention.proximity(&self.gpu, weight, before, after, first_query_block)
+        attention.proximity(weight, before, after, first_query_block)
     }
 
     fn keep(&self, attention: &mut Attention, mask: BlockMask) -> Result<(), Error> {
-        attention.keep(&self.gpu, &mask)
+        attention.keep(&mask)
     }
 
     fn attend_without(
@@ -377,7 +394,7 @@ impl Device for Cuda {
         first_query_block: usize,
         hidden: &Hidden,
     ) -> Result<Tensor, Error> {
-        attention.attend_without(&self.gpu, queries, first_query_block, hidden)
+        attention.attend_without(queries, first_query_block, hidden)
     }
 
     fn attend_dense(
@@ -388,14 +405,15 @@ impl Device for Cuda {
         mask: &BlockMask,
         kept_mass: &mut [f64],
     ) -> Result<Tensor, Error> {
-        attention.attend_dense(&self.gpu, queries, first_query_block, mask, kept_mass)
+        let mask = (mask.top_k > 0).then_some(mask);
+        attention.attend_dense(queries, first_query_block, mask, kept_mass)
     }
 
     fn costs(&self, attention: &mut Attention) -> Result<StageCosts, Error> {
-        attention.costs(&self.gpu)
+        attention.costs()
     }
 
     fn record(&self, attention: Attention) -> Result<LayerRecord, Error> {
-        attention.into_record(&self.gpu)
+        attention.into_record()
     }
 }

@@ -1,8 +1,12 @@
-//! What estimates read of the nodes over key blocks, made on the card once all keys are there.
+//! Means and spreads of the nodes over key blocks, for estimates: made on the card once all keys are there.
 
 use cudarc::driver::CudaSlice;
 
-use super::gpu::{Arg, Gpu, Kernel, Launch};
+use super::{
+    gpu::Gpu,
+    module::{Kernel, Work},
+    params::{self, ClusterParams, PyramidParams},
+};
 use crate::{
     engine::device::AttentionShape,
     error::Error,
@@ -11,7 +15,7 @@ use crate::{
 
 /// Numbers of the nodes of all levels, as kernels/pyramid.cu and kernels/clusters.cu order them.
 pub struct Nodes {
-    pub n_nodes: usize,
+    n_nodes: usize,
     /// `[n_kv_heads, n_nodes, head_dim]`, of two clusters `[n_kv_heads, n_nodes, 2, head_dim]`
     means: CudaSlice<u16>,
     spreads: Spreads,
@@ -24,14 +28,8 @@ enum Spreads {
     OfClusters(CudaSlice<f32>),
 }
 
-/// Tokens whose sums one thread block of kernels/pyramid.cu merges.
-const SPAN: usize = 1024;
-
-/// Nodes that one thread block of kernels/clusters.cu makes.
-const WARPS: usize = 8;
-
 impl Nodes {
-    /// What the search of a layer reads beside keys; nothing if it reads keys alone.
+    /// Makes the nodes that a layer's search reads; `None` if it reads keys alone.
     pub fn new(gpu: &Gpu, shape: &AttentionShape, keys: &CudaSlice<u16>) -> Result<Option<Self>, Error> {
         match shape.config.search {
             Search::Hierarchical(Estimate::MeanSpread) => Self::mean_spread(gpu, shape, keys).map(Some),
@@ -43,34 +41,32 @@ impl Nodes {
     /// Mean and variance of each node's keys. `keys` is `[n_tokens, n_kv_heads, head_dim]`
     fn mean_spread(gpu: &Gpu, shape: &AttentionShape, keys: &CudaSlice<u16>) -> Result<Self, Error> {
         let AttentionShape { blocks, n_kv_heads, head_dim, .. } = *shape;
+        let kernel = |entry| {
+            Kernel::new("pyramid", entry).with("HEAD_DIM", head_dim).with("BLOCK_K", blocks.block_size_k)
+        };
+        let of_spans = kernel("pyramid_spans");
+        let span = gpu.loaded(&of_spans)?.geometry.items;
         let levels = levels(blocks.n_key_blocks());
-        let span_levels = (SPAN / blocks.block_size_k).ilog2() as usize;
-        let (n_nodes, n_spans): (usize, _) =
-            (levels.iter().sum(), blocks.n_key_blocks().div_ceil(1 << span_levels));
-        let in_spans: usize = levels.iter().take(span_levels + 1).sum();
-        let len = n_kv_heads * n_nodes * head_dim;
-        let (means, variances) = (gpu.alloc(len)?, gpu.alloc(len)?);
+        let n_nodes: usize = levels.iter().sum();
+        let in_spans: usize = levels.iter().take(span.ilog2() as usize + 1).sum();
+        let n_spans = blocks.n_key_blocks().div_ceil(span);
+        let means = gpu.alloc(n_kv_heads * n_nodes * head_dim)?;
+        let variances = gpu.alloc(n_kv_heads * n_nodes * head_dim)?;
         let spans = gpu.alloc::<f32>(n_kv_heads * n_spans * 2 * head_dim)?;
-        let macros =
-            vec![("HEAD_DIM", head_dim), ("BLOCK_K", blocks.block_size_k), ("SPAN_LEVELS", span_levels)];
-        let kernel = |entry| Kernel { file: "pyramid", entry, macros: macros.clone() };
-        let launch = |n| Launch { grid: (n, n_kv_heads), block: (head_dim / 2, 1), shared: 0 };
-        let pointers = |first: &CudaSlice<u16>| [first, &means, &variances].map(|x| gpu.pointer(x));
-        let ints = |numbers: [usize; 3]| numbers.map(|n| Arg::Int(n as i32));
-        let of_spans: Vec<Arg> = pointers(keys)
-            .into_iter()
-            .chain([gpu.pointer(&spans)])
-            .chain(ints([blocks.n_tokens, n_kv_heads, n_nodes]))
-            .collect();
-        let [_, of_means, of_variances] = pointers(keys);
-        let of_top: Vec<Arg> = [gpu.pointer(&spans), of_means, of_variances]
-            .into_iter()
-            .chain(ints([blocks.n_tokens, n_spans, n_nodes]))
-            .collect();
+        let params = PyramidParams {
+            keys: gpu.pointer(keys),
+            means: gpu.pointer(&means),
+            variances: gpu.pointer(&variances),
+            spans: gpu.pointer(&spans),
+            n_tokens: blocks.n_tokens as i32,
+            n_kv_heads: n_kv_heads as i32,
+            n_spans: n_spans as i32,
+            n_nodes: n_nodes as i32,
+        };
         // SAFETY: as the header of kernels/pyramid.cu says; all keys were appended.
         unsafe {
-            gpu.launch(&kernel("pyramid_spans"), launch(n_spans), &of_spans)?;
-            gpu.launch(&kernel("pyramid_top"), launch(n_nodes - in_spans), &of_top)?;
+            gpu.launch(&of_spans, Work::new(blocks.n_key_blocks(), n_kv_heads), &params)?;
+            gpu.launch(&kernel("pyramid_top"), Work::new(n_nodes - in_spans, n_kv_heads), &params)?;
         }
         Ok(Nodes { n_nodes, means, spreads: Spreads::OfDimensions(variances) })
     }
@@ -83,35 +79,45 @@ impl Nodes {
         let means = gpu.alloc(n_kv_heads * n_nodes * 2 * head_dim)?;
         let spreads = gpu.alloc::<f32>(n_kv_heads * n_nodes * 2)?;
         let sums = gpu.alloc::<f32>(n_kv_heads * n_nodes * 4)?;
-        let run = |entry, n: usize, keys: Option<&CudaSlice<u16>>, numbers: [usize; 3]| {
-            let kernel = Kernel {
-                file: "clusters",
-                entry,
-                macros: vec![("HEAD_DIM", head_dim), ("BLOCK_K", blocks.block_size_k)],
+        let run = |entry, n: usize, below: usize, n_children: usize| {
+            let kernel = Kernel::new("clusters", entry)
+                .with("HEAD_DIM", head_dim)
+                .with("BLOCK_K", blocks.block_size_k);
+            let params = ClusterParams {
+                keys: gpu.pointer(keys),
+                means: gpu.pointer(&means),
+                spreads: gpu.pointer(&spreads),
+                sums: gpu.pointer(&sums),
+                n_tokens: blocks.n_tokens as i32,
+                n_kv_heads: n_kv_heads as i32,
+                n_nodes: n_nodes as i32,
+                below: below as i32,
+                n_children: n_children as i32,
             };
-            let launch = Launch { grid: (n.div_ceil(WARPS), n_kv_heads), block: (32 * WARPS, 1), shared: 0 };
-            let mut args: Vec<Arg> = keys.into_iter().chain([&means]).map(|x| gpu.pointer(x)).collect();
-            args.extend([&spreads, &sums].map(|x| gpu.pointer(x)));
-            args.extend(numbers.map(|n| Arg::Int(n as i32)));
             // SAFETY: as the header of kernels/clusters.cu says; all keys were appended, the levels below are there.
-            unsafe { gpu.launch(&kernel, launch, &args) }
+            unsafe { gpu.launch(&kernel, Work::new(n, n_kv_heads), &params) }
         };
-        run("clusters_of_blocks", levels[0], Some(keys), [blocks.n_tokens, n_kv_heads, n_nodes])?;
+        run("clusters_of_blocks", levels[0], 0, 0)?;
         let mut below = 0;
         for pair in levels.windows(2) {
-            run("clusters_of_nodes", pair[1], None, [n_nodes, below, pair[0]])?;
+            run("clusters_of_nodes", pair[1], below, pair[0])?;
             below += pair[0];
         }
         Ok(Nodes { n_nodes, means, spreads: Spreads::OfClusters(spreads) })
     }
 
-    /// Means, variances and spreads as kernels/search_hierarchical.cu takes them.
-    pub fn args(&self, gpu: &Gpu) -> [Arg; 3] {
-        match &self.spreads {
-            Spreads::OfDimensions(variances) => {
-                [gpu.pointer(&self.means), gpu.pointer(variances), Arg::Pointer(0)]
-            }
-            Spreads::OfClusters(spreads) => [gpu.pointer(&self.means), Arg::Pointer(0), gpu.pointer(spreads)],
+    /// Parameters of the hierarchical search; null without nodes.
+    pub fn params(nodes: Option<&Self>, gpu: &Gpu) -> params::Nodes {
+        let Some(nodes) = nodes else { return params::Nodes::default() };
+        let (variances, spreads) = match &nodes.spreads {
+            Spreads::OfDimensions(variances) => (Some(gpu.pointer(variances)), None),
+            Spreads::OfClusters(spreads) => (None, Some(gpu.pointer(spreads))),
+        };
+        params::Nodes {
+            means: Some(gpu.pointer(&nodes.means)),
+            variances,
+            spreads,
+            n_nodes: nodes.n_nodes as i32,
         }
     }
 }

@@ -3,17 +3,17 @@
 use cudarc::driver::CudaSlice;
 
 use super::{
-    gpu::{Arg, Gpu, Kernel, Launch},
+    gpu::Gpu,
+    launch::sizes,
+    module::{Kernel, Work},
+    params::{Mask, ProximityParams, Rows},
     tensor::Tensor,
 };
 use crate::{engine::device::AttentionShape, error::Error};
 
-/// Threads of kernels/proximity.cu.
-const THREADS: usize = 256;
-
-/// What is recorded of a layer.
+/// A layer's record of proximity.
 pub struct Proximity {
-    /// What the queries attended last gave to each key of their kept blocks. `[n_heads, query blocks, top_k · block_size_k]`
+    /// Attention of the last rows to each key of their kept blocks. `[n_heads, query blocks, top_k · block_size_k]`
     pub shares: CudaSlice<f32>,
     /// `[n_heads, n_query_blocks, top_k]`
     found: CudaSlice<f32>,
@@ -21,9 +21,9 @@ pub struct Proximity {
     stays: CudaSlice<f32>,
 }
 
-/// What the kernel reads of a layer beside the shares.
+/// A layer's other inputs of the kernel.
 pub struct Around<'a> {
-    pub kept: &'a CudaSlice<u32>,
+    pub mask: Mask,
     pub values: &'a CudaSlice<u16>,
     /// The output layer's.
     pub weight: &'a Tensor,
@@ -33,7 +33,7 @@ pub struct Around<'a> {
 }
 
 impl Proximity {
-    /// Nothing if it is not asked for.
+    /// `None` if it is not recorded.
     pub fn new(gpu: &Gpu, shape: &AttentionShape) -> Result<Option<Self>, Error> {
         if !shape.records_proximity() {
             return Ok(None);
@@ -43,7 +43,7 @@ impl Proximity {
         Ok(Some(Proximity { shares: gpu.zeros(0)?, found, stays: gpu.zeros(n)? }))
     }
 
-    /// Makes room for the shares of so many query blocks.
+    /// Makes room for the shares of `n_blocks` query blocks.
     pub fn expect(&mut self, gpu: &Gpu, shape: &AttentionShape, n_blocks: usize) -> Result<(), Error> {
         self.shares = gpu.zeros(shape.n_heads * n_blocks * shape.config.top_k * shape.blocks.block_size_k)?;
         Ok(())
@@ -57,29 +57,29 @@ impl Proximity {
         around: Around,
         first: usize,
     ) -> Result<(), Error> {
-        let AttentionShape { blocks, n_heads, n_kv_heads, head_dim, config, .. } = shape;
-        let macros =
-            vec![("HEAD_DIM", *head_dim), ("BLOCK_Q", blocks.block_size_q), ("BLOCK_K", blocks.block_size_k)];
+        let kernel = Kernel::new("proximity", "proximity")
+            .with("HEAD_DIM", shape.head_dim)
+            .with("BLOCK_Q", shape.blocks.block_size_q)
+            .with("BLOCK_K", shape.blocks.block_size_k);
         let n_blocks = shape.query_blocks(first, around.after.n_rows).len();
-        let mut args = vec![gpu.pointer(&self.shares), gpu.pointer(around.kept), gpu.pointer(around.values)];
-        args.extend([around.weight, around.before, around.after].map(|x| gpu.pointer(&x.data)));
-        args.extend([&self.found, &self.stays].map(|x| gpu.pointer(x)));
-        let sizes = [
-            first,
-            around.after.n_rows,
-            blocks.n_query_blocks(),
-            blocks.n_tokens,
-            *n_kv_heads,
-            config.top_k,
-            around.after.width,
-        ];
-        args.extend(sizes.map(|n| Arg::Int(n as i32)));
-        let launch = Launch { grid: (n_blocks, *n_heads), block: (THREADS, 1), shared: 0 };
+        let params = ProximityParams {
+            shares: gpu.pointer(&self.shares),
+            mask: around.mask,
+            values: gpu.pointer(around.values),
+            weight: gpu.pointer(&around.weight.data),
+            before: gpu.pointer(&around.before.data),
+            after: gpu.pointer(&around.after.data),
+            out: gpu.pointer(&self.found),
+            stays: gpu.pointer(&self.stays),
+            rows: Rows { first_block: first as i32, n_rows: around.after.n_rows as i32 },
+            sizes: sizes(shape),
+            hidden: around.after.width as i32,
+        };
         // SAFETY: as the header of kernels/proximity.cu says; `expect` made room for the shares of these blocks.
-        unsafe { gpu.launch(&Kernel { file: "proximity", entry: "proximity", macros }, launch, &args) }
+        unsafe { gpu.launch(&kernel, Work::new(n_blocks, shape.n_heads), &params) }
     }
 
-    /// What [`LayerRecord::proximity`](crate::trace::LayerRecord) holds.
+    /// The shares that [`LayerRecord::proximity`](crate::trace::LayerRecord) holds.
     pub fn into_shares(self, gpu: &Gpu, shape: &AttentionShape) -> Result<Vec<f32>, Error> {
         let n = shape.blocks.n_query_blocks();
         let found = gpu.download(&self.found, shape.n_heads * n * shape.config.top_k)?;

@@ -2,10 +2,7 @@
 
 use cudarc::driver::{CudaSlice, PinnedHostSlice};
 
-use super::{
-    gpu::{Arg, Gpu},
-    tensor::Tensor,
-};
+use super::{gpu::Gpu, pointer::DevicePointer, tensor::Tensor};
 use crate::error::Error;
 
 pub struct Residual {
@@ -31,13 +28,12 @@ impl Residual {
     }
 
     pub fn push(&mut self, gpu: &Gpu, x: Tensor) -> Result<(), Error> {
-        let chunk = match self.on_host {
-            false => Chunk::Card(x),
-            true => {
-                let mut numbers = gpu.pinned(x.len())?;
-                gpu.store(&x.data, &mut numbers)?;
-                Chunk::Host { numbers, n_rows: x.n_rows, width: x.width }
-            }
+        let chunk = if self.on_host {
+            let mut numbers = gpu.pinned(x.len())?;
+            gpu.store(&x.data, &mut numbers)?;
+            Chunk::Host { numbers, n_rows: x.n_rows, width: x.width }
+        } else {
+            Chunk::Card(x)
         };
         self.chunks.push(chunk);
         Ok(())
@@ -62,7 +58,7 @@ impl Residual {
     }
 
     /// Where kernels note a number that is not finite.
-    pub fn note(&self, gpu: &Gpu) -> Arg {
+    pub fn note(&self, gpu: &Gpu) -> DevicePointer<u32> {
         gpu.pointer(&self.broken)
     }
 

@@ -1,0 +1,124 @@
+// attention_rows: what the kernels of attention and of its record share: parameters, the key blocks of a row,
+// scores.
+//
+// A slot is a place among a row's key blocks; tiles of TILE keys hold TILE / BLOCK_K slots each.
+
+// ---- parameters; a Tensor is a pointer to bf16, or for Hopper's copy engine a map
+
+// Of attention.cu and attention_sm90.cu.
+template <typename Tensor>
+struct AttentionParams {
+    Tensor queries, keys, values;
+    Mask mask;
+    u16* out;
+    float* lse;
+    Rows rows;
+    Sizes sizes;
+};
+static_assert(sizeof(AttentionParams<const u16*>) == 80, "as in src/engine/cuda/params.rs");
+
+// Rows of probabilities of the tokens [first, end).
+struct Focus {
+    float* rows;
+    int first, end;
+};
+static_assert(sizeof(Focus) == 16, "as in src/engine/cuda/params.rs");
+
+// What vertical scores are made of.
+struct Anchors {
+    const u32* sentence;
+    const float* weight;
+    float* received;
+    int distance;
+};
+static_assert(sizeof(Anchors) == 32, "as in src/engine/cuda/params.rs");
+
+// Of attention_record.cu and attention_record_sm90.cu.
+template <typename Tensor>
+struct RecordParams {
+    Tensor queries, keys;
+    Mask mask;
+    const float* lse;
+    float *mass, *received, *shares;
+    Focus focus;
+    Anchors anchors;
+    Rows rows;
+    Sizes sizes;
+};
+static_assert(sizeof(RecordParams<const u16*>) == 136, "as in src/engine/cuda/params.rs");
+
+// ---- key blocks of a row
+
+// Key blocks by slot: kept ones, or without a mask all from `first` on.
+struct Row {
+    const u32* kept;
+    int first, count;
+    DEVICE int block(int slot) const { return kept ? (int)kept[slot] : first + slot; }
+};
+
+// The kept blocks of a query block, without what fills up their row.
+DEVICE Row kept_row(const Mask& mask, int query_block) {
+    Row row = {mask.kept + row_of_mask(mask, query_block), 0, mask.top_k};
+    while (row.count > 1 && row.kept[row.count - 1] == NONE) row.count--;
+    return row;
+}
+
+DEVICE Row visible_row(Sight sight) {
+    return {nullptr, sight.first_column, sight.end_column - sight.first_column};
+}
+
+// The key at a place of a slot's block.
+template <typename Blocks>
+DEVICE int key_of(const Blocks& row, int slot, int place) {
+    return slot < row.count ? row.block(slot) * BLOCK_K + place : UNSEEN;
+}
+
+// Whether some query does not see some key of a tile; most tiles have none.
+template <int SLOTS, typename Blocks>
+DEVICE bool at_edge(const Blocks& row, Sight sight, int tile, int window) {
+    int last = min((tile + 1) * SLOTS, row.count) - 1;
+    return (tile + 1) * SLOTS > row.count || row.block(last) * BLOCK_K + BLOCK_K - 1 > sight.first_query ||
+           (window > 0 && row.block(tile * SLOTS) * BLOCK_K <= sight.first_query + BLOCK_Q - 1 - window);
+}
+
+// ---- scores: a lane has columns 2 (lane % 4) and the next of every eight, of `query` and then of query + 8
+
+// Hides keys after their query, out of its window, or of slots past the row's end, and pairs that
+// `hides(query, key)` says. `score(octet, i)` is a lane's score i of eight columns.
+template <int TILE, typename Score, typename Hides>
+DEVICE void hide(Row row, int tile, int query, int window, Score score, Hides hides) {
+#pragma unroll
+    for (int n = 0; n < TILE / 8; n++) {
+        int slot = tile * (TILE / BLOCK_K) + n * 8 / BLOCK_K;
+        int key = key_of(row, slot, n * 8 % BLOCK_K + threadIdx.x % 4 * 2);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            int q = query + i / 2 * 8, k = key + i % 2;
+            if (!sees(q, k, window) || hides(q, k)) score(n, i) = -infinity();
+        }
+    }
+}
+
+// Products of queries and keys become cap tanh(product / cap), infinities NaN so that they are found. 0 for
+// none.
+#ifndef SOFT_CAP
+#define SOFT_CAP 0.0f
+#endif
+
+DEVICE float soft_cap(float product) {
+    if (SOFT_CAP == 0.0f) return product;
+    const float cap = SOFT_CAP;
+    float e = exp2_fast(fabsf(product) * (-2.0f * LOG2E / cap));
+    return copysignf(cap * (1.0f - e) / (1.0f + e), product) + 0.0f * product;
+}
+
+template <int N>
+DEVICE void cap_scores(float (&scores)[N]) {
+#pragma unroll
+    for (int i = 0; i < N; i++) scores[i] = soft_cap(scores[i]);
+}
+
+// Of the products' largest and of the sum of their exponentials relative to it.
+DEVICE float log_sum_exp(float largest, float sum, float scale) {
+    return (largest * scale + log2f(sum)) / LOG2E;
+}

@@ -1,0 +1,384 @@
+//! Parameters of the kernels. Each takes one structure, which has the same name and fields in its file in `kernels/`.
+
+use cudarc::driver::DeviceRepr;
+
+use super::pointer::{DevicePointer, TensorMap};
+
+/// bf16 numbers, as bits.
+type Bf16s = DevicePointer<u16>;
+type Floats = DevicePointer<f32>;
+
+// ---- kernels/blocks.cu
+
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Mask {
+    pub kept: DevicePointer<u32>,
+    pub n_query_blocks: i32,
+    pub top_k: i32,
+}
+
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Rows {
+    pub first_block: i32,
+    pub n_rows: i32,
+}
+
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Sizes {
+    pub n_tokens: i32,
+    pub n_kv_heads: i32,
+    pub window: i32,
+}
+
+// ---- kernels/attention_rows.cu and kernels/attention.cu
+
+/// `Tensor` is a pointer, or on Hopper a [`TensorMap`].
+#[repr(C)]
+pub struct AttentionParams<Tensor> {
+    pub queries: Tensor,
+    pub keys: Tensor,
+    pub values: Tensor,
+    pub mask: Mask,
+    pub out: Bf16s,
+    pub lse: Option<Floats>,
+    pub rows: Rows,
+    pub sizes: Sizes,
+}
+
+#[repr(C)]
+pub struct Hidden {
+    pub edges: DevicePointer<i32>,
+    pub n_hidden: i32,
+}
+
+#[repr(C)]
+pub struct AttentionWithoutParams {
+    pub attention: AttentionParams<Bf16s>,
+    pub hidden: Hidden,
+}
+
+#[repr(C)]
+pub struct Focus {
+    pub rows: Floats,
+    pub first: i32,
+    pub end: i32,
+}
+
+#[repr(C)]
+pub struct Anchors {
+    pub sentence: Option<DevicePointer<u32>>,
+    pub weight: Option<Floats>,
+    pub received: Option<Floats>,
+    pub distance: i32,
+}
+
+/// `Tensor` is a pointer, or on Hopper a [`TensorMap`].
+#[repr(C)]
+pub struct RecordParams<Tensor> {
+    pub queries: Tensor,
+    pub keys: Tensor,
+    pub mask: Mask,
+    pub lse: Floats,
+    pub mass: Floats,
+    pub received: Floats,
+    pub shares: Option<Floats>,
+    pub focus: Focus,
+    pub anchors: Anchors,
+    pub rows: Rows,
+    pub sizes: Sizes,
+}
+
+// ---- kernels/search.cu and the searches
+
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Rule {
+    pub sink_blocks: i32,
+    pub local_blocks: i32,
+}
+
+#[derive(Default)]
+#[repr(C)]
+pub struct Nodes {
+    pub means: Option<Bf16s>,
+    pub variances: Option<Bf16s>,
+    pub spreads: Option<Floats>,
+    pub n_nodes: i32,
+}
+
+#[repr(C)]
+pub struct SearchParams {
+    pub queries: Bf16s,
+    pub keys: Bf16s,
+    pub nodes: Nodes,
+    pub mask: Mask,
+    pub n_read: DevicePointer<u64>,
+    pub sizes: Sizes,
+    pub rule: Rule,
+    pub first_block: i32,
+    pub beam: i32,
+    pub down: i32,
+    pub max_frontier: i32,
+}
+
+#[repr(C)]
+pub struct ExhaustiveParams {
+    pub queries: Bf16s,
+    pub keys: Bf16s,
+    pub norms: Floats,
+    pub scores: DevicePointer<u32>,
+    pub mask: Mask,
+    pub sizes: Sizes,
+    pub rule: Rule,
+    pub n_segments: i32,
+    pub first_block: i32,
+}
+
+// ---- nodes: kernels/pyramid.cu and kernels/clusters.cu
+
+#[repr(C)]
+pub struct PyramidParams {
+    pub keys: Bf16s,
+    pub means: Bf16s,
+    pub variances: Bf16s,
+    pub spans: Floats,
+    pub n_tokens: i32,
+    pub n_kv_heads: i32,
+    pub n_spans: i32,
+    pub n_nodes: i32,
+}
+
+#[repr(C)]
+pub struct ClusterParams {
+    pub keys: Bf16s,
+    pub means: Bf16s,
+    pub spreads: Floats,
+    pub sums: Floats,
+    pub n_tokens: i32,
+    pub n_kv_heads: i32,
+    pub n_nodes: i32,
+    pub below: i32,
+    pub n_children: i32,
+}
+
+// ---- the rest of a record: kernels/proximity.cu, written.cu, sentences.cu and recall.cu
+
+#[repr(C)]
+pub struct ProximityParams {
+    pub shares: Floats,
+    pub mask: Mask,
+    pub values: Bf16s,
+    pub weight: Bf16s,
+    pub before: Bf16s,
+    pub after: Bf16s,
+    pub out: Floats,
+    pub stays: Floats,
+    pub rows: Rows,
+    pub sizes: Sizes,
+    pub hidden: i32,
+}
+
+#[repr(C)]
+pub struct GramParams {
+    pub weight: Bf16s,
+    pub gram: Floats,
+    pub hidden: i32,
+}
+
+#[repr(C)]
+pub struct WrittenParams {
+    pub values: Bf16s,
+    pub gram: Floats,
+    pub out: Floats,
+    pub n_tokens: i32,
+    pub n_kv_heads: i32,
+}
+
+#[repr(C)]
+pub struct WrittenOfBlocksParams {
+    pub lengths: Floats,
+    pub received: Floats,
+    pub means: Floats,
+    pub n_tokens: i32,
+    pub block_size: i32,
+}
+
+#[repr(C)]
+pub struct SentenceParams {
+    pub spans: DevicePointer<u32>,
+    pub sentence: DevicePointer<u32>,
+    pub weight: Floats,
+    pub n_sentences: i32,
+}
+
+#[repr(C)]
+pub struct VerticalParams {
+    pub anchors: Floats,
+    pub spans: DevicePointer<u32>,
+    pub out: Floats,
+    pub n_tokens: i32,
+    pub n_sentences: i32,
+    pub distance: i32,
+}
+
+#[repr(C)]
+pub struct RecallParams {
+    pub lse_kept: Floats,
+    pub lse_dense: Floats,
+    pub recall: Floats,
+    pub n_rows: i32,
+}
+
+// ---- single operations: kernels/elementwise.cu, rms_norm.cu and rope.cu
+
+#[repr(C)]
+pub struct PairParams {
+    pub x: Bf16s,
+    pub y: Bf16s,
+    pub out: Bf16s,
+    pub n_vectors: u64,
+}
+
+#[repr(C)]
+pub struct BiasParams {
+    pub x: Bf16s,
+    pub bias: Bf16s,
+    pub n_vectors: u64,
+    pub width: i32,
+}
+
+#[repr(C)]
+pub struct FiniteParams {
+    pub x: Bf16s,
+    pub found: DevicePointer<u32>,
+    pub n_vectors: u64,
+}
+
+#[repr(C)]
+pub struct RmsNormParams {
+    pub x: Bf16s,
+    pub weight: Bf16s,
+    pub out: Bf16s,
+    pub hidden: i32,
+    pub eps: f32,
+}
+
+#[repr(C)]
+pub struct LengthsParams {
+    pub x: Bf16s,
+    pub length: Floats,
+    pub hidden: i32,
+}
+
+#[repr(C)]
+pub struct RopeParams {
+    pub x: Bf16s,
+    pub norm_weight: Option<Bf16s>,
+    pub frequency: DevicePointer<f64>,
+    pub out: Bf16s,
+    pub n_heads: i32,
+    pub n_rotated: i32,
+    pub first_position: i32,
+    pub eps: f32,
+    pub turn: f32,
+    pub scale: f32,
+}
+
+// ---- which kernels take them
+
+/// The one argument of some kernels.
+///
+/// # Safety
+/// The structure must have the fields of that of the same name in `kernels/`, and each kernel of
+/// [`ENTRIES`](Self::ENTRIES) must take it.
+pub unsafe trait KernelParams: DeviceRepr {
+    const ENTRIES: &'static [&'static str];
+}
+
+macro_rules! kernel_params {
+    ($($params:ty, $n_bytes:literal: $($entry:literal),+;)+) => {$(
+        // SAFETY: plain numbers and addresses, laid out as C does; the test below compares the fields with the kernels'.
+        unsafe impl DeviceRepr for $params {}
+        // SAFETY: as above; these kernels take it.
+        unsafe impl KernelParams for $params {
+            const ENTRIES: &'static [&'static str] = &[$($entry),+];
+        }
+        const _: () = assert!(size_of::<$params>() == $n_bytes);
+    )+};
+}
+
+kernel_params! {
+    AttentionParams<Bf16s>, 80: "attention_sparse", "attention_dense";
+    AttentionParams<TensorMap>, 448: "attention_sparse", "attention_dense";
+    AttentionWithoutParams, 96: "attention_without";
+    RecordParams<Bf16s>, 136: "attention_record";
+    RecordParams<TensorMap>, 384: "attention_record";
+    SearchParams, 112: "search_hierarchical";
+    ExhaustiveParams, 80: "exhaustive_norms", "exhaustive_scores", "exhaustive_select";
+    PyramidParams, 48: "pyramid_spans", "pyramid_top";
+    ClusterParams, 56: "clusters_of_blocks", "clusters_of_nodes";
+    ProximityParams, 96: "proximity";
+    GramParams, 24: "gram";
+    WrittenParams, 32: "written";
+    WrittenOfBlocksParams, 32: "written_of_blocks";
+    SentenceParams, 32: "sentences_of_tokens";
+    VerticalParams, 40: "vertical_scores";
+    RecallParams, 32: "recall";
+    PairParams, 32: "swiglu", "geglu", "add";
+    BiasParams, 32: "add_bias";
+    FiniteParams, 24: "is_finite";
+    RmsNormParams, 32: "rms_norm";
+    LengthsParams, 24: "lengths";
+    RopeParams, 56: "rope";
+}
+
+const _: () = assert!(size_of::<TensorMap>() == 128 && align_of::<TensorMap>() == 64);
+const _: () = assert!(size_of::<Mask>() == 16 && size_of::<Rows>() == 8 && size_of::<Sizes>() == 12);
+const _: () = assert!(size_of::<Hidden>() == 16 && size_of::<Focus>() == 16 && size_of::<Anchors>() == 32);
+const _: () = assert!(size_of::<Rule>() == 8 && size_of::<Nodes>() == 32);
+
+#[cfg(test)]
+mod tests {
+    use crate::engine::cuda::kernels;
+
+    /// The names of the fields of every structure in `source` whose opening line `opens` recognises.
+    fn structures(source: &str, opens: &str) -> Vec<(String, String)> {
+        let bodies =
+            source.split(opens).skip(1).filter_map(|rest| rest.split_once('}').map(|(body, _)| body));
+        let named = bodies.filter_map(|body| body.split_once('{'));
+        named
+            .map(|(name, body)| (name.split('<').next().unwrap_or(name).trim().into(), body.into()))
+            .collect()
+    }
+
+    fn rust_fields(body: &str) -> Vec<String> {
+        let fields = body.lines().filter_map(|line| line.trim().strip_prefix("pub "));
+        fields.filter_map(|field| Some(field.split_once(':')?.0.into())).collect()
+    }
+
+    fn kernel_fields(body: &str) -> Vec<String> {
+        let code: String = body.lines().map(|line| line.split("//").next().unwrap_or("")).collect();
+        // A method ends the fields.
+        let declared = code.split("DEVICE").next().unwrap_or("").to_string();
+        let names =
+            declared.split([',', ';']).filter_map(|one| one.split([' ', '*']).rfind(|word| !word.is_empty()));
+        names.map(|name| name.split('[').next().unwrap_or(name).into()).collect()
+    }
+
+    #[test]
+    fn fields_are_those_of_the_kernels_in_their_order() {
+        let ours = structures(include_str!("params.rs"), "pub struct ");
+        let mut n_compared = 0;
+        for file in kernels::FILES {
+            for (name, body) in structures(&kernels::source(file), "\nstruct ") {
+                let Some((_, same)) = ours.iter().find(|(ours, _)| *ours == name) else { continue };
+                assert_eq!(rust_fields(same), kernel_fields(&body), "{name} of {file}");
+                n_compared += 1;
+            }
+        }
+        assert!(n_compared > 40, "{n_compared}");
+    }
+}
