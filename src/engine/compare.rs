@@ -35,7 +35,7 @@ impl<D: Device> Run<'_, D> {
             recall.push(shares(&kept_mass, n_rows));
             (self.progress)(clock.at(layer));
         };
-        let logits = decoder.dense(1, |layer| trace.mask(layer), on_layer)?;
+        let logits = decoder.dense(1, |layer| trace.mask(layer).map(Some), on_layer)?;
         self.fidelity(trace, recall, n_rows, Some(&logits[0]))
     }
 

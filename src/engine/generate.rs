@@ -86,7 +86,7 @@ impl<D: Device> Run<'_, D> {
         // A share to prune is one of the prompt; a budget may be more than the prompt has.
         let settled = settled(self, config, if config.pruned.is_some() { n_prompt } else { capacity })?;
         let config = StreamConfig { focus: Some(0..0), ..settled };
-        let plan = self.device.plan(self.model, capacity, &config, Purpose::Generate, self.memory)?;
+        let plan = self.device.plan(&self.model.config, capacity, &config, Purpose::Generate, self.memory)?;
         plan.check()?;
         self.device.reserve(plan.total())?;
         Ok(Setting { config, dense: how.dense, capacity, layout: plan.layout })

@@ -93,7 +93,13 @@ fn answer<D: Device>(mut run: Run<D>, request: Request, payload: Payload) -> Res
             let config = run::settled(&run, &config, n_tokens)?;
             run::focus(&config, n_tokens)?;
             Ok((
-                Reply::Plan(run.device.plan(run.model, n_tokens, &config, Purpose::Trace, run.memory)?),
+                Reply::Plan(run.device.plan(
+                    &run.model.config,
+                    n_tokens,
+                    &config,
+                    Purpose::Trace,
+                    run.memory,
+                )?),
                 Payload::None,
             ))
         }

@@ -16,8 +16,8 @@ use crate::{
     error::Error,
     protocol::{LayerProgress, MemoryPlan, Progress},
     trace::{
-        AnswerScore, AnswerToken, BlockMask, Blocks, LayerRecord, NextToken, Seconds, Span, StreamConfig,
-        Summary, Trace, TraceWriter, token_sentences,
+        AnswerScore, AnswerToken, Blocks, LayerRecord, NextToken, Seconds, Span, StreamConfig, Summary,
+        Trace, TraceWriter, token_sentences,
     },
     words::numbers::format_bytes,
 };
@@ -133,11 +133,7 @@ impl<D: Device> Run<'_, D> {
     ) -> Result<Vec<Vec<f32>>, Error> {
         let (decoder, _) = self.decoder(tokens, config)?;
         let clock = self.clock("dense", tokens.len());
-        let nothing = |layer| {
-            let blocks = blocks(self.model, &decoder.config, tokens.len(), layer);
-            Ok(BlockMask::empty(blocks, self.model.config.n_heads, 0))
-        };
-        decoder.dense(n, nothing, |layer, _| (self.progress)(clock.at(layer)))
+        decoder.dense(n, |_| Ok(None), |layer, _| (self.progress)(clock.at(layer)))
     }
 
     /// The tokens of a trace of this model.
@@ -186,7 +182,8 @@ impl<D: Device> Run<'_, D> {
     where
         Self: 't,
     {
-        let plan = self.device.plan(self.model, tokens.len(), &config, Purpose::Trace, self.memory)?;
+        let plan =
+            self.device.plan(&self.model.config, tokens.len(), &config, Purpose::Trace, self.memory)?;
         plan.check()?;
         if let Some(why) = &plan.slower {
             eprintln!("slower, to fit in {}: {why}", format_bytes(plan.limit));

@@ -2,16 +2,22 @@
 
 use rayon::prelude::*;
 
-use super::{Attention, lanes::vectorized};
+use super::{Layer, lanes::vectorized};
 use crate::engine::device::{AttentionShape, near};
 
 /// What a query block's queries gave to the keys of its kept blocks: head, query block and sums over queries. `[n_keys]`
 pub(super) type Shares = (usize, usize, Vec<f32>);
 
-impl Attention {
+impl Layer {
     /// Records the proximity of every kept block of the rows that were attended last. `weight` is `[hidden_size, n_heads ·
     /// head_dim]`; `before` and `after` are those rows of the residual stream around attention, `[n_rows, hidden_size]`.
-    pub fn proximity(&mut self, weight: &[f32], before: &[f32], after: &[f32], first_query_block: usize) {
+    pub(super) fn add_proximity(
+        &mut self,
+        weight: &[f32],
+        before: &[f32],
+        after: &[f32],
+        first_query_block: usize,
+    ) {
         let AttentionShape { blocks, n_heads, head_dim, .. } = self.shape;
         let hidden = weight.len() / (n_heads * head_dim);
         let first = blocks.queries(first_query_block).start;
