@@ -10,14 +10,15 @@ use super::{
     module::{Kernel, Work},
     nodes::Nodes,
     params::{
-        self, AttentionParams, AttentionWithoutParams, Focus, GramParams, KernelParams, Mask, RecallParams,
-        RecordParams, Rows, WrittenOfBlocksParams, WrittenParams,
+        self, AttentionParams, AttentionWithoutParams, Focus, KernelParams, Mask, RecallParams, RecordParams,
+        Rows,
     },
     pointer::TensorMap,
     proximity::{Around, Proximity},
     stopwatch::Stopwatch,
     tensor::Tensor,
     vertical::Anchors,
+    written::Written,
 };
 use crate::{
     engine::{
@@ -49,8 +50,8 @@ pub struct Layer {
     /// `[n_heads, n_focus, top_k · block_size_k]`
     focus: CudaSlice<f32>,
     anchors: Option<Anchors>,
-    /// ‖W_O v‖, once they are weighed. `[n_heads, n_tokens]`
-    written: Option<CudaSlice<f32>>,
+    /// Once the values are weighed.
+    written: Option<Written>,
     proximity: Option<Proximity>,
     /// Whether `kept` holds the mask that a dense run compares with.
     has_mask: bool,
@@ -133,28 +134,7 @@ impl LayerAttention for Layer {
     }
 
     fn weigh(&mut self, weight: &Tensor) -> Result<(), Error> {
-        let AttentionShape { blocks, n_heads, n_kv_heads, head_dim, .. } = self.shape;
-        let gpu = &self.gpu;
-        let gram = gpu.alloc::<f32>(n_heads * head_dim * head_dim)?;
-        let written = gpu.alloc::<f32>(n_heads * blocks.n_tokens)?;
-        let of_gram = GramParams {
-            weight: gpu.pointer(&weight.data),
-            gram: gpu.pointer(&gram),
-            hidden: weight.n_rows as i32,
-        };
-        let of_keys = WrittenParams {
-            values: gpu.pointer(&self.values),
-            gram: gpu.pointer(&gram),
-            out: gpu.pointer(&written),
-            n_tokens: blocks.n_tokens as i32,
-            n_kv_heads: n_kv_heads as i32,
-        };
-        // SAFETY: as the header of kernels/written.cu says; all values were appended.
-        unsafe {
-            gpu.launch(&self.written_kernel("gram"), Work::new(head_dim, n_heads), &of_gram)?;
-            gpu.launch(&self.written_kernel("written"), Work::new(blocks.n_tokens, n_heads), &of_keys)?;
-        }
-        self.written = Some(written);
+        self.written = Some(Written::new(&self.gpu, &self.shape, weight, &self.values)?);
         Ok(())
     }
 
@@ -289,7 +269,8 @@ impl LayerAttention for Layer {
         let mut mask = BlockMask::empty(*blocks, *n_heads, config.top_k);
         let n_kept = mask.kept.len();
         mask.kept = gpu.download(&self.kept, n_kept)?;
-        let written = self.written.as_ref().map(|lengths| self.means_of_blocks(lengths));
+        let written =
+            self.written.as_ref().map(|written| written.means_of_blocks(gpu, &self.shape, &self.received));
         let vertical = self.anchors.as_ref().map(|anchors| anchors.vertical(gpu, &self.shape));
         Ok(LayerRecord {
             mask,
@@ -307,10 +288,6 @@ impl LayerAttention for Layer {
 }
 
 impl Layer {
-    fn written_kernel(&self, entry: &'static str) -> Kernel {
-        Kernel::new("written", entry).with("HEAD_DIM", self.shape.head_dim)
-    }
-
     /// The mask of this layer.
     pub(super) fn mask(&self) -> Mask {
         Mask {
@@ -412,24 +389,5 @@ impl Layer {
     fn key_map(&self, x: &CudaSlice<u16>) -> Result<TensorMap, Error> {
         let AttentionShape { blocks, n_kv_heads, head_dim, .. } = self.shape;
         self.gpu.map(x, blocks.n_tokens, n_kv_heads, head_dim, blocks.block_size_k)
-    }
-
-    /// Means over the keys of each block, weighted by what they received. `[n_heads, n_key_blocks]`
-    fn means_of_blocks(&self, lengths: &CudaSlice<f32>) -> Result<Vec<f32>, Error> {
-        let AttentionShape { blocks, n_heads, .. } = self.shape;
-        let n = blocks.n_key_blocks();
-        let means = self.gpu.alloc::<f32>(n_heads * n)?;
-        let params = WrittenOfBlocksParams {
-            lengths: self.gpu.pointer(lengths),
-            received: self.gpu.pointer(&self.received),
-            means: self.gpu.pointer(&means),
-            n_tokens: blocks.n_tokens as i32,
-            block_size: blocks.block_size_k as i32,
-        };
-        // SAFETY: as the header of kernels/written.cu says.
-        unsafe {
-            self.gpu.launch(&self.written_kernel("written_of_blocks"), Work::new(n, n_heads), &params)?
-        };
-        self.gpu.download(&means, n_heads * n)
     }
 }

@@ -23,6 +23,7 @@ mod staging;
 mod stopwatch;
 mod tensor;
 mod vertical;
+mod written;
 
 use std::{ops::Range, sync::Arc};
 
@@ -69,10 +70,12 @@ impl Cuda {
     /// [`Error::Device`]: which of driver, card and libraries is missing or too old, and what to do.
     pub fn open() -> Result<Self, Error> {
         let gpu = Arc::new(Gpu::open()?);
-        let blas = CudaBlas::new(gpu.stream.clone()).map_err(|e| Error::Device {
-            device: gpu.name.clone(),
-            what: format!("cuBLAS cannot be set up: {e:?}"),
-            fix: "free some of the card's memory, or choose the CPU".into(),
+        let blas = CudaBlas::new(gpu.stream.clone()).map_err(|e| {
+            Error::device(
+                &gpu.name,
+                format!("cuBLAS cannot be set up: {e:?}"),
+                "free some of the card's memory, or choose the CPU",
+            )
         })?;
         Ok(Cuda { gpu, blas })
     }
@@ -133,11 +136,11 @@ fn same(what: &str, expected: usize, found: usize) -> Result<(), Error> {
     if expected == found {
         return Ok(());
     }
-    Err(Error::Device {
-        device: "cuda".into(),
-        what: format!("{what}: expected {expected}, found {found}"),
-        fix: "please report this with the model's config.json".into(),
-    })
+    Err(Error::device(
+        "cuda",
+        format!("{what}: expected {expected}, found {found}"),
+        "please report this with the model's config.json",
+    ))
 }
 
 impl Device for Cuda {
@@ -250,10 +253,12 @@ impl Device for Cuda {
                 cublas::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
             )
         };
-        multiplied.map_err(|e| Error::Device {
-            device: self.name(),
-            what: format!("a product of {n} x {k} and {k} x {m} failed: {e:?}"),
-            fix: "free some of the card's memory, or choose the CPU".into(),
+        multiplied.map_err(|e| {
+            Error::device(
+                self.name(),
+                format!("a product of {n} x {k} and {k} x {m} failed: {e:?}"),
+                "free some of the card's memory, or choose the CPU",
+            )
         })?;
         if let Some(bias) = bias {
             self.add_bias(&out, bias)?;
