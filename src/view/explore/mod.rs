@@ -216,7 +216,7 @@ fn notes(trace: &Trace, Budget { merge, .. }: Budget, shown: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::trace::synthetic::{Shape, trace, trace_of};
+    use crate::trace::synthetic::{Shape, trace, trace_of_words};
 
     #[test]
     fn a_block_of_any_trace_is_small() {
@@ -258,7 +258,7 @@ mod tests {
             ["</div><script>alert(1)</script>", "\u{0}", "\"'&", "\"><img src=x>", "EVCXR_END_CONTENT"]
                 .map(String::from);
         let shape = Shape { n_tokens: 5, n_layers: 1, n_heads: 1, top_k: 20, ..Default::default() };
-        let html = trace_of(&shape, &words).explore().unwrap().html();
+        let html = trace_of_words(&shape, &words).explore().unwrap().html();
         assert_eq!(
             (html.matches("<script").count(), html.matches("<img").count(), html.matches("</div>").count()),
             (1, 0, 1)

@@ -45,10 +45,10 @@ impl Trace {
         let cells = Cells::new(Span { start: 0, end: self.n_tokens() }, panels.side);
         let panel = |(row, head)| {
             let head_trace = self.head(panels.layers[row], head)?;
-            Ok(((row, head), Grid::of_blocks(&head_trace, cells, cells)))
+            Ok(((row, head), Grid::from_blocks(&head_trace, cells, cells)))
         };
         let grids = panels.places().map(panel).collect::<Result<Vec<_>, Error>>()?;
-        let scale = LogScale::of_shares(grids.iter().map(|(_, grid)| grid.max()).fold(0.0, f32::max));
+        let scale = LogScale::covering_shares(grids.iter().map(|(_, grid)| grid.max()).fold(0.0, f32::max));
         Ok(figure(self, &panels, &grids, scale))
     }
 }

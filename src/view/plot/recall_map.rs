@@ -19,7 +19,7 @@ impl Trace {
         let summary = self.summary();
         let title = format!("{} · recall of each head", shortened(&summary.model.name, 24));
         let facts = facts(summary, summary.pruned, Some(fidelity.recall));
-        Ok(HeatMap::of_heads(title, facts, &measure(fidelity), &fidelity.recall_by_head))
+        Ok(HeatMap::by_layer_and_head(title, facts, &measure(fidelity), &fidelity.recall_by_head))
     }
 }
 

@@ -8,7 +8,7 @@ impl RetrievalHeads {
     pub fn map(&self) -> HeatMap {
         let facts = format!("{} · strongest: {}", count(self.n_prompts, "prompt"), self.strongest());
         let measure = "Share of the needle's tokens that a head copies into the answer";
-        HeatMap::of_heads(format!("{} · retrieval heads", self.model), facts, measure, &self.scores)
+        HeatMap::by_layer_and_head(format!("{} · retrieval heads", self.model), facts, measure, &self.scores)
     }
 
     /// The best heads in a line.

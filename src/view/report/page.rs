@@ -63,7 +63,7 @@ fn drawn(figure: &Figure, caption: &str, number: usize) -> String {
 #[cfg(test)]
 mod tests {
     use crate::{
-        trace::synthetic::{Shape, trace, trace_of},
+        trace::synthetic::{Shape, trace, trace_of_words},
         view::Report,
     };
 
@@ -120,7 +120,7 @@ mod tests {
             ["</svg><script>alert(1)</script>", "\u{0}", "\"'&", "<img src=x onerror=alert(1)>", "]]>"]
                 .map(String::from);
         let shape = Shape { n_tokens: 5, n_layers: 1, n_heads: 1, top_k: 20, ..Default::default() };
-        let map = trace_of(&shape, &words).attention_map(0, 0).unwrap();
+        let map = trace_of_words(&shape, &words).attention_map(0, 0).unwrap();
         let script = "</title><script>alert(2)</script>";
         let page = Report::new(script).text(script).figure(&map, script).html();
         assert!(!page.contains("<script") && !page.contains("<img"));
