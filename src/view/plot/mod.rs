@@ -11,6 +11,7 @@ mod canvas;
 mod causal_chart;
 mod figure;
 mod grid;
+mod head_scores;
 mod heat_map;
 mod labels;
 mod layout;

@@ -1,4 +1,4 @@
-//! Recall by layer and head.
+//! Recall as a map of layers and heads.
 
 use super::{heat_map::HeatMap, labels::facts};
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
 };
 
 impl Trace {
-    /// How much of each head's dense attention the kept blocks hold.
+    /// A map of each head's recall: the share of its dense attention that falls on kept blocks.
     ///
     /// # Errors
     /// [`Error::Missing`] when the trace was not compared with dense attention.
