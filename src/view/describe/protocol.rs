@@ -57,9 +57,8 @@ impl Describe for MemoryPlan {
             .parts
             .iter()
             .fold(Table::new(title), |table, (name, bytes)| table.row(name, format_bytes(*bytes)));
-        let parts = parts
-            .row("limit", format_bytes(self.limit))
-            .row("chunk", count(self.layout.chunk_rows, "token"));
+        let parts =
+            parts.row("limit", format_bytes(self.limit)).row("chunk", count(self.layout.chunk_rows, "token"));
         self.slower.iter().fold(parts, |table, why| table.row("slower", why))
     }
 }

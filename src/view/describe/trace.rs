@@ -223,7 +223,10 @@ impl Describe for Fidelity {
                 format!("{:.4}, mean over {} of the {run} run", self.recall, count(self.n_rows, "row")),
             )
             .maybe("lowest recall", worst)
-            .maybe("next token", self.same_next_token.map(|same| if same { "the same" } else { "a different one" }))
+            .maybe(
+                "next token",
+                self.same_next_token.map(|same| if same { "the same" } else { "a different one" }),
+            )
             .maybe("of dense attention", self.dense_next_token.as_ref().map(NextToken::line))
             .maybe("KL(dense ‖ sparse)", self.kl.map(nats))
             .maybe("answer", self.answer.as_ref().map(AnswerFidelity::line))
@@ -233,8 +236,9 @@ impl Describe for Fidelity {
 impl Fidelity {
     /// The comparison on one line.
     pub(crate) fn line(&self) -> String {
-        let token =
-            self.same_next_token.map(|same| if same { "; same next token" } else { "; different next token" });
+        let token = self
+            .same_next_token
+            .map(|same| if same { "; same next token" } else { "; different next token" });
         let kl = self.kl.map(|kl| format!(", KL {}", nats(kl)));
         let sample = (self.rows_of == RowsOf::Sparse).then(|| format!(", on {}", count(self.n_rows, "row")));
         let rest = [token.map(String::from), kl, sample].into_iter().flatten().collect::<String>();
@@ -259,7 +263,10 @@ impl AnswerFidelity {
             (true, false) => "lost",
             (false, _) => "not the answer of dense attention",
         };
-        format!("log-probability {:.3} dense, {:.3} sparse: {outcome}", self.dense_logprob, self.sparse_logprob)
+        format!(
+            "log-probability {:.3} dense, {:.3} sparse: {outcome}",
+            self.dense_logprob, self.sparse_logprob
+        )
     }
 }
 

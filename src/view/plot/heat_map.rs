@@ -48,7 +48,12 @@ struct Place {
 
 impl HeatMap {
     /// A map of layers and heads; `values` is `[n_layers][n_heads]`.
-    pub(crate) fn by_layer_and_head(title: String, facts: String, measure: &str, values: &[Vec<f64>]) -> Self {
+    pub(crate) fn by_layer_and_head(
+        title: String,
+        facts: String,
+        measure: &str,
+        values: &[Vec<f64>],
+    ) -> Self {
         let names = |n: usize| (0..n).map(|i| i.to_string()).collect();
         HeatMap {
             title,

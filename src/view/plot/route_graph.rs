@@ -116,9 +116,8 @@ fn quoted(text: &str, max: usize) -> String {
 fn bundles(edges: &[RouteEdge]) -> Vec<Bundle> {
     let mut bundles: Vec<Bundle> = Vec::new();
     for edge in edges {
-        let same = |b: &&mut Bundle| {
-            b.layer == edge.layer && b.queries == edge.queries && b.keys == edge.keys
-        };
+        let same =
+            |b: &&mut Bundle| b.layer == edge.layer && b.queries == edge.queries && b.keys == edge.keys;
         match bundles.iter_mut().find(same) {
             Some(bundle) => {
                 bundle.heads.push(edge.head);

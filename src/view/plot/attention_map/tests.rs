@@ -84,8 +84,7 @@ fn noise_in_every_cell_stays_under_the_limit() {
 
 #[test]
 fn zoomed_rows_are_single_tokens_with_their_text() {
-    let map =
-        long().attention_map(0, 3).unwrap().queries(16_370..16_384).unwrap().keys(1630..1650).unwrap();
+    let map = long().attention_map(0, 3).unwrap().queries(16_370..16_384).unwrap().keys(1630..1650).unwrap();
     let svg = map.svg();
     assert!(
         svg.contains("·river")
@@ -97,9 +96,7 @@ fn zoomed_rows_are_single_tokens_with_their_text() {
     // The needle's block is tokens 1632 to 1639; its first key holds the most.
     let cell = |key: usize| cells[key * (width / 20)];
     assert_eq!(cell(0), rgb(PRUNED));
-    assert!(
-        cell(2).iter().map(|&c| u32::from(c)).sum::<u32>() < cell(5).iter().map(|&c| u32::from(c)).sum()
-    );
+    assert!(cell(2).iter().map(|&c| u32::from(c)).sum::<u32>() < cell(5).iter().map(|&c| u32::from(c)).sum());
 }
 
 #[test]
