@@ -1,4 +1,5 @@
-//! Fits a prompt to a length in tokens. Most of the cost is counting the tokens of whole texts, so counts are few.
+//! Fits a prompt to a length in tokens. Most of the cost is counting the tokens of whole texts, so counts are
+//! few.
 
 use super::draft::Draft;
 use crate::error::Error;
@@ -18,7 +19,8 @@ pub(super) trait Elastic {
         None
     }
 
-    /// Writes the prompt with `n_units` units. The same number gives the same text, and more units give a longer text.
+    /// Writes the prompt with `n_units` units. The same number gives the same text, and more units give a
+    /// longer text.
     fn draft(&mut self, n_units: usize) -> Draft;
 }
 
@@ -55,15 +57,15 @@ const MAX_INTERPOLATIONS: usize = 8;
 /// A number of units that always adds tokens; in `fwe` a single unit may add none.
 const SURELY_LONGER: usize = 32;
 
-/// Writes the prompt with at most `n_tokens` tokens; it is shorter by at most 1 %, 64 tokens or one unit of filling,
-/// whichever is most.
+/// Writes the prompt with at most `n_tokens` tokens; it is shorter by at most 1 %, 64 tokens or one unit of
+/// filling, whichever is most.
 ///
-/// This is a secant search over the number of units, which starts with a probe of about a tenth of the text. It takes
-/// three or four counts.
+/// This is a secant search over the number of units, which starts with a probe of about a tenth of the text.
+/// It takes three or four counts.
 ///
 /// # Errors
-/// [`Error::Prompt`] when the smallest prompt is too long, [`Error::Setting`] when the filling runs out, and the errors
-/// of `count`.
+/// [`Error::Prompt`] when the smallest prompt is too long, [`Error::Setting`] when the filling runs out, and
+/// the errors of `count`.
 pub(super) fn fit(
     prompt: &mut dyn Elastic,
     n_tokens: usize,

@@ -16,7 +16,8 @@ pub(super) enum Source {
     Essay,
 }
 
-/// Sentences with leading white space, made as they are needed: the first ones do not depend on how many follow.
+/// Sentences with leading white space, made as they are needed: the first ones do not depend on how many
+/// follow.
 pub(super) struct Haystack {
     source: Source,
     sentences: Vec<String>,

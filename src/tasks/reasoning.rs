@@ -1,5 +1,5 @@
-//! Word problems about a few people, with a chain of thought that lists, for each sentence, the earlier sentences that
-//! it needs: the true anchors.
+//! Word problems about a few people, with a chain of thought that lists, for each sentence, the earlier
+//! sentences that it needs: the true anchors.
 
 mod chain;
 mod people;

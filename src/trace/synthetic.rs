@@ -1,5 +1,5 @@
-//! Synthetic traces that look like attention, for tests and the gallery: a sink, a diagonal, a needle and stray
-//! blocks.
+//! Synthetic traces that look like attention, for tests and the gallery: a sink, a diagonal, a needle and
+//! stray blocks.
 
 use streamtrace::trace::{
     BlockMask, Blocks, Fidelity, LayerRecord, ModelInfo, NextToken, RowsOf, Seconds, Span, StreamConfig,
@@ -37,7 +37,8 @@ impl Default for Shape {
 /// Words of the synthetic prompt, one per token.
 const WORDS: [&str; 8] = [" the", " magic", " number", " for", " river", " is", ":", "\n"];
 
-/// Makes a trace in which the last tenth of the prompt attends to a needle a tenth into it, more in higher heads.
+/// Makes a trace in which the last tenth of the prompt attends to a needle a tenth into it, more in higher
+/// heads.
 pub fn trace(shape: &Shape) -> Trace {
     let words: Vec<String> = (0..shape.n_tokens).map(|t| WORDS[t * 7 % 8].into()).collect();
     trace_of_words(shape, &words)

@@ -6,8 +6,8 @@ use super::safe::escaped;
 
 const STYLE: &str = include_str!("page.css");
 
-/// Returns a page in the reader's light or dark mode. It fetches nothing and runs only scripts with `nonce`. `body` is
-/// HTML, already escaped.
+/// Returns a page in the reader's light or dark mode. It fetches nothing and runs only scripts with `nonce`.
+/// `body` is HTML, already escaped.
 pub(crate) fn document(title: &str, body: &str, nonce: &str) -> String {
     let title = escaped(title);
     let version = env!("CARGO_PKG_VERSION");
@@ -23,7 +23,8 @@ pub(crate) fn document(title: &str, body: &str, nonce: &str) -> String {
     )
 }
 
-/// Returns the nonce of a page's own scripts: a hash of all of `content`, which no text in the page can contain.
+/// Returns the nonce of a page's own scripts: a hash of all of `content`, which no text in the page can
+/// contain.
 pub(crate) fn nonce(content: impl Hash) -> String {
     let mut hasher = DefaultHasher::new();
     content.hash(&mut hasher);

@@ -31,7 +31,8 @@ pub fn percent(share: f64) -> String {
     format!("{} %", text.strip_suffix(".0").unwrap_or(&text))
 }
 
-/// Shortens a text to at most `max` characters, the last an ellipsis if it was cut; control characters become spaces.
+/// Shortens a text to at most `max` characters, the last an ellipsis if it was cut; control characters become
+/// spaces.
 pub fn shortened(text: &str, max: usize) -> String {
     let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     if text.chars().count() <= max {

@@ -4,8 +4,8 @@
 pub(super) const MARK: &str = "EVCXR_";
 pub(super) const NO_MARK: &str = "EVCXR-";
 
-/// Removes evcxr's markers and all control characters except line ends and tabs, so that terminals and notebooks take
-/// the text for nothing else.
+/// Removes evcxr's markers and all control characters except line ends and tabs, so that terminals and
+/// notebooks take the text for nothing else.
 pub(crate) fn harmless(text: &str) -> String {
     let visible = |c: char| if c.is_control() && !matches!(c, '\n' | '\t') { '\u{fffd}' } else { c };
     text.replace(MARK, NO_MARK).chars().map(visible).collect()

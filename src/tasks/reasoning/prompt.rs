@@ -32,8 +32,9 @@ pub struct ReasoningPrompt {
 }
 
 impl WordProblem {
-    /// Writes the problem as a prompt: its facts, in order, at random places of a prose haystack, then the question and
-    /// the chain. It has at most `n_tokens` tokens, and is shorter by at most 1 %, 64 tokens or one sentence.
+    /// Writes the problem as a prompt: its facts, in order, at random places of a prose haystack, then the
+    /// question and the chain. It has at most `n_tokens` tokens, and is shorter by at most 1 %, 64 tokens or
+    /// one sentence.
     ///
     /// # Errors
     /// [`Error::Prompt`] when facts, question and chain alone are longer, and the errors of `count_tokens`.

@@ -36,8 +36,8 @@ impl List {
         &self.words[..Cwe::N_COMMON]
     }
 
-    /// Writes introduction, list with `n_others` other words, question and the beginning of the answer. `common` is the
-    /// role of the common words, `question` that of the question.
+    /// Writes introduction, list with `n_others` other words, question and the beginning of the answer.
+    /// `common` is the role of the common words, `question` that of the question.
     fn write(&self, draft: &mut Draft, n_others: usize, common: Role, question: Role) {
         let others = &self.words[Cwe::N_COMMON..Cwe::N_COMMON + n_others];
         let common = self.common().iter().flat_map(|word| repeat_n((common, *word), self.common));
@@ -65,7 +65,8 @@ pub(super) struct Cwe {
 impl Cwe {
     const N_COMMON: usize = 10;
 
-    /// Draws a prompt. Below 4096 tokens the example is shorter and words are repeated less often, as in RULER.
+    /// Draws a prompt. Below 4096 tokens the example is shorter and words are repeated less often, as in
+    /// RULER.
     pub fn new(n_tokens: usize, mut rng: Rng) -> Self {
         let short = n_tokens < 4096;
         let n_example = if short { 20 } else { 40 };
@@ -117,7 +118,8 @@ fn numbered(words: &[&str]) -> String {
     items.join(" ")
 }
 
-/// Frequent words extraction: coded words whose counts fall with the square of their rank. The most frequent is noise.
+/// Frequent words extraction: coded words whose counts fall with the square of their rank. The most frequent
+/// is noise.
 pub(super) struct Fwe {
     words: Vec<String>,
     order: Rng,
@@ -128,8 +130,8 @@ impl Fwe {
     const NOISE: &str = "...";
 
     pub fn new(n_tokens: usize, mut rng: Rng) -> Self {
-        // One word per 50 tokens, as in RULER. The fifth must exist: the fourth, the last one asked for, is more
-        // frequent.
+        // One word per 50 tokens, as in RULER. The fifth must exist: the fourth, the last one asked for, is
+        // more frequent.
         let n_words = (n_tokens / 50).max(5);
         let mut words = vec![Fwe::NOISE.to_string()];
         let mut used = HashSet::new();

@@ -1,5 +1,5 @@
-//! RULER's synthetic tasks (Hsieh et al. 2024): prompts of any length with known answers and known positions of the
-//! needles.
+//! RULER's synthetic tasks (Hsieh et al. 2024): prompts of any length with known answers and known positions
+//! of the needles.
 
 mod counting;
 mod niah;
@@ -29,11 +29,12 @@ use vt::Vt;
 #[serde(default, deny_unknown_fields)]
 pub struct RulerConfig {
     pub task: Task,
-    /// The largest number of tokens. The prompt is shorter by at most 1 %, 64 tokens or one haystack sentence.
+    /// The largest number of tokens. The prompt is shorter by at most 1 %, 64 tokens or one haystack
+    /// sentence.
     pub n_tokens: usize,
     pub seed: u64,
-    /// Share of the haystack before the needle asked for (the first, if there are several), 0 to 1. If not set, the
-    /// seed draws one of [`RulerConfig::depths`]. Not for `cwe` and `fwe`.
+    /// Share of the haystack before the needle asked for (the first, if there are several), 0 to 1. If not
+    /// set, the seed draws one of [`RulerConfig::depths`]. Not for `cwe` and `fwe`.
     pub depth: Option<f64>,
     /// Text to hide needles in, instead of generated prose. Tasks whose haystack is not prose ignore it.
     pub essay: Option<String>,
@@ -54,7 +55,8 @@ pub struct Prompt {
     pub answers: Vec<String>,
     /// The text that continues the prompt, such as " 9077192."
     pub answer: String,
-    /// Bytes of `text` that hold the answer, in order: needles, assignments, or every occurrence of the words asked for.
+    /// Bytes of `text` that hold the answer, in order: needles, assignments, or every occurrence of the words
+    /// asked for.
     pub needles: Vec<Range<usize>>,
     /// Bytes of `text` that hold needles not asked for.
     pub distractors: Vec<Range<usize>>,
@@ -76,9 +78,9 @@ impl RulerConfig {
     /// Writes the prompt. `count_tokens` counts the tokens of a whole text; it is called three to five times.
     ///
     /// # Errors
-    /// [`Error::Prompt`] when `n_tokens` is too small for needles and question, [`Error::Setting`] for a depth outside
-    /// 0 to 1 or for a task without depth, for an essay that is too short and for more words than `cwe` has, and the
-    /// errors of `count_tokens`.
+    /// [`Error::Prompt`] when `n_tokens` is too small for needles and question, [`Error::Setting`] for a
+    /// depth outside 0 to 1 or for a task without depth, for an essay that is too short and for more words
+    /// than `cwe` has, and the errors of `count_tokens`.
     pub fn prompt(&self, count_tokens: &mut CountTokens<'_>) -> Result<Prompt, Error> {
         self.check_depth()?;
         let mut rng = self.rng();

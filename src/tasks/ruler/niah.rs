@@ -51,7 +51,8 @@ pub(super) struct Niah {
 }
 
 impl Niah {
-    /// Draws a prompt. `depth` is the depth of the first needle asked for; the others stand at other depths of RULER's 40.
+    /// Draws a prompt. `depth` is the depth of the first needle asked for; the others stand at other depths
+    /// of RULER's 40.
     pub fn new(config: &RulerConfig, depth: f64, mut rng: Rng) -> Self {
         let shape = Shape::new(config.task);
         let mut fresh = Fresh { rng: rng.fork(), used: HashSet::new() };

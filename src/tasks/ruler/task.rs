@@ -28,7 +28,8 @@ pub enum Task {
     NiahMultiquery,
     /// Variable tracking: a chain of five assignments among noise.
     Vt,
-    /// Common words extraction: the ten most common words of a list. From 4096 tokens on it has 520 words or more.
+    /// Common words extraction: the ten most common words of a list. From 4096 tokens on it has 520 words or
+    /// more.
     Cwe,
     /// Frequent words extraction: the three most frequent coded words.
     Fwe,
@@ -67,7 +68,8 @@ impl Task {
         }
     }
 
-    /// Returns whether the bundled model `needle-6m` was trained for the task. It never saw UUIDs or words to count.
+    /// Returns whether the bundled model `needle-6m` was trained for the task. It never saw UUIDs or words to
+    /// count.
     pub fn in_training(self) -> bool {
         !matches!(self, Task::NiahSingle3 | Task::NiahMultikey3 | Task::Cwe | Task::Fwe)
     }

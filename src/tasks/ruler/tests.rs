@@ -29,8 +29,8 @@ fn needles(prompt: &Prompt) -> Vec<&str> {
 fn frame(task: Task) -> (&'static str, &'static str) {
     const ONE: &str = "A special magic number is hidden within the following text. Make sure to memorize it. \
                        I will quiz you about the number afterwards.\n ";
-    const MANY: &str = "Some special magic numbers are hidden within the following text. Make sure to memorize \
-                        it. I will quiz you about the numbers afterwards.\n ";
+    const MANY: &str = "Some special magic numbers are hidden within the following text. Make sure to \
+                        memorize it. I will quiz you about the numbers afterwards.\n ";
     match task {
         Task::NiahSingle3 | Task::NiahMultikey3 => {
             ("A special magic uuid is hidden", " mentioned in the provided text is")

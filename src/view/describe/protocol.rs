@@ -225,8 +225,9 @@ mod tests {
         };
         assert_reads(
             &drawn,
-            "Generate up to 64 tokens\n  each token   drawn at temperature 0.5, seed 3\n  top-p        90 %\n  \
-             stop texts   [\".\"]\n  attention    blocks that the search keeps",
+            "Generate up to 64 tokens\n  \
+             each token  drawn at temperature 0.5, seed 3\n  top-p       90 %\n  \
+             stop texts  [\".\"]\n  attention   blocks that the search keeps",
         );
         let options =
             LoadOptions { model: "a/b".into(), memory: Some(8_000_000_000), ..LoadOptions::default() };

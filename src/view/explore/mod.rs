@@ -1,5 +1,6 @@
-//! An interactive view of a trace, with mouse or keyboard: all heads, one head's map, its blocks, its tokens with their
-//! text. It is one block of HTML with its own script, for a notebook's cell, a report or a page, and fetches nothing.
+//! An interactive view of a trace, with mouse or keyboard: all heads, one head's map, its blocks, its tokens
+//! with their text. It is one block of HTML with its own script, for a notebook's cell, a report or a page,
+//! and fetches nothing.
 
 mod pack;
 
@@ -23,14 +24,16 @@ use crate::{
 };
 use pack::{Cell, integer, merged, pack, strongest};
 
-const SCRIPT: &str = include_str!("explore.js");
+/// The script of the block, in a scope of its own.
+const SCRIPT: &str =
+    concat!("(() => {\n\"use strict\";\n", include_str!("cells.js"), include_str!("view.js"), "})();\n");
 const STYLE: &str = include_str!("explore.css");
 
 /// The size limit of masks and text in the block, in bytes; weak blocks are left out to stay below it.
 const MAX_BYTES: usize = 1_800_000;
 /// The largest number of rows of all heads together; with more, neighbouring blocks are merged.
 const MAX_ROWS: usize = 400_000;
-/// For every `KEYS_SHARE` blocks of a head, the block holds at most one single key of a token in the focus.
+/// Of a head, at most one single key (of a token in the focus) is held per `KEYS_SHARE` blocks.
 const KEYS_SHARE: usize = 5;
 /// The number of tokens at the end of the focus whose single keys are held.
 const MAX_FOCUS: usize = 32;
@@ -55,11 +58,13 @@ struct Budget {
 }
 
 impl Trace {
-    /// Makes an interactive view of the trace: an overview of all heads, each head's map, and the text under the cursor.
+    /// Makes an interactive view of the trace: an overview of all heads, each head's map, and the text under
+    /// the cursor.
     ///
-    /// The view has at most 1.9 MB for prompts of up to 32k tokens. It holds the blocks with the most attention of each
-    /// head, as many as fit, and says below the map how many. A notebook shows it; [`Explore::save`] writes it as a page,
-    /// and [`Report::explore`](crate::Report::explore) adds it to a report.
+    /// The view has at most 1.9 MB for prompts of up to 32k tokens. It holds the blocks with the most
+    /// attention of each head, as many as fit, and says below the map how many. A notebook shows it;
+    /// [`Explore::save`] writes it as a page, and [`Report::explore`](crate::Report::explore) adds it to a
+    /// report.
     ///
     /// # Errors
     /// [`Error::Trace`] when the file is damaged.
@@ -79,8 +84,8 @@ impl Trace {
         }
     }
 
-    /// Packs text, tokens and masks as the script reads them. Returns them with the facts of each head and the share of
-    /// the kept blocks that they hold.
+    /// Packs text, tokens and masks as the script reads them. Returns them with the facts of each head and
+    /// the share of the kept blocks that they hold.
     fn packed(&self, budget: Budget) -> Result<(Vec<u8>, Vec<Value>, f64), Error> {
         let mut out = self.text().as_bytes().to_vec();
         pack_tokens(&mut out, self.offsets()?);
@@ -185,8 +190,9 @@ impl Explore {
         format!(
             "<style>\n{STYLE}</style>\n\
              <div class=\"streamtrace-explore\" data-summary=\"{summary}\" data-masks=\"{masks}\">\
-             <p><b>{title}</b> · {facts}</p><p>To explore the trace, let this page run its script: in a notebook, \
-             trust the notebook or run the cell again. {notes}</p></div>\n<script{nonce}>\n{SCRIPT}</script>\n"
+             <p><b>{title}</b> · {facts}</p><p>To explore the trace, let this page run its script: in a \
+             notebook, trust the notebook or run the cell again. {notes}</p></div>\n\
+             <script{nonce}>\n{SCRIPT}</script>\n"
         )
     }
 

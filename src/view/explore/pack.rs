@@ -1,5 +1,5 @@
-//! Packs the strongest cells of a sparse matrix: integers in LEB128 (seven bits per byte), masses in one byte on a
-//! logarithmic scale.
+//! Packs the strongest cells of a sparse matrix: integers in LEB128 (seven bits per byte), masses in one byte
+//! on a logarithmic scale.
 
 /// The number of decades below 1 that the level of a mass covers.
 const DECADES: f32 = 5.0;
@@ -12,14 +12,16 @@ pub(super) struct Cell {
     pub mass: f32,
 }
 
-/// Sorts cells by row and column; of several with the same row and column, the one with the largest mass stays.
+/// Sorts cells by row and column; of several with the same row and column, the one with the largest mass
+/// stays.
 pub(super) fn merged(mut cells: Vec<Cell>) -> Vec<Cell> {
     cells.sort_unstable_by(|a, b| (a.row, a.column).cmp(&(b.row, b.column)).then(b.mass.total_cmp(&a.mass)));
     cells.dedup_by_key(|cell| (cell.row, cell.column));
     cells
 }
 
-/// Returns about `n` cells with the most mass, in their order, and the largest mass left out; 0 if no cell is left out.
+/// Returns at most `n` cells with the most mass, in their order, and the largest mass left out; 0 if none is
+/// left out.
 pub(super) fn strongest(cells: Vec<Cell>, n: usize) -> (Vec<Cell>, f32) {
     if cells.len() <= n {
         return (cells, 0.0);

@@ -159,8 +159,8 @@ impl ThoughtAnchors {
             |(_, j): (usize, usize)| format!("sentence {j}, {:?}", shortened(&self.sentences[j].text, 60));
         let anchors: Vec<String> = self.places().map(anchor).collect();
         format!(
-            "Bars are the mean attention that each sentence gets from those at least {} later. {}. The highest \
-             peaks: {}.",
+            "Bars are the mean attention that each sentence gets from those at least {} later. {}. The \
+             highest peaks: {}.",
             self.min_distance,
             self.facts(),
             anchors.join("; ")

@@ -1,5 +1,5 @@
-//! Thought anchors highlighted in the text, as HTML. Inline styles leave background and text colour to the page, light
-//! or dark.
+//! Thought anchors highlighted in the text, as HTML. Inline styles leave background and text colour to the
+//! page, light or dark.
 
 use std::{io::Write, path::Path};
 
@@ -16,8 +16,8 @@ use crate::{
 const LISTED: usize = 90;
 
 impl ThoughtAnchors {
-    /// Returns the highlighted text: the stronger a sentence's colour, the more later sentences attend to it. Anchors
-    /// are numbered and listed above the text, which scrolls if it is long.
+    /// Returns the highlighted text: the stronger a sentence's colour, the more later sentences attend to it.
+    /// Anchors are numbered and listed above the text, which scrolls if it is long.
     pub fn html(&self) -> String {
         let list: String = self.places().map(|(place, j)| self.listed(place, j)).collect();
         let occurs = |kind: &SentenceKind| self.sentences.iter().any(|sentence| sentence.kind == *kind);

@@ -27,9 +27,9 @@ const HEADER: i32 = 56;
 
 /// One head's attention: rows are queries from top to bottom, columns are keys.
 ///
-/// The map shows the whole prompt unless [`queries`](Self::queries) and [`keys`](Self::keys) zoom in. A cell shows the
-/// largest mass in it, so that strong attention stays visible. If all queries lie in the trace's focus, attention is
-/// drawn key by key, otherwise block by block.
+/// The map shows the whole prompt unless [`queries`](Self::queries) and [`keys`](Self::keys) zoom in. A cell
+/// shows the largest mass in it, so that strong attention stays visible. If all queries lie in the trace's
+/// focus, attention is drawn key by key, otherwise block by block.
 #[derive(Clone)]
 pub struct AttentionMap {
     trace: Trace,

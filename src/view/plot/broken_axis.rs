@@ -19,8 +19,8 @@ pub(super) struct BrokenAxis {
 }
 
 impl BrokenAxis {
-    /// Makes an axis that starts at `left`, is `width` pixels wide and holds all of `spans`. The width of a stretch grows
-    /// with the square root of its length.
+    /// Makes an axis that starts at `left`, is `width` pixels wide and holds all of `spans`. The width of a
+    /// stretch grows with the square root of its length.
     pub fn new(spans: &[Span], left: i32, width: i32) -> Self {
         let pieces = joined(spans);
         let weight = |span: &Span| (span.len() as f64).sqrt().max(4.0);
@@ -35,7 +35,8 @@ impl BrokenAxis {
         BrokenAxis { pieces: pieces.into_iter().map(place).collect() }
     }
 
-    /// Returns the position of a token, of its middle if it ends in .5; between stretches, the end of the stretch before.
+    /// Returns the position of a token, of its middle if it ends in .5; between stretches, the end of the
+    /// stretch before.
     pub fn x(&self, token: f64) -> i32 {
         let at = self.pieces.iter().rposition(|piece| piece.0.start as f64 <= token).unwrap_or(0);
         self.pieces.get(at).map_or(0, |(span, left, width)| {

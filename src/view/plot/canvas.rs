@@ -39,8 +39,8 @@ impl Canvas {
         self.body.push_str(svg::inside_root(&svg));
     }
 
-    /// Draws a picture stretched over a rectangle, its pixels kept sharp, in at most `max_bytes` if fewer shades
-    /// make that possible.
+    /// Draws a picture stretched over a rectangle, its pixels kept sharp, in at most `max_bytes` if fewer
+    /// shades make that possible.
     pub fn picture(
         &mut self,
         corner: Point,
@@ -62,8 +62,8 @@ impl Canvas {
         self.body.push_str(&svg::dashes(start, end, color));
     }
 
-    /// Returns the finished figure, on white paper so that it is legible in a dark notebook. A screen reader speaks
-    /// `title` and `description`.
+    /// Returns the finished figure, on white paper so that it is legible in a dark notebook. A screen reader
+    /// speaks `title` and `description`.
     pub fn figure(self, (width, height): (i32, i32), title: &str, description: &str) -> Figure {
         let mut paper = Canvas::default();
         paper.draw(|pen| pen.fill((0, 0), (width, height), PAPER));

@@ -64,12 +64,12 @@ impl Figure {
         self.svg.replace(&self.id, &format!("{}-{number}", self.id))
     }
 
-    /// Writes the figure as `.svg`, or as `.png` of [`png_width`](Self::png_width) pixels. The file replaces `path`
-    /// only when it is complete.
+    /// Writes the figure as `.svg`, or as `.png` of [`png_width`](Self::png_width) pixels. The file replaces
+    /// `path` only when it is complete.
     ///
     /// # Errors
-    /// [`Error::Setting`] for another ending or a PNG of zero or too many pixels, [`Error::File`] when the file cannot
-    /// be written, and for a PNG [`Error::Engine`] when no engine is there to render it.
+    /// [`Error::Setting`] for another ending or a PNG of zero or too many pixels, [`Error::File`] when the
+    /// file cannot be written, and for a PNG [`Error::Engine`] when no engine is there to render it.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let path = path.as_ref();
         if ending(path, "a figure", &["svg", "png"])? == "svg" {

@@ -177,10 +177,14 @@ mod tests {
             let cells = Cells::new(Span { start: 5, end: 5 + len }, max);
             let tokens = start..start + n;
             let expected: Vec<usize> = (0..cells.n_cells)
-                .filter(|&c| n > 0 && cells.tokens(c).start < tokens.end && tokens.start < cells.tokens(c).end)
+                .filter(|&cell| n > 0 && overlap(cells.tokens(cell), &tokens))
                 .collect();
             prop_assert_eq!(cells.holding(&tokens).collect::<Vec<_>>(), expected);
         }
+    }
+
+    fn overlap(a: Range<usize>, b: &Range<usize>) -> bool {
+        a.start < b.end && b.start < a.end
     }
 
     /// A head in which every query keeps its own block, and one query block also a block far back.

@@ -11,7 +11,8 @@ use super::{
 };
 use crate::error::Error;
 
-/// Width and height of all cells at most, and the smallest and largest width and height of one cell, in pixels.
+/// Width and height of all cells at most, and the smallest and largest width and height of one cell, in
+/// pixels.
 const WIDTH: usize = 640;
 const CELL_WIDTH: std::ops::RangeInclusive<usize> = 8..=64;
 const CELL_HEIGHT: std::ops::RangeInclusive<usize> = 8..=26;
@@ -115,7 +116,8 @@ impl HeatMap {
         }
     }
 
-    /// Draws the colour bar, and the colour of unknown cells if there are any; returns the legend's lower edge.
+    /// Draws the colour bar, and the colour of unknown cells if there are any; returns the legend's lower
+    /// edge.
     fn legend(&self, canvas: &mut Canvas, (left, top): Point) -> i32 {
         let bar = top + CAPTION;
         let ticks = (0..=4).map(|quarter| (quarter * BAR.0 / 4, (f64::from(quarter) / 4.0).to_string()));

@@ -136,8 +136,8 @@ pub(super) fn key_axis(pen: &Pen, frame: &Frame, top: i32, axis: &Axis) -> i32 {
     bottom + 16
 }
 
-/// Draws the mass that keys received, the largest of each cell, on a scale of four decades; returns the bars' lower
-/// edge.
+/// Draws the mass that keys received, the largest of each cell, on a scale of four decades; returns the bars'
+/// lower edge.
 pub(super) fn received_bars(pen: &Pen, frame: &Frame, keys: Cells, received: &[f32]) -> i32 {
     let largest = |cell| received[keys.tokens(cell)].iter().copied().fold(0.0, f32::max);
     let values: Vec<f32> = (0..keys.n_cells).map(largest).collect();

@@ -15,8 +15,8 @@ pub(super) const BAR: Point = (220, 11);
 pub(super) const CAPTION: i32 = 19;
 const ROW: i32 = 17;
 
-/// Draws a colour bar, weakest left, with its corner at `(left, top)`: `caption` above it, and below it the label of
-/// each tick. A tick is a distance from the left, in pixels, and a label.
+/// Draws a colour bar, weakest left, with its corner at `(left, top)`: `caption` above it, and below it the
+/// label of each tick. A tick is a distance from the left, in pixels, and a label.
 pub(super) fn color_bar(
     canvas: &mut Canvas,
     (left, top): Point,
@@ -37,8 +37,8 @@ pub(super) fn color_bar(
     });
 }
 
-/// Draws the legend of a map with its corner at `(left, top)`. `caption` says what the colour bar measures, `states`
-/// are the other colours. Returns the legend's lower edge.
+/// Draws the legend of a map with its corner at `(left, top)`. `caption` says what the colour bar measures,
+/// `states` are the other colours. Returns the legend's lower edge.
 pub(super) fn legend(
     canvas: &mut Canvas,
     (left, top): Point,

@@ -117,7 +117,8 @@ fn picture(panels: &Panels, grids: &[Panel], scale: LogScale) -> Bitmap {
     picture
 }
 
-/// Writes the numbers of layers and heads along the sides, and layer and head in the empty corner of large panels.
+/// Writes the numbers of layers and heads along the sides, and layer and head in the empty corner of large
+/// panels.
 fn label(pen: &Pen, panels: &Panels) {
     let (width, height) = panels.size();
     let middle = |n: usize| (panels.at(n) + panels.side / 2) as i32;

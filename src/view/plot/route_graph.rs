@@ -147,7 +147,8 @@ impl Bundle {
 }
 
 impl Graph<'_> {
-    /// Vertical position of the residual stream before layer `level`; with `level` the number of layers, after the last.
+    /// Vertical position of the residual stream before layer `level`; with `level` the number of layers,
+    /// after the last.
     fn y(&self, level: usize) -> i32 {
         TOP + self.step * self.routes.by_layer.len().saturating_sub(level) as i32
     }
@@ -185,8 +186,8 @@ impl Graph<'_> {
         pen.text("layer", (20, (self.y(0) + self.y(n_layers)) / 2), Type::NOTE.upwards().centered());
     }
 
-    /// Returns where a bundle ends within its query block: at the end of the route, at the block that the strongest
-    /// later edge leaves from, or in the middle.
+    /// Returns where a bundle ends within its query block: at the end of the route, at the block that the
+    /// strongest later edge leaves from, or in the middle.
     fn arrival(&self, bundle: &Bundle) -> i32 {
         let queries = bundle.queries;
         let to = self.routes.to;
@@ -203,7 +204,8 @@ impl Graph<'_> {
         let n_layers = self.routes.by_layer.len();
         let mut lines = Vec::new();
         for bundle in &self.bundles {
-            // A line starts at the route's start, or after the latest earlier edge to a block that overlaps the keys.
+            // A line starts at the route's start, or after the latest earlier edge to a block that overlaps
+            // the keys.
             let earlier =
                 self.bundles.iter().filter(|b| b.layer < bundle.layer && overlap(b.queries, bundle.keys));
             let start = if overlap(self.routes.from, bundle.keys) {

@@ -88,8 +88,8 @@ fn key_stretch(frame: &Frame, mark: &Mark) -> (i32, i32) {
     stretch(frame.x(mark.span.start as f64), frame.x(mark.span.end as f64), frame.right())
 }
 
-/// Draws the ruler right of the map. A label that would collide moves down a little and a line ties it to its mark; it
-/// is left out if it would move too far.
+/// Draws the ruler right of the map. A label that would collide moves down a little and a line ties it to its
+/// mark; it is left out if it would move too far.
 fn query_ruler(pen: &Pen, frame: &Frame, marks: &[Mark], guided: bool) {
     let left = frame.right() + GAP;
     let mut free = frame.top;
@@ -110,8 +110,8 @@ fn query_ruler(pen: &Pen, frame: &Frame, marks: &[Mark], guided: bool) {
     }
 }
 
-/// Returns the marks that share tokens with an axis, in the order of the prompt. Colours go by the order in which all
-/// marks were added.
+/// Returns the marks that share tokens with an axis, in the order of the prompt. Colours go by the order in
+/// which all marks were added.
 fn visible(marks: &[Mark], axis: Span) -> impl Iterator<Item = (&Mark, RGBColor)> {
     let mut marks: Vec<_> = marks.iter().zip(MARKS.into_iter().cycle()).collect();
     marks.sort_by_key(|(mark, _)| (mark.span.start, mark.span.end));

@@ -27,8 +27,8 @@ const MAX_PICTURE: usize = 160_000;
 const LETTERED: i32 = 11;
 
 impl SentenceMatrix {
-    /// Draws the matrix; the earlier sentences are columns. With more than 512 sentences a cell covers several, and
-    /// shows their largest value.
+    /// Draws the matrix; the earlier sentences are columns. With more than 512 sentences a cell covers
+    /// several, and shows their largest value.
     pub fn figure(&self) -> Figure {
         let n_cells = self.sentences.len().clamp(1, SIDE);
         let cell = (SIDE / n_cells).clamp(1, 24) as i32;
@@ -82,7 +82,8 @@ impl SentenceMatrix {
         }
     }
 
-    /// Frames the known pairs: in blue and, where there is room, in white too, to show on dark and on light cells.
+    /// Frames the known pairs: in blue and, where there is room, in white too, to show on dark and on light
+    /// cells.
     fn frames(&self, pen: &Pen, (cell, side): (i32, i32)) {
         let at = |sentence: usize| {
             (sentence as f64 * f64::from(side) / self.sentences.len().max(1) as f64).round() as i32

@@ -75,7 +75,8 @@ impl LogScale {
         LogScale { top: LogScale::covering(max).top.min(0) }
     }
 
-    /// Maps a value to 0 (the lower end) to 1 (the upper end); values outside the scale go to its ends, NaN to 0.
+    /// Maps a value to 0 (the lower end) to 1 (the upper end); values outside the scale go to its ends, NaN
+    /// to 0.
     pub fn level(&self, value: f32) -> f64 {
         let level =
             (f64::from(value).log10() - f64::from(self.top - Self::DECADES)) / f64::from(Self::DECADES);

@@ -1,5 +1,5 @@
-//! A report of text, figures and the facts of a trace, as one HTML page that needs no network, or as Markdown with its
-//! figures as SVG files.
+//! A report of text, figures and the facts of a trace, as one HTML page that needs no network, or as Markdown
+//! with its figures as SVG files.
 
 mod markdown;
 mod page;
@@ -42,9 +42,9 @@ use crate::{
 /// # Ok::<(), Error>(())
 /// ```
 ///
-/// For a paper, `save("needle.md")` writes Markdown for pandoc and `needle-1.svg`. Typst includes the figure with
-/// `#figure(image("needle-1.svg"), caption: [...])`, LaTeX with `\usepackage{svg}` and `\includesvg{needle-1}`, or with
-/// `\includegraphics{map}` if the [`Figure`] is saved as PNG.
+/// For a paper, `save("needle.md")` writes Markdown for pandoc and `needle-1.svg`. Typst includes the figure
+/// with `#figure(image("needle-1.svg"), caption: [...])`, LaTeX with `\usepackage{svg}` and
+/// `\includesvg{needle-1}`, or with `\includegraphics{map}` if the [`Figure`] is saved as PNG.
 #[derive(Clone)]
 pub struct Report {
     title: String,
@@ -68,8 +68,8 @@ impl Report {
         Report { title: title.into(), parts: Vec::new() }
     }
 
-    /// Adds text in Markdown. HTML in it is shown as text. Links may lead to web pages, mail addresses and files by
-    /// relative paths; pictures must be `data:` addresses.
+    /// Adds text in Markdown. HTML in it is shown as text. Links may lead to web pages, mail addresses and
+    /// files by relative paths; pictures must be `data:` addresses.
     pub fn text(self, markdown: impl Into<String>) -> Self {
         self.part(Part::Text(markdown.into()))
     }
@@ -96,7 +96,8 @@ impl Report {
         self.part(Part::Explore(explore.clone()))
     }
 
-    /// Writes the report as one page, `x.html`, or as Markdown, `x.md`, with its figures in `x-1.svg`, `x-2.svg`, …
+    /// Writes the report as one page, `x.html`, or as Markdown, `x.md`, with its figures in `x-1.svg`,
+    /// `x-2.svg`, …
     ///
     /// # Errors
     /// [`Error::Setting`] for another ending, [`Error::File`] when a file cannot be written.
