@@ -101,15 +101,16 @@ pub(super) fn vt_question(names: &[String], value: &str) -> Question {
     }
 }
 
-pub(super) const CWE_INTRO: &str = "Below is a numbered list of words. In these words, some appear more often than others. Memorize the ones \
-     that appear most often.\n";
+pub(super) const CWE_INTRO: &str = "Below is a numbered list of words. In these words, some appear more \
+                                    often than others. Memorize the ones that appear most often.\n";
 pub(super) const CWE_QUESTION: &str = "\nQuestion: What are the 10 most common words in the above list?";
 pub(super) const CWE_PREFIX: &str = " Answer: The top 10 words that appear most often in the list are:";
 
-pub(super) const FWE_INTRO: &str = "Read the following coded text and track the frequency of each coded word. Find the three most frequently \
-     appeared coded words.";
-pub(super) const FWE_QUESTION: &str = "\nQuestion: Do not provide any explanation. Please ignore the dots '....'. What are the three most \
-     frequently appeared words in the above coded text?";
+pub(super) const FWE_INTRO: &str = "Read the following coded text and track the frequency of each coded \
+                                    word. Find the three most frequently appeared coded words.";
+pub(super) const FWE_QUESTION: &str = "\nQuestion: Do not provide any explanation. Please ignore the dots \
+                                       '....'. What are the three most frequently appeared words in the \
+                                       above coded text?";
 pub(super) const FWE_PREFIX: &str =
     " Answer: According to the coded text above, the three most frequently appeared words are:";
 

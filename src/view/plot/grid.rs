@@ -100,7 +100,7 @@ impl Grid {
         for row in rows {
             let start = row * self.keys.n_cells;
             for cell in &mut self.largest[start + columns.start..start + columns.end] {
-                // A mass that is not a number still marks its cell as kept.
+                // A mass of NaN still marks its cell as kept.
                 *cell = cell.max(mass).max(0.0);
             }
         }

@@ -16,7 +16,7 @@ use crate::error::Error;
 const WIDTH: usize = 640;
 const CELL_WIDTH: std::ops::RangeInclusive<usize> = 8..=64;
 const CELL_HEIGHT: std::ops::RangeInclusive<usize> = 8..=26;
-/// Cells of at least this size have room for their number.
+/// The smallest width and height of a cell that has room for its number.
 const NUMBERED: (usize, usize) = (26, 14);
 const TOP: i32 = 96;
 

@@ -30,7 +30,7 @@ struct Panels<'a> {
     /// The layer of each row.
     layers: &'a [usize],
     n_heads: usize,
-    /// Pixels of a panel's side; a cell is a pixel.
+    /// The side of a panel, in pixels; a cell is a pixel.
     side: usize,
     gap: usize,
 }

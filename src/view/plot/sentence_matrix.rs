@@ -20,10 +20,10 @@ use crate::{
 
 const LEFT: i32 = 66;
 const TOP: i32 = 76;
-/// Most pixels and most cells of a side.
+/// The largest number of pixels, and of cells, along a side.
 const SIDE: usize = 512;
 const MAX_PICTURE: usize = 160_000;
-/// Cells of at least this size have letters beside them.
+/// The smallest size of a cell with letters beside it.
 const LETTERED: i32 = 11;
 
 impl SentenceMatrix {
