@@ -19,11 +19,10 @@ use super::{
 };
 use crate::words::safe::allowed_in_xml;
 
+pub(crate) use super::svg::Point;
+
 /// Size that plotters is given; the figure gets its own when it is complete.
 const UNBOUNDED: (u32, u32) = (100_000, 100_000);
-
-/// A point of a figure, in pixels from the left and the top.
-pub(crate) type Point = (i32, i32);
 
 /// A figure under construction; later parts lie above earlier ones.
 #[derive(Default)]

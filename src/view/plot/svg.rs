@@ -3,8 +3,10 @@
 
 use plotters::style::RGBColor;
 
-use super::canvas::Point;
 use crate::words::safe::escaped;
+
+/// A point of a figure, in pixels from the left and the top.
+pub(crate) type Point = (i32, i32);
 
 /// plotters divides font sizes by this on their way into the SVG.
 pub(super) const FONT_DIVISOR: f64 = 1.24;
