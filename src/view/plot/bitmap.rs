@@ -18,7 +18,7 @@ pub(super) enum Shade {
 /// Number of shades of kept cells; fewer when the picture would be too large otherwise.
 const N_SHADES: [u8; 3] = [60, 24, 8];
 
-/// A picture of `width` × `height` pixels, outside everywhere until it is painted.
+/// A picture of `width` × `height` pixels, all of them [`Shade::Outside`] until they are set.
 pub(super) struct Bitmap {
     width: usize,
     height: usize,

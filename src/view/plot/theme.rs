@@ -70,13 +70,13 @@ impl LogScale {
         LogScale { top }
     }
 
-    /// The scale for shares of 1: it ends at 1 even if rounding made a share larger.
+    /// The scale for shares: it ends at 1 at most, even if rounding made a share slightly larger.
     pub fn covering_shares(max: f32) -> Self {
         LogScale { top: LogScale::covering(max).top.min(0) }
     }
 
-    /// Maps a value to 0 (the lower end) to 1 (the upper end); values outside the scale go to its ends, NaN
-    /// to 0.
+    /// Returns a value's place on the scale, from 0 at the lower end to 1 at the upper end. Values outside
+    /// the scale are clamped; NaN becomes 0.
     pub fn level(&self, value: f32) -> f64 {
         let level =
             (f64::from(value).log10() - f64::from(self.top - Self::DECADES)) / f64::from(Self::DECADES);
