@@ -1,4 +1,4 @@
-//! Display of figures and errors in a notebook. All other values are shown as tables ([`super::describe`]).
+//! Display of figures and errors in a notebook. All other values are shown as tables (`view::describe`).
 
 use std::fmt;
 
