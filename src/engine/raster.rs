@@ -41,7 +41,7 @@ fn bad(setting: &str, expected: &str, found: String) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::synthetic::{Shape, trace, trace_of};
+    use crate::trace::synthetic::{Shape, trace, trace_of_words};
 
     fn pixels(png: &[u8]) -> (u32, u32, Vec<u8>) {
         let mut reader = png::Decoder::new(std::io::Cursor::new(png)).read_info().unwrap();
@@ -63,7 +63,7 @@ mod tests {
     fn hostile_text_makes_a_document_all_the_same() {
         let words = ["</svg><script>", "\u{0}\u{1b}", "\u{ffff}", "\"'&", "]]>"].map(String::from);
         let shape = Shape { n_tokens: 5, n_layers: 1, n_heads: 1, top_k: 20, ..Default::default() };
-        let svg = trace_of(&shape, &words).attention_map(0, 0).unwrap().svg();
+        let svg = trace_of_words(&shape, &words).attention_map(0, 0).unwrap().svg();
         assert!(png(&svg, 1.0).is_ok());
     }
 

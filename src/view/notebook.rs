@@ -1,4 +1,4 @@
-//! Figures and errors under a notebook's cell. Everything else shows itself as a table ([`super::describe`]).
+//! Display of figures and errors in a notebook. All other values are shown as tables (`view::describe`).
 
 use std::fmt;
 
