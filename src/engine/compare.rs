@@ -79,8 +79,8 @@ impl<D: Device> Run<'_, D> {
             text: answer.into(),
             dense_logprob: dense.logprob(),
             sparse_logprob: sparse.logprob(),
-            dense_retained: dense.retained(),
-            sparse_retained: sparse.retained(),
+            dense_survives: dense.survives(),
+            sparse_survives: sparse.survives(),
         })
     }
 

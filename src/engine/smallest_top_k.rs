@@ -50,7 +50,7 @@ impl<D: Device> Run<'_, D> {
         config: &StreamConfig,
     ) -> Result<Reference, Error> {
         let (tokens, answer) = match criterion {
-            Criterion::AnswerKept(answer) => self.with_answer(prompt, answer)?,
+            Criterion::AnswerSurvives(answer) => self.with_answer(prompt, answer)?,
             _ => (self.model.tokenizer.encode(prompt)?.ids, Vec::new()),
         };
         let logits = self.dense_logits(&tokens, answer.len().max(1), config)?;

@@ -118,7 +118,7 @@ impl PromptArgs {
     /// The prompt, and the model that reads it.
     pub fn with_tracer(&self, model: &ModelArgs) -> Result<(String, Tracer), Error> {
         let (prompt, tracer) = (self.read()?, model.tracer()?);
-        Ok((if self.chat { tracer.chat(&[Message::user(prompt)])? } else { prompt }, tracer))
+        Ok((if self.chat { tracer.chat_prompt(&[Message::user(prompt)])? } else { prompt }, tracer))
     }
 
     fn read(&self) -> Result<String, Error> {

@@ -2,8 +2,8 @@
 
 use crate::{
     analysis::{
-        CausalTest, Edge, HeadRanking, RankedHead, RetrievalHead, RouteEdge, Routes, Sentence,
-        SentenceAttention, SentenceEdge, SentenceMatrix, ThoughtAnchors,
+        CausalTest, Edge, HeadRanking, RankedHead, RouteEdge, Routes, Sentence, SentenceAttention,
+        SentenceEdge, SentenceMatrix, ThoughtAnchors,
     },
     protocol::{Edges, Effect, Intervention, TokenEffect},
     words::{
@@ -20,7 +20,6 @@ show_as_table!(
     Edge,
     HeadRanking,
     RankedHead,
-    RetrievalHead,
     RouteEdge,
     Sentence,
     SentenceAttention,
@@ -48,13 +47,6 @@ impl Describe for ThoughtAnchors {
             )
         };
         self.places().fold(table, |table, (_, j)| table.row(&format!("sentence {j}"), line(j)))
-    }
-}
-
-impl Describe for RetrievalHead {
-    fn table(&self) -> Table {
-        Table::new(format!("Layer {}, head {}", self.layer, self.head))
-            .row("score", format!("{:.3}", self.score))
     }
 }
 
@@ -183,7 +175,7 @@ impl Describe for Effect {
         let answer = format!("{:.4} nats before, {:.4} after", self.before(), self.after());
         table
             .row("answer's log-probability", answer)
-            .row("answer survives", if self.retained() { "yes" } else { "no" })
+            .row("answer survives", if self.survives() { "yes" } else { "no" })
     }
 }
 

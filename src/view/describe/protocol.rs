@@ -71,7 +71,7 @@ impl Describe for AnswerScore {
             .iter()
             .fold(Table::new(title), |table, token| table.row(&format!("{:?}", token.text), token.line()));
         tokens
-            .row("survives", if self.retained() { "yes" } else { "no" })
+            .row("survives", if self.survives() { "yes" } else { "no" })
             .row("pruned", percent(self.pruned))
             .maybe("read by the search", self.keys_read_per_query_block.map(keys_read))
     }
@@ -133,7 +133,7 @@ impl Criterion {
         match self {
             Criterion::SameNextToken => "the same next token".into(),
             Criterion::KlAtMost(nats) => format!("KL of at most {nats} nats"),
-            Criterion::AnswerKept(answer) => format!("the answer {answer:?}"),
+            Criterion::AnswerSurvives(answer) => format!("the answer {answer:?}"),
         }
     }
 }
@@ -293,7 +293,7 @@ mod tests {
     fn a_smallest_top_k_shows_what_was_tried() {
         let tried = |top_k, passes| Tried { top_k, pruned: 0.9, passes, kl: 0.25, logprob: -1.0 };
         let found = SmallestTopK {
-            criterion: Criterion::AnswerKept("42".into()),
+            criterion: Criterion::AnswerSurvives("42".into()),
             search: Search::Exhaustive,
             top_k: 9,
             n_key_blocks: 1000,

@@ -251,14 +251,14 @@ impl Describe for AnswerFidelity {
         let likely = |survives| if survives { "most likely at every token" } else { "not the most likely" };
         let line = |logprob: f64, survives| format!("log-probability {logprob:.4}, {}", likely(survives));
         Table::new(format!("Answer {:?}", self.text))
-            .row("dense", line(self.dense_logprob, self.dense_retained))
-            .row("sparse", line(self.sparse_logprob, self.sparse_retained))
+            .row("dense", line(self.dense_logprob, self.dense_survives))
+            .row("sparse", line(self.sparse_logprob, self.sparse_survives))
     }
 }
 
 impl AnswerFidelity {
     fn line(&self) -> String {
-        let outcome = match (self.dense_retained, self.sparse_retained) {
+        let outcome = match (self.dense_survives, self.sparse_survives) {
             (true, true) => "survives",
             (true, false) => "lost",
             (false, _) => "not the answer of dense attention",

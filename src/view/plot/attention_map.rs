@@ -100,7 +100,7 @@ impl AttentionMap {
     /// # Errors
     /// As [`queries`](Self::queries).
     pub fn mark(mut self, label: &str, span: impl Into<Span>) -> Result<Self, Error> {
-        let span = checked(&self.trace, "mark", span.into())?;
+        let span = self.trace.checked("span of mark", span.into())?;
         self.marks.push(Mark { label: label.into(), span });
         Ok(self)
     }
@@ -216,7 +216,7 @@ impl AttentionMap {
 
 impl Side {
     fn new(trace: &Trace, what: &str, span: Span) -> Result<Self, Error> {
-        let span = checked(trace, what, span)?;
+        let span = trace.checked(&format!("span of {what}"), span)?;
         let text = |t: usize| Ok(token(trace.span_text(t..t + 1)?));
         let texts = if span.len() <= MAX_TEXTS {
             span.range().map(text).collect::<Result<_, Error>>()?
@@ -229,18 +229,6 @@ impl Side {
     fn axis<'a>(&'a self, name: &'a str) -> Axis<'a> {
         Axis { name, span: self.span, texts: &self.texts }
     }
-}
-
-/// Returns `span` if it holds at least one token and ends within the prompt.
-fn checked(trace: &Trace, what: &str, span: Span) -> Result<Span, Error> {
-    if span.start < span.end && span.end <= trace.n_tokens() {
-        return Ok(span);
-    }
-    Err(Error::missing(
-        format!("span of {what}"),
-        format!("{}..{}", span.start, span.end),
-        format!("the prompt has tokens 0..{}, and a span at least one of them", trace.n_tokens()),
-    ))
 }
 
 impl HeadTrace {
