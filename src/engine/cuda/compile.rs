@@ -12,7 +12,7 @@ use cudarc::nvrtc::{
     sys,
 };
 
-use super::module::Macro;
+use super::macros::Macro;
 use crate::{atomic_file::save, error::Error};
 
 /// Machine code of a source for an architecture such as "sm_90a".

@@ -1,7 +1,8 @@
 //! Which search and attention kernels run for a layer, with which macros, and how much work they get.
 
 use super::{
-    module::{Kernel, Macro, Work},
+    macros::Macro,
+    module::{Kernel, Work},
     params::{Rule, Sizes},
 };
 use crate::{

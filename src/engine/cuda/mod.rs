@@ -11,6 +11,7 @@ mod kernels;
 mod launch;
 mod layer;
 pub mod libraries;
+mod macros;
 mod memory;
 mod module;
 mod nodes;
