@@ -151,9 +151,9 @@ impl Gguf {
     }
 
     fn head_dim(&self) -> usize {
-        let [hidden, n_heads] =
-            ["embedding_length", "attention.head_count"].map(|key| self.of_model(key).unwrap_or(1.0));
-        self.of_model("attention.key_length").unwrap_or(hidden / n_heads.max(1.0)) as usize
+        let [hidden, n_heads] = ["embedding_length", "attention.head_count"]
+            .map(|key| self.architecture_number(key).unwrap_or(1.0));
+        self.architecture_number("attention.key_length").unwrap_or(hidden / n_heads.max(1.0)) as usize
     }
 
     /// A number of the metadata.
@@ -174,7 +174,7 @@ impl Gguf {
     }
 
     /// A number under the architecture's name.
-    fn of_model(&self, key: &str) -> Option<f64> {
+    fn architecture_number(&self, key: &str) -> Option<f64> {
         self.number(&format!("{}.{key}", self.architecture))
     }
 
