@@ -153,8 +153,8 @@ impl Gguf {
     }
 
     fn head_dim(&self) -> usize {
-        let [hidden, n_heads] = ["embedding_length", "attention.head_count"]
-            .map(|key| self.architecture_number(key).unwrap_or(1.0));
+        let hidden = self.architecture_number("embedding_length").unwrap_or(1.0);
+        let n_heads = self.architecture_number("attention.head_count").unwrap_or(1.0);
         self.architecture_number("attention.key_length").unwrap_or(hidden / n_heads.max(1.0)) as usize
     }
 
