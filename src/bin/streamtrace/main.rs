@@ -5,11 +5,11 @@
 
 mod args;
 mod bench;
+mod claims;
 mod doctor;
-mod explain;
 mod generate;
 mod heads;
-mod look;
+mod pictures;
 mod prompt;
 mod ruler;
 mod smallest;
@@ -27,11 +27,11 @@ use streamtrace::{Error, Trace, trace::CompareConfig};
 
 use args::{Format, ModelArgs, PromptArgs, ServeArgs};
 use bench::BenchArgs;
+use claims::{AnchorsArgs, KnockOutArgs, RoutesArgs};
 use doctor::DoctorArgs;
-use explain::{AnchorsArgs, KnockOutArgs, RoutesArgs};
 use generate::GenerateArgs;
 use heads::HeadsArgs;
-use look::{EdgesArgs, ExploreArgs, MapArgs, OverviewArgs, ReportArgs};
+use pictures::{EdgesArgs, ExploreArgs, MapArgs, OverviewArgs, ReportArgs};
 use prompt::TaskPromptArgs;
 use ruler::RulerArgs;
 use smallest::SmallestArgs;
