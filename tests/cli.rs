@@ -5,10 +5,10 @@
 mod compare;
 #[path = "cli/ends.rs"]
 mod ends;
-#[path = "cli/look.rs"]
-mod look;
 #[path = "cli/ruler.rs"]
 mod ruler;
+#[path = "cli/saved.rs"]
+mod saved;
 #[path = "cli/signals.rs"]
 mod signals;
 #[path = "cli/trace.rs"]

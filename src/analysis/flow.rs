@@ -12,6 +12,7 @@ use crate::{
 
 /// How important what a key block gives to a query block is, among all that the query block's residual stream is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "engine", derive(clap::ValueEnum))]
 #[serde(rename_all = "snake_case")]
 pub enum RouteMeasure {
     /// Attention mass × ‖W_O v‖, against ‖x‖ for the residual stream itself. Norms after W_O, as Gemma has, are left out.

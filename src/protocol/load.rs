@@ -23,6 +23,7 @@ impl Default for LoadOptions {
 
 /// Where a model runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "engine", derive(clap::ValueEnum))]
 #[serde(rename_all = "snake_case")]
 pub enum DeviceChoice {
     /// A GPU if there is one that works, else the CPU.

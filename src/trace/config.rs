@@ -58,6 +58,7 @@ pub enum Search {
 
 /// How the hierarchical search estimates the largest query·key in a range of keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "engine", derive(clap::ValueEnum))]
 #[serde(rename_all = "snake_case")]
 pub enum Estimate {
     /// The range's first key speaks for it (HiP 1.x).

@@ -1,22 +1,17 @@
 //! The arguments that choose a model, a device and a search.
 
 use std::{
-    fmt::Display,
     ops::Range,
     path::{Path, PathBuf},
 };
 
 use clap::{Args, ValueEnum};
-use serde::Serialize;
-use serde_json::json;
 use streamtrace::{
     DeviceChoice, Error, Estimate, LoadOptions, Message, Search, StreamConfig, Tracer, engine::serve::serve,
     words::numbers::parse_bytes,
 };
 
-use crate::print;
-
-/// A model. As all sections of `--help`, behind what a verb has of its own: a heading holds for what follows it.
+/// A model. A heading of `--help` covers all arguments below it, so a verb's own arguments come first.
 #[derive(Args)]
 #[command(next_help_heading = "Model")]
 pub struct LoadArgs {
@@ -48,41 +43,26 @@ impl ModelArgs {
     }
 }
 
-/// How an answer is printed
-#[derive(Args)]
-pub struct Format {
-    /// One JSON object on standard output, for programs
-    #[arg(long)]
-    pub json: bool,
-}
-
-impl Format {
-    /// Prints the object, or else the text.
-    pub fn print(&self, object: impl Serialize, text: impl Display) -> Result<(), Error> {
-        if self.json { print(json!(object)) } else { print(text) }
-    }
-}
-
 /// Where a model runs
 #[derive(Args)]
 struct PlaceArgs {
-    /// Where the model runs; auto takes a GPU if there is one that works
+    /// Where the model runs; auto takes a GPU if one works, else the CPU
     #[arg(long, value_enum, default_value = "auto")]
-    device: DeviceArg,
-    /// Most memory to take, such as 8GB; all that is free if left out
+    device: DeviceChoice,
+    /// Most memory to use, such as 8GB; all free memory if left out
     #[arg(long, value_name = "AMOUNT", value_parser = parse_bytes)]
     memory: Option<u64>,
 }
 
 impl PlaceArgs {
     fn options(&self, model: &Path) -> LoadOptions {
-        LoadOptions { model: model.into(), device: self.device.into(), memory: self.memory }
+        LoadOptions { model: model.into(), device: self.device, memory: self.memory }
     }
 }
 
 #[derive(Args)]
 pub struct ServeArgs {
-    /// A model to open before the first answer; whoever speaks may name one, too
+    /// Model to open at the start; the notebook may name another
     #[arg(long)]
     model: Option<PathBuf>,
     #[command(flatten)]
@@ -106,10 +86,10 @@ pub struct PromptArgs {
         conflicts_with = "prompt_file"
     )]
     prompt: Option<String>,
-    /// A file with the prompt; - for standard input
+    /// File that holds the prompt; - for standard input
     #[arg(long, value_name = "FILE")]
     prompt_file: Option<PathBuf>,
-    /// The prompt is a user's message: ask for the answer by the model's chat template
+    /// Send the prompt as a user's message, in the model's chat template
     #[arg(long)]
     chat: bool,
 }
@@ -117,23 +97,28 @@ pub struct PromptArgs {
 impl PromptArgs {
     /// The prompt, and the model that reads it.
     pub fn with_tracer(&self, model: &ModelArgs) -> Result<(String, Tracer), Error> {
-        let (prompt, tracer) = (self.read()?, model.tracer()?);
-        Ok((if self.chat { tracer.chat_prompt(&[Message::user(prompt)])? } else { prompt }, tracer))
+        let mut prompt = self.read()?;
+        let tracer = model.tracer()?;
+        if self.chat {
+            prompt = tracer.chat_prompt(&[Message::user(prompt)])?;
+        }
+        Ok((prompt, tracer))
     }
 
     fn read(&self) -> Result<String, Error> {
         let Some(path) = &self.prompt_file else {
             return Ok(self.prompt.clone().unwrap_or_default());
         };
-        let read = match path.as_os_str() == "-" {
-            true => std::io::read_to_string(std::io::stdin()),
-            false => std::fs::read_to_string(path),
+        let read = if path.as_os_str() == "-" {
+            std::io::read_to_string(std::io::stdin())
+        } else {
+            std::fs::read_to_string(path)
         };
         read.map_err(Error::io("read the prompt", path))
     }
 }
 
-/// What to keep
+/// The search
 #[derive(Args)]
 #[command(next_help_heading = "Search")]
 struct SearchArgs {
@@ -155,34 +140,34 @@ struct SearchArgs {
     /// Key blocks before the end of a query block that are always kept
     #[arg(long, value_name = "BLOCKS", default_value_t = StreamConfig::default().local_blocks)]
     local_blocks: usize,
-    /// How the largest product in a range of keys is estimated; by two means if left out
+    /// How the largest query·key in a range of keys is estimated; two-means if left out
     #[arg(long, value_enum, conflicts_with = "exhaustive")]
-    estimate: Option<EstimateArg>,
-    /// Fewest ranges kept in a round; 64 if left out, 0 for as many as blocks are kept
+    estimate: Option<Estimate>,
+    /// Smallest number of ranges kept in a round; 64 if left out, 0 for top_k
     #[arg(long, value_name = "RANGES")]
     beam: Option<usize>,
-    /// Parts that a kept range is cut into: 2, 4 or 8; 4 if left out
+    /// Number of parts that a kept range is split into: 2, 4 or 8; 4 if left out
     #[arg(long, value_name = "PARTS")]
     split: Option<usize>,
-    /// Whether the blocks of the last round are ranked by their real keys; true if left out
+    /// Rank the blocks of the last round by their keys; true if left out
     #[arg(long)]
     rescore: Option<bool>,
-    /// The last queries for which every key is read, in whole query blocks; 128 if left out
+    /// Read every key for this many last queries, rounded to query blocks; 128 if left out
     #[arg(long, value_name = "QUERIES")]
     exact_queries: Option<usize>,
     /// The published search, with one key for each range: no beam, ranges halved, no rescoring, no exact queries
     #[arg(long, value_name = "ESTIMATE", value_enum, conflicts_with_all = ["exhaustive", "estimate", "baseline"])]
-    published: Option<EstimateArg>,
+    published: Option<Estimate>,
     /// Read every key: exact top-k blocks
     #[arg(long)]
     exhaustive: bool,
     /// Read no key: sinks and the last blocks, or random ones
     #[arg(long, value_enum, conflicts_with_all = ["exhaustive", "estimate"])]
     baseline: Option<BaselineArg>,
-    /// Tokens whose attention is recorded key by key, such as 100..200; the last ones if left out
+    /// Tokens whose attention is recorded key by key, such as 100..200; the last tokens if left out
     #[arg(long, value_name = "TOKENS", value_parser = tokens)]
     focus: Option<Range<usize>>,
-    /// Record what routes by L1 proximity need
+    /// Record L1 proximity, for routes --measure proximity
     #[arg(long)]
     proximity: bool,
 }
@@ -193,56 +178,21 @@ pub fn tokens(text: &str) -> Result<Range<usize>, String> {
     ends.map(|(start, end)| start..end).ok_or("expected the first token and the end, such as 100..200".into())
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum DeviceArg {
-    Auto,
-    Cpu,
-    Cuda,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum EstimateArg {
-    First,
-    Middle,
-    MeanSpread,
-    TwoMeans,
-}
-
+/// The searches that read no key.
 #[derive(Clone, Copy, ValueEnum)]
 enum BaselineArg {
     Window,
     Random,
 }
 
-impl From<DeviceArg> for DeviceChoice {
-    fn from(device: DeviceArg) -> Self {
-        match device {
-            DeviceArg::Auto => DeviceChoice::Auto,
-            DeviceArg::Cpu => DeviceChoice::Cpu,
-            DeviceArg::Cuda => DeviceChoice::Cuda,
-        }
-    }
-}
-
-impl From<EstimateArg> for Estimate {
-    fn from(estimate: EstimateArg) -> Self {
-        match estimate {
-            EstimateArg::First => Estimate::First,
-            EstimateArg::Middle => Estimate::Middle,
-            EstimateArg::MeanSpread => Estimate::MeanSpread,
-            EstimateArg::TwoMeans => Estimate::TwoMeans,
-        }
-    }
-}
-
 impl SearchArgs {
     fn config(&self) -> StreamConfig {
         let default = StreamConfig::default();
-        let default = self.published.map_or(default.clone(), |estimate| default.published(estimate.into()));
+        let default = self.published.map_or(default.clone(), |estimate| default.published(estimate));
         let search = match (self.baseline, self.estimate) {
             (Some(BaselineArg::Window), _) => Search::Window,
             (Some(BaselineArg::Random), _) => Search::Random { seed: 0 },
-            (None, Some(estimate)) => Search::Hierarchical(estimate.into()),
+            (None, Some(estimate)) => Search::Hierarchical(estimate),
             (None, None) if self.exhaustive => Search::Exhaustive,
             (None, None) => default.search,
         };

@@ -1,4 +1,4 @@
-//! `streamtrace bench`: what each stage of a layer takes on the GPU at hand.
+//! `streamtrace bench`: the time of each stage of a layer on this GPU.
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
@@ -13,16 +13,22 @@ use streamtrace::{
     },
 };
 
-use crate::{args::Format, print};
+use crate::output::{Format, markdown_table, print};
 
 #[derive(Args)]
 pub struct BenchArgs {
-    /// Whose layers, with random weights
+    /// The model whose layer shape is timed, with random weights
     #[arg(long, value_enum, default_value = "llama-8b")]
     shape: ShapeArg,
     /// Lengths of the prompt in tokens, separated by commas
-    #[arg(long, value_delimiter = ',', default_value = "16384,131072,1048576")]
-    tokens: Vec<usize>,
+    #[arg(
+        long,
+        alias = "tokens",
+        value_name = "TOKENS",
+        value_delimiter = ',',
+        default_value = "16384,131072,1048576"
+    )]
+    n_tokens: Vec<usize>,
     /// Tokens in a query block
     #[arg(long, value_name = "TOKENS", default_value_t = 128)]
     block_size_q: usize,
@@ -32,7 +38,7 @@ pub struct BenchArgs {
     /// Keys kept for each query block
     #[arg(long, default_value_t = 2048)]
     keys: usize,
-    /// Runs of each stage, of which the median counts
+    /// Number of runs of each stage; the median is reported
     #[arg(long, default_value_t = 5)]
     repeats: usize,
     #[command(flatten)]
@@ -79,12 +85,12 @@ impl BenchArgs {
         };
         config.validate()?;
         let mut rows = Vec::new();
-        for &n_tokens in &self.tokens {
+        for &n_tokens in &self.n_tokens {
             let stages = layer(&cuda, self.shape.into(), n_tokens, &config, self.repeats)?;
             if !self.format.json {
                 print(table(n_tokens, &stages))?;
             }
-            rows.push(json!({ "tokens": n_tokens, "stages": stages }));
+            rows.push(json!({ "n_tokens": n_tokens, "stages": stages }));
         }
         if !self.format.json {
             return Ok(());
@@ -95,22 +101,19 @@ impl BenchArgs {
     }
 }
 
-/// A layer's stages as a Markdown table.
+/// A layer's stages, and an empty line.
 fn table(n_tokens: usize, stages: &[Stage]) -> String {
     let number = |value: f64| if value > 0.0 { format!("{value:.0}") } else { "–".into() };
-    let row = |s: &Stage| {
-        format!(
-            "| {} | {:.2} | {} | {} | {:.0} % |",
-            s.name,
-            s.milliseconds,
-            number(s.tflops),
-            number(s.gigabytes_per_second),
-            100.0 * s.share_of_limit
-        )
-    };
-    let rows: Vec<String> = stages.iter().map(row).collect();
-    format!(
-        "| {n_tokens} tokens, one layer | ms | TFLOP/s | GB/s | of the card's limit |\n|---|---|---|---|---|\n{}\n",
-        rows.join("\n")
-    )
+    let title = format!("{n_tokens} tokens, one layer");
+    let mut rows = Vec::new();
+    for stage in stages {
+        rows.push(vec![
+            stage.name.to_string(),
+            format!("{:.2}", stage.milliseconds),
+            number(stage.tflops),
+            number(stage.gigabytes_per_second),
+            format!("{:.0} %", 100.0 * stage.share_of_limit),
+        ]);
+    }
+    markdown_table(&[&title, "ms", "TFLOP/s", "GB/s", "of the card's limit"], &rows) + "\n"
 }

@@ -1,4 +1,4 @@
-//! `streamtrace doctor`: what of that which notebooks and GPUs need is here, and what to do about the rest.
+//! `streamtrace doctor`: lists what is installed for notebooks and GPUs, and how to get what is missing.
 
 use std::{
     env,
@@ -15,7 +15,7 @@ use streamtrace::{
     protocol::process,
 };
 
-use crate::args::Format;
+use crate::output::Format;
 
 #[derive(Args)]
 pub struct DoctorArgs {
@@ -23,15 +23,15 @@ pub struct DoctorArgs {
     format: Format,
 }
 
-/// One thing that was looked for.
+/// A program or library that was looked for.
 #[derive(Serialize)]
 struct Check {
     name: &'static str,
     /// Whether notebooks need it; a GPU is only faster.
     needed: bool,
-    /// What is there, if it is.
+    /// The version or the place, if it was found.
     found: Option<String>,
-    /// What to do if it is not there.
+    /// How to get it.
     fix: String,
 }
 
@@ -148,7 +148,7 @@ fn jupyter() -> Option<String> {
     program("jupyter").or_else(|| Some(local).filter(|file| file.is_file()).map(shown))
 }
 
-/// Where Jupyter has its entry of a kernel for Rust, if what it starts is there: a folder that was moved leaves one behind.
+/// Jupyter's entry of a Rust kernel whose program exists: a folder that was moved leaves a dead entry behind.
 fn kernel_entry() -> Option<String> {
     let output = Command::new(jupyter()?).args(["kernelspec", "list", "--json"]).output().ok()?;
     let kernels: Value = serde_json::from_slice(&output.stdout).ok()?;

@@ -1,4 +1,4 @@
-//! `streamtrace generate`: what the model writes after a prompt.
+//! `streamtrace generate`: the text that the model writes after a prompt.
 
 use std::io::{self, Write};
 
@@ -8,7 +8,7 @@ use streamtrace::{Error, GenerateConfig};
 
 use crate::{
     args::{ModelArgs, PromptArgs},
-    print,
+    output::print,
 };
 
 #[derive(Args)]
@@ -16,7 +16,7 @@ pub struct GenerateArgs {
     /// Most tokens to write
     #[arg(long, value_name = "TOKENS", default_value_t = GenerateConfig::default().max_tokens)]
     max_tokens: usize,
-    /// 0 takes the most likely token each time; larger is wilder
+    /// 0 takes the most likely token each time; 1 draws by the model's probabilities
     #[arg(long, default_value_t = 0.0)]
     temperature: f64,
     /// Draw only from the most likely tokens that together have this probability
@@ -25,13 +25,13 @@ pub struct GenerateArgs {
     /// Seed of the draws
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// A text that ends the writing; may be given several times
+    /// Stop at this text; may be given several times
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
     /// Attend to everything instead of what the search keeps
     #[arg(long)]
     dense: bool,
-    /// One JSON object on standard output, for programs, instead of the text as it comes
+    /// Print one JSON object at the end, for programs, instead of the text as it comes
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -48,13 +48,10 @@ impl GenerateArgs {
         let (prompt, tracer) = self.prompt.with_tracer(&self.model)?;
         let generated = tracer.generate_streaming(&prompt, &how, |text| {
             if !self.json {
-                // Whoever reads may have read enough; the error comes with the last line.
+                // A closed pipe is reported, if at all, with the last line.
                 let _ = write!(io::stdout(), "{text}").and_then(|()| io::stdout().flush());
             }
         })?;
-        match self.json {
-            true => print(json!(generated)),
-            false => print(""),
-        }
+        if self.json { print(json!(generated)) } else { print("") }
     }
 }

@@ -1,85 +1,80 @@
-//! `streamtrace heads`: which heads copy needles into answers.
+//! `streamtrace retrieval-heads`: which heads copy needles into answers.
 
-use std::path::PathBuf;
-
-use clap::Args;
+use clap::{Args, value_parser};
 use serde_json::json;
 use streamtrace::{
-    Error,
+    Error, Tracer,
     analysis::RetrievalHeads,
     tasks::{RulerConfig, Task},
 };
 
 use crate::{
-    args::{Format, ModelArgs},
-    print, writable,
+    args::ModelArgs,
+    output::{Output, check_writable, markdown_table},
 };
 
 #[derive(Args)]
-pub struct HeadsArgs {
-    /// A needle task with one answer
+pub struct RetrievalHeadsArgs {
+    /// RULER's task: one that hides one answer in one needle
     #[arg(long, default_value_t = Task::NiahMultikey1)]
     task: Task,
-    /// Length of a prompt, in tokens
-    #[arg(long, default_value_t = 4096)]
-    tokens: usize,
-    /// Prompts to average over
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
-    samples: u64,
-    /// Seed of the first prompt; the others follow
+    /// Length of each prompt in tokens
+    #[arg(long, alias = "tokens", value_name = "TOKENS", default_value_t = 4096)]
+    n_tokens: usize,
+    /// Number of prompts to average over
+    #[arg(
+        long,
+        alias = "samples",
+        value_name = "PROMPTS",
+        default_value_t = 5,
+        value_parser = value_parser!(u64).range(1..)
+    )]
+    n_prompts: u64,
+    /// Seed of the first prompt; each next prompt takes the next seed
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Draw the scores by layer and head: .svg or .png
-    #[arg(long, value_name = "FILE")]
-    out: Option<PathBuf>,
     #[command(flatten)]
-    format: Format,
+    output: Output,
     #[command(flatten)]
     model: ModelArgs,
 }
 
-/// Heads of the ranking that are printed.
+/// Number of heads that the table shows.
 const SHOWN: usize = 10;
 
-impl HeadsArgs {
+impl RetrievalHeadsArgs {
     pub fn run(&self) -> Result<(), Error> {
-        self.out.as_deref().map_or(Ok(()), writable)?;
+        check_writable(self.output.out.as_deref())?;
         let tracer = self.model.tracer()?;
-        let of_prompt = |seed| {
-            let prompt = tracer.prompt(&RulerConfig {
-                task: self.task,
-                n_tokens: self.tokens,
-                seed,
-                ..RulerConfig::default()
-            })?;
-            let [reference] = &prompt.answers[..] else {
-                return Err(Error::setting(
-                    "task",
-                    "a task with one answer, which stands in one needle",
-                    format!("{}, which has {}", self.task, prompt.answers.len()),
-                    "choose one of niah_single_1 to niah_multikey_3",
-                ));
-            };
-            let (trace, answer) = tracer.trace_answer(&prompt.text, &prompt.answer)?;
-            trace.retrieval_heads(trace.find(reference)?, answer)
-        };
-        let of_prompts = (self.seed..self.seed.saturating_add(self.samples))
-            .map(of_prompt)
-            .collect::<Result<Vec<_>, _>>()?;
-        let heads = RetrievalHeads::mean(&of_prompts)?;
-        if let Some(out) = &self.out {
+        let seeds = self.seed..self.seed.saturating_add(self.n_prompts);
+        let prompts = seeds.map(|seed| self.one_prompt(&tracer, seed)).collect::<Result<Vec<_>, _>>()?;
+        let heads = RetrievalHeads::mean(&prompts)?;
+        if let Some(out) = &self.output.out {
             heads.map().save(out)?;
         }
-        if self.format.json {
-            return print(
-                json!({ "prompts": heads.n_prompts, "scores": heads.scores, "ranking": heads.ranking() }),
-            );
+        let ranking = heads.ranking();
+        let object = json!({ "n_prompts": heads.n_prompts, "scores": heads.scores, "ranking": ranking });
+        let header = ["layer", "head", "share of the answer's tokens copied"];
+        let mut rows = Vec::new();
+        for head in ranking.iter().take(SHOWN) {
+            rows.push(vec![head.layer.to_string(), head.head.to_string(), format!("{:.3}", head.score)]);
         }
-        print("| layer | head | share of the answer's tokens copied |\n|---|---|---|")?;
-        heads
-            .ranking()
-            .iter()
-            .take(SHOWN)
-            .try_for_each(|h| print(format!("| {} | {} | {:.3} |", h.layer, h.head, h.score)))
+        self.output.format.print(object, markdown_table(&header, &rows))
+    }
+
+    /// The scores of all heads on one prompt.
+    fn one_prompt(&self, tracer: &Tracer, seed: u64) -> Result<RetrievalHeads, Error> {
+        let config = RulerConfig { task: self.task, n_tokens: self.n_tokens, seed, ..RulerConfig::default() };
+        let prompt = tracer.prompt(&config)?;
+        let [reference] = &prompt.answers[..] else {
+            return Err(Error::setting(
+                "task",
+                "a task with one answer, which stands in one needle",
+                format!("{}, which has {}", self.task, prompt.answers.len()),
+                "choose one of niah_single_1 to niah_multikey_3",
+            ));
+        };
+        let (trace, answer) = tracer.trace_answer(&prompt.text, &prompt.answer)?;
+        trace.retrieval_heads(trace.find(reference)?, answer)
     }
 }

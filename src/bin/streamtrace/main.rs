@@ -1,38 +1,40 @@
-//! The command line: `streamtrace trace | compare | smallest-top-k | generate | map | overview | explore | report |
-//! edges | show | anchors | routes | knock-out | prompt | ruler | heads | bench | doctor | serve`.
+//! The command line: `streamtrace trace | compare | smallest-top-k | generate | attention-map | readers |
+//! overview | explore | report | edges | show | thought-anchors | routes | test-routes | prompt | ruler |
+//! retrieval-heads | bench | doctor | serve`.
 //!
 //! Exit codes: 0 done; 1 the run failed, with a sentence on standard error; 2 the arguments make no sense.
 
 mod args;
 mod bench;
+mod claims;
 mod doctor;
-mod explain;
 mod generate;
 mod heads;
-mod look;
+mod output;
+mod pictures;
 mod prompt;
+mod readers;
 mod ruler;
 mod smallest;
 
 use std::{
-    fmt,
-    io::{self, Write},
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use clap::{Args, Parser, Subcommand};
-use serde_json::json;
 use streamtrace::{Error, Trace, trace::CompareConfig};
 
-use args::{Format, ModelArgs, PromptArgs, ServeArgs};
+use args::{ModelArgs, PromptArgs, ServeArgs};
 use bench::BenchArgs;
+use claims::{AnchorsArgs, RoutesArgs, TestRoutesArgs};
 use doctor::DoctorArgs;
-use explain::{AnchorsArgs, KnockOutArgs, RoutesArgs};
 use generate::GenerateArgs;
-use heads::HeadsArgs;
-use look::{EdgesArgs, ExploreArgs, MapArgs, OverviewArgs, ReportArgs};
+use heads::RetrievalHeadsArgs;
+use output::{Format, check_writable};
+use pictures::{AttentionMapArgs, EdgesArgs, ExploreArgs, OverviewArgs, ReportArgs};
 use prompt::TaskPromptArgs;
+use readers::ReadersArgs;
 use ruler::RulerArgs;
 use smallest::SmallestArgs;
 
@@ -52,53 +54,60 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Trace a prompt and write what was attended to into a file
+    /// Trace a prompt: record which tokens each head attends to
     Trace(RunArgs),
-    /// Trace a prompt, compare with dense attention, and say how faithful the trace is
+    /// Trace a prompt and measure how faithful the trace is to dense attention
     Compare(CompareArgs),
     /// Find the smallest top_k that preserves what dense attention does
     SmallestTopK(SmallestArgs),
-    /// Write after a prompt, attending to what the search keeps
+    /// Generate text after a prompt, with the attention that the search keeps
     Generate(GenerateArgs),
     /// Draw one head's attention map
-    Map(MapArgs),
+    #[command(visible_alias = "map")]
+    AttentionMap(AttentionMapArgs),
+    /// Rank the heads by their attention on a text
+    Readers(ReadersArgs),
     /// Draw all heads as small multiples
     Overview(OverviewArgs),
-    /// Write a page to look into a trace: all heads, maps, blocks, tokens
+    /// Write an interactive page of all heads, maps, blocks and tokens
     Explore(ExploreArgs),
-    /// Write what a trace says of its run, with its figures, as one page
+    /// Write a report of a trace: the run, its fidelity, its figures
     Report(ReportArgs),
-    /// Write attention as a table: one row for each kept block, or for each pair of sentences
+    /// Write the attention as a table: a row for each kept block or pair of sentences
     Edges(EdgesArgs),
-    /// Say what a trace holds
+    /// Summarize a trace: the run, its settings, its result
     Show(ShowArgs),
-    /// Name the sentences that later ones keep coming back to
-    Anchors(AnchorsArgs),
-    /// Show which attention carries something from one place of a traced prompt to another
+    /// Rank the sentences that later sentences attend to most
+    #[command(visible_alias = "anchors")]
+    ThoughtAnchors(AnchorsArgs),
+    /// Show the attention that carries a text of the prompt to the output
     Routes(RoutesArgs),
-    /// Run a traced prompt without a route, with nothing but it, and without random ones, and say what that changes
-    KnockOut(KnockOutArgs),
-    /// Write a prompt of known answer
+    /// Test whether a route carries the answer: cut it, cut everything else, cut random routes
+    #[command(visible_alias = "knock-out")]
+    TestRoutes(TestRoutesArgs),
+    /// Write a prompt whose answer is known
     Prompt(TaskPromptArgs),
-    /// Ask for needles in haystacks of known answer, and count how often the search keeps what the answer needs
+    /// Run RULER's tasks and count how often the answer survives the pruning
     Ruler(RulerArgs),
     /// Rank the heads that copy needles into answers
-    Heads(HeadsArgs),
-    /// Time each stage of a layer on the GPU at hand, with random weights
+    #[command(visible_alias = "heads")]
+    RetrievalHeads(RetrievalHeadsArgs),
+    /// Time each stage of a layer on this GPU, with random weights
     Bench(BenchArgs),
-    /// Say what of that which notebooks and GPUs need is here, and what to do about the rest; exit code 1 if notebooks miss
-    /// something
+    /// List what is installed (Rust, Jupyter, a GPU, …) and how to get what is missing; exit code 1 if notebooks
+    /// cannot run
     Doctor(DoctorArgs),
-    /// Answer a notebook over standard input and output, here or through ssh
+    /// Serve a notebook over standard input and output, on this machine or through ssh
     Serve(ServeArgs),
 }
 
 #[derive(Args)]
 struct RunArgs {
-    /// The file to write, packed if the name ends in .gz; compare draws the recall of each head if it is .svg or .png
+    /// Trace file to write, compressed if the name ends in .gz; compare draws the recall of each head into .svg or
+    /// .png
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Write these layers alone, such as 3,4
+    /// Write only these layers, such as 3,4
     #[arg(long, value_delimiter = ',', requires = "out")]
     layers: Option<Vec<usize>>,
     #[command(flatten)]
@@ -111,7 +120,7 @@ struct RunArgs {
 
 impl RunArgs {
     fn run(&self, compare: Option<&CompareConfig>) -> Result<(), Error> {
-        self.out.as_deref().map_or(Ok(()), writable)?;
+        check_writable(self.out.as_deref())?;
         let (prompt, tracer) = self.prompt.with_tracer(&self.model)?;
         let layers = self.layers.as_ref().map(|layers| tracer.model().chosen(layers)).transpose()?;
         let mut trace = tracer.trace(&prompt)?;
@@ -123,7 +132,7 @@ impl RunArgs {
             Some(out) => layers.map_or(Ok(trace.clone()), |layers| trace.of_layers(&layers))?.save(out)?,
             None => {}
         }
-        self.format.print(summary_json(&trace), &trace)
+        self.format.print(trace.summary(), &trace)
     }
 }
 
@@ -138,64 +147,26 @@ struct ShowArgs {
 impl ShowArgs {
     fn run(&self) -> Result<(), Error> {
         let trace = Trace::open(&self.trace)?;
-        self.format.print(summary_json(&trace), &trace)
+        self.format.print(trace.summary(), &trace)
     }
 }
 
 #[derive(Args)]
 struct CompareArgs {
-    /// Measure recall on about so many rows of the sparse run alone: time O(rows · T), and no next token to compare
+    /// Measure recall on about this many rows of the sparse run, in O(rows · T); the next token is not compared
     #[arg(long)]
     rows: Option<usize>,
-    /// Compare how likely this text is after the prompt, too
+    /// Compare how likely this text is after the prompt
     #[arg(long, value_name = "TEXT")]
     answer: Option<String>,
     #[command(flatten)]
     run: RunArgs,
 }
 
-/// Whether a file is to hold a picture, not a trace.
+/// Whether the file's ending is that of a picture.
 fn is_figure(file: &Path) -> bool {
     file.extension()
         .is_some_and(|ending| ending.eq_ignore_ascii_case("svg") || ending.eq_ignore_ascii_case("png"))
-}
-
-/// A folder that cannot be written is found before a run that may take long.
-fn writable(file: &Path) -> Result<(), Error> {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    tempfile::tempfile_in(folder).map(drop).map_err(Error::io("write", file))
-}
-
-/// One line, or some, on standard output.
-fn print(text: impl fmt::Display) -> Result<(), Error> {
-    let mut out = io::stdout().lock();
-    match writeln!(out, "{text}").and_then(|()| out.flush()) {
-        // Whoever reads has read enough.
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written.map_err(Error::io("write", Path::new("standard output"))),
-    }
-}
-
-fn summary_json(trace: &Trace) -> serde_json::Value {
-    let summary = trace.summary();
-    let mut object = json!({
-        "tokens": summary.n_tokens,
-        "top_k": summary.config.top_k,
-        "pruned": summary.pruned,
-        "keys_read_per_query_block": summary.keys_read_per_query_block,
-        "next_token": summary.next_token,
-        "seconds": summary.seconds,
-        "peak_memory_bytes": summary.peak_memory_bytes,
-        "planned_memory_bytes": summary.planned_memory_bytes,
-        "device": summary.device,
-    });
-    if let Some(fidelity) = &summary.fidelity {
-        let fidelity = json!(fidelity);
-        for (name, value) in fidelity.as_object().into_iter().flatten() {
-            object[name] = value.clone();
-        }
-    }
-    object
 }
 
 fn run(command: &Command) -> Result<(), Error> {
@@ -206,18 +177,19 @@ fn run(command: &Command) -> Result<(), Error> {
         }
         Command::SmallestTopK(args) => args.run(),
         Command::Generate(args) => args.run(),
-        Command::Map(args) => args.run(),
+        Command::AttentionMap(args) => args.run(),
+        Command::Readers(args) => args.run(),
         Command::Overview(args) => args.run(),
         Command::Explore(args) => args.run(),
         Command::Report(args) => args.run(),
         Command::Edges(args) => args.run(),
         Command::Show(args) => args.run(),
-        Command::Anchors(args) => args.run(),
+        Command::ThoughtAnchors(args) => args.run(),
         Command::Routes(args) => args.run(),
-        Command::KnockOut(args) => args.run(),
+        Command::TestRoutes(args) => args.run(),
         Command::Prompt(args) => args.run(),
         Command::Ruler(args) => args.run(),
-        Command::Heads(args) => args.run(),
+        Command::RetrievalHeads(args) => args.run(),
         Command::Bench(args) => args.run(),
         Command::Doctor(args) => args.run(),
         Command::Serve(args) => args.run(),
@@ -250,7 +222,7 @@ mod tests {
         }
     }
 
-    /// Settings that the published search changes are left out unless they are given; what help says of them is true.
+    /// Settings that the published search changes are left out unless they are given; help must name the true defaults.
     #[test]
     fn help_names_the_defaults() {
         let verb = Cli::command().find_subcommand("trace").expect("a verb").clone();

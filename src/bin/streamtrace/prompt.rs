@@ -1,4 +1,4 @@
-//! `streamtrace prompt`: a prompt of known answer, for the other commands.
+//! `streamtrace prompt`: a prompt whose answer is known, for the other commands.
 
 use std::{
     io::{self, Write},
@@ -12,7 +12,7 @@ use streamtrace::{
     tasks::{RulerConfig, Task},
 };
 
-use crate::print;
+use crate::output::print;
 
 #[derive(Args)]
 pub struct TaskPromptArgs {
@@ -22,16 +22,16 @@ pub struct TaskPromptArgs {
     /// One of RULER's tasks, such as niah_single_1, niah_multikey_2, vt or cwe
     #[arg(long, default_value_t = Task::NiahMultikey1)]
     task: Task,
-    /// Length of the prompt, in tokens
-    #[arg(long, default_value_t = 16_384)]
-    tokens: usize,
-    /// Seed of words, numbers and places
+    /// Length of the prompt in tokens
+    #[arg(long, alias = "tokens", value_name = "TOKENS", default_value_t = 16_384)]
+    n_tokens: usize,
+    /// Seed of the words, numbers and places
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Share of the haystack before the needle, 0 to 1; drawn by the seed if left out
+    /// Share of the haystack before the needle, 0 to 1; drawn from the seed if left out
     #[arg(long, value_name = "SHARE")]
     depth: Option<f64>,
-    /// One JSON object on standard output, with the answer, for programs
+    /// Print one JSON object with prompt and answer, for programs
     #[arg(long)]
     json: bool,
 }
@@ -39,14 +39,14 @@ pub struct TaskPromptArgs {
 impl TaskPromptArgs {
     pub fn run(&self) -> Result<(), Error> {
         let options = LoadOptions { model: self.model.clone(), device: DeviceChoice::Cpu, memory: None };
-        let &TaskPromptArgs { task, tokens: n_tokens, seed, depth, .. } = self;
+        let &TaskPromptArgs { task, n_tokens, seed, depth, .. } = self;
         let prompt =
             Tracer::load_with(options)?.prompt(&RulerConfig { task, n_tokens, seed, depth, essay: None })?;
         if self.json {
             return print(json!(prompt));
         }
         eprintln!("the answer: {:?}", prompt.answer);
-        // As it is: a line end after it would be another prompt.
+        // Without a line end, which would change the prompt.
         io::stdout()
             .write_all(prompt.text.as_bytes())
             .map_err(Error::io("write", Path::new("standard output")))

@@ -13,10 +13,10 @@ use streamtrace::{
 };
 
 use crate::{
-    args::{Format, ModelArgs},
-    print, writable,
+    args::ModelArgs,
+    output::{Format, check_writable, markdown_row, markdown_table, print},
 };
-use tally::{HEAD, Tally, dense, mean, median};
+use tally::{HEADER, Tally, dense, mean, median};
 
 #[derive(Args)]
 pub struct RulerArgs {
@@ -24,30 +24,36 @@ pub struct RulerArgs {
     #[arg(long, default_value = "niah_multikey_1")]
     task: String,
     /// Lengths of the prompts in tokens, separated by commas
-    #[arg(long, value_delimiter = ',', default_value = "16384")]
-    tokens: Vec<usize>,
-    /// Prompts of each task and length, and of each depth with --out
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
-    samples: u64,
-    /// Seed of the first prompt; the others follow
+    #[arg(long, alias = "tokens", value_name = "TOKENS", value_delimiter = ',', default_value = "16384")]
+    n_tokens: Vec<usize>,
+    /// Number of prompts of each task and length, and of each depth with --out
+    #[arg(
+        long,
+        alias = "samples",
+        value_name = "PROMPTS",
+        default_value_t = 20,
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
+    n_prompts: u64,
+    /// Seed of the first prompt; each next prompt takes the next seed
     #[arg(long, default_value_t = 1000)]
     seed: u64,
-    /// Run dense attention too: its score, recall, and of the needles only those that it finds. O(T²)
+    /// Run dense attention too, in O(T²): its score and recall; only prompts that it answers are counted
     #[arg(long)]
     dense: bool,
     /// A text file to hide needles in, instead of generated prose
     #[arg(long, value_name = "FILE")]
     haystack: Option<PathBuf>,
-    /// Most tokens of an answer; those of RULER if left out: 128 for needles
+    /// Most tokens of an answer; RULER's number if left out: 128 for needles
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     max_tokens: Option<u64>,
-    /// Measure every search and baseline at the same budget, instead of one
+    /// Measure every search and baseline at the same budget
     #[arg(long, conflicts_with_all = ["exhaustive", "estimate", "baseline"])]
     baselines: bool,
     /// Draw the scores of one task by depth and length: .svg or .png
     #[arg(long, value_name = "FILE", conflicts_with = "baselines")]
     out: Option<PathBuf>,
-    /// Depths in that picture, evenly from the start to the end of the haystack
+    /// Number of depths in the picture of --out, evenly from the start to the end of the haystack
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(2..=100))]
     depths: u64,
     #[command(flatten)]
@@ -73,24 +79,24 @@ struct Row {
 impl RulerArgs {
     pub fn run(&self) -> Result<(), Error> {
         let tasks = self.tasks()?;
-        self.out.as_deref().map_or(Ok(()), writable)?;
+        check_writable(self.out.as_deref())?;
         let read =
             |path: &PathBuf| std::fs::read_to_string(path).map_err(Error::io("read the haystack", path));
         let essay = self.haystack.as_ref().map(read).transpose()?;
         let tracer = self.model.tracer()?;
-        for &n_tokens in &self.tokens {
+        for &n_tokens in &self.n_tokens {
             tracer.plan(n_tokens)?.check()?;
         }
         if !self.format.json {
-            print(HEAD)?;
+            print(markdown_table(&HEADER, &[]))?;
         }
         let (contenders, mut rows) = (self.contenders(&tracer), Vec::new());
-        for (&task, &n_tokens) in tasks.iter().flat_map(|task| self.tokens.iter().map(move |n| (task, n))) {
+        for (&task, &n_tokens) in tasks.iter().flat_map(|task| self.n_tokens.iter().map(move |n| (task, n))) {
             let config = RulerConfig { task, n_tokens, essay: essay.clone(), ..RulerConfig::default() };
             for (contender, tally) in contenders.iter().zip(self.measure(&contenders, &config)?) {
                 let row = Row { task, n_tokens, search: contender.name, tally };
                 if !self.format.json {
-                    print(row.tally.line(task, n_tokens, row.search, note(&tracer, task)))?;
+                    print(markdown_row(&row.tally.cells(task, n_tokens, row.search, note(&tracer, task))))?;
                 }
                 rows.push(row);
             }
@@ -155,7 +161,7 @@ impl RulerArgs {
     /// A tally of each search over all prompts of a task and length, depth by depth.
     fn measure(&self, contenders: &[Contender], config: &RulerConfig) -> Result<Vec<Tally>, Error> {
         let mut tallies: Vec<Tally> = contenders.iter().map(|_| Tally::default()).collect();
-        let seeds = self.seed..self.seed.saturating_add(self.samples);
+        let seeds = self.seed..self.seed.saturating_add(self.n_prompts);
         for (depth, seed) in
             self.depths().into_iter().flat_map(|depth| seeds.clone().map(move |seed| (depth, seed)))
         {
@@ -185,7 +191,7 @@ impl RulerArgs {
 
     /// Scores by depth and length.
     fn heat_map(&self, tracer: &Tracer, rows: &[Row]) -> HeatMap {
-        let (task, samples) = (rows[0].task, self.samples as usize);
+        let (task, samples) = (rows[0].task, self.n_prompts as usize);
         let scores = |depth: usize, row: &Row| mean(&row.tally.scores[depth * samples..][..samples]);
         let depths = self.depths().into_iter().flatten();
         let pruned = rows.iter().filter_map(|row| median(&row.tally.pruned)).fold(f64::INFINITY, f64::min);
@@ -208,12 +214,12 @@ impl RulerArgs {
     }
 }
 
-/// What a row is by task: an object, or a list of one for each length.
+/// The rows by task: an object, or a list with one object for each length.
 fn by_task<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Value {
     let mut tasks: Map<String, Value> = Map::new();
     for row in rows {
         let mut object = row.tally.json();
-        object["tokens"] = json!(row.n_tokens);
+        object["n_tokens"] = json!(row.n_tokens);
         match tasks.entry(row.task.name()).or_insert(Value::Null) {
             none @ Value::Null => *none = object,
             Value::Array(lengths) => lengths.push(object),
@@ -237,8 +243,6 @@ fn search_name(search: Search) -> &'static str {
 
 /// The bundled model cannot do all tasks.
 fn note(tracer: &Tracer, task: Task) -> &'static str {
-    match tracer.model().name == "needle-6m" && !task.in_training() {
-        true => "not in the bundled model's training",
-        false => "",
-    }
+    let untrained = tracer.model().name == "needle-6m" && !task.in_training();
+    if untrained { "not in the bundled model's training" } else { "" }
 }

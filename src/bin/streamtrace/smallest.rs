@@ -1,20 +1,20 @@
-//! `streamtrace smallest-top-k`: the smallest budget that preserves what the model does, beside that of exact blocks.
+//! `streamtrace smallest-top-k`: the smallest budget that preserves what the model does, compared with exact blocks.
 
 use clap::Args;
 use serde_json::json;
 use streamtrace::{Criterion, Error, Search, SmallestTopK, StreamConfig};
 
 use crate::{
-    args::{Format, ModelArgs, PromptArgs},
-    print,
+    args::{ModelArgs, PromptArgs},
+    output::{Format, markdown_table},
 };
 
 #[derive(Args)]
 pub struct SmallestArgs {
-    /// Keep this text the most likely one after the prompt, token by token; the next token if left out
+    /// The answer that must survive: at each of its tokens the most likely one; the next token if left out
     #[arg(long, value_name = "TEXT")]
     answer: Option<String>,
-    /// Keep the next token's distribution: KL(dense ‖ sparse) of at most so many nats
+    /// Preserve the next token's distribution instead: KL(dense ‖ sparse) is at most NATS
     #[arg(long, value_name = "NATS", conflicts_with = "answer")]
     kl: Option<f64>,
     #[command(flatten)]
@@ -35,35 +35,38 @@ impl SmallestArgs {
         criterion.validate()?;
         let (prompt, tracer) = self.prompt.with_tracer(&self.model)?;
         let found = tracer.smallest_top_k(&prompt, &criterion)?;
-        let exact = match found.search {
-            Search::Exhaustive => found.clone(),
-            _ => {
-                let exact = StreamConfig { search: Search::Exhaustive, ..tracer.config().clone() };
-                tracer.with(exact).smallest_top_k(&prompt, &criterion)?
-            }
+        let exact = if found.search == Search::Exhaustive {
+            found.clone()
+        } else {
+            let exact = StreamConfig { search: Search::Exhaustive, ..tracer.config().clone() };
+            tracer.with(exact).smallest_top_k(&prompt, &criterion)?
         };
         let ratio = found.top_k as f64 / exact.top_k as f64;
-        if self.format.json {
-            return print(json!({ "found": found, "exhaustive": exact, "budget_to_match_exact": ratio }));
-        }
-        table("search", &found)?;
-        table("exhaustive", &exact)?;
-        print(format!(
-            "smallest top_k: {}, with exact blocks {}: {ratio:.2} times as many",
-            found.top_k, exact.top_k
-        ))
+        let object = json!({ "found": found, "exhaustive": exact, "budget_to_match_exact": ratio });
+        let text = format!(
+            "{}\n\n{}\n\nsmallest top_k: {}, with exact blocks {}: {ratio:.2} times as many",
+            table("search", &found),
+            table("exhaustive", &exact),
+            found.top_k,
+            exact.top_k,
+        );
+        self.format.print(object, text)
     }
 }
 
-/// What was tried, as Markdown.
-fn table(name: &str, found: &SmallestTopK) -> Result<(), Error> {
-    print(format!("| {name}, top_k | pruned | passes | KL | log-probability |\n|---|---|---|---|---|"))?;
+/// Each budget that was tried.
+fn table(name: &str, found: &SmallestTopK) -> String {
+    let top_k = format!("{name}, top_k");
+    let header = [&top_k, "pruned", "passes", "KL", "log-probability"];
+    let mut rows = Vec::new();
     for tried in &found.tried {
-        let passes = if tried.passes { "yes" } else { "no" };
-        print(format!(
-            "| {} | {:.4} | {passes} | {:.2e} | {:.3} |",
-            tried.top_k, tried.pruned, tried.kl, tried.logprob
-        ))?;
+        rows.push(vec![
+            tried.top_k.to_string(),
+            format!("{:.4}", tried.pruned),
+            if tried.passes { "yes" } else { "no" }.into(),
+            format!("{:.2e}", tried.kl),
+            format!("{:.3}", tried.logprob),
+        ]);
     }
-    print("")
+    markdown_table(&header, &rows)
 }

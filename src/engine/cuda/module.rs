@@ -1,6 +1,6 @@
 //! Loaded kernels: what they are compiled with, and how they are launched, which they say themselves.
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
 use cudarc::{
     driver::{CudaFunction, CudaStream, DevicePtr, DriverError, LaunchConfig, result},

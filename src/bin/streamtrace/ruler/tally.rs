@@ -1,27 +1,27 @@
-//! What the prompts of one task, length and search gave.
+//! The results on the prompts of one task, length and search.
 
 use serde_json::{Value, json};
 use streamtrace::{
     Error, GenerateConfig, Tracer,
     protocol::End,
     tasks::{Prompt, Task, score},
-    trace::AnswerScore,
+    trace::{AnswerScore, Seconds},
 };
 
-/// What dense attention gave for one prompt.
+/// The result of dense attention on one prompt.
 pub struct DenseAnswer {
     pub score: f64,
     /// Whether its answer begins with the right one.
-    pub retained: bool,
+    pub survives: bool,
 }
 
 #[derive(Default)]
 pub struct Tally {
-    /// Prompts that count for `n_retained`: all, or those that dense attention answers.
+    /// Prompts that count for `n_survives`: all, or those that dense attention answers.
     n_counted: usize,
     /// Prompts whose answer stays the most likely at every token; of several references, as many written as dense attention
     /// writes, or all.
-    n_retained: usize,
+    n_survives: usize,
     /// RULER's score of each prompt.
     pub scores: Vec<f64>,
     dense_scores: Vec<f64>,
@@ -29,18 +29,28 @@ pub struct Tally {
     pub pruned: Vec<f64>,
     keys_read: Vec<f64>,
     top_k: Vec<f64>,
-    seconds: Vec<f64>,
+    seconds: Vec<Seconds>,
 }
 
-/// The first line of the table, and the line below it.
-pub const HEAD: &str = "| task | tokens | search | score | dense score | needle retained | recall | pruned | keys read | seconds | |\n\
-                        |---|---|---|---|---|---|---|---|---|---|---|";
+pub const HEADER: [&str; 11] = [
+    "task",
+    "tokens",
+    "search",
+    "score",
+    "dense score",
+    "survives",
+    "recall",
+    "pruned",
+    "keys read",
+    "seconds",
+    "",
+];
 
 /// The answer of a run that attends to everything.
 pub fn dense(tracer: &Tracer, prompt: &Prompt, max_tokens: usize) -> Result<DenseAnswer, Error> {
     let written = written(tracer, prompt, max_tokens, true)?;
-    let retained = written.starts_with(&prompt.answer) || prompt.answer.starts_with(&written);
-    Ok(DenseAnswer { score: score(&written, &prompt.answers), retained })
+    let survives = written.starts_with(&prompt.answer) || prompt.answer.starts_with(&written);
+    Ok(DenseAnswer { score: score(&written, &prompt.answers), survives })
 }
 
 /// What the model writes; one reference ends it, as nothing after it changes the score.
@@ -66,8 +76,8 @@ impl Tally {
         let sparse_score = score(&written(tracer, prompt, max_tokens, false)?, &prompt.answers);
         self.scores.push(sparse_score);
         let answer = tracer.score(&prompt.text, &prompt.answer)?;
-        let (retained, counts) = match &prompt.answers[..] {
-            [_] => (answer.survives(), dense.is_none_or(|dense| dense.retained)),
+        let (survives, counts) = match &prompt.answers[..] {
+            [_] => (answer.survives(), dense.is_none_or(|dense| dense.survives)),
             // The model may write them in another order than asked for.
             _ => (
                 sparse_score >= dense.map_or(1.0, |dense| dense.score),
@@ -75,7 +85,7 @@ impl Tally {
             ),
         };
         self.n_counted += usize::from(counts);
-        self.n_retained += usize::from(counts && retained);
+        self.n_survives += usize::from(counts && survives);
         self.add(&answer);
         if let Some(dense) = dense {
             let trace = tracer.compare(&tracer.trace(&prompt.text)?)?;
@@ -89,45 +99,57 @@ impl Tally {
         self.pruned.push(score.pruned);
         self.keys_read.extend(score.keys_read_per_query_block);
         self.top_k.push(score.top_k as f64);
-        self.seconds.push(score.seconds.total);
+        self.seconds.push(score.seconds);
     }
 
     pub fn json(&self) -> Value {
         json!({
-            "prompts": self.scores.len(),
+            "n_prompts": self.scores.len(),
             "counted": self.n_counted,
             "sparse_score": mean(&self.scores),
             "dense_score": mean(&self.dense_scores),
-            "needle_retained": self.n_retained,
+            "survives": self.n_survives,
             "recall": mean(&self.recall),
             "pruned": median(&self.pruned),
             "top_k": median(&self.top_k).map(|top_k| top_k as usize),
             "keys_read_per_query_block": mean(&self.keys_read),
-            "seconds": median(&self.seconds),
+            "seconds": self.seconds(),
         })
     }
 
-    /// A line of the table.
-    pub fn line(&self, task: Task, n_tokens: usize, search: &str, note: &str) -> String {
+    /// Means over the prompts.
+    fn seconds(&self) -> Seconds {
+        let of = |part: fn(&Seconds) -> f64| {
+            mean(&self.seconds.iter().map(part).collect::<Vec<_>>()).unwrap_or_default()
+        };
+        Seconds {
+            load: of(|s| s.load),
+            search: of(|s| s.search),
+            attention: of(|s| s.attention),
+            total: of(|s| s.total),
+        }
+    }
+
+    /// A row of the table, in the order of [`HEADER`].
+    pub fn cells(&self, task: Task, n_tokens: usize, search: &str, note: &str) -> Vec<String> {
         let number =
             |value: Option<f64>, decimals: usize| value.map_or("–".into(), |v| format!("{v:.decimals$}"));
-        let cells = [
+        vec![
             task.to_string(),
             n_tokens.to_string(),
             search.into(),
             number(mean(&self.scores), 3),
             number(mean(&self.dense_scores), 3),
-            format!("{} of {}", self.n_retained, self.n_counted),
+            format!("{} of {}", self.n_survives, self.n_counted),
             number(mean(&self.recall), 3),
             number(median(&self.pruned), 3),
             number(mean(&self.keys_read), 0),
-            number(median(&self.seconds), 2),
+            format!("{:.2}", self.seconds().total),
             self.note(note),
-        ];
-        format!("| {} |", cells.join(" | "))
+        ]
     }
 
-    /// What a reader has to know before comparing the numbers.
+    /// A remark to read before the numbers are compared.
     fn note(&self, note: &str) -> String {
         let unanswered = !self.dense_scores.is_empty() && self.n_counted == 0;
         let unanswered =

@@ -1,4 +1,4 @@
-//! `streamtrace map | overview | explore | report | edges`: a trace as pictures, pages and tables.
+//! `streamtrace attention-map | overview | explore | report | edges`: a trace as pictures, pages and tables.
 
 use std::{
     ops::Range,
@@ -11,29 +11,29 @@ use streamtrace::{Error, Report, Trace, view::plot::Figure};
 use crate::args::tokens;
 
 #[derive(Args)]
-pub struct MapArgs {
+pub struct AttentionMapArgs {
     /// The trace to read
     trace: PathBuf,
-    /// Layers count from 0
+    /// The layer, counted from 0
     #[arg(long)]
     layer: usize,
-    /// Heads count from 0
+    /// The head, counted from 0
     #[arg(long)]
     head: usize,
-    /// Show these queries alone, such as 16000..16384
+    /// Show only these queries, such as 16000..16384
     #[arg(long, value_name = "TOKENS", value_parser = tokens)]
     queries: Option<Range<usize>>,
-    /// Show these keys alone, such as 100..200
+    /// Show only these keys, such as 100..200
     #[arg(long, value_name = "TOKENS", value_parser = tokens)]
     keys: Option<Range<usize>>,
-    /// Mark a piece of the prompt, where it stands first; may be given again
+    /// Mark a text of the prompt (its first occurrence); may be given several times
     #[arg(long, value_name = "TEXT")]
     mark: Vec<String>,
     #[command(flatten)]
     picture: Picture,
 }
 
-impl MapArgs {
+impl AttentionMapArgs {
     pub fn run(&self) -> Result<(), Error> {
         let trace = Trace::open(&self.trace)?;
         let mut map = trace.attention_map(self.layer, self.head)?;
@@ -70,7 +70,7 @@ struct Picture {
     /// The picture to write: .svg or .png
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Width of a .png in pixels; twice the figure's own if left out
+    /// Width of a .png in pixels; twice the figure's width if left out
     #[arg(long, value_name = "PIXELS")]
     width: Option<u32>,
 }
@@ -106,10 +106,10 @@ pub struct ReportArgs {
     /// The report to write: .html, or .md with its figures beside it
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Its title; the trace's file name if left out
+    /// Title of the report; the trace's file name if left out
     #[arg(long)]
     title: Option<String>,
-    /// A Markdown file to begin with
+    /// Markdown file that the report begins with
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
 }
@@ -144,7 +144,7 @@ pub struct EdgesArgs {
     /// The table to write: .csv or .parquet
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// One row for each pair of sentences, not for each kept block
+    /// Write one row for each pair of sentences instead of each kept block
     #[arg(long)]
     sentences: bool,
 }
@@ -152,9 +152,6 @@ pub struct EdgesArgs {
 impl EdgesArgs {
     pub fn run(&self) -> Result<(), Error> {
         let trace = Trace::open(&self.trace)?;
-        match self.sentences {
-            true => trace.sentence_edges()?.save(&self.out),
-            false => trace.edges().save(&self.out),
-        }
+        if self.sentences { trace.sentence_edges()?.save(&self.out) } else { trace.edges().save(&self.out) }
     }
 }

@@ -1,0 +1,152 @@
+//! `streamtrace thought-anchors | routes | test-routes`: claims that a trace makes about a text, and a test of them.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+use streamtrace::{
+    CausalTest, Error, Intervention, Span, Trace,
+    analysis::{AnchorConfig, RouteConfig, RouteMeasure, Routes},
+};
+
+use crate::{
+    args::LoadArgs,
+    output::{Format, Output, check_writable},
+};
+
+#[derive(Args)]
+pub struct AnchorsArgs {
+    /// The trace to read
+    trace: PathBuf,
+    /// Number of heads whose scores are averaged: those of the highest kurtosis
+    #[arg(long, alias = "heads", value_name = "HEADS", default_value_t = AnchorConfig::default().n_receiver_heads)]
+    n_receiver_heads: usize,
+    /// Number of anchors to name
+    #[arg(long, alias = "anchors", value_name = "SENTENCES", default_value_t = AnchorConfig::default().n_anchors)]
+    n_anchors: usize,
+    /// Count only attention from at least this many sentences later; values other than 4 need a trace whose
+    /// --focus covers the whole text
+    #[arg(long, alias = "distance", value_name = "SENTENCES", default_value_t = AnchorConfig::default().min_distance)]
+    min_distance: usize,
+    /// Write the chart as .svg or .png, or the text with its anchors highlighted as .html
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    format: Format,
+}
+
+impl AnchorsArgs {
+    pub fn run(&self) -> Result<(), Error> {
+        check_writable(self.out.as_deref())?;
+        let config = AnchorConfig {
+            n_receiver_heads: self.n_receiver_heads,
+            n_anchors: self.n_anchors,
+            min_distance: self.min_distance,
+            ..AnchorConfig::default()
+        };
+        let anchors = Trace::open(&self.trace)?.thought_anchors_with(&config)?;
+        if let Some(out) = &self.out {
+            anchors.save(out)?;
+        }
+        self.format.print(&anchors, &anchors)
+    }
+}
+
+/// The two ends of a route, and how its edges are ranked
+#[derive(Args)]
+pub struct Ends {
+    /// Text of the prompt where the route starts (its first occurrence)
+    #[arg(long, value_name = "TEXT")]
+    from: String,
+    /// Text of the prompt where the route ends (its last occurrence); the last token if left out, for test-routes the
+    /// tokens that predict --answer
+    #[arg(long, value_name = "TEXT")]
+    to: Option<String>,
+    /// Number of edges to keep: the most important ones
+    #[arg(long, alias = "edges", value_name = "EDGES", default_value_t = RouteConfig::default().n_edges)]
+    n_edges: usize,
+    /// How the importance of an edge is measured
+    #[arg(long, value_enum, default_value_t = RouteMeasure::Written)]
+    measure: RouteMeasure,
+}
+
+impl Ends {
+    /// The routes to `--to`, or else to `output`.
+    fn routes(&self, trace: &Trace, output: Span) -> Result<Routes, Error> {
+        let from = trace.find(&self.from)?;
+        let to = match &self.to {
+            Some(text) => trace.find_last(text)?,
+            None => output,
+        };
+        trace.routes_with(from, to, RouteConfig { measure: self.measure, n_edges: self.n_edges })
+    }
+}
+
+#[derive(Args)]
+pub struct RoutesArgs {
+    /// The trace to read
+    trace: PathBuf,
+    #[command(flatten)]
+    ends: Ends,
+    #[command(flatten)]
+    output: Output,
+}
+
+impl RoutesArgs {
+    pub fn run(&self) -> Result<(), Error> {
+        check_writable(self.output.out.as_deref())?;
+        let trace = Trace::open(&self.trace)?;
+        let routes = self.ends.routes(&trace, trace.output())?;
+        if let Some(out) = &self.output.out {
+            routes.save(out)?;
+        }
+        self.output.format.print(&routes, &routes)
+    }
+}
+
+#[derive(Args)]
+pub struct TestRoutesArgs {
+    /// The trace to read; --model must be the model that made it
+    trace: PathBuf,
+    #[command(flatten)]
+    ends: Ends,
+    /// Text of the prompt whose probability is measured (its last occurrence); the next token if left out
+    #[arg(long, value_name = "TEXT")]
+    answer: Option<String>,
+    /// Number of random routes to compare with, each through the same layers and with as many edges
+    #[arg(long, alias = "controls", value_name = "ROUTES", default_value_t = 20)]
+    n_random: usize,
+    /// Seed of the random routes
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
+    model: LoadArgs,
+}
+
+impl TestRoutesArgs {
+    pub fn run(&self) -> Result<(), Error> {
+        check_writable(self.output.out.as_deref())?;
+        let trace = Trace::open(&self.trace)?;
+        let answer = self.answer.as_ref().map(|text| trace.find_last(text)).transpose()?;
+        // A token is predicted by the one before it.
+        let rows = answer.map_or(trace.output(), |answer| answer.predictors());
+        let routes = self.ends.routes(&trace, rows)?;
+        let mut interventions: Vec<Intervention> = vec![routes.intervention(), routes.alone(&trace, rows)];
+        interventions.extend(routes.controls(&trace, self.n_random, self.seed)?);
+        let tracer = self.model.tracer()?;
+        let effects = tracer.knock_out(&trace, &interventions, answer.unwrap_or_default())?;
+        let [route, alone, controls @ ..] = &effects[..] else {
+            unreachable!("an effect for each of at least two interventions");
+        };
+        let test = CausalTest::of_effects(route, controls, &trace.summary().model.name);
+        if let Some(out) = &self.output.out {
+            test.save(out)?;
+        }
+        let median_drop = test.control();
+        let object =
+            json!({ "route": route, "alone": alone, "controls": controls, "median_drop": median_drop });
+        self.output.format.print(object, format_args!("{route}\n{alone}\n{test}"))
+    }
+}
