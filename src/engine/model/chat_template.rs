@@ -1,5 +1,5 @@
-//! A model's chat template: Jinja as `transformers` runs it, from `chat_template.jinja`, `tokenizer_config.json` or a
-//! GGUF file.
+//! A model's chat template: Jinja as `transformers` runs it, from `chat_template.jinja`,
+//! `tokenizer_config.json` or a GGUF file.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,8 @@ use crate::{error::Error, protocol::Message};
 /// Most steps that a template may take: far more than any conversation needs.
 const FUEL: u64 = 50_000_000;
 
-/// Marks a message that the template raised by `raise_exception`, as distinct from errors of the Jinja engine.
+/// Marks a message that the template raised by `raise_exception`, as distinct from errors of the Jinja
+/// engine.
 const RAISED: &str = "raised: ";
 
 /// A template and the special tokens that it may name.
@@ -33,8 +34,8 @@ impl ChatTemplate {
     /// Reads the template of a model folder.
     ///
     /// # Errors
-    /// [`Error::Model`] when the folder has no template, [`Error::File`] and [`Error::Model`] when its files cannot be
-    /// read.
+    /// [`Error::Model`] when the folder has no template, [`Error::File`] and [`Error::Model`] when its files
+    /// cannot be read.
     pub fn read(folder: &Path) -> Result<Self, Error> {
         let path = folder.join("tokenizer_config.json");
         let config: Json = if path.exists() {
@@ -58,7 +59,8 @@ impl ChatTemplate {
     /// Renders `messages` as the text after which the model writes the next message.
     ///
     /// # Errors
-    /// [`Error::Prompt`] when the template refuses the messages, [`Error::Model`] when the template is broken.
+    /// [`Error::Prompt`] when the template refuses the messages, [`Error::Model`] when the template is
+    /// broken.
     pub fn prompt(&self, messages: &[Message]) -> Result<String, Error> {
         let environment = environment();
         let source = without_generation_marks(&self.source);

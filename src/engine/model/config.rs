@@ -10,8 +10,8 @@ use super::{
 };
 use crate::error::Error;
 
-/// A decoder with rotary positions, RMS norms, grouped keys and a gated feed-forward block. All supported families are
-/// such decoders and differ in these settings only.
+/// A decoder with rotary positions, RMS norms, grouped keys and a gated feed-forward block. All supported
+/// families are such decoders and differ in these settings only.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
     /// One of [`FAMILIES`](super::config_file::FAMILIES).
@@ -71,8 +71,8 @@ impl ModelConfig {
     /// Reads `config.json`.
     ///
     /// # Errors
-    /// [`Error::File`] when the file cannot be read, [`Error::Model`] when its architecture or a setting is not
-    /// supported.
+    /// [`Error::File`] when the file cannot be read, [`Error::Model`] when its architecture or a setting is
+    /// not supported.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
         let json = serde_json::from_str(&text).map_err(|e| Unsupported::broken(&e).at(path))?;
@@ -162,8 +162,8 @@ fn positive(name: &str, value: f64) -> Result<f64, Unsupported> {
     Err(Unsupported::new(&format!("{name} above 0"), &value.to_string()))
 }
 
-/// Returns the rotary positions of the layers without a sliding window, and those of the layers with one if they
-/// differ.
+/// Returns the rotary positions of the layers without a sliding window, and those of the layers with one if
+/// they differ.
 fn ropes(file: &ConfigFile, head_dim: usize) -> Result<(RopeConfig, Option<RopeConfig>), Unsupported> {
     let none = RopeFile::default();
     let settings = file.rope_parameters.as_ref().or(file.rope_scaling.as_ref()).unwrap_or(&none);

@@ -111,8 +111,8 @@ impl ConfigFile {
     }
 }
 
-/// Returns the configuration of the language model in a Gemma 3 with vision. The file leaves out the defaults of
-/// Hugging Face's `Gemma3TextConfig`.
+/// Returns the configuration of the language model in a Gemma 3 with vision. The file leaves out the defaults
+/// of Hugging Face's `Gemma3TextConfig`.
 fn text_part(json: &Value) -> Value {
     let mut text = json!({
         "model_type": "gemma3_text", "vocab_size": 262_208, "hidden_size": 2304, "intermediate_size": 9216,

@@ -1,6 +1,8 @@
-//! Finds models of the Hugging Face hub by name, in the cache that its tools share, or downloads them into it.
+//! Finds models of the Hugging Face hub by name, in the cache that its tools share, or downloads them into
+//! it.
 //!
-//! `hf-hub` 0.5 with `ureq` brings 30 crates; 1.0 would bring 160, an asynchronous runtime and a second TLS among them.
+//! `hf-hub` 0.5 with `ureq` brings 30 crates; 1.0 would bring 160, an asynchronous runtime and a second TLS
+//! among them.
 
 use std::{
     env,
@@ -38,8 +40,9 @@ const PERIOD: Duration = Duration::from_secs(2);
 /// Finds a model by its path or, if no such file exists, by its name on the hub: `owner/name` or
 /// `owner/name/file.gguf`, with `@revision` for a revision other than the main one.
 ///
-/// `HF_HOME` and `HF_HUB_CACHE` set the cache's folder, `HF_TOKEN` or the cache's token the user, `HF_ENDPOINT` the
-/// server; with `HF_HUB_OFFLINE` only the cache is used. A download that broke off is resumed.
+/// `HF_HOME` and `HF_HUB_CACHE` set the cache's folder, `HF_TOKEN` or the cache's token the user,
+/// `HF_ENDPOINT` the server; with `HF_HUB_OFFLINE` only the cache is used. A download that broke off is
+/// resumed.
 ///
 /// # Errors
 /// [`Error::Model`] when neither exists, or the hub refuses the model.

@@ -1,4 +1,5 @@
-//! A language model on disk: its configuration, weights and tokenizer, and the decoder that runs it layer by layer.
+//! A language model on disk: its configuration, weights and tokenizer, and the decoder that runs it layer by
+//! layer.
 
 pub mod chat_template;
 pub mod config;
@@ -20,8 +21,8 @@ use tokenizer::Tokenizer;
 use weight::Weight;
 use weights::Weights;
 
-/// An open model: a GGUF file, or a folder in Hugging Face's layout, which has `config.json`, `tokenizer.json`, and
-/// `model.safetensors` or shards with an index.
+/// An open model: a GGUF file, or a folder in Hugging Face's layout, which has `config.json`,
+/// `tokenizer.json`, and `model.safetensors` or shards with an index.
 pub struct Model {
     pub name: String,
     pub config: ModelConfig,
@@ -38,7 +39,8 @@ pub struct Model {
 /// A vocabulary of more bytes may take a second to read, which is reported.
 const LARGE: u64 = 4 << 20;
 
-/// The prefix of a decoder on its own, and beside a vision model before and since version 5 of `transformers`.
+/// The prefix of a decoder on its own, and beside a vision model before and since version 5 of
+/// `transformers`.
 const PREFIXES: [&str; 3] = ["model.", "language_model.model.", "model.language_model."];
 
 impl Model {
@@ -57,7 +59,8 @@ impl Model {
         Ok(Model { name: found.name.unwrap_or(model.name), ..model })
     }
 
-    /// Opens a folder or a GGUF file and checks that it has all the decoder needs; weights are mapped, not read.
+    /// Opens a folder or a GGUF file and checks that it has all the decoder needs; weights are mapped, not
+    /// read.
     ///
     /// # Errors
     /// [`Error::File`] and [`Error::Model`], which name the file and its fault.
@@ -100,7 +103,8 @@ impl Model {
         })
     }
 
-    /// Takes the file's own tokenizer, or the `tokenizer.json` beside the file if its own is of an unknown kind.
+    /// Takes the file's own tokenizer, or the `tokenizer.json` beside the file if its own is of an unknown
+    /// kind.
     fn open_gguf(path: &Path) -> Result<Self, Error> {
         let gguf = Gguf::open(path)?;
         let config = gguf.config()?;
@@ -213,8 +217,8 @@ impl Model {
     }
 }
 
-/// Reads the tokens that end a text from `generation_config.json`, or from `config.json` if that has none; returns an
-/// empty list if neither has them.
+/// Reads the tokens that end a text from `generation_config.json`, or from `config.json` if that has none;
+/// returns an empty list if neither has them.
 fn end_of_text(folder: &Path) -> Vec<u32> {
     let ids_in = |name: &str| -> Option<Vec<u32>> {
         let file: serde_json::Value = serde_json::from_slice(&std::fs::read(folder.join(name)).ok()?).ok()?;

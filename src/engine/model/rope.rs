@@ -1,4 +1,5 @@
-//! Rotary positions: the angle of each pair of dimensions at each position, and its scaling for longer prompts.
+//! Rotary positions: the angle of each pair of dimensions at each position, and its scaling for longer
+//! prompts.
 
 use std::f64::consts::TAU;
 
@@ -35,8 +36,8 @@ pub enum RopeScaling {
         high_freq_factor: f64,
         original_max_positions: f64,
     },
-    /// YaRN (Peng et al. 2023): frequencies are blended between `beta_slow` and `beta_fast` turns; queries and keys
-    /// are multiplied by `attention_factor`.
+    /// YaRN (Peng et al. 2023): frequencies are blended between `beta_slow` and `beta_fast` turns; queries
+    /// and keys are multiplied by `attention_factor`.
     Yarn {
         factor: f64,
         original_max_positions: f64,
@@ -46,8 +47,8 @@ pub enum RopeScaling {
         beta_slow: f64,
         attention_factor: f64,
     },
-    /// LongRoPE (Ding et al. 2024): each frequency is divided by a factor found by search; prompts past the original
-    /// length use `long_factors`.
+    /// LongRoPE (Ding et al. 2024): each frequency is divided by a factor found by search; prompts past the
+    /// original length use `long_factors`.
     LongRope {
         short_factors: Vec<f64>,
         long_factors: Vec<f64>,
@@ -148,13 +149,15 @@ mod tests {
     fn dynamic_scaling_starts_past_max_positions() {
         let scaling = RopeScaling::Dynamic { factor: 2.0, max_positions: 100.0 };
         assert_close(&rotary(scaling.clone(), 100).inverse_frequencies, &[1.0, 0.1, 0.01, 0.001]);
-        // At twice the length the base grows by (2 · 2 − 1)^(8/6), which divides the last of four frequencies by 3.
+        // At twice the length the base grows by (2 · 2 − 1)^(8/6), which divides the last of four frequencies
+        // by 3.
         assert_close(&rotary(scaling, 200).inverse_frequencies[3..], &[0.001 / 3.0]);
     }
 
     #[test]
     fn yarn_keeps_fast_pairs_and_divides_slow_ones() {
-        // Over 2π · 100 positions the pairs turn 100, 10, 1 and 0.1 times: pair 1 turns 10 times, pair 3 0.1 times.
+        // Over 2π · 100 positions the pairs turn 100, 10, 1 and 0.1 times: pair 1 turns 10 times, pair 3 0.1
+        // times.
         let yarn = RopeScaling::Yarn {
             factor: 4.0,
             original_max_positions: TAU * 100.0,

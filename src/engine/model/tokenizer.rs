@@ -14,7 +14,8 @@ pub struct Tokenizer(tokenizers::Tokenizer);
 #[derive(Clone, Debug, PartialEq)]
 pub struct Encoding {
     pub ids: Vec<u32>,
-    /// The range of the text's bytes that each token covers; `(0, 0)` for an added token, such as a start token.
+    /// The range of the text's bytes that each token covers; `(0, 0)` for an added token, such as a start
+    /// token.
     pub offsets: Vec<(usize, usize)>,
 }
 
@@ -22,8 +23,8 @@ impl Tokenizer {
     /// Reads `tokenizer.json` at `path`.
     ///
     /// # Errors
-    /// [`Error::File`] when the file is missing, [`Error::Model`] when it is damaged or has an id of `vocab_size` or
-    /// above.
+    /// [`Error::File`] when the file is missing, [`Error::Model`] when it is damaged or has an id of
+    /// `vocab_size` or above.
     pub fn read(path: &Path, vocab_size: usize) -> Result<Self, Error> {
         Self::parse(&std::fs::read(path).map_err(Error::io("read", path))?, path, vocab_size)
     }
@@ -75,7 +76,8 @@ impl Tokenizer {
         }
         let ids = encoding.get_ids();
         let offsets = encoding.get_offsets();
-        // Chat templates write the start token at the start of the text: skips the one that the tokenizer adds.
+        // Chat templates write the start token at the start of the text: skips the one that the tokenizer
+        // adds.
         let again = usize::from(offsets[0] == (0, 0) && ids.get(1) == Some(&ids[0]));
         Ok(Encoding { ids: ids[again..].to_vec(), offsets: offsets[again..].to_vec() })
     }
@@ -86,8 +88,8 @@ impl Tokenizer {
         whole.strip_prefix(&self.decode(&[before])).map_or_else(|| self.decode(ids), Into::into)
     }
 
-    /// Returns the text of one token as it reads after others: with the space that some tokenizers leave out at the
-    /// start of a text.
+    /// Returns the text of one token as it reads after others: with the space that some tokenizers leave out
+    /// at the start of a text.
     pub fn text(&self, id: u32) -> String {
         self.continuation(id, &[id])
     }
@@ -97,7 +99,8 @@ impl Tokenizer {
     }
 }
 
-/// Calls the tokenizer, which panics for a file that is cut off or contradicts itself, and returns that as an error.
+/// Calls the tokenizer, which panics for a file that is cut off or contradicts itself, and returns that as an
+/// error.
 fn guarded<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(result) => result.map_err(|e| e.to_string()),

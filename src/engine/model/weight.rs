@@ -1,5 +1,5 @@
-//! One tensor of a model's files: where it lies, and how its numbers are read. A tensor is copied only when it is
-//! used.
+//! One tensor of a model's files: where it lies, and how its numbers are read. A tensor is copied only when
+//! it is used.
 
 use std::{borrow::Cow, ops::Range};
 

@@ -137,7 +137,8 @@ pub(super) fn is_inside(file: &str) -> bool {
 #[expect(unsafe_code, reason = "weights are mapped")]
 fn map(path: &Path) -> Result<MmapedSafetensors, Error> {
     std::fs::File::open(path).map_err(Error::io("read", path))?;
-    // SAFETY: the map is read-only; tools replace a weights file and do not rewrite it in place while it is in use.
+    // SAFETY: the map is read-only; tools replace a weights file and do not rewrite it in place while it is
+    // in use.
     unsafe { MmapedSafetensors::new(path) }.map_err(|e| damaged(path, e))
 }
 

@@ -3,16 +3,16 @@
 use super::Candidates;
 use crate::trace::{BlockMask, Blocks, Search, StreamConfig};
 
-/// Writes sinks and the last blocks to `row`, `[top_k]` as in [`BlockMask`] (StreamingLLM, Xiao et al. 2024, arXiv
-/// 2309.17453). Returns the number of keys read: 0.
+/// Writes sinks and the last blocks to `row`, `[top_k]` as in [`BlockMask`] (StreamingLLM, Xiao et al. 2024,
+/// arXiv 2309.17453). Returns the number of keys read: 0.
 pub fn window(blocks: &Blocks, config: &StreamConfig, query_block: usize, row: &mut [u32]) -> usize {
     let split = Candidates::new(blocks, config, query_block);
     split.write(split.candidates.clone().rev().take(split.budget), row);
     0
 }
 
-/// Writes sinks, local blocks and random blocks between them, drawn separately for each head and query block. Returns
-/// the number of keys read: 0.
+/// Writes sinks, local blocks and random blocks between them, drawn separately for each head and query block.
+/// Returns the number of keys read: 0.
 pub fn random(
     seed: u64,
     blocks: &Blocks,

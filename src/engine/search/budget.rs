@@ -40,7 +40,8 @@ pub fn for_share(layers: &[Blocks], config: &StreamConfig, share: f64) -> Result
     Ok(fits)
 }
 
-/// Counts the pairs that are computed when each query block keeps `top_k` blocks; counts candidates as whole blocks.
+/// Counts the pairs that are computed when each query block keeps `top_k` blocks; counts candidates as whole
+/// blocks.
 fn most_pairs(blocks: &Blocks, config: &StreamConfig, top_k: usize) -> u64 {
     let settled = StreamConfig { top_k, ..config.clone() };
     let pairs = |query_block: usize| {

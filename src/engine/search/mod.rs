@@ -1,11 +1,11 @@
 //! The rules by which each query block keeps key blocks, on the CPU and on the GPU.
 //!
-//! *Hierarchical* with two means is the default: it reads less than half of the keys and keeps nearly what reading all
-//! of them keeps, in O(T log T). *Exhaustive* reads every key, in O(T²): it serves to measure the other searches, and
-//! for short prompts. The published estimates (one key for a range, mean and spread) are for comparison, and the
-//! baselines (window, random) show the value of a budget without reading any key. Every search gets the same [`budget`]
-//! and the same [`Candidates`]: all visible blocks between the sinks and the local blocks, which are always kept.
-//! Sliding windows hide blocks before any search.
+//! *Hierarchical* with two means is the default: it reads less than half of the keys and keeps nearly what
+//! reading all of them keeps, in O(T log T). *Exhaustive* reads every key, in O(T²): it serves to measure the
+//! other searches, and for short prompts. The published estimates (one key for a range, mean and spread) are
+//! for comparison, and the baselines (window, random) show the value of a budget without reading any key.
+//! Every search gets the same [`budget`] and the same [`Candidates`]: all visible blocks between the sinks
+//! and the local blocks, which are always kept. Sliding windows hide blocks before any search.
 
 pub mod baseline;
 pub mod budget;

@@ -1,4 +1,5 @@
-//! A binary tree over key blocks: node `i` of level `l` covers blocks `i·2^l .. (i+1)·2^l`; level 0 is the blocks.
+//! A binary tree over key blocks: node `i` of level `l` covers blocks `i·2^l .. (i+1)·2^l`; level 0 is the
+//! blocks.
 
 use std::ops::Range;
 

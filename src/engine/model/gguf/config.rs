@@ -76,8 +76,8 @@ fn json(gguf: &Gguf, family: &str) -> Result<Value, Error> {
     Ok(json)
 }
 
-/// Returns Gemma's `query_pre_attn_scalar`, which the file does not have. It is hidden size over heads for the 27B models
-/// of Gemma 2 and 3, which have 46 and 62 layers, and the head size for the others.
+/// Returns Gemma's `query_pre_attn_scalar`, which the file does not have. It is hidden size over heads for
+/// the 27B models of Gemma 2 and 3, which have 46 and 62 layers, and the head size for the others.
 fn query_scalar(gguf: &Gguf, head_dim: usize) -> f64 {
     let hidden = gguf.architecture_number("embedding_length").unwrap_or(1.0);
     let n_heads = gguf.architecture_number("attention.head_count").unwrap_or(1.0);

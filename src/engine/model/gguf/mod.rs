@@ -1,6 +1,8 @@
-//! A `.gguf` file, as llama.cpp writes it: quantised weights, the configuration and the tokenizer in one file.
+//! A `.gguf` file, as llama.cpp writes it: quantised weights, the configuration and the tokenizer in one
+//! file.
 //!
-//! Its metadata are translated to Hugging Face's names, so that the rest of the engine handles one kind of model.
+//! Its metadata are translated to Hugging Face's names, so that the rest of the engine handles one kind of
+//! model.
 
 mod config;
 mod names;
@@ -39,8 +41,8 @@ impl Gguf {
     /// Opens a file and checks that it holds all its tensors.
     ///
     /// # Errors
-    /// [`Error::File`] when the file cannot be read; [`Error::Model`] when it is damaged, cut off, without an architecture,
-    /// or of an unknown type of quantisation.
+    /// [`Error::File`] when the file cannot be read; [`Error::Model`] when it is damaged, cut off, without an
+    /// architecture, or of an unknown type of quantisation.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let map = map(path)?;
         // A header that lies about its alignment makes the reader divide by zero.
@@ -61,7 +63,8 @@ impl Gguf {
     /// Returns a tensor by Hugging Face's name.
     ///
     /// # Errors
-    /// [`Error::Model`] when the file ends before the tensor does, or its rows should be whole heads and are not.
+    /// [`Error::Model`] when the file ends before the tensor does, or its rows should be whole heads and are
+    /// not.
     pub fn get(&self, name: &str) -> Result<Option<Weight<'_>>, Error> {
         let Some((name, info)) = names::in_gguf(&self.architecture, name)
             .and_then(|n| self.content.tensor_infos.get_key_value(&n))
@@ -208,7 +211,8 @@ impl Gguf {
 #[expect(unsafe_code, reason = "weights are mapped")]
 fn map(path: &Path) -> Result<Mmap, Error> {
     let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
-    // SAFETY: the map is read-only; tools replace a weights file and do not rewrite it in place while it is in use.
+    // SAFETY: the map is read-only; tools replace a weights file and do not rewrite it in place while it is
+    // in use.
     unsafe { Mmap::map(&file) }.map_err(Error::io("read", path))
 }
 

@@ -16,8 +16,8 @@ pub fn in_gguf(architecture: &str, name: &str) -> Option<String> {
     Some(format!("blk.{layer}.{}.{kind}", layer_part(part, architecture.starts_with("gemma"))?))
 }
 
-/// Translates the name of a layer's part. `post_attention_layernorm` follows attention if the family has `post_norms`,
-/// and precedes the feed-forward block otherwise.
+/// Translates the name of a layer's part. `post_attention_layernorm` follows attention if the family has
+/// `post_norms`, and precedes the feed-forward block otherwise.
 fn layer_part(part: &str, post_norms: bool) -> Option<&'static str> {
     Some(match part {
         "input_layernorm" => "attn_norm",

@@ -78,7 +78,8 @@ impl<'a> Vocabulary<'a> {
         added.map(word).collect()
     }
 
-    /// Returns the post-processor that puts the start token before a text, or null if the model takes no start token.
+    /// Returns the post-processor that puts the start token before a text, or null if the model takes no
+    /// start token.
     fn post_processor(&self) -> Value {
         let is_piece = self.gguf.text("tokenizer.ggml.model") == Some("llama");
         let by_kind = is_piece || self.pre().is_some_and(|pre| ["llama-bpe", "tekken"].contains(&pre));
@@ -141,7 +142,8 @@ impl<'a> Vocabulary<'a> {
         }))
     }
 
-    /// Returns a tokenizer of pieces, merged by score from the highest; a character in no piece becomes its bytes.
+    /// Returns a tokenizer of pieces, merged by score from the highest; a character in no piece becomes its
+    /// bytes.
     fn sentence_piece(&self) -> Value {
         let unknown =
             self.gguf.number("tokenizer.ggml.unknown_token_id").and_then(|id| self.tokens.get(id as usize));
@@ -166,7 +168,8 @@ impl<'a> Vocabulary<'a> {
         })
     }
 
-    /// Returns every pair of pieces that make a third one, in the order of the third one's score from the highest.
+    /// Returns every pair of pieces that make a third one, in the order of the third one's score from the
+    /// highest.
     fn merges(&self) -> Vec<(&'a str, &'a str)> {
         let scores = self.gguf.list("tokenizer.ggml.scores");
         let score = |id: usize| scores.get(id).and_then(|score| score.to_f32().ok()).unwrap_or(0.0);
@@ -186,8 +189,8 @@ impl<'a> Vocabulary<'a> {
     }
 }
 
-/// Returns the pattern that cuts a text into words, `None` for GPT-2's, and whether each digit is cut off before it is
-/// applied. Returns `None` if the rules `pre` are unknown.
+/// Returns the pattern that cuts a text into words, `None` for GPT-2's, and whether each digit is cut off
+/// before it is applied. Returns `None` if the rules `pre` are unknown.
 fn word_rules(pre: &str) -> Option<(Option<String>, bool)> {
     let suffix = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)";
     let rest = |more: &str| format!(r" ?[^\s\p{{L}}\p{{N}}]+[\r\n{more}]*|\s*[\r\n]+|\s+(?!\S)|\s+");
