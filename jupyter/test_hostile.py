@@ -56,18 +56,18 @@ class Hostile(unittest.TestCase):
         run, route = ["--model", model, "--device", "cpu"], ["--from", HOSTILE[:80], "--to", "What is green?"]
         streamtrace("compare", *run, "--prompt-file", prompt, "--top-k", 24, "--out", trace)
         streamtrace("compare", *run, "--prompt-file", prompt, "--top-k", 24, "--rows", 64, "--out", here / "recall.svg")
-        streamtrace("knock-out", trace, *run, *route, "--controls", 3, "--out", here / "knock-out.svg")
-        task = ["--task", "niah_single_2", "--tokens", 600, "--samples", 1]
+        streamtrace("test-routes", trace, *run, *route, "--n-random", 3, "--out", here / "knock-out.svg")
+        task = ["--task", "niah_single_2", "--n-tokens", 600, "--n-prompts", 1]
         streamtrace("ruler", *run, *task, "--out", here / "ruler.svg")
-        streamtrace("heads", *run, *task, "--out", here / "heads.svg")
+        streamtrace("retrieval-heads", *run, *task, "--out", here / "heads.svg")
         renamed(trace, HOSTILE)
-        streamtrace("map", trace, "--layer", 3, "--head", 0, "--out", here / "map.svg")
+        streamtrace("attention-map", trace, "--layer", 3, "--head", 0, "--out", here / "map.svg")
         at = ["--queries", "60..92", "--keys", "0..60", "--mark", HOSTILE[:40]]  # few enough tokens that each one's text is drawn
-        streamtrace("map", trace, "--layer", 3, "--head", 0, *at, "--out", here / "zoom.svg")
+        streamtrace("attention-map", trace, "--layer", 3, "--head", 0, *at, "--out", here / "zoom.svg")
         streamtrace("overview", trace, "--out", here / "overview.svg")
         streamtrace("routes", trace, *route, "--out", here / "routes.svg")
         for ending in ("svg", "html"):
-            streamtrace("anchors", trace, "--out", here / f"anchors.{ending}")
+            streamtrace("thought-anchors", trace, "--out", here / f"anchors.{ending}")
         streamtrace("explore", trace, "--out", here / "explore.html")
         for ending in ("html", "md"):
             streamtrace("report", trace, "--title", HOSTILE.replace("\0", ""), "--text", text, "--out", here / f"report.{ending}")
@@ -91,7 +91,7 @@ class Hostile(unittest.TestCase):
                     self.assertTrue(page.run("/[<>]/.test(document.documentElement.textContent)"), "nothing hostile in it")
 
     def test_what_a_terminal_shows_has_no_control_characters(self):
-        for command in (["show"], ["anchors"], ["routes", "--from", "The harp"]):
+        for command in (["show"], ["thought-anchors"], ["routes", "--from", "The harp"]):
             said = streamtrace(command[0], self.here / "a.trace", *command[1:]).stdout
             self.assertFalse([c for c in said if ord(c) < 32 and c not in "\n\t" or 127 <= ord(c) < 160], command)
 

@@ -1,6 +1,8 @@
 //! The command line on the bundled model: its output on both streams, its files, its exit codes.
 #![cfg(feature = "engine")]
 
+#[path = "cli/aliases.rs"]
+mod aliases;
 #[path = "cli/compare.rs"]
 mod compare;
 #[path = "cli/ends.rs"]
@@ -77,16 +79,21 @@ fn saved(folder: &Path) -> String {
     path
 }
 
-const TRACE_FIELDS: [&str; 9] = [
+/// The fields of a trace's summary, as its file has them.
+const SUMMARY_FIELDS: [&str; 13] = [
+    "config",
     "device",
+    "fidelity",
+    "focus",
     "keys_read_per_query_block",
+    "model",
+    "n_tokens",
     "next_token",
     "peak_memory_bytes",
     "planned_memory_bytes",
     "pruned",
     "seconds",
-    "tokens",
-    "top_k",
+    "version",
 ];
 
 /// Checks that standard error ends with one sentence after the progress, and that standard output is empty.

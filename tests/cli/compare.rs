@@ -3,7 +3,7 @@
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{NEEDLE, TRACE_FIELDS, fields, object, run};
+use crate::{NEEDLE, SUMMARY_FIELDS, fields, object, run};
 
 #[test]
 fn compare_with_everything_kept_is_dense() {
@@ -19,14 +19,19 @@ fn compare_with_everything_kept_is_dense() {
             "rows_of",
             "same_next_token",
         ];
-        let mut expected = [&TRACE_FIELDS[..], &fidelity].concat();
-        expected.sort_unstable();
-        assert_eq!(fields(&object), expected);
-        assert!((object["recall"].as_f64().unwrap() - 1.0).abs() < 1e-3, "{object}");
-        assert!(object["kl"].as_f64().unwrap() < 1e-6, "{object}");
-        assert_eq!(object["same_next_token"], true);
+        assert_eq!(
+            (fields(&object), fields(&object["fidelity"])),
+            (SUMMARY_FIELDS.to_vec(), fidelity.to_vec())
+        );
+        let measured = &object["fidelity"];
+        assert!((measured["recall"].as_f64().unwrap() - 1.0).abs() < 1e-3, "{object}");
+        assert!(measured["kl"].as_f64().unwrap() < 1e-6, "{object}");
+        assert_eq!(measured["same_next_token"], true);
         // A budget of more blocks than exist keeps all of them.
-        assert_eq!(object["top_k"].as_u64().unwrap(), object["tokens"].as_u64().unwrap().div_ceil(8));
+        assert_eq!(
+            object["config"]["top_k"].as_u64().unwrap(),
+            object["n_tokens"].as_u64().unwrap().div_ceil(8)
+        );
         assert!(object["pruned"].as_f64().unwrap().abs() < 1e-9, "{object}");
     }
 }
@@ -35,7 +40,11 @@ fn compare_with_everything_kept_is_dense() {
 fn compare_with_little_kept_is_less() {
     let object =
         object(&run("compare", &["--json", "--top-k", "6", "--sink-blocks", "1", "--local-blocks", "4"]));
-    assert!(object["recall"].as_f64().unwrap() < 0.999 && object["kl"].as_f64().unwrap() > 0.0, "{object}");
+    let fidelity = &object["fidelity"];
+    assert!(
+        fidelity["recall"].as_f64().unwrap() < 0.999 && fidelity["kl"].as_f64().unwrap() > 0.0,
+        "{object}"
+    );
 }
 
 #[test]
@@ -54,12 +63,13 @@ fn compare_measures_on_some_rows_scores_an_answer_and_draws() {
         out.to_str().unwrap(),
     ];
     let object = object(&run("compare", &settings));
+    let fidelity = &object["fidelity"];
     assert_eq!(
-        (&object["rows_of"], &object["n_rows"], &object["kl"]),
+        (&fidelity["rows_of"], &fidelity["n_rows"], &fidelity["kl"]),
         (&"sparse".into(), &128.into(), &Value::Null)
     );
-    assert_eq!(object["answer"]["dense_survives"], true);
-    assert!(object["answer"]["dense_logprob"].as_f64().unwrap() > -0.1);
+    assert_eq!(fidelity["answer"]["dense_survives"], true);
+    assert!(fidelity["answer"]["dense_logprob"].as_f64().unwrap() > -0.1);
     assert!(std::fs::read_to_string(out).unwrap().contains("128 rows of the sparse run"));
 }
 

@@ -6,10 +6,6 @@ use crate::{MODEL, NEEDLE, assert_fails, saved, stderr, stdout, streamtrace};
 
 #[test]
 fn runs_that_fail_exit_with_1_and_a_sentence() {
-    let folder = TempDir::new().unwrap();
-    let trace = saved(folder.path());
-    let (svg, jpg) = (folder.path().join("a.svg"), folder.path().join("a.jpg"));
-    let (svg, jpg) = (svg.to_str().unwrap(), jpg.to_str().unwrap());
     let run = |more: &[&'static str]| {
         [&["trace", "--device", "cpu", "--model", MODEL, "--prompt", &NEEDLE.text][..], more].concat()
     };
@@ -25,10 +21,14 @@ fn runs_that_fail_exit_with_1_and_a_sentence() {
     assert_fails(&run(&["--block-size-k", "12"]), &["block sizes"]);
     assert_fails(&run(&["--memory", "1MB"]), &["memory: this run needs", "may take 1.0 MB"]);
     assert_fails(&run(&["--out", "/nowhere/a.trace"]), &["cannot write /nowhere/a.trace"]);
+}
+
+#[test]
+fn tasks_and_answers_that_cannot_be_measured_exit_with_1_and_a_sentence() {
     let generate = |more: &[&'static str]| {
         [&["generate", "--device", "cpu", "--model", MODEL, "--prompt", "x"][..], more].concat()
     };
-    let ruler = ["ruler", "--device", "cpu", "--model", MODEL, "--samples", "1"];
+    let ruler = ["ruler", "--device", "cpu", "--model", MODEL, "--n-prompts", "1"];
     let ruler = |more: &[&'static str]| [&ruler[..], more].concat();
     assert_fails(
         &ruler(&["--task", "niah_single_9"]),
@@ -41,8 +41,17 @@ fn runs_that_fail_exit_with_1_and_a_sentence() {
         &["out: expected one task whose needle has a depth", "fwe"],
     );
     assert_fails(&ruler(&["--task", "all", "--out", "a.svg"]), &["out: expected one task"]);
-    let heads =
-        ["heads", "--device", "cpu", "--model", MODEL, "--tokens", "800", "--task", "niah_multivalue"];
+    let heads = [
+        "retrieval-heads",
+        "--device",
+        "cpu",
+        "--model",
+        MODEL,
+        "--n-tokens",
+        "800",
+        "--task",
+        "niah_multivalue",
+    ];
     assert_fails(&heads, &["task: expected a task with one answer", "niah_multivalue, which has 4"]);
     let smallest = |more: &[&'static str]| {
         [&["smallest-top-k", "--device", "cpu", "--model", MODEL, "--prompt", "x"][..], more].concat()
@@ -54,16 +63,24 @@ fn runs_that_fail_exit_with_1_and_a_sentence() {
     );
     assert_fails(&generate(&["--max-tokens", "0"]), &["max_tokens: expected at least 1"]);
     assert_fails(&generate(&["--top-p", "2"]), &["top_p: expected a probability"]);
+}
+
+#[test]
+fn pictures_and_pages_that_cannot_be_made_exit_with_1_and_a_sentence() {
+    let folder = TempDir::new().unwrap();
+    let trace = saved(folder.path());
+    let paths = ["a.svg", "a.jpg"].map(|name| folder.path().join(name).display().to_string());
+    let [svg, jpg] = [&paths[0], &paths[1]];
     assert_fails(&["show", "/nowhere.trace"], &["cannot read /nowhere.trace"]);
     assert_fails(
-        &["map", &trace, "--layer", "6", "--head", "0", "--out", svg],
+        &["attention-map", &trace, "--layer", "6", "--head", "0", "--out", svg],
         &["layer 6 does not exist: choose 0 to 5"],
     );
     assert_fails(
-        &["map", &trace, "--layer", "0", "--head", "8", "--out", svg],
+        &["attention-map", &trace, "--layer", "0", "--head", "8", "--out", svg],
         &["head 8 does not exist: choose 0 to 7"],
     );
-    assert_fails(&["map", &trace, "--layer", "0", "--head", "0", "--out", jpg], &[".svg or .png"]);
+    assert_fails(&["attention-map", &trace, "--layer", "0", "--head", "0", "--out", jpg], &[".svg or .png"]);
     assert_fails(&["edges", &trace, "--out", jpg], &[".csv or .parquet"]);
     assert_fails(&["report", &trace, "--out", jpg], &[".html or .md"]);
     assert_fails(&["report", &trace, "--out", "/nowhere/a.html"], &["cannot write /nowhere/a.html"]);
@@ -92,12 +109,12 @@ fn arguments_that_make_no_sense_exit_with_2() {
         run(&["--exhaustive", "--estimate", "mean"]),
         run(&["--estimate", "wild"]),
         run(&["--baseline", "window", "--exhaustive"]),
-        vec!["ruler", "--model", MODEL, "--samples", "0"],
+        vec!["ruler", "--model", MODEL, "--n-prompts", "0"],
         vec!["ruler", "--model", MODEL, "--baselines", "--estimate", "mean"],
-        vec!["heads", "--model", MODEL, "--task", "qa_1"],
+        vec!["retrieval-heads", "--model", MODEL, "--task", "qa_1"],
         run(&["--device", "abacus"]),
         run(&["--memory", "8XB"]),
-        vec!["map", "a.trace", "--layer", "-1", "--head", "0", "--out", "a.svg"],
+        vec!["attention-map", "a.trace", "--layer", "-1", "--head", "0", "--out", "a.svg"],
     ] {
         let output = streamtrace(&arguments);
         assert_eq!((output.status.code(), stdout(&output)), (Some(2), ""), "{arguments:?}");

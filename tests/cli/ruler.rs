@@ -26,12 +26,12 @@ fn generate_writes_the_needle_as_it_comes_or_as_one_object() {
 }
 
 #[test]
-fn ruler_counts_the_needles_that_are_kept() {
+fn ruler_counts_the_answers_that_survive() {
     let settings = ["--exhaustive", "--pruned", "0.8", "--sink-blocks", "1", "--local-blocks", "4"];
-    let output = ruler(&[&["--json", "--tokens", "1000", "--samples", "3"][..], &settings].concat());
+    let output = ruler(&[&["--json", "--n-tokens", "1000", "--n-prompts", "3"][..], &settings].concat());
     let counted = &object(&output)["niah_multikey_1"];
     assert_eq!(
-        (&counted["prompts"], &counted["counted"], &counted["needle_retained"]),
+        (&counted["n_prompts"], &counted["counted"], &counted["survives"]),
         (&3.into(), &3.into(), &3.into())
     );
     assert_eq!(
@@ -39,6 +39,7 @@ fn ruler_counts_the_needles_that_are_kept() {
         (&1.0.into(), &Value::Null, &Value::Null)
     );
     assert!((0.8..0.82).contains(&counted["pruned"].as_f64().unwrap()), "{counted}");
+    assert_eq!(fields(&counted["seconds"]), ["attention", "load", "search", "total"]);
     // The exhaustive search reads every candidate key, the baselines none.
     assert!((0.0..1000.0).contains(&counted["keys_read_per_query_block"].as_f64().unwrap()), "{counted}");
 }
@@ -56,9 +57,9 @@ fn ruler_compares_with_dense_attention_and_says_what_it_cannot_answer() {
     let output = ruler(&[
         "--task",
         "niah_single_1,fwe",
-        "--tokens",
+        "--n-tokens",
         "500",
-        "--samples",
+        "--n-prompts",
         "1",
         "--max-tokens",
         "9",
@@ -87,11 +88,11 @@ fn ruler_measures_every_search_at_one_budget() {
     let settings = [
         "--baselines",
         "--json",
-        "--samples",
+        "--n-prompts",
         "1",
         "--max-tokens",
         "12",
-        "--tokens",
+        "--n-tokens",
         "300,500",
         "--top-k",
         "24",
@@ -111,7 +112,7 @@ fn ruler_measures_every_search_at_one_budget() {
         let lengths = object[name]["niah_multikey_1"].as_array().unwrap();
         let of =
             |field: &str| lengths.iter().map(|length| length[field].as_u64().unwrap()).collect::<Vec<_>>();
-        assert_eq!((of("tokens"), of("top_k")), (vec![300, 500], vec![24, 24]), "{name}");
+        assert_eq!((of("n_tokens"), of("top_k")), (vec![300, 500], vec![24, 24]), "{name}");
     }
     assert_eq!(object["window"]["niah_multikey_1"][1]["keys_read_per_query_block"], 0.0);
     assert_eq!(object["exhaustive"]["niah_multikey_1"][1]["sparse_score"], 1.0);
@@ -122,9 +123,9 @@ fn ruler_draws_scores_by_depth_and_length() {
     let folder = TempDir::new().unwrap();
     let out = folder.path().join("depths.svg");
     let settings = [
-        "--tokens",
+        "--n-tokens",
         "300,500",
-        "--samples",
+        "--n-prompts",
         "1",
         "--max-tokens",
         "9",
@@ -145,7 +146,7 @@ fn ruler_draws_scores_by_depth_and_length() {
 
 #[test]
 fn prompts_of_known_answer_are_written() {
-    let prompt = ["prompt", "--model", MODEL, "--tokens", "1000", "--seed", "3"];
+    let prompt = ["prompt", "--model", MODEL, "--n-tokens", "1000", "--seed", "3"];
     let output = streamtrace(&prompt);
     assert_eq!((output.status.code(), stdout(&output)), (Some(0), NEEDLE.text.as_str()));
     assert!(stderr(&output).contains(&format!("{:?}", NEEDLE.answer)), "{}", stderr(&output));
@@ -158,10 +159,22 @@ fn prompts_of_known_answer_are_written() {
 fn heads_that_copy_the_needle_are_ranked_and_drawn() {
     let folder = TempDir::new().unwrap();
     let out = folder.path().join("heads.svg");
-    let model = ["heads", "--device", "cpu", "--model", MODEL, "--json", "--tokens", "800", "--samples", "2"];
+    let model = [
+        "retrieval-heads",
+        "--device",
+        "cpu",
+        "--model",
+        MODEL,
+        "--json",
+        "--n-tokens",
+        "800",
+        "--n-prompts",
+        "2",
+    ];
     let output = streamtrace(&[&model[..], &["--exhaustive", "--out", out.to_str().unwrap()]].concat());
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let object = object(&output);
+    assert_eq!((fields(&object), &object["n_prompts"]), (vec!["n_prompts", "ranking", "scores"], &2.into()));
     assert_eq!(
         (object["scores"].as_array().unwrap().len(), object["ranking"].as_array().unwrap().len()),
         (6, 48)

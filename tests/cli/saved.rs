@@ -2,22 +2,24 @@
 
 use tempfile::TempDir;
 
-use crate::{MODEL, NEEDLE, TRACE_FIELDS, assert_fails, fields, object, saved, stderr, stdout, streamtrace};
+use crate::{
+    MODEL, NEEDLE, SUMMARY_FIELDS, assert_fails, fields, object, saved, stderr, stdout, streamtrace,
+};
 
 #[test]
 fn a_saved_trace_is_shown_and_drawn() {
     let folder = TempDir::new().unwrap();
     let trace = saved(folder.path());
     let shown = streamtrace(&["show", &trace, "--json"]);
-    assert_eq!(fields(&object(&shown)), TRACE_FIELDS);
+    assert_eq!(fields(&object(&shown)), SUMMARY_FIELDS);
     assert!(stderr(&shown).is_empty());
     let text = streamtrace(&["show", &trace]);
     assert!(stdout(&text).contains("needle-6m"), "{}", stdout(&text));
     for (command, name, start) in [
-        (&["map", "--layer", "5", "--head", "7"][..], "map.svg", &b"<svg"[..]),
-        (&["map", "--layer", "0", "--head", "0"], "map.png", b"\x89PNG"),
+        (&["attention-map", "--layer", "5", "--head", "7"][..], "map.svg", &b"<svg"[..]),
+        (&["attention-map", "--layer", "0", "--head", "0"], "map.png", b"\x89PNG"),
         (
-            &["map", "--layer", "5", "--head", "7", "--queries", "0..64", "--keys", "0..32"],
+            &["attention-map", "--layer", "5", "--head", "7", "--queries", "0..64", "--keys", "0..32"],
             "zoom.svg",
             b"<svg",
         ),
@@ -44,18 +46,18 @@ fn a_saved_trace_is_shown_and_drawn() {
 fn anchors_and_routes_of_a_saved_trace_are_said_and_drawn() {
     let folder = TempDir::new().unwrap();
     let trace = saved(folder.path());
-    let said = object(&streamtrace(&["anchors", &trace, "--json"]));
+    let said = object(&streamtrace(&["thought-anchors", &trace, "--json"]));
     assert_eq!(said["scores"].as_array().unwrap().len(), said["sentences"].as_array().unwrap().len());
     assert_eq!(said["receivers"]["heads"].as_array().unwrap().len(), 10);
     let needle = NEEDLE.text[NEEDLE.needles[0].clone()].trim();
-    let routes = object(&streamtrace(&["routes", &trace, "--from", needle, "--edges", "9", "--json"]));
+    let routes = object(&streamtrace(&["routes", &trace, "--from", needle, "--n-edges", "9", "--json"]));
     assert_eq!(
         (routes["edges"].as_array().unwrap().len(), &routes["from_text"]),
         (9, &format!(" {needle}").into())
     );
     for (arguments, name, start) in [
-        (&["anchors"][..], "anchors.svg", &b"<svg"[..]),
-        (&["anchors"], "anchors.html", b"<!doctype html>"),
+        (&["thought-anchors"][..], "anchors.svg", &b"<svg"[..]),
+        (&["thought-anchors"], "anchors.html", b"<!doctype html>"),
         (&["routes", "--from", needle], "routes.png", b"\x89PNG"),
     ] {
         let out = folder.path().join(name);
@@ -69,16 +71,16 @@ fn anchors_and_routes_of_a_saved_trace_are_said_and_drawn() {
         assert!(std::fs::read(out).unwrap().starts_with(start), "{name}");
     }
     assert_fails(
-        &["anchors", &trace, "--distance", "9"],
+        &["thought-anchors", &trace, "--min-distance", "9"],
         &["rows were recorded for tokens", "StreamConfig::focus"],
     );
-    assert_fails(&["anchors", &trace, "--distance", "9999"], &["more than 9999 sentences"]);
+    assert_fails(&["thought-anchors", &trace, "--min-distance", "9999"], &["more than 9999 sentences"]);
     assert_fails(
         &["routes", &trace, "--from", "What is the spec of"],
         &["does not contain it; nearest is \"What is the spec"],
     );
     assert_fails(
-        &["map", &trace, "--layer", "0", "--head", "0", "--mark", "nowhere", "--out", "a.svg"],
+        &["attention-map", &trace, "--layer", "0", "--head", "0", "--mark", "nowhere", "--out", "a.svg"],
         &["does not contain it"],
     );
     assert_fails(
@@ -88,11 +90,12 @@ fn anchors_and_routes_of_a_saved_trace_are_said_and_drawn() {
 }
 
 #[test]
-fn a_route_is_knocked_out_and_compared_with_others() {
+fn a_route_is_tested_against_random_ones() {
     let folder = TempDir::new().unwrap();
     let trace = saved(folder.path());
     let needle = NEEDLE.text[NEEDLE.needles[0].clone()].trim();
-    let run = ["knock-out", &trace, "--device", "cpu", "--model", MODEL, "--from", needle, "--controls", "3"];
+    let run =
+        ["test-routes", &trace, "--device", "cpu", "--model", MODEL, "--from", needle, "--n-random", "3"];
     let output = streamtrace(&[&run[..], &["--json"]].concat());
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let said = object(&output);

@@ -6,18 +6,19 @@ use std::process::{Command, Stdio};
 use streamtrace::Trace;
 use tempfile::TempDir;
 
-use crate::{MODEL, NEEDLE, TRACE_FIELDS, fields, object, run, stderr, streamtrace};
+use crate::{MODEL, NEEDLE, SUMMARY_FIELDS, fields, object, run, stderr, streamtrace};
 
 #[test]
 fn trace_prints_one_json_object_and_its_progress_on_standard_error() {
     let output = run("trace", &["--json", "--top-k", "12", "--sink-blocks", "1", "--local-blocks", "4"]);
     let object = object(&output);
-    assert_eq!(fields(&object), TRACE_FIELDS);
+    assert_eq!(fields(&object), SUMMARY_FIELDS);
     assert_eq!(fields(&object["next_token"]), ["id", "logprob", "text"]);
     assert_eq!(fields(&object["seconds"]), ["attention", "load", "search", "total"]);
-    assert_eq!((&object["top_k"], &object["device"]), (&12.into(), &"cpu".into()));
+    assert_eq!((&object["config"]["top_k"], &object["device"]), (&12.into(), &"cpu".into()));
     assert!(
-        object["tokens"].as_u64().unwrap() > 900 && (0.5..1.0).contains(&object["pruned"].as_f64().unwrap())
+        object["n_tokens"].as_u64().unwrap() > 900
+            && (0.5..1.0).contains(&object["pruned"].as_f64().unwrap())
     );
     assert!(object["next_token"]["logprob"].as_f64().unwrap() <= 0.0);
     assert!(object["planned_memory_bytes"].as_u64().unwrap() > 0);
