@@ -14,6 +14,8 @@ pub enum Progress {
     Loading(String),
     /// What the model has written since the last report.
     Text(String),
+    /// Something to know about the run, in words.
+    Note(String),
 }
 
 /// How far a run has come.
@@ -43,7 +45,7 @@ impl fmt::Display for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Progress::Layer(progress) => progress.fmt(f),
-            Progress::Loading(text) | Progress::Text(text) => f.write_str(text),
+            Progress::Loading(text) | Progress::Text(text) | Progress::Note(text) => f.write_str(text),
         }
     }
 }

@@ -5,7 +5,7 @@
 //! past the candidates stays without a score: keys after the query block cannot influence what it keeps. The blocks of the last
 //! round may then be ranked by their real keys: the result is what the exhaustive search would choose among them.
 
-use super::{attention_share, estimate::Index};
+use super::{attention_share, contested, estimate::Index};
 use crate::{
     engine::{
         cpu::{
@@ -35,11 +35,7 @@ pub fn search(
     query_block: usize,
     row: &mut [u32],
 ) -> usize {
-    let split = Candidates::new(blocks, config, query_block);
-    if split.candidates.len() <= split.budget || split.budget == 0 {
-        split.write(split.candidates.clone().take(split.budget), row);
-        return 0;
-    }
+    let Some(split) = contested(blocks, config, query_block, row) else { return 0 };
     let (mut survivors, mut n_read) = descend(queries, head, config, &split);
     if survivors.len() > split.budget {
         attention_share::score(queries, head.keys, blocks, query_block, split.always(), &mut survivors);
@@ -57,14 +53,16 @@ fn descend(
     config: &StreamConfig,
     split: &Candidates,
 ) -> (Vec<(f32, u32)>, usize) {
-    let (candidates, widths) = (&split.candidates, Widths::new(config, split.budget));
+    let candidates = &split.candidates;
+    let widths = Widths::new(config, split.budget);
     let nodes_at = |level: usize| candidates.start >> level..((candidates.end - 1) >> level) + 1;
     // Whole rounds from the last one up: the first level has as many nodes as a round, or fewer.
     let down = config.split.ilog2() as usize;
     let is_start = |&level: &usize| nodes_at(level).len() <= config.split * widths.ranges;
     let mut level = (0..).step_by(down).find(is_start).unwrap_or(0);
     let mut frontier: Vec<(f32, u32)> = nodes_at(level).map(|node| (0.0, node as u32)).collect();
-    let (mut norms, mut n_read) = (Vec::new(), 0);
+    let mut norms = Vec::new();
+    let mut n_read = 0;
     loop {
         let n = if level == 0 { widths.survivors } else { widths.ranges };
         let inside = |node: usize| candidates.start <= node << level && (node + 1) << level <= candidates.end;
@@ -124,10 +122,11 @@ fn score(queries: &Queries, head: Indexed, level: usize, nodes: &mut [(f32, u32)
     }
 }
 
-/// What each query's attention is measured against: `temperature` times the log-sum-exp of its products over `temperature`.
+/// Returns the norm of each query's attention: `temperature` times the log-sum-exp of its products over `temperature`.
 #[inline(always)]
 fn norm(products: &[Lanes], temperature: f32) -> Lanes {
-    let (mut most, mut sum) = ([f32::NEG_INFINITY; LANES], [0.0; LANES]);
+    let mut most = [f32::NEG_INFINITY; LANES];
+    let mut sum = [0.0; LANES];
     products.iter().for_each(|products| max_into(&mut most, products));
     for products in products {
         for lane in 0..LANES {
