@@ -1,8 +1,9 @@
 //! Vector arithmetic (SIMD) on 32 queries side by side, for the search and the attention on the CPU.
 //!
-//! Queries lie transposed, one dimension after the other, so that one key is multiplied with 32 queries at once and
-//! key rows are read where they are, in any order, without gathering. The instructions are chosen at run time (AVX-512,
-//! AVX2, NEON). The two products are written with explicit vectors: left to itself the compiler packs rows, not lanes.
+//! Queries lie transposed, one dimension after the other, so that one key is multiplied with 32 queries at
+//! once and key rows are read where they are, in any order, without gathering. The instructions are chosen at
+//! run time (AVX-512, AVX2, NEON). The two products are written with explicit vectors: left to itself the
+//! compiler packs rows, not lanes.
 
 use std::cell::Cell;
 
@@ -35,8 +36,8 @@ pub fn lend<R>(n: usize, work: impl FnOnce(&mut [Lanes]) -> R) -> R {
     result
 }
 
-/// Transposes up to 32 rows of `[head_dim]` that lie `stride` apart; missing lanes repeat the last row, so that a
-/// maximum over lanes is a maximum over queries. `[head_dim][LANES]`
+/// Transposes up to 32 rows of `[head_dim]` that lie `stride` apart; missing lanes repeat the last row, so
+/// that a maximum over lanes is a maximum over queries. `[head_dim][LANES]`
 pub fn panel(rows: &[f32], stride: usize, n_rows: usize, head_dim: usize) -> Vec<Lanes> {
     let mut panel = vec![[0.0; LANES]; head_dim];
     for lane in 0..LANES {
@@ -270,7 +271,8 @@ pub fn geglu(gate: &[f32], up: &[f32], out: &mut [f32]) {
     }
 }
 
-/// `cap · tanh(x / cap)` of each lane. An infinity becomes a NaN, so that it is found, and not taken for the cap.
+/// `cap · tanh(x / cap)` of each lane. An infinity becomes a NaN, so that it is found, and not taken for the
+/// cap.
 #[inline(always)]
 pub fn soft_cap(lanes: &mut Lanes, cap: f32) {
     for x in lanes {

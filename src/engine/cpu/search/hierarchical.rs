@@ -1,9 +1,11 @@
-//! *Stream*: hierarchical pruning (Rosser et al. 2025, arXiv 2510.19875; the descent of HiP attention, Lee et al. 2024).
+//! *Stream*: hierarchical pruning (Rosser et al. 2025, arXiv 2510.19875; the descent of HiP attention, Lee et
+//! al. 2024).
 //!
-//! The candidates are cut into ranges, aligned nodes of a [`Tree`](crate::engine::search::tree::Tree). Round by round every range is scored by an
-//! estimate of its largest query·key, the best are kept and split, until the ranges are single blocks. A range that reaches
-//! past the candidates stays without a score: keys after the query block cannot influence what it keeps. The blocks of the last
-//! round may then be ranked by their real keys: the result is what the exhaustive search would choose among them.
+//! The candidates are cut into ranges, aligned nodes of a [`Tree`](crate::engine::search::tree::Tree). Round
+//! by round every range is scored by an estimate of its largest query·key, the best are kept and split, until
+//! the ranges are single blocks. A range that reaches past the candidates stays without a score: keys after
+//! the query block cannot influence what it keeps. The blocks of the last round may then be ranked by their
+//! real keys: the result is what the exhaustive search would choose among them.
 
 use super::{attention_share, contested, estimate::Index};
 use crate::{
@@ -26,7 +28,8 @@ pub struct Indexed<'a> {
 
 /// Writes the key blocks that a query block keeps, `[top_k]` as in [`crate::trace::BlockMask`].
 ///
-/// Returns the number of rows of `[head_dim]` numbers that were read: keys, and what stands for several of them.
+/// Returns the number of rows of `[head_dim]` numbers that were read: keys, and what stands for several of
+/// them.
 pub fn search(
     queries: &Queries,
     head: Indexed,
@@ -122,7 +125,8 @@ fn score(queries: &Queries, head: Indexed, level: usize, nodes: &mut [(f32, u32)
     }
 }
 
-/// Returns the norm of each query's attention: `temperature` times the log-sum-exp of its products over `temperature`.
+/// Returns the norm of each query's attention: `temperature` times the log-sum-exp of its products over
+/// `temperature`.
 #[inline(always)]
 fn norm(products: &[Lanes], temperature: f32) -> Lanes {
     let mut most = [f32::NEG_INFINITY; LANES];
