@@ -75,7 +75,8 @@ impl<D: Device> Run<'_, D> {
     ) -> Result<Tried, Error> {
         let Reference { tokens, logits: dense, wanted } = reference;
         let (decoder, _) = self.decoder(tokens, config)?;
-        let (mut kept_pairs, clock) = (0, self.clock("trace", tokens.len()));
+        let mut kept_pairs = 0;
+        let clock = self.clock("trace", tokens.len());
         let logits = decoder.sparse(wanted.len(), &mut StageCosts::default(), |layer, record| {
             kept_pairs += record.mask.kept_pairs();
             (self.progress)(clock.at(layer));

@@ -1,4 +1,5 @@
-//! One layer's attention on the CPU: keys, values and pyramids of every head, and the record, filled chunk by chunk.
+//! One layer's attention on the CPU: keys, values and pyramids of every head, and the record, filled chunk by
+//! chunk.
 
 use std::time::Instant;
 
@@ -52,26 +53,29 @@ pub struct Layer {
 }
 
 impl AttentionShape {
-    /// For each token its sentence and 1 / tokens of that sentence; nothing if no sentences are recorded. `[n_tokens]`
-    fn of_tokens(&self) -> Vec<(u32, f32)> {
-        let of = |(i, s): (usize, &Span)| std::iter::repeat_n((i as u32, 1.0 / s.len() as f32), s.len());
-        self.sentences.iter().enumerate().flat_map(of).collect()
+    /// For each token its sentence and 1 / tokens of that sentence; nothing if no sentences are recorded.
+    /// `[n_tokens]`
+    fn token_sentences(&self) -> Vec<(u32, f32)> {
+        let shares = |(i, s): (usize, &Span)| std::iter::repeat_n((i as u32, 1.0 / s.len() as f32), s.len());
+        self.sentences.iter().enumerate().flat_map(shares).collect()
     }
 
-    /// What the keys of each block write, weighted by what they received; both are `[n_heads, n_tokens]`, the result
-    /// `[n_heads, n_key_blocks]`. Nothing if nothing was weighed.
+    /// Returns what the keys of each block write, weighted by what they received; both are `[n_heads,
+    /// n_tokens]`, the result `[n_heads, n_key_blocks]`. Nothing if nothing was weighed.
     fn written(&self, lengths: &[f32], received: &[f32]) -> Vec<f32> {
-        let of_block = |(lengths, received): (&[f32], &[f32])| {
+        let mean_length = |(lengths, received): (&[f32], &[f32])| {
             // Keys that nobody looks at count a little, so that there is a mean.
             let weights = || received.iter().map(|mass| mass + 1e-9);
             lengths.iter().zip(weights()).map(|(l, w)| l * w).sum::<f32>() / weights().sum::<f32>()
         };
-        let (t, bk) = (self.blocks.n_tokens, self.blocks.block_size_k);
+        let t = self.blocks.n_tokens;
+        let bk = self.blocks.block_size_k;
         let heads = lengths.par_chunks(t).zip(received.par_chunks(t));
-        heads.flat_map_iter(|(l, r)| l.chunks(bk).zip(r.chunks(bk)).map(of_block)).collect()
+        heads.flat_map_iter(|(l, r)| l.chunks(bk).zip(r.chunks(bk)).map(mean_length)).collect()
     }
 
-    /// Vertical scores from what each token received of its share. `anchors` is `[n_heads, n_tokens]`; `[n_heads, n_sentences]`
+    /// Vertical scores from what each token received of its share. `anchors` is `[n_heads, n_tokens]`;
+    /// `[n_heads, n_sentences]`
     fn vertical(&self, anchors: &[f32]) -> Vec<f32> {
         let n = self.sentences.len();
         let mean = |row: &[f32], i: usize| {
@@ -86,10 +90,12 @@ impl AttentionShape {
 
 impl Layer {
     pub fn new(shape: AttentionShape) -> Self {
-        let (n_tokens, n_heads, top_k) = (shape.capacity, shape.n_heads, shape.config.top_k);
+        let n_tokens = shape.capacity;
+        let n_heads = shape.n_heads;
+        let top_k = shape.config.top_k;
         let mask = BlockMask::empty(Blocks { n_tokens, ..shape.blocks }, n_heads, top_k);
-        let sentences = shape.of_tokens();
-        let of_proximity = |n: usize| vec![0.0; if shape.records_proximity() { n } else { 0 }];
+        let sentences = shape.token_sentences();
+        let proximity_room = |n: usize| vec![0.0; if shape.records_proximity() { n } else { 0 }];
         let empty = || vec![Vec::with_capacity(n_tokens * shape.head_dim); shape.n_kv_heads];
         Layer {
             keys: empty(),
@@ -100,10 +106,10 @@ impl Layer {
             anchors: vec![0.0; if sentences.is_empty() { 0 } else { n_heads * n_tokens }],
             sentences,
             shares: Vec::new(),
-            stays: of_proximity(mask.blocks.n_query_blocks()),
+            stays: proximity_room(mask.blocks.n_query_blocks()),
             record: LayerRecord {
                 mass: vec![0.0; mask.kept.len()],
-                proximity: of_proximity(mask.kept.len()),
+                proximity: proximity_room(mask.kept.len()),
                 written: Vec::new(),
                 residual: Vec::new(),
                 vertical: Vec::new(),
@@ -269,7 +275,8 @@ impl LayerAttention for Layer {
 }
 
 impl Layer {
-    /// Writes the blocks that a query block of a head keeps, `[top_k]`; returns the number of keys or nodes read.
+    /// Writes the blocks that a query block of a head keeps, `[top_k]`; returns the number of keys or nodes
+    /// read.
     fn find(&self, head: usize, query_block: usize, queries: &Queries, row: &mut [u32]) -> usize {
         let AttentionShape { blocks, config, .. } = &self.shape;
         let kv_head = self.shape.kv_head(head);
@@ -293,7 +300,8 @@ impl Layer {
     }
 
     fn keys_values(&self, head: usize) -> KeysValues<'_> {
-        let (kv_head, &AttentionShape { head_dim, soft_cap, .. }) = (self.shape.kv_head(head), &self.shape);
+        let kv_head = self.shape.kv_head(head);
+        let AttentionShape { head_dim, soft_cap, .. } = self.shape;
         KeysValues { keys: &self.keys[kv_head], values: &self.values[kv_head], head_dim, soft_cap }
     }
 
@@ -339,7 +347,8 @@ impl Layer {
 
     /// Adds what a block recorded to the layer's record.
     fn note(&mut self, head: usize, query_block: usize, block: &SparseBlock) {
-        let (blocks, focus) = (self.shape.blocks, self.shape.focus);
+        let blocks = self.shape.blocks;
+        let focus = self.shape.focus;
         let record = &mut self.record;
         let row = record.mask.row(head, query_block);
         record.mass[row][..block.mass.len()].copy_from_slice(&block.mass);

@@ -27,8 +27,8 @@ const PROMPT: u64 = 400;
 /// Most pages of the weights file that stay resident: the system drops them when it needs to.
 const MAPPED: u64 = 500_000_000;
 
-/// Memory that a run over `n_tokens` will hold at its peak. `config.top_k` is the one that will be used; without a `limit` in
-/// bytes, the run may take all that the system can give.
+/// Memory that a run over `n_tokens` will hold at its peak. `config.top_k` is the one that will be used;
+/// without a `limit` in bytes, the run may take all that the system can give.
 pub fn plan(
     model: &ModelConfig,
     n_tokens: usize,
@@ -146,15 +146,16 @@ impl Run {
         self.heads * (shares + self.head_dim * self.hidden + found) * F32
     }
 
-    /// Bytes of a chunk's activations. The allocator keeps as much again and a half, in pieces of other sizes.
+    /// Bytes of a chunk's activations. The allocator keeps as much again and a half, in pieces of other
+    /// sizes.
     fn activations(&self) -> u64 {
         self.chunk * 3 * (self.hidden + self.width + self.inner) * F32 * 5 / 2
     }
 
     /// Bytes of the outputs, masses and received shares of a chunk's query blocks.
     fn attention(&self) -> u64 {
-        let of_block = self.block_size_q * self.head_dim + 2 * self.kept_keys();
-        self.heads * self.chunk_blocks * of_block * F32
+        let block_numbers = self.block_size_q * self.head_dim + 2 * self.kept_keys();
+        self.heads * self.chunk_blocks * block_numbers * F32
     }
 
     /// Bytes of the output layer: all of it to write tokens, a part at a time to trace.

@@ -1,5 +1,6 @@
-//! The decoder's operations on the CPU: products and norms by candle, search, attention and activation by our own vector
-//! code, in parallel over heads and query blocks by rayon. Everything is f32, whatever the weights are stored in.
+//! The decoder's operations on the CPU: products and norms by candle, search, attention and activation by our
+//! own vector code, in parallel over heads and query blocks by rayon. Everything is f32, whatever the weights
+//! are stored in.
 
 pub mod attend;
 pub mod lanes;
@@ -35,7 +36,7 @@ pub struct Cpu;
 /// The residual stream between layers.
 pub struct Residual {
     chunks: Vec<Tensor>,
-    /// Whether all that was put in place is.
+    /// Whether all numbers put so far are finite.
     is_finite: bool,
 }
 
@@ -171,7 +172,7 @@ impl Device for Cpu {
     }
 
     fn angles(&self, n_tokens: usize, rotary: &Rotary) -> Result<Angles, Error> {
-        let of = |trigonometric: fn(f64) -> f64| {
+        let table = |trigonometric: fn(f64) -> f64| {
             let row = |t: usize| {
                 let angle = move |f: &f64| (rotary.scale * trigonometric(t as f64 * f)) as f32;
                 rotary.inverse_frequencies.iter().map(angle)
@@ -179,7 +180,7 @@ impl Device for Cpu {
             Tensor::from_iter((0..n_tokens).flat_map(row), &candle_core::Device::Cpu)?
                 .reshape((n_tokens, rotary.inverse_frequencies.len()))
         };
-        Ok(Angles { cos: of(f64::cos)?, sin: of(f64::sin)?, head_dim: rotary.head_dim })
+        Ok(Angles { cos: table(f64::cos)?, sin: table(f64::sin)?, head_dim: rotary.head_dim })
     }
 
     fn rope(
@@ -197,7 +198,8 @@ impl Device for Cpu {
             x = self.rms_norm(&x, weight, eps)?;
         }
         let [cos, sin] = [cos, sin].map(|table| table.narrow(0, first_position, n_rows));
-        let (cos, sin) = (cos?, sin?);
+        let cos = cos?;
+        let sin = sin?;
         let n_rotated = 2 * cos.dim(D::Minus1)?;
         let rotated =
             candle_nn::rotary_emb::rope_thd(&x.narrow(D::Minus1, 0, n_rotated)?.contiguous()?, &cos, &sin)?;

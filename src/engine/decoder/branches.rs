@@ -1,7 +1,8 @@
 //! Runs that go without some attention, beside the run that has it.
 //!
-//! Until its first changed query a run is the base run. So all of them go through the layers together: the base once, and of
-//! each branch only the rows from there on, with the base's keys and values before them. Memory stays linear in the prompt.
+//! Until its first changed query a run is the base run. So all of them go through the layers together: the
+//! base once, and of each branch only the rows from there on, with the base's keys and values before them.
+//! Memory stays linear in the prompt.
 
 use std::ops::Range;
 
@@ -27,7 +28,8 @@ impl<D: Device> Decoder<'_, D> {
         first - first % self.config.block_size_q
     }
 
-    /// Runs the model on given masks: the base, which is the first of the results, and a branch for each intervention.
+    /// Runs the model on given masks: the base, which is the first of the results, and a branch for each
+    /// intervention.
     ///
     /// # Errors
     /// As [`Decoder::sparse`].
@@ -41,7 +43,8 @@ impl<D: Device> Decoder<'_, D> {
         let starts = [0].into_iter().chain(interventions.iter().map(|intervention| self.start(intervention)));
         let branch = |position| Ok(Branch { position, hidden: self.embed(position)? });
         let mut branches = starts.map(branch).collect::<Result<Vec<_>, Error>>()?;
-        // The base first, then from the last start to the first: what lies before a branch must still be the base's.
+        // The base first, then from the last start to the first: what lies before a branch must still be the
+        // base's.
         let mut order: Vec<usize> = (1..branches.len()).collect();
         order.sort_by_key(|&i| std::cmp::Reverse(branches[i].position));
         self.each_layer(|layer, weights| {

@@ -1,7 +1,9 @@
-//! The decoder, written once for all families and devices: the whole prompt through one layer after the other.
+//! The decoder, written once for all families and devices: the whole prompt through one layer after the
+//! other.
 //!
-//! Only the hidden states, one layer's keys and values, and chunks of everything else exist at a time: no key-value cache
-//! over layers, and nothing of size T × T. A [`Session`](session::Session) keeps them instead, to go on writing.
+//! Only the hidden states, one layer's keys and values, and chunks of everything else exist at a time: no
+//! key-value cache over layers, and nothing of size T × T. A [`Session`](session::Session) keeps them
+//! instead, to go on writing.
 
 pub mod branches;
 mod loader;
@@ -28,7 +30,8 @@ pub struct Decoder<'a, D: Device> {
     pub tokens: &'a [u32],
     pub config: StreamConfig,
     pub focus: Span,
-    /// Stretches of tokens whose vertical scores are recorded, with what attention writes; nothing of it if there are none.
+    /// Stretches of tokens whose vertical scores are recorded, with what attention writes; nothing of it if
+    /// there are none.
     pub sentences: Arc<[Span]>,
     /// As the device's plan chose it.
     pub layout: Layout,
@@ -55,8 +58,8 @@ struct Pass<'a, D: Device> {
 }
 
 impl<D: Device> Decoder<'_, D> {
-    /// Runs the model on kept key blocks alone; hands each layer's record to `on_layer`. Returns the logits that follow the
-    /// last `n_logits` tokens. `[n_logits][vocab_size]`
+    /// Runs the model on kept key blocks alone; hands each layer's record to `on_layer`. Returns the logits
+    /// that follow the last `n_logits` tokens. `[n_logits][vocab_size]`
     ///
     /// # Errors
     /// [`Error::NotFinite`] naming the layer, [`Error::Device`], and what `on_layer` returns.
@@ -69,8 +72,9 @@ impl<D: Device> Decoder<'_, D> {
         self.run(n_logits, &mut Sparse { costs, on_layer })
     }
 
-    /// Runs the model densely; `mask` gives the blocks of a layer whose share of the dense attention mass is measured, if any,
-    /// and `on_layer` gets it, summed over all queries, by head. Returns logits as [`Decoder::sparse`].
+    /// Runs the model densely; `mask` gives the blocks of a layer whose share of the dense attention mass is
+    /// measured, if any, and `on_layer` gets it, summed over all queries, by head. Returns logits as
+    /// [`Decoder::sparse`].
     ///
     /// # Errors
     /// As [`Decoder::sparse`].
@@ -83,8 +87,8 @@ impl<D: Device> Decoder<'_, D> {
         self.run(n_logits, &mut Dense::new(mask, on_layer))
     }
 
-    /// Runs as [`Decoder::sparse`], and measures as [`Decoder::dense`], of the sparse run's own queries and keys, on a sample
-    /// of query blocks alone. O(rows · T) more time.
+    /// Runs as [`Decoder::sparse`], and measures as [`Decoder::dense`], of the sparse run's own queries and
+    /// keys, on a sample of query blocks alone. O(rows · T) more time.
     ///
     /// # Errors
     /// As [`Decoder::sparse`].
@@ -320,8 +324,8 @@ impl<D: Device> Decoder<'_, D> {
         }
     }
 
-    /// Logits that follow some rows, of hidden states from `first_row` on; `output` gives the parts of the output layer.
-    /// `[n_rows][vocab_size]`
+    /// Logits that follow some rows, of hidden states from `first_row` on; `output` gives the parts of the
+    /// output layer. `[n_rows][vocab_size]`
     fn logits<T: Borrow<D::Tensor>, O: Iterator<Item = Result<T, Error>>>(
         &self,
         hidden: &D::Residual,

@@ -1,8 +1,8 @@
 //! A prompt that grows token by token: weights, keys and values of all layers stay on the device.
 //!
-//! The queries of a block share their key blocks, so a new token can change what the others of its block keep. A step
-//! therefore runs the last query block again through all layers, over the keys and values of the blocks before it: what it
-//! gives is what the whole prompt would give.
+//! The queries of a block share their key blocks, so a new token can change what the others of its block
+//! keep. A step therefore runs the last query block again through all layers, over the keys and values of the
+//! blocks before it: what it gives is what the whole prompt would give.
 
 use super::{Angles, Decoder, Pass, visitor::search_and_attend};
 use crate::{
@@ -61,12 +61,15 @@ impl<'a, D: Device> Session<'a, D> {
         })
     }
 
-    /// Reads more tokens, and says which layer they are through; returns the logits that follow. `[vocab_size]`
+    /// Reads more tokens, and says which layer they are through; returns the logits that follow.
+    /// `[vocab_size]`
     ///
     /// # Errors
-    /// [`Error::NotFinite`] naming the layer, [`Error::Device`]; [`Error::Prompt`] for more tokens than there is room for.
+    /// [`Error::NotFinite`] naming the layer, [`Error::Device`]; [`Error::Prompt`] for more tokens than there
+    /// is room for.
     pub fn read(&mut self, tokens: &[u32], mut on_layer: impl FnMut(usize)) -> Result<Vec<f32>, Error> {
-        let (n_before, capacity) = (self.tokens.len(), self.setting.capacity);
+        let n_before = self.tokens.len();
+        let capacity = self.setting.capacity;
         if tokens.is_empty() || n_before + tokens.len() > capacity {
             let (expected, found) =
                 (format!("1 to {} more tokens", capacity - n_before), tokens.len().to_string());
@@ -99,7 +102,8 @@ impl<'a, D: Device> Session<'a, D> {
 
 impl Setting {
     fn decoder<'t, D: Device>(&self, model: &'t Model, device: &'t D, tokens: &'t [u32]) -> Decoder<'t, D> {
-        let (config, focus) = (self.config.clone(), Span::from(0..0));
+        let config = self.config.clone();
+        let focus = Span::from(0..0);
         Decoder { model, device, tokens, config, focus, sentences: [].into(), layout: self.layout }
     }
 }

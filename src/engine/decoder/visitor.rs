@@ -1,4 +1,5 @@
-//! Runs of the decoder differ in their attention alone: a visitor computes it and takes what each layer leaves.
+//! Runs of the decoder differ in their attention alone: a visitor computes it and takes what each layer
+//! leaves.
 
 use crate::{
     engine::device::{Device, LayerAttention, StageCosts},
@@ -21,7 +22,8 @@ pub(super) trait Visitor<D: Device> {
     /// Attention of a chunk of queries. `[n_rows, n_heads · head_dim]`
     fn attend(&mut self, device: &D, queries: QueryChunk<D>) -> Result<D::Tensor, Error>;
 
-    /// Takes the attention once all chunks are through, and the mean lengths of the residual stream before it. `[n_query_blocks]`
+    /// Takes the attention once all chunks are through, and the mean lengths of the residual stream before
+    /// it. `[n_query_blocks]`
     fn finish(&mut self, layer: usize, attention: D::Layer, residual: Vec<f32>) -> Result<(), Error>;
 }
 

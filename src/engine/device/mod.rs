@@ -1,4 +1,5 @@
-//! The operations that the decoder needs of a device. Each device implements them once; the decoder is written once.
+//! The operations that the decoder needs of a device. Each device implements them once; the decoder is
+//! written once.
 
 mod costs;
 mod shape;
@@ -33,8 +34,8 @@ pub trait Device: Sync {
     /// "cpu", or the GPU's name.
     fn name(&self) -> String;
 
-    /// Memory that a run of `model` over `n_tokens` will hold on the device at its peak. `config.top_k` is the one that will be
-    /// used; without a `limit` in bytes, the run may take all that is free.
+    /// Memory that a run of `model` over `n_tokens` will hold on the device at its peak. `config.top_k` is
+    /// the one that will be used; without a `limit` in bytes, the run may take all that is free.
     fn plan(
         &self,
         model: &ModelConfig,
@@ -44,7 +45,8 @@ pub trait Device: Sync {
         limit: Option<u64>,
     ) -> Result<MemoryPlan, Error>;
 
-    /// Takes the memory of a run from the system, where the device can, and starts a new measurement of the peak.
+    /// Takes the memory of a run from the system, where the device can, and starts a new measurement of the
+    /// peak.
     fn reserve(&self, bytes: u64) -> Result<(), Error>;
 
     /// Most memory held since [`Device::reserve`], in bytes; 0 where it cannot be measured.
@@ -65,8 +67,8 @@ pub trait Device: Sync {
     /// Chunk `i`, on the device.
     fn chunk(&self, residual: &Self::Residual, i: usize) -> Result<Self::Tensor, Error>;
 
-    /// Waits for all chunks; returns whether every number put so far is below [`TOO_LARGE`]: no NaN, no infinity, nothing
-    /// that a norm would lose.
+    /// Waits for all chunks; returns whether every number put so far is below [`TOO_LARGE`]: no NaN, no
+    /// infinity, nothing that a norm would lose.
     fn is_finite(&self, residual: &Self::Residual) -> Result<bool, Error>;
 
     /// `x / √(mean(x²) + eps) · weight` over each row.
@@ -94,8 +96,9 @@ pub trait Device: Sync {
     /// The angles of `n_tokens` positions.
     fn angles(&self, n_tokens: usize, rotary: &Rotary) -> Result<Self::Angles, Error>;
 
-    /// Rotates each head's pairs of dimensions by the angles of their positions, after an RMS norm of each head if `norm`
-    /// gives its weight `[head_dim]` and eps, and multiplies all by `scale`. `x` is `[n_rows, n_heads · head_dim]`.
+    /// Rotates each head's pairs of dimensions by the angles of their positions, after an RMS norm of each
+    /// head if `norm` gives its weight `[head_dim]` and eps, and multiplies all by `scale`. `x` is `[n_rows,
+    /// n_heads · head_dim]`.
     fn rope(
         &self,
         x: &Self::Tensor,
@@ -118,7 +121,8 @@ pub trait Device: Sync {
     fn layer(&self, shape: AttentionShape) -> Result<Self::Layer, Error>;
 }
 
-/// The attention of one layer: it takes keys and values of the whole prompt, then chunks of queries, and leaves a record.
+/// The attention of one layer: it takes keys and values of the whole prompt, then chunks of queries, and
+/// leaves a record.
 ///
 /// Queries are `[n_rows, n_heads · head_dim]`, and start at query block `first_query_block`.
 pub trait LayerAttention {
@@ -128,7 +132,8 @@ pub trait LayerAttention {
     /// Adds the next rows of keys and values, `[n_rows, n_kv_heads · head_dim]`.
     fn append(&mut self, keys: &Self::Tensor, values: &Self::Tensor) -> Result<(), Error>;
 
-    /// Keeps the first `n_rows` rows of keys and values; from now on the prompt has `n_tokens`, at most the capacity.
+    /// Keeps the first `n_rows` rows of keys and values; from now on the prompt has `n_tokens`, at most the
+    /// capacity.
     fn resize(&mut self, n_rows: usize, n_tokens: usize);
 
     /// Prepares the search, once all keys are there.
@@ -144,9 +149,9 @@ pub trait LayerAttention {
     /// Attention over the kept blocks, recorded. `[n_rows, n_heads · head_dim]`
     fn attend(&mut self, queries: &Self::Tensor, first_query_block: usize) -> Result<Self::Tensor, Error>;
 
-    /// Records how near each kept block's contribution comes to the change of the residual stream, for the queries attended
-    /// last, if the settings ask for it. `before` and `after` are its rows around attention `[n_rows, hidden_size]`, `weight`
-    /// is the output layer's.
+    /// Records how near each kept block's contribution comes to the change of the residual stream, for the
+    /// queries attended last, if the settings ask for it. `before` and `after` are its rows around attention
+    /// `[n_rows, hidden_size]`, `weight` is the output layer's.
     fn proximity(
         &mut self,
         weight: &Self::Tensor,
@@ -166,8 +171,8 @@ pub trait LayerAttention {
         hidden: &Hidden,
     ) -> Result<Self::Tensor, Error>;
 
-    /// Attention over all keys. If `measured` gives a mask and sums `[n_heads]`, adds to each head's sum the mass, summed over
-    /// queries, on the mask's blocks.
+    /// Attention over all keys. If `measured` gives a mask and sums `[n_heads]`, adds to each head's sum the
+    /// mass, summed over queries, on the mask's blocks.
     fn attend_dense(
         &mut self,
         queries: &Self::Tensor,
@@ -185,8 +190,8 @@ pub trait LayerAttention {
 /// Rows of the output layer that are on the device together.
 pub const VOCABULARY_CHUNK: usize = 16_384;
 
-/// 2⁵⁶: the squares of smaller numbers can be summed over 65,536 dimensions. Beyond, a norm divides by infinity, and what it
-/// leaves is 0.
+/// 2⁵⁶: the squares of smaller numbers can be summed over 65,536 dimensions. Beyond, a norm divides by
+/// infinity, and what it leaves is 0.
 pub const TOO_LARGE: f32 = (1u64 << 56) as f32;
 
 /// L1 proximity of a part to the whole (Ferrando & Voita 2024): max(‖whole‖₁ − ‖whole − part‖₁, 0).
