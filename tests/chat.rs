@@ -203,7 +203,7 @@ fn the_command_line_asks_by_the_template() {
             .arg(folder.path())
             .args(arguments);
         let output = command.output().unwrap();
-        serde_json::from_slice::<Json>(&output.stdout).unwrap()["tokens"].as_u64().unwrap()
+        serde_json::from_slice::<Json>(&output.stdout).unwrap()["n_tokens"].as_u64().unwrap()
     };
     assert_eq!((trace(&[]), trace(&["--chat"])), (2, 4));
 }
