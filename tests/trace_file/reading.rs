@@ -52,7 +52,7 @@ fn assert_head_holds(trace: &Trace, layer: usize, head: usize, record: &LayerRec
     }
 }
 
-/// Keys that the token sees in its query block's kept blocks, with their stored numbers.
+/// Returns the keys that the token sees in its query block's kept blocks, with their stored numbers.
 fn focus_row(mask: &BlockMask, head: usize, token: usize, stored: &[f32]) -> Vec<(usize, f32)> {
     let (blocks, mut row) = (&mask.blocks, Vec::new());
     for (i, &block) in mask.kept(head, token / blocks.block_size_q).iter().enumerate() {
@@ -66,7 +66,7 @@ fn focus_row(mask: &BlockMask, head: usize, token: usize, stored: &[f32]) -> Vec
     row
 }
 
-/// Saves, opens and compares; returns the file's bytes.
+/// Returns the Saves, opens and compares; returns the file's bytes.
 fn round_trip(size: Size) -> Vec<u8> {
     let sample = size.sample();
     assert_holds(&sample.trace, &sample);
