@@ -22,7 +22,7 @@ pub enum Error {
     #[error("model {path}: expected {expected}, found {found}; {fix}")]
     Model { path: String, expected: String, found: String, fix: String },
 
-    /// Makes the error for a prompt that cannot be traced.
+    /// A prompt that cannot be traced.
     #[error("prompt: expected {expected}, found {found}; {fix}")]
     Prompt { expected: String, found: String, fix: String },
 
@@ -34,7 +34,7 @@ pub enum Error {
     #[error("memory: this run needs {needed} and may take {limit}; {fix}")]
     Memory { needed: String, limit: String, fix: String },
 
-    /// Makes the error for a trace file that cannot be used.
+    /// A trace file that cannot be used.
     #[error("trace {path}: expected {expected}, found {found}; {fix}")]
     Trace { path: String, expected: String, found: String, fix: String },
 

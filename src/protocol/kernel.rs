@@ -1,5 +1,5 @@
 //! Ends the process of a notebook's cells, and the engine below it, when the kernel dies, so that neither
-//! works for nobody.
+//! runs on without a user.
 
 use std::{env, os::unix::process::parent_id, process, sync::Once, thread, time::Duration};
 

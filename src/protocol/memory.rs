@@ -32,7 +32,7 @@ pub struct Layout {
 }
 
 impl MemoryPlan {
-    /// Returns the bytes of all parts.
+    /// Returns the sum of all parts, in bytes.
     pub fn total(&self) -> u64 {
         self.parts.iter().fold(0, |total: u64, part| total.saturating_add(part.1))
     }

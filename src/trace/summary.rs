@@ -167,8 +167,8 @@ pub enum RowsOf {
     /// Those of a run with dense attention, O(T²): the tokens that the model would have looked at.
     #[default]
     Dense,
-    /// Those of the sparse run itself, O(rows · T): the tokens that it would look at if it could, given those
-    /// that it saw before.
+    /// Those of the sparse run itself, O(rows · T): the tokens that it would look at if it could, given
+    /// those that it saw before.
     Sparse,
 }
 

@@ -137,8 +137,8 @@ proptest! {
         }
         let (outputs, _) = layer.run();
         let row = |query: usize| &outputs[(query * n_heads + head) * head_dim..][..head_dim];
-        // The token's own product may be −∞: then its query gives its key no attention, and its row need not
-        // be NaN.
+        // The token's own product may be −∞: then its query gives its key no attention, and its row
+        // need not be NaN.
         let own: f32 = (0..head_dim).map(|d| layer.heads[head].queries[token * head_dim + d] * layer.heads[head].keys[token * head_dim + d]).sum();
         prop_assert!(own == f32::NEG_INFINITY && in_keys || row(token).iter().all(|v| v.is_nan()), "{:?}", row(token));
         let first = blocks.queries(token / blocks.block_size_q).start;

@@ -121,8 +121,7 @@ impl Writer {
         }
     }
 
-    /// Picks the type of a tensor: rows that are not a multiple of the block size are stored in smaller
-    /// blocks.
+    /// Adds a tensor; rows that are not a multiple of the block size are stored in smaller blocks.
     fn add(&mut self, name: &str, tensor: &Tensor, dtype: GgmlDType) {
         let is_whole = tensor.dims().last().is_some_and(|width| width.is_multiple_of(dtype.block_size()));
         let dtype = if is_whole { dtype } else { GgmlDType::Q8_0 };

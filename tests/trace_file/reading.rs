@@ -66,7 +66,7 @@ fn focus_row(mask: &BlockMask, head: usize, token: usize, stored: &[f32]) -> Vec
     row
 }
 
-/// Returns the Saves, opens and compares; returns the file's bytes.
+/// Saves, opens and compares; returns the file's bytes.
 fn round_trip(size: Size) -> Vec<u8> {
     let sample = size.sample();
     assert_holds(&sample.trace, &sample);
