@@ -82,7 +82,7 @@ impl HeadTrace {
     }
 
     /// Returns the kept key blocks of a query block, ascending, each with its attention mass: the mean over
-    /// the block's queries of the probability on the key block's keys. A missing block has none.
+    /// the block's queries of the probability on the key block's keys. A block out of range has none.
     pub fn row(&self, query_block: usize) -> impl Iterator<Item = (usize, f32)> + '_ {
         let start = query_block.saturating_mul(self.top_k);
         let row = start..start.saturating_add(self.top_k);

@@ -17,7 +17,7 @@ use safetensors::{Dtype, tensor::Metadata};
 use super::{BlockMask, Summary, name};
 use crate::error::Error;
 
-/// Length that the header of no trace reaches.
+/// A length above that of any trace's header.
 const MAX_HEADER: u64 = 100_000_000;
 
 /// Bytes that are read at a time.

@@ -10,8 +10,8 @@ use streamtrace::{
 
 use crate::naive::{Head, assert_close};
 
-/// Makes prompts that are shorter than a block, end inside a block or end with a block; all block sizes;
-/// windows; head sizes; soft caps.
+/// Makes heads over prompts that are shorter than a block, end inside a block or end with a block; with all
+/// block sizes; windows; head sizes; soft caps.
 fn heads() -> Vec<Head> {
     let shapes = [
         (1, 32, 8, None, 64),

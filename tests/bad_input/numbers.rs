@@ -9,8 +9,8 @@ use streamtrace::{Error, StreamConfig, Trace};
 
 use crate::common::{self, VOCABULARY, Weight};
 
-/// Makes models with norms of queries and keys, with biases, with soft caps and norms after each part, and
-/// with a window.
+/// Makes configurations of models with norms of queries and keys, with biases, with soft caps and norms after
+/// each part, and with a window.
 fn configs() -> impl Strategy<Value = Value> {
     let gemma = json!({ "model_type": "gemma2", "head_dim": 16, "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0,
         "query_pre_attn_scalar": 16, "hidden_activation": "gelu_pytorch_tanh", "hidden_act": "gelu_pytorch_tanh" });

@@ -28,8 +28,8 @@ pub struct Size {
     pub windows: Vec<Option<usize>>,
 }
 
-/// Makes two layers, one with a window; rows that see fewer blocks than `top_k`; lengths that no block size
-/// divides.
+/// Returns a size of two layers, one with a window; with rows that see fewer blocks than `top_k`, and lengths
+/// that no block size divides.
 pub const fn small() -> Size {
     Size {
         n_tokens: 23,
