@@ -12,8 +12,8 @@ pub struct Span {
 }
 
 impl Span {
-    /// The span with `n` more tokens on each side. It begins at the prompt's first token at the latest; a figure cuts off what
-    /// reaches past the prompt's end.
+    /// Returns the span with `n` more tokens on each side. It begins at the prompt's first token at the
+    /// latest; a figure cuts off the part past the prompt's end.
     pub fn widened(&self, n: usize) -> Span {
         Span { start: self.start.saturating_sub(n), end: self.end.saturating_add(n) }
     }
@@ -30,7 +30,7 @@ impl Span {
         self.start..self.end
     }
 
-    /// The tokens whose outputs predict these: each token is predicted by the one before it.
+    /// Returns the tokens whose outputs predict these: each token is predicted by the one before it.
     pub fn predictors(&self) -> Span {
         Span { start: self.start.saturating_sub(1), end: self.end.saturating_sub(1) }
     }

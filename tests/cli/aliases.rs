@@ -4,7 +4,7 @@ use tempfile::TempDir;
 
 use crate::{MODEL, NEEDLE, object, saved, stderr, stdout, streamtrace};
 
-/// The output of a command that must succeed.
+/// Returns the output of a command that must succeed.
 #[track_caller]
 fn said(arguments: &[&str]) -> String {
     let output = streamtrace(arguments);

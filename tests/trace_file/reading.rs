@@ -52,7 +52,7 @@ fn assert_head_holds(trace: &Trace, layer: usize, head: usize, record: &LayerRec
     }
 }
 
-/// Keys that the token sees in its query block's kept blocks, with their stored numbers.
+/// Returns the keys that the token sees in its query block's kept blocks, with their stored numbers.
 fn focus_row(mask: &BlockMask, head: usize, token: usize, stored: &[f32]) -> Vec<(usize, f32)> {
     let (blocks, mut row) = (&mask.blocks, Vec::new());
     for (i, &block) in mask.kept(head, token / blocks.block_size_q).iter().enumerate() {
