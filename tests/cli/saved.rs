@@ -57,7 +57,7 @@ fn anchors_and_routes_of_a_saved_trace_are_said_and_drawn() {
     );
     for (arguments, name, start) in [
         (&["thought-anchors"][..], "anchors.svg", &b"<svg"[..]),
-        (&["thought-anchors"], "anchors.html", b"<!doctype html>"),
+        (&["thought-anchors"], "anchors.html", b"<!DOCTYPE html>"),
         (&["routes", "--from", needle], "routes.png", b"\x89PNG"),
     ] {
         let out = folder.path().join(name);
