@@ -3,7 +3,7 @@
 //! | bytes | |
 //! |---|---|
 //! | 4 | `STRM` |
-//! | 2 | version of this protocol, little-endian (3) |
+//! | 2 | version of this protocol, little-endian (4) |
 //! | 1 | what the body is: 0 nothing, 1 a trace file, 2 bytes |
 //! | 1 | 0 |
 //! | 4 | length of the header, little-endian |
@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::{Payload, Progress, Reply};
 use crate::{error::Error, trace::Trace};
 
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 
 const MAGIC: &[u8; 4] = b"STRM";
 

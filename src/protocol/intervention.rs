@@ -179,3 +179,24 @@ impl Effect {
         self.tokens.iter().all(|token| token.is_argmax)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::synthetic::{Shape, trace};
+
+    #[test]
+    fn a_head_is_hidden_in_its_own_layer_alone() {
+        let intervention = Intervention::without_heads("two", &[(0, 1), (1, 0)]);
+        assert_eq!((&intervention.hide[0], intervention.first_query()), (&Edges::of_head(0, 1), 0));
+        let queries = Span { start: 32, end: 64 };
+        let hidden = |layer, head| intervention.in_layer(layer).of(head, queries);
+        assert!(hidden(0, 1).hides(40, 3) && hidden(1, 0).hides(40, 39));
+        assert!(!hidden(0, 1).hides(40, 40), "a query always sees itself");
+        assert!(hidden(0, 0).is_empty() && hidden(1, 1).is_empty() && hidden(2, 1).is_empty());
+        let trace = trace(&Shape { n_tokens: 100, ..Default::default() });
+        assert!(intervention.check(&trace).is_ok());
+        let error = Intervention::without_heads("a third", &[(0, 2)]).check(&trace).unwrap_err().to_string();
+        assert!(error.contains("head 2 does not exist"), "{error}");
+    }
+}

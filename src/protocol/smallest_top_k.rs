@@ -13,6 +13,7 @@ pub enum Criterion {
     /// The next token's distribution: KL(dense ‖ sparse) of at most this bound, in nats.
     KlAtMost(f64),
     /// This text after the prompt: each of its tokens the most likely one.
+    #[serde(alias = "answer_kept")]
     AnswerSurvives(String),
 }
 
@@ -76,9 +77,10 @@ pub(crate) fn smallest(
     }
     while below < good {
         let middle = below + (good - below) / 2;
-        match passes(middle)? {
-            true => good = middle,
-            false => below = middle + 1,
+        if passes(middle)? {
+            good = middle;
+        } else {
+            below = middle + 1;
         }
     }
     Ok(good)

@@ -208,3 +208,18 @@ impl Summary {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compared_answers_of_older_traces_are_read() {
+        let older = serde_json::json!({
+            "text": "42", "dense_logprob": -0.1, "sparse_logprob": -2.0, "dense_retained": true, "sparse_retained": false
+        });
+        let answer: AnswerFidelity = serde_json::from_value(older).unwrap();
+        assert_eq!((answer.dense_survives, answer.sparse_survives), (true, false));
+        assert_eq!(serde_json::to_value(&answer).unwrap()["sparse_survives"], false);
+    }
+}
