@@ -8,7 +8,7 @@ mod common;
 
 use std::error::Error;
 
-use streamtrace::{Estimate, Search, StreamConfig, tasks::WordProblem};
+use streamtrace::{Estimate, ScoreConfig, Search, StreamConfig, tasks::WordProblem};
 
 use common::{bundled, option_or};
 
@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let problem = WordProblem::generate(12 + seed as usize * 5 % 13, seed)?;
         let prompt = problem.prompt(n_tokens, &mut |text| tracer.count_tokens(text))?;
         let (before, chain) = prompt.text.split_at(prompt.chain[0].start);
-        let dense = tracer.score_dense(before, chain)?;
+        let dense = tracer.score_with(before, chain, &ScoreConfig { dense: true })?;
         n_chain += dense.tokens.len();
         for (same, (_, config)) in same.iter_mut().zip(&contenders) {
             let sparse = tracer.with(config.clone()).score(before, chain)?;

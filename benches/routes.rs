@@ -102,7 +102,7 @@ fn prompt(
         before: effects[0].before(),
         route: effects[0].drop(),
         control,
-        alone: effects[1].retained(),
+        alone: effects[1].survives(),
         seconds,
     })
 }

@@ -8,7 +8,7 @@ mod common;
 use std::error::Error;
 
 use streamtrace::{
-    Criterion, Search, StreamConfig,
+    Criterion, ScoreConfig, Search, StreamConfig,
     tasks::{RulerConfig, Task},
 };
 
@@ -27,8 +27,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     for seed in seed..seed + n_prompts {
         let task = RulerConfig { task: Task::NiahMultikey1, n_tokens, seed, ..RulerConfig::default() };
         let prompt = tracer.prompt(&task)?;
-        let criterion = Criterion::AnswerKept(prompt.answer.clone());
-        if !tracer.score_dense(&prompt.text, &prompt.answer)?.tokens.iter().all(|token| token.is_argmax) {
+        let criterion = Criterion::AnswerSurvives(prompt.answer.clone());
+        if !tracer
+            .score_with(&prompt.text, &prompt.answer, &ScoreConfig { dense: true })?
+            .tokens
+            .iter()
+            .all(|token| token.is_argmax)
+        {
             continue;
         }
         let [ours, theirs] = [&tracer, &exact].map(|tracer| tracer.smallest_top_k(&prompt.text, &criterion));

@@ -1,4 +1,4 @@
-//! Draws every kind of figure of made-up traces into `target/gallery`, for a look:
+//! Draws every kind of figure, from synthetic traces, into `target/gallery`:
 //! `cargo run --features engine --example gallery`
 
 use streamtrace::view::plot::Figure;
@@ -69,7 +69,8 @@ fn heat_maps() {
     save("recall", &trace(6, 8).recall_map().unwrap().figure());
     save("recall-large", &trace(32, 32).recall_map().unwrap().figure());
     let mut scores = trace(5, 3).recall_map().unwrap();
-    (scores.row_name, scores.column_name) = ("depth".into(), "tokens".into());
+    scores.row_name = "depth".into();
+    scores.column_name = "tokens".into();
     scores.rows = ["0 %", "25 %", "50 %", "75 %", "100 %"].map(String::from).to_vec();
     scores.columns = ["4,096", "16,384", "131,072"].map(String::from).to_vec();
     scores.values[2][1] = None;

@@ -12,8 +12,7 @@
 //! use streamtrace::prelude::*;
 //!
 //! let tracer = Tracer::load("models/needle-6m")?; // elsewhere: Tracer::connect
-//! let tracer = tracer.with(StreamConfig { pruned: Some(0.95), ..Default::default() });
-//! let trace = tracer.trace("A long prompt. The number for foamy-harp is: 9077192. …")?;
+//! let trace = tracer.pruned(0.95).trace("A long prompt. The number for foamy-harp is: 9077192. …")?;
 //! trace.save("prompt.trace")?;
 //! # Ok::<(), Error>(())
 //! ```
@@ -41,7 +40,7 @@
 //! # }
 //! ```
 //!
-//! What it says is drawn, clicked through, written down or handed on:
+//! A trace can be drawn, explored, reported and exported:
 //!
 //! ```
 //! # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/trace.rs")); }
@@ -61,9 +60,9 @@
 //! # }
 //! ```
 //!
-//! Which sentences do later ones come back to ([`Trace::thought_anchors`])? What carried a fact to the output
-//! ([`Trace::routes`])? Is it so ([`Tracer::knock_out`])? What did the pruning lose ([`Tracer::compare`])? The tutorials go
-//! through it with prompts of known answers ([`tasks`]).
+//! Which heads read a span ([`Trace::readers`])? Which sentences do later ones come back to ([`Trace::thought_anchors`])? By
+//! which path did a fact reach the output ([`Trace::routes`]), and does it hold when it is cut ([`Tracer::knock_out`])? How much
+//! did the pruning lose ([`Tracer::compare`])? The tutorials ask these of prompts whose answers are known ([`tasks`]).
 //!
 //! # Parts
 //!
@@ -97,29 +96,35 @@ pub mod trace;
 pub mod view;
 pub mod words;
 
-pub use analysis::CausalTest;
+pub use analysis::{CausalConfig, CausalTest};
 pub use client::Tracer;
 pub use error::Error;
 pub use protocol::{
     Criterion, DeviceChoice, Edges, Effect, GenerateConfig, Generated, Intervention, LoadOptions, MemoryPlan,
-    Message, SmallestTopK,
+    Message, ScoreConfig, SmallestTopK,
 };
 pub use trace::{Estimate, Search, Span, StreamConfig, Trace};
 pub use view::{Explore, Report};
 
-/// What a notebook needs: `use streamtrace::prelude::*;`. It never holds a `Result` of our own, which a notebook's own code
+/// The names for a notebook: `use streamtrace::prelude::*;`. It never holds a `Result` of our own, which a notebook's own code
 /// could not tell from the standard one.
 pub mod prelude {
+    /// What one starts from, asks with, and shows.
     pub use crate::{
-        CausalTest, Criterion, DeviceChoice, Edges, Effect, Error, Estimate, Explore, GenerateConfig,
-        Generated, Intervention, LoadOptions, MemoryPlan, Message, Report, Search, SmallestTopK, Span,
-        StreamConfig, Trace, Tracer,
+        Criterion, Edges, Error, Explore, Intervention, Message, Report, Span, Trace, Tracer,
         analysis::{
-            AnchorConfig, Calibration, HeadRanking, RetrievalHeads, RouteConfig, RouteMeasure, Routes,
-            Sentence, SentenceMatrix, SuppressionMeasure, ThoughtAnchors,
+            CausalTest, HeadRanking, RetrievalHeads, Routes, Sentence, SentenceMatrix, ThoughtAnchors,
         },
-        tasks::{Prompt, ReasoningPrompt, RulerConfig, Task, WordProblem},
-        trace::{CompareConfig, SentenceKind},
+        tasks::{Prompt, ReasoningPrompt, Task, WordProblem},
+        trace::SentenceKind,
         view::plot::{AttentionMap, Figure, HeatMap},
+    };
+    /// Settings, and what comes back where a method says so.
+    pub use crate::{
+        DeviceChoice, Effect, Estimate, GenerateConfig, Generated, LoadOptions, MemoryPlan, ScoreConfig,
+        Search, SmallestTopK, StreamConfig,
+        analysis::{AnchorConfig, Calibration, CausalConfig, RouteConfig, RouteMeasure, SuppressionMeasure},
+        tasks::RulerConfig,
+        trace::CompareConfig,
     };
 }

@@ -22,7 +22,7 @@ fn model(config: Json) -> TempDir {
 }
 
 fn prompt(folder: &Path, messages: &[Message]) -> Result<String, Error> {
-    common::load(folder)?.chat(messages)
+    common::load(folder)?.chat_prompt(messages)
 }
 
 /// The prompt that a template writes for messages.
@@ -125,7 +125,7 @@ fn what_a_template_refuses_is_said_in_its_words() {
 #[track_caller]
 fn assert_broken(folder: &Path, words: &[&str]) {
     let tracer = common::load(folder).unwrap();
-    let error = tracer.chat(&conversation()).unwrap_err().to_string();
+    let error = tracer.chat_prompt(&conversation()).unwrap_err().to_string();
     words.iter().for_each(|word| assert!(error.contains(word), "{word:?} is not in: {error}"));
     assert_eq!(tracer.trace("w1 w2").unwrap().n_tokens(), 2);
 }
@@ -186,7 +186,7 @@ fn a_start_token_of_the_template_is_not_doubled() {
         "special_tokens": { "w7": { "id": "w7", "ids": [7], "tokens": ["w7"] } } });
     fs::write(&path, tokenizer.to_string()).unwrap();
     let tracer = common::load(folder.path()).unwrap();
-    let prompt = tracer.chat(&[Message::user("w1 w2")]).unwrap();
+    let prompt = tracer.chat_prompt(&[Message::user("w1 w2")]).unwrap();
     assert_eq!(tracer.trace(&prompt).unwrap().tokens().unwrap(), [7, 1, 2]);
     assert_eq!(tracer.trace("w1 w2").unwrap().tokens().unwrap(), [7, 1, 2]);
     assert_eq!(tracer.trace("w7").unwrap().tokens().unwrap(), [7]);

@@ -11,8 +11,8 @@ use std::{
 use safetensors::Dtype;
 use serde_json::json;
 use streamtrace::{
-    DeviceChoice, Error, Estimate, GenerateConfig, Intervention, LoadOptions, Search, StreamConfig, Trace,
-    Tracer,
+    DeviceChoice, Error, Estimate, GenerateConfig, Intervention, LoadOptions, Search, Span, StreamConfig,
+    Trace, Tracer,
     tasks::{RulerConfig, Task},
 };
 
@@ -224,7 +224,8 @@ fn knocking_out_changes_the_same() {
         // The spans neither begin nor end at a block boundary.
         let spans = [101..119, n - 70..n - 51, n - 13..n - 9];
         let interventions = spans.map(|span| Intervention::without_span("span", span));
-        let [a, b] = [&cpu, &gpu].map(|tracer| tracer.knock_out(&trace, &interventions, n - 40..n).unwrap());
+        let [a, b] = [&cpu, &gpu]
+            .map(|tracer| tracer.knock_out(&trace, &interventions, Span::from(n - 40..n)).unwrap());
         for (a, b) in a.iter().zip(&b) {
             let (a, b) = (a.before() - a.after(), b.before() - b.after());
             // The sum over 40 tokens, each of which bf16 changes slightly.
@@ -240,7 +241,7 @@ fn the_same_is_written() {
         let prompt = needle(&cpu, 3_000, seed);
         let how =
             GenerateConfig { max_tokens: 40, stop: vec![".".into()], dense, ..GenerateConfig::default() };
-        let [a, b] = [&cpu, &gpu].map(|tracer| tracer.generate(&prompt, &how).unwrap().text);
+        let [a, b] = [&cpu, &gpu].map(|tracer| tracer.generate_with(&prompt, &how).unwrap().text);
         assert_eq!(a, b, "seed {seed}, dense {dense}");
     }
 }

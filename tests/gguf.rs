@@ -124,7 +124,7 @@ fn the_end_of_text_is_the_files() {
     writer.set("tokenizer.ggml.eos_token_id", Value::U32(first));
     let ended = folder.path().join("ended.gguf");
     writer.write(&ended);
-    let generated = common::load(&ended).unwrap().generate(PROMPT, &Default::default()).unwrap();
+    let generated = common::load(&ended).unwrap().generate_with(PROMPT, &Default::default()).unwrap();
     assert!(generated.tokens.is_empty(), "{:?}", generated.text);
 }
 

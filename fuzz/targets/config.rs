@@ -11,8 +11,8 @@ fuzz_target!(|bytes: &[u8]| {
     limited(bytes.len(), 64 << 20, || {
         let Ok(config) = ModelConfig::read(&path) else { return };
         assert_eq!(config.windows.len(), config.n_layers);
-        for layer in 0..config.n_layers.min(2) {
-            config.rope_of(layer).rotary(config.head_dim, 1 << 20);
+        for rope in [Some(&config.rope), config.window_rope.as_ref()].into_iter().flatten() {
+            rope.rotary(config.head_dim, 1 << 20);
         }
     });
 });

@@ -2,14 +2,33 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::Effect;
+use crate::{protocol::Effect, trace::Span, words::numbers::median};
 
-/// What changes without the things that a claim names, and without as much of something else.
+/// How a claim about cause is tested.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CausalConfig {
+    /// Tokens of the traced prompt whose probability is measured, each predicted from those before it; the next token if not
+    /// set.
+    pub answer: Option<Span>,
+    /// Random controls to compare with.
+    pub n_random: usize,
+    /// The same seed draws the same controls.
+    pub seed: u64,
+}
+
+impl Default for CausalConfig {
+    fn default() -> Self {
+        CausalConfig { answer: None, n_random: 20, seed: 0 }
+    }
+}
+
+/// Effects of leaving out the things that a claim names, beside those of leaving out as much of something else.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CausalTest {
-    /// What was left out.
+    /// The things that were left out, in words.
     pub claim: String,
-    /// What is measured, with its unit; more is a stronger effect.
+    /// The measure with its unit; more is a stronger effect.
     pub measure: String,
     /// The effect of each thing that was named, with a short name.
     pub claimed: Vec<(String, f64)>,
@@ -19,7 +38,7 @@ pub struct CausalTest {
 }
 
 impl CausalTest {
-    /// By how much an answer, or else the next token, becomes less likely ([`Effect::drop`]).
+    /// Tests by how much an answer, or else the next token, becomes less likely ([`Effect::drop`]).
     pub fn of_effects(claimed: &Effect, controls: &[Effect], model: &str) -> Self {
         let what = if claimed.tokens.is_empty() { "the next token" } else { "the answer" };
         CausalTest {
@@ -31,26 +50,20 @@ impl CausalTest {
         }
     }
 
-    /// The middle one of what was claimed.
+    /// The median claimed effect.
     pub fn effect(&self) -> f64 {
-        median(self.claimed.iter().map(|(_, value)| *value).collect())
+        median(&self.claimed.iter().map(|(_, value)| *value).collect::<Vec<_>>())
     }
 
-    /// The middle control; 0 if there is none.
+    /// The median control; 0 without controls.
     pub fn control(&self) -> f64 {
-        median(self.controls.clone())
+        median(&self.controls)
     }
 
     /// Controls with at least the effect of what was claimed.
     pub fn n_as_strong(&self) -> usize {
         self.controls.iter().filter(|control| **control >= self.effect()).count()
     }
-}
-
-/// The middle number, the upper one of two; 0 if there is none.
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
 }
 
 #[cfg(test)]

@@ -161,7 +161,7 @@ mod tests {
     use super::*;
     use crate::trace::{
         BlockMask, Blocks,
-        synthetic::{Shape, trace, trace_of},
+        synthetic::{Shape, trace, trace_of_words},
     };
 
     #[test]
@@ -212,7 +212,7 @@ mod tests {
         let words: Vec<String> =
             (0..90).map(|t| if t % 13 == 12 { " end." } else { " word" }.into()).collect();
         let trace =
-            trace_of(&Shape { n_tokens: 90, top_k: 50, block_size_q: 8, ..Default::default() }, &words);
+            trace_of_words(&Shape { n_tokens: 90, top_k: 50, block_size_q: 8, ..Default::default() }, &words);
         let edges: Vec<SentenceEdge> = trace.sentence_edges().unwrap().collect::<Result<_, _>>().unwrap();
         for (layer, head) in (0..2).flat_map(|l| (0..2).map(move |h| (l, h))) {
             for sentence in 0..trace.sentences().unwrap().len() {

@@ -1,4 +1,4 @@
-//! Which heads show what a chain of thought rests on: by kurtosis, or calibrated on dependencies that are known.
+//! Heads ranked by a score: kurtosis, attention on a span, or a calibration on dependencies that are known.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,7 @@ use crate::{
     trace::{SentenceKind, Trace},
 };
 
-/// The heads of a model, best first, and what they were ranked by.
+/// The heads of a model, best first, and the score they are ranked by.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HeadRanking {
     /// Said in every figure.
@@ -16,7 +16,7 @@ pub struct HeadRanking {
     pub heads: Vec<RankedHead>,
 }
 
-/// A head and what it scored.
+/// A head and its score.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RankedHead {
     pub layer: usize,
@@ -27,12 +27,15 @@ pub struct RankedHead {
 impl HeadRanking {
     /// Ranks heads by their scores, `[n_layers * n_heads]`; the lower layer and head first where they are equal.
     pub fn new(how: &str, n_heads: usize, scores: &[f64]) -> Self {
-        let head = |(i, &score): (usize, &f64)| RankedHead {
-            layer: i / n_heads.max(1),
-            head: i % n_heads.max(1),
-            score,
-        };
-        let mut heads: Vec<RankedHead> = scores.iter().enumerate().map(head).collect();
+        let place = |i: usize| (i / n_heads.max(1), i % n_heads.max(1));
+        let heads = scores.iter().enumerate().map(|(i, &score)| (place(i).0, place(i).1, score));
+        Self::ranked(how, heads)
+    }
+
+    /// Ranks heads, given as layer, head and score; the first one first where they are equal.
+    pub fn ranked(how: &str, heads: impl IntoIterator<Item = (usize, usize, f64)>) -> Self {
+        let head = |(layer, head, score)| RankedHead { layer, head, score };
+        let mut heads: Vec<RankedHead> = heads.into_iter().map(head).collect();
         heads.sort_by(|a, b| b.score.total_cmp(&a.score));
         HeadRanking { how: how.into(), heads }
     }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::RankedHead;
 use crate::{
     error::Error,
     trace::{Span, Trace},
@@ -15,14 +16,6 @@ pub struct RetrievalHeads {
     pub n_prompts: usize,
     /// Share of the needle's tokens that a head copies. `[n_layers][n_heads]`
     pub scores: Vec<Vec<f64>>,
-}
-
-/// One head and its score.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RetrievalHead {
-    pub layer: usize,
-    pub head: usize,
-    pub score: f64,
 }
 
 impl Trace {
@@ -101,15 +94,15 @@ impl RetrievalHeads {
     }
 
     /// All heads, the highest score first.
-    pub fn ranking(&self) -> Vec<RetrievalHead> {
+    pub fn ranking(&self) -> Vec<RankedHead> {
         let of_layer = |(layer, heads): (usize, &Vec<f64>)| {
             heads
                 .iter()
                 .enumerate()
-                .map(move |(head, &score)| RetrievalHead { layer, head, score })
+                .map(move |(head, &score)| RankedHead { layer, head, score })
                 .collect::<Vec<_>>()
         };
-        let mut heads: Vec<RetrievalHead> = self.scores.iter().enumerate().flat_map(of_layer).collect();
+        let mut heads: Vec<RankedHead> = self.scores.iter().enumerate().flat_map(of_layer).collect();
         heads.sort_by(|a, b| b.score.total_cmp(&a.score));
         heads
     }

@@ -121,16 +121,8 @@ impl Trace {
     }
 
     fn check_ends(&self, from: Span, to: Span) -> Result<(), Error> {
-        for (what, span) in [("span that the route starts from", from), ("span that the route leads to", to)]
-        {
-            if span.is_empty() || span.end > self.n_tokens() {
-                return Err(Error::missing(
-                    what,
-                    format!("{}..{}", span.start, span.end),
-                    format!("the prompt has tokens 0..{}, and a span at least one of them", self.n_tokens()),
-                ));
-            }
-        }
+        self.checked("span that the route starts from", from)?;
+        self.checked("span that the route leads to", to)?;
         if from.start >= to.end {
             return Err(Error::setting(
                 "route",

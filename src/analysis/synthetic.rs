@@ -1,11 +1,11 @@
-//! Findings without a trace, for tests and the gallery: anchors and a sentence matrix.
+//! Synthetic findings for tests and the gallery: anchors and a sentence matrix.
 
 use streamtrace::{
     analysis::{HeadRanking, Sentence, SentenceMatrix, ThoughtAnchors},
     trace::{SentenceKind, Span},
 };
 
-/// Anchors of `n` sentences of one text, with scores that fall and a few that stand out.
+/// Makes anchors of `n` sentences of one text, with low random scores and a few high ones.
 pub fn made_up_anchors(n: usize, text: &str) -> ThoughtAnchors {
     let score = |j: usize| {
         let noise = f64::from(hash([7, j as u32, 0])) / f64::from(u32::MAX);
@@ -30,7 +30,7 @@ pub fn made_up_anchors(n: usize, text: &str) -> ThoughtAnchors {
     }
 }
 
-/// A matrix of so many sentences in which each needs the third before it.
+/// Makes a matrix of `n` sentences in which each needs the third before it.
 pub fn made_up_matrix(n: usize) -> SentenceMatrix {
     let value = |i: usize, j: usize| {
         let noise = f64::from(hash([i as u32, j as u32, 3])) / f64::from(u32::MAX);
@@ -56,7 +56,7 @@ fn made_up_sentences(n: usize, text: &str) -> Vec<Sentence> {
     (0..n).map(sentence).collect()
 }
 
-/// A number that looks random (the finaliser of MurmurHash3).
+/// Returns a pseudorandom number (the finaliser of MurmurHash3).
 fn hash(values: [u32; 3]) -> u32 {
     values.into_iter().fold(0x9e37_79b9, |state, value| {
         let mut h = state ^ value.wrapping_mul(0x85eb_ca6b);

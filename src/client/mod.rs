@@ -1,5 +1,7 @@
 //! The handle that a user holds: [`Tracer`].
 
+mod answers;
+mod causes;
 mod delivery;
 mod remote;
 mod tracer;

@@ -27,7 +27,7 @@ impl Tracer {
     /// # Errors
     /// [`Error::Engine`] when the command fails, is no engine or one of another version, or names no model; as [`Tracer::load`].
     pub fn connect(command: &str) -> Result<Self, Error> {
-        Self::of_engine(engine_of(command), Request::Model, Delivery::InPieces(None))
+        Self::start(engine_of(command), Request::Model, Delivery::InPieces(None))
     }
 
     /// As [`Tracer::connect`], with a model that is named here: a folder of the other machine.
@@ -35,7 +35,7 @@ impl Tracer {
     /// # Errors
     /// As [`Tracer::connect`], and [`Error::Device`].
     pub fn connect_with(command: &str, options: LoadOptions) -> Result<Self, Error> {
-        Self::of_engine(engine_of(command), Request::Load(options), Delivery::InPieces(None))
+        Self::start(engine_of(command), Request::Load(options), Delivery::InPieces(None))
     }
 
     /// The same tracer with traces of these layers alone, for a connection that is slow.

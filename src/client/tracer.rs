@@ -9,21 +9,31 @@ use std::{
 
 use super::delivery::Delivery;
 use crate::{
-    analysis::{CausalTest, Routes, Sentence, SentenceMatrix, SuppressionMeasure},
     error::Error,
-    protocol::{
-        Criterion, Effect, Engine, GenerateConfig, Generated, Intervention, LoadOptions, MemoryPlan, Message,
-        Payload, Progress, Reply, Request, SmallestTopK, unexpected,
-    },
+    protocol::{Engine, LoadOptions, MemoryPlan, Message, Payload, Progress, Reply, Request, unexpected},
     start::default_engine,
     tasks::{Prompt, ReasoningPrompt, RulerConfig, WordProblem},
-    trace::{AnswerScore, CompareConfig, ModelInfo, Span, StreamConfig, Trace},
+    trace::{CompareConfig, ModelInfo, Span, StreamConfig, Trace},
     words::{
         numbers::{count, format_bytes},
-        safe::{Printed, harmless},
+        safe::harmless,
         table::{Describe, Table, show_as_table},
     },
 };
+
+/// Sends a request; returns the content of the reply that answers it.
+macro_rules! ask {
+    ($tracer:expr, $request:expr, $reply:ident) => {
+        ask!($tracer, $request, $reply, Payload::None)
+    };
+    ($tracer:expr, $request:expr, $reply:ident, $payload:expr) => {
+        match $tracer.call($request, $payload)? {
+            (Reply::$reply(answer), _) => Ok(answer),
+            (reply, _) => Err(unexpected(&reply)),
+        }
+    };
+}
+pub(super) use ask;
 
 /// A loaded model with the settings of its search.
 ///
@@ -54,22 +64,22 @@ impl Tracer {
     /// # Errors
     /// As [`Tracer::load`], and [`Error::Device`].
     pub fn load_with(options: LoadOptions) -> Result<Self, Error> {
-        Self::with_engine(default_engine()?, options)
+        Self::over(default_engine()?, options)
     }
 
-    /// Loads a model in an engine of one's own choice, such as a [`Process`](crate::protocol::process::Process).
+    /// Loads a model in `engine`, such as a [`Process`](crate::protocol::process::Process).
     ///
     /// # Errors
     /// As [`Tracer::load_with`].
-    pub fn with_engine(engine: Box<dyn Engine>, mut options: LoadOptions) -> Result<Self, Error> {
+    pub fn over(engine: Box<dyn Engine>, mut options: LoadOptions) -> Result<Self, Error> {
         // An engine has its own idea of the current folder.
         if options.model.exists() {
             options.model = std::path::absolute(&options.model).unwrap_or(options.model);
         }
-        Self::of_engine(engine, Request::Load(options), Delivery::Whole)
+        Self::start(engine, Request::Load(options), Delivery::Whole)
     }
 
-    pub(super) fn of_engine(
+    pub(super) fn start(
         mut engine: Box<dyn Engine>,
         request: Request,
         delivery: Delivery,
@@ -90,6 +100,17 @@ impl Tracer {
         Tracer { config, ..self.clone() }
     }
 
+    /// The same tracer with as many key blocks kept as prune this share of the query-key pairs, such as 0.95; its other
+    /// settings stay.
+    pub fn pruned(&self, share: f64) -> Self {
+        self.with(StreamConfig { pruned: Some(share), ..self.config.clone() })
+    }
+
+    /// The same tracer with `top_k` key blocks kept for each query block and head; its other settings stay.
+    pub fn top_k(&self, top_k: usize) -> Self {
+        self.with(StreamConfig { top_k, pruned: None, ..self.config.clone() })
+    }
+
     pub fn model(&self) -> &ModelInfo {
         &self.model
     }
@@ -103,15 +124,12 @@ impl Tracer {
         &self.device
     }
 
-    /// How many tokens a text is.
+    /// Counts the tokens of a text.
     ///
     /// # Errors
     /// [`Error::Prompt`] for an empty text, [`Error::Engine`].
     pub fn count_tokens(&self, text: &str) -> Result<usize, Error> {
-        match self.call(Request::CountTokens { text: text.into() }, Payload::None)? {
-            (Reply::Count(n), _) => Ok(n),
-            (reply, _) => Err(unexpected(&reply)),
-        }
+        ask!(self, Request::CountTokens { text: text.into() }, Count)
     }
 
     /// The prompt that asks the model for the next message of a conversation, by its chat template.
@@ -119,22 +137,16 @@ impl Tracer {
     /// # Errors
     /// [`Error::Model`] when it has none or a broken one, [`Error::Prompt`] for messages that the template does not take,
     /// [`Error::Engine`].
-    pub fn chat(&self, messages: &[Message]) -> Result<String, Error> {
-        match self.call(Request::Chat { messages: messages.to_vec() }, Payload::None)? {
-            (Reply::Prompt(prompt), _) => Ok(prompt),
-            (reply, _) => Err(unexpected(&reply)),
-        }
+    pub fn chat_prompt(&self, messages: &[Message]) -> Result<String, Error> {
+        ask!(self, Request::Chat { messages: messages.to_vec() }, Prompt)
     }
 
-    /// What a trace of so many tokens would take.
+    /// Memory that a trace of `n_tokens` would need.
     ///
     /// # Errors
     /// [`Error::Setting`] when the settings do not fit such a prompt, [`Error::Engine`].
     pub fn plan(&self, n_tokens: usize) -> Result<MemoryPlan, Error> {
-        match self.call(Request::Plan { n_tokens, config: self.config.clone() }, Payload::None)? {
-            (Reply::Plan(plan), _) => Ok(plan),
-            (reply, _) => Err(unexpected(&reply)),
-        }
+        ask!(self, Request::Plan { n_tokens, config: self.config.clone() }, Plan)
     }
 
     /// A task's prompt, fitted to this model's tokens.
@@ -190,110 +202,6 @@ impl Tracer {
         self.with(StreamConfig { focus, ..self.config.clone() }).trace(prompt)
     }
 
-    /// The same trace with its fidelity: the prompt is run densely, in O(T²) time, and compared.
-    ///
-    /// # Errors
-    /// [`Error::Setting`] for another model's trace; as [`Tracer::trace`].
-    pub fn compare(&self, trace: &Trace) -> Result<Trace, Error> {
-        self.compare_with(trace, &CompareConfig::default())
-    }
-
-    /// The same trace with its fidelity, measured on some rows alone, or with an answer's probability.
-    ///
-    /// # Errors
-    /// As [`Tracer::compare`]; [`Error::Setting`] for no rows, [`Error::Prompt`] for an empty answer.
-    pub fn compare_with(&self, trace: &Trace, what: &CompareConfig) -> Result<Trace, Error> {
-        match self.call(Request::Compare(what.clone()), Payload::Trace(trace.clone()))? {
-            (Reply::Compared(fidelity), _) => Ok(trace.with_fidelity(fidelity)),
-            (reply, _) => Err(unexpected(&reply)),
-        }
-    }
-
-    /// How likely the model finds an answer after a prompt, on what the search keeps.
-    ///
-    /// # Errors
-    /// As [`Tracer::trace`].
-    pub fn score(&self, prompt: &str, answer: &str) -> Result<AnswerScore, Error> {
-        self.score_with(prompt, answer, false)
-    }
-
-    /// How likely the model finds an answer after a prompt, with dense attention. O(T²) time.
-    ///
-    /// # Errors
-    /// As [`Tracer::trace`].
-    pub fn score_dense(&self, prompt: &str, answer: &str) -> Result<AnswerScore, Error> {
-        self.score_with(prompt, answer, true)
-    }
-
-    /// What changes when a traced prompt is run again on the same blocks, without some attention: about the next token, and about
-    /// the tokens of `span`, each predicted from the ones before it; `Span::default()` for none.
-    ///
-    /// All interventions run together, each from its first changed query on.
-    ///
-    /// # Errors
-    /// [`Error::Setting`] for another model's trace or an intervention that hides nothing; [`Error::Missing`] for layers, heads
-    /// and tokens that the trace does not have; [`Error::Memory`], [`Error::NotFinite`], [`Error::Engine`].
-    pub fn knock_out(
-        &self,
-        trace: &Trace,
-        interventions: &[Intervention],
-        span: impl Into<Span>,
-    ) -> Result<Vec<Effect>, Error> {
-        let request = Request::KnockOut { interventions: interventions.to_vec(), span: span.into() };
-        match self.call(request, Payload::Trace(trace.clone()))? {
-            (Reply::KnockedOut(effects), _) => Ok(effects),
-            (reply, _) => Err(unexpected(&reply)),
-        }
-    }
-
-    /// What changes in each sentence when the model cannot see an earlier one: the causal check of thought anchors
-    /// ([`SentenceMatrix::of_effects`]). The trace's own blocks are kept.
-    ///
-    /// # Errors
-    /// As [`Tracer::knock_out`].
-    pub fn suppress_sentences(
-        &self,
-        trace: &Trace,
-        sentences: &[Sentence],
-        measure: SuppressionMeasure,
-    ) -> Result<SentenceMatrix, Error> {
-        let suppressions = SentenceMatrix::suppressions(sentences);
-        let effects = self.knock_out(trace, &suppressions, SentenceMatrix::asked(sentences))?;
-        Ok(SentenceMatrix::of_effects(sentences, &effects, measure, &self.model.name))
-    }
-
-    /// Whether a route carries an answer, the tokens of `answer` in the traced prompt: by how much it becomes less likely without
-    /// the route, and without each of so many random routes of the same layers and query blocks.
-    ///
-    /// # Errors
-    /// As [`Tracer::knock_out`].
-    pub fn test_routes(
-        &self,
-        trace: &Trace,
-        routes: &Routes,
-        answer: impl Into<Span>,
-        n_controls: usize,
-        seed: u64,
-    ) -> Result<CausalTest, Error> {
-        let mut interventions = vec![routes.intervention()];
-        interventions.extend(routes.controls(trace, n_controls, seed)?);
-        let effects = self.knock_out(trace, &interventions, answer)?;
-        Ok(CausalTest::of_effects(&effects[0], &effects[1..], &self.model.name))
-    }
-
-    fn score_with(&self, prompt: &str, answer: &str, dense: bool) -> Result<AnswerScore, Error> {
-        let request = Request::Score {
-            prompt: prompt.into(),
-            answer: answer.into(),
-            config: self.config.clone(),
-            dense,
-        };
-        match self.call(request, Payload::None)? {
-            (Reply::Scored(score), _) => Ok(score),
-            (reply, _) => Err(unexpected(&reply)),
-        }
-    }
-
     /// A trace of a prompt and its answer, recording key by key the queries that produce the answer; and where it stands.
     ///
     /// # Errors
@@ -312,58 +220,28 @@ impl Tracer {
         Ok((self.with(StreamConfig { focus, ..self.config.clone() }).trace(&text)?, span))
     }
 
-    /// The smallest `top_k` with which the model does what it does with dense attention, and those that were tried. One dense
-    /// run, in O(T²) time, then some dozen sparse ones.
+    /// The same trace with its fidelity: the prompt is run densely, in O(T²) time, and compared.
     ///
     /// # Errors
-    /// As [`Tracer::trace`]; [`Error::Setting`] for a bound that cannot be met, or an answer that dense attention does not give.
-    pub fn smallest_top_k(&self, prompt: &str, criterion: &Criterion) -> Result<SmallestTopK, Error> {
-        let (criterion, config) = (criterion.clone(), self.config.clone());
-        match self.call(Request::SmallestTopK { prompt: prompt.into(), criterion, config }, Payload::None)? {
-            (Reply::SmallestTopK(found), _) => Ok(found),
-            (reply, _) => Err(unexpected(&reply)),
-        }
+    /// [`Error::Setting`] for another model's trace; as [`Tracer::trace`].
+    pub fn compare(&self, trace: &Trace) -> Result<Trace, Error> {
+        self.compare_with(trace, &CompareConfig::default())
     }
 
-    /// Lets the model write after a prompt, on what the search keeps or densely; shows the text as it comes.
+    /// The same trace with its fidelity, measured on some rows alone, or with an answer's probability.
     ///
     /// # Errors
-    /// As [`Tracer::trace`]; [`Error::Setting`] for what `how` cannot mean. [`Error::Memory`] counts the weights, keys and
-    /// values of all layers, which a trace does not hold.
-    pub fn generate(&self, prompt: &str, how: &GenerateConfig) -> Result<Generated, Error> {
-        let mut printed = Printed::default();
-        let generated = self.generate_with(prompt, how, |text| show(Progress::Text(printed.next(text))))?;
-        show(Progress::Text("\n".into()));
-        Ok(generated)
+    /// As [`Tracer::compare`]; [`Error::Setting`] for no rows, [`Error::Prompt`] for an empty answer.
+    pub fn compare_with(&self, trace: &Trace, config: &CompareConfig) -> Result<Trace, Error> {
+        let fidelity = ask!(self, Request::Compare(config.clone()), Compared, Payload::Trace(trace.clone()))?;
+        Ok(trace.with_fidelity(fidelity))
     }
 
-    /// As [`Tracer::generate`], with the text given to `on_text` piece by piece.
-    ///
-    /// # Errors
-    /// As [`Tracer::generate`].
-    pub fn generate_with(
-        &self,
-        prompt: &str,
-        how: &GenerateConfig,
-        mut on_text: impl FnMut(&str),
-    ) -> Result<Generated, Error> {
-        let request =
-            Request::Generate { prompt: prompt.into(), how: how.clone(), config: self.config.clone() };
-        let mut report = |progress| match progress {
-            Progress::Text(text) => on_text(&text),
-            layer => show(layer),
-        };
-        match self.call_with(request, Payload::None, &mut report)? {
-            (Reply::Generated(generated), _) => Ok(generated),
-            (reply, _) => Err(unexpected(&reply)),
-        }
-    }
-
-    fn call(&self, request: Request, payload: Payload) -> Result<(Reply, Payload), Error> {
+    pub(super) fn call(&self, request: Request, payload: Payload) -> Result<(Reply, Payload), Error> {
         self.call_with(request, payload, &mut show)
     }
 
-    fn call_with(
+    pub(super) fn call_with(
         &self,
         request: Request,
         payload: Payload,
@@ -376,7 +254,7 @@ impl Tracer {
 
 /// Progress in whole lines, which a notebook shows as they come, and text as it is: on standard output there, else on
 /// standard error.
-fn show(progress: Progress) {
+pub(super) fn show(progress: Progress) {
     let end = if matches!(progress, Progress::Text(_)) { "" } else { "\n" };
     let mut out: Box<dyn Write> = match std::env::var_os("EVCXR_IS_RUNTIME") {
         Some(_) => Box::new(std::io::stdout()),
@@ -390,13 +268,12 @@ impl Describe for Tracer {
     fn table(&self) -> Table {
         let table = Table::new(format!("Tracer of {}", self.model().line())).row("device", self.device());
         [16_384, 131_072, 1_048_576].iter().fold(table, |table, &n_tokens| {
-            let cost = self.plan(n_tokens).map(|plan| match plan.total() <= plan.limit {
-                true => format!("takes {}", format_bytes(plan.total())),
-                false => format!(
-                    "takes {}, more than the {} there are",
-                    format_bytes(plan.total()),
-                    format_bytes(plan.limit)
-                ),
+            let cost = self.plan(n_tokens).map(|plan| {
+                let total = format_bytes(plan.total());
+                if plan.total() <= plan.limit {
+                    return format!("needs {total}");
+                }
+                format!("needs {total}, more than the {} that are free", format_bytes(plan.limit))
             });
             table.row(&count(n_tokens, "token"), cost.unwrap_or_else(|e| e.to_string()))
         })

@@ -15,8 +15,11 @@ type Recall = Vec<Vec<f64>>;
 
 impl<D: Device> Run<'_, D> {
     pub fn compare(&mut self, trace: &Trace, what: &CompareConfig) -> Result<Fidelity, Error> {
-        self.check(trace, what)?;
-        let (summary, tokens) = (trace.summary(), trace.tokens()?);
+        if what.rows == Some(0) {
+            return Err(Error::setting("rows", "at least 1", "0", "leave it out to compare all rows"));
+        }
+        let summary = trace.summary();
+        let tokens = self.tokens_of(trace)?;
         // The trace's budget as it is: for a short prompt it is smaller than a new run may ask for.
         let (decoder, _) = self.planned(&tokens, summary.config.clone(), summary.focus)?;
         let mut fidelity = match what.rows {
@@ -29,13 +32,14 @@ impl<D: Device> Run<'_, D> {
     }
 
     fn on_all_rows(&mut self, trace: &Trace, decoder: &Decoder<'_, D>) -> Result<Fidelity, Error> {
-        let (mut recall, n_rows, clock) =
-            (Recall::new(), decoder.tokens.len(), self.clock("dense", decoder.tokens.len()));
+        let mut recall = Recall::new();
+        let n_rows = decoder.tokens.len();
+        let clock = self.clock("dense", n_rows);
         let on_layer = |layer, kept_mass: Vec<f64>| {
             recall.push(shares(&kept_mass, n_rows));
             (self.progress)(clock.at(layer));
         };
-        let logits = decoder.dense(1, |layer| trace.mask(layer), on_layer)?;
+        let logits = decoder.dense(1, |layer| trace.mask(layer).map(Some), on_layer)?;
         self.fidelity(trace, recall, n_rows, Some(&logits[0]))
     }
 
@@ -43,7 +47,8 @@ impl<D: Device> Run<'_, D> {
         let blocks = trace.summary().blocks(0);
         let sample = spread(blocks.n_query_blocks(), rows.div_ceil(blocks.block_size_q));
         let n_rows = sample.iter().map(|&block| blocks.queries(block).len()).sum();
-        let (mut recall, clock) = (Recall::new(), self.clock("sample", decoder.tokens.len()));
+        let mut recall = Recall::new();
+        let clock = self.clock("sample", decoder.tokens.len());
         let on_layer = |layer, kept_mass: Vec<f64>| {
             recall.push(shares(&kept_mass, n_rows));
             (self.progress)(clock.at(layer));
@@ -74,50 +79,24 @@ impl<D: Device> Run<'_, D> {
 
     fn answer(&mut self, trace: &Trace, answer: &str) -> Result<AnswerFidelity, Error> {
         let mut score = |dense| self.score(trace.text(), answer, &trace.summary().config, dense);
-        let (sparse, dense) = (score(false)?, score(true)?);
+        let sparse = score(false)?;
+        let dense = score(true)?;
         Ok(AnswerFidelity {
             text: answer.into(),
             dense_logprob: dense.logprob(),
             sparse_logprob: sparse.logprob(),
-            dense_retained: dense.retained(),
-            sparse_retained: sparse.retained(),
+            dense_survives: dense.survives(),
+            sparse_survives: sparse.survives(),
         })
-    }
-
-    /// Whether the trace is one of the loaded model, and the sample is one.
-    fn check(&self, trace: &Trace, what: &CompareConfig) -> Result<(), Error> {
-        let (summary, info) = (trace.summary(), self.model.info());
-        let setting = |setting: &str, expected: String, found: String, fix: &str| {
-            Err(Error::setting(setting, expected, found, fix))
-        };
-        if summary.model != info {
-            let (expected, found) = (
-                format!("a trace of {}, the model that is loaded", info.name),
-                format!("a trace of {}", summary.model.name),
-            );
-            return setting("trace", expected, found, "load the model that made the trace");
-        }
-        if what.rows == Some(0) {
-            return setting("rows", "at least 1".into(), "0".into(), "leave it out to compare all rows");
-        }
-        match trace.tokens()?.iter().find(|&&id| id as usize >= info.vocab_size) {
-            None => Ok(()),
-            Some(id) => Err(Error::trace(
-                "to compare",
-                format!("token ids below {}", info.vocab_size),
-                format!("id {id}"),
-                "the file is damaged: trace the prompt again",
-            )),
-        }
     }
 }
 
-/// Each sum over so many rows as a mean.
+/// Divides each sum by `n_rows`.
 fn shares(sums: &[f64], n_rows: usize) -> Vec<f64> {
     sums.iter().map(|sum| sum / n_rows as f64).collect()
 }
 
-/// About `n` of so many blocks, evenly spread: the middle one of each of `n` equal stretches.
+/// Returns about `n` of `n_blocks` blocks, evenly spread: the middle one of each of `n` equal stretches.
 fn spread(n_blocks: usize, n: usize) -> Vec<usize> {
     let n = n.min(n_blocks);
     (0..n).map(|i| (2 * i + 1) * n_blocks / (2 * n)).collect()
@@ -125,7 +104,8 @@ fn spread(n_blocks: usize, n: usize) -> Vec<usize> {
 
 /// KL(dense ‖ sparse) in nats.
 pub(super) fn kl(dense: &[f32], sparse: &[f32]) -> f64 {
-    let (p, q) = (log_softmax(dense), log_softmax(sparse));
+    let p = log_softmax(dense);
+    let q = log_softmax(sparse);
     p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>().max(0.0)
 }
 

@@ -9,7 +9,7 @@ use super::{
     decoder::session::{Session, Setting},
     device::{Device, Purpose},
     model::{Model, tokenizer::Encoding},
-    run::{Run, argmax, log_softmax, settled},
+    run::{Run, argmax, log_softmax, with_budget},
 };
 use crate::{
     error::Error,
@@ -21,7 +21,7 @@ use crate::{
 };
 
 impl<D: Device> Run<'_, D> {
-    /// Text is reported as progress as soon as it is sure to stay.
+    /// Writes after a prompt, and reports text as progress as soon as it is sure to stay.
     pub fn generate(
         &mut self,
         prompt: &str,
@@ -84,9 +84,9 @@ impl<D: Device> Run<'_, D> {
             ));
         }
         // A share to prune is one of the prompt; a budget may be more than the prompt has.
-        let settled = settled(self, config, if config.pruned.is_some() { n_prompt } else { capacity })?;
+        let settled = with_budget(self, config, if config.pruned.is_some() { n_prompt } else { capacity })?;
         let config = StreamConfig { focus: Some(0..0), ..settled };
-        let plan = self.device.plan(self.model, capacity, &config, Purpose::Generate, self.memory)?;
+        let plan = self.device.plan(&self.model.config, capacity, &config, Purpose::Generate, self.memory)?;
         plan.check()?;
         self.device.reserve(plan.total())?;
         Ok(Setting { config, dense: how.dense, capacity, layout: plan.layout })
@@ -97,13 +97,15 @@ impl<D: Device> Run<'_, D> {
 fn chooser(how: &GenerateConfig) -> impl FnMut(&[f32]) -> Result<u32, Error> {
     let mut drawing = LogitsProcessor::new(how.seed, Some(how.temperature), how.top_p);
     let greedy = how.temperature == 0.0;
-    move |logits| match greedy {
-        true => Ok(argmax(logits)),
-        false => Ok(drawing.sample(&Tensor::new(logits, &candle_core::Device::Cpu)?)?),
+    move |logits| {
+        if greedy {
+            return Ok(argmax(logits));
+        }
+        Ok(drawing.sample(&Tensor::new(logits, &candle_core::Device::Cpu)?)?)
     }
 }
 
-/// What was written so far.
+/// The text that was written so far.
 struct Text<'a> {
     model: &'a Model,
     /// The prompt's last token.
@@ -115,7 +117,8 @@ struct Text<'a> {
 
 impl Text<'_> {
     fn push(&mut self, id: u32, logits: &[f32]) {
-        let (text, logprob) = (self.model.tokenizer.text(id), log_softmax(logits)[id as usize]);
+        let text = self.model.tokenizer.text(id);
+        let logprob = log_softmax(logits)[id as usize];
         self.tokens.push(NextToken { id, text, logprob });
     }
 

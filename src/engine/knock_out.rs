@@ -18,14 +18,15 @@ use crate::{
 const ROWS: usize = 64;
 
 impl<D: Device> Run<'_, D> {
-    /// What each intervention changes about the next token and the tokens of a span.
+    /// Returns what each intervention changes about the next token and the tokens of a span.
     pub fn knock_out(
         &mut self,
         trace: &Trace,
         interventions: &[Intervention],
         span: Span,
     ) -> Result<Vec<Effect>, Error> {
-        let (summary, tokens) = (trace.summary(), self.tokens_of(trace)?);
+        let summary = trace.summary();
+        let tokens = self.tokens_of(trace)?;
         interventions.iter().try_for_each(|intervention| intervention.check(trace))?;
         check_span(span, tokens.len())?;
         let (decoder, plan) = self.planned(&tokens, summary.config.clone(), Span::default())?;
@@ -71,7 +72,7 @@ impl<D: Device> Run<'_, D> {
         }
         let last = decoder.tokens.len() - 1..decoder.tokens.len();
         let before = decoder.branch_logits(base, last.clone())?;
-        let of_branch =
+        let branch_effect =
             |((branch, tokens), intervention): ((&Branch<D::Residual>, Vec<TokenEffect>), &Intervention)| {
                 let after = self.rows_of(decoder, branch, &before, last.clone())?;
                 let next = self.effect(argmax(&before[0]), &before[0], &after[0]);
@@ -82,7 +83,7 @@ impl<D: Device> Run<'_, D> {
                     tokens,
                 })
             };
-        branches.iter().zip(tokens).zip(group).map(of_branch).collect()
+        branches.iter().zip(tokens).zip(group).map(branch_effect).collect()
     }
 
     /// Logits of a branch; the base's for the rows before its position.
@@ -114,7 +115,9 @@ impl<D: Device> Run<'_, D> {
 
 /// Interventions that run together: their rows are no more than the prompt's, or one alone.
 fn groups<'i, D: Device>(interventions: &'i [Intervention], decoder: &Decoder<D>) -> Vec<&'i [Intervention]> {
-    let (mut groups, mut start, mut rows) = (Vec::new(), 0, 0);
+    let mut groups = Vec::new();
+    let mut start = 0;
+    let mut rows = 0;
     for (i, intervention) in interventions.iter().enumerate() {
         let n = decoder.tokens.len() - decoder.start(intervention);
         if i > start && rows + n > decoder.tokens.len() {
@@ -133,7 +136,7 @@ fn with_branches(mut plan: MemoryPlan, bytes: usize) -> MemoryPlan {
     plan
 }
 
-/// Whether a span's tokens have one before them, and lie in the prompt.
+/// Checks that a span's tokens have one before them, and lie in the prompt.
 fn check_span(span: Span, n_tokens: usize) -> Result<(), Error> {
     if span.is_empty() || (span.start > 0 && span.end <= n_tokens) {
         return Ok(());

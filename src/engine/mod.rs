@@ -79,7 +79,7 @@ impl Engine for Local {
     }
 }
 
-/// Answers what needs a model on its device.
+/// Answers a request that needs a model on its device.
 fn answer<D: Device>(mut run: Run<D>, request: Request, payload: Payload) -> Result<(Reply, Payload), Error> {
     match (request, payload) {
         (Request::Plan { n_tokens, config }, _) => {
@@ -90,10 +90,16 @@ fn answer<D: Device>(mut run: Run<D>, request: Request, payload: Payload) -> Res
                     "plan for a length that a prompt can have",
                 ));
             }
-            let config = run::settled(&run, &config, n_tokens)?;
+            let config = run::with_budget(&run, &config, n_tokens)?;
             run::focus(&config, n_tokens)?;
             Ok((
-                Reply::Plan(run.device.plan(run.model, n_tokens, &config, Purpose::Trace, run.memory)?),
+                Reply::Plan(run.device.plan(
+                    &run.model.config,
+                    n_tokens,
+                    &config,
+                    Purpose::Trace,
+                    run.memory,
+                )?),
                 Payload::None,
             ))
         }
@@ -103,9 +109,10 @@ fn answer<D: Device>(mut run: Run<D>, request: Request, payload: Payload) -> Res
         (Request::Compare(what), Payload::Trace(trace)) => {
             Ok((Reply::Compared(run.compare(&trace, &what)?), Payload::None))
         }
-        (Request::KnockOut { interventions, span }, Payload::Trace(trace)) => {
-            Ok((Reply::KnockedOut(run.knock_out(&trace, &interventions, span)?), Payload::None))
-        }
+        (Request::KnockOut { interventions, answer }, Payload::Trace(trace)) => Ok((
+            Reply::KnockedOut(run.knock_out(&trace, &interventions, answer.unwrap_or_default())?),
+            Payload::None,
+        )),
         (Request::Score { prompt, answer, config, dense }, _) => {
             Ok((Reply::Scored(run.score(&prompt, &answer, &config, dense)?), Payload::None))
         }
@@ -146,7 +153,7 @@ impl Loaded {
     fn open(options: LoadOptions, progress: &mut dyn FnMut(Progress)) -> Result<Self, Error> {
         let start = Instant::now();
         let model = Model::load(&options.model, progress)?;
-        let processor = Processor::open(options.device)?;
+        let processor = Processor::open(options.device, progress)?;
         Ok(Loaded { model, options, processor, seconds: start.elapsed().as_secs_f64() })
     }
 }
@@ -162,12 +169,12 @@ impl Loaded {
 }
 
 impl Processor {
-    fn open(choice: DeviceChoice) -> Result<Self, Error> {
+    fn open(choice: DeviceChoice, progress: &mut dyn FnMut(Progress)) -> Result<Self, Error> {
         match (choice, || Cuda::open().map(|cuda| Processor::Cuda(Box::new(cuda)))) {
             (DeviceChoice::Cpu, _) => Ok(Processor::Cpu),
             (DeviceChoice::Cuda, open) => open(),
             (DeviceChoice::Auto, open) => Ok(open().unwrap_or_else(|why| {
-                eprintln!("on the CPU: {why}");
+                progress(Progress::Note(format!("on the CPU: {why}")));
                 Processor::Cpu
             })),
         }

@@ -1,16 +1,16 @@
-//! SVG to PNG, with the system's fonts.
+//! Renders SVG as PNG, with the system's fonts.
 
 use crate::error::Error;
 
-/// Most pixels of a PNG: 400 MB while it is drawn.
+/// Most pixels of a PNG: they take 400 MB while it is drawn.
 const MAX_PIXELS: u64 = 100_000_000;
 
-/// A figure's SVG as PNG, `scale` pixels for each of its own.
+/// Renders a figure's SVG as PNG, with `scale` pixels for each unit of the SVG.
 ///
-/// Texts use the system's fonts, DejaVu Sans where those it asks for are missing.
+/// Texts use the system's fonts, or DejaVu Sans if the system lacks the font.
 ///
 /// # Errors
-/// [`Error::Setting`] when the SVG cannot be read, or the scale makes a picture of no or too many pixels.
+/// [`Error::Setting`] when the SVG cannot be read, or the picture would have no pixels or too many.
 pub fn png(svg: &str, scale: f32) -> Result<Vec<u8>, Error> {
     use resvg::{tiny_skia, usvg};
 
@@ -21,27 +21,26 @@ pub fn png(svg: &str, scale: f32) -> Result<Vec<u8>, Error> {
         fonts.load_font_data(font.to_vec());
     }
     fonts.set_sans_serif_family("DejaVu Sans");
-    let tree =
-        usvg::Tree::from_str(svg, &options).map_err(|e| bad("figure", "an SVG document", e.to_string()))?;
+    let fix = "save the figure as .svg instead";
+    let tree = usvg::Tree::from_str(svg, &options)
+        .map_err(|e| Error::setting("figure", "an SVG document", e, fix))?;
     let size = tree.size();
     let pixels = |length: f32| (length * scale).round() as u32;
-    let (width, height) = (pixels(size.width()), pixels(size.height()));
+    let width = pixels(size.width());
+    let height = pixels(size.height());
     let fits = u64::from(width) * u64::from(height) <= MAX_PIXELS;
     let pixmap = if fits { tiny_skia::Pixmap::new(width, height) } else { None };
-    let mut pixmap = pixmap
-        .ok_or_else(|| bad("scale of a PNG", "a picture of 1 to 100 million pixels", scale.to_string()))?;
+    let mut pixmap = pixmap.ok_or_else(|| {
+        Error::setting("scale of a PNG", "a picture of 1 to 100 million pixels", scale, fix)
+    })?;
     resvg::render(&tree, tiny_skia::Transform::from_scale(scale, scale), &mut pixmap.as_mut());
-    pixmap.encode_png().map_err(|e| bad("figure", "a picture", e.to_string()))
-}
-
-fn bad(setting: &str, expected: &str, found: String) -> Error {
-    Error::setting(setting, expected, found, "save the figure as .svg instead")
+    pixmap.encode_png().map_err(|e| Error::setting("figure", "a picture", e, fix))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::synthetic::{Shape, trace, trace_of};
+    use crate::trace::synthetic::{Shape, trace, trace_of_words};
 
     fn pixels(png: &[u8]) -> (u32, u32, Vec<u8>) {
         let mut reader = png::Decoder::new(std::io::Cursor::new(png)).read_info().unwrap();
@@ -63,7 +62,7 @@ mod tests {
     fn hostile_text_makes_a_document_all_the_same() {
         let words = ["</svg><script>", "\u{0}\u{1b}", "\u{ffff}", "\"'&", "]]>"].map(String::from);
         let shape = Shape { n_tokens: 5, n_layers: 1, n_heads: 1, top_k: 20, ..Default::default() };
-        let svg = trace_of(&shape, &words).attention_map(0, 0).unwrap().svg();
+        let svg = trace_of_words(&shape, &words).attention_map(0, 0).unwrap().svg();
         assert!(png(&svg, 1.0).is_ok());
     }
 

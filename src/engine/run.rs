@@ -16,8 +16,8 @@ use crate::{
     error::Error,
     protocol::{LayerProgress, MemoryPlan, Progress},
     trace::{
-        AnswerScore, AnswerToken, BlockMask, Blocks, LayerRecord, NextToken, Seconds, Span, StreamConfig,
-        Summary, Trace, TraceWriter, token_sentences,
+        AnswerScore, AnswerToken, Blocks, LayerRecord, NextToken, Seconds, Span, StreamConfig, Summary,
+        Trace, TraceWriter, token_sentences,
     },
     words::numbers::format_bytes,
 };
@@ -28,7 +28,7 @@ pub(super) struct Run<'a, D> {
     pub device: &'a D,
     /// Most memory to take, in bytes.
     pub memory: Option<u64>,
-    /// What loading the model took.
+    /// Seconds that loading the model took.
     pub load_seconds: f64,
     pub progress: &'a mut dyn FnMut(Progress),
 }
@@ -40,7 +40,8 @@ impl<D: Device> Run<'_, D> {
         let (mut decoder, plan) = self.decoder(&ids, config)?;
         decoder.sentences = token_sentences(prompt, &offsets).into();
         let writer = TraceWriter::new(&ids, &offsets, prompt)?;
-        let (mut costs, clock) = (StageCosts::default(), self.clock("trace", ids.len()));
+        let mut costs = StageCosts::default();
+        let clock = self.clock("trace", ids.len());
         let progress = &mut self.progress;
         let (logits, written) = thread::scope(|scope| {
             let (send, records) = mpsc::sync_channel(0);
@@ -82,14 +83,17 @@ impl<D: Device> Run<'_, D> {
         let (ids, answer_ids) = self.with_answer(prompt, answer)?;
         let (decoder, _) = self.decoder(&ids, config)?;
         let n_tokens = decoder.tokens.len();
-        let (mut costs, mut kept_pairs, clock) = (StageCosts::default(), 0, self.clock("trace", n_tokens));
-        let logits = match dense {
-            true => self.dense_logits(&ids, answer_ids.len(), config)?,
-            false => decoder.sparse(answer_ids.len(), &mut costs, |layer, record| {
+        let mut costs = StageCosts::default();
+        let mut kept_pairs = 0;
+        let clock = self.clock("trace", n_tokens);
+        let logits = if dense {
+            self.dense_logits(&ids, answer_ids.len(), config)?
+        } else {
+            decoder.sparse(answer_ids.len(), &mut costs, |layer, record| {
                 kept_pairs += record.mask.kept_pairs();
                 (self.progress)(clock.at(layer));
                 Ok(())
-            })?,
+            })?
         };
         let tokens = answer_ids.iter().zip(&logits).map(|(&id, logits)| AnswerToken {
             id,
@@ -133,14 +137,10 @@ impl<D: Device> Run<'_, D> {
     ) -> Result<Vec<Vec<f32>>, Error> {
         let (decoder, _) = self.decoder(tokens, config)?;
         let clock = self.clock("dense", tokens.len());
-        let nothing = |layer| {
-            let blocks = blocks(self.model, &decoder.config, tokens.len(), layer);
-            Ok(BlockMask::empty(blocks, self.model.config.n_heads, 0))
-        };
-        decoder.dense(n, nothing, |layer, _| (self.progress)(clock.at(layer)))
+        decoder.dense(n, |_| Ok(None), |layer, _| (self.progress)(clock.at(layer)))
     }
 
-    /// The tokens of a trace of this model.
+    /// Returns the tokens of a trace, if it is of this model.
     pub(super) fn tokens_of(&self, trace: &Trace) -> Result<Vec<u32>, Error> {
         let info = self.model.info();
         if trace.summary().model != info {
@@ -164,21 +164,21 @@ impl<D: Device> Run<'_, D> {
     }
 
     pub(super) fn decoder<'t>(
-        &self,
+        &mut self,
         tokens: &'t [u32],
         config: &StreamConfig,
     ) -> Result<(Decoder<'t, D>, MemoryPlan), Error>
     where
         Self: 't,
     {
-        let config = settled(self, config, tokens.len())?;
+        let config = with_budget(self, config, tokens.len())?;
         let focus = focus(&config, tokens.len())?;
         self.planned(tokens, config, focus)
     }
 
-    /// A decoder that fits the memory there is, and its plan.
+    /// Returns a decoder that fits the memory there is, and its plan.
     pub(super) fn planned<'t>(
-        &self,
+        &mut self,
         tokens: &'t [u32],
         config: StreamConfig,
         focus: Span,
@@ -186,10 +186,12 @@ impl<D: Device> Run<'_, D> {
     where
         Self: 't,
     {
-        let plan = self.device.plan(self.model, tokens.len(), &config, Purpose::Trace, self.memory)?;
+        let plan =
+            self.device.plan(&self.model.config, tokens.len(), &config, Purpose::Trace, self.memory)?;
         plan.check()?;
         if let Some(why) = &plan.slower {
-            eprintln!("slower, to fit in {}: {why}", format_bytes(plan.limit));
+            let note = format!("slower, to fit in {}: {why}", format_bytes(plan.limit));
+            (self.progress)(Progress::Note(note));
         }
         self.device.reserve(plan.total())?;
         let Run { model, device, .. } = *self;
@@ -211,7 +213,8 @@ impl<D: Device> Run<'_, D> {
         1.0 - kept_pairs as f64 / (causal * (config.n_layers * config.n_heads) as f64)
     }
 
-    /// Keys or nodes that the search read for a query block and head, on average over all; none where they are not counted.
+    /// Keys or nodes that the search read for a query block and head, on average over all; `None` where
+    /// they are not counted.
     fn keys_read(&self, costs: &StageCosts, decoder: &Decoder<'_, D>) -> Option<f64> {
         let n_query_blocks = decoder.tokens.len().div_ceil(decoder.config.block_size_q);
         let n = self.model.config.n_layers * self.model.config.n_heads * n_query_blocks;
@@ -249,14 +252,15 @@ fn stopped() -> Error {
     Error::engine("the trace is not being written any more", "please report this")
 }
 
-/// The settings with a `top_k` for a prompt of this length, checked.
-pub(super) fn settled<D: Device>(
+/// Checks the settings and returns them with the `top_k` for a prompt of `n_tokens`.
+pub(super) fn with_budget<D: Device>(
     run: &Run<D>,
     config: &StreamConfig,
     n_tokens: usize,
 ) -> Result<StreamConfig, Error> {
     config.validate()?;
-    let (model, mut settled) = (run.model, config.clone());
+    let model = run.model;
+    let mut settled = config.clone();
     if let Some(share) = config.pruned {
         let layers: Vec<Blocks> =
             (0..model.config.n_layers).map(|layer| blocks(model, config, n_tokens, layer)).collect();
@@ -309,7 +313,8 @@ pub(super) struct Clock {
 impl Clock {
     /// The progress when a layer is done.
     pub fn at(&self, layer: usize) -> Progress {
-        let (done, seconds) = ((layer + 1) as f64, self.start.elapsed().as_secs_f64().max(1e-9));
+        let done = (layer + 1) as f64;
+        let seconds = self.start.elapsed().as_secs_f64().max(1e-9);
         let whole = seconds / done * self.n_layers as f64;
         Progress::Layer(LayerProgress {
             stage: self.stage.into(),

@@ -12,7 +12,8 @@ use crate::{
     trace::Trace,
 };
 
-/// Answers requests until standard input ends, and then ends the process, also in the middle of a run: whoever asked is gone.
+/// Answers requests until standard input ends, and then ends the process, also in the middle of a run:
+/// the client is gone.
 /// A model named here is opened before the first answer.
 ///
 /// # Errors
@@ -36,7 +37,7 @@ pub fn serve(mut model: Option<LoadOptions>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Does what is asked, and says so.
+/// Answers one request, and reports its progress.
 fn answer(engine: &mut Local, request: Request, payload: Payload) -> Result<(), Error> {
     let (request, layers) = match request {
         Request::TraceInPieces { prompt, config, layers } => {

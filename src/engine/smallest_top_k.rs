@@ -50,7 +50,7 @@ impl<D: Device> Run<'_, D> {
         config: &StreamConfig,
     ) -> Result<Reference, Error> {
         let (tokens, answer) = match criterion {
-            Criterion::AnswerKept(answer) => self.with_answer(prompt, answer)?,
+            Criterion::AnswerSurvives(answer) => self.with_answer(prompt, answer)?,
             _ => (self.model.tokenizer.encode(prompt)?.ids, Vec::new()),
         };
         let logits = self.dense_logits(&tokens, answer.len().max(1), config)?;
@@ -75,7 +75,8 @@ impl<D: Device> Run<'_, D> {
     ) -> Result<Tried, Error> {
         let Reference { tokens, logits: dense, wanted } = reference;
         let (decoder, _) = self.decoder(tokens, config)?;
-        let (mut kept_pairs, clock) = (0, self.clock("trace", tokens.len()));
+        let mut kept_pairs = 0;
+        let clock = self.clock("trace", tokens.len());
         let logits = decoder.sparse(wanted.len(), &mut StageCosts::default(), |layer, record| {
             kept_pairs += record.mask.kept_pairs();
             (self.progress)(clock.at(layer));

@@ -116,16 +116,8 @@ impl Intervention {
             trace.check_head(edges.head.unwrap_or(0))?;
             trace.blocks(edges.layer.unwrap_or(0))?;
             for (what, span) in [("span of queries", edges.queries), ("span of keys", edges.keys)] {
-                if span.is_empty() || span.start >= trace.n_tokens() {
-                    return Err(Error::missing(
-                        what,
-                        format!("{}..{}", span.start, span.end),
-                        format!(
-                            "the prompt has tokens 0..{}, and a span at least one of them",
-                            trace.n_tokens()
-                        ),
-                    ));
-                }
+                // "From here on" ends where the prompt does.
+                trace.checked(what, Span { end: span.end.min(trace.n_tokens()), ..span })?;
             }
         }
         Ok(())
@@ -180,7 +172,7 @@ impl Effect {
     }
 
     /// Whether the model would still write all tokens that were asked for, greedily.
-    pub fn retained(&self) -> bool {
+    pub fn survives(&self) -> bool {
         self.tokens.iter().all(|token| token.is_argmax)
     }
 }

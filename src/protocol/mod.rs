@@ -1,4 +1,4 @@
-//! What runs a model: in this process, or in a process of its own that is spoken to over pipes.
+//! Requests and replies of an engine, which runs in this process or in one of its own that is spoken to over pipes.
 //!
 //! A notebook compiles none of the model code: its [`Tracer`](crate::Tracer) starts the binary `streamtrace serve` and
 //! sends it [`Request`]s ([`frame`] says how). With the feature `engine` the same requests are answered in process.
@@ -13,6 +13,7 @@ mod load;
 pub mod memory;
 pub mod process;
 mod progress;
+mod score;
 pub mod smallest_top_k;
 
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,7 @@ pub use intervention::{Edges, Effect, Hidden, Intervention, TokenEffect};
 pub use load::{DeviceChoice, LoadOptions};
 pub use memory::{Layout, MemoryPlan};
 pub use progress::{LayerProgress, Progress};
+pub use score::ScoreConfig;
 pub use smallest_top_k::{Criterion, SmallestTopK, Tried};
 
 use crate::{
@@ -36,13 +38,13 @@ use crate::{
 pub enum Request {
     /// Open a model folder; it replaces the one that was open.
     Load(LoadOptions),
-    /// Which model is open.
+    /// Say which model is open.
     Model,
-    /// How many tokens a text is.
+    /// Count the tokens of a text.
     CountTokens { text: String },
     /// Make a prompt of messages by the model's chat template.
     Chat { messages: Vec<Message> },
-    /// What a trace of so many tokens would take.
+    /// Plan the memory of a trace of `n_tokens`.
     Plan { n_tokens: usize, config: StreamConfig },
     /// Trace a prompt. The reply carries the trace.
     Trace { prompt: String, config: StreamConfig },
@@ -50,15 +52,15 @@ pub enum Request {
     TraceInPieces { prompt: String, config: StreamConfig, layers: Option<Vec<usize>> },
     /// Compare the trace that comes with the request with dense attention.
     Compare(CompareConfig),
-    /// How likely the model finds an answer after a prompt, token by token, sparse or dense.
+    /// Score an answer after a prompt, token by token, sparse or dense.
     Score { prompt: String, answer: String, config: StreamConfig, dense: bool },
     /// Write after a prompt. The text is reported as progress.
     Generate { prompt: String, how: GenerateConfig, config: StreamConfig },
     /// Find the smallest `top_k` that preserves what dense attention does.
     SmallestTopK { prompt: String, criterion: Criterion, config: StreamConfig },
     /// Run the prompt of the trace that comes with the request on its masks, without some attention; say what that changes about
-    /// the next token and about those of a span.
-    KnockOut { interventions: Vec<Intervention>, span: Span },
+    /// the next token and about those of an answer in the prompt.
+    KnockOut { interventions: Vec<Intervention>, answer: Option<Span> },
     /// Draw the SVG as a PNG, `scale` pixels to a unit.
     Rasterize { svg: String, scale: f32 },
 }
@@ -107,7 +109,7 @@ pub trait Engine: Send {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<(Reply, Payload), Error>;
 
-    /// What had arrived of the last trace when the connection broke off; once.
+    /// The part of the last trace that had arrived when the connection broke off; once.
     fn arrived(&mut self) -> Option<Trace> {
         None
     }

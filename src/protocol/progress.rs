@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 pub enum Progress {
     /// A layer is done.
     Layer(LayerProgress),
+    /// A remark on the run, such as why it is slower than it could be.
+    Note(String),
     /// A step of loading a model, in words.
     Loading(String),
     /// What the model has written since the last report.
@@ -43,7 +45,7 @@ impl fmt::Display for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Progress::Layer(progress) => progress.fmt(f),
-            Progress::Loading(text) | Progress::Text(text) => f.write_str(text),
+            Progress::Note(text) | Progress::Loading(text) | Progress::Text(text) => f.write_str(text),
         }
     }
 }

@@ -13,7 +13,7 @@ pub enum Criterion {
     /// The next token's distribution: KL(dense ‖ sparse) of at most so many nats.
     KlAtMost(f64),
     /// This text after the prompt: each of its tokens the most likely one.
-    AnswerKept(String),
+    AnswerSurvives(String),
 }
 
 /// The smallest `top_k` that was found to do, and those that were tried on the way.

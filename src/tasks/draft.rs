@@ -1,22 +1,22 @@
-//! A prompt being written: text, and which bytes of it are what.
+//! A prompt being written: its text, and the roles of its pieces.
 
 use std::ops::Range;
 
-/// What a piece of a prompt is there for.
+/// The role of a piece of a prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
-    /// Introduction, haystack, line breaks: not recorded.
+    /// Introduction, haystack and line breaks; their position is not recorded.
     Filling,
-    /// Holds what the question asks for.
+    /// Holds the answer to the question.
     Needle,
-    /// Looks like a needle, and is not asked for.
+    /// Looks like a needle, but is not asked for.
     Distractor,
     Question,
     /// A sentence of a chain of thought.
     Thought,
 }
 
-/// A piece to be put between the haystack's sentences.
+/// A piece to be inserted between the haystack's sentences.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Insert {
     /// Share of the haystack before it, 0 to 1.
@@ -32,7 +32,7 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    /// Appends a piece; the recorded bytes leave out white space before it.
+    /// Appends a piece; its recorded bytes leave out leading white space.
     pub fn push(&mut self, text: &str, role: Role) {
         let start = self.text.len() + text.len() - text.trim_start().len();
         self.text.push_str(text);
@@ -41,7 +41,7 @@ impl Draft {
         }
     }
 
-    /// Appends the sentences of a haystack, all of one role, with the inserts among them in order of depth.
+    /// Appends the sentences of a haystack, all with `role`, and between them the inserts in order of depth.
     pub fn scatter(&mut self, haystack: &[String], role: Role, inserts: &[Insert]) {
         let spot =
             |insert: &Insert| (((haystack.len() + 1) as f64 * insert.depth) as usize).min(haystack.len());
@@ -56,7 +56,7 @@ impl Draft {
         haystack[written..].iter().for_each(|s| self.push(s, role));
     }
 
-    /// Bytes of every piece of a role, in the text's order.
+    /// The bytes of every piece with `role`, in the order of the text.
     pub fn ranges(&self, role: Role) -> Vec<Range<usize>> {
         self.marks.iter().filter(|(r, _)| *r == role).map(|(_, range)| range.clone()).collect()
     }

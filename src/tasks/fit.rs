@@ -1,33 +1,35 @@
-//! Makes a prompt as long as asked for, with few whole-text token counts: they are what fitting costs.
+//! Fits a prompt to a length in tokens. Most of the cost is counting the tokens of whole texts, so counts are
+//! few.
 
 use super::draft::Draft;
 use crate::error::Error;
 
-/// Counts the tokens of a whole text.
+/// A function that counts the tokens of a whole text.
 pub type CountTokens<'a> = dyn FnMut(&str) -> Result<usize, Error> + 'a;
 
-/// A prompt that can be written with more or less filling: haystack sentences, words to count.
+/// A prompt with more or less filling: haystack sentences, or words to count.
 pub(super) trait Elastic {
-    /// The fewest units of filling that make sense.
+    /// The smallest number of units of filling.
     fn smallest(&self) -> usize {
         0
     }
 
-    /// The end of the filling, if it has one.
+    /// The limit of the filling, if it is not endless.
     fn limit(&self) -> Option<Limit> {
         None
     }
 
-    /// The prompt with this many units. The same number gives the same text, and more units more text.
+    /// Writes the prompt with `n_units` units. The same number gives the same text, and more units give a
+    /// longer text.
     fn draft(&mut self, n_units: usize) -> Draft;
 }
 
-/// All there is to fill a prompt with, in words for an error.
+/// The limit of a prompt's filling, with the words of an error.
 pub(super) struct Limit {
     pub n_units: usize,
     pub setting: &'static str,
-    /// Such as "12 sentences".
-    pub what: String,
+    /// The limit in words, such as "12 sentences".
+    pub amount: String,
     pub fix: &'static str,
 }
 
@@ -36,7 +38,7 @@ impl Limit {
         Error::setting(
             self.setting,
             format!("enough for a prompt of {n_tokens} tokens"),
-            format!("{}, which make one of {found}", self.what),
+            format!("{}, which make one of {found}", self.amount),
             self.fix,
         )
     }
@@ -49,18 +51,21 @@ pub(super) struct Fitted {
     n_units: usize,
 }
 
-/// From here on, a search that interpolates badly halves instead.
+/// The number of rounds after which the search halves instead of interpolating.
 const MAX_INTERPOLATIONS: usize = 8;
 
-/// Units that add tokens whatever the task: a single coded word may be rounded away.
+/// A number of units that always adds tokens; in `fwe` a single unit may add none.
 const SURELY_LONGER: usize = 32;
 
-/// The prompt with at most `n_tokens` tokens, at most 1 % or 64 tokens or one unit of filling shorter.
+/// Writes the prompt with at most `n_tokens` tokens; it is shorter by at most 1 %, 64 tokens or one unit of
+/// filling, whichever is most.
 ///
-/// A secant search over the units, started by a probe of about a tenth of the text: three or four counts in all.
+/// This is a secant search over the number of units, which starts with a probe of about a tenth of the text.
+/// It takes three or four counts.
 ///
 /// # Errors
-/// [`Error::Prompt`] when the smallest prompt is too long, [`Error::Setting`] when the filling ends, and errors of `count`.
+/// [`Error::Prompt`] when the smallest prompt is too long, [`Error::Setting`] when the filling runs out, and
+/// the errors of `count`.
 pub(super) fn fit(
     prompt: &mut dyn Elastic,
     n_tokens: usize,
@@ -72,11 +77,11 @@ pub(super) fn fit(
     if low.n_tokens > n_tokens {
         return Err(too_short(low.n_tokens, n_tokens));
     }
-    let mut high: Option<(usize, usize)> = None;
+    let mut high: Option<usize> = None;
     let mut slope = None;
     for round in 0.. {
         let missing = n_tokens - low.n_tokens;
-        if missing <= tolerance || high.is_some_and(|(n, _)| n == low.n_units + 1) {
+        if missing <= tolerance || high.is_some_and(|n| n == low.n_units + 1) {
             break;
         }
         let limit = prompt.limit();
@@ -86,18 +91,19 @@ pub(super) fn fit(
         }
         let step = match slope {
             Some(slope) if round < MAX_INTERPOLATIONS => (missing - tolerance / 2) as f64 / slope,
-            _ => high.map_or((n_tokens / 128).max(SURELY_LONGER), |(n, _)| (n - low.n_units) / 2) as f64,
+            _ => high.map_or((n_tokens / 128).max(SURELY_LONGER), |n| (n - low.n_units) / 2) as f64,
         };
-        let most = high.map_or(most, |(n, _)| n - 1);
+        let most = high.map_or(most, |n| n - 1);
         let n_units = low.n_units.saturating_add((step as usize).clamp(1, 2 * missing)).min(most);
         let tried = measure(prompt, n_units, count)?;
         if tried.n_tokens <= low.n_tokens && n_units - low.n_units >= SURELY_LONGER {
             return Err(not_growing(tried.n_tokens));
         }
         slope = Some((tried.n_tokens as f64 - low.n_tokens as f64) / (n_units - low.n_units) as f64);
-        match tried.n_tokens <= n_tokens {
-            true => low = tried,
-            false => high = Some((n_units, tried.n_tokens)),
+        if tried.n_tokens <= n_tokens {
+            low = tried;
+        } else {
+            high = Some(n_units);
         }
     }
     Ok(low)
@@ -141,7 +147,7 @@ mod tests {
             Some(Limit {
                 n_units: self.most,
                 setting: "units",
-                what: format!("{} units", self.most),
+                amount: format!("{} units", self.most),
                 fix: "make more",
             })
         }
@@ -168,7 +174,8 @@ mod tests {
     fn lengths_are_met_with_few_counts() {
         for n_tokens in [100, 101, 163, 164, 165, 500, 4096, 16_384, 131_072, 1_000_000] {
             let (found, calls) = fitted(100, usize::MAX, n_tokens);
-            let (found, tolerance) = (found.unwrap(), (n_tokens / 100).max(64));
+            let found = found.unwrap();
+            let tolerance = (n_tokens / 100).max(64);
             assert!(found <= n_tokens && n_tokens - found <= tolerance, "{found} for {n_tokens}");
             assert!(calls <= 5, "{calls} counts for {n_tokens}");
         }

@@ -1,4 +1,4 @@
-//! What needles hide in: prose, noise, other needles, or a text of the user's.
+//! Haystacks: prose, noise, other needles, or the user's text.
 
 use fastrand::Rng;
 
@@ -7,16 +7,17 @@ use super::{
     prose::{NOISE, prose_sentence},
 };
 
-/// Where a haystack's sentences come from.
+/// The source of a haystack's sentences.
 pub(super) enum Source {
     Prose(Rng),
-    /// All of RULER's noise is one sentence here: needles stand between repetitions.
+    /// RULER's noise, all of it one sentence: needles stand between repetitions.
     Noise,
     Generated(Box<dyn FnMut() -> String>),
     Essay,
 }
 
-/// Sentences, each with white space before it, made as they are needed: the first ones stay the same however many follow.
+/// Sentences with leading white space, made as they are needed: the first ones do not depend on how many
+/// follow.
 pub(super) struct Haystack {
     source: Source,
     sentences: Vec<String>,
@@ -27,22 +28,26 @@ impl Haystack {
         Haystack { source, sentences: Vec::new() }
     }
 
-    /// The sentences of a text, as long as it lasts.
+    /// Makes a haystack of a text's sentences.
     pub fn essay(text: &str) -> Self {
         Haystack { source: Source::Essay, sentences: sentences(text) }
     }
 
-    /// The end of an essay.
+    /// The number of sentences of an essay; `None` for other sources, which are endless.
     pub fn limit(&self) -> Option<Limit> {
         let n_units = match self.source {
             Source::Essay => self.sentences.len(),
             _ => return None,
         };
-        let (what, fix) = (format!("{n_units} sentences"), "give a longer text, or lower n_tokens");
-        Some(Limit { n_units, setting: "essay", what, fix })
+        Some(Limit {
+            n_units,
+            setting: "essay",
+            amount: format!("{n_units} sentences"),
+            fix: "give a longer text, or lower n_tokens",
+        })
     }
 
-    /// The first `n` sentences, or all there are.
+    /// Returns the first `n` sentences, or all if there are fewer.
     pub fn take(&mut self, n: usize) -> &[String] {
         while self.sentences.len() < n {
             let next = match &mut self.source {
@@ -57,7 +62,7 @@ impl Haystack {
     }
 }
 
-/// A text's sentences with single spaces between words: cut after . ? ! where white space follows.
+/// Cuts a text into sentences after `.`, `?` or `!` before white space, with single spaces between words.
 fn sentences(text: &str) -> Vec<String> {
     let mut sentences = vec![String::new()];
     for word in text.split_whitespace() {

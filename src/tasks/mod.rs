@@ -1,6 +1,6 @@
-//! Prompts whose answer is known: RULER's synthetic tasks, and word problems with the true anchors of their chains
-//! of thought. In the wording that the bundled model was trained on, reproducible from a seed, and fitted to a length
-//! in tokens by whatever tokenizer counts them.
+//! Prompts with known answers: RULER's synthetic tasks, and word problems with the true anchors of their
+//! chains of thought. They have the wording that the bundled model was trained on, are reproducible from a
+//! seed, and are fitted to a length in tokens, which any tokenizer may count.
 //!
 //! ```
 //! use streamtrace::tasks::{RulerConfig, Task};

@@ -1,5 +1,5 @@
-//! Word problems over a few people, worked out sentence by sentence, with the sentences that each one needs:
-//! chains of thought whose anchors are known.
+//! Word problems about a few people, with a chain of thought that lists, for each sentence, the earlier
+//! sentences that it needs: the true anchors.
 
 mod chain;
 mod people;
@@ -16,7 +16,7 @@ pub use prompt::ReasoningPrompt;
 /// A word problem with its chain of thought. Every text starts with a space.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WordProblem {
-    /// What the problem says about each person, in random order.
+    /// A sentence about each person, in random order.
     pub facts: Vec<String>,
     pub question: String,
     pub chain: Vec<ChainSentence>,
@@ -35,13 +35,13 @@ pub struct ChainSentence {
 }
 
 impl WordProblem {
-    /// The most people that there are names for. The bundled model was trained on 3 to 24.
+    /// The largest number of people, limited by the names. The bundled model was trained on 3 to 24.
     pub const MAX_PEOPLE: usize = NAMES.len();
 
-    /// A problem about so many people, the last of whom is asked about.
+    /// Makes a problem about `n_people` people, the last of whom the question asks about.
     ///
     /// # Errors
-    /// [`Error::Setting`] for no people or more than [`WordProblem::MAX_PEOPLE`].
+    /// [`Error::Setting`] for an `n_people` of 0 or more than [`WordProblem::MAX_PEOPLE`].
     pub fn generate(n_people: usize, seed: u64) -> Result<Self, Error> {
         if !(1..=Self::MAX_PEOPLE).contains(&n_people) {
             return Err(Error::setting(
@@ -65,7 +65,7 @@ impl WordProblem {
         })
     }
 
-    /// For each sentence of the chain those that it needs.
+    /// The sentences that each sentence of the chain needs.
     pub fn dependencies(&self) -> Vec<Vec<usize>> {
         self.chain.iter().map(|sentence| sentence.depends_on.clone()).collect()
     }

@@ -1,23 +1,24 @@
-//! The word lists (from wonderwords, MIT) that the bundled model's training text was made of.
+//! The word lists (from wonderwords, MIT) of the bundled model's training text.
 //!
-//! `words/` holds the whole lists and, in `prose_*.txt`, the part that the prose haystack is written with.
+//! `words/` holds the complete lists and, in `prose_*.txt`, the words of the prose haystack.
 
 use std::sync::LazyLock;
 
 pub(super) struct Words {
-    /// Words of 3 to 9 letters, of which keys are made.
+    /// Words of 3 to 9 letters, which keys are made of.
     pub adjs: Vec<&'static str>,
     pub nouns: Vec<&'static str>,
     pub prose_adjs: Vec<&'static str>,
     pub prose_nouns: Vec<&'static str>,
     pub prose_verbs: Vec<&'static str>,
-    /// Every entry of the three whole lists, sorted.
+    /// Every entry of the three complete lists, sorted.
     pub all: Vec<&'static str>,
 }
 
 pub(super) static WORDS: LazyLock<Words> = LazyLock::new(|| {
-    let (adjs, nouns, verbs) =
-        (include_str!("words/adj.txt"), include_str!("words/nouns.txt"), include_str!("words/verbs.txt"));
+    let adjs = include_str!("words/adj.txt");
+    let nouns = include_str!("words/nouns.txt");
+    let verbs = include_str!("words/verbs.txt");
     Words {
         adjs: short(adjs),
         nouns: short(nouns),

@@ -39,6 +39,22 @@ use tensors::Tensors;
 /// What a language model attended to over one prompt, sparse, by layer and head.
 ///
 /// Cheap to clone. The masks stay in the file and are read head by head as they are needed.
+///
+/// # What can be asked of a trace
+///
+/// | question | method |
+/// |---|---|
+/// | which settings, cost and result the run had | [`summary`](Trace::summary) |
+/// | where a text or a piece of the prompt stands | [`find`](Trace::find), [`span`](Trace::span), [`sentences`](Trace::sentences) |
+/// | which blocks a head keeps, with their mass | [`head`](Trace::head), [`mask`](Trace::mask) |
+/// | where one token looks, key by key | [`attention_row`](Trace::attention_row) |
+/// | which heads read a span | [`readers`](Trace::readers), [`retrieval_heads`](Trace::retrieval_heads) |
+/// | which sentences later ones come back to | [`thought_anchors`](Trace::thought_anchors), [`sentence_links`](Trace::sentence_links) |
+/// | by which heads a span reaches the output | [`routes`](Trace::routes) |
+/// | how it looks | [`overview`](Trace::overview), [`attention_map`](Trace::attention_map), [`recall_map`](Trace::recall_map) |
+/// | how to look around in it | [`explore`](Trace::explore) |
+/// | its edges as a table | [`edges`](Trace::edges), [`sentence_edges`](Trace::sentence_edges) |
+/// | how to keep it | [`save`](Trace::save), [`open`](Trace::open), [`of_layers`](Trace::of_layers) |
 #[derive(Clone)]
 pub struct Trace {
     summary: Summary,
@@ -302,12 +318,16 @@ impl Trace {
         in_range("head", head, self.n_heads())
     }
 
-    fn checked(&self, span: Span) -> Result<Span, Error> {
-        if span.end > self.n_tokens() {
-            let available = format!("the prompt has {} tokens", self.n_tokens());
-            return Err(Error::missing("span", format!("{}..{}", span.start, span.end), available));
+    /// A span of at least one token that ends within the prompt; `what` names it in the error.
+    pub(crate) fn checked(&self, what: &str, span: Span) -> Result<Span, Error> {
+        if span.start < span.end && span.end <= self.n_tokens() {
+            return Ok(span);
         }
-        Ok(span)
+        Err(Error::missing(
+            what,
+            format!("{}..{}", span.start, span.end),
+            format!("the prompt has tokens 0..{}, and a span at least one of them", self.n_tokens()),
+        ))
     }
 }
 

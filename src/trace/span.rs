@@ -12,6 +12,12 @@ pub struct Span {
 }
 
 impl Span {
+    /// The span with `n` more tokens on each side. It begins at the prompt's first token at the latest; a figure cuts off what
+    /// reaches past the prompt's end.
+    pub fn widened(&self, n: usize) -> Span {
+        Span { start: self.start.saturating_sub(n), end: self.end.saturating_add(n) }
+    }
+
     pub fn len(&self) -> usize {
         self.end.saturating_sub(self.start)
     }

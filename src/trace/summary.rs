@@ -114,7 +114,7 @@ impl AnswerScore {
     ///
     /// In a sparse run the tokens of an answer stand in one query block and share its key blocks; a model that writes by itself
     /// has only the queries so far, and may do worse ([`Tracer::generate`](crate::Tracer::generate)).
-    pub fn retained(&self) -> bool {
+    pub fn survives(&self) -> bool {
         self.tokens.iter().all(|token| token.is_argmax)
     }
 
@@ -175,8 +175,10 @@ pub struct AnswerFidelity {
     pub dense_logprob: f64,
     pub sparse_logprob: f64,
     /// Whether dense attention finds every token of the answer the most likely one; whether the sparse run does.
-    pub dense_retained: bool,
-    pub sparse_retained: bool,
+    #[serde(alias = "dense_retained")]
+    pub dense_survives: bool,
+    #[serde(alias = "sparse_retained")]
+    pub sparse_survives: bool,
 }
 
 /// What a comparison measures.

@@ -1,4 +1,5 @@
-//! Traces that look like attention without a model, for tests and the gallery: a sink, a diagonal, a needle, stray blocks.
+//! Synthetic traces that look like attention, for tests and the gallery: a sink, a diagonal, a needle and
+//! stray blocks.
 
 use streamtrace::trace::{
     BlockMask, Blocks, Fidelity, LayerRecord, ModelInfo, NextToken, RowsOf, Seconds, Span, StreamConfig,
@@ -33,17 +34,18 @@ impl Default for Shape {
     }
 }
 
-/// Words of the synthetic prompt, one a token.
+/// Words of the synthetic prompt, one per token.
 const WORDS: [&str; 8] = [" the", " magic", " number", " for", " river", " is", ":", "\n"];
 
-/// A trace whose head `h` looks at the needle, a tenth into the prompt, from its last tenth, the more the higher `h`.
+/// Makes a trace in which the last tenth of the prompt attends to a needle a tenth into it, more in higher
+/// heads.
 pub fn trace(shape: &Shape) -> Trace {
     let words: Vec<String> = (0..shape.n_tokens).map(|t| WORDS[t * 7 % 8].into()).collect();
-    trace_of(shape, &words)
+    trace_of_words(shape, &words)
 }
 
-/// The same with the given text for each token.
-pub fn trace_of(shape: &Shape, words: &[String]) -> Trace {
+/// Makes such a trace of a prompt whose tokens are `words`.
+pub fn trace_of_words(shape: &Shape, words: &[String]) -> Trace {
     let ends: Vec<usize> = words
         .iter()
         .scan(0, |end, w| {
@@ -54,7 +56,8 @@ pub fn trace_of(shape: &Shape, words: &[String]) -> Trace {
     let offsets: Vec<(usize, usize)> = ends.iter().zip(words).map(|(&end, w)| (end - w.len(), end)).collect();
     let tokens: Vec<u32> = (0..shape.n_tokens as u32).collect();
     let mut writer = TraceWriter::new(&tokens, &offsets, &words.concat()).unwrap();
-    let (summary, n_sentences) = (summary(shape), token_sentences(&words.concat(), &offsets).len());
+    let summary = summary(shape);
+    let n_sentences = token_sentences(&words.concat(), &offsets).len();
     for layer in 0..shape.n_layers {
         writer.layer(layer, &record(shape, &summary, layer, n_sentences)).unwrap();
     }
@@ -63,20 +66,8 @@ pub fn trace_of(shape: &Shape, words: &[String]) -> Trace {
 
 fn summary(shape: &Shape) -> Summary {
     let focus = shape.focus.min(shape.n_tokens);
-    let recall_by_head = vec![vec![0.9934; shape.n_heads]; shape.n_layers];
     Summary {
-        model: ModelInfo {
-            name: "synthetic".into(),
-            architecture: "none".into(),
-            n_layers: shape.n_layers,
-            n_heads: shape.n_heads,
-            n_kv_heads: 1,
-            head_dim: 64,
-            hidden_size: 256,
-            vocab_size: 4,
-            n_parameters: 6_260_000,
-            windows: vec![shape.window; shape.n_layers],
-        },
+        model: model(shape),
         config: StreamConfig {
             block_size_q: shape.block_size_q,
             block_size_k: shape.block_size_k,
@@ -92,17 +83,36 @@ fn summary(shape: &Shape) -> Summary {
         peak_memory_bytes: 612_000_000,
         planned_memory_bytes: 700_000_000,
         device: "cpu".into(),
-        fidelity: Some(Fidelity {
-            recall_by_head,
-            recall: 0.9934,
-            n_rows: 512,
-            rows_of: RowsOf::Dense,
-            same_next_token: Some(true),
-            kl: Some(0.0012),
-            dense_next_token: Some(NextToken { id: 3, text: "9".into(), logprob: -0.01 }),
-            answer: None,
-        }),
+        fidelity: Some(fidelity(shape)),
         version: "0.1.0".into(),
+    }
+}
+
+fn model(shape: &Shape) -> ModelInfo {
+    ModelInfo {
+        name: "synthetic".into(),
+        architecture: "none".into(),
+        n_layers: shape.n_layers,
+        n_heads: shape.n_heads,
+        n_kv_heads: 1,
+        head_dim: 64,
+        hidden_size: 256,
+        vocab_size: 4,
+        n_parameters: 6_260_000,
+        windows: vec![shape.window; shape.n_layers],
+    }
+}
+
+fn fidelity(shape: &Shape) -> Fidelity {
+    Fidelity {
+        recall_by_head: vec![vec![0.9934; shape.n_heads]; shape.n_layers],
+        recall: 0.9934,
+        n_rows: 512,
+        rows_of: RowsOf::Dense,
+        same_next_token: Some(true),
+        kl: Some(0.0012),
+        dense_next_token: Some(NextToken { id: 3, text: "9".into(), logprob: -0.01 }),
+        answer: None,
     }
 }
 
@@ -114,9 +124,8 @@ fn record(shape: &Shape, summary: &Summary, layer: usize, n_sentences: usize) ->
     for head in 0..shape.n_heads {
         for query_block in 0..blocks.n_query_blocks() {
             let row = mask.row(head, query_block);
-            for (at, (block, weight)) in
-                row.zip(kept(shape, &blocks, layer * shape.n_heads + head, query_block))
-            {
+            let kept = kept(shape, &blocks, layer * shape.n_heads + head, query_block);
+            for (at, (block, weight)) in row.zip(kept) {
                 mask.kept[at] = block as u32;
                 mass[at] = weight;
                 let keys = blocks.keys(block);
@@ -137,11 +146,11 @@ fn record(shape: &Shape, summary: &Summary, layer: usize, n_sentences: usize) ->
     }
 }
 
-/// Kept blocks of a row, ascending, with masses that sum to 1.
+/// Returns the kept blocks of a row, ascending, with masses that sum to 1.
 fn kept(shape: &Shape, blocks: &Blocks, head: usize, query_block: usize) -> Vec<(usize, f32)> {
     let visible = blocks.visible(query_block);
     let needle = blocks.n_key_blocks() / 10;
-    let asks = query_block * 10 >= blocks.n_query_blocks() * 9;
+    let asks_for_needle = query_block * 10 >= blocks.n_query_blocks() * 9;
     let stray = visible.len().div_ceil(1000);
     let near = visible.end.saturating_sub(64).max(visible.start);
     let mut scored: Vec<(usize, f64)> = visible
@@ -153,7 +162,7 @@ fn kept(shape: &Shape, blocks: &Blocks, head: usize, query_block: usize) -> Vec<
             .powi(3);
             let distance = (visible.end - 1 - block) as f64;
             let sink = if block == 0 { 60.0 } else { 0.0 };
-            let found = if block == needle && asks { 8.0 * (1 + head % 7) as f64 } else { 0.0 };
+            let found = if block == needle && asks_for_needle { 8.0 * (1 + head % 7) as f64 } else { 0.0 };
             (block, sink + found + 12.0 * (-distance / (2.0 + head as f64)).exp() + 0.3 * noise)
         })
         .collect();
@@ -164,10 +173,9 @@ fn kept(shape: &Shape, blocks: &Blocks, head: usize, query_block: usize) -> Vec<
     scored.into_iter().map(|(block, score)| (block, (score / sum) as f32)).collect()
 }
 
-/// Each focus token gives a block's mass to its keys, most to the first.
+/// Returns the attention of each focus token: a block's mass is spread over its keys, most to the first.
 fn focus(shape: &Shape, summary: &Summary, mask: &BlockMask, mass: &[f32]) -> Vec<f32> {
-    let bk = shape.block_size_k;
-    let weights: Vec<f32> = (0..bk).map(|i| 0.5f32.powi(i as i32 + 1)).collect();
+    let weights: Vec<f32> = (0..shape.block_size_k).map(|i| 0.5f32.powi(i as i32 + 1)).collect();
     let mut rows = Vec::new();
     for head in 0..shape.n_heads {
         for token in summary.focus.range() {
@@ -178,7 +186,7 @@ fn focus(shape: &Shape, summary: &Summary, mask: &BlockMask, mass: &[f32]) -> Ve
     rows
 }
 
-/// A number that looks random (the finaliser of MurmurHash3).
+/// Returns a pseudorandom number (the finaliser of MurmurHash3).
 fn hash(values: [u32; 3]) -> u32 {
     values.into_iter().fold(0x9e37_79b9, |state, value| {
         let mut h = state ^ value.wrapping_mul(0x85eb_ca6b);

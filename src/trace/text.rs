@@ -31,10 +31,11 @@ impl Trace {
     /// # Errors
     /// [`Error::Missing`] when the span ends past the prompt.
     pub fn span_text(&self, span: impl Into<Span>) -> Result<&str, Error> {
-        let span = self.checked(span.into())?;
+        let span = span.into();
         if span.is_empty() {
             return Ok("");
         }
+        let span = self.checked("span", span)?;
         let start = self.tensors.u32s("offsets", 2 * span.start..2 * span.start + 1)?[0];
         let end = self.tensors.u32s("offsets", 2 * span.end - 1..2 * span.end)?[0];
         // A token may hold part of a character: widen to whole ones.
@@ -96,6 +97,14 @@ impl Trace {
             }),
             _ => Err(missing("no token covers them".into())),
         }
+    }
+
+    /// The tokens that cover a piece of the prompt, given as bytes of its text, such as a task's `&prompt.needles[0]`.
+    ///
+    /// # Errors
+    /// As [`Trace::covering`].
+    pub fn span(&self, bytes: &Range<usize>) -> Result<Span, Error> {
+        Ok(self.covering(bytes.clone())?.span)
     }
 
     /// The tokens of each sentence of the prompt; together they are the whole prompt.

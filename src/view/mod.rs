@@ -1,4 +1,4 @@
-//! Findings as something to see: figures, reports, a page to explore, and tables in a notebook.
+//! Views of findings: figures, reports, an interactive page, and tables in a notebook.
 
 mod describe;
 mod explore;

@@ -1,10 +1,10 @@
-//! Figures and errors under a notebook's cell. Everything else shows itself as a table ([`super::describe`]).
+//! Display of figures and errors in a notebook. All other values are shown as tables (`view::describe`).
 
 use std::fmt;
 
 use super::plot::{AttentionMap, Figure, HeatMap};
 use crate::{
-    analysis::{CausalTest, RetrievalHeads, Routes, SentenceMatrix, ThoughtAnchors},
+    analysis::{CausalTest, HeadRanking, RetrievalHeads, Routes, SentenceMatrix, ThoughtAnchors},
     error::Error,
     protocol::Effect,
     words::{
@@ -47,6 +47,12 @@ impl ThoughtAnchors {
     /// Shows the text with its anchors highlighted, in a notebook.
     pub fn show_text(&self) {
         show(&self.table().text(), "text/html", &self.html());
+    }
+}
+
+impl fmt::Display for HeadRanking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.table().text())
     }
 }
 

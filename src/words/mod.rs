@@ -1,4 +1,4 @@
-//! How anything is put in words: numbers, tables, safe text, the shell of a page. Knows no model and no trace.
+//! Text for readers: numbers, tables, escaping, and the shell of an HTML page. Knows no model and no trace.
 
 pub(crate) mod html;
 pub mod numbers;

@@ -1,8 +1,8 @@
-//! Numbers as a reader wants them: 16,384, 95.2 %, 1.6 GB, 3.6 s.
+//! Formats numbers for readers: 16,384, 95.2 %, 1.6 GB, 3.6 s.
 
 use crate::error::Error;
 
-/// 1234567 as "1,234,567".
+/// Formats 1234567 as "1,234,567".
 pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -15,12 +15,12 @@ pub fn thousands(number: u64) -> String {
     text
 }
 
-/// "1 head", "8 heads".
+/// Formats a number of things: "1 head", "8 heads".
 pub fn count(number: usize, thing: &str) -> String {
     format!("{} {thing}{}", thousands(number as u64), if number == 1 { "" } else { "s" })
 }
 
-/// A share as a percentage that never rounds to 0 or 100 unless it is.
+/// Formats a share as a percentage, which rounds to 0 or 100 only if the share is exactly 0 or 1.
 pub fn percent(share: f64) -> String {
     let percent = 100.0 * share;
     let decimals = (1..4).find(|&d| {
@@ -31,7 +31,8 @@ pub fn percent(share: f64) -> String {
     format!("{} %", text.strip_suffix(".0").unwrap_or(&text))
 }
 
-/// A text of at most `max` characters, an ellipsis in the place of what is cut; control characters become spaces.
+/// Shortens a text to at most `max` characters, the last an ellipsis if it was cut; control characters become
+/// spaces.
 pub fn shortened(text: &str, max: usize) -> String {
     let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     if text.chars().count() <= max {
@@ -43,7 +44,7 @@ pub fn shortened(text: &str, max: usize) -> String {
 const UNITS: [(&str, u64); 4] =
     [("TB", 1_000_000_000_000), ("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1_000)];
 
-/// "1.6 GB": powers of 1000.
+/// Formats bytes in powers of 1000: "1.6 GB".
 pub fn format_bytes(bytes: u64) -> String {
     match UNITS.iter().find(|(_, size)| bytes >= *size) {
         Some((unit, size)) if bytes >= 100 * size => format!("{:.0} {unit}", bytes as f64 / *size as f64),
@@ -52,7 +53,7 @@ pub fn format_bytes(bytes: u64) -> String {
     }
 }
 
-/// The least amount from here on that [`format_bytes`] writes exactly.
+/// Rounds up to a number of bytes that [`format_bytes`] prints without loss.
 pub fn rounded_up(bytes: u64) -> u64 {
     match UNITS.iter().find(|(_, size)| bytes >= *size) {
         Some((_, size)) if bytes >= 100 * size => bytes.div_ceil(*size).saturating_mul(*size),
@@ -61,7 +62,7 @@ pub fn rounded_up(bytes: u64) -> u64 {
     }
 }
 
-/// Bytes of "8GB", "500 MB", "1.5gb" or a plain number.
+/// Parses "8GB", "500 MB", "1.5gb" or a plain number of bytes.
 ///
 /// # Errors
 /// [`Error::Setting`] for anything else.
@@ -82,23 +83,30 @@ pub fn parse_bytes(text: &str) -> Result<u64, Error> {
     }
 }
 
-/// "3.6 s", and "12 ms" below a tenth of a second.
+/// Formats seconds: "3.6 s", or "12 ms" below a tenth of a second.
 pub fn seconds(seconds: f64) -> String {
     if seconds < 0.1 { format!("{:.0} ms", 1000.0 * seconds) } else { format!("{seconds:.1} s") }
 }
 
-/// "0.0012 nats", and a power of ten below that.
+/// Formats nats: "0.0012 nats", or "1.2e-5 nats" below a thousandth.
 pub fn nats(kl: f64) -> String {
     if kl.abs() < 1e-3 && kl != 0.0 { format!("{kl:.1e} nats") } else { format!("{kl:.4} nats") }
 }
 
-/// "6.3 M", "8.0 B".
+/// Formats a number in millions or billions: "6.3 M", "8.0 B".
 pub fn millions(number: u64) -> String {
     match number {
         0..1_000_000 => thousands(number),
         1_000_000..1_000_000_000 => format!("{:.1} M", number as f64 / 1e6),
         _ => format!("{:.1} B", number as f64 / 1e9),
     }
+}
+
+/// The middle number, the upper one of two; 0 for none.
+pub fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
 }
 
 #[cfg(test)]

@@ -1,24 +1,25 @@
-//! Text from models, prompts and files, made safe for where it is shown: terminals, notebooks, XML and HTML.
+//! Makes text from models, prompts and files safe for terminals, notebooks, XML and HTML.
 
 /// Prefix of evcxr's markers; in ordinary text it is replaced by one of the same length that evcxr ignores.
 pub(super) const MARK: &str = "EVCXR_";
 pub(super) const NO_MARK: &str = "EVCXR-";
 
-/// Text that terminals and notebooks take for text alone: without control characters but line ends and tabs, and without marks.
+/// Removes evcxr's markers and all control characters except line ends and tabs, so that terminals and
+/// notebooks take the text for nothing else.
 pub(crate) fn harmless(text: &str) -> String {
     let visible = |c: char| if c.is_control() && !matches!(c, '\n' | '\t') { '\u{fffd}' } else { c };
     text.replace(MARK, NO_MARK).chars().map(visible).collect()
 }
 
-/// Text that is printed piece by piece, in which no mark may arise where two pieces meet.
+/// Text printed piece by piece, in which no marker may arise where two pieces meet.
 #[derive(Default)]
 pub(crate) struct Printed {
-    /// The last characters, of which a mark could be made.
+    /// The last characters printed, with which a marker could begin.
     end: String,
 }
 
 impl Printed {
-    /// The next piece as it is to be printed.
+    /// Returns the next piece as it is to be printed.
     pub fn next(&mut self, piece: &str) -> String {
         let text = harmless(&format!("{}{piece}", self.end));
         let printed = text[self.end.len()..].to_string();
@@ -28,7 +29,7 @@ impl Printed {
     }
 }
 
-/// Text as XML and HTML need it, in elements and attributes alike; characters that XML forbids are replaced.
+/// Escapes text for elements and attributes of XML and HTML; characters that XML forbids are replaced.
 pub(crate) fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
@@ -45,7 +46,7 @@ pub(crate) fn escaped(text: &str) -> String {
     safe
 }
 
-/// Whether XML 1.0 allows the character, escaped or not.
+/// Returns whether XML 1.0 allows the character.
 pub(crate) fn allowed_in_xml(c: char) -> bool {
     matches!(c, '\t' | '\n' | ' '..='\u{fffd}' | '\u{10000}'..)
 }
@@ -58,14 +59,10 @@ mod tests {
     fn pieces_of_text_are_no_message_together() {
         let text = "é: EVCXR_BEGIN_CONTENT text/html\n<script>EVCXR_END";
         for n in 1..text.len() {
-            let (mut printed, mut pieces) = (Printed::default(), Vec::new());
-            pieces.extend(
-                text.chars()
-                    .collect::<Vec<_>>()
-                    .chunks(n)
-                    .map(|piece| printed.next(&piece.iter().collect::<String>())),
-            );
-            assert_eq!(pieces.concat(), text.replace("EVCXR_", "EVCXR-"), "{n}");
+            let mut printed = Printed::default();
+            let characters: Vec<char> = text.chars().collect();
+            let pieces = characters.chunks(n).map(|piece| printed.next(&piece.iter().collect::<String>()));
+            assert_eq!(pieces.collect::<String>(), text.replace("EVCXR_", "EVCXR-"), "{n}");
         }
     }
 }

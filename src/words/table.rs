@@ -1,6 +1,6 @@
-//! Values that show themselves in a notebook: a table as text and HTML, by evcxr's protocol on standard output.
+//! Tables as text and HTML, shown in a notebook by evcxr's protocol on standard output.
 //!
-//! Styles stand inline and leave colours to the notebook, light or dark.
+//! Inline styles leave colours to the notebook, light or dark.
 
 use std::{fmt, io::Write};
 
@@ -9,17 +9,17 @@ use super::{
     safe::{MARK, NO_MARK, escaped, harmless},
 };
 
-/// Shows a value in a cell: `text` where there is nothing better, else `rich` of the given MIME type.
+/// Shows a value in a notebook's cell: `rich`, of MIME type `mime`, or `text` where only text can be shown.
 ///
-/// A cell shows one value of each MIME type, the last.
+/// Of several values of a MIME type, a cell shows the last.
 pub(crate) fn show(text: &str, mime: &str, rich: &str) {
     let mut out = std::io::stdout().lock();
-    // A notebook that has gone away needs no output.
+    // A notebook that was closed needs no output.
     let _ =
         out.write_all(message(&[("text/plain", text), (mime, rich)]).as_bytes()).and_then(|()| out.flush());
 }
 
-/// What evcxr reads between its marks; a mark inside the content loses its meaning.
+/// Wraps contents in evcxr's markers; markers inside a content are replaced.
 fn message(contents: &[(&str, &str)]) -> String {
     let content = |(mime, content): &(&str, &str)| {
         let content = content.replace(MARK, NO_MARK);
@@ -28,7 +28,7 @@ fn message(contents: &[(&str, &str)]) -> String {
     contents.iter().map(content).collect()
 }
 
-/// A title and lines of a name and a value.
+/// A title and rows, each a name and a value.
 #[derive(Clone)]
 pub(crate) struct Table {
     pub title: String,
@@ -40,17 +40,18 @@ impl Table {
         Table { title: title.into(), rows: Vec::new() }
     }
 
-    /// The same rows under another title.
+    /// The same table with another title.
     pub fn titled(self, title: impl Into<String>) -> Self {
         Table { title: title.into(), ..self }
     }
 
+    /// Adds a row.
     pub fn row(mut self, name: &str, value: impl fmt::Display) -> Self {
         self.rows.push((name.into(), value.to_string()));
         self
     }
 
-    /// A row only if there is a value.
+    /// Adds a row if there is a value.
     pub fn maybe(self, name: &str, value: Option<impl fmt::Display>) -> Self {
         match value {
             Some(value) => self.row(name, value),
@@ -67,12 +68,14 @@ impl Table {
     pub fn html(&self) -> String {
         const CELL: &str = "text-align:left;padding:1px 14px 1px 0;border:none;background:transparent";
         let line = |(name, value): &(String, String)| {
-            let (name, value) = (escaped(name), escaped(value));
+            let name = escaped(name);
+            let value = escaped(value);
             format!("<tr><td style=\"{CELL};opacity:0.7\">{name}</td><td style=\"{CELL}\">{value}</td></tr>")
         };
         let lines: String = self.rows.iter().map(line).collect();
         format!(
-            "<div><b>{}</b><table cellpadding=\"3\" style=\"border-collapse:collapse;margin:4px 0\">{lines}</table></div>",
+            "<div><b>{}</b><table cellpadding=\"3\" style=\"border-collapse:collapse;margin:4px 0\">\
+             {lines}</table></div>",
             escaped(&self.title)
         )
     }
@@ -82,20 +85,20 @@ impl Table {
     }
 }
 
-/// What a search read, on average.
+/// Formats the mean number of keys, or nodes of keys, that a search read.
 pub(crate) fn keys_read(n: f64) -> String {
     format!("{} keys or nodes of keys, for each query block and head", thousands(n.round() as u64))
 }
 
-/// A value that a table says everything about; [`show_as_table`] makes a notebook show it.
+/// A value that a table describes; [`show_as_table`] makes a notebook show the table.
 pub(crate) trait Describe {
     fn table(&self) -> Table;
 }
 
-/// Gives types the method of their own that a notebook looks for.
+/// Gives types the inherent method by which a notebook shows a value: as its table.
 macro_rules! show_as_table {
-    ($($of:ty),*) => {$(
-        impl $of {
+    ($($shown:ty),*) => {$(
+        impl $shown {
             /// Shows the value; a notebook calls this for the last value of a cell.
             pub fn evcxr_display(&self) {
                 $crate::words::table::Describe::table(self).show();
@@ -105,17 +108,17 @@ macro_rules! show_as_table {
 }
 pub(crate) use show_as_table;
 
-/// Values that are shown as a figure, with their table as text.
+/// Gives types the inherent method by which a notebook shows a value: as its figure, with its table as text.
 macro_rules! show_as_figure {
-    ($($of:ty),*) => {$(
-        impl $of {
+    ($($shown:ty),*) => {$(
+        impl $shown {
             /// Shows the figure; a notebook calls this for the last value of a cell.
             pub fn evcxr_display(&self) {
                 $crate::words::table::show(&self.table().text(), "image/svg+xml", self.figure().svg());
             }
         }
 
-        impl std::fmt::Display for $of {
+        impl std::fmt::Display for $shown {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(&self.table().text())
             }
@@ -133,7 +136,8 @@ mod tests {
         let all = message(&[("text/plain", "a"), ("text/html", "<b>a</b>")]);
         assert_eq!(
             all,
-            "EVCXR_BEGIN_CONTENT text/plain\na\nEVCXR_END_CONTENT\nEVCXR_BEGIN_CONTENT text/html\n<b>a</b>\nEVCXR_END_CONTENT\n"
+            "EVCXR_BEGIN_CONTENT text/plain\na\nEVCXR_END_CONTENT\n\
+             EVCXR_BEGIN_CONTENT text/html\n<b>a</b>\nEVCXR_END_CONTENT\n"
         );
     }
 

@@ -2,11 +2,14 @@
 
 use streamtrace::{
     Search, StreamConfig,
-    engine::device::AttentionShape,
+    engine::device::{AttentionShape, LayerAttention},
     trace::{Blocks, Span},
 };
 
-use crate::{layer::Layer, naive::assert_close};
+use crate::{
+    layer::{Layer, numbers, tensor},
+    naive::assert_close,
+};
 
 const N_TOKENS: usize = 141;
 const N_HEADS: usize = 6;
@@ -66,17 +69,18 @@ fn proximity_is_the_published_measure_of_the_blocks_means() {
     let (mut attention, chunks) = layer.start();
     let (mut after, mut row) = (before.clone(), 0);
     for (first, queries) in &chunks {
-        attention.search(queries, *first);
+        attention.search(queries, *first).unwrap();
         let start = row * HIDDEN;
-        for attended in attention.attend(queries, *first).chunks(N_HEADS * HEAD_DIM) {
+        for attended in numbers(&attention.attend(queries, *first).unwrap()).chunks(N_HEADS * HEAD_DIM) {
             for (r, weights) in weight.chunks(N_HEADS * HEAD_DIM).enumerate() {
                 after[row * HIDDEN + r] += weights.iter().zip(attended).map(|(w, a)| w * a).sum::<f32>();
             }
             row += 1;
         }
-        attention.proximity(&weight, &before[start..row * HIDDEN], &after[start..row * HIDDEN], *first);
+        let around = [&before, &after].map(|x| tensor(&x[start..row * HIDDEN], HIDDEN));
+        attention.proximity(&tensor(&weight, N_HEADS * HEAD_DIM), &around[0], &around[1], *first).unwrap();
     }
-    let record = attention.into_record();
+    let record = attention.into_record().unwrap();
     for query_block in 0..shape.blocks.n_query_blocks() {
         let queries = shape.blocks.queries(query_block);
         let mean = |rows: &[f32], r: usize| {
@@ -122,15 +126,15 @@ fn dense_chunks_are_sparse_ones_when_everything_is_kept() {
     let (mut attention, chunks) = layer.start();
     let mut sparse = Vec::new();
     for (first, queries) in &chunks {
-        attention.search(queries, *first);
-        sparse.push(attention.attend(queries, *first));
+        attention.search(queries, *first).unwrap();
+        sparse.push(numbers(&attention.attend(queries, *first).unwrap()));
     }
-    let mask = attention.into_record().mask;
-    let (attention, _) = layer.start();
+    let mask = attention.into_record().unwrap().mask;
+    let (mut attention, _) = layer.start();
     let mut kept_mass = vec![0.0; N_HEADS];
     for ((first, queries), sparse) in chunks.iter().zip(&sparse) {
-        let dense = attention.attend_dense(queries, *first, &mask, &mut kept_mass);
-        assert_close(&dense, &sparse.iter().map(|&v| v as f64).collect::<Vec<_>>(), 1e-5);
+        let dense = attention.attend_dense(queries, *first, Some((&mask, &mut kept_mass))).unwrap();
+        assert_close(&numbers(&dense), &sparse.iter().map(|&v| v as f64).collect::<Vec<_>>(), 1e-5);
     }
     assert!(kept_mass.iter().all(|mass| (mass / N_TOKENS as f64 - 1.0).abs() < 1e-5), "{kept_mass:?}");
 }

@@ -1,7 +1,11 @@
 //! A whole layer on the CPU, and the expected records by the definition of its heads.
 
+use candle_core::{Device, Tensor};
 use streamtrace::{
-    engine::{cpu::Attention, device::AttentionShape},
+    engine::{
+        cpu,
+        device::{AttentionShape, LayerAttention},
+    },
     trace::{LayerRecord, MIN_DISTANCE},
 };
 
@@ -9,6 +13,16 @@ use crate::naive::{Head, assert_close};
 
 /// Approximate number of rows that are searched and attended together.
 const CHUNK: usize = 64;
+
+/// Rows on the CPU, `[n_rows, width]`.
+pub fn tensor(rows: &[f32], width: usize) -> Tensor {
+    Tensor::from_slice(rows, (rows.len() / width, width), &Device::Cpu).unwrap()
+}
+
+/// All numbers of a tensor, row by row.
+pub fn numbers(x: &Tensor) -> Vec<f32> {
+    x.flatten_all().unwrap().to_vec1().unwrap()
+}
 
 /// A layer's heads: each has its own queries; groups share keys and values.
 pub struct Layer {
@@ -36,19 +50,23 @@ impl Layer {
     }
 
     /// The layer's attention with all keys and values, and its query rows in chunks of whole blocks.
-    pub fn start(&self) -> (Attention, Vec<(usize, Vec<f32>)>) {
+    pub fn start(&self) -> (cpu::Layer, Vec<(usize, Tensor)>) {
         let AttentionShape { blocks, n_heads, n_kv_heads, head_dim, .. } = self.shape;
-        let mut attention = Attention::new(self.shape.clone());
+        let mut attention = cpu::Layer::new(self.shape.clone());
         let shared = || self.heads.iter().step_by(n_heads / n_kv_heads);
-        for part in self.rows(shared().map(|h| &h.keys)).chunks(50 * n_kv_heads * head_dim) {
-            attention.append_keys(part);
+        let width = n_kv_heads * head_dim;
+        let keys = self.rows(shared().map(|h| &h.keys));
+        let values = self.rows(shared().map(|h| &h.values));
+        for (keys, values) in keys.chunks(50 * width).zip(values.chunks(50 * width)) {
+            attention.append(&tensor(keys, width), &tensor(values, width)).unwrap();
         }
-        attention.append_values(&self.rows(shared().map(|h| &h.values)));
-        attention.index();
+        attention.index().unwrap();
         let n_rows = CHUNK.next_multiple_of(blocks.block_size_q);
+        let width = n_heads * head_dim;
         let queries = self.rows(self.heads.iter().map(|h| &h.queries));
-        let chunks = queries.chunks(n_rows * n_heads * head_dim).enumerate();
-        (attention, chunks.map(|(i, chunk)| (i * n_rows / blocks.block_size_q, chunk.to_vec())).collect())
+        let chunks = queries.chunks(n_rows * width).enumerate();
+        let chunks = chunks.map(|(i, chunk)| (i * n_rows / blocks.block_size_q, tensor(chunk, width)));
+        (attention, chunks.collect())
     }
 
     /// Searches and attends; returns outputs `[n_tokens, n_heads · head_dim]` and the record.
@@ -56,10 +74,10 @@ impl Layer {
         let (mut attention, chunks) = self.start();
         let mut outputs = Vec::new();
         for (first, queries) in &chunks {
-            attention.search(queries, *first);
-            outputs.extend(attention.attend(queries, *first));
+            attention.search(queries, *first).unwrap();
+            outputs.extend(numbers(&attention.attend(queries, *first).unwrap()));
         }
-        (outputs, attention.into_record())
+        (outputs, attention.into_record().unwrap())
     }
 
     /// Runs the layer and compares every output and record of every head with its definition over the kept blocks.

@@ -166,15 +166,15 @@ fn writing_that_makes_no_sense_is_refused() {
         ),
     ];
     for (how, words) in cases {
-        assert_says(&format!("{how:?}"), tracer.generate("w1 w2", &how), words);
+        assert_says(&format!("{how:?}"), tracer.generate_with("w1 w2", &how), words);
     }
     assert_says(
         "an empty prompt",
-        tracer.generate("", &ok),
+        tracer.generate_with("", &ok),
         &["prompt: expected a text of at least one token"],
     );
     let top_k = StreamConfig { top_k: 0, ..StreamConfig::default() };
-    assert_says("top_k", tracer.with(top_k).generate("w1", &ok), &["top_k: expected at least"]);
+    assert_says("top_k", tracer.with(top_k).generate_with("w1", &ok), &["top_k: expected at least"]);
 }
 
 /// Generation holds the keys and values of all layers, unlike a trace.
@@ -186,14 +186,15 @@ fn writing_is_planned_before_it_runs() {
     let load = |memory| {
         Tracer::load_with(LoadOptions { memory: Some(memory), ..common::cpu(model.path()) }).unwrap()
     };
-    let Err(Error::Memory { needed, .. }) = load(of_a_trace).generate(&prompt, &GenerateConfig::default())
+    let Err(Error::Memory { needed, .. }) =
+        load(of_a_trace).generate_with(&prompt, &GenerateConfig::default())
     else {
         panic!("it fits where a trace just fits")
     };
     let enough = load(parse_bytes(&needed).unwrap());
     assert_eq!(
         enough
-            .generate(&prompt, &GenerateConfig { max_tokens: 2, ..Default::default() })
+            .generate_with(&prompt, &GenerateConfig { max_tokens: 2, ..Default::default() })
             .unwrap()
             .tokens
             .len(),

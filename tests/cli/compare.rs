@@ -68,7 +68,7 @@ fn compare_measures_on_some_rows_scores_an_answer_and_draws() {
         (&fidelity["rows_of"], &fidelity["n_rows"], &fidelity["kl"]),
         (&"sparse".into(), &128.into(), &Value::Null)
     );
-    assert_eq!(fidelity["answer"]["dense_retained"], true);
+    assert_eq!(fidelity["answer"]["dense_survives"], true);
     assert!(fidelity["answer"]["dense_logprob"].as_f64().unwrap() > -0.1);
     assert!(std::fs::read_to_string(out).unwrap().contains("128 rows of the sparse run"));
 }

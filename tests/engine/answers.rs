@@ -1,7 +1,7 @@
 //! Answers of an engine process.
 
 use streamtrace::{
-    Error, Search, StreamConfig,
+    Error, ScoreConfig, Search, StreamConfig,
     trace::{AnswerScore, Fidelity},
 };
 
@@ -94,7 +94,10 @@ fn what_a_search_reads_is_counted() {
     let expected: usize = candidates.filter(|&n| n > 3).map(|n| 8 * (n + 5)).sum();
     assert!((read(Search::Exhaustive) - expected as f64 / 32.0).abs() < 1e-9);
     assert_eq!(read(Search::Window), 0.0);
-    assert_eq!(tracer.score_dense(&prompt, " w1").unwrap().keys_read_per_query_block, None);
+    assert_eq!(
+        tracer.score_with(&prompt, " w1", &ScoreConfig { dense: true }).unwrap().keys_read_per_query_block,
+        None
+    );
     let hierarchical = read(config.search);
     assert!(hierarchical > 0.0 && hierarchical < expected as f64 / 32.0, "{hierarchical}");
 }

@@ -70,7 +70,7 @@ fn a_new_engine_whose_model_is_gone_says_so() {
     options.model = folder.path().into();
     let script = format!("echo $$ >> {}; exec {BINARY} serve", engines.file().display());
     let process = streamtrace::protocol::process::Process::new(crate::fixture::shell(&script));
-    let tracer = Tracer::with_engine(Box::new(process), options).unwrap();
+    let tracer = Tracer::over(Box::new(process), options).unwrap();
     folder.close().unwrap();
     engines.kill();
     assert_killed(tracer.count_tokens("w1").err());

@@ -143,7 +143,7 @@ fn weights_that_are_cut_off_while_they_are_in_use_are_an_error() {
     let whole = std::fs::read(&weights).unwrap();
     let place = Place::new();
     let process = Process::new(place.shell(&format!("exec {BINARY} serve")));
-    let tracer = Tracer::with_engine(Box::new(process), common::cpu(model.path())).unwrap();
+    let tracer = Tracer::over(Box::new(process), common::cpu(model.path())).unwrap();
     let expected = tracer.trace(&prompt()).unwrap();
     File::options().write(true).open(&weights).unwrap().set_len(0).unwrap();
     assert!(matches!(tracer.trace(&prompt()), Err(Error::Engine { .. })));
@@ -192,7 +192,7 @@ fn a_run_that_memory_does_not_allow_leaves_the_engine_as_it_was() {
     let place = Place::new();
     let enough = common::load(model()).unwrap().plan(2000).unwrap().total();
     let options = LoadOptions { memory: Some(enough), ..options() };
-    let tracer = Tracer::with_engine(Box::new(Process::new(place.known())), options).unwrap();
+    let tracer = Tracer::over(Box::new(Process::new(place.known())), options).unwrap();
     let pid = std::fs::read(place.file("pid")).unwrap();
     assert!(matches!(tracer.trace(&common::prompt(20_000)), Err(Error::Memory { .. })));
     assert!(tracer.trace(&prompt()).is_ok());

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use streamtrace::{
-    Criterion, Error, Search, StreamConfig, Trace, Tracer,
+    Criterion, Error, ScoreConfig, Search, StreamConfig, Trace, Tracer,
     trace::{CompareConfig, Fidelity, RowsOf},
 };
 
@@ -57,10 +57,13 @@ fn an_answer_is_scored_as_by_itself() {
     let what = CompareConfig { rows: None, answer: Some(" w1 w2".into()) };
     let fidelity = compared(&tracer, &trace, what);
     let answer = fidelity.answer.unwrap();
-    let [sparse, dense] = [tracer.score(trace.text(), " w1 w2"), tracer.score_dense(trace.text(), " w1 w2")]
-        .map(Result::unwrap);
+    let [sparse, dense] = [
+        tracer.score(trace.text(), " w1 w2"),
+        tracer.score_with(trace.text(), " w1 w2", &ScoreConfig { dense: true }),
+    ]
+    .map(Result::unwrap);
     assert_eq!((answer.sparse_logprob, answer.dense_logprob), (sparse.logprob(), dense.logprob()));
-    assert_eq!((answer.sparse_retained, answer.dense_retained), (sparse.retained(), dense.retained()));
+    assert_eq!((answer.sparse_survives, answer.dense_survives), (sparse.survives(), dense.survives()));
     assert_ne!(answer.sparse_logprob, answer.dense_logprob);
 }
 
@@ -107,8 +110,10 @@ fn budgets_for_the_impossible_are_refused() {
         let error = tracer.smallest_top_k(&prompt, &Criterion::KlAtMost(nats)).unwrap_err();
         assert!(error.to_string().contains("KL: expected a bound above 0"), "{error}");
     }
-    let error =
-        tracer.smallest_top_k(&prompt, &Criterion::AnswerKept(" w1 w1 w1".into())).unwrap_err().to_string();
+    let error = tracer
+        .smallest_top_k(&prompt, &Criterion::AnswerSurvives(" w1 w1 w1".into()))
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("no budget can keep what is not there"), "{error}");
     let all = tracer.smallest_top_k("w1", &Criterion::SameNextToken).unwrap();
     assert_eq!((all.top_k, all.tried.len()), (1, 0), "a prompt of one block");

@@ -35,7 +35,7 @@ pub fn shell(script: &str) -> Command {
 
 /// An engine process that is told which model to load.
 pub fn load(command: Command) -> Result<Tracer, Error> {
-    Tracer::with_engine(Box::new(Process::new(command)), options())
+    Tracer::over(Box::new(Process::new(command)), options())
 }
 
 /// Engines that record their process ids, one per line.

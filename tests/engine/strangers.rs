@@ -169,7 +169,7 @@ fn an_engine_named_by_the_environment_must_be_there() {
     match process::Command::find() {
         Ok(command) => {
             assert_eq!(command.program, BINARY);
-            let tracer = Tracer::with_engine(Box::new(Process::new(command)), options()).unwrap();
+            let tracer = Tracer::over(Box::new(Process::new(command)), options()).unwrap();
             assert_eq!(tracer.count_tokens(&common::prompt(5)), Ok(5));
         }
         Err(error) => {

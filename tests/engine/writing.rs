@@ -28,7 +28,7 @@ fn greedy(max_tokens: usize) -> GenerateConfig {
 }
 
 fn ids(tracer: &Tracer, prompt: &str, how: &GenerateConfig) -> Vec<u32> {
-    tracer.generate_with(prompt, how, |_| {}).unwrap().tokens.iter().map(|token| token.id).collect()
+    tracer.generate_streaming(prompt, how, |_| {}).unwrap().tokens.iter().map(|token| token.id).collect()
 }
 
 /// Generation past the ends of key blocks and query blocks, from prompts that end before, at and after such an end.
@@ -81,7 +81,7 @@ fn log_probabilities_are_those_of_the_trace() {
     let tracer = common::load(model()).unwrap().with(config(StreamConfig::default().search));
     let prompt = common::prompt(300);
     let (generated, traced) =
-        (tracer.generate_with(&prompt, &greedy(1), |_| {}).unwrap(), tracer.trace(&prompt).unwrap());
+        (tracer.generate_streaming(&prompt, &greedy(1), |_| {}).unwrap(), tracer.trace(&prompt).unwrap());
     assert_eq!((&generated.end, generated.n_prompt, generated.top_k), (&End::MaxTokens, 300, Some(8)));
     let [ours, theirs] = [generated.tokens[0].logprob, traced.summary().next_token.logprob];
     assert!((ours - theirs).abs() < 1e-5, "{ours} {theirs}");
@@ -91,11 +91,11 @@ fn log_probabilities_are_those_of_the_trace() {
 fn stops_and_ends_of_text_are_not_part_of_it() {
     let tracer = common::load(model()).unwrap();
     let prompt = common::prompt(40);
-    let whole = tracer.generate_with(&prompt, &greedy(6), |_| {}).unwrap();
+    let whole = tracer.generate_streaming(&prompt, &greedy(6), |_| {}).unwrap();
     let third = whole.tokens[2].text.clone();
     let mut shown = String::new();
     let how = GenerateConfig { stop: vec!["never".into(), third.clone()], ..greedy(6) };
-    let stopped = tracer.generate_with(&prompt, &how, |text| shown.push_str(text)).unwrap();
+    let stopped = tracer.generate_streaming(&prompt, &how, |text| shown.push_str(text)).unwrap();
     assert_eq!(stopped.end, End::Stop(third.clone()));
     assert_eq!(stopped.text, whole.text[..whole.text.find(&third).unwrap()]);
     assert_eq!(shown, stopped.text);
@@ -103,7 +103,7 @@ fn stops_and_ends_of_text_are_not_part_of_it() {
     let ending = common::random_model(
         json!({ "model_type": "llama", "num_hidden_layers": 6, "eos_token_id": [96, whole.tokens[2].id] }),
     );
-    let ended = common::load(ending.path()).unwrap().generate_with(&prompt, &greedy(6), |_| {}).unwrap();
+    let ended = common::load(ending.path()).unwrap().generate_streaming(&prompt, &greedy(6), |_| {}).unwrap();
     assert_eq!((ended.end, ended.tokens.len()), (End::EndOfText, 2));
 }
 
@@ -125,7 +125,7 @@ fn an_engine_process_sends_the_text_as_it_comes() {
     let (process, local) = (Engines::new().load(), common::load(model()).unwrap());
     let (prompt, how) = (common::prompt(50), greedy(5));
     let mut pieces = Vec::new();
-    let generated = process.generate_with(&prompt, &how, |text| pieces.push(text.to_string())).unwrap();
+    let generated = process.generate_streaming(&prompt, &how, |text| pieces.push(text.to_string())).unwrap();
     assert_eq!((pieces.concat(), pieces.len()), (generated.text.clone(), 5));
-    assert_eq!(generated.text, local.generate_with(&prompt, &how, |_| {}).unwrap().text);
+    assert_eq!(generated.text, local.generate_streaming(&prompt, &how, |_| {}).unwrap().text);
 }

@@ -35,7 +35,7 @@ fn the_base_is_the_trace_and_hiding_nothing_changes_nothing() {
         hide: vec![all(span(9..n), span(0..n))],
         keep: vec![all(span(0..n), span(0..n))],
     };
-    let effect = &tracer.knock_out(&trace, &[nothing], 20..n).unwrap()[0];
+    let effect = &tracer.knock_out(&trace, &[nothing], Span::from(20..n)).unwrap()[0];
     let next = &trace.summary().next_token;
     assert_eq!((effect.next.id, effect.next_token.id, effect.name.as_str()), (next.id, next.id, "nothing"));
     assert!((effect.next.before - next.logprob).abs() < 1e-6, "{} {}", effect.next.before, next.logprob);
@@ -56,9 +56,10 @@ fn runs_beside_each_other_do_not_touch() {
         one("head", Edges { layer: Some(1), head: Some(0), ..all(span(30..n), span(0..n)) }),
         one("last", all(span(n - 1..n), span(0..n - 5))),
     ];
-    let together = tracer.knock_out(&trace, &interventions, 10..n).unwrap();
+    let together = tracer.knock_out(&trace, &interventions, Span::from(10..n)).unwrap();
     for (intervention, together) in interventions.iter().zip(&together) {
-        let alone = &tracer.knock_out(&trace, std::slice::from_ref(intervention), 10..n).unwrap()[0];
+        let alone =
+            &tracer.knock_out(&trace, std::slice::from_ref(intervention), Span::from(10..n)).unwrap()[0];
         let pairs: Vec<(f64, f64)> = numbers(alone).into_iter().zip(numbers(together)).collect();
         assert!(pairs.iter().all(|(a, b)| (a - b).abs() < 1e-6), "{}", intervention.name);
         let first = intervention.first_query();
@@ -84,7 +85,7 @@ fn a_hidden_block_is_a_block_that_was_not_kept() {
     });
     let hide: Vec<Edges> = hide.filter(|edges| !edges.keys.is_empty()).collect();
     let effect = &tracer
-        .knock_out(&trace, &[Intervention { name: "pruned".into(), hide, keep: Vec::new() }], span(0..0))
+        .knock_out(&trace, &[Intervention { name: "pruned".into(), hide, keep: Vec::new() }], None)
         .unwrap()[0];
     let next = &small.summary().next_token;
     assert_eq!(effect.next_token.id, next.id);
@@ -145,7 +146,7 @@ fn what_cannot_be_hidden_is_an_error() {
     let hide = |edges: Edges| Intervention { name: "it".into(), hide: vec![edges], keep: Vec::new() };
     let whole = || all(span(0..n), span(0..n));
     let of = |intervention: Intervention, asked: std::ops::Range<usize>| {
-        tracer.knock_out(&trace, &[intervention], asked).unwrap_err().to_string()
+        tracer.knock_out(&trace, &[intervention], Span::from(asked)).unwrap_err().to_string()
     };
     assert!(of(Intervention::default(), 0..0).contains("expected something to hide"));
     assert!(
@@ -157,7 +158,7 @@ fn what_cannot_be_hidden_is_an_error() {
     assert!(of(hide(whole()), 0..3).contains("the first token is predicted by none"));
     assert!(of(hide(whole()), 3..n + 1).contains("span of predicted tokens"));
     let folder = common::random_model(json!({ "model_type": "llama", "num_hidden_layers": 2 }));
-    let other = common::load(folder.path()).unwrap().knock_out(&trace, &[hide(whole())], 0..0).unwrap_err();
+    let other = common::load(folder.path()).unwrap().knock_out(&trace, &[hide(whole())], None).unwrap_err();
     assert!(
         matches!(&other, Error::Setting { fix, .. } if fix.contains("load the model that made the trace")),
         "{other}"

@@ -1,7 +1,7 @@
 //! Flow by whole matrices, and the edges of routes.
 
 use streamtrace::{
-    Error, Span, Trace,
+    CausalConfig, Error, Span, Trace,
     analysis::{RouteConfig, RouteMeasure},
 };
 
@@ -207,8 +207,14 @@ fn a_route_is_tested_against_random_ones() {
     let n = trace.n_tokens();
     let config = RouteConfig { n_edges: 5, ..RouteConfig::default() };
     let routes = trace.routes_with(4..9, n - 4..n - 1, config).unwrap();
-    let test = tracer.test_routes(&trace, &routes, n - 3..n, 6, 1).unwrap();
-    let alone = tracer.knock_out(&trace, &[routes.intervention()], n - 3..n).unwrap();
+    let test = tracer
+        .test_routes_with(
+            &trace,
+            &routes,
+            &CausalConfig { answer: Some(Span::from(n - 3..n)), n_random: 6, seed: 1 },
+        )
+        .unwrap();
+    let alone = tracer.knock_out(&trace, &[routes.intervention()], Span::from(n - 3..n)).unwrap();
     assert!((test.effect() - alone[0].drop()).abs() < 1e-6);
     assert_eq!((test.controls.len(), test.claimed[0].0.as_str()), (6, "route"));
     assert!(test.measure.contains("the answer"), "{}", test.measure);

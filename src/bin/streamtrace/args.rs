@@ -100,7 +100,7 @@ impl PromptArgs {
         let mut prompt = self.read()?;
         let tracer = model.tracer()?;
         if self.chat {
-            prompt = tracer.chat(&[Message::user(prompt)])?;
+            prompt = tracer.chat_prompt(&[Message::user(prompt)])?;
         }
         Ok((prompt, tracer))
     }

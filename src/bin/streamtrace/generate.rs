@@ -46,7 +46,7 @@ impl GenerateArgs {
         let how = GenerateConfig { max_tokens, temperature, top_p, seed, stop: stop.clone(), dense };
         how.validate()?;
         let (prompt, tracer) = self.prompt.with_tracer(&self.model)?;
-        let generated = tracer.generate_with(&prompt, &how, |text| {
+        let generated = tracer.generate_streaming(&prompt, &how, |text| {
             if !self.json {
                 // A closed pipe is reported, if at all, with the last line.
                 let _ = write!(io::stdout(), "{text}").and_then(|()| io::stdout().flush());

@@ -13,7 +13,7 @@ mod heads;
 mod output;
 mod pictures;
 mod prompt;
-// merge: mod readers;
+mod readers;
 mod ruler;
 mod smallest;
 
@@ -34,7 +34,7 @@ use heads::RetrievalHeadsArgs;
 use output::{Format, check_writable};
 use pictures::{AttentionMapArgs, EdgesArgs, ExploreArgs, OverviewArgs, ReportArgs};
 use prompt::TaskPromptArgs;
-// merge: use readers::ReadersArgs;
+use readers::ReadersArgs;
 use ruler::RulerArgs;
 use smallest::SmallestArgs;
 
@@ -65,8 +65,8 @@ enum Command {
     /// Draw one head's attention map
     #[command(visible_alias = "map")]
     AttentionMap(AttentionMapArgs),
-    // merge: /// Rank the heads by their attention on a text
-    // merge: Readers(ReadersArgs),
+    /// Rank the heads by their attention on a text
+    Readers(ReadersArgs),
     /// Draw all heads as small multiples
     Overview(OverviewArgs),
     /// Write an interactive page of all heads, maps, blocks and tokens
@@ -178,7 +178,7 @@ fn run(command: &Command) -> Result<(), Error> {
         Command::SmallestTopK(args) => args.run(),
         Command::Generate(args) => args.run(),
         Command::AttentionMap(args) => args.run(),
-        // merge: Command::Readers(args) => args.run(),
+        Command::Readers(args) => args.run(),
         Command::Overview(args) => args.run(),
         Command::Explore(args) => args.run(),
         Command::Report(args) => args.run(),

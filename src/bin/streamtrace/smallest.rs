@@ -28,7 +28,7 @@ pub struct SmallestArgs {
 impl SmallestArgs {
     pub fn run(&self) -> Result<(), Error> {
         let criterion = match (&self.answer, self.kl) {
-            (Some(answer), _) => Criterion::AnswerKept(answer.clone()),
+            (Some(answer), _) => Criterion::AnswerSurvives(answer.clone()),
             (None, Some(nats)) => Criterion::KlAtMost(nats),
             (None, None) => Criterion::SameNextToken,
         };

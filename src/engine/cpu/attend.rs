@@ -1,5 +1,5 @@
-//! Attention of one head and one query block on the CPU: over the kept key blocks, with what it records, and dense for
-//! comparison.
+//! Attention of one head and one query block on the CPU: over the kept key blocks, with what it records, and
+//! dense for comparison.
 //!
 //! Scores of one key lie side by side for 32 queries, so the softmax of 32 queries is computed in step.
 
@@ -52,7 +52,7 @@ impl<'a> KeysValues<'a> {
     }
 }
 
-/// What the sparse attention of one query block gives.
+/// The result of the sparse attention of one query block.
 pub struct SparseBlock {
     /// `[n_queries, head_dim]`
     pub output: Vec<f32>,
@@ -62,17 +62,18 @@ pub struct SparseBlock {
     pub received: Vec<f32>,
     /// Probabilities of the queries in the focus span, `(query, [n_keys])`.
     pub focus: Vec<(usize, Vec<f32>)>,
-    /// For each kept key the sum of p / (tokens of the query's sentence) over queries at least [`MIN_DISTANCE`] sentences later,
-    /// if sentences are recorded. `[n_keys]`
+    /// For each kept key the sum of p / (tokens of the query's sentence) over queries at least
+    /// [`MIN_DISTANCE`] sentences later, if sentences are recorded. `[n_keys]`
     pub anchors: Vec<f32>,
 }
 
-/// What is recorded of some queries beyond the mass on each key.
+/// Settings of what is recorded beyond the mass on each key.
 #[derive(Clone, Copy, Default)]
 pub struct Recorded<'a> {
     /// Tokens whose probabilities are recorded key by key.
     pub focus: Span,
-    /// Of each token of the prompt its sentence and 1 / tokens of that sentence; empty if anchors are not recorded.
+    /// Of each token of the prompt its sentence and 1 / tokens of that sentence; empty if anchors are not
+    /// recorded.
     pub sentences: &'a [(u32, f32)],
 }
 
@@ -127,10 +128,10 @@ fn add_anchors(
     weights: &[Lanes],
     anchors: &mut [f32],
 ) {
-    let of = |lane: usize| sentences[panel.first + lane.min(panel.n - 1)];
+    let sentence = |lane: usize| sentences[panel.first + lane.min(panel.n - 1)];
     // Sentences are fewer than 2²⁴: f32 holds their numbers, and is compared in step with the rest.
-    let furthest: Lanes = std::array::from_fn(|lane| of(lane).0 as f32 - MIN_DISTANCE as f32);
-    let share: Lanes = std::array::from_fn(|lane| of(lane).1);
+    let furthest: Lanes = std::array::from_fn(|lane| sentence(lane).0 as f32 - MIN_DISTANCE as f32);
+    let share: Lanes = std::array::from_fn(|lane| sentence(lane).1);
     vectorized(
         #[inline(always)]
         || {
@@ -178,7 +179,8 @@ pub fn sparse_without(
     hidden: &Hidden,
 ) -> Vec<f32> {
     let tokens: Vec<usize> = kept.iter().flat_map(|&b| blocks.keys(b as usize)).collect();
-    let (mut output, mut received) = (Vec::new(), vec![0.0; tokens.len()]);
+    let mut output = Vec::new();
+    let mut received = vec![0.0; tokens.len()];
     lend(tokens.len(), |weights| {
         for panel in &queries.panels {
             scores(panel, kv, blocks, query_block, kept, &tokens, weights);
@@ -197,7 +199,7 @@ pub fn sparse_without(
     output
 }
 
-/// Values summed by their weights. `[head_dim][LANES]`
+/// Sums values by their weights. `[head_dim][LANES]`
 fn weighted_values(kv: KeysValues, tokens: &[usize], weights: &[Lanes]) -> Vec<Lanes> {
     let mut sums = vec![[0.0; LANES]; kv.head_dim];
     for (tokens, weights) in tokens.chunks(TILE).zip(weights.chunks(TILE)) {
@@ -206,8 +208,8 @@ fn weighted_values(kv: KeysValues, tokens: &[usize], weights: &[Lanes]) -> Vec<L
     sums
 }
 
-/// Softmax in base 2 of each lane's scores times `scale`; lanes from `n` on become 0. Adds each key's sum over lanes to
-/// `received`.
+/// Softmax in base 2 of each lane's scores times `scale`; lanes from `n` on become 0. Adds each key's sum
+/// over lanes to `received`.
 #[inline(always)]
 fn softmax(weights: &mut [Lanes], scale: f32, n: usize, received: &mut [f32]) {
     let mut most = [f32::NEG_INFINITY; LANES];
@@ -236,10 +238,11 @@ fn append_rows(rows: &mut Vec<f32>, panel: &QueryPanel, sums: &[Lanes]) {
     }
 }
 
-/// Softmax and value sum over all visible keys of one query block, streaming: the running maximum, sum and output of each
-/// query are all that is held.
+/// Softmax and value sum over all visible keys of one query block, streaming: the running maximum, sum and
+/// output of each query are all that is held.
 ///
-/// Returns the outputs `[n_queries, head_dim]`, and the sum over the queries of the mass on the `kept` key blocks.
+/// Returns the outputs `[n_queries, head_dim]`, and the sum over the queries of the mass on the `kept` key
+/// blocks.
 pub fn dense(
     queries: &Queries,
     kv: KeysValues,
@@ -249,8 +252,8 @@ pub fn dense(
 ) -> (Vec<f32>, f64) {
     let visible = blocks.visible(query_block);
     let keys = blocks.keys(visible.start).start..blocks.keys(visible.end - 1).end;
-    let (mut output, mut kept_mass) =
-        (Vec::with_capacity(blocks.queries(query_block).len() * kv.head_dim), 0.0);
+    let mut output = Vec::with_capacity(blocks.queries(query_block).len() * kv.head_dim);
+    let mut kept_mass = 0.0;
     let mut tile = vec![[0.0; LANES]; TILE];
     for panel in &queries.panels {
         let first = panel.first;
@@ -291,7 +294,8 @@ struct RunningSoftmax {
 }
 
 impl RunningSoftmax {
-    /// Turns a tile's scores times `scale` into weights against the largest so far, and shrinks what was summed before to match.
+    /// Turns a tile's scores times `scale` into weights against the largest so far, and shrinks what was
+    /// summed before to match.
     #[inline(always)]
     #[expect(
         clippy::needless_range_loop,

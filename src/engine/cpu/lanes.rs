@@ -1,8 +1,9 @@
-//! Vector arithmetic on 32 queries side by side, for the search and the attention on the CPU.
+//! Vector arithmetic (SIMD) on 32 queries side by side, for the search and the attention on the CPU.
 //!
-//! Queries lie transposed, one dimension after the other, so that one key is multiplied with 32 queries at once and
-//! key rows are read where they are, in any order, without gathering. The instructions are chosen at run time (AVX-512,
-//! AVX2, NEON). The two products are written with explicit vectors: left to itself the compiler packs rows, not lanes.
+//! Queries lie transposed, one dimension after the other, so that one key is multiplied with 32 queries at
+//! once and key rows are read where they are, in any order, without gathering. The instructions are chosen at
+//! run time (AVX-512, AVX2, NEON). The two products are written with explicit vectors: left to itself the
+//! compiler packs rows, not lanes.
 
 use std::cell::Cell;
 
@@ -35,8 +36,8 @@ pub fn lend<R>(n: usize, work: impl FnOnce(&mut [Lanes]) -> R) -> R {
     result
 }
 
-/// Transposes up to 32 rows of `[head_dim]` that lie `stride` apart; missing lanes repeat the last row, so that a
-/// maximum over lanes is a maximum over queries. `[head_dim][LANES]`
+/// Transposes up to 32 rows of `[head_dim]` that lie `stride` apart; missing lanes repeat the last row, so
+/// that a maximum over lanes is a maximum over queries. `[head_dim][LANES]`
 pub fn panel(rows: &[f32], stride: usize, n_rows: usize, head_dim: usize) -> Vec<Lanes> {
     let mut panel = vec![[0.0; LANES]; head_dim];
     for lane in 0..LANES {
@@ -59,14 +60,14 @@ pub fn add_weighted<'a>(out: &mut [Lanes], weights: &[Lanes], row: impl Fn(usize
 }
 
 /// Work on lanes that are `V` vectors of an instruction set.
-trait Kernel {
+trait Instructions {
     fn run<S: Simd, const V: usize>(self, simd: S);
 }
 
-/// Runs a kernel with the processor's best instruction set.
-struct Best<K>(K);
+/// Runs them with the processor's best instruction set.
+struct Best<I>(I);
 
-impl<K: Kernel> WithSimd for Best<K> {
+impl<I: Instructions> WithSimd for Best<I> {
     type Output = ();
 
     #[inline(always)]
@@ -86,7 +87,7 @@ struct Products<'p, R> {
     out: &'p mut [Lanes],
 }
 
-impl<'a, R: Fn(usize) -> &'a [f32]> Kernel for Products<'_, R> {
+impl<'a, R: Fn(usize) -> &'a [f32]> Instructions for Products<'_, R> {
     #[inline(always)]
     fn run<S: Simd, const V: usize>(self, simd: S) {
         let Products { panel, row, out } = self;
@@ -129,7 +130,7 @@ struct AddWeighted<'p, R> {
     row: R,
 }
 
-impl<'a, R: Fn(usize) -> &'a [f32]> Kernel for AddWeighted<'_, R> {
+impl<'a, R: Fn(usize) -> &'a [f32]> Instructions for AddWeighted<'_, R> {
     #[inline(always)]
     fn run<S: Simd, const V: usize>(self, simd: S) {
         let AddWeighted { out, weights, row } = self;
@@ -154,7 +155,8 @@ fn add_weighted_to<'a, S: Simd, const V: usize, const N: usize>(
 ) {
     let mut sums: [[S::f32s; V]; N] = std::array::from_fn(|i| vectors::<S, V>(&out[i]));
     for (i, weight) in weights.iter().enumerate() {
-        let (weight, Some(values)) = (vectors::<S, V>(weight), values(i)) else { return };
+        let weight = vectors::<S, V>(weight);
+        let Some(values) = values(i) else { return };
         for d in 0..N {
             fused_add(simd, &mut sums[d], values[d], &weight);
         }
@@ -218,19 +220,19 @@ pub fn sum_of(lanes: &Lanes) -> f32 {
 }
 
 #[inline(always)]
-fn reduce(lanes: &Lanes, of: impl Fn(f32, f32) -> f32) -> f32 {
+fn reduce(lanes: &Lanes, combine: impl Fn(f32, f32) -> f32) -> f32 {
     let mut halves = *lanes;
     let mut n = LANES / 2;
     while n > 0 {
         for lane in 0..n {
-            halves[lane] = of(halves[lane], halves[lane + n]);
+            halves[lane] = combine(halves[lane], halves[lane + n]);
         }
         n /= 2;
     }
     halves[0]
 }
 
-/// 2^x for x ≤ 0, relative error under 3e-7; 0 below 2⁻¹²⁵. What is no number stays none.
+/// 2^x for x ≤ 0, relative error under 3e-7; 0 below 2⁻¹²⁵. NaN stays NaN.
 #[inline(always)]
 pub fn exp2(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 · 2²³: adding it leaves the rounded integer in the low bits
@@ -269,7 +271,8 @@ pub fn geglu(gate: &[f32], up: &[f32], out: &mut [f32]) {
     }
 }
 
-/// `cap · tanh(x / cap)` of each lane. An infinity becomes a NaN, so that it is found, and not taken for the cap.
+/// `cap · tanh(x / cap)` of each lane. An infinity becomes a NaN, so that it is found, and not taken for the
+/// cap.
 #[inline(always)]
 pub fn soft_cap(lanes: &mut Lanes, cap: f32) {
     for x in lanes {
@@ -295,7 +298,7 @@ mod tests {
 
     /// Whatever bits a NaN carries, and however it is signed.
     #[test]
-    fn what_is_no_number_stays_none() {
+    fn nan_stays_nan() {
         for payload in [0, 1, 0x7f, 0xff, 0x100, 0x1ff, 0x3f_ffff] {
             for quiet in [0x7fc0_0000, 0xffc0_0000] {
                 assert!(exp2(f32::from_bits(quiet | payload)).is_nan(), "{payload:x}");

@@ -1,5 +1,9 @@
-//! One layer's attention on the CPU: keys, values and pyramids of every head, and the record, filled chunk by chunk.
+//! One layer's attention on the CPU: keys, values and pyramids of every head, and the record, filled chunk by
+//! chunk.
 
+use std::time::Instant;
+
+use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::{
@@ -11,18 +15,20 @@ use super::{
         exhaustive,
         hierarchical::{self, Indexed},
     },
+    with_slice,
 };
 use crate::{
     engine::{
-        device::{AttentionShape, StageCosts},
+        device::{AttentionShape, LayerAttention, StageCosts},
         search::{baseline, tree::Tree},
     },
+    error::Error,
     protocol::Hidden,
     trace::{BlockMask, Blocks, LayerRecord, MIN_DISTANCE, Search, Span},
 };
 
 /// Keys and values of the whole prompt, and what search and attention have found so far.
-pub struct Attention {
+pub struct Layer {
     pub(super) shape: AttentionShape,
     /// Per key-value head. `[n_tokens, head_dim]`
     keys: Vec<Vec<f32>>,
@@ -47,26 +53,29 @@ pub struct Attention {
 }
 
 impl AttentionShape {
-    /// For each token its sentence and 1 / tokens of that sentence; nothing if no sentences are recorded. `[n_tokens]`
-    fn of_tokens(&self) -> Vec<(u32, f32)> {
-        let of = |(i, s): (usize, &Span)| std::iter::repeat_n((i as u32, 1.0 / s.len() as f32), s.len());
-        self.sentences.iter().enumerate().flat_map(of).collect()
+    /// For each token its sentence and 1 / tokens of that sentence; nothing if no sentences are recorded.
+    /// `[n_tokens]`
+    fn token_sentences(&self) -> Vec<(u32, f32)> {
+        let shares = |(i, s): (usize, &Span)| std::iter::repeat_n((i as u32, 1.0 / s.len() as f32), s.len());
+        self.sentences.iter().enumerate().flat_map(shares).collect()
     }
 
-    /// What the keys of each block write, weighted by what they received; both are `[n_heads, n_tokens]`, the result
-    /// `[n_heads, n_key_blocks]`. Nothing if nothing was weighed.
+    /// Returns what the keys of each block write, weighted by what they received; both are `[n_heads,
+    /// n_tokens]`, the result `[n_heads, n_key_blocks]`. Nothing if nothing was weighed.
     fn written(&self, lengths: &[f32], received: &[f32]) -> Vec<f32> {
-        let of_block = |(lengths, received): (&[f32], &[f32])| {
+        let mean_length = |(lengths, received): (&[f32], &[f32])| {
             // Keys that nobody looks at count a little, so that there is a mean.
             let weights = || received.iter().map(|mass| mass + 1e-9);
             lengths.iter().zip(weights()).map(|(l, w)| l * w).sum::<f32>() / weights().sum::<f32>()
         };
-        let (t, bk) = (self.blocks.n_tokens, self.blocks.block_size_k);
+        let t = self.blocks.n_tokens;
+        let bk = self.blocks.block_size_k;
         let heads = lengths.par_chunks(t).zip(received.par_chunks(t));
-        heads.flat_map_iter(|(l, r)| l.chunks(bk).zip(r.chunks(bk)).map(of_block)).collect()
+        heads.flat_map_iter(|(l, r)| l.chunks(bk).zip(r.chunks(bk)).map(mean_length)).collect()
     }
 
-    /// Vertical scores from what each token received of its share. `anchors` is `[n_heads, n_tokens]`; `[n_heads, n_sentences]`
+    /// Vertical scores from what each token received of its share. `anchors` is `[n_heads, n_tokens]`;
+    /// `[n_heads, n_sentences]`
     fn vertical(&self, anchors: &[f32]) -> Vec<f32> {
         let n = self.sentences.len();
         let mean = |row: &[f32], i: usize| {
@@ -79,14 +88,16 @@ impl AttentionShape {
     }
 }
 
-impl Attention {
+impl Layer {
     pub fn new(shape: AttentionShape) -> Self {
-        let (n_tokens, n_heads, top_k) = (shape.capacity, shape.n_heads, shape.config.top_k);
+        let n_tokens = shape.capacity;
+        let n_heads = shape.n_heads;
+        let top_k = shape.config.top_k;
         let mask = BlockMask::empty(Blocks { n_tokens, ..shape.blocks }, n_heads, top_k);
-        let sentences = shape.of_tokens();
-        let of_proximity = |n: usize| vec![0.0; if shape.records_proximity() { n } else { 0 }];
+        let sentences = shape.token_sentences();
+        let proximity_room = |n: usize| vec![0.0; if shape.records_proximity() { n } else { 0 }];
         let empty = || vec![Vec::with_capacity(n_tokens * shape.head_dim); shape.n_kv_heads];
-        Attention {
+        Layer {
             keys: empty(),
             values: empty(),
             indices: Vec::new(),
@@ -95,10 +106,10 @@ impl Attention {
             anchors: vec![0.0; if sentences.is_empty() { 0 } else { n_heads * n_tokens }],
             sentences,
             shares: Vec::new(),
-            stays: of_proximity(mask.blocks.n_query_blocks()),
+            stays: proximity_room(mask.blocks.n_query_blocks()),
             record: LayerRecord {
                 mass: vec![0.0; mask.kept.len()],
-                proximity: of_proximity(mask.kept.len()),
+                proximity: proximity_room(mask.kept.len()),
                 written: Vec::new(),
                 residual: Vec::new(),
                 vertical: Vec::new(),
@@ -110,88 +121,77 @@ impl Attention {
             shape,
         }
     }
+}
 
-    /// Adds rows of keys, `[n_rows, n_kv_heads · head_dim]`.
-    pub fn append_keys(&mut self, rows: &[f32]) {
-        append(&mut self.keys, rows, self.shape.head_dim);
+impl LayerAttention for Layer {
+    type Tensor = Tensor;
+
+    fn append(&mut self, keys: &Tensor, values: &Tensor) -> Result<(), Error> {
+        let head_dim = self.shape.head_dim;
+        with_slice(keys, |rows| append(&mut self.keys, rows, head_dim))?;
+        with_slice(values, |rows| append(&mut self.values, rows, head_dim))
     }
 
-    /// Adds rows of values, `[n_rows, n_kv_heads · head_dim]`.
-    pub fn append_values(&mut self, rows: &[f32]) {
-        append(&mut self.values, rows, self.shape.head_dim);
-    }
-
-    /// Keeps the first rows of keys and values, of a prompt that is as long as this from now on.
-    pub fn resize(&mut self, n_rows: usize, n_tokens: usize) {
+    fn resize(&mut self, n_rows: usize, n_tokens: usize) {
         let len = n_rows * self.shape.head_dim;
         self.keys.iter_mut().chain(&mut self.values).for_each(|rows| rows.truncate(len));
         self.shape.blocks.n_tokens = n_tokens;
     }
 
-    /// Builds what the search knows about ranges of keys, unless what is there still serves.
-    pub fn index(&mut self) {
+    /// Builds the estimates of ranges of keys, unless those built before still serve.
+    fn index(&mut self) -> Result<(), Error> {
         if let Search::Hierarchical(estimate) = self.shape.config.search
             && !self.shape.is_indexed(self.indexed)
         {
             let tree = Tree::new(&self.shape.blocks);
-            self.indices =
-                self.keys.par_iter().map(|keys| index(estimate, keys, self.shape.head_dim, tree)).collect();
+            let head_dim = self.shape.head_dim;
+            self.indices = self.keys.par_iter().map(|keys| index(estimate, keys, head_dim, tree)).collect();
             self.indexed = self.shape.blocks.n_tokens;
         }
+        Ok(())
     }
 
-    /// Takes ‖W_O v‖ of every head and key; `weight` is `[hidden_size, n_heads · head_dim]`.
-    pub fn weigh(&mut self, weight: &[f32]) {
+    fn weigh(&mut self, weight: &Tensor) -> Result<(), Error> {
         let AttentionShape { n_heads, head_dim, .. } = self.shape;
-        let written = |head: usize| {
+        let lengths = |weight: &[f32], head: usize| {
             let gram = gram(weight, n_heads * head_dim, head * head_dim, head_dim);
             self.values[self.shape.kv_head(head)].chunks(head_dim).map(|v| length(&gram, v)).collect()
         };
-        self.written = (0..n_heads).into_par_iter().map(written).collect();
+        self.written = with_slice(weight, |weight| {
+            (0..n_heads).into_par_iter().map(|head| lengths(weight, head)).collect()
+        })?;
+        Ok(())
     }
 
-    /// Finds the kept blocks of rows of queries, `[n_rows, n_heads · head_dim]`. Returns how many keys or nodes it read.
-    pub fn search(&mut self, rows: &[f32], first_query_block: usize) -> u64 {
-        let AttentionShape { blocks, config, .. } = &self.shape;
-        let found = self.for_each_block(rows, first_query_block, |head, query_block, queries| {
-            let kv_head = self.shape.kv_head(head);
-            let (keys, mut row) = (&self.keys[kv_head], vec![BlockMask::NONE; config.top_k]);
-            let n_read = match config.search {
-                Search::Exhaustive => {
-                    exhaustive::search(queries, keys, blocks, config, query_block, &mut row)
-                }
-                Search::Hierarchical(_) if query_block >= config.first_exact_block(blocks.n_tokens) => {
-                    exhaustive::search(queries, keys, blocks, config, query_block, &mut row)
-                }
-                Search::Hierarchical(_) => {
-                    let head = Indexed { keys, index: &*self.indices[kv_head] };
-                    hierarchical::search(queries, head, blocks, config, query_block, &mut row)
-                }
-                Search::Window => baseline::window(blocks, config, query_block, &mut row),
-                Search::Random { seed } => {
-                    baseline::random(seed, blocks, config, head, query_block, &mut row)
-                }
-            };
+    fn search(&mut self, queries: &Tensor, first_query_block: usize) -> Result<(), Error> {
+        let start = Instant::now();
+        let top_k = self.shape.config.top_k;
+        let found = self.for_each_block(queries, first_query_block, |head, query_block, queries| {
+            let mut row = vec![BlockMask::NONE; top_k];
+            let n_read = self.find(head, query_block, queries, &mut row);
             (row, n_read as u64)
-        });
+        })?;
         let mut n_read = 0;
         for (head, query_block, (row, n)) in found {
             let at = self.record.mask.row(head, query_block);
             self.record.mask.kept[at].copy_from_slice(&row);
             n_read += n;
         }
-        n_read
+        self.costs +=
+            StageCosts { search: start.elapsed(), keys_read: Some(n_read), ..StageCosts::default() };
+        Ok(())
     }
 
-    /// Attention over the kept blocks of rows of queries. `[n_rows, n_heads · head_dim]`
-    pub fn attend(&mut self, rows: &[f32], first_query_block: usize) -> Vec<f32> {
-        let (shape, mask) = (&self.shape, &self.record.mask);
+    fn attend(&mut self, queries: &Tensor, first_query_block: usize) -> Result<Tensor, Error> {
+        let start = Instant::now();
+        let shape = &self.shape;
+        let mask = &self.record.mask;
         let recorded = Recorded { focus: shape.focus, sentences: &self.sentences };
-        let attended = self.for_each_block(rows, first_query_block, |head, query_block, queries| {
+        let attended = self.for_each_block(queries, first_query_block, |head, query_block, queries| {
             let kept = mask.kept(head, query_block);
             sparse(queries, self.keys_values(head), &shape.blocks, query_block, kept, recorded)
-        });
-        let mut output = vec![0.0; rows.len()];
+        })?;
+        let mut output = vec![0.0; queries.elem_count()];
         self.shares.clear();
         for (head, query_block, block) in attended {
             self.place(&mut output, first_query_block, head, query_block, &block.output);
@@ -200,58 +200,98 @@ impl Attention {
                 self.shares.push((head, query_block, block.received));
             }
         }
-        output
+        self.costs += StageCosts { attention: start.elapsed(), ..StageCosts::default() };
+        Ok(Tensor::from_vec(output, queries.shape(), queries.device())?)
     }
 
-    /// Keeps the blocks of a mask, of the budget that there is room for, instead of searching.
-    pub fn keep(&mut self, mask: BlockMask) {
+    fn proximity(
+        &mut self,
+        weight: &Tensor,
+        before: &Tensor,
+        after: &Tensor,
+        first_query_block: usize,
+    ) -> Result<(), Error> {
+        with_slice(weight, |weight| {
+            with_slice(before, |before| {
+                with_slice(after, |after| self.add_proximity(weight, before, after, first_query_block))
+            })
+        })??
+    }
+
+    fn keep(&mut self, mask: BlockMask) -> Result<(), Error> {
         self.record.mask = mask;
+        Ok(())
     }
 
-    /// Attention over the kept blocks of rows of queries without what is hidden; nothing is recorded.
-    pub fn attend_without(&self, rows: &[f32], first_query_block: usize, hidden: &Hidden) -> Vec<f32> {
-        let AttentionShape { blocks, .. } = self.shape;
-        let attended = self.for_each_block(rows, first_query_block, |head, query_block, queries| {
+    fn attend_without(
+        &mut self,
+        queries: &Tensor,
+        first_query_block: usize,
+        hidden: &Hidden,
+    ) -> Result<Tensor, Error> {
+        let blocks = self.shape.blocks;
+        let attended = self.for_each_block(queries, first_query_block, |head, query_block, queries| {
             let hidden = hidden.of(head, blocks.queries(query_block).into());
             let kept = self.record.mask.kept(head, query_block);
             sparse_without(queries, self.keys_values(head), &blocks, query_block, kept, &hidden)
-        });
-        let mut output = vec![0.0; rows.len()];
+        })?;
+        let mut output = vec![0.0; queries.elem_count()];
         for (head, query_block, rows) in attended {
             self.place(&mut output, first_query_block, head, query_block, &rows);
         }
-        output
+        Ok(Tensor::from_vec(output, queries.shape(), queries.device())?)
     }
 
-    /// Attention over all keys of rows of queries; adds to each head the mass that falls on the mask's blocks.
-    pub fn attend_dense(
-        &self,
-        rows: &[f32],
+    fn attend_dense(
+        &mut self,
+        queries: &Tensor,
         first_query_block: usize,
-        mask: &BlockMask,
-        kept_mass: &mut [f64],
-    ) -> Vec<f32> {
-        let attended = self.for_each_block(rows, first_query_block, |head, query_block, queries| {
-            dense(
-                queries,
-                self.keys_values(head),
-                &self.shape.blocks,
-                query_block,
-                mask.kept(head, query_block),
-            )
-        });
-        let mut output = vec![0.0; rows.len()];
+        measured: Option<(&BlockMask, &mut [f64])>,
+    ) -> Result<Tensor, Error> {
+        let (mask, mut kept_mass) = measured.unzip();
+        let attended = self.for_each_block(queries, first_query_block, |head, query_block, queries| {
+            let kept = mask.map_or(&[][..], |mask| mask.kept(head, query_block));
+            dense(queries, self.keys_values(head), &self.shape.blocks, query_block, kept)
+        })?;
+        let mut output = vec![0.0; queries.elem_count()];
         for (head, query_block, (rows, mass)) in attended {
             self.place(&mut output, first_query_block, head, query_block, &rows);
-            kept_mass[head] += mass;
+            if let Some(kept_mass) = &mut kept_mass {
+                kept_mass[head] += mass;
+            }
         }
-        output
+        Ok(Tensor::from_vec(output, queries.shape(), queries.device())?)
     }
 
-    pub fn into_record(self) -> LayerRecord {
+    fn costs(&mut self) -> Result<StageCosts, Error> {
+        Ok(self.costs)
+    }
+
+    fn into_record(self) -> Result<LayerRecord, Error> {
         let written = self.shape.written(&self.written.concat(), &self.record.received);
         let proximity = self.shape.shares_of_update(self.record.proximity, &self.stays);
-        LayerRecord { written, proximity, vertical: self.shape.vertical(&self.anchors), ..self.record }
+        Ok(LayerRecord { written, proximity, vertical: self.shape.vertical(&self.anchors), ..self.record })
+    }
+}
+
+impl Layer {
+    /// Writes the blocks that a query block of a head keeps, `[top_k]`; returns the number of keys or nodes
+    /// read.
+    fn find(&self, head: usize, query_block: usize, queries: &Queries, row: &mut [u32]) -> usize {
+        let AttentionShape { blocks, config, .. } = &self.shape;
+        let kv_head = self.shape.kv_head(head);
+        let keys = &self.keys[kv_head];
+        match config.search {
+            Search::Hierarchical(_) if query_block < config.first_exact_block(blocks.n_tokens) => {
+                let head = Indexed { keys, index: &*self.indices[kv_head] };
+                hierarchical::search(queries, head, blocks, config, query_block, row)
+            }
+            Search::Hierarchical(_) | Search::Exhaustive => {
+                exhaustive::search(queries, keys, blocks, config, query_block, row)
+            }
+            Search::Window => baseline::window(blocks, config, query_block, row),
+            Search::Random { seed } => baseline::random(seed, blocks, config, head, query_block, row),
+        }
     }
 
     /// A head's value of a key. `[head_dim]`
@@ -260,30 +300,33 @@ impl Attention {
     }
 
     fn keys_values(&self, head: usize) -> KeysValues<'_> {
-        let (kv_head, &AttentionShape { head_dim, soft_cap, .. }) = (self.shape.kv_head(head), &self.shape);
+        let kv_head = self.shape.kv_head(head);
+        let AttentionShape { head_dim, soft_cap, .. } = self.shape;
         KeysValues { keys: &self.keys[kv_head], values: &self.values[kv_head], head_dim, soft_cap }
     }
 
     /// Runs `work` for every head and query block of the rows, in parallel, and returns the results in order.
     fn for_each_block<R: Send>(
         &self,
-        rows: &[f32],
+        rows: &Tensor,
         first_query_block: usize,
         work: impl Fn(usize, usize, &Queries) -> R + Sync,
-    ) -> Vec<(usize, usize, R)> {
+    ) -> Result<Vec<(usize, usize, R)>, Error> {
         let AttentionShape { blocks, n_heads, head_dim, .. } = self.shape;
         let stride = n_heads * head_dim;
-        let query_blocks = self.shape.query_blocks(first_query_block, rows.len() / stride);
+        let query_blocks = self.shape.query_blocks(first_query_block, rows.elem_count() / stride);
         let first_position = blocks.queries(first_query_block).start;
         let tasks: Vec<_> =
             (0..n_heads).flat_map(|head| query_blocks.clone().map(move |q| (head, q))).collect();
-        let run = |(head, query_block)| {
+        let run = |rows: &[f32], head, query_block| {
             let positions = blocks.queries(query_block);
             let start = (positions.start - first_position) * stride + head * head_dim;
             let queries = Queries::new(&rows[start..], stride, head_dim, positions);
             (head, query_block, work(head, query_block, &queries))
         };
-        tasks.into_par_iter().map(run).collect()
+        with_slice(rows, |rows| {
+            tasks.into_par_iter().map(|(head, query_block)| run(rows, head, query_block)).collect()
+        })
     }
 
     /// Copies a block's outputs `[n_queries, head_dim]` to their place in the rows.
@@ -304,7 +347,8 @@ impl Attention {
 
     /// Adds what a block recorded to the layer's record.
     fn note(&mut self, head: usize, query_block: usize, block: &SparseBlock) {
-        let (blocks, focus) = (self.shape.blocks, self.shape.focus);
+        let blocks = self.shape.blocks;
+        let focus = self.shape.focus;
         let record = &mut self.record;
         let row = record.mask.row(head, query_block);
         record.mass[row][..block.mass.len()].copy_from_slice(&block.mass);

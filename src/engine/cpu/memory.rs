@@ -1,12 +1,12 @@
-//! What a run on the CPU will take, and what it took.
+//! Memory of a run on the CPU: planned before it starts, measured while it runs.
 
 use crate::{
     engine::{
         device::{Purpose, VOCABULARY_CHUNK},
-        model::Model,
+        model::config::ModelConfig,
     },
     protocol::{Layout, MemoryPlan},
-    trace::{Estimate, ModelInfo, Search, StreamConfig},
+    trace::{Estimate, Search, StreamConfig},
 };
 
 /// Rows of a chunk, rounded to whole query blocks: they stay in the cache.
@@ -15,85 +15,175 @@ const CHUNK: usize = 1024;
 /// Bytes of a number: the CPU works in f32.
 const F32: u64 = 4;
 
-/// Program, tokenizer, and what the allocator keeps of pieces of other sizes and of earlier runs.
+/// Bytes of a weight in its file, at most, while it is converted.
+const STORED: u64 = 2;
+
+/// Program, tokenizer, and memory that the allocator keeps of earlier pieces of other sizes.
 const PROGRAM: u64 = 80_000_000;
 
-/// What a run over `n_tokens` will hold at its peak, in bytes. `config.top_k` as it will be used.
+/// Bytes of a token's text, id and offsets, and of what remains of the tokenizer's work.
+const PROMPT: u64 = 400;
+
+/// Most pages of the weights file that stay resident: the system drops them when it needs to.
+const MAPPED: u64 = 500_000_000;
+
+/// Memory that a run over `n_tokens` will hold at its peak. `config.top_k` is the one that will be used;
+/// without a `limit` in bytes, the run may take all that the system can give.
 pub fn plan(
-    model: &Model,
+    model: &ModelConfig,
     n_tokens: usize,
     config: &StreamConfig,
     purpose: Purpose,
     limit: Option<u64>,
 ) -> MemoryPlan {
-    let (c, info) = (&model.config, model.info());
-    let n_held = purpose.layers_held(c.n_layers) as u64;
-    let [t, hidden, heads, kv_heads, dim] =
-        [n_tokens, c.hidden_size, c.n_heads, c.n_kv_heads, c.head_dim].map(|n| n as u64);
-    let [inner, k, bk, bq] =
-        [c.intermediate_size, config.top_k, config.block_size_k, config.block_size_q].map(|n| n as u64);
-    let chunk_rows = CHUNK.next_multiple_of(config.block_size_q);
-    let chunk = (chunk_rows as u64).min(t);
-    let moments = match config.search {
-        Search::Hierarchical(Estimate::MeanSpread) => 2,
-        // A half more while it is built.
-        Search::Hierarchical(Estimate::TwoMeans) => 3,
-        _ => 0,
-    };
-    let n_query_blocks = t.div_ceil(bq);
-    let focus = config.focus.as_ref().map_or(StreamConfig::DEFAULT_FOCUS, |f| f.len()) as u64;
-    let layer = (heads + kv_heads) * 2 * dim * hidden + 3 * inner * hidden;
-    let vocabulary = (VOCABULARY_CHUNK.min(c.vocab_size) as u64) * hidden;
-    // One layer's are written while the next one's are made.
-    let (n_masks, output) = match purpose {
-        Purpose::Trace => (2, vocabulary * (F32 + 2)),
-        Purpose::Generate => (n_held, c.vocab_size as u64 * hidden * F32 + vocabulary * 2),
-    };
-    // Shares of a chunk key by key, output weights column by column, and what comes of it.
-    let proximity =
-        heads * (chunk.div_ceil(bq) * k * bk.min(t) + dim * hidden + 2 * n_query_blocks * k) * F32;
-    let of_layers = |what: &str, n: u64| {
-        if n == 1 { format!("{what} of a layer") } else { format!("{what} of {n} layers") }
-    };
+    let run = Run::new(model, n_tokens, config);
+    let n_held = purpose.layers_held(model.n_layers) as u64;
+    // In a trace, one layer's are written while the next one's are made.
+    let n_masks = if purpose == Purpose::Trace { 2 } else { n_held };
+    let n_ropes = 1 + model.window_rope.iter().len() as u64;
     let parts = [
-        ("hidden states".into(), t * hidden * F32),
-        (of_layers("keys and values", n_held), n_held * 2 * t * kv_heads * dim * F32),
-        ("rotary angles".into(), (1 + c.window_rope.iter().len() as u64) * t * dim * F32),
-        (of_layers("pyramid", n_held), n_held * moments * 2 * t.div_ceil(bk) * kv_heads * dim * F32),
-        (
-            of_layers("masks and masses", n_masks),
-            (n_query_blocks * 2 + focus * bk)
-                .saturating_mul(k)
-                .saturating_add(t)
-                .saturating_mul(n_masks * heads * F32),
-        ),
-        ("what keys write, and get from later sentences".into(), 3 * t * heads * F32),
-        ("proximity".into(), if config.proximity { proximity } else { 0 }),
-        // Half as much again and once more stays with the allocator, in pieces of other sizes.
-        ("a chunk of activations".into(), chunk * (3 * hidden + 3 * heads * dim + 3 * inner) * F32 * 5 / 2),
-        ("a chunk's attention".into(), heads * chunk.div_ceil(bq) * (bq * dim + 2 * k * bk.min(t)) * F32),
-        (of_layers("weights", n_held), layer * (n_held * F32 + 2)),
-        ("embedding and output layer".into(), output),
-        // Text, tokens, where they lie, and what is left of the tokenizer's work.
-        ("prompt".into(), t * 400),
-        ("mapped weights".into(), mapped(&info)),
+        ("hidden states".into(), run.tokens * run.hidden * F32),
+        (in_layers("keys and values", n_held), n_held * 2 * run.tokens * run.kv_width * F32),
+        ("rotary angles".into(), n_ropes * run.tokens * run.head_dim * F32),
+        (in_layers("pyramid", n_held), n_held * run.pyramid(config)),
+        (in_layers("masks and masses", n_masks), run.masks(config).saturating_mul(n_masks)),
+        ("what keys write, and get from later sentences".into(), 3 * run.tokens * run.heads * F32),
+        ("proximity".into(), if config.proximity { run.proximity() } else { 0 }),
+        ("a chunk of activations".into(), run.activations()),
+        ("a chunk's attention".into(), run.attention()),
+        (in_layers("weights", n_held), run.layer * (n_held * F32 + STORED)),
+        ("embedding and output layer".into(), run.output(model, purpose)),
+        ("prompt".into(), run.tokens * PROMPT),
+        ("mapped weights".into(), (STORED * n_parameters(model, run.layer)).min(MAPPED)),
         ("program".into(), PROGRAM),
     ];
     MemoryPlan {
         n_tokens,
         parts: parts.into_iter().filter(|part| part.1 > 0).collect(),
         limit: limit.unwrap_or_else(available),
-        layout: Layout { chunk_rows, weights_ahead: false, hidden_on_host: false },
+        layout: Layout { chunk_rows: chunk_rows(config), weights_ahead: false, hidden_on_host: false },
         slower: None,
     }
 }
 
-/// Pages of the weights file that stay resident: the system drops them when it needs to, so count no more than a layer's share.
-fn mapped(info: &ModelInfo) -> u64 {
-    (2 * info.n_parameters).min(500_000_000)
+/// Sizes of a run, as counts for products that may be large.
+struct Run {
+    tokens: u64,
+    hidden: u64,
+    heads: u64,
+    head_dim: u64,
+    /// Numbers of a token's queries, and of its keys.
+    width: u64,
+    kv_width: u64,
+    /// Numbers of a token inside the feed-forward block.
+    inner: u64,
+    /// Weights of a layer.
+    layer: u64,
+    query_blocks: u64,
+    key_blocks: u64,
+    top_k: u64,
+    block_size_q: u64,
+    block_size_k: u64,
+    /// Rows of a chunk, and its query blocks.
+    chunk: u64,
+    chunk_blocks: u64,
 }
 
-/// Memory that the system can give, in bytes.
+impl Run {
+    fn new(model: &ModelConfig, n_tokens: usize, config: &StreamConfig) -> Self {
+        let [tokens, hidden, heads] = [n_tokens, model.hidden_size, model.n_heads].map(|n| n as u64);
+        let [kv_heads, head_dim, inner] =
+            [model.n_kv_heads, model.head_dim, model.intermediate_size].map(|n| n as u64);
+        let [top_k, block_size_q, block_size_k] =
+            [config.top_k, config.block_size_q, config.block_size_k].map(|n| n as u64);
+        let chunk = (chunk_rows(config) as u64).min(tokens);
+        Run {
+            tokens,
+            hidden,
+            heads,
+            head_dim,
+            width: heads * head_dim,
+            kv_width: kv_heads * head_dim,
+            inner,
+            layer: (heads + kv_heads) * 2 * head_dim * hidden + 3 * inner * hidden,
+            query_blocks: tokens.div_ceil(block_size_q),
+            key_blocks: tokens.div_ceil(block_size_k),
+            top_k,
+            block_size_q,
+            block_size_k,
+            chunk,
+            chunk_blocks: chunk.div_ceil(block_size_q),
+        }
+    }
+
+    /// Keys of a query block's kept blocks.
+    fn kept_keys(&self) -> u64 {
+        self.top_k * self.block_size_k.min(self.tokens)
+    }
+
+    /// Bytes of the estimates of one layer's keys: about two nodes for each key block.
+    fn pyramid(&self, config: &StreamConfig) -> u64 {
+        let rows_of_node = match config.search {
+            Search::Hierarchical(Estimate::MeanSpread) => 2,
+            // Half as many more while they are built.
+            Search::Hierarchical(Estimate::TwoMeans) => 3,
+            _ => 0,
+        };
+        rows_of_node * 2 * self.key_blocks * self.kv_width * F32
+    }
+
+    /// Bytes of one layer's kept blocks, their masses, the focus and the received mass.
+    fn masks(&self, config: &StreamConfig) -> u64 {
+        let focus = config.focus.as_ref().map_or(StreamConfig::DEFAULT_FOCUS, |focus| focus.len()) as u64;
+        let numbers = (self.query_blocks * 2 + focus * self.block_size_k).saturating_mul(self.top_k);
+        numbers.saturating_add(self.tokens).saturating_mul(self.heads * F32)
+    }
+
+    /// Bytes of a chunk's shares key by key, of output weights column by column, and of the proximities.
+    fn proximity(&self) -> u64 {
+        let shares = self.chunk_blocks * self.kept_keys();
+        let found = 2 * self.query_blocks * self.top_k;
+        self.heads * (shares + self.head_dim * self.hidden + found) * F32
+    }
+
+    /// Bytes of a chunk's activations. The allocator keeps as much again and a half, in pieces of other
+    /// sizes.
+    fn activations(&self) -> u64 {
+        self.chunk * 3 * (self.hidden + self.width + self.inner) * F32 * 5 / 2
+    }
+
+    /// Bytes of the outputs, masses and received shares of a chunk's query blocks.
+    fn attention(&self) -> u64 {
+        let block_numbers = self.block_size_q * self.head_dim + 2 * self.kept_keys();
+        self.heads * self.chunk_blocks * block_numbers * F32
+    }
+
+    /// Bytes of the output layer: all of it to write tokens, a part at a time to trace.
+    fn output(&self, model: &ModelConfig, purpose: Purpose) -> u64 {
+        let part = VOCABULARY_CHUNK.min(model.vocab_size) as u64 * self.hidden;
+        match purpose {
+            Purpose::Trace => part * (F32 + STORED),
+            Purpose::Generate => model.vocab_size as u64 * self.hidden * F32 + part * STORED,
+        }
+    }
+}
+
+/// Weights of all layers and of the vocabulary, without norms and biases.
+fn n_parameters(model: &ModelConfig, layer: u64) -> u64 {
+    let n_vocabularies = if model.tied_embeddings { 1 } else { 2 };
+    model.n_layers as u64 * layer + n_vocabularies * (model.vocab_size * model.hidden_size) as u64
+}
+
+fn chunk_rows(config: &StreamConfig) -> usize {
+    CHUNK.next_multiple_of(config.block_size_q)
+}
+
+/// "weights of a layer", "weights of 6 layers".
+fn in_layers(what: &str, n_layers: u64) -> String {
+    if n_layers == 1 { format!("{what} of a layer") } else { format!("{what} of {n_layers} layers") }
+}
+
+/// Memory that the system can give, in bytes. Linux alone says; elsewhere a plan fits whatever it takes.
 fn available() -> u64 {
     let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     kilobytes(&meminfo, "MemAvailable:").unwrap_or(u64::MAX / 2)

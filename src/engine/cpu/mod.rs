@@ -1,5 +1,6 @@
-//! The decoder's operations on the CPU: products and norms by candle, search, attention and activation by our own vector
-//! code, in parallel over heads and query blocks by rayon. Everything is f32, whatever the weights are stored in.
+//! The decoder's operations on the CPU: products and norms by candle, search, attention and activation by our
+//! own vector code, in parallel over heads and query blocks by rayon. Everything is f32, whatever the weights
+//! are stored in.
 
 pub mod attend;
 pub mod lanes;
@@ -9,23 +10,22 @@ mod proximity;
 pub mod queries;
 pub mod search;
 
-use std::{ops::Range, time::Instant};
+use std::ops::Range;
 
 use candle_core::{D, DType, Tensor, safetensors::Load};
 use rayon::prelude::*;
 use safetensors::tensor::TensorView;
 
 use super::{
-    device::{AttentionShape, Device, Purpose, StageCosts, TOO_LARGE},
-    model::{Model, config::Activation, rope::Rotary},
+    device::{AttentionShape, Device, Purpose, TOO_LARGE},
+    model::{
+        config::{Activation, ModelConfig},
+        rope::Rotary,
+    },
 };
-use crate::{
-    error::Error,
-    protocol::{Hidden, MemoryPlan},
-    trace::{BlockMask, LayerRecord, StreamConfig},
-};
+use crate::{error::Error, protocol::MemoryPlan, trace::StreamConfig};
 use lanes::{geglu, swiglu, vectorized};
-pub use layer::Attention;
+pub use layer::Layer;
 
 /// Numbers that one thread works on at a time.
 const PART: usize = 1 << 15;
@@ -36,7 +36,7 @@ pub struct Cpu;
 /// The residual stream between layers.
 pub struct Residual {
     chunks: Vec<Tensor>,
-    /// Whether all that was put in place is.
+    /// Whether all numbers put so far are finite.
     is_finite: bool,
 }
 
@@ -78,7 +78,7 @@ impl Device for Cpu {
     type Tensor = Tensor;
     type Residual = Residual;
     type Angles = Angles;
-    type Attention = Attention;
+    type Layer = Layer;
 
     fn name(&self) -> String {
         "cpu".into()
@@ -86,7 +86,7 @@ impl Device for Cpu {
 
     fn plan(
         &self,
-        model: &Model,
+        model: &ModelConfig,
         n_tokens: usize,
         config: &StreamConfig,
         purpose: Purpose,
@@ -117,19 +117,17 @@ impl Device for Cpu {
         Ok(Residual { chunks: Vec::new(), is_finite: true })
     }
 
-    fn push(&self, residual: &mut Residual, x: Tensor) -> Result<(), Error> {
-        residual.chunks.push(x);
+    fn put(&self, residual: &mut Residual, i: usize, x: Tensor) -> Result<(), Error> {
+        residual.is_finite &= has_norm(&x)?;
+        match residual.chunks.get_mut(i) {
+            Some(chunk) => *chunk = x,
+            None => residual.chunks.push(x),
+        }
         Ok(())
     }
 
     fn chunk(&self, residual: &Residual, i: usize) -> Result<Tensor, Error> {
         Ok(residual.chunks[i].clone())
-    }
-
-    fn replace(&self, residual: &mut Residual, i: usize, x: Tensor) -> Result<(), Error> {
-        residual.is_finite &= has_norm(&x)?;
-        residual.chunks[i] = x;
-        Ok(())
     }
 
     fn is_finite(&self, residual: &Residual) -> Result<bool, Error> {
@@ -174,7 +172,7 @@ impl Device for Cpu {
     }
 
     fn angles(&self, n_tokens: usize, rotary: &Rotary) -> Result<Angles, Error> {
-        let of = |trigonometric: fn(f64) -> f64| {
+        let table = |trigonometric: fn(f64) -> f64| {
             let row = |t: usize| {
                 let angle = move |f: &f64| (rotary.scale * trigonometric(t as f64 * f)) as f32;
                 rotary.inverse_frequencies.iter().map(angle)
@@ -182,7 +180,7 @@ impl Device for Cpu {
             Tensor::from_iter((0..n_tokens).flat_map(row), &candle_core::Device::Cpu)?
                 .reshape((n_tokens, rotary.inverse_frequencies.len()))
         };
-        Ok(Angles { cos: of(f64::cos)?, sin: of(f64::sin)?, head_dim: rotary.head_dim })
+        Ok(Angles { cos: table(f64::cos)?, sin: table(f64::sin)?, head_dim: rotary.head_dim })
     }
 
     fn rope(
@@ -200,7 +198,8 @@ impl Device for Cpu {
             x = self.rms_norm(&x, weight, eps)?;
         }
         let [cos, sin] = [cos, sin].map(|table| table.narrow(0, first_position, n_rows));
-        let (cos, sin) = (cos?, sin?);
+        let cos = cos?;
+        let sin = sin?;
         let n_rotated = 2 * cos.dim(D::Minus1)?;
         let rotated =
             candle_nn::rotary_emb::rope_thd(&x.narrow(D::Minus1, 0, n_rotated)?.contiguous()?, &cos, &sin)?;
@@ -220,107 +219,12 @@ impl Device for Cpu {
         Ok(x.flatten_all()?.to_vec1()?)
     }
 
-    fn attention(&self, shape: AttentionShape) -> Result<Attention, Error> {
-        Ok(Attention::new(shape))
-    }
-
-    fn append(&self, attention: &mut Attention, keys: &Tensor, values: &Tensor) -> Result<(), Error> {
-        with_slice(keys, |rows| attention.append_keys(rows))?;
-        with_slice(values, |rows| attention.append_values(rows))
-    }
-
-    fn resize(&self, attention: &mut Attention, n_rows: usize, n_tokens: usize) {
-        attention.resize(n_rows, n_tokens);
-    }
-
-    fn index(&self, attention: &mut Attention) -> Result<(), Error> {
-        attention.index();
-        Ok(())
-    }
-
-    fn weigh(&self, attention: &mut Attention, weight: &Tensor) -> Result<(), Error> {
-        with_slice(weight, |weight| attention.weigh(weight))
-    }
-
     fn lengths(&self, x: &Tensor) -> Result<Vec<f32>, Error> {
         let width = x.dim(D::Minus1)?;
         with_slice(x, |x| x.chunks(width).map(|row| row.iter().map(|v| v * v).sum::<f32>().sqrt()).collect())
     }
 
-    fn search(
-        &self,
-        attention: &mut Attention,
-        queries: &Tensor,
-        first_query_block: usize,
-    ) -> Result<(), Error> {
-        let start = Instant::now();
-        let n_read = with_slice(queries, |rows| attention.search(rows, first_query_block))?;
-        attention.costs +=
-            StageCosts { search: start.elapsed(), keys_read: Some(n_read), ..StageCosts::default() };
-        Ok(())
-    }
-
-    fn attend(
-        &self,
-        attention: &mut Attention,
-        queries: &Tensor,
-        first_query_block: usize,
-    ) -> Result<Tensor, Error> {
-        let start = Instant::now();
-        let output = with_slice(queries, |rows| attention.attend(rows, first_query_block))?;
-        attention.costs += StageCosts { attention: start.elapsed(), ..StageCosts::default() };
-        Ok(Tensor::from_vec(output, queries.shape(), queries.device())?)
-    }
-
-    fn proximity(
-        &self,
-        attention: &mut Attention,
-        weight: &Tensor,
-        before: &Tensor,
-        after: &Tensor,
-        first_query_block: usize,
-    ) -> Result<(), Error> {
-        with_slice(weight, |weight| {
-            with_slice(before, |before| {
-                with_slice(after, |after| attention.proximity(weight, before, after, first_query_block))
-            })
-        })??
-    }
-
-    fn keep(&self, attention: &mut Attention, mask: BlockMask) -> Result<(), Error> {
-        attention.keep(mask);
-        Ok(())
-    }
-
-    fn attend_without(
-        &self,
-        attention: &mut Attention,
-        queries: &Tensor,
-        first_query_block: usize,
-        hidden: &Hidden,
-    ) -> Result<Tensor, Error> {
-        let output = with_slice(queries, |rows| attention.attend_without(rows, first_query_block, hidden))?;
-        Ok(Tensor::from_vec(output, queries.shape(), queries.device())?)
-    }
-
-    fn attend_dense(
-        &self,
-        attention: &mut Attention,
-        queries: &Tensor,
-        first_query_block: usize,
-        mask: &BlockMask,
-        kept_mass: &mut [f64],
-    ) -> Result<Tensor, Error> {
-        let output =
-            with_slice(queries, |rows| attention.attend_dense(rows, first_query_block, mask, kept_mass))?;
-        Ok(Tensor::from_vec(output, queries.shape(), queries.device())?)
-    }
-
-    fn costs(&self, attention: &mut Attention) -> Result<StageCosts, Error> {
-        Ok(attention.costs)
-    }
-
-    fn record(&self, attention: Attention) -> Result<LayerRecord, Error> {
-        Ok(attention.into_record())
+    fn layer(&self, shape: AttentionShape) -> Result<Layer, Error> {
+        Ok(Layer::new(shape))
     }
 }

@@ -2,16 +2,24 @@
 
 use rayon::prelude::*;
 
-use super::{Attention, lanes::vectorized};
+use super::{Layer, lanes::vectorized};
 use crate::engine::device::{AttentionShape, near};
 
-/// What a query block's queries gave to the keys of its kept blocks: head, query block and sums over queries. `[n_keys]`
+/// The attention that a query block's queries gave to the keys of its kept blocks: head, query block and sums
+/// over queries. `[n_keys]`
 pub(super) type Shares = (usize, usize, Vec<f32>);
 
-impl Attention {
-    /// Records the proximity of every kept block of the rows that were attended last. `weight` is `[hidden_size, n_heads ·
-    /// head_dim]`; `before` and `after` are those rows of the residual stream around attention, `[n_rows, hidden_size]`.
-    pub fn proximity(&mut self, weight: &[f32], before: &[f32], after: &[f32], first_query_block: usize) {
+impl Layer {
+    /// Records the proximity of every kept block of the rows that were attended last. `weight` is
+    /// `[hidden_size, n_heads · head_dim]`; `before` and `after` are those rows of the residual stream around
+    /// attention, `[n_rows, hidden_size]`.
+    pub(super) fn add_proximity(
+        &mut self,
+        weight: &[f32],
+        before: &[f32],
+        after: &[f32],
+        first_query_block: usize,
+    ) {
         let AttentionShape { blocks, n_heads, head_dim, .. } = self.shape;
         let hidden = weight.len() / (n_heads * head_dim);
         let first = blocks.queries(first_query_block).start;
@@ -23,15 +31,16 @@ impl Attention {
         let weights: Vec<Vec<f32>> =
             (0..n_heads).map(|head| columns(weight, n_heads * head_dim, head * head_dim, head_dim)).collect();
         let shares = std::mem::take(&mut self.shares);
-        let of_block = |(head, query_block, shares): &Shares| {
-            let (becomes, n_queries) = (mean(after, *query_block), blocks.queries(*query_block).len());
+        let proximities = |(head, query_block, shares): &Shares| {
+            let becomes = mean(after, *query_block);
+            let n_queries = blocks.queries(*query_block).len();
             let mut shares = &shares[..];
             let part = |&block: &u32| {
                 let keys = blocks.keys(block as usize);
-                let (of_block, rest) = shares.split_at(keys.len());
+                let (on_block, rest) = shares.split_at(keys.len());
                 shares = rest;
                 let values = keys.flat_map(|key| self.value(*head, key)).copied();
-                let sum = weighted_sum(of_block, &values.collect::<Vec<f32>>(), head_dim);
+                let sum = weighted_sum(on_block, &values.collect::<Vec<f32>>(), head_dim);
                 let scaled: Vec<f32> = sum.iter().map(|v| v / n_queries as f32).collect();
                 near(&becomes, &weighted_sum(&scaled, &weights[*head], hidden))
             };
@@ -41,7 +50,7 @@ impl Attention {
                 self.record.mask.kept(*head, *query_block).iter().map(part).collect::<Vec<f32>>(),
             )
         };
-        let found: Vec<Shares> = shares.par_iter().map(of_block).collect();
+        let found: Vec<Shares> = shares.par_iter().map(proximities).collect();
         for (head, query_block, proximity) in found {
             let row = self.record.mask.row(head, query_block);
             self.record.proximity[row][..proximity.len()].copy_from_slice(&proximity);
@@ -52,7 +61,7 @@ impl Attention {
     }
 }
 
-/// Rows summed by their weights. `rows` is `[n, width]`
+/// Sums rows by their weights. `rows` is `[n, width]`
 fn weighted_sum(weights: &[f32], rows: &[f32], width: usize) -> Vec<f32> {
     let mut sum = vec![0.0; width];
     vectorized(

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::{Cuda, Tensor, nodes::Nodes, stopwatch::Stopwatch};
 use crate::{
     engine::{
-        device::{AttentionShape, Device},
+        device::{AttentionShape, Device, LayerAttention},
         model::config::Activation,
     },
     error::Error,
@@ -97,29 +97,29 @@ fn attention(
         focus,
         sentences,
     };
-    let mut attention = cuda.attention(shape.clone())?;
+    let mut attention = cuda.layer(shape.clone())?;
     let queries = random(cuda, n_tokens, n_heads * head_dim)?;
     let (keys, values) =
         (random(cuda, n_tokens, n_kv_heads * head_dim)?, random(cuda, n_tokens, n_kv_heads * head_dim)?);
-    cuda.append(&mut attention, &keys, &values)?;
-    cuda.index(&mut attention)?;
-    cuda.search(&mut attention, &queries, 0)?;
-    let n_read = cuda.costs(&mut attention)?.keys_read.unwrap_or(0);
+    attention.append(&keys, &values)?;
+    attention.index()?;
+    attention.search(&queries, 0)?;
+    let n_read = attention.costs()?.keys_read.unwrap_or(0);
     let searched = Work::Products((2 * n_read * (shape.config.block_size_q * head_dim) as u64) as f64);
     let kept = (n_tokens * shape.config.top_k * shape.config.block_size_k * n_heads * head_dim) as f64;
     let of_keys = 2 * keys.len() as u64;
     let indexed = Work::Moves(of_keys + 4 * of_keys / shape.config.block_size_k as u64);
     let mut stages = vec![
         timer.stage("pyramid", indexed, || Nodes::new(&cuda.gpu, &shape, &keys.data).map(drop))?,
-        timer.stage("search", searched, || cuda.search(&mut attention, &queries, 0))?,
+        timer.stage("search", searched, || attention.search(&queries, 0))?,
         timer.stage("attention and record", Work::Products(6.0 * kept), || {
-            cuda.attend(&mut attention, &queries, 0).map(drop)
+            attention.attend(&queries, 0).map(drop)
         })?,
     ];
     // Neither waits for the host, nor does the host need to know what they find: one graph replays both.
     let graph = cuda.gpu.captured(|| {
-        cuda.search(&mut attention, &queries, 0)?;
-        cuda.attend(&mut attention, &queries, 0).map(drop)
+        attention.search(&queries, 0)?;
+        attention.attend(&queries, 0).map(drop)
     })?;
     let replay = || graph.launch().map_err(|e| cuda.gpu.failed("a graph could not be replayed", e));
     stages.push(timer.stage("the two above, as a graph", Work::Products(6.0 * kept), replay)?);

@@ -12,7 +12,7 @@ use cudarc::nvrtc::{
     sys,
 };
 
-use super::module::Macro;
+use super::macros::Macro;
 use crate::{atomic_file::save, error::Error};
 
 /// Machine code of a source for an architecture such as "sm_90a".
@@ -66,10 +66,12 @@ pub fn compiler() -> String {
 }
 
 fn compile(name: &str, source: &str, options: &[String]) -> Result<Vec<u8>, Error> {
-    let failed = |what: String| Error::Device {
-        device: "cuda".into(),
-        what: format!("kernel {name} does not compile with NVRTC {}: {what}", compiler()),
-        fix: "please report this; the CPU still works".into(),
+    let failed = |what: String| {
+        Error::device(
+            "cuda",
+            format!("kernel {name} does not compile with NVRTC {}: {what}", compiler()),
+            "please report this; the CPU still works",
+        )
     };
     let text = |text: &str| CString::new(text).map_err(|_| failed("a zero byte in its source".into()));
     let program = Program::new(&text(source)?, &text(name)?).map_err(|e| failed(e.to_string()))?;

@@ -52,7 +52,7 @@ impl Gpu {
             let what = format!(
                 "its architecture {architecture} has no bf16 products; sm_80 (A100, RTX 30) or later is needed"
             );
-            return Err(Error::Device { device: name, what, fix: "choose the CPU".into() });
+            return Err(Error::device(name, what, "choose the CPU"));
         }
         // SAFETY: what the second stream writes is not used by the first before `wait_for`, nor given back meanwhile.
         unsafe { context.disable_event_tracking() };
@@ -314,7 +314,7 @@ impl Gpu {
         }
         if !P::ENTRIES.contains(&kernel.entry) {
             let what = format!("kernel {} does not take {}", kernel.entry, std::any::type_name::<P>());
-            return Err(Error::Device { device: self.name.clone(), what, fix: "please report this".into() });
+            return Err(Error::device(&self.name, what, "please report this"));
         }
         self.make_current()?;
         let loaded = self.loaded(kernel)?;
@@ -346,13 +346,15 @@ impl Gpu {
             return Ok(());
         }
         let attribute = CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-        loaded.function.set_attribute(attribute, bytes as i32).map_err(|_| Error::Device {
-            device: self.name.clone(),
-            what: format!(
-                "kernel {} needs {bytes} bytes of shared memory, more than this card has",
-                kernel.entry
-            ),
-            fix: "choose a smaller block_size_q, top_k or beam, or the CPU".into(),
+        loaded.function.set_attribute(attribute, bytes as i32).map_err(|_| {
+            Error::device(
+                &self.name,
+                format!(
+                    "kernel {} needs {bytes} bytes of shared memory, more than this card has",
+                    kernel.entry
+                ),
+                "choose a smaller block_size_q, top_k or beam, or the CPU",
+            )
         })
     }
 
@@ -374,5 +376,5 @@ fn failed(device: &str, what: &str, e: DriverError) -> Error {
     };
     let reason =
         e.error_string().map_or_else(|_| format!("{e:?}"), |text| text.to_string_lossy().into_owned());
-    Error::Device { device: device.into(), what: format!("{what}: {reason}"), fix: fix.into() }
+    Error::device(device, format!("{what}: {reason}"), fix)
 }

@@ -1,7 +1,8 @@
 //! Which search and attention kernels run for a layer, with which macros, and how much work they get.
 
 use super::{
-    module::{Kernel, Macro, Work},
+    macros::Macro,
+    module::{Kernel, Work},
     params::{Rule, Sizes},
 };
 use crate::{
@@ -44,19 +45,17 @@ impl Settings {
         let block_q = shape.blocks.block_size_q;
         let block_k = shape.blocks.block_size_k;
         if ![16, 32, 64, 128].contains(&block_q) || ![8, 16, 32, 64].contains(&block_k) {
-            return Err(Error::Setting {
-                setting: "block sizes".into(),
-                expected:
-                    "on a GPU, query blocks of 16, 32, 64 or 128 tokens and key blocks of 8, 16, 32 or 64"
-                        .into(),
-                found: format!("{block_q} and {block_k}"),
-                fix: "choose such sizes, or the CPU".into(),
-            });
+            return Err(Error::setting(
+                "block sizes",
+                "on a GPU, query blocks of 16, 32, 64 or 128 tokens and key blocks of 8, 16, 32 or 64",
+                format!("{block_q} and {block_k}"),
+                "choose such sizes, or the CPU",
+            ));
         }
         if ![64, 96, 128, 256].contains(&shape.head_dim) {
             let what =
                 format!("the kernels have heads of 64, 96, 128 or 256 dimensions, not {}", shape.head_dim);
-            return Err(Error::Device { device: "cuda".into(), what, fix: "choose the CPU".into() });
+            return Err(Error::device("cuda", what, "choose the CPU"));
         }
         Ok(Settings {
             head_dim: shape.head_dim,

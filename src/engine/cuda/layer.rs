@@ -10,26 +10,28 @@ use super::{
     module::{Kernel, Work},
     nodes::Nodes,
     params::{
-        self, AttentionParams, AttentionWithoutParams, Focus, GramParams, KernelParams, Mask, RecallParams,
-        RecordParams, Rows, WrittenOfBlocksParams, WrittenParams,
+        self, AttentionParams, AttentionWithoutParams, Focus, KernelParams, Mask, RecallParams, RecordParams,
+        Rows,
     },
     pointer::TensorMap,
     proximity::{Around, Proximity},
     stopwatch::Stopwatch,
     tensor::Tensor,
     vertical::Anchors,
+    written::Written,
 };
 use crate::{
     engine::{
-        device::{AttentionShape, StageCosts},
-        search::baseline,
+        device::{AttentionShape, LayerAttention, StageCosts},
+        search::{Candidates, baseline},
     },
     error::Error,
     protocol::{Edges, Hidden},
-    trace::{BlockMask, LayerRecord},
+    trace::{BlockMask, LayerRecord, Search},
 };
 
-pub struct Attention {
+/// Keys and values of one layer, and what search and attention made of them.
+pub struct Layer {
     pub(super) gpu: Arc<Gpu>,
     pub(super) shape: AttentionShape,
     pub(super) settings: Settings,
@@ -48,8 +50,8 @@ pub struct Attention {
     /// `[n_heads, n_focus, top_k · block_size_k]`
     focus: CudaSlice<f32>,
     anchors: Option<Anchors>,
-    /// ‖W_O v‖, once they are weighed. `[n_heads, n_tokens]`
-    written: Option<CudaSlice<f32>>,
+    /// Once the values are weighed.
+    written: Option<Written>,
     proximity: Option<Proximity>,
     /// Whether `kept` holds the mask that a dense run compares with.
     has_mask: bool,
@@ -70,13 +72,13 @@ fn numbers(edges: &Edges, stays: i32) -> [i32; EDGE] {
     [edges.head.map_or(-1, |head| head as i32), q0, q1, k0, k1, stays]
 }
 
-impl Attention {
+impl Layer {
     pub fn new(gpu: Arc<Gpu>, shape: AttentionShape) -> Result<Self, Error> {
         let AttentionShape { capacity: n_tokens, n_heads, .. } = shape;
         let top_k = shape.config.top_k;
         let n_kept = n_heads * n_tokens.div_ceil(shape.blocks.block_size_q) * top_k;
         let width = shape.n_kv_heads * shape.head_dim;
-        Ok(Attention {
+        Ok(Layer {
             settings: Settings::new(&shape, gpu.is_hopper())?,
             keys: gpu.alloc(n_tokens * width)?,
             values: gpu.alloc(n_tokens * width)?,
@@ -99,9 +101,12 @@ impl Attention {
             gpu,
         })
     }
+}
 
-    /// Adds rows of keys and values, `[n_rows, n_kv_heads · head_dim]`.
-    pub fn append(&mut self, keys: &Tensor, values: &Tensor) -> Result<(), Error> {
+impl LayerAttention for Layer {
+    type Tensor = Tensor;
+
+    fn append(&mut self, keys: &Tensor, values: &Tensor) -> Result<(), Error> {
         let at = self.n_rows * keys.width;
         self.gpu.copy(&keys.data, 0, &mut self.keys, at, keys.len())?;
         self.gpu.copy(&values.data, 0, &mut self.values, at, values.len())?;
@@ -109,14 +114,13 @@ impl Attention {
         Ok(())
     }
 
-    /// Keeps the first rows of keys and values, of a prompt that is as long as this from now on.
-    pub fn resize(&mut self, n_rows: usize, n_tokens: usize) {
+    fn resize(&mut self, n_rows: usize, n_tokens: usize) {
         self.n_rows = n_rows;
         self.shape.blocks.n_tokens = n_tokens;
     }
 
     /// Makes what the estimate reads, unless what is there still serves; uploads the mask of a search that reads no key.
-    pub fn index(&mut self) -> Result<(), Error> {
+    fn index(&mut self) -> Result<(), Error> {
         let AttentionShape { blocks, config, n_heads, .. } = &self.shape;
         if let Some(mask) = baseline::mask(*blocks, config, *n_heads) {
             self.kept = self.gpu.upload(&mask.kept)?;
@@ -129,58 +133,36 @@ impl Attention {
         Ok(())
     }
 
-    /// Takes ‖W_O v‖ of every head and key; `weight` is `[hidden_size, n_heads · head_dim]`.
-    pub fn weigh(&mut self, weight: &Tensor) -> Result<(), Error> {
-        let AttentionShape { blocks, n_heads, n_kv_heads, head_dim, .. } = self.shape;
-        let gpu = &self.gpu;
-        let gram = gpu.alloc::<f32>(n_heads * head_dim * head_dim)?;
-        let written = gpu.alloc::<f32>(n_heads * blocks.n_tokens)?;
-        let of_gram = GramParams {
-            weight: gpu.pointer(&weight.data),
-            gram: gpu.pointer(&gram),
-            hidden: weight.n_rows as i32,
-        };
-        let of_keys = WrittenParams {
-            values: gpu.pointer(&self.values),
-            gram: gpu.pointer(&gram),
-            out: gpu.pointer(&written),
-            n_tokens: blocks.n_tokens as i32,
-            n_kv_heads: n_kv_heads as i32,
-        };
-        // SAFETY: as the header of kernels/written.cu says; all values were appended.
-        unsafe {
-            gpu.launch(&self.written_kernel("gram"), Work::new(head_dim, n_heads), &of_gram)?;
-            gpu.launch(&self.written_kernel("written"), Work::new(blocks.n_tokens, n_heads), &of_keys)?;
-        }
-        self.written = Some(written);
+    fn weigh(&mut self, weight: &Tensor) -> Result<(), Error> {
+        self.written = Some(Written::new(&self.gpu, &self.shape, weight, &self.values)?);
         Ok(())
     }
 
-    fn written_kernel(&self, entry: &'static str) -> Kernel {
-        Kernel::new("written", entry).with("HEAD_DIM", self.shape.head_dim)
+    fn search(&mut self, queries: &Tensor, first_query_block: usize) -> Result<(), Error> {
+        let n_read = self.n_read_exactly.get_or_insert(0);
+        let first = first_query_block;
+        let found = self.shape.query_blocks(first, queries.n_rows);
+        let n_pruned = match self.shape.config.search {
+            Search::Window | Search::Random { .. } => return Ok(()),
+            Search::Exhaustive => 0,
+            Search::Hierarchical(_) => {
+                let first_exact = self.shape.config.first_exact_block(self.shape.blocks.n_tokens);
+                first_exact.saturating_sub(first).min(found.len())
+            }
+        };
+        let exact = first + n_pruned..found.end;
+        let keys_read = |block| {
+            Candidates::new(&self.shape.blocks, &self.shape.config, block)
+                .keys_read(self.shape.blocks.block_size_k)
+        };
+        *n_read += (self.shape.n_heads * exact.clone().map(keys_read).sum::<usize>()) as u64;
+        let start = Stopwatch::start(&self.gpu)?;
+        self.search_hierarchical(queries, first, n_pruned)?;
+        self.search_exhaustive(queries, first, exact)?;
+        self.searching.stop(&self.gpu, start)
     }
 
-    /// The mask of this layer.
-    pub(super) fn mask(&self) -> Mask {
-        Mask {
-            kept: self.gpu.pointer(&self.kept),
-            n_query_blocks: self.shape.blocks.n_query_blocks() as i32,
-            top_k: self.shape.config.top_k as i32,
-        }
-    }
-
-    /// Times of searching and attending so far; waits for them.
-    pub fn costs(&mut self) -> Result<StageCosts, Error> {
-        let n_read = self.gpu.download(&self.n_read, 1)?[0];
-        Ok(StageCosts {
-            search: self.searching.spent(&self.gpu)?,
-            attention: self.attending.spent(&self.gpu)?,
-            keys_read: self.n_read_exactly.map(|n| n + n_read),
-        })
-    }
-
-    /// Attention over the kept blocks of rows of queries, recording. `[n_rows, n_heads · head_dim]`
-    pub fn attend(&mut self, queries: &Tensor, first_query_block: usize) -> Result<Tensor, Error> {
+    fn attend(&mut self, queries: &Tensor, first_query_block: usize) -> Result<Tensor, Error> {
         let start = Stopwatch::start(&self.gpu)?;
         let (output, lse) = self.run("attention_sparse", queries, first_query_block)?;
         if let Some(proximity) = &mut self.proximity {
@@ -201,6 +183,118 @@ impl Attention {
         }
         self.attending.stop(&self.gpu, start)?;
         Ok(output)
+    }
+
+    fn proximity(
+        &mut self,
+        weight: &Tensor,
+        before: &Tensor,
+        after: &Tensor,
+        first: usize,
+    ) -> Result<(), Error> {
+        let around = Around { mask: self.mask(), values: &self.values, weight, before, after };
+        self.proximity
+            .as_mut()
+            .map_or(Ok(()), |proximity| proximity.add(&self.gpu, &self.shape, around, first))
+    }
+
+    fn keep(&mut self, mask: BlockMask) -> Result<(), Error> {
+        self.kept = self.gpu.upload(&mask.kept)?;
+        Ok(())
+    }
+
+    fn attend_without(&mut self, queries: &Tensor, first: usize, hidden: &Hidden) -> Result<Tensor, Error> {
+        if hidden.is_empty() {
+            return Ok(self.run("attention_sparse", queries, first)?.0);
+        }
+        let gpu = &self.gpu;
+        let edges =
+            |edges: &[Edges], stays: i32| edges.iter().flat_map(|e| numbers(e, stays)).collect::<Vec<i32>>();
+        let hidden = gpu.upload(&[edges(&hidden.hide, 0), edges(&hidden.keep, 1)].concat())?;
+        let output = Tensor::new(gpu, queries.n_rows, queries.width)?;
+        let [of_queries, keys, values] = [&*queries.data, &self.keys, &self.values].map(|x| gpu.pointer(x));
+        let params = AttentionWithoutParams {
+            attention: self.attention_params([of_queries, keys, values], queries, first, &output, None),
+            hidden: params::Hidden { edges: gpu.pointer(&hidden), n_hidden: (hidden.len() / EDGE) as i32 },
+        };
+        let n_blocks = self.shape.query_blocks(first, queries.n_rows).len();
+        let (kernel, work) = self.settings.attention("attention_without", n_blocks);
+        // SAFETY: as the header of kernels/attention.cu says.
+        unsafe { gpu.launch(&kernel, work, &params)? };
+        Ok(output)
+    }
+
+    fn attend_dense(
+        &mut self,
+        queries: &Tensor,
+        first: usize,
+        measured: Option<(&BlockMask, &mut [f64])>,
+    ) -> Result<Tensor, Error> {
+        let (output, lse_dense) = self.run("attention_dense", queries, first)?;
+        let Some((mask, kept_mass)) = measured else { return Ok(output) };
+        if !self.has_mask {
+            self.shape.config.top_k = mask.top_k;
+            self.kept = self.gpu.upload(&mask.kept)?;
+            self.has_mask = true;
+        }
+        let (_, lse_kept) = self.run("attention_sparse", queries, first)?;
+        let recall = self.gpu.zeros::<f32>(self.shape.n_heads)?;
+        let params = RecallParams {
+            lse_kept: self.gpu.pointer(&lse_kept),
+            lse_dense: self.gpu.pointer(&lse_dense),
+            recall: self.gpu.pointer(&recall),
+            n_rows: queries.n_rows as i32,
+        };
+        // SAFETY: as the header of kernels/recall.cu says.
+        unsafe {
+            self.gpu.launch(&Kernel::new("recall", "recall"), Work::new(self.shape.n_heads, 1), &params)?
+        };
+        let recall = self.gpu.download(&recall, self.shape.n_heads)?;
+        kept_mass.iter_mut().zip(recall).for_each(|(sum, mass)| *sum += mass as f64);
+        Ok(output)
+    }
+
+    fn costs(&mut self) -> Result<StageCosts, Error> {
+        let n_read = self.gpu.download(&self.n_read, 1)?[0];
+        Ok(StageCosts {
+            search: self.searching.spent(&self.gpu)?,
+            attention: self.attending.spent(&self.gpu)?,
+            keys_read: self.n_read_exactly.map(|n| n + n_read),
+        })
+    }
+
+    fn into_record(self) -> Result<LayerRecord, Error> {
+        let gpu = &self.gpu;
+        let AttentionShape { blocks, n_heads, config, focus, .. } = &self.shape;
+        let mut mask = BlockMask::empty(*blocks, *n_heads, config.top_k);
+        let n_kept = mask.kept.len();
+        mask.kept = gpu.download(&self.kept, n_kept)?;
+        let written =
+            self.written.as_ref().map(|written| written.means_of_blocks(gpu, &self.shape, &self.received));
+        let vertical = self.anchors.as_ref().map(|anchors| anchors.vertical(gpu, &self.shape));
+        Ok(LayerRecord {
+            mask,
+            mass: gpu.download(&self.mass, n_kept)?,
+            written: written.transpose()?.unwrap_or_default(),
+            vertical: vertical.transpose()?.unwrap_or_default(),
+            proximity: self
+                .proximity
+                .map_or(Ok(Vec::new()), |proximity| proximity.into_shares(gpu, &self.shape))?,
+            residual: Vec::new(),
+            received: gpu.download(&self.received, n_heads * blocks.n_tokens)?,
+            focus: gpu.download(&self.focus, n_heads * focus.len() * config.top_k * blocks.block_size_k)?,
+        })
+    }
+}
+
+impl Layer {
+    /// The mask of this layer.
+    pub(super) fn mask(&self) -> Mask {
+        Mask {
+            kept: self.gpu.pointer(&self.kept),
+            n_query_blocks: self.shape.blocks.n_query_blocks() as i32,
+            top_k: self.shape.config.top_k as i32,
+        }
     }
 
     /// Records the attention of rows whose log-sum-exp is `lse`; `of_queries` and `of_keys` are their tensors.
@@ -234,81 +328,6 @@ impl Attention {
         let (kernel, work) = self.settings.record(n_blocks, self.anchors.is_some());
         // SAFETY: as the headers of kernels/attention_record.cu and attention_record_sm90.cu say.
         unsafe { gpu.launch(&kernel, work, &params) }
-    }
-
-    /// Records the proximity of what was attended last, if it is asked for; `before` and `after` are its rows around
-    /// attention.
-    pub fn proximity(
-        &mut self,
-        weight: &Tensor,
-        before: &Tensor,
-        after: &Tensor,
-        first: usize,
-    ) -> Result<(), Error> {
-        let around = Around { mask: self.mask(), values: &self.values, weight, before, after };
-        self.proximity
-            .as_mut()
-            .map_or(Ok(()), |proximity| proximity.add(&self.gpu, &self.shape, around, first))
-    }
-
-    /// Keeps the blocks of a mask instead of searching; its budget is the shape's.
-    pub fn keep(&mut self, mask: &BlockMask) -> Result<(), Error> {
-        self.kept = self.gpu.upload(&mask.kept)?;
-        Ok(())
-    }
-
-    /// Attention over the kept blocks without what is hidden.
-    pub fn attend_without(&self, queries: &Tensor, first: usize, hidden: &Hidden) -> Result<Tensor, Error> {
-        if hidden.is_empty() {
-            return Ok(self.run("attention_sparse", queries, first)?.0);
-        }
-        let gpu = &self.gpu;
-        let edges =
-            |edges: &[Edges], stays: i32| edges.iter().flat_map(|e| numbers(e, stays)).collect::<Vec<i32>>();
-        let hidden = gpu.upload(&[edges(&hidden.hide, 0), edges(&hidden.keep, 1)].concat())?;
-        let output = Tensor::new(gpu, queries.n_rows, queries.width)?;
-        let [of_queries, keys, values] = [&*queries.data, &self.keys, &self.values].map(|x| gpu.pointer(x));
-        let params = AttentionWithoutParams {
-            attention: self.attention_params([of_queries, keys, values], queries, first, &output, None),
-            hidden: params::Hidden { edges: gpu.pointer(&hidden), n_hidden: (hidden.len() / EDGE) as i32 },
-        };
-        let n_blocks = self.shape.query_blocks(first, queries.n_rows).len();
-        let (kernel, work) = self.settings.attention("attention_without", n_blocks);
-        // SAFETY: as the header of kernels/attention.cu says.
-        unsafe { gpu.launch(&kernel, work, &params)? };
-        Ok(output)
-    }
-
-    /// Attention over all keys; with a mask, adds to each head the mass that falls on the mask's blocks.
-    pub fn attend_dense(
-        &mut self,
-        queries: &Tensor,
-        first: usize,
-        mask: Option<&BlockMask>,
-        kept_mass: &mut [f64],
-    ) -> Result<Tensor, Error> {
-        let (output, lse_dense) = self.run("attention_dense", queries, first)?;
-        let Some(mask) = mask else { return Ok(output) };
-        if !self.has_mask {
-            self.shape.config.top_k = mask.top_k;
-            self.kept = self.gpu.upload(&mask.kept)?;
-            self.has_mask = true;
-        }
-        let (_, lse_kept) = self.run("attention_sparse", queries, first)?;
-        let recall = self.gpu.zeros::<f32>(self.shape.n_heads)?;
-        let params = RecallParams {
-            lse_kept: self.gpu.pointer(&lse_kept),
-            lse_dense: self.gpu.pointer(&lse_dense),
-            recall: self.gpu.pointer(&recall),
-            n_rows: queries.n_rows as i32,
-        };
-        // SAFETY: as the header of kernels/recall.cu says.
-        unsafe {
-            self.gpu.launch(&Kernel::new("recall", "recall"), Work::new(self.shape.n_heads, 1), &params)?
-        };
-        let recall = self.gpu.download(&recall, self.shape.n_heads)?;
-        kept_mass.iter_mut().zip(recall).for_each(|(sum, mass)| *sum += mass as f64);
-        Ok(output)
     }
 
     /// Output and log-sum-exp of "attention_sparse" or "attention_dense".
@@ -370,46 +389,5 @@ impl Attention {
     fn key_map(&self, x: &CudaSlice<u16>) -> Result<TensorMap, Error> {
         let AttentionShape { blocks, n_kv_heads, head_dim, .. } = self.shape;
         self.gpu.map(x, blocks.n_tokens, n_kv_heads, head_dim, blocks.block_size_k)
-    }
-
-    /// Means over the keys of each block, weighted by what they received. `[n_heads, n_key_blocks]`
-    fn means_of_blocks(&self, lengths: &CudaSlice<f32>) -> Result<Vec<f32>, Error> {
-        let AttentionShape { blocks, n_heads, .. } = self.shape;
-        let n = blocks.n_key_blocks();
-        let means = self.gpu.alloc::<f32>(n_heads * n)?;
-        let params = WrittenOfBlocksParams {
-            lengths: self.gpu.pointer(lengths),
-            received: self.gpu.pointer(&self.received),
-            means: self.gpu.pointer(&means),
-            n_tokens: blocks.n_tokens as i32,
-            block_size: blocks.block_size_k as i32,
-        };
-        // SAFETY: as the header of kernels/written.cu says.
-        unsafe {
-            self.gpu.launch(&self.written_kernel("written_of_blocks"), Work::new(n, n_heads), &params)?
-        };
-        self.gpu.download(&means, n_heads * n)
-    }
-
-    pub fn into_record(self) -> Result<LayerRecord, Error> {
-        let gpu = &self.gpu;
-        let AttentionShape { blocks, n_heads, config, focus, .. } = &self.shape;
-        let mut mask = BlockMask::empty(*blocks, *n_heads, config.top_k);
-        let n_kept = mask.kept.len();
-        mask.kept = gpu.download(&self.kept, n_kept)?;
-        let written = self.written.as_ref().map(|lengths| self.means_of_blocks(lengths));
-        let vertical = self.anchors.as_ref().map(|anchors| anchors.vertical(gpu, &self.shape));
-        Ok(LayerRecord {
-            mask,
-            mass: gpu.download(&self.mass, n_kept)?,
-            written: written.transpose()?.unwrap_or_default(),
-            vertical: vertical.transpose()?.unwrap_or_default(),
-            proximity: self
-                .proximity
-                .map_or(Ok(Vec::new()), |proximity| proximity.into_shares(gpu, &self.shape))?,
-            residual: Vec::new(),
-            received: gpu.download(&self.received, n_heads * blocks.n_tokens)?,
-            focus: gpu.download(&self.focus, n_heads * focus.len() * config.top_k * blocks.block_size_k)?,
-        })
     }
 }

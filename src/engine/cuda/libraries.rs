@@ -27,9 +27,7 @@ pub fn found() -> [bool; 3] {
 /// [`Error::Device`] naming what was not found.
 pub fn load() -> Result<(), Error> {
     let [driver, nvrtc, cublas] = found();
-    let missing = |what: &str, fix: &str| {
-        Err(Error::Device { device: "cuda".into(), what: what.into(), fix: fix.into() })
-    };
+    let missing = |what: &str, fix: &str| Err(Error::device("cuda", what, fix));
     match (driver, nvrtc, cublas) {
         (false, ..) => {
             missing("no NVIDIA driver was found (libcuda.so)", "install the driver, or choose the CPU")

@@ -11,6 +11,7 @@ mod kernels;
 mod launch;
 mod layer;
 pub mod libraries;
+mod macros;
 mod memory;
 mod module;
 mod nodes;
@@ -23,6 +24,7 @@ mod staging;
 mod stopwatch;
 mod tensor;
 mod vertical;
+mod written;
 
 use std::{ops::Range, sync::Arc};
 
@@ -33,16 +35,15 @@ use cudarc::{
 use safetensors::tensor::TensorView;
 
 use super::{
-    device::{AttentionShape, Device, Purpose, StageCosts},
-    model::{Model, config::Activation, rope::Rotary},
+    device::{AttentionShape, Device, Purpose},
+    model::{
+        config::{Activation, ModelConfig},
+        rope::Rotary,
+    },
 };
-use crate::{
-    error::Error,
-    protocol::{Hidden, MemoryPlan},
-    trace::{BlockMask, LayerRecord, StreamConfig},
-};
+use crate::{error::Error, protocol::MemoryPlan, trace::StreamConfig};
 use gpu::Gpu;
-pub use layer::Attention;
+pub use layer::Layer;
 use module::{Kernel, Work};
 use params::{BiasParams, FiniteParams, KernelParams, LengthsParams, PairParams, RmsNormParams, RopeParams};
 use residual::Residual;
@@ -70,10 +71,12 @@ impl Cuda {
     /// [`Error::Device`]: which of driver, card and libraries is missing or too old, and what to do.
     pub fn open() -> Result<Self, Error> {
         let gpu = Arc::new(Gpu::open()?);
-        let blas = CudaBlas::new(gpu.stream.clone()).map_err(|e| Error::Device {
-            device: gpu.name.clone(),
-            what: format!("cuBLAS cannot be set up: {e:?}"),
-            fix: "free some of the card's memory, or choose the CPU".into(),
+        let blas = CudaBlas::new(gpu.stream.clone()).map_err(|e| {
+            Error::device(
+                &gpu.name,
+                format!("cuBLAS cannot be set up: {e:?}"),
+                "free some of the card's memory, or choose the CPU",
+            )
         })?;
         Ok(Cuda { gpu, blas })
     }
@@ -134,18 +137,18 @@ fn same(what: &str, expected: usize, found: usize) -> Result<(), Error> {
     if expected == found {
         return Ok(());
     }
-    Err(Error::Device {
-        device: "cuda".into(),
-        what: format!("{what}: expected {expected}, found {found}"),
-        fix: "please report this with the model's config.json".into(),
-    })
+    Err(Error::device(
+        "cuda",
+        format!("{what}: expected {expected}, found {found}"),
+        "please report this with the model's config.json",
+    ))
 }
 
 impl Device for Cuda {
     type Tensor = Tensor;
     type Residual = Residual;
     type Angles = Angles;
-    type Attention = Attention;
+    type Layer = Layer;
 
     fn name(&self) -> String {
         self.gpu.name.clone()
@@ -153,7 +156,7 @@ impl Device for Cuda {
 
     fn plan(
         &self,
-        model: &Model,
+        model: &ModelConfig,
         n_tokens: usize,
         config: &StreamConfig,
         purpose: Purpose,
@@ -164,7 +167,7 @@ impl Device for Cuda {
             // A sixteenth stays free: the memory pool takes somewhat more than its arrays.
             None => self.gpu.available()? / 16 * 15,
         };
-        Ok(memory::plan(&model.config, n_tokens, config, purpose, limit))
+        Ok(memory::plan(model, n_tokens, config, purpose, limit))
     }
 
     fn reserve(&self, bytes: u64) -> Result<(), Error> {
@@ -187,20 +190,16 @@ impl Device for Cuda {
         Residual::new(&self.gpu, on_host)
     }
 
-    fn push(&self, residual: &mut Residual, x: Tensor) -> Result<(), Error> {
-        residual.push(&self.gpu, x)
-    }
-
-    fn chunk(&self, residual: &Residual, i: usize) -> Result<Tensor, Error> {
-        residual.chunk(&self.gpu, i)
-    }
-
-    fn replace(&self, residual: &mut Residual, i: usize, x: Tensor) -> Result<(), Error> {
+    fn put(&self, residual: &mut Residual, i: usize, x: Tensor) -> Result<(), Error> {
         let found = residual.note(&self.gpu);
         let params = FiniteParams { x: self.gpu.pointer(&x.data), found, n_vectors: n_vectors(&x) };
         // SAFETY: one number is written.
         unsafe { self.elementwise("is_finite", params.n_vectors, &params)? };
-        residual.replace(&self.gpu, i, x)
+        residual.put(&self.gpu, i, x)
+    }
+
+    fn chunk(&self, residual: &Residual, i: usize) -> Result<Tensor, Error> {
+        residual.chunk(&self.gpu, i)
     }
 
     fn is_finite(&self, residual: &Residual) -> Result<bool, Error> {
@@ -255,10 +254,12 @@ impl Device for Cuda {
                 cublas::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
             )
         };
-        multiplied.map_err(|e| Error::Device {
-            device: self.name(),
-            what: format!("a product of {n} x {k} and {k} x {m} failed: {e:?}"),
-            fix: "free some of the card's memory, or choose the CPU".into(),
+        multiplied.map_err(|e| {
+            Error::device(
+                self.name(),
+                format!("a product of {n} x {k} and {k} x {m} failed: {e:?}"),
+                "free some of the card's memory, or choose the CPU",
+            )
         })?;
         if let Some(bias) = bias {
             self.add_bias(&out, bias)?;
@@ -322,26 +323,6 @@ impl Device for Cuda {
         x.to_host(&self.gpu)
     }
 
-    fn attention(&self, shape: AttentionShape) -> Result<Attention, Error> {
-        Attention::new(self.gpu.clone(), shape)
-    }
-
-    fn append(&self, attention: &mut Attention, keys: &Tensor, values: &Tensor) -> Result<(), Error> {
-        attention.append(keys, values)
-    }
-
-    fn resize(&self, attention: &mut Attention, n_rows: usize, n_tokens: usize) {
-        attention.resize(n_rows, n_tokens);
-    }
-
-    fn index(&self, attention: &mut Attention) -> Result<(), Error> {
-        attention.index()
-    }
-
-    fn weigh(&self, attention: &mut Attention, weight: &Tensor) -> Result<(), Error> {
-        attention.weigh(weight)
-    }
-
     fn lengths(&self, x: &Tensor) -> Result<Vec<f32>, Error> {
         let lengths = self.gpu.alloc::<f32>(x.n_rows)?;
         let params = LengthsParams {
@@ -354,66 +335,7 @@ impl Device for Cuda {
         self.gpu.download(&lengths, x.n_rows)
     }
 
-    fn search(
-        &self,
-        attention: &mut Attention,
-        queries: &Tensor,
-        first_query_block: usize,
-    ) -> Result<(), Error> {
-        attention.search(queries, first_query_block)
-    }
-
-    fn attend(
-        &self,
-        attention: &mut Attention,
-        queries: &Tensor,
-        first_query_block: usize,
-    ) -> Result<Tensor, Error> {
-        attention.attend(queries, first_query_block)
-    }
-
-    fn proximity(
-        &self,
-        attention: &mut Attention,
-        weight: &Tensor,
-        before: &Tensor,
-        after: &Tensor,
-        first_query_block: usize,
-    ) -> Result<(), Error> {
-        attention.proximity(weight, before, after, first_query_block)
-    }
-
-    fn keep(&self, attention: &mut Attention, mask: BlockMask) -> Result<(), Error> {
-        attention.keep(&mask)
-    }
-
-    fn attend_without(
-        &self,
-        attention: &mut Attention,
-        queries: &Tensor,
-        first_query_block: usize,
-        hidden: &Hidden,
-    ) -> Result<Tensor, Error> {
-        attention.attend_without(queries, first_query_block, hidden)
-    }
-
-    fn attend_dense(
-        &self,
-        attention: &mut Attention,
-        queries: &Tensor,
-        first_query_block: usize,
-        mask: &BlockMask,
-        kept_mass: &mut [f64],
-    ) -> Result<Tensor, Error> {
-        let mask = (mask.top_k > 0).then_some(mask);
-        attention.attend_dense(queries, first_query_block, mask, kept_mass)
-    }
-
-    fn costs(&self, attention: &mut Attention) -> Result<StageCosts, Error> {
-        attention.costs()
-    }
-
-    fn record(&self, attention: Attention) -> Result<LayerRecord, Error> {
-        attention.into_record()
+    fn layer(&self, shape: AttentionShape) -> Result<Layer, Error> {
+        Layer::new(self.gpu.clone(), shape)
     }
 }

@@ -27,18 +27,6 @@ impl Residual {
         Ok(Residual { chunks: Vec::new(), on_host, broken: gpu.zeros(1)? })
     }
 
-    pub fn push(&mut self, gpu: &Gpu, x: Tensor) -> Result<(), Error> {
-        let chunk = if self.on_host {
-            let mut numbers = gpu.pinned(x.len())?;
-            gpu.store(&x.data, &mut numbers)?;
-            Chunk::Host { numbers, n_rows: x.n_rows, width: x.width }
-        } else {
-            Chunk::Card(x)
-        };
-        self.chunks.push(chunk);
-        Ok(())
-    }
-
     /// A chunk, on the card.
     pub fn chunk(&self, gpu: &Gpu, i: usize) -> Result<Tensor, Error> {
         match &self.chunks[i] {
@@ -49,10 +37,17 @@ impl Residual {
         }
     }
 
-    pub fn replace(&mut self, gpu: &Gpu, i: usize, x: Tensor) -> Result<(), Error> {
-        match &mut self.chunks[i] {
-            Chunk::Card(place) => *place = x,
-            Chunk::Host { numbers, .. } => gpu.store(&x.data, numbers)?,
+    /// Puts chunk `i` in its place, or at the end if it is the next one.
+    pub fn put(&mut self, gpu: &Gpu, i: usize, x: Tensor) -> Result<(), Error> {
+        match self.chunks.get_mut(i) {
+            Some(Chunk::Card(place)) => *place = x,
+            Some(Chunk::Host { numbers, .. }) => gpu.store(&x.data, numbers)?,
+            None if self.on_host => {
+                let mut numbers = gpu.pinned(x.len())?;
+                gpu.store(&x.data, &mut numbers)?;
+                self.chunks.push(Chunk::Host { numbers, n_rows: x.n_rows, width: x.width });
+            }
+            None => self.chunks.push(Chunk::Card(x)),
         }
         Ok(())
     }

@@ -4,42 +4,21 @@ use std::ops::Range;
 
 use super::{
     launch::{rule, sizes},
-    layer::Attention,
+    layer::Layer,
     nodes::Nodes,
     params::{ExhaustiveParams, SearchParams},
-    stopwatch::Stopwatch,
     tensor::Tensor,
 };
-use crate::{engine::search::Candidates, error::Error, trace::Search};
+use crate::error::Error;
 
-impl Attention {
-    /// Finds the kept blocks of rows of queries, `[n_rows, n_heads · head_dim]`.
-    pub fn search(&mut self, queries: &Tensor, first_query_block: usize) -> Result<(), Error> {
-        let n_read = self.n_read_exactly.get_or_insert(0);
-        let first = first_query_block;
-        let found = self.shape.query_blocks(first, queries.n_rows);
-        let n_pruned = match self.shape.config.search {
-            Search::Window | Search::Random { .. } => return Ok(()),
-            Search::Exhaustive => 0,
-            Search::Hierarchical(_) => {
-                let first_exact = self.shape.config.first_exact_block(self.shape.blocks.n_tokens);
-                first_exact.saturating_sub(first).min(found.len())
-            }
-        };
-        let exact = first + n_pruned..found.end;
-        let keys_read = |block| {
-            Candidates::new(&self.shape.blocks, &self.shape.config, block)
-                .keys_read(self.shape.blocks.block_size_k)
-        };
-        *n_read += (self.shape.n_heads * exact.clone().map(keys_read).sum::<usize>()) as u64;
-        let start = Stopwatch::start(&self.gpu)?;
-        self.search_hierarchical(queries, first, n_pruned)?;
-        self.search_exhaustive(queries, first, exact)?;
-        self.searching.stop(&self.gpu, start)
-    }
-
+impl Layer {
     /// Splits ranges of keys for the first `n_blocks` query blocks of the queries.
-    fn search_hierarchical(&self, queries: &Tensor, first: usize, n_blocks: usize) -> Result<(), Error> {
+    pub(super) fn search_hierarchical(
+        &self,
+        queries: &Tensor,
+        first: usize,
+        n_blocks: usize,
+    ) -> Result<(), Error> {
         if n_blocks == 0 {
             return Ok(());
         }
@@ -63,7 +42,12 @@ impl Attention {
     }
 
     /// Reads every key for the query blocks `found`, of queries that start at query block `first`.
-    fn search_exhaustive(&self, queries: &Tensor, first: usize, found: Range<usize>) -> Result<(), Error> {
+    pub(super) fn search_exhaustive(
+        &self,
+        queries: &Tensor,
+        first: usize,
+        found: Range<usize>,
+    ) -> Result<(), Error> {
         if found.is_empty() {
             return Ok(());
         }

@@ -32,7 +32,7 @@ impl Tensor {
     ) -> Result<Self, Error> {
         if !width.is_multiple_of(8) {
             let what = format!("rows of {width} numbers; the kernels need a multiple of 8");
-            return Err(Error::Device { device: gpu.name.clone(), what, fix: "choose the CPU".into() });
+            return Err(Error::device(&gpu.name, what, "choose the CPU"));
         }
         let mut data = gpu.alloc(n_rows * width)?;
         fill(&mut data)?;
@@ -84,10 +84,10 @@ fn bf16_bytes<'a>(view: &TensorView<'a>) -> Result<Cow<'a, [u8]>, Error> {
             Ok(bytes.as_chunks().0.iter().flat_map(|b| rounded(f16::from_le_bytes(*b).to_f32())).collect())
         }
         Dtype::F32 => Ok(bytes.as_chunks().0.iter().flat_map(|b| rounded(f32::from_le_bytes(*b))).collect()),
-        other => Err(Error::Device {
-            device: "cuda".into(),
-            what: format!("weights of type {other:?}"),
-            fix: "convert them to bf16, f16 or f32".into(),
-        }),
+        other => Err(Error::device(
+            "cuda",
+            format!("weights of type {other:?}"),
+            "convert them to bf16, f16 or f32",
+        )),
     }
 }

@@ -1,13 +1,14 @@
 //! Runs that go without some attention, beside the run that has it.
 //!
-//! Until its first changed query a run is the base run. So all of them go through the layers together: the base once, and of
-//! each branch only the rows from there on, with the base's keys and values before them. Memory stays linear in the prompt.
+//! Until its first changed query a run is the base run. So all of them go through the layers together: the
+//! base once, and of each branch only the rows from there on, with the base's keys and values before them.
+//! Memory stays linear in the prompt.
 
 use std::ops::Range;
 
-use super::{Angles, Decoder};
+use super::{Decoder, Pass};
 use crate::{
-    engine::{device::Device, model::LayerWeights},
+    engine::device::{Device, LayerAttention},
     error::Error,
     protocol::{Hidden, Intervention},
     trace::BlockMask,
@@ -27,7 +28,8 @@ impl<D: Device> Decoder<'_, D> {
         first - first % self.config.block_size_q
     }
 
-    /// Runs the model on given masks: the base, which is the first of the results, and a branch for each intervention.
+    /// Runs the model on given masks: the base, which is the first of the results, and a branch for each
+    /// intervention.
     ///
     /// # Errors
     /// As [`Decoder::sparse`].
@@ -41,47 +43,29 @@ impl<D: Device> Decoder<'_, D> {
         let starts = [0].into_iter().chain(interventions.iter().map(|intervention| self.start(intervention)));
         let branch = |position| Ok(Branch { position, hidden: self.embed(position)? });
         let mut branches = starts.map(branch).collect::<Result<Vec<_>, Error>>()?;
-        // The base first, then from the last start to the first: what lies before a branch must still be the base's.
+        // The base first, then from the last start to the first: what lies before a branch must still be the
+        // base's.
         let mut order: Vec<usize> = (1..branches.len()).collect();
         order.sort_by_key(|&i| std::cmp::Reverse(branches[i].position));
         self.each_layer(|layer, weights| {
-            let mut attention = self.device.attention(self.shape(layer, self.tokens.len()))?;
-            self.device.keep(&mut attention, mask(layer)?)?;
-            self.advance(layer, weights, &mut attention, &mut branches[0], &Hidden::default(), &angles)?;
+            let angles = self.angles_of(layer, &angles);
+            let mut attention = self.device.layer(self.shape(layer, self.tokens.len()))?;
+            attention.keep(mask(layer)?)?;
+            let take = |attention: &mut D::Layer, branch: &mut Branch<D::Residual>, without: &Hidden| {
+                let Branch { position: first_row, hidden } = branch;
+                let mut pass = Pass { layer, weights, angles, attention, hidden, first_row: *first_row };
+                self.append(&mut pass)?;
+                self.advance(&mut pass, |q| q.attention.attend_without(q.rows, q.first, without))
+            };
+            take(&mut attention, &mut branches[0], &Hidden::default())?;
             for &i in &order {
-                self.device.resize(&mut attention, branches[i].position, self.tokens.len());
-                let without = interventions[i - 1].in_layer(layer);
-                self.advance(layer, weights, &mut attention, &mut branches[i], &without, &angles)?;
+                attention.resize(branches[i].position, self.tokens.len());
+                take(&mut attention, &mut branches[i], &interventions[i - 1].in_layer(layer))?;
             }
             on_layer(layer);
             Ok(())
         })?;
         Ok(branches)
-    }
-
-    /// Takes a branch through a layer.
-    fn advance(
-        &self,
-        layer: usize,
-        weights: &LayerWeights<D::Tensor>,
-        attention: &mut D::Attention,
-        branch: &mut Branch<D::Residual>,
-        without: &Hidden,
-        angles: &Angles<D::Angles>,
-    ) -> Result<(), Error> {
-        let angles = angles.of(self.model.config.windows[layer]);
-        for (i, row) in self.chunks(branch.position) {
-            self.append(weights, attention, &self.device.chunk(&branch.hidden, i)?, row, angles)?;
-        }
-        for (i, row) in self.chunks(branch.position) {
-            let x = self.device.chunk(&branch.hidden, i)?;
-            let queries = self.queries(weights, &x, row, angles)?;
-            let attended =
-                self.device.attend_without(attention, &queries, row / self.config.block_size_q, without)?;
-            let after = self.after_attention(weights, &x, attended)?;
-            self.device.replace(&mut branch.hidden, i, self.after_mlp(weights, after)?)?;
-        }
-        self.check(layer, &branch.hidden)
     }
 
     /// Logits that follow some rows of a branch, none of them before its position. `[n_rows][vocab_size]`

@@ -9,8 +9,8 @@ use crate::{
 };
 
 impl<D: Device> Decoder<'_, D> {
-    /// Calls `work` with each layer and its weights. What it started on the device must be done when it returns: the room of
-    /// the weights is used again.
+    /// Calls `work` with each layer and its weights. `work` must wait for its device work before returning:
+    /// the weights' buffer is reused.
     pub(super) fn each_layer(
         &self,
         mut work: impl FnMut(usize, &LayerWeights<D::Tensor>) -> Result<(), Error>,

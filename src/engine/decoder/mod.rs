@@ -1,7 +1,9 @@
-//! The decoder, written once for all families and devices: the whole prompt through one layer after the other.
+//! The decoder, written once for all families and devices: the whole prompt through one layer after the
+//! other.
 //!
-//! Only the hidden states, one layer's keys and values, and chunks of everything else exist at a time: no key-value cache
-//! over layers, and nothing of size T × T. A [`Session`](crate::engine::decoder::session::Session) keeps them instead, to go on writing.
+//! Only the hidden states, one layer's keys and values, and chunks of everything else exist at a time: no
+//! key-value cache over layers, and nothing of size T × T. A [`Session`](session::Session) keeps them
+//! instead, to go on writing.
 
 pub mod branches;
 mod loader;
@@ -11,7 +13,7 @@ mod visitor;
 use std::{borrow::Borrow, ops::Range, sync::Arc};
 
 use super::{
-    device::{AttentionShape, Device, StageCosts, VOCABULARY_CHUNK},
+    device::{AttentionShape, Device, LayerAttention, StageCosts, VOCABULARY_CHUNK},
     model::{LayerWeights, Linear, Model, rope::RopeConfig, weight::Weight},
 };
 use crate::{
@@ -19,7 +21,7 @@ use crate::{
     protocol::Layout,
     trace::{BlockMask, Blocks, LayerRecord, Span, StreamConfig},
 };
-use visitor::{Dense, Queries, Sampled, Sparse, Visitor};
+use visitor::{Dense, QueryChunk, Sampled, Sparse, Visitor};
 
 /// A model on a device, about to read a prompt.
 pub struct Decoder<'a, D: Device> {
@@ -28,7 +30,8 @@ pub struct Decoder<'a, D: Device> {
     pub tokens: &'a [u32],
     pub config: StreamConfig,
     pub focus: Span,
-    /// Stretches of tokens whose vertical scores are recorded, with what attention writes; nothing of it if there are none.
+    /// Stretches of tokens whose vertical scores are recorded, with what attention writes; nothing of it if
+    /// there are none.
     pub sentences: Arc<[Span]>,
     /// As the device's plan chose it.
     pub layout: Layout,
@@ -41,16 +44,22 @@ pub struct Angles<A> {
     windowed: Option<A>,
 }
 
-impl<A> Angles<A> {
-    /// Those of a layer with such a window.
-    fn of(&self, window: Option<usize>) -> &A {
-        self.windowed.as_ref().filter(|_| window.is_some()).unwrap_or(&self.full)
-    }
+/// Rows of a prompt on their way through one layer.
+struct Pass<'a, D: Device> {
+    layer: usize,
+    weights: &'a LayerWeights<D::Tensor>,
+    /// Rotary angles of the layer's kind.
+    angles: &'a D::Angles,
+    /// With keys and values of the rows before.
+    attention: &'a mut D::Layer,
+    hidden: &'a mut D::Residual,
+    /// The first row, the start of a query block.
+    first_row: usize,
 }
 
 impl<D: Device> Decoder<'_, D> {
-    /// Runs the model on kept key blocks alone; hands each layer's record to `on_layer`. Returns the logits that follow the
-    /// last `n_logits` tokens. `[n_logits][vocab_size]`
+    /// Runs the model on kept key blocks alone; hands each layer's record to `on_layer`. Returns the logits
+    /// that follow the last `n_logits` tokens. `[n_logits][vocab_size]`
     ///
     /// # Errors
     /// [`Error::NotFinite`] naming the layer, [`Error::Device`], and what `on_layer` returns.
@@ -63,22 +72,23 @@ impl<D: Device> Decoder<'_, D> {
         self.run(n_logits, &mut Sparse { costs, on_layer })
     }
 
-    /// Runs the model densely; `mask` gives the blocks of a layer whose share of the dense attention mass is measured, and
-    /// `on_layer` gets it, summed over all queries, by head. Returns logits as [`Decoder::sparse`].
+    /// Runs the model densely; `mask` gives the blocks of a layer whose share of the dense attention mass is
+    /// measured, if any, and `on_layer` gets it, summed over all queries, by head. Returns logits as
+    /// [`Decoder::sparse`].
     ///
     /// # Errors
     /// As [`Decoder::sparse`].
     pub fn dense(
         &self,
         n_logits: usize,
-        mask: impl FnMut(usize) -> Result<BlockMask, Error>,
+        mask: impl FnMut(usize) -> Result<Option<BlockMask>, Error>,
         on_layer: impl FnMut(usize, Vec<f64>),
     ) -> Result<Vec<Vec<f32>>, Error> {
         self.run(n_logits, &mut Dense::new(mask, on_layer))
     }
 
-    /// Runs as [`Decoder::sparse`], and measures as [`Decoder::dense`], of the sparse run's own queries and keys, on a sample
-    /// of query blocks alone. O(rows · T) more time.
+    /// Runs as [`Decoder::sparse`], and measures as [`Decoder::dense`], of the sparse run's own queries and
+    /// keys, on a sample of query blocks alone. O(rows · T) more time.
     ///
     /// # Errors
     /// As [`Decoder::sparse`].
@@ -86,30 +96,32 @@ impl<D: Device> Decoder<'_, D> {
         &self,
         sample: &[usize],
         costs: &mut StageCosts,
-        mask: impl FnMut(usize) -> Result<BlockMask, Error>,
+        mut mask: impl FnMut(usize) -> Result<BlockMask, Error>,
         on_layer: impl FnMut(usize, Vec<f64>),
     ) -> Result<(), Error> {
         let blocks = self.shape(0, self.tokens.len()).blocks;
-        let dense = Dense::new(mask, on_layer);
+        let dense = Dense::new(|layer| mask(layer).map(Some), on_layer);
         self.run(1, &mut Sampled { costs, blocks, chunk: self.layout.chunk_rows, sample, dense }).map(drop)
     }
 
     fn run(&self, n_logits: usize, visitor: &mut impl Visitor<D>) -> Result<Vec<Vec<f32>>, Error> {
-        let (angles, mut hidden) = (self.angles(self.tokens.len())?, self.embed(0)?);
+        let angles = self.angles(self.tokens.len())?;
+        let mut hidden = self.embed(0)?;
         self.each_layer(|layer, weights| {
             let lengths = if self.sentences.is_empty() { Vec::new() } else { self.mean_lengths(&hidden)? };
-            let mut attention = self.device.attention(self.shape(layer, self.tokens.len()))?;
-            self.layer(layer, weights, &mut attention, &mut hidden, 0, &angles, |queries| {
-                visitor.attend(self.device, queries)
-            })?;
-            visitor.finish(self.device, layer, attention, lengths)
+            let mut attention = self.device.layer(self.shape(layer, self.tokens.len()))?;
+            let angles = self.angles_of(layer, &angles);
+            let mut pass =
+                Pass { layer, weights, angles, attention: &mut attention, hidden: &mut hidden, first_row: 0 };
+            self.layer(&mut pass, |queries| visitor.attend(self.device, queries))?;
+            visitor.finish(layer, attention, lengths)
         })?;
         let norm = self.final_norm()?;
         let n = self.tokens.len();
         self.logits(&hidden, 0, n - n_logits.min(n)..n, &norm, || self.output())
     }
 
-    /// Rotary angles of so many positions.
+    /// Rotary angles of `n_tokens` positions.
     fn angles(&self, n_tokens: usize) -> Result<Angles<D::Angles>, Error> {
         let config = &self.model.config;
         let angles =
@@ -120,13 +132,19 @@ impl<D: Device> Decoder<'_, D> {
         })
     }
 
-    /// The tokens from a row on, in chunks.
+    /// The angles of a layer, by whether it has a sliding window.
+    fn angles_of<'b>(&self, layer: usize, angles: &'b Angles<D::Angles>) -> &'b D::Angles {
+        let windowed = angles.windowed.as_ref().filter(|_| self.model.config.windows[layer].is_some());
+        windowed.unwrap_or(&angles.full)
+    }
+
+    /// The tokens from `first_row` on, in chunks.
     fn embed(&self, first_row: usize) -> Result<D::Residual, Error> {
-        let (embedding, mut hidden) =
-            (self.model.embedding()?, self.device.residual(self.layout.hidden_on_host)?);
-        for ids in self.tokens[first_row..].chunks(self.layout.chunk_rows) {
+        let embedding = self.model.embedding()?;
+        let mut hidden = self.device.residual(self.layout.hidden_on_host)?;
+        for (i, ids) in self.tokens[first_row..].chunks(self.layout.chunk_rows).enumerate() {
             let rows = self.device.weight(&embedding.gathered(ids.iter().map(|&id| id as usize))?.view())?;
-            self.device.push(&mut hidden, rows)?;
+            self.device.put(&mut hidden, i, rows)?;
         }
         Ok(hidden)
     }
@@ -148,50 +166,60 @@ impl<D: Device> Decoder<'_, D> {
         self.device.weight(&weight.read()?.view())
     }
 
-    /// Runs the rows from `first_row` on, the start of a query block, through one layer, whose attention has the keys and
-    /// values of the rows before.
-    #[expect(clippy::too_many_arguments, reason = "what a trace and a session share")]
+    /// Takes rows through a layer; `attend` is the attention of a chunk of queries.
     fn layer(
         &self,
-        layer: usize,
-        weights: &LayerWeights<D::Tensor>,
-        attention: &mut D::Attention,
-        hidden: &mut D::Residual,
-        first_row: usize,
-        angles: &Angles<D::Angles>,
-        mut attend: impl FnMut(Queries<D>) -> Result<D::Tensor, Error>,
+        pass: &mut Pass<D>,
+        attend: impl FnMut(QueryChunk<D>) -> Result<D::Tensor, Error>,
     ) -> Result<(), Error> {
-        let angles = angles.of(self.model.config.windows[layer]);
-        for (i, row) in self.chunks(first_row) {
-            self.append(weights, attention, &self.device.chunk(hidden, i)?, row, angles)?;
-        }
-        self.device.index(attention)?;
+        self.append(pass)?;
+        pass.attention.index()?;
         if !self.sentences.is_empty() {
-            self.device.weigh(attention, &weights.output.weight)?;
+            pass.attention.weigh(&pass.weights.output.weight)?;
         }
-        for (i, row) in self.chunks(first_row) {
-            let (x, first) = (self.device.chunk(hidden, i)?, row / self.config.block_size_q);
-            let attended =
-                attend(Queries { layer, attention, rows: &self.queries(weights, &x, row, angles)?, first })?;
+        self.advance(pass, attend)
+    }
+
+    /// Adds the keys and values of the pass's rows to the layer's attention.
+    fn append(&self, pass: &mut Pass<D>) -> Result<(), Error> {
+        let weights = pass.weights;
+        let norm = weights.key_norm.as_ref().map(|norm| (norm, self.model.config.rms_norm_eps));
+        for (i, row) in self.chunks(pass.first_row) {
+            let x = self.norm(&self.device.chunk(pass.hidden, i)?, &weights.attention_norm)?;
+            let keys = self.device.rope(&self.linear(&x, &weights.key)?, norm, row, pass.angles, 1.0)?;
+            pass.attention.append(&keys, &self.linear(&x, &weights.value)?)?;
+        }
+        Ok(())
+    }
+
+    /// Replaces the pass's rows by what the layer makes of them, whose keys and values are all there.
+    fn advance(
+        &self,
+        pass: &mut Pass<D>,
+        mut attend: impl FnMut(QueryChunk<D>) -> Result<D::Tensor, Error>,
+    ) -> Result<(), Error> {
+        let weights = pass.weights;
+        for (i, row) in self.chunks(pass.first_row) {
+            let x = self.device.chunk(pass.hidden, i)?;
+            let first = row / self.config.block_size_q;
+            let rows = self.queries(weights, &x, row, pass.angles)?;
+            let attention = &mut *pass.attention;
+            let attended = attend(QueryChunk { layer: pass.layer, attention, rows: &rows, first })?;
+            drop(rows);
             let after = self.after_attention(weights, &x, attended)?;
             if self.config.proximity && !self.sentences.is_empty() {
-                self.device.proximity(attention, &weights.output.weight, &x, &after, first)?;
+                pass.attention.proximity(&weights.output.weight, &x, &after, first)?;
             }
             drop(x);
-            self.device.replace(hidden, i, self.after_mlp(weights, after)?)?;
+            self.device.put(pass.hidden, i, self.after_mlp(weights, after)?)?;
         }
-        self.check(layer, hidden)
+        if self.device.is_finite(pass.hidden)? {
+            return Ok(());
+        }
+        Err(self.not_finite(format!("the output of layer {}", pass.layer)))
     }
 
-    /// Whether a layer wrote numbers.
-    fn check(&self, layer: usize, hidden: &D::Residual) -> Result<(), Error> {
-        match self.device.is_finite(hidden)? {
-            true => Ok(()),
-            false => Err(self.not_finite(format!("the output of layer {layer}"))),
-        }
-    }
-
-    /// What attention makes of rows; takes what was attended, as the feed-forward block needs the room.
+    /// Adds to rows what attention writes; takes `attended`, whose memory the feed-forward block needs.
     fn after_attention(
         &self,
         weights: &LayerWeights<D::Tensor>,
@@ -202,7 +230,7 @@ impl<D: Device> Decoder<'_, D> {
         self.device.add(x, &self.maybe_norm(written, weights.attention_post_norm.as_ref())?)
     }
 
-    /// What the feed-forward block makes of that.
+    /// Adds to rows what the feed-forward block writes.
     fn after_mlp(&self, weights: &LayerWeights<D::Tensor>, x: D::Tensor) -> Result<D::Tensor, Error> {
         let mlp = self.mlp(weights, &x)?;
         self.device.add(&x, &self.maybe_norm(mlp, weights.mlp_post_norm.as_ref())?)
@@ -241,21 +269,6 @@ impl<D: Device> Decoder<'_, D> {
             focus: self.focus,
             sentences: self.sentences.clone(),
         }
-    }
-
-    /// Adds the keys and values of a chunk to the layer's attention.
-    fn append(
-        &self,
-        weights: &LayerWeights<D::Tensor>,
-        attention: &mut D::Attention,
-        x: &D::Tensor,
-        position: usize,
-        angles: &D::Angles,
-    ) -> Result<(), Error> {
-        let x = self.norm(x, &weights.attention_norm)?;
-        let norm = weights.key_norm.as_ref().map(|norm| (norm, self.model.config.rms_norm_eps));
-        let keys = self.device.rope(&self.linear(&x, &weights.key)?, norm, position, angles, 1.0)?;
-        self.device.append(attention, &keys, &self.linear(&x, &weights.value)?)
     }
 
     fn queries(
@@ -311,8 +324,8 @@ impl<D: Device> Decoder<'_, D> {
         }
     }
 
-    /// Logits that follow some rows, of hidden states from `first_row` on; `output` gives the parts of the output layer.
-    /// `[n_rows][vocab_size]`
+    /// Logits that follow some rows, of hidden states from `first_row` on; `output` gives the parts of the
+    /// output layer. `[n_rows][vocab_size]`
     fn logits<T: Borrow<D::Tensor>, O: Iterator<Item = Result<T, Error>>>(
         &self,
         hidden: &D::Residual,

@@ -1,18 +1,18 @@
 //! A prompt that grows token by token: weights, keys and values of all layers stay on the device.
 //!
-//! The queries of a block share their key blocks, so a new token can change what the others of its block keep. A step
-//! therefore runs the last query block again through all layers, over the keys and values of the blocks before it: what it
-//! gives is what the whole prompt would give.
+//! The queries of a block share their key blocks, so a new token can change what the others of its block
+//! keep. A step therefore runs the last query block again through all layers, over the keys and values of the
+//! blocks before it: what it gives is what the whole prompt would give.
 
-use super::{Angles, Decoder, visitor::search_and_attend};
+use super::{Angles, Decoder, Pass, visitor::search_and_attend};
 use crate::{
     engine::{
-        device::Device,
+        device::{Device, LayerAttention},
         model::{LayerWeights, Model},
     },
     error::Error,
     protocol::Layout,
-    trace::{BlockMask, Span, StreamConfig},
+    trace::{Span, StreamConfig},
 };
 
 /// A model on a device, reading and writing.
@@ -21,7 +21,7 @@ pub struct Session<'a, D: Device> {
     device: &'a D,
     setting: Setting,
     tokens: Vec<u32>,
-    layers: Vec<(LayerWeights<D::Tensor>, D::Attention)>,
+    layers: Vec<(LayerWeights<D::Tensor>, D::Layer)>,
     angles: Angles<D::Angles>,
     final_norm: D::Tensor,
     /// Parts of the output layer.
@@ -48,7 +48,7 @@ impl<'a, D: Device> Session<'a, D> {
     pub fn new(model: &'a Model, device: &'a D, setting: Setting) -> Result<Self, Error> {
         let decoder = setting.decoder(model, device, &[]);
         let layer =
-            |layer| Ok((decoder.weights(layer)?, device.attention(decoder.shape(layer, setting.capacity))?));
+            |layer| Ok((decoder.weights(layer)?, device.layer(decoder.shape(layer, setting.capacity))?));
         Ok(Session {
             model,
             device,
@@ -61,12 +61,15 @@ impl<'a, D: Device> Session<'a, D> {
         })
     }
 
-    /// Reads more tokens, and says which layer they are through; returns the logits that follow. `[vocab_size]`
+    /// Reads more tokens, and says which layer they are through; returns the logits that follow.
+    /// `[vocab_size]`
     ///
     /// # Errors
-    /// [`Error::NotFinite`] naming the layer, [`Error::Device`]; [`Error::Prompt`] for more tokens than there is room for.
+    /// [`Error::NotFinite`] naming the layer, [`Error::Device`]; [`Error::Prompt`] for more tokens than there
+    /// is room for.
     pub fn read(&mut self, tokens: &[u32], mut on_layer: impl FnMut(usize)) -> Result<Vec<f32>, Error> {
-        let (n_before, capacity) = (self.tokens.len(), self.setting.capacity);
+        let n_before = self.tokens.len();
+        let capacity = self.setting.capacity;
         if tokens.is_empty() || n_before + tokens.len() > capacity {
             let (expected, found) =
                 (format!("1 to {} more tokens", capacity - n_before), tokens.len().to_string());
@@ -78,20 +81,14 @@ impl<'a, D: Device> Session<'a, D> {
         let first_row = n_before / setting.config.block_size_q * setting.config.block_size_q;
         let mut hidden = decoder.embed(first_row)?;
         for (layer, (weights, attention)) in layers.iter_mut().enumerate() {
-            device.resize(attention, first_row, tokens.len());
-            let nothing = BlockMask::empty(decoder.shape(layer, capacity).blocks, model.config.n_heads, 0);
-            let mut no_mass = vec![0.0; model.config.n_heads];
-            decoder.layer(layer, weights, attention, &mut hidden, first_row, &self.angles, |queries| {
+            attention.resize(first_row, tokens.len());
+            let angles = decoder.angles_of(layer, &self.angles);
+            let mut pass = Pass { layer, weights, angles, attention, hidden: &mut hidden, first_row };
+            decoder.layer(&mut pass, |queries| {
                 if setting.dense {
-                    return device.attend_dense(
-                        queries.attention,
-                        queries.rows,
-                        queries.first,
-                        &nothing,
-                        &mut no_mass,
-                    );
+                    return queries.attention.attend_dense(queries.rows, queries.first, None);
                 }
-                search_and_attend(*device, queries)
+                search_and_attend(queries)
             })?;
             on_layer(layer);
         }
@@ -105,7 +102,8 @@ impl<'a, D: Device> Session<'a, D> {
 
 impl Setting {
     fn decoder<'t, D: Device>(&self, model: &'t Model, device: &'t D, tokens: &'t [u32]) -> Decoder<'t, D> {
-        let (config, focus) = (self.config.clone(), Span::from(0..0));
+        let config = self.config.clone();
+        let focus = Span::from(0..0);
         Decoder { model, device, tokens, config, focus, sentences: [].into(), layout: self.layout }
     }
 }

@@ -1,34 +1,30 @@
-//! What happens to the attention of each layer while a prompt goes through the decoder.
+//! Runs of the decoder differ in their attention alone: a visitor computes it and takes what each layer
+//! leaves.
 
 use crate::{
-    engine::device::{Device, StageCosts},
+    engine::device::{Device, LayerAttention, StageCosts},
     error::Error,
     trace::{BlockMask, Blocks, LayerRecord},
 };
 
 /// A chunk of a layer's queries, and what they can attend to.
-pub(super) struct Queries<'a, D: Device> {
+pub(super) struct QueryChunk<'a, D: Device> {
     pub layer: usize,
-    pub attention: &'a mut D::Attention,
+    pub attention: &'a mut D::Layer,
     /// `[n_rows, n_heads · head_dim]`
     pub rows: &'a D::Tensor,
     /// The query block that they start at.
     pub first: usize,
 }
 
-/// What happens to each layer's attention: the one thing in which a sparse and a dense run differ.
+/// Computes the attention of each layer: the one thing in which a sparse and a dense run differ.
 pub(super) trait Visitor<D: Device> {
     /// Attention of a chunk of queries. `[n_rows, n_heads · head_dim]`
-    fn attend(&mut self, device: &D, queries: Queries<D>) -> Result<D::Tensor, Error>;
+    fn attend(&mut self, device: &D, queries: QueryChunk<D>) -> Result<D::Tensor, Error>;
 
-    /// Takes the attention once all chunks are through, and the mean lengths of the residual stream before it. `[n_query_blocks]`
-    fn finish(
-        &mut self,
-        device: &D,
-        layer: usize,
-        attention: D::Attention,
-        residual: Vec<f32>,
-    ) -> Result<(), Error>;
+    /// Takes the attention once all chunks are through, and the mean lengths of the residual stream before
+    /// it. `[n_query_blocks]`
+    fn finish(&mut self, layer: usize, attention: D::Layer, residual: Vec<f32>) -> Result<(), Error>;
 }
 
 /// Searches, attends to what was kept, and records it.
@@ -38,31 +34,26 @@ pub(super) struct Sparse<'a, F> {
 }
 
 impl<D: Device, F: FnMut(usize, LayerRecord) -> Result<(), Error>> Visitor<D> for Sparse<'_, F> {
-    fn attend(&mut self, device: &D, queries: Queries<D>) -> Result<D::Tensor, Error> {
-        search_and_attend(device, queries)
+    fn attend(&mut self, _: &D, queries: QueryChunk<D>) -> Result<D::Tensor, Error> {
+        search_and_attend(queries)
     }
 
-    fn finish(
-        &mut self,
-        device: &D,
-        layer: usize,
-        mut attention: D::Attention,
-        residual: Vec<f32>,
-    ) -> Result<(), Error> {
-        *self.costs += device.costs(&mut attention)?;
-        (self.on_layer)(layer, LayerRecord { residual, ..device.record(attention)? })
+    fn finish(&mut self, layer: usize, mut attention: D::Layer, residual: Vec<f32>) -> Result<(), Error> {
+        *self.costs += attention.costs()?;
+        (self.on_layer)(layer, LayerRecord { residual, ..attention.into_record()? })
     }
 }
 
-/// Attends to everything and measures how much of it falls on a mask.
+/// Attends to everything and measures the mass that falls on a mask, if there is one.
 pub(super) struct Dense<M, F> {
     mask: M,
-    current: Option<(BlockMask, Vec<f64>)>,
+    /// Of the layer at hand, once its first chunk came: its mask, if it has one, and the sums by head.
+    current: Option<Option<(BlockMask, Vec<f64>)>>,
     on_layer: F,
 }
 
 impl<M, F> Dense<M, F> {
-    /// `mask` gives the blocks of a layer, `on_layer` takes the mass that falls on them, by head.
+    /// `mask` gives the blocks of a layer, if any; `on_layer` takes the mass that falls on them, by head.
     pub fn new(mask: M, on_layer: F) -> Self {
         Dense { mask, current: None, on_layer }
     }
@@ -70,25 +61,24 @@ impl<M, F> Dense<M, F> {
 
 impl<D: Device, M, F> Visitor<D> for Dense<M, F>
 where
-    M: FnMut(usize) -> Result<BlockMask, Error>,
+    M: FnMut(usize) -> Result<Option<BlockMask>, Error>,
     F: FnMut(usize, Vec<f64>),
 {
-    fn attend(&mut self, device: &D, queries: Queries<D>) -> Result<D::Tensor, Error> {
-        let (mask, kept_mass) = match &mut self.current {
-            Some(current) => current,
-            none => {
-                let mask = (self.mask)(queries.layer)?;
+    fn attend(&mut self, _: &D, queries: QueryChunk<D>) -> Result<D::Tensor, Error> {
+        let measured = match &mut self.current {
+            Some(measured) => measured,
+            none => none.insert((self.mask)(queries.layer)?.map(|mask| {
                 let kept_mass = vec![0.0; mask.n_heads];
-                none.insert((mask, kept_mass))
-            }
+                (mask, kept_mass)
+            })),
         };
-        device.attend_dense(queries.attention, queries.rows, queries.first, mask, kept_mass)
+        let measured = measured.as_mut().map(|(mask, kept_mass)| (&*mask, &mut kept_mass[..]));
+        queries.attention.attend_dense(queries.rows, queries.first, measured)
     }
 
-    fn finish(&mut self, _: &D, layer: usize, _: D::Attention, _: Vec<f32>) -> Result<(), Error> {
-        if let Some((_, kept_mass)) = self.current.take() {
-            (self.on_layer)(layer, kept_mass);
-        }
+    fn finish(&mut self, layer: usize, _: D::Layer, _: Vec<f32>) -> Result<(), Error> {
+        let measured = self.current.take().flatten();
+        (self.on_layer)(layer, measured.map_or(Vec::new(), |(_, kept_mass)| kept_mass));
         Ok(())
     }
 }
@@ -106,39 +96,33 @@ pub(super) struct Sampled<'a, M, F> {
 
 impl<D: Device, M, F> Visitor<D> for Sampled<'_, M, F>
 where
-    M: FnMut(usize) -> Result<BlockMask, Error>,
+    M: FnMut(usize) -> Result<Option<BlockMask>, Error>,
     F: FnMut(usize, Vec<f64>),
 {
-    fn attend(&mut self, device: &D, queries: Queries<D>) -> Result<D::Tensor, Error> {
-        let Queries { layer, attention, rows, first } = queries;
-        let output = search_and_attend(device, Queries { layer, attention, rows, first })?;
+    fn attend(&mut self, device: &D, queries: QueryChunk<D>) -> Result<D::Tensor, Error> {
+        let QueryChunk { layer, attention, rows, first } = queries;
+        let output = search_and_attend::<D>(QueryChunk { layer, attention, rows, first })?;
         let start = self.blocks.queries(first).start;
         let here = start..start + self.chunk;
         for &first in self.sample {
             let block = self.blocks.queries(first);
             if here.contains(&block.start) {
                 let rows = &device.rows(rows, block.start - start..block.end - start)?;
-                self.dense.attend(device, Queries { layer, attention, rows, first })?;
+                Visitor::<D>::attend(&mut self.dense, device, QueryChunk { layer, attention, rows, first })?;
             }
         }
         Ok(output)
     }
 
-    fn finish(
-        &mut self,
-        device: &D,
-        layer: usize,
-        mut attention: D::Attention,
-        residual: Vec<f32>,
-    ) -> Result<(), Error> {
-        *self.costs += device.costs(&mut attention)?;
-        self.dense.finish(device, layer, attention, residual)
+    fn finish(&mut self, layer: usize, mut attention: D::Layer, residual: Vec<f32>) -> Result<(), Error> {
+        *self.costs += attention.costs()?;
+        Visitor::<D>::finish(&mut self.dense, layer, attention, residual)
     }
 }
 
-/// Attention of a chunk of queries over what the search keeps.
-pub(super) fn search_and_attend<D: Device>(device: &D, queries: Queries<D>) -> Result<D::Tensor, Error> {
-    let Queries { attention, rows, first, .. } = queries;
-    device.search(attention, rows, first)?;
-    device.attend(attention, rows, first)
+/// Attention of a chunk of queries over the blocks that the search keeps.
+pub(super) fn search_and_attend<D: Device>(queries: QueryChunk<D>) -> Result<D::Tensor, Error> {
+    let QueryChunk { attention, rows, first, .. } = queries;
+    attention.search(rows, first)?;
+    attention.attend(rows, first)
 }

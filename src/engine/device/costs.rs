@@ -2,12 +2,13 @@
 
 use std::{ops::AddAssign, time::Duration};
 
-/// What the two stages took that this crate is about.
+/// Costs of the two stages that this crate is about.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StageCosts {
     pub search: Duration,
     pub attention: Duration,
-    /// Keys, or nodes that stand for keys, that the search read for all heads; none where there was no search.
+    /// Keys, or nodes that stand for keys, that the search read for all heads; `None` where there was no
+    /// search.
     pub keys_read: Option<u64>,
 }
 
@@ -19,7 +20,7 @@ impl AddAssign for StageCosts {
     }
 }
 
-/// What a run leaves on the device.
+/// The data that a run leaves on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// One layer after the other, nothing of those before.

@@ -1,4 +1,5 @@
-//! The operations that the decoder needs of a device. Each device implements them once; the decoder is written once.
+//! The operations that the decoder needs of a device. Each device implements them once; the decoder is
+//! written once.
 
 mod costs;
 mod shape;
@@ -7,7 +8,10 @@ use std::ops::Range;
 
 use safetensors::tensor::TensorView;
 
-use super::model::{Model, config::Activation, rope::Rotary};
+use super::model::{
+    config::{Activation, ModelConfig},
+    rope::Rotary,
+};
 use crate::{
     error::Error,
     protocol::{Hidden, MemoryPlan},
@@ -24,49 +28,47 @@ pub trait Device: Sync {
     type Residual;
     /// Rotary angles of every position.
     type Angles;
-    /// The attention of one layer: keys and values of the whole prompt, what the search reads, what was recorded.
-    type Attention;
+    /// Keys and values of one layer, and all that search and attention make of them.
+    type Layer: LayerAttention<Tensor = Self::Tensor>;
 
     /// "cpu", or the GPU's name.
     fn name(&self) -> String;
 
-    /// What a run over `n_tokens` will hold of the device's memory at its peak. `config.top_k` as it will be used; `limit`
-    /// in bytes, what can be had if not set.
+    /// Memory that a run of `model` over `n_tokens` will hold on the device at its peak. `config.top_k` is
+    /// the one that will be used; without a `limit` in bytes, the run may take all that is free.
     fn plan(
         &self,
-        model: &Model,
+        model: &ModelConfig,
         n_tokens: usize,
         config: &StreamConfig,
         purpose: Purpose,
         limit: Option<u64>,
     ) -> Result<MemoryPlan, Error>;
 
-    /// Makes sure of the memory that a run will take, where the device can, and starts a new measurement of the peak.
+    /// Takes the memory of a run from the system, where the device can, and starts a new measurement of the
+    /// peak.
     fn reserve(&self, bytes: u64) -> Result<(), Error>;
 
-    /// Most memory that was held since [`Device::reserve`], in bytes; 0 where it cannot be measured.
+    /// Most memory held since [`Device::reserve`], in bytes; 0 where it cannot be measured.
     fn peak(&self) -> u64;
 
-    /// Brings a weight to the device.
+    /// Copies a weight to the device.
     fn weight(&self, weight: &TensorView) -> Result<Self::Tensor, Error>;
 
-    /// Brings a weight into the room of one that is not needed any more, beside what the device is doing.
+    /// Copies a weight into the buffer of one that is not needed any more, asynchronously.
     fn refill(&self, room: &mut Self::Tensor, weight: &TensorView) -> Result<(), Error>;
 
-    /// A residual stream without chunks; `on_host`: it waits in the host's memory.
+    /// An empty residual stream, kept in the host's memory if `on_host`.
     fn residual(&self, on_host: bool) -> Result<Self::Residual, Error>;
 
-    /// Adds a chunk to the end.
-    fn push(&self, residual: &mut Self::Residual, x: Self::Tensor) -> Result<(), Error>;
+    /// Puts chunk `i` in its place, or at the end if it is the next one.
+    fn put(&self, residual: &mut Self::Residual, i: usize, x: Self::Tensor) -> Result<(), Error>;
 
-    /// A chunk, on the device.
+    /// Chunk `i`, on the device.
     fn chunk(&self, residual: &Self::Residual, i: usize) -> Result<Self::Tensor, Error>;
 
-    /// Puts what a layer made of a chunk in its place.
-    fn replace(&self, residual: &mut Self::Residual, i: usize, x: Self::Tensor) -> Result<(), Error>;
-
-    /// Whether all numbers that were put in place are below [`TOO_LARGE`]: no NaN, no infinity, nothing that a norm would lose;
-    /// waits for them.
+    /// Waits for all chunks; returns whether every number put so far is below [`TOO_LARGE`]: no NaN, no
+    /// infinity, nothing that a norm would lose.
     fn is_finite(&self, residual: &Self::Residual) -> Result<bool, Error>;
 
     /// `x / √(mean(x²) + eps) · weight` over each row.
@@ -88,13 +90,15 @@ pub trait Device: Sync {
         activation: Activation,
     ) -> Result<Self::Tensor, Error>;
 
+    /// `x + y`.
     fn add(&self, x: &Self::Tensor, y: &Self::Tensor) -> Result<Self::Tensor, Error>;
 
-    /// The angles of each position of the prompt.
+    /// The angles of `n_tokens` positions.
     fn angles(&self, n_tokens: usize, rotary: &Rotary) -> Result<Self::Angles, Error>;
 
-    /// Rotates each head's pairs of dimensions by the angles of their positions, after an RMS norm of each head if `norm`
-    /// gives its weight `[head_dim]` and eps, and multiplies all by `scale`. `x` is `[n_rows, n_heads · head_dim]`.
+    /// Rotates each head's pairs of dimensions by the angles of their positions, after an RMS norm of each
+    /// head if `norm` gives its weight `[head_dim]` and eps, and multiplies all by `scale`. `x` is `[n_rows,
+    /// n_heads · head_dim]`.
     fn rope(
         &self,
         x: &Self::Tensor,
@@ -104,58 +108,52 @@ pub trait Device: Sync {
         scale: f32,
     ) -> Result<Self::Tensor, Error>;
 
-    /// Some rows alone.
+    /// A copy of some rows.
     fn rows(&self, x: &Self::Tensor, rows: Range<usize>) -> Result<Self::Tensor, Error>;
 
     /// All numbers, row by row.
     fn to_host(&self, x: &Self::Tensor) -> Result<Vec<f32>, Error>;
 
-    /// Room for the attention of one layer.
-    fn attention(&self, shape: AttentionShape) -> Result<Self::Attention, Error>;
-
-    /// Adds the next rows of keys and values, `[n_rows, n_kv_heads · head_dim]`.
-    fn append(
-        &self,
-        attention: &mut Self::Attention,
-        keys: &Self::Tensor,
-        values: &Self::Tensor,
-    ) -> Result<(), Error>;
-
-    /// Keeps the first `n_rows` rows of keys and values; from now on the prompt has `n_tokens`, at most the capacity.
-    fn resize(&self, attention: &mut Self::Attention, n_rows: usize, n_tokens: usize);
-
-    /// Prepares the search, once all keys are there.
-    fn index(&self, attention: &mut Self::Attention) -> Result<(), Error>;
-
-    /// Prepares the record of what attention writes, once all values are there: ‖W_O v‖ of every head and key, for the output
-    /// layer's `weight` `[hidden_size, n_heads · head_dim]`.
-    fn weigh(&self, attention: &mut Self::Attention, weight: &Self::Tensor) -> Result<(), Error>;
-
-    /// Euclidean length of each row.
+    /// Euclidean length of each row. `[n_rows]`
     fn lengths(&self, x: &Self::Tensor) -> Result<Vec<f32>, Error>;
 
-    /// Finds the kept key blocks of a chunk of queries `[n_rows, n_heads · head_dim]` that starts at a query block.
-    fn search(
-        &self,
-        attention: &mut Self::Attention,
-        queries: &Self::Tensor,
-        first_query_block: usize,
-    ) -> Result<(), Error>;
+    /// Room for the attention of one layer.
+    fn layer(&self, shape: AttentionShape) -> Result<Self::Layer, Error>;
+}
 
-    /// Attention of those queries over their kept blocks, recording. `[n_rows, n_heads · head_dim]`
-    fn attend(
-        &self,
-        attention: &mut Self::Attention,
-        queries: &Self::Tensor,
-        first_query_block: usize,
-    ) -> Result<Self::Tensor, Error>;
+/// The attention of one layer: it takes keys and values of the whole prompt, then chunks of queries, and
+/// leaves a record.
+///
+/// Queries are `[n_rows, n_heads · head_dim]`, and start at query block `first_query_block`.
+pub trait LayerAttention {
+    /// Activations or weights on the device.
+    type Tensor;
 
-    /// Records how near what each kept block of the queries attended last writes comes to what their residual stream becomes, if
-    /// the settings ask for it. `before` and `after` are its rows around attention `[n_rows, hidden_size]`, `weight` is the
-    /// output layer's.
+    /// Adds the next rows of keys and values, `[n_rows, n_kv_heads · head_dim]`.
+    fn append(&mut self, keys: &Self::Tensor, values: &Self::Tensor) -> Result<(), Error>;
+
+    /// Keeps the first `n_rows` rows of keys and values; from now on the prompt has `n_tokens`, at most the
+    /// capacity.
+    fn resize(&mut self, n_rows: usize, n_tokens: usize);
+
+    /// Prepares the search, once all keys are there.
+    fn index(&mut self) -> Result<(), Error>;
+
+    /// Takes ‖W_O v‖ of every head and key, once all values are there; `weight` is the output layer's
+    /// `[hidden_size, n_heads · head_dim]`.
+    fn weigh(&mut self, weight: &Self::Tensor) -> Result<(), Error>;
+
+    /// Finds the key blocks that each query block keeps.
+    fn search(&mut self, queries: &Self::Tensor, first_query_block: usize) -> Result<(), Error>;
+
+    /// Attention over the kept blocks, recorded. `[n_rows, n_heads · head_dim]`
+    fn attend(&mut self, queries: &Self::Tensor, first_query_block: usize) -> Result<Self::Tensor, Error>;
+
+    /// Records how near each kept block's contribution comes to the change of the residual stream, for the
+    /// queries attended last, if the settings ask for it. `before` and `after` are its rows around attention
+    /// `[n_rows, hidden_size]`, `weight` is the output layer's.
     fn proximity(
-        &self,
-        attention: &mut Self::Attention,
+        &mut self,
         weight: &Self::Tensor,
         before: &Self::Tensor,
         after: &Self::Tensor,
@@ -163,40 +161,37 @@ pub trait Device: Sync {
     ) -> Result<(), Error>;
 
     /// Keeps the blocks of a mask instead of searching; its budget is the shape's.
-    fn keep(&self, attention: &mut Self::Attention, mask: BlockMask) -> Result<(), Error>;
+    fn keep(&mut self, mask: BlockMask) -> Result<(), Error>;
 
-    /// Attention of those queries over their kept blocks without what is hidden; nothing is recorded.
+    /// Attention over the kept blocks without the edges in `hidden`; nothing is recorded.
     fn attend_without(
-        &self,
-        attention: &mut Self::Attention,
+        &mut self,
         queries: &Self::Tensor,
         first_query_block: usize,
         hidden: &Hidden,
     ) -> Result<Self::Tensor, Error>;
 
-    /// Attention of those queries over all keys. Adds to `kept_mass` `[n_heads]` the sum over queries of the mass that
-    /// falls on the blocks that `mask` keeps.
+    /// Attention over all keys. If `measured` gives a mask and sums `[n_heads]`, adds to each head's sum the
+    /// mass, summed over queries, on the mask's blocks.
     fn attend_dense(
-        &self,
-        attention: &mut Self::Attention,
+        &mut self,
         queries: &Self::Tensor,
         first_query_block: usize,
-        mask: &BlockMask,
-        kept_mass: &mut [f64],
+        measured: Option<(&BlockMask, &mut [f64])>,
     ) -> Result<Self::Tensor, Error>;
 
-    /// What searching and attending took so far; waits for them.
-    fn costs(&self, attention: &mut Self::Attention) -> Result<StageCosts, Error>;
+    /// Waits for search and attention; returns the time they took so far, and the keys read.
+    fn costs(&mut self) -> Result<StageCosts, Error>;
 
-    /// What the layer's sparse attention left behind.
-    fn record(&self, attention: Self::Attention) -> Result<LayerRecord, Error>;
+    /// The record of the layer's sparse attention.
+    fn into_record(self) -> Result<LayerRecord, Error>;
 }
 
 /// Rows of the output layer that are on the device together.
 pub const VOCABULARY_CHUNK: usize = 16_384;
 
-/// 2⁵⁶: the squares of smaller numbers can be summed over 65,536 dimensions. Beyond, a norm divides by infinity, and what it
-/// leaves is 0.
+/// 2⁵⁶: the squares of smaller numbers can be summed over 65,536 dimensions. Beyond, a norm divides by
+/// infinity, and what it leaves is 0.
 pub const TOO_LARGE: f32 = (1u64 << 56) as f32;
 
 /// L1 proximity of a part to the whole (Ferrando & Voita 2024): max(‖whole‖₁ − ‖whole − part‖₁, 0).

@@ -27,10 +27,11 @@ impl AttentionShape {
         self.config.proximity && !self.sentences.is_empty()
     }
 
-    /// Proximities of kept blocks `[n_heads, n_query_blocks, top_k]` as shares of their query block's sum over all heads and what
-    /// stays `[n_query_blocks]`; nothing if none were recorded.
+    /// Proximities of kept blocks `[n_heads, n_query_blocks, top_k]` as shares of their query block's sum
+    /// over all heads and what stays `[n_query_blocks]`; nothing if none were recorded.
     pub fn shares_of_update(&self, mut proximity: Vec<f32>, stays: &[f32]) -> Vec<f32> {
-        let (mut sums, top_k) = (stays.to_vec(), self.config.top_k.max(1));
+        let mut sums = stays.to_vec();
+        let top_k = self.config.top_k.max(1);
         let n = sums.len().max(1);
         proximity.chunks(top_k).enumerate().for_each(|(row, near)| sums[row % n] += near.iter().sum::<f32>());
         let rows = proximity.chunks_mut(top_k).enumerate();
@@ -45,11 +46,11 @@ impl AttentionShape {
         head / (self.n_heads / self.n_kv_heads)
     }
 
-    /// Whether what was indexed for `n_tokens` serves the prompt as it is now: a search reads only blocks that were whole
-    /// before its query block, and no other has become whole since.
+    /// Whether what was indexed for `n_tokens` serves the prompt as it is now: a search reads only blocks
+    /// that were whole before its query block, and no other has become whole since.
     pub fn is_indexed(&self, n_tokens: usize) -> bool {
-        let of = |blocks: Blocks| (blocks.n_query_blocks(), blocks.n_key_blocks());
-        of(Blocks { n_tokens, ..self.blocks }) == of(self.blocks)
+        let counts = |blocks: Blocks| (blocks.n_query_blocks(), blocks.n_key_blocks());
+        counts(Blocks { n_tokens, ..self.blocks }) == counts(self.blocks)
     }
 
     /// Query blocks of a chunk of rows.

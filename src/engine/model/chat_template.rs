@@ -1,4 +1,5 @@
-//! A model's chat template: Jinja as `transformers` runs it, from `chat_template.jinja`, `tokenizer_config.json` or a GGUF file.
+//! A model's chat template: Jinja as `transformers` runs it, from `chat_template.jinja`,
+//! `tokenizer_config.json` or a GGUF file.
 
 use std::path::{Path, PathBuf};
 
@@ -12,16 +13,17 @@ use serde_json::{Map, Value as Json, json, ser::Formatter};
 
 use crate::{error::Error, protocol::Message};
 
-/// Steps that a template may take: far more than any conversation needs.
+/// Most steps that a template may take: far more than any conversation needs.
 const FUEL: u64 = 50_000_000;
 
-/// What a template says of itself by `raise_exception` begins with this, on its way through the engine.
+/// Marks a message that the template raised by `raise_exception`, as distinct from errors of the Jinja
+/// engine.
 const RAISED: &str = "raised: ";
 
 /// A template and the special tokens that it may name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChatTemplate {
-    /// The file that it is from.
+    /// The file that holds it.
     pub path: PathBuf,
     pub source: String,
     /// `bos_token`, `eos_token` and the like.
@@ -29,16 +31,18 @@ pub struct ChatTemplate {
 }
 
 impl ChatTemplate {
-    /// The template of a model folder.
+    /// Reads the template of a model folder.
     ///
     /// # Errors
-    /// [`Error::Model`] when there is none, [`Error::File`] and [`Error::Model`] when its files cannot be read.
-    pub fn of_folder(folder: &Path) -> Result<Self, Error> {
+    /// [`Error::Model`] when the folder has no template, [`Error::File`] and [`Error::Model`] when its files
+    /// cannot be read.
+    pub fn read(folder: &Path) -> Result<Self, Error> {
         let path = folder.join("tokenizer_config.json");
-        let config: Json = match path.exists() {
-            true => serde_json::from_slice(&std::fs::read(&path).map_err(Error::io("read", &path))?)
-                .map_err(|e| broken(&path, "the tokenizer's configuration", &e.to_string()))?,
-            false => Json::Null,
+        let config: Json = if path.exists() {
+            serde_json::from_slice(&std::fs::read(&path).map_err(Error::io("read", &path))?)
+                .map_err(|e| broken(&path, "the tokenizer's configuration", &e.to_string()))?
+        } else {
+            Json::Null
         };
         let special_tokens = special_tokens(&config);
         let file = folder.join("chat_template.jinja");
@@ -46,16 +50,17 @@ impl ChatTemplate {
             let source = std::fs::read_to_string(&file).map_err(Error::io("read", &file))?;
             return Ok(ChatTemplate { path: file, source, special_tokens });
         }
-        match template(&config["chat_template"]) {
+        match default_template(&config["chat_template"]) {
             Some(source) => Ok(ChatTemplate { source: source.into(), path, special_tokens }),
-            None => Err(none(folder)),
+            None => Err(missing(folder)),
         }
     }
 
-    /// The text that asks for the next message.
+    /// Renders `messages` as the text after which the model writes the next message.
     ///
     /// # Errors
-    /// [`Error::Prompt`] for messages that the template does not take, [`Error::Model`] when it is broken.
+    /// [`Error::Prompt`] when the template refuses the messages, [`Error::Model`] when the template is
+    /// broken.
     pub fn prompt(&self, messages: &[Message]) -> Result<String, Error> {
         let environment = environment();
         let source = without_generation_marks(&self.source);
@@ -63,11 +68,12 @@ impl ChatTemplate {
         let mut given = self.special_tokens.clone();
         given.insert("messages".into(), json!(messages));
         given.insert("add_generation_prompt".into(), json!(true));
-        // Templates ask whether these are none, not whether they are there.
+        // Templates compare these with none, so they must be defined.
         given.extend(["tools", "documents"].map(|name| (name.into(), Json::Null)));
         template.render(Serde(&given)).map_err(|e| self.failed(&e))
     }
 
+    /// The error for a template that did not render.
     fn failed(&self, why: &minijinja::Error) -> Error {
         match why.detail().and_then(|detail| detail.strip_prefix(RAISED)) {
             Some(said) => Error::prompt(
@@ -80,8 +86,8 @@ impl ChatTemplate {
     }
 }
 
-/// A model without a template.
-pub(super) fn none(path: &Path) -> Error {
+/// The error for a model without a template.
+pub(super) fn missing(path: &Path) -> Error {
     Error::model(
         path.display(),
         "a chat template",
@@ -90,6 +96,7 @@ pub(super) fn none(path: &Path) -> Error {
     )
 }
 
+/// The error for a template, or a file with one, that cannot be used.
 fn broken(path: &Path, expected: &str, found: &str) -> Error {
     Error::model(
         path.display(),
@@ -99,8 +106,8 @@ fn broken(path: &Path, expected: &str, found: &str) -> Error {
     )
 }
 
-/// A template, or the one called "default" of several.
-fn template(json: &Json) -> Option<&str> {
+/// Returns the template, or the one named "default" if `json` lists several.
+fn default_template(json: &Json) -> Option<&str> {
     match json {
         Json::Array(named) => {
             named.iter().find(|template| template["name"] == "default")?["template"].as_str()
@@ -109,14 +116,14 @@ fn template(json: &Json) -> Option<&str> {
     }
 }
 
-/// Fields such as `bos_token`, which are a text or an object with one.
+/// Returns the fields such as `bos_token`, each of which is a text or an object with a text.
 fn special_tokens(config: &Json) -> Map<String, Json> {
     let fields = config.as_object().into_iter().flatten().filter(|(name, _)| name.ends_with("_token"));
     let text = |value: &Json| value.as_str().or(value["content"].as_str()).map(Json::from);
     fields.filter_map(|(name, value)| Some((name.clone(), text(value)?))).collect()
 }
 
-/// Jinja with what `transformers` adds.
+/// Sets up Jinja with the functions and filters that `transformers` adds.
 fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
@@ -130,15 +137,16 @@ fn environment() -> Environment<'static> {
         let now = jiff::fmt::strtime::format(&format, &jiff::Zoned::now());
         now.map_err(|e| minijinja::Error::new(ErrorKind::InvalidOperation, e.to_string()))
     });
-    // As Python writes it: not made safe for HTML, with a space after separators.
+    // As Python writes JSON: without escapes for HTML, with a space after separators.
     environment.add_filter("tojson", |value: Value, options: Kwargs| -> Result<String, minijinja::Error> {
         let indent = options.get::<Option<usize>>("indent")?;
-        written(&value, indent).map_err(|e| minijinja::Error::new(ErrorKind::BadSerialization, e.to_string()))
+        to_json(&value, indent).map_err(|e| minijinja::Error::new(ErrorKind::BadSerialization, e.to_string()))
     });
     environment
 }
 
-fn written(value: &Value, indent: Option<usize>) -> serde_json::Result<String> {
+/// Writes a value as JSON, on one line or indented by `indent` spaces.
+fn to_json(value: &Value, indent: Option<usize>) -> serde_json::Result<String> {
     let mut text = Vec::new();
     match indent {
         Some(n) => {
@@ -151,7 +159,7 @@ fn written(value: &Value, indent: Option<usize>) -> serde_json::Result<String> {
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// `{"a": 1, "b": 2}`
+/// Writes JSON on one line, with a space after each separator: `{"a": 1, "b": 2}`.
 struct Spaced;
 
 impl Formatter for Spaced {
@@ -176,7 +184,7 @@ impl Formatter for Spaced {
     }
 }
 
-/// `{% generation %}` marks what a model is trained on, and nothing else.
+/// Replaces `{% generation %}`, which marks text for training and has no effect on a prompt.
 fn without_generation_marks(source: &str) -> String {
     let marks = [
         ("% generation ", "% if true "),

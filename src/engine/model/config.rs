@@ -1,4 +1,4 @@
-//! `config.json` of the supported families, read into one plain description of a decoder.
+//! `config.json` of the supported families, read into one description of a decoder.
 
 use std::path::Path;
 
@@ -10,8 +10,8 @@ use super::{
 };
 use crate::error::Error;
 
-/// A decoder with rotary positions, RMS norms, grouped keys and a gated feed-forward: all supported families, which differ
-/// in these numbers alone.
+/// A decoder with rotary positions, RMS norms, grouped keys and a gated feed-forward block. All supported
+/// families are such decoders and differ in these settings only.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
     /// One of [`FAMILIES`](super::config_file::FAMILIES).
@@ -24,38 +24,38 @@ pub struct ModelConfig {
     pub head_dim: usize,
     pub vocab_size: usize,
     pub rms_norm_eps: f64,
-    /// Added to the weights of the norms, which some families store less 1.
+    /// Number added to the weights of the norms: 1 for families that store them less 1.
     pub norm_offset: f32,
-    /// Norms on what attention and feed-forward give, beside those on what they take.
+    /// Whether the outputs of attention and feed-forward are normed too, not only their inputs.
     pub post_norms: bool,
     pub rope: RopeConfig,
-    /// Rotary positions of the layers with a sliding window, where they are others.
+    /// Rotary positions of the layers with a sliding window; `None` if they have those of the other layers.
     pub window_rope: Option<RopeConfig>,
     pub activation: Activation,
-    /// Embeddings are multiplied by this.
+    /// Factor of the embeddings.
     pub embedding_scale: f32,
-    /// Queries are multiplied by this, beside 1/√head_dim.
+    /// Factor of the queries, besides 1/√head_dim.
     pub query_scale: f32,
-    /// `cap · tanh(x / cap)` of each attention logit.
+    /// The `cap` of `cap · tanh(x / cap)`, applied to each attention logit.
     pub attention_soft_cap: Option<f32>,
-    /// The same of each output logit.
+    /// The same for each output logit.
     pub logit_soft_cap: Option<f32>,
-    /// The output layer is the embedding.
+    /// Whether the output layer is the embedding.
     pub tied_embeddings: bool,
-    /// Query, key and value projections are one tensor, and so are gate and up.
+    /// Whether the query, key and value projections are one tensor, and gate and up another.
     pub fused: bool,
-    /// Biases on the query, key and value projections.
+    /// Whether the query, key and value projections have biases.
     pub qkv_bias: bool,
-    /// Bias on the attention's output projection.
+    /// Whether the attention's output projection has a bias.
     pub output_bias: bool,
     pub mlp_bias: bool,
-    /// An RMS norm on each head's queries and keys.
+    /// Whether each head's queries and keys have an RMS norm.
     pub qk_norm: bool,
-    /// Sliding window of each layer, in tokens. `[n_layers]`
+    /// The sliding window of each layer, in tokens. `[n_layers]`
     pub windows: Vec<Option<usize>>,
 }
 
-/// What the gate of a feed-forward block goes through.
+/// The function applied to the gate of a feed-forward block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
     /// x / (1 + e⁻ˣ)
@@ -64,20 +64,22 @@ pub enum Activation {
     GeluTanh,
 }
 
-/// No decoder has sizes like this; products of three of them can still be computed.
+/// The largest size that is accepted: above any decoder's, and a product of three does not overflow.
 const MAX_SIZE: usize = 1 << 20;
 
 impl ModelConfig {
     /// Reads `config.json`.
     ///
     /// # Errors
-    /// [`Error::File`] when it cannot be read, [`Error::Model`] for an architecture or a setting that is not supported.
+    /// [`Error::File`] when the file cannot be read, [`Error::Model`] when its architecture or a setting is
+    /// not supported.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
         let json = serde_json::from_str(&text).map_err(|e| Unsupported::broken(&e).at(path))?;
         Self::parse(json).map_err(|unsupported| unsupported.at(path))
     }
 
+    /// Reads the contents of a `config.json`.
     pub(super) fn parse(json: Value) -> Result<Self, Unsupported> {
         let file = ConfigFile::parse(json)?;
         let n_kv_heads = file.num_key_value_heads.unwrap_or(file.num_attention_heads);
@@ -122,8 +124,8 @@ impl ModelConfig {
             activation: activation(&file)?,
             embedding_scale: if is_gemma { (file.hidden_size as f32).sqrt() } else { 1.0 },
             query_scale: query_scale(&file, head_dim)?,
-            attention_soft_cap: cap("attn_logit_softcapping", file.attn_logit_softcapping)?,
-            logit_soft_cap: cap("final_logit_softcapping", file.final_logit_softcapping)?,
+            attention_soft_cap: soft_cap("attn_logit_softcapping", file.attn_logit_softcapping)?,
+            logit_soft_cap: soft_cap("final_logit_softcapping", file.final_logit_softcapping)?,
             tied_embeddings: file.tie_word_embeddings.unwrap_or(is_gemma),
             fused: family == "phi3",
             qkv_bias: family == "qwen2" || file.attention_bias,
@@ -132,11 +134,6 @@ impl ModelConfig {
             qk_norm: ["qwen3", "gemma3_text"].contains(&family),
             windows: windows(&file)?,
         })
-    }
-
-    /// The rotary positions of a layer.
-    pub fn rope_of(&self, layer: usize) -> &RopeConfig {
-        self.window_rope.as_ref().filter(|_| self.windows[layer].is_some()).unwrap_or(&self.rope)
     }
 }
 
@@ -148,23 +145,25 @@ fn activation(file: &ConfigFile) -> Result<Activation, Unsupported> {
     }
 }
 
+/// Queries are divided by √`query_pre_attn_scalar` in place of √head_dim.
 fn query_scale(file: &ConfigFile, head_dim: usize) -> Result<f32, Unsupported> {
     let scalar = positive("query_pre_attn_scalar", file.query_pre_attn_scalar.unwrap_or(head_dim as f64))?;
     Ok((head_dim as f64 / scalar).sqrt() as f32)
 }
 
-fn cap(name: &str, value: Option<f64>) -> Result<Option<f32>, Unsupported> {
+fn soft_cap(name: &str, value: Option<f64>) -> Result<Option<f32>, Unsupported> {
     value.map(|value| positive(name, value).map(|value| value as f32)).transpose()
 }
 
 fn positive(name: &str, value: f64) -> Result<f64, Unsupported> {
-    match value > 0.0 && value.is_finite() {
-        true => Ok(value),
-        false => Err(Unsupported::new(&format!("{name} above 0"), &value.to_string())),
+    if value > 0.0 && value.is_finite() {
+        return Ok(value);
     }
+    Err(Unsupported::new(&format!("{name} above 0"), &value.to_string()))
 }
 
-/// Rotary positions of all layers, or of those without and with a sliding window.
+/// Returns the rotary positions of the layers without a sliding window, and those of the layers with one if
+/// they differ.
 fn ropes(file: &ConfigFile, head_dim: usize) -> Result<(RopeConfig, Option<RopeConfig>), Unsupported> {
     let none = RopeFile::default();
     let settings = file.rope_parameters.as_ref().or(file.rope_scaling.as_ref()).unwrap_or(&none);
@@ -190,31 +189,31 @@ fn rope(file: &ConfigFile, settings: &RopeFile, head_dim: usize) -> Result<RopeC
 }
 
 fn scaling(file: &ConfigFile, settings: &RopeFile, n_rotated: usize) -> Result<RopeScaling, Unsupported> {
-    let need = |value: Option<f64>, name: &str| match value {
+    let required = |value: Option<f64>, name: &str| match value {
         Some(value) => positive(&format!("rope {name}"), value),
         None => Err(Unsupported::new(&format!("rope {name}"), "none")),
     };
-    let factor = || need(settings.factor, "factor");
+    let factor = || required(settings.factor, "factor");
     let given = settings.original_max_position_embeddings.or(file.original_max_position_embeddings);
-    let original = || need(given.or(file.max_position_embeddings), "original_max_position_embeddings");
+    let original = || required(given.or(file.max_position_embeddings), "original_max_position_embeddings");
     Ok(match settings.rope_type.as_ref().or(settings.r#type.as_ref()).map_or("default", String::as_str) {
         "default" => RopeScaling::None,
         "linear" => RopeScaling::Linear { factor: factor()? },
         "dynamic" if n_rotated > 2 => RopeScaling::Dynamic {
             factor: factor()?,
-            max_positions: need(file.max_position_embeddings, "max_position_embeddings")?,
+            max_positions: required(file.max_position_embeddings, "max_position_embeddings")?,
         },
         "llama3" => RopeScaling::Llama3 {
             factor: factor()?,
-            low_freq_factor: need(settings.low_freq_factor, "low_freq_factor")?,
-            high_freq_factor: need(settings.high_freq_factor, "high_freq_factor")?,
+            low_freq_factor: required(settings.low_freq_factor, "low_freq_factor")?,
+            high_freq_factor: required(settings.high_freq_factor, "high_freq_factor")?,
             original_max_positions: original()?,
         },
         "yarn" => RopeScaling::Yarn {
             factor: factor()?,
             original_max_positions: original()?,
-            beta_fast: need(Some(settings.beta_fast.unwrap_or(32.0)), "beta_fast")?,
-            beta_slow: need(Some(settings.beta_slow.unwrap_or(1.0)), "beta_slow")?,
+            beta_fast: required(Some(settings.beta_fast.unwrap_or(32.0)), "beta_fast")?,
+            beta_slow: required(Some(settings.beta_slow.unwrap_or(1.0)), "beta_slow")?,
             attention_factor: match settings.attention_factor {
                 Some(given) => positive("rope attention_factor", given)?,
                 None => yarn_attention_factor(settings, factor()?),
@@ -241,30 +240,28 @@ fn scaling(file: &ConfigFile, settings: &RopeFile, n_rotated: usize) -> Result<R
 
 fn factors(name: &str, values: &Option<Vec<f64>>, n: usize) -> Result<Vec<f64>, Unsupported> {
     let values = values.clone().unwrap_or_default();
-    match values.len() == n && values.iter().all(|&f| f > 0.0) {
-        true => Ok(values),
-        false => Err(Unsupported::new(
-            &format!("rope {name}: {n} numbers above 0"),
-            &format!("{} numbers", values.len()),
-        )),
+    if values.len() == n && values.iter().all(|&f| f > 0.0) {
+        return Ok(values);
     }
+    let expected = format!("rope {name}: {n} numbers above 0");
+    Err(Unsupported::new(&expected, &format!("{} numbers", values.len())))
 }
 
-/// 0.1 m ln(factor) + 1, as the YaRN paper has it with m = 1.
+/// 0.1 m ln(`factor`) + 1, with m = 1 in the YaRN paper.
 fn yarn_attention_factor(settings: &RopeFile, factor: f64) -> f64 {
-    let of = |m: f64| if factor <= 1.0 { 1.0 } else { 0.1 * m * factor.ln() + 1.0 };
+    let with_scale = |m: f64| if factor <= 1.0 { 1.0 } else { 0.1 * m * factor.ln() + 1.0 };
     match (settings.mscale, settings.mscale_all_dim) {
-        (Some(m), Some(all)) if m != 0.0 && all != 0.0 => of(m) / of(all),
-        _ => of(1.0),
+        (Some(m), Some(all)) if m != 0.0 && all != 0.0 => with_scale(m) / with_scale(all),
+        _ => with_scale(1.0),
     }
 }
 
-/// √(1 + ln(factor) / ln(original length)), as Phi-3 has it.
+/// √(1 + ln(`factor`) / ln(`original`)), as in Phi-3; `original` is the original length.
 fn longrope_attention_factor(factor: f64, original: f64) -> f64 {
     if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / original.ln()).sqrt() }
 }
 
-/// The sliding window of each layer, by the newer `layer_types` or the older rules of each family.
+/// Returns the sliding window of each layer, by the newer `layer_types` or the older rules of each family.
 fn windows(file: &ConfigFile) -> Result<Vec<Option<usize>>, Unsupported> {
     let n_layers = file.num_hidden_layers;
     let family = file.model_type.as_str();
@@ -288,12 +285,12 @@ fn windows(file: &ConfigFile) -> Result<Vec<Option<usize>>, Unsupported> {
     if types.len() != n_layers {
         return Err(Unsupported::new(&format!("{n_layers} layer_types"), &types.len().to_string()));
     }
-    let of = |kind: &String| match kind.as_str() {
+    let window_by_type = |kind: &String| match kind.as_str() {
         "full_attention" => Ok(None),
         "sliding_attention" => Ok(window),
         other => Err(Unsupported::new("layer_types full_attention or sliding_attention", other)),
     };
-    types.iter().map(of).collect()
+    types.iter().map(window_by_type).collect()
 }
 
 #[cfg(test)]
@@ -338,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_supported_says_so() {
+    fn an_unsupported_setting_is_named() {
         for (field, value, named) in [
             ("model_type", serde_json::json!("gpt2"), "gpt2"),
             ("hidden_act", "gelu".into(), "gelu"),

@@ -1,4 +1,4 @@
-//! The fields of `config.json`, with Hugging Face's names. Unknown ones are ignored, as there are many.
+//! The fields of `config.json`, with Hugging Face's names. Unknown fields are ignored, as there are many.
 
 use std::path::Path;
 
@@ -11,6 +11,7 @@ use crate::error::Error;
 pub const FAMILIES: [&str; 8] =
     ["llama", "mistral", "qwen2", "qwen3", "phi3", "gemma2", "gemma3_text", "gemma3"];
 
+/// The fields that the decoder depends on.
 #[derive(Deserialize)]
 pub struct ConfigFile {
     pub model_type: String,
@@ -40,7 +41,7 @@ pub struct ConfigFile {
     pub final_logit_softcapping: Option<f64>,
     pub sliding_window: Option<usize>,
     pub sliding_window_pattern: Option<usize>,
-    /// Files may have it under both names.
+    /// The other name of `sliding_window_pattern`; files may have both.
     #[serde(rename = "_sliding_window_pattern")]
     pub hidden_sliding_window_pattern: Option<usize>,
     pub use_sliding_window: Option<bool>,
@@ -48,14 +49,14 @@ pub struct ConfigFile {
     pub layer_types: Option<Vec<String>>,
     #[serde(default = "default_act")]
     pub hidden_act: String,
-    /// The name that Gemma goes by when both are there.
+    /// Gemma's name of `hidden_act`; it takes precedence.
     pub hidden_activation: Option<String>,
     pub quantization_config: Option<Value>,
     #[serde(default)]
     pub use_bidirectional_attention: Value,
 }
 
-/// `rope_scaling`, or the newer `rope_parameters`, which may be one for each kind of layer.
+/// `rope_scaling`, or the newer `rope_parameters`, which may have one entry for each kind of layer.
 #[derive(Default, Deserialize)]
 pub struct RopeFile {
     pub full_attention: Option<Box<RopeFile>>,
@@ -87,6 +88,7 @@ fn default_act() -> String {
 }
 
 impl ConfigFile {
+    /// Reads the fields, and refuses settings that no supported decoder has.
     pub fn parse(json: Value) -> Result<Self, Unsupported> {
         let family = json["model_type"].as_str().unwrap_or("none");
         if !FAMILIES.contains(&family) {
@@ -109,7 +111,8 @@ impl ConfigFile {
     }
 }
 
-/// The language model of a Gemma 3 that also sees. Its file leaves out what Hugging Face's `Gemma3TextConfig` has as defaults.
+/// Returns the configuration of the language model in a Gemma 3 with vision. The file leaves out the defaults
+/// of Hugging Face's `Gemma3TextConfig`.
 fn text_part(json: &Value) -> Value {
     let mut text = json!({
         "model_type": "gemma3_text", "vocab_size": 262_208, "hidden_size": 2304, "intermediate_size": 9216,
@@ -123,7 +126,7 @@ fn text_part(json: &Value) -> Value {
     text
 }
 
-/// What a configuration asks for that is not there.
+/// A setting that is not supported, before the file's path is known.
 #[derive(Debug)]
 pub(super) struct Unsupported {
     pub expected: String,
@@ -132,6 +135,7 @@ pub(super) struct Unsupported {
 }
 
 impl Unsupported {
+    /// Takes the supported values and the one in the file.
     pub fn new(expected: &str, found: &str) -> Self {
         Unsupported {
             expected: expected.into(),
@@ -140,10 +144,12 @@ impl Unsupported {
         }
     }
 
+    /// Replaces the advice.
     pub fn with_fix(self, fix: &str) -> Self {
         Unsupported { fix: fix.into(), ..self }
     }
 
+    /// The error for a file that is not a decoder's configuration.
     pub fn broken(why: &serde_json::Error) -> Self {
         let fix =
             "is this the config.json of a Llama, Mistral, Qwen2, Qwen3, Phi-3, Gemma 2 or Gemma 3 model?"
@@ -151,6 +157,7 @@ impl Unsupported {
         Unsupported { expected: "a decoder's configuration".into(), found: why.to_string(), fix }
     }
 
+    /// Adds the file's path.
     pub fn at(self, path: &Path) -> Error {
         let Unsupported { expected, found, fix } = self;
         Error::model(path.display(), expected, found, fix)

@@ -1,6 +1,8 @@
-//! Models of the Hugging Face hub, by name: found in the cache that all of its tools share, or downloaded into it.
+//! Finds models of the Hugging Face hub by name, in the cache that its tools share, or downloads them into
+//! it.
 //!
-//! `hf-hub` 0.5 with `ureq` brings 30 crates; 1.0 would bring 160, an asynchronous runtime and a second TLS among them.
+//! `hf-hub` 0.5 with `ureq` brings 30 crates; 1.0 would bring 160, an asynchronous runtime and a second TLS
+//! among them.
 
 use std::{
     env,
@@ -17,12 +19,12 @@ use hf_hub::{
 use super::weights;
 use crate::{error::Error, protocol::Progress, words::numbers::format_bytes};
 
-/// Where a model is, and what it is called.
+/// The path of a model, and its name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Found {
     /// A folder or a GGUF file.
     pub path: PathBuf,
-    /// The hub's name, if it came from there.
+    /// The name for traces, if the model is from the hub.
     pub name: Option<String>,
 }
 
@@ -32,17 +34,18 @@ const OPTIONAL: [&str; 4] =
 
 const INDEX: &str = "model.safetensors.index.json";
 
-/// Time between two lines about a download.
+/// The least time between two reports on a download.
 const PERIOD: Duration = Duration::from_secs(2);
 
-/// Finds a model by its path or, where there is no such file, by its name on the hub: `owner/name`, or `owner/name/file.gguf`,
-/// each with `@revision` if it is not to be the main one.
+/// Finds a model by its path or, if no such file exists, by its name on the hub: `owner/name` or
+/// `owner/name/file.gguf`, with `@revision` for a revision other than the main one.
 ///
-/// `HF_HOME` and `HF_HUB_CACHE` say where the cache is, `HF_TOKEN` or the cache's token who asks, `HF_ENDPOINT` which server;
-/// with `HF_HUB_OFFLINE` only the cache is used. A download that broke off goes on where it was.
+/// `HF_HOME` and `HF_HUB_CACHE` set the cache's folder, `HF_TOKEN` or the cache's token the user,
+/// `HF_ENDPOINT` the server; with `HF_HUB_OFFLINE` only the cache is used. A download that broke off is
+/// resumed.
 ///
 /// # Errors
-/// [`Error::Model`] where there is neither, and for what the hub refuses.
+/// [`Error::Model`] when neither exists, or the hub refuses the model.
 pub fn find(model: &Path, report: &mut dyn FnMut(Progress)) -> Result<Found, Error> {
     if model.exists() {
         return Ok(Found { path: model.into(), name: None });
@@ -62,11 +65,13 @@ pub fn find(model: &Path, report: &mut dyn FnMut(Progress)) -> Result<Found, Err
     Ok(Found { path, name: Some(name.title()) })
 }
 
+/// Returns the absolute path of the hub's cache.
 fn cache_folder() -> PathBuf {
-    let of = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let home =
-        || of("HF_HOME").unwrap_or_else(|| env::home_dir().unwrap_or_default().join(".cache/huggingface"));
-    let folder = of("HF_HUB_CACHE").unwrap_or_else(|| home().join("hub"));
+    let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = || {
+        variable("HF_HOME").unwrap_or_else(|| env::home_dir().unwrap_or_default().join(".cache/huggingface"))
+    };
+    let folder = variable("HF_HUB_CACHE").unwrap_or_else(|| home().join("hub"));
     std::path::absolute(&folder).unwrap_or(folder)
 }
 
@@ -74,12 +79,13 @@ fn cache_folder() -> PathBuf {
 struct Name {
     /// `owner/name`
     id: String,
-    /// A GGUF file of the repository.
+    /// The path of a GGUF file in the repository.
     file: Option<String>,
     revision: String,
 }
 
 impl Name {
+    /// Reads `owner/name` or `owner/name/file.gguf`, either with `@revision`; `None` for other texts.
     fn parse(model: &Path) -> Option<Self> {
         let (name, revision) = match model.to_str()?.split_once('@') {
             Some((name, revision)) => (name, revision),
@@ -96,7 +102,7 @@ impl Name {
         }
         let (id, file) = match parts[..] {
             [owner, name] => (format!("{owner}/{name}"), None),
-            [owner, name, ref file @ ..] if name_of_gguf(file) => {
+            [owner, name, ref file @ ..] if is_gguf(file) => {
                 (format!("{owner}/{name}"), Some(file.join("/")))
             }
             _ => return None,
@@ -104,7 +110,7 @@ impl Name {
         Some(Name { id, file, revision: revision.into() })
     }
 
-    /// What a trace calls the model.
+    /// Returns the model's name for traces.
     fn title(&self) -> String {
         let file = self.file.as_ref().map_or(&self.id, |file| file);
         let last = file.rsplit('/').next().unwrap_or(file);
@@ -115,12 +121,12 @@ impl Name {
         Repo::with_revision(self.id.clone(), RepoType::Model, self.revision.clone())
     }
 
-    /// The model in a snapshot's folder.
-    fn within(&self, snapshot: PathBuf) -> PathBuf {
+    /// Returns the path of the model in the folder `snapshot`.
+    fn path_in(&self, snapshot: PathBuf) -> PathBuf {
         self.file.as_ref().map_or(snapshot.clone(), |file| snapshot.join(file))
     }
 
-    /// The model as it is in the cache.
+    /// Returns the path of the model in the cache, which must have all its files.
     fn cached(&self, cache: &Cache) -> Result<PathBuf, Error> {
         let repo = cache.repo(self.repo());
         let anchor = self.file.as_deref().unwrap_or("config.json");
@@ -134,7 +140,8 @@ impl Name {
         let fix = "unset HF_HUB_OFFLINE to download it, or give the path of a model folder";
         let Some(snapshot) = snapshot else {
             let found = format!("none of revision {} in {}", self.revision, cache.path().display());
-            return Err(self.refused(
+            return Err(Error::model(
+                &self.id,
                 "a folder or file of that name, or a cached model of the hub",
                 found,
                 fix,
@@ -145,14 +152,15 @@ impl Name {
             None => [vec![snapshot.join("tokenizer.json")], weights::files(&snapshot)?].concat(),
         };
         match needed.iter().find(|file| !file.exists()) {
-            None => Ok(self.within(snapshot)),
+            None => Ok(self.path_in(snapshot)),
             Some(missing) => {
-                Err(self.refused("the whole model in the cache", format!("no {}", missing.display()), fix))
+                let found = format!("no {}", missing.display());
+                Err(Error::model(&self.id, "the whole model in the cache", found, fix))
             }
         }
     }
 
-    /// The model in the cache, after what is not there has been downloaded.
+    /// Downloads the files that the cache lacks, and returns the path of the model.
     fn download(&self, cache: &Cache, report: &mut dyn FnMut(Progress)) -> Result<PathBuf, Error> {
         let endpoint = env::var("HF_ENDPOINT").unwrap_or_else(|_| "https://huggingface.co".into());
         let endpoint = endpoint.trim_end_matches('/');
@@ -169,7 +177,7 @@ impl Name {
         let api = builder.build().map_err(|e| self.failed(endpoint, &e))?;
         let info = match api.repo(self.repo()).info() {
             Ok(info) => info,
-            // What is there serves where nothing can be asked.
+            // A cached model serves when the server cannot be reached.
             Err(why) => return self.cached(cache).map_err(|_| self.failed(endpoint, &why)),
         };
         let snapshot = cache.repo(self.repo()).pointer_path(&info.sha);
@@ -184,13 +192,10 @@ impl Name {
             fetch(file)?;
             return Ok(snapshot.join(file));
         }
-        let weights = match () {
-            _ if all.contains(&INDEX) => INDEX,
-            _ if all.contains(&"model.safetensors") => "model.safetensors",
-            _ => return Err(self.without_weights(&all)),
-        };
-        let there = |name: &&&str| all.contains(*name);
-        for file in ["config.json", "tokenizer.json", weights].iter().chain(OPTIONAL.iter().filter(there)) {
+        let weights = [INDEX, "model.safetensors"].into_iter().find(|name| all.contains(name));
+        let Some(weights) = weights else { return Err(self.without_weights(&all)) };
+        let exists = |name: &&&str| all.contains(*name);
+        for file in ["config.json", "tokenizer.json", weights].iter().chain(OPTIONAL.iter().filter(exists)) {
             fetch(file)?;
         }
         for file in weights::files(&snapshot)? {
@@ -199,6 +204,7 @@ impl Name {
         Ok(snapshot)
     }
 
+    /// Downloads one file, unless the folder `snapshot` has it.
     fn fetch(
         &self,
         api: &Api,
@@ -208,7 +214,8 @@ impl Name {
         report: &mut dyn FnMut(Progress),
     ) -> Result<(), Error> {
         if !weights::is_inside(file) {
-            return Err(self.refused(
+            return Err(Error::model(
+                &self.id,
                 "files of the model alone",
                 format!("{file:?}"),
                 "choose another model",
@@ -223,7 +230,7 @@ impl Name {
             n_done: 0,
             n_bytes: 0,
             start: Instant::now(),
-            said: Instant::now(),
+            last_report: Instant::now(),
         };
         api.repo(self.repo())
             .download_with_progress(file, reporting)
@@ -231,80 +238,86 @@ impl Name {
             .map_err(|e| self.failed(endpoint, &e))
     }
 
+    /// The error for a model without safetensors; names its GGUF files.
     fn without_weights(&self, files: &[&str]) -> Error {
         let ggufs: Vec<&str> = files.iter().copied().filter(|file| file.ends_with(".gguf")).take(4).collect();
-        let (found, fix) = match ggufs.first() {
-            Some(first) => (ggufs.join(", "), format!("ask for a file: {}/{first}", self.id)),
-            None => {
-                ("no file of that kind".into(), "choose a model with safetensors, or convert this one".into())
-            }
+        let expected = "model.safetensors, or shards with an index";
+        let Some(first) = ggufs.first() else {
+            let fix = "choose a model with safetensors, or convert this one";
+            return Error::model(&self.id, expected, "no file of that kind", fix);
         };
-        self.refused("model.safetensors, or shards with an index", found, &fix)
+        Error::model(&self.id, expected, ggufs.join(", "), format!("ask for a file: {}/{first}", self.id))
     }
 
+    /// The error for a failed request or download.
     fn failed(&self, endpoint: &str, why: &ApiError) -> Error {
-        let (id, revision) = (&self.id, &self.revision);
+        let id = &self.id;
         let folder = format!("models--{}/blobs in {}", id.replace('/', "--"), cache_folder().display());
         if matches!(why, ApiError::LockAcquisition(_)) {
-            return self.refused(
+            return Error::model(
+                id,
                 "to download it alone",
-                "another program that does".into(),
+                "another program that does",
                 "wait until it is done",
             );
         }
         if matches!(why, ApiError::InvalidResume) || status(why) == Some(416) {
-            let found = "one that does not fit what the hub has".into();
-            return self.refused(
+            return Error::model(
+                id,
                 "a part of the download to go on from",
-                found,
-                &format!("remove the .part files of {folder}"),
+                "one that does not fit what the hub has",
+                format!("remove the .part files of {folder}"),
             );
         }
-        if let Some(kind) = unwritten(why) {
+        if let Some(kind) = disk_error(why) {
             return Error::io("write", &cache_folder())(kind.into());
         }
         let expected = "a folder or file of that name, or a model of the hub";
         match status(why) {
-            Some(401 | 403) => self.refused(
+            Some(401 | 403) => Error::model(
+                id,
                 expected,
                 format!("one that {endpoint} does not give to everybody, or none"),
-                &format!("check the name; accept the model's terms at {endpoint}/{id}; then set HF_TOKEN to a token of yours"),
+                format!(
+                    "check the name; accept the model's terms at {endpoint}/{id}; \
+                     then set HF_TOKEN to a token of yours"
+                ),
             ),
-            Some(404) => self.refused(
+            Some(404) => Error::model(
+                id,
                 expected,
-                format!("none with a revision {revision} at {endpoint}"),
+                format!("none with a revision {} at {endpoint}", self.revision),
                 "check the name and the revision",
             ),
-            _ => {
-                let fix = "check the network and try again: what was downloaded is kept; or give the path of a model folder";
-                self.refused(expected, format!("{endpoint} cannot be asked: {why}"), fix)
-            }
+            _ => Error::model(
+                id,
+                expected,
+                format!("{endpoint} cannot be asked: {why}"),
+                "check the network and try again: what was downloaded is kept; \
+                 or give the path of a model folder",
+            ),
         }
-    }
-
-    fn refused(&self, expected: &str, found: String, fix: &str) -> Error {
-        Error::model(self.id.clone(), expected, found, fix)
     }
 }
 
-fn name_of_gguf(file: &[&str]) -> bool {
+fn is_gguf(file: &[&str]) -> bool {
     file.last().is_some_and(|name| name.ends_with(".gguf"))
 }
 
-/// What is wrong with the disk, if it is the disk.
-fn unwritten(why: &ApiError) -> Option<ErrorKind> {
+/// Returns the kind of the error if the disk caused it.
+fn disk_error(why: &ApiError) -> Option<ErrorKind> {
     use ErrorKind::{PermissionDenied, ReadOnlyFilesystem, StorageFull};
 
     match why {
         ApiError::IoError(why) => {
             Some(why.kind()).filter(|kind| [StorageFull, ReadOnlyFilesystem, PermissionDenied].contains(kind))
         }
-        ApiError::TooManyRetries(why) => unwritten(why),
+        ApiError::TooManyRetries(why) => disk_error(why),
         _ => None,
     }
 }
 
-/// The server's answer, if it refused.
+/// Returns the status code of the server's refusal.
 fn status(why: &ApiError) -> Option<u16> {
     match why {
         ApiError::RequestError(why) => match **why {
@@ -316,39 +329,41 @@ fn status(why: &ApiError) -> Option<u16> {
     }
 }
 
-/// Says how far a download has come, from time to time.
+/// Reports the progress of a download every [`PERIOD`].
 struct Reporting<'a> {
     report: &'a mut dyn FnMut(Progress),
     file: String,
     n_done: usize,
     n_bytes: usize,
     start: Instant,
-    said: Instant,
+    last_report: Instant,
 }
 
 impl Reporting<'_> {
-    fn say(&mut self) {
+    /// Reports bytes and rate.
+    fn report_now(&mut self) {
         let [done, all] = [self.n_done, self.n_bytes].map(|n| format_bytes(n as u64));
         let rate = self.n_done as f64 / self.start.elapsed().as_secs_f64().max(1e-9);
         let line = format!("hub: {}, {done} of {all}, {}/s", self.file, format_bytes(rate as u64));
         (self.report)(Progress::Loading(line));
-        self.said = Instant::now();
+        self.last_report = Instant::now();
     }
 }
 
 impl hf_hub::api::Progress for Reporting<'_> {
     fn init(&mut self, size: usize, _: &str) {
-        (self.n_done, self.n_bytes) = (0, size);
+        self.n_done = 0;
+        self.n_bytes = size;
     }
 
     fn update(&mut self, size: usize) {
         self.n_done += size;
-        if self.said.elapsed() > PERIOD {
-            self.say();
+        if self.last_report.elapsed() > PERIOD {
+            self.report_now();
         }
     }
 
     fn finish(&mut self) {
-        self.say();
+        self.report_now();
     }
 }

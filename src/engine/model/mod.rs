@@ -1,4 +1,5 @@
-//! A language model on disk: its configuration, weights and tokenizer, and the decoder that runs it layer by layer.
+//! A language model on disk: its configuration, weights and tokenizer, and the decoder that runs it layer by
+//! layer.
 
 pub mod chat_template;
 pub mod config;
@@ -20,25 +21,26 @@ use tokenizer::Tokenizer;
 use weight::Weight;
 use weights::Weights;
 
-/// A model folder as Hugging Face lays it out, `config.json`, `tokenizer.json`, `model.safetensors` or shards with an index;
-/// or a GGUF file.
+/// An open model: a GGUF file, or a folder in Hugging Face's layout, which has `config.json`,
+/// `tokenizer.json`, and `model.safetensors` or shards with an index.
 pub struct Model {
     pub name: String,
     pub config: ModelConfig,
     pub tokenizer: Tokenizer,
     /// Tokens that end a text.
     pub end_of_text: Vec<u32>,
-    /// The chat template, or why there is none.
+    /// The chat template, or the reason that the model has none.
     pub chat: Result<ChatTemplate, Error>,
     weights: Weights,
-    /// What the decoder's tensors are called before their names.
+    /// The prefix of the names of the decoder's tensors.
     prefix: &'static str,
 }
 
-/// Bytes of a vocabulary that may take a second to read.
+/// A vocabulary of more bytes may take a second to read, which is reported.
 const LARGE: u64 = 4 << 20;
 
-/// Where the decoder is: alone, or beside a vision model, as Hugging Face wrote it before and since version 5.
+/// The prefix of a decoder on its own, and beside a vision model before and since version 5 of
+/// `transformers`.
 const PREFIXES: [&str; 3] = ["model.", "language_model.model.", "model.language_model."];
 
 impl Model {
@@ -57,15 +59,16 @@ impl Model {
         Ok(Model { name: found.name.unwrap_or(model.name), ..model })
     }
 
-    /// Opens a folder or a GGUF file and checks that everything the decoder needs is there; weights are mapped, not read.
+    /// Opens a folder or a GGUF file and checks that it has all the decoder needs; weights are mapped, not
+    /// read.
     ///
     /// # Errors
-    /// [`Error::File`] and [`Error::Model`], naming the file and what is wrong with it.
+    /// [`Error::File`] and [`Error::Model`], which name the file and its fault.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let model = if path.extension().is_some_and(|e| e == "gguf") {
-            Self::of_gguf(path)?
+            Self::open_gguf(path)?
         } else {
-            Self::of_folder(path)?
+            Self::open_folder(path)?
         };
         model.embedding()?;
         model.output()?;
@@ -76,7 +79,7 @@ impl Model {
         Ok(model)
     }
 
-    fn of_folder(folder: &Path) -> Result<Self, Error> {
+    fn open_folder(folder: &Path) -> Result<Self, Error> {
         std::fs::read_dir(folder).map_err(Error::io("read the model folder", folder))?;
         let config = ModelConfig::read(&folder.join("config.json"))?;
         let tokenizer = Tokenizer::read(&folder.join("tokenizer.json"), config.vocab_size)?;
@@ -88,7 +91,7 @@ impl Model {
             .into_iter()
             .find(|prefix| weights.contains(&format!("{prefix}norm.weight")))
             .unwrap_or(PREFIXES[0]);
-        let chat = ChatTemplate::of_folder(folder);
+        let chat = ChatTemplate::read(folder);
         Ok(Model {
             name: name.unwrap_or_else(|| "model".into()),
             config,
@@ -100,8 +103,9 @@ impl Model {
         })
     }
 
-    /// The tokenizer is the file's own, or, where that is of a kind that is not known, a `tokenizer.json` beside it.
-    fn of_gguf(path: &Path) -> Result<Self, Error> {
+    /// Takes the file's own tokenizer, or the `tokenizer.json` beside the file if its own is of an unknown
+    /// kind.
+    fn open_gguf(path: &Path) -> Result<Self, Error> {
         let gguf = Gguf::open(path)?;
         let config = gguf.config()?;
         let beside = path.with_file_name("tokenizer.json");
@@ -111,18 +115,20 @@ impl Model {
         };
         let name =
             path.file_stem().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned());
-        let (end_of_text, chat) = (gguf.end_of_text(), gguf.chat());
+        let end_of_text = gguf.end_of_text();
+        let chat = gguf.chat();
         Ok(Model {
             name,
             config,
             tokenizer,
             end_of_text,
             chat,
-            weights: Weights::of_gguf(gguf, path),
+            weights: Weights::from_gguf(gguf, path),
             prefix: PREFIXES[0],
         })
     }
 
+    /// Describes the model for a trace.
     pub fn info(&self) -> ModelInfo {
         let config = &self.config;
         ModelInfo {
@@ -139,42 +145,46 @@ impl Model {
         }
     }
 
-    /// `[vocab_size, hidden_size]`
+    /// Returns the embedding, `[vocab_size, hidden_size]`.
     pub fn embedding(&self) -> Result<Weight<'_>, Error> {
-        Ok(self.table()?.times(self.config.embedding_scale))
+        Ok(self.embedding_table()?.times(self.config.embedding_scale))
     }
 
-    /// The output layer, `[vocab_size, hidden_size]`: the embedding when they are tied.
+    /// Returns the output layer, `[vocab_size, hidden_size]`: the embedding when they are tied.
     pub fn output(&self) -> Result<Weight<'_>, Error> {
-        match self.config.tied_embeddings {
-            true => self.table(),
-            false => self.weights.get("lm_head.weight", &[self.config.vocab_size, self.config.hidden_size]),
+        if self.config.tied_embeddings {
+            return self.embedding_table();
         }
+        self.weights.get("lm_head.weight", &[self.config.vocab_size, self.config.hidden_size])
     }
 
-    fn table(&self) -> Result<Weight<'_>, Error> {
+    fn embedding_table(&self) -> Result<Weight<'_>, Error> {
         self.get("embed_tokens.weight", &[self.config.vocab_size, self.config.hidden_size])
     }
 
-    /// `[hidden_size]`
+    /// Returns the weights of the norm before the output layer, `[hidden_size]`.
     pub fn final_norm(&self) -> Result<Weight<'_>, Error> {
         self.norm("norm.weight", self.config.hidden_size)
     }
 
-    /// The weights of one layer, in the mapped file.
+    /// Returns the weights of one layer, in the mapped file.
     pub fn layer(&self, layer: usize) -> Result<LayerWeights<Weight<'_>>, Error> {
-        let (c, at) = (&self.config, |name: &str| format!("layers.{layer}.{name}"));
-        let [d_q, d_kv, inner] = [c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim, c.intermediate_size];
+        let c = &self.config;
+        let d_q = c.n_heads * c.head_dim;
+        let d_kv = c.n_kv_heads * c.head_dim;
+        let inner = c.intermediate_size;
+        let at = |name: &str| format!("layers.{layer}.{name}");
         let norm = |name: &str| self.norm(&at(name), c.hidden_size);
         let head_norm = |name: &str| c.qk_norm.then(|| self.norm(&at(name), c.head_dim)).transpose();
         let linear = |name: &str, n_out: usize, n_in: usize, has_bias: bool| {
             let bias = has_bias.then(|| self.get(&at(&format!("{name}.bias")), &[n_out])).transpose()?;
             Ok::<_, Error>(Linear { weight: self.get(&at(&format!("{name}.weight")), &[n_out, n_in])?, bias })
         };
-        let part = |name: &str, fused: &str, rows: Range<usize>, n_fused: usize, has_bias: bool| match c.fused
-        {
-            true => Ok(linear(fused, n_fused, c.hidden_size, has_bias)?.rows(rows)),
-            false => linear(name, rows.len(), c.hidden_size, has_bias),
+        let part = |name: &str, fused: &str, rows: Range<usize>, n_fused: usize, has_bias: bool| {
+            if c.fused {
+                return Ok(linear(fused, n_fused, c.hidden_size, has_bias)?.rows(rows));
+            }
+            linear(name, rows.len(), c.hidden_size, has_bias)
         };
         let qkv = |name, rows| part(name, "self_attn.qkv_proj", rows, d_q + 2 * d_kv, c.qkv_bias);
         let gate_up = |name, rows| part(name, "mlp.gate_up_proj", rows, 2 * inner, c.mlp_bias);
@@ -207,9 +217,10 @@ impl Model {
     }
 }
 
-/// Tokens that end a text, which `generation_config.json` knows better than `config.json`; none if neither says.
+/// Reads the tokens that end a text from `generation_config.json`, or from `config.json` if that has none;
+/// returns an empty list if neither has them.
 fn end_of_text(folder: &Path) -> Vec<u32> {
-    let of = |name: &str| -> Option<Vec<u32>> {
+    let ids_in = |name: &str| -> Option<Vec<u32>> {
         let file: serde_json::Value = serde_json::from_slice(&std::fs::read(folder.join(name)).ok()?).ok()?;
         let ids = match &file["eos_token_id"] {
             serde_json::Value::Array(ids) => ids.clone(),
@@ -217,10 +228,10 @@ fn end_of_text(folder: &Path) -> Vec<u32> {
         };
         ids.iter().map(|id| id.as_u64()?.try_into().ok()).collect()
     };
-    of("generation_config.json").or_else(|| of("config.json")).unwrap_or_default()
+    ids_in("generation_config.json").or_else(|| ids_in("config.json")).unwrap_or_default()
 }
 
-/// The weights of one decoder layer, in the file (`W` a view of it) or on a device.
+/// The weights of one decoder layer, each a `W`: a view of the file, or a tensor on a device.
 pub struct LayerWeights<W> {
     pub attention_norm: W,
     pub query: Linear<W>,
@@ -229,13 +240,13 @@ pub struct LayerWeights<W> {
     pub query_norm: Option<W>,
     pub key_norm: Option<W>,
     pub output: Linear<W>,
-    /// Of what attention adds.
+    /// The norm of the attention's output.
     pub attention_post_norm: Option<W>,
     pub mlp_norm: W,
     pub gate: Linear<W>,
     pub up: Linear<W>,
     pub down: Linear<W>,
-    /// Of what the feed-forward block adds.
+    /// The norm of the feed-forward block's output.
     pub mlp_post_norm: Option<W>,
 }
 
@@ -246,24 +257,25 @@ pub struct Linear<W> {
 }
 
 impl Linear<Weight<'_>> {
-    /// A part of the outputs.
+    /// Selects the outputs `rows`.
     fn rows(self, rows: Range<usize>) -> Self {
         Linear { weight: self.weight.rows(rows.clone()), bias: self.bias.map(|bias| bias.rows(rows)) }
     }
 }
 
 impl<W> Linear<W> {
-    fn try_map<V, E>(&self, of: &mut impl FnMut(&W) -> Result<V, E>) -> Result<Linear<V>, E> {
-        Ok(Linear { weight: of(&self.weight)?, bias: self.bias.as_ref().map(of).transpose()? })
+    fn try_map<V, E>(&self, f: &mut impl FnMut(&W) -> Result<V, E>) -> Result<Linear<V>, E> {
+        Ok(Linear { weight: f(&self.weight)?, bias: self.bias.as_ref().map(f).transpose()? })
     }
 
+    /// Iterates over the weight and the bias.
     pub(super) fn all(&mut self) -> impl Iterator<Item = &mut W> {
         [&mut self.weight].into_iter().chain(&mut self.bias)
     }
 }
 
 impl<W> LayerWeights<W> {
-    /// All of them, in the same order for every layer of a model.
+    /// Iterates over all weights, in the same order for every layer of a model.
     pub(super) fn all(&mut self) -> impl Iterator<Item = &mut W> {
         let linears = [
             &mut self.query,
@@ -284,22 +296,22 @@ impl<W> LayerWeights<W> {
         norms.into_iter().chain(some.into_iter().flatten()).chain(linears.into_iter().flat_map(Linear::all))
     }
 
-    /// The same weights elsewhere: each mapped by `of`.
-    pub fn try_map<V, E>(&self, mut of: impl FnMut(&W) -> Result<V, E>) -> Result<LayerWeights<V>, E> {
+    /// Maps each weight by `f`, for example to a copy on a device.
+    pub fn try_map<V, E>(&self, mut f: impl FnMut(&W) -> Result<V, E>) -> Result<LayerWeights<V>, E> {
         Ok(LayerWeights {
-            attention_norm: of(&self.attention_norm)?,
-            query: self.query.try_map(&mut of)?,
-            key: self.key.try_map(&mut of)?,
-            value: self.value.try_map(&mut of)?,
-            query_norm: self.query_norm.as_ref().map(&mut of).transpose()?,
-            key_norm: self.key_norm.as_ref().map(&mut of).transpose()?,
-            output: self.output.try_map(&mut of)?,
-            attention_post_norm: self.attention_post_norm.as_ref().map(&mut of).transpose()?,
-            mlp_norm: of(&self.mlp_norm)?,
-            gate: self.gate.try_map(&mut of)?,
-            up: self.up.try_map(&mut of)?,
-            down: self.down.try_map(&mut of)?,
-            mlp_post_norm: self.mlp_post_norm.as_ref().map(&mut of).transpose()?,
+            attention_norm: f(&self.attention_norm)?,
+            query: self.query.try_map(&mut f)?,
+            key: self.key.try_map(&mut f)?,
+            value: self.value.try_map(&mut f)?,
+            query_norm: self.query_norm.as_ref().map(&mut f).transpose()?,
+            key_norm: self.key_norm.as_ref().map(&mut f).transpose()?,
+            output: self.output.try_map(&mut f)?,
+            attention_post_norm: self.attention_post_norm.as_ref().map(&mut f).transpose()?,
+            mlp_norm: f(&self.mlp_norm)?,
+            gate: self.gate.try_map(&mut f)?,
+            up: self.up.try_map(&mut f)?,
+            down: self.down.try_map(&mut f)?,
+            mlp_post_norm: self.mlp_post_norm.as_ref().map(&mut f).transpose()?,
         })
     }
 }

@@ -1,51 +1,54 @@
-//! Rotary positions: the angle of each pair of dimensions at each position, and how it is stretched for longer prompts.
+//! Rotary positions: the angle of each pair of dimensions at each position, and its scaling for longer
+//! prompts.
 
 use std::f64::consts::TAU;
 
-/// Rotary positions as a model was made with them.
+/// A model's settings of its rotary positions.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RopeConfig {
     pub theta: f64,
-    /// Dimensions of each head that turn, the first ones.
+    /// Number of dimensions of each head that are rotated: the first ones.
     pub n_rotated: usize,
     pub scaling: RopeScaling,
 }
 
-/// How the rotary frequencies are stretched for longer prompts.
+/// The scaling of rotary frequencies for longer prompts.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RopeScaling {
     None,
-    /// All frequencies divided by a factor.
+    /// All frequencies are divided by `factor`.
     Linear {
         factor: f64,
     },
-    /// Each frequency divided by a factor of its own. `[n_rotated / 2]`
+    /// Each frequency is divided by its own factor. `[n_rotated / 2]`
     Divided {
         factors: Vec<f64>,
     },
-    /// "NTK": a larger base once the prompt is longer than the model was trained for.
+    /// "NTK": the base grows once the prompt is longer than `max_positions`.
     Dynamic {
         factor: f64,
         max_positions: f64,
     },
-    /// Llama 3.1: low frequencies divided, high ones kept, those between blended.
+    /// Llama 3.1: low frequencies are divided, high ones kept, those between blended.
     Llama3 {
         factor: f64,
         low_freq_factor: f64,
         high_freq_factor: f64,
         original_max_positions: f64,
     },
-    /// YaRN (Peng et al. 2023): blended between two counts of turns; queries and keys grow by `attention_factor`.
+    /// YaRN (Peng et al. 2023): frequencies are blended between `beta_slow` and `beta_fast` turns; queries
+    /// and keys are multiplied by `attention_factor`.
     Yarn {
         factor: f64,
         original_max_positions: f64,
-        /// Pairs that turn more often over the original positions keep their frequency.
+        /// Pairs with more turns than this over the original positions keep their frequency.
         beta_fast: f64,
-        /// Pairs that turn less often are divided.
+        /// Frequencies of pairs with fewer turns than this are divided by `factor`.
         beta_slow: f64,
         attention_factor: f64,
     },
-    /// LongRoPE (Ding et al. 2024): factors found by a search, others for prompts past the original length.
+    /// LongRoPE (Ding et al. 2024): each frequency is divided by a factor found by search; prompts past the
+    /// original length use `long_factors`.
     LongRope {
         short_factors: Vec<f64>,
         long_factors: Vec<f64>,
@@ -54,19 +57,19 @@ pub enum RopeScaling {
     },
 }
 
-/// Rotary positions for a prompt of a certain length.
+/// The rotary positions for one length of prompt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rotary {
     /// Radians per token of each pair of dimensions (i, i + n_rotated / 2). `[n_rotated / 2]`
     pub inverse_frequencies: Vec<f64>,
-    /// What turns is multiplied by this.
+    /// Factor of the rotated dimensions.
     pub scale: f64,
-    /// Dimensions of a head; those past the rotated ones stay as they are.
+    /// Dimensions of a head; those past the rotated ones stay unchanged.
     pub head_dim: usize,
 }
 
 impl RopeConfig {
-    /// The angles for a prompt that has, or may grow to, so many tokens.
+    /// Returns the angles for up to `n_tokens` positions.
     pub fn rotary(&self, head_dim: usize, n_tokens: usize) -> Rotary {
         let n_pairs = self.n_rotated / 2;
         let frequencies = |theta: f64| (0..n_pairs).map(move |i| theta.powf(-(i as f64) / n_pairs as f64));
@@ -95,7 +98,7 @@ impl RopeConfig {
                 (frequencies(self.theta).map(blend).collect(), 1.0)
             }
             &RopeScaling::Yarn { factor, original_max_positions, beta_fast, beta_slow, attention_factor } => {
-                // The pair that turns so often over the original positions.
+                // The index of the pair that turns `turns` times over the original positions.
                 let pair = |turns: f64| {
                     n_pairs as f64 * (original_max_positions / (turns * TAU)).ln() / self.theta.ln()
                 };
@@ -120,7 +123,7 @@ impl RopeConfig {
     }
 }
 
-/// A frequency of which a share is kept and the rest divided.
+/// Blends the frequency and its quotient by `factor`, with the weight `kept` on the frequency.
 fn blended(frequency: f64, factor: f64, kept: f64) -> f64 {
     (1.0 - kept) * frequency / factor + kept * frequency
 }
@@ -143,16 +146,18 @@ mod tests {
     }
 
     #[test]
-    fn dynamic_scaling_starts_where_training_ended() {
+    fn dynamic_scaling_starts_past_max_positions() {
         let scaling = RopeScaling::Dynamic { factor: 2.0, max_positions: 100.0 };
         assert_close(&rotary(scaling.clone(), 100).inverse_frequencies, &[1.0, 0.1, 0.01, 0.001]);
-        // Twice the length: the base grows by (2 · 2 − 1)^(8/6), so that of the last pair of four by 3.
+        // At twice the length the base grows by (2 · 2 − 1)^(8/6), which divides the last of four frequencies
+        // by 3.
         assert_close(&rotary(scaling, 200).inverse_frequencies[3..], &[0.001 / 3.0]);
     }
 
     #[test]
     fn yarn_keeps_fast_pairs_and_divides_slow_ones() {
-        // Over 2π · 100 positions the pairs turn 100, 10, 1 and 0.1 times: 10 turns are pair 1, 0.1 turns are pair 3.
+        // Over 2π · 100 positions the pairs turn 100, 10, 1 and 0.1 times: pair 1 turns 10 times, pair 3 0.1
+        // times.
         let yarn = RopeScaling::Yarn {
             factor: 4.0,
             original_max_positions: TAU * 100.0,
@@ -166,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn longrope_has_factors_of_its_own_past_the_original_length() {
+    fn longrope_uses_the_long_factors_past_the_original_length() {
         let scaling = RopeScaling::LongRope {
             short_factors: vec![1.0; 4],
             long_factors: vec![1.0, 2.0, 4.0, 8.0],

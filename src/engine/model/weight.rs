@@ -1,4 +1,5 @@
-//! One tensor of a model's files: where it lies, and how its numbers are read. Nothing is copied before it is used.
+//! One tensor of a model's files: where it lies, and how its numbers are read. A tensor is copied only when
+//! it is used.
 
 use std::{borrow::Cow, ops::Range};
 
@@ -18,20 +19,20 @@ pub struct Weight<'a> {
     /// Every number `x` is read as `factor · x + offset`.
     factor: f32,
     offset: f32,
-    /// Dimensions of a head whose rotary pairs lie side by side in the file, (0, 1), (2, 3), …; 0 where they do not.
+    /// Rows of each head if the file has its rotary pairs side by side, (0, 1), (2, 3), …; otherwise 0.
     interleaved: usize,
 }
 
-/// How numbers are stored.
+/// The format in which numbers are stored.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Stored {
     /// f32, f16 or bf16.
     Plain(Dtype),
-    /// Blocks of few bits and a scale, of llama.cpp.
+    /// llama.cpp's blocks, each of a scale and a few bits per number.
     Quantized(GgmlDType),
 }
 
-/// The numbers of a tensor, in the file where they can be used as they are.
+/// The numbers of a tensor, borrowed from the file where they can be used unchanged.
 pub struct Values<'a> {
     dtype: Dtype,
     shape: Vec<usize>,
@@ -39,13 +40,14 @@ pub struct Values<'a> {
 }
 
 impl Values<'_> {
+    /// Returns the numbers as a tensor of safetensors.
     pub fn view(&self) -> TensorView<'_> {
         TensorView::new(self.dtype, self.shape.clone(), &self.data).expect("as many bytes as the shape says")
     }
 }
 
 impl Stored {
-    /// Bytes of a row of so many numbers; none if it is not whole blocks.
+    /// Bytes of a row of `width` numbers; `None` unless `width` is a multiple of the block size.
     pub fn row_bytes(self, width: usize) -> Option<usize> {
         let (block, bytes) = match self {
             Stored::Plain(dtype) => (1, dtype.bitsize() / 8),
@@ -56,7 +58,7 @@ impl Stored {
 }
 
 impl<'a> Weight<'a> {
-    /// `bytes` must be as many as `shape` and `stored` say.
+    /// Wraps `bytes`, whose length must be what `shape` and `stored` give.
     pub(super) fn new(shape: Vec<usize>, bytes: &'a [u8], stored: Stored) -> Self {
         Weight { shape, bytes, stored, factor: 1.0, offset: 0.0, interleaved: 0 }
     }
@@ -69,29 +71,29 @@ impl<'a> Weight<'a> {
         self.stored
     }
 
-    /// The tensor with all its numbers multiplied.
+    /// Multiplies all numbers by `factor`.
     pub fn times(self, factor: f32) -> Self {
         Weight { factor: self.factor * factor, offset: self.offset * factor, ..self }
     }
 
-    /// The tensor with something added to all its numbers.
+    /// Adds `offset` to all numbers.
     pub fn plus(self, offset: f32) -> Self {
         Weight { offset: self.offset + offset, ..self }
     }
 
-    /// The tensor with each head's rows (0, 1), (2, 3), … brought to (0, head_dim / 2), (1, head_dim / 2 + 1), ….
+    /// Moves each head's rows (0, 1), (2, 3), … to (0, `head_dim` / 2), (1, `head_dim` / 2 + 1), ….
     pub fn deinterleaved(self, head_dim: usize) -> Self {
         Weight { interleaved: head_dim, ..self }
     }
 
-    /// Some rows alone: whole heads of a tensor whose heads are interleaved.
+    /// Selects `rows`, which must be whole heads if the heads are interleaved.
     pub fn rows(&self, rows: Range<usize>) -> Self {
         let n = self.bytes.len() / self.shape[0];
         let shape = [&[rows.len()], &self.shape[1..]].concat();
         Weight { shape, bytes: &self.bytes[rows.start * n..rows.end * n], ..self.clone() }
     }
 
-    /// All numbers.
+    /// Reads all numbers.
     ///
     /// # Errors
     /// [`Error::Device`] when quantized blocks cannot be read.
@@ -99,12 +101,13 @@ impl<'a> Weight<'a> {
         if self.interleaved == 0 {
             return self.decoded(Cow::Borrowed(self.bytes), self.shape.clone());
         }
-        let (head_dim, half) = (self.interleaved, self.interleaved / 2);
-        let place = |row: usize| row / head_dim * head_dim + row % half * 2 + row % head_dim / half;
-        self.gathered((0..self.shape[0]).map(place))
+        let head_dim = self.interleaved;
+        let half = head_dim / 2;
+        let row_in_file = |row: usize| row / head_dim * head_dim + row % half * 2 + row % head_dim / half;
+        self.gathered((0..self.shape[0]).map(row_in_file))
     }
 
-    /// The numbers of some rows, in their order.
+    /// Reads the numbers of `rows`, in that order.
     ///
     /// # Errors
     /// As [`Weight::read`].
@@ -128,7 +131,7 @@ impl<'a> Weight<'a> {
         Ok(Values { dtype, shape, data })
     }
 
-    /// Numbers of rows of quantized blocks.
+    /// Decodes rows of `width` numbers from quantized blocks.
     fn dequantized(&self, dtype: GgmlDType, width: usize, bytes: &[u8]) -> Result<Vec<u8>, Error> {
         let n_row = width / dtype.block_size() * dtype.type_size();
         let n_rows_at_a_time = (1 << 18) / width + 1;
@@ -143,12 +146,13 @@ impl<'a> Weight<'a> {
         Ok(parts?.concat())
     }
 
+    /// Applies `factor` and `offset`; returns the bytes of f32.
     fn mapped(&self, numbers: impl Iterator<Item = f32>) -> Vec<u8> {
         numbers.flat_map(|x| (self.factor * x + self.offset).to_le_bytes()).collect()
     }
 }
 
-/// Numbers of a plain type.
+/// Returns the numbers of f32, f16 or bf16 `bytes` as f32.
 fn plain(dtype: Dtype, bytes: &[u8]) -> Box<dyn Iterator<Item = f32> + '_> {
     match dtype {
         Dtype::F16 => Box::new(bytes.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b).to_f32())),

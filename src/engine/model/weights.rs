@@ -15,18 +15,18 @@ use super::{
 };
 use crate::error::Error;
 
-/// Named tensors; nothing is copied until it is used.
+/// Named tensors; a tensor is copied only when it is used.
 pub struct Weights {
     files: Files,
-    /// The folder, or the file.
+    /// The model folder or the GGUF file.
     path: PathBuf,
 }
 
 enum Files {
     Safetensors {
         shards: Vec<MmapedSafetensors>,
-        /// Which shard holds a tensor.
-        shard_of: BTreeMap<String, usize>,
+        /// The index of the shard that holds each tensor, by the tensor's name.
+        shard_by_name: BTreeMap<String, usize>,
     },
     Gguf(Box<Gguf>),
 }
@@ -38,22 +38,27 @@ struct Index {
 }
 
 impl Weights {
+    /// Opens the safetensors files of a model folder.
+    ///
     /// # Errors
     /// [`Error::File`] when a file is missing, [`Error::Model`] when one is damaged.
     pub fn open(folder: &Path) -> Result<Self, Error> {
-        let (mut shards, mut shard_of) = (Vec::new(), BTreeMap::new());
+        let mut shards = Vec::new();
+        let mut shard_by_name = BTreeMap::new();
         for file in files(folder)? {
             let shard = map(&file)?;
-            shard_of.extend(shard.tensors().into_iter().map(|(name, _)| (name, shards.len())));
+            shard_by_name.extend(shard.tensors().into_iter().map(|(name, _)| (name, shards.len())));
             shards.push(shard);
         }
-        Ok(Weights { files: Files::Safetensors { shards, shard_of }, path: folder.into() })
+        Ok(Weights { files: Files::Safetensors { shards, shard_by_name }, path: folder.into() })
     }
 
-    pub fn of_gguf(gguf: Gguf, path: &Path) -> Self {
+    /// The weights in an open GGUF file; errors name `path`.
+    pub fn from_gguf(gguf: Gguf, path: &Path) -> Self {
         Weights { files: Files::Gguf(Box::new(gguf)), path: path.into() }
     }
 
+    /// Whether there is a tensor of this name.
     pub fn contains(&self, name: &str) -> bool {
         matches!(self.find(name), Ok(Some(_)))
     }
@@ -61,42 +66,38 @@ impl Weights {
     fn find(&self, name: &str) -> Result<Option<Weight<'_>>, Error> {
         match &self.files {
             Files::Gguf(gguf) => gguf.get(name),
-            Files::Safetensors { shards, shard_of } => {
-                let view = shard_of.get(name).and_then(|&shard| shards[shard].get(name).ok());
+            Files::Safetensors { shards, shard_by_name } => {
+                let view = shard_by_name.get(name).and_then(|&shard| shards[shard].get(name).ok());
                 Ok(view
                     .map(|view| Weight::new(view.shape().into(), view.data(), Stored::Plain(view.dtype()))))
             }
         }
     }
 
-    /// A tensor of the shape that the decoder needs.
+    /// Returns the tensor `name`, which must have the shape `shape`.
     ///
     /// # Errors
     /// [`Error::Model`] when it is missing, misshapen, or of a type other than f32, f16 and bf16.
     pub fn get(&self, name: &str, shape: &[usize]) -> Result<Weight<'_>, Error> {
-        let bad = |expected: String, found: String| {
-            Error::model(
-                self.path.display(),
-                expected,
-                found,
-                "the weights do not belong to this config.json, or the download is incomplete",
-            )
+        let path = self.path.display();
+        let fix = "the weights do not belong to this config.json, or the download is incomplete";
+        let Some(weight) = self.find(name)? else {
+            return Err(Error::model(&path, format!("a tensor {name} {shape:?}"), "none of that name", fix));
         };
-        let weight = self.find(name)?;
-        let weight =
-            weight.ok_or_else(|| bad(format!("a tensor {name} {shape:?}"), "none of that name".into()))?;
         if weight.shape() != shape {
-            return Err(bad(format!("{name} of shape {shape:?}"), format!("{:?}", weight.shape())));
+            let found = format!("{:?}", weight.shape());
+            return Err(Error::model(&path, format!("{name} of shape {shape:?}"), found, fix));
         }
         match weight.stored() {
             Stored::Plain(dtype) if ![Dtype::F32, Dtype::F16, Dtype::BF16].contains(&dtype) => {
-                Err(bad(format!("{name} in f32, f16 or bf16"), format!("{dtype:?}")))
+                let expected = format!("{name} in f32, f16 or bf16");
+                Err(Error::model(&path, expected, format!("{dtype:?}"), fix))
             }
             _ => Ok(weight),
         }
     }
 
-    /// Numbers in all tensors.
+    /// Counts the numbers of all tensors.
     pub fn n_parameters(&self) -> u64 {
         match &self.files {
             Files::Gguf(gguf) => gguf.n_parameters(),
@@ -108,7 +109,7 @@ impl Weights {
     }
 }
 
-/// The files of a folder's weights.
+/// Returns the paths of a folder's safetensors files.
 pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let path = folder.join("model.safetensors.index.json");
     if !path.exists() {
@@ -128,7 +129,7 @@ pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(names.iter().map(|name| folder.join(name)).collect())
 }
 
-/// Whether a file lies in its folder.
+/// Whether the relative path `file` stays in its folder.
 pub(super) fn is_inside(file: &str) -> bool {
     Path::new(file).components().all(|part| matches!(part, Component::Normal(_)))
 }
@@ -136,10 +137,12 @@ pub(super) fn is_inside(file: &str) -> bool {
 #[expect(unsafe_code, reason = "weights are mapped")]
 fn map(path: &Path) -> Result<MmapedSafetensors, Error> {
     std::fs::File::open(path).map_err(Error::io("read", path))?;
-    // SAFETY: the map is read-only; a weights file is replaced by its tools, not rewritten in place while it is in use.
+    // SAFETY: the map is read-only; tools replace a weights file and do not rewrite it in place while it is
+    // in use.
     unsafe { MmapedSafetensors::new(path) }.map_err(|e| damaged(path, e))
 }
 
+/// The error for a file that is not whole safetensors.
 fn damaged(path: &Path, why: impl std::fmt::Display) -> Error {
     let why = why.to_string();
     Error::model(

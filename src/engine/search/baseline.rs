@@ -1,17 +1,18 @@
-//! What a search has to beat at the same budget: choices that read no key.
+//! Baselines for a search at the same budget: choices that read no key.
 
 use super::Candidates;
 use crate::trace::{BlockMask, Blocks, Search, StreamConfig};
 
-/// Writes sinks and the last blocks (StreamingLLM, Xiao et al. 2024, arXiv 2309.17453); `row` `[top_k]` as in [`BlockMask`].
-/// Returns the number of keys read, none.
+/// Writes sinks and the last blocks to `row`, `[top_k]` as in [`BlockMask`] (StreamingLLM, Xiao et al. 2024,
+/// arXiv 2309.17453). Returns the number of keys read: 0.
 pub fn window(blocks: &Blocks, config: &StreamConfig, query_block: usize, row: &mut [u32]) -> usize {
     let split = Candidates::new(blocks, config, query_block);
     split.write(split.candidates.clone().rev().take(split.budget), row);
     0
 }
 
-/// Writes sinks, local blocks and random ones between them, drawn anew for each head and query block. Reads no key either.
+/// Writes sinks, local blocks and random blocks between them, drawn separately for each head and query block.
+/// Returns the number of keys read: 0.
 pub fn random(
     seed: u64,
     blocks: &Blocks,
@@ -26,7 +27,7 @@ pub fn random(
     0
 }
 
-/// The whole mask of a search that reads no key; none for one that does.
+/// Returns the whole mask of a search that reads no key, `None` for other searches.
 pub fn mask(blocks: Blocks, config: &StreamConfig, n_heads: usize) -> Option<BlockMask> {
     let write: &dyn Fn(usize, usize, &mut [u32]) -> usize = match config.search {
         Search::Window => &|_, query_block, row| window(&blocks, config, query_block, row),
@@ -44,7 +45,7 @@ pub fn mask(blocks: Blocks, config: &StreamConfig, n_heads: usize) -> Option<Blo
 }
 
 impl Search {
-    /// The search of one layer: random blocks differ between layers.
+    /// Returns the search for one layer: random blocks differ between layers.
     pub(crate) fn of_layer(self, layer: usize) -> Self {
         match self {
             Search::Random { seed } => Search::Random { seed: mixed(seed, layer as u64) },
@@ -53,7 +54,7 @@ impl Search {
     }
 }
 
-/// A seed for each number (the increment and first multiplier of SplitMix64).
+/// Mixes `seed` and `number` into another seed (with the increment and first multiplier of SplitMix64).
 fn mixed(seed: u64, number: u64) -> u64 {
     (seed ^ number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xbf58_476d_1ce4_e5b9)
 }
@@ -80,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn random_blocks_are_the_seeds_alone() {
+    fn random_blocks_depend_on_the_seed() {
         let row = |seed| kept(Search::Random { seed }, 99);
         assert_eq!(row(1), row(1));
         assert_ne!(row(1), row(2));
@@ -91,9 +92,8 @@ mod tests {
         );
     }
 
-    /// Each candidate is drawn about as often as every other.
     #[test]
-    fn random_blocks_fall_everywhere() {
+    fn random_blocks_are_drawn_evenly() {
         let mut drawn = [0; 200];
         for seed in 0..3000 {
             let mut row = [BlockMask::NONE; 12];

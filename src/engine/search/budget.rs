@@ -1,4 +1,4 @@
-//! From a share to prune to a budget of key blocks.
+//! Converts a share of pairs to prune to a budget of key blocks.
 
 use super::Candidates;
 use crate::{
@@ -6,16 +6,17 @@ use crate::{
     trace::{Blocks, StreamConfig},
 };
 
-/// The largest `top_k` that prunes at least `share` of the causal pairs, taken over layers with these blocks.
+/// Returns the largest `top_k` that prunes at least `share` of the causal pairs of all `layers`.
 ///
 /// # Errors
-/// [`Error::Setting`] when what is always kept is more than that.
+/// [`Error::Setting`] when the blocks that are always kept leave less than `share` to prune.
 pub fn for_share(layers: &[Blocks], config: &StreamConfig, share: f64) -> Result<usize, Error> {
     let causal: f64 = layers.iter().map(|blocks| blocks.causal_pairs() as f64).sum();
     let pruned = |top_k: usize| {
         1.0 - layers.iter().map(|blocks| most_pairs(blocks, config, top_k) as f64).sum::<f64>() / causal
     };
-    let (mut fits, mut too_large) = (config.always_kept(), layers[0].n_key_blocks() + 1);
+    let mut fits = config.always_kept();
+    let mut too_large = layers[0].n_key_blocks() + 1;
     if pruned(fits) < share {
         return Err(Error::setting(
             "pruned",
@@ -30,22 +31,24 @@ pub fn for_share(layers: &[Blocks], config: &StreamConfig, share: f64) -> Result
     }
     while fits < too_large - 1 {
         let middle = (fits + too_large) / 2;
-        match pruned(middle) >= share {
-            true => fits = middle,
-            false => too_large = middle,
+        if pruned(middle) >= share {
+            fits = middle;
+        } else {
+            too_large = middle;
         }
     }
     Ok(fits)
 }
 
-/// Pairs that are computed when each query block keeps `top_k` blocks, all of them whole but the sinks and local ones.
+/// Counts the pairs that are computed when each query block keeps `top_k` blocks; counts candidates as whole
+/// blocks.
 fn most_pairs(blocks: &Blocks, config: &StreamConfig, top_k: usize) -> u64 {
     let settled = StreamConfig { top_k, ..config.clone() };
-    let of = |query_block: usize| {
+    let pairs = |query_block: usize| {
         let split = Candidates::new(blocks, &settled, query_block);
         let whole = blocks.queries(query_block).len() * blocks.block_size_k;
         let always: usize = split.sinks.chain(split.local).map(|k| blocks.pairs(query_block, k)).sum();
         always + split.budget.min(split.candidates.len()) * whole
     };
-    (0..blocks.n_query_blocks()).map(|query_block| of(query_block) as u64).sum()
+    (0..blocks.n_query_blocks()).map(|query_block| pairs(query_block) as u64).sum()
 }

@@ -1,10 +1,11 @@
-//! Which key blocks each query block keeps: the rules that the CPU and the GPU both obey.
+//! The rules by which each query block keeps key blocks, on the CPU and on the GPU.
 //!
-//! *Hierarchical* with two means is the default: it reads less than half of the keys and keeps nearly what reading all of them
-//! keeps, in O(T log T). *Exhaustive* reads every key, in O(T²): take it to measure the search itself, or for short prompts. The
-//! published estimates (one key for a range, mean and spread) are there for comparison, and the baselines (window, random) show
-//! what a budget is worth without looking at any key. Every search gets the same [`budget`] and the same [`Candidates`]: all
-//! visible blocks between the sinks and the local blocks, which are always kept. Sliding windows hide blocks before any search.
+//! *Hierarchical* with two means is the default: it reads less than half of the keys and keeps nearly what
+//! reading all of them keeps, in O(T log T). *Exhaustive* reads every key, in O(T²): it serves to measure the
+//! other searches, and for short prompts. The published estimates (one key for a range, mean and spread) are
+//! for comparison, and the baselines (window, random) show the value of a budget without reading any key.
+//! Every search gets the same [`budget`] and the same [`Candidates`]: all visible blocks between the sinks
+//! and the local blocks, which are always kept. Sliding windows hide blocks before any search.
 
 pub mod baseline;
 pub mod budget;
@@ -14,17 +15,18 @@ use std::ops::Range;
 
 use crate::trace::{Blocks, StreamConfig};
 
-/// The key blocks a query block sees, split into what is always kept and what competes for the rest of the budget.
+/// The key blocks that a query block sees: those always kept, and the candidates for the rest of the budget.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidates {
     pub sinks: Range<usize>,
     pub candidates: Range<usize>,
     pub local: Range<usize>,
-    /// Candidates that are kept.
+    /// Number of candidates that are kept.
     pub budget: usize,
 }
 
 impl Candidates {
+    /// Splits the blocks that `query_block` sees.
     pub fn new(blocks: &Blocks, config: &StreamConfig, query_block: usize) -> Self {
         let visible = blocks.visible(query_block);
         let sinks = visible.start..config.sink_blocks.clamp(visible.start, visible.end);
@@ -34,7 +36,7 @@ impl Candidates {
         Candidates { candidates: sinks.end..local_start, sinks, local, budget }
     }
 
-    /// Keys that the exhaustive search reads.
+    /// Returns the number of keys that the exhaustive search reads.
     pub fn keys_read(&self, block_size_k: usize) -> usize {
         if self.candidates.len() <= self.budget || self.budget == 0 {
             return 0;
@@ -42,12 +44,12 @@ impl Candidates {
         (self.candidates.len() + self.sinks.len() + self.local.len()) * block_size_k
     }
 
-    /// Blocks that are kept whatever they hold.
+    /// Iterates over the blocks that are always kept.
     pub fn always(&self) -> impl Iterator<Item = usize> + use<> {
         self.sinks.clone().chain(self.local.clone())
     }
 
-    /// Writes the row of the mask, ascending: sinks, the chosen candidates, local blocks.
+    /// Writes sinks, the candidates `chosen` and local blocks to `row` of the mask, in ascending order.
     pub fn write(&self, chosen: impl Iterator<Item = usize>, row: &mut [u32]) {
         let mut n = 0;
         for (slot, block) in row.iter_mut().zip(self.sinks.clone().chain(chosen).chain(self.local.clone())) {
@@ -58,7 +60,7 @@ impl Candidates {
     }
 }
 
-/// How many ranges are kept in a round, and how many blocks in the last one.
+/// The numbers of ranges that are kept in each round, and of blocks in the last one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Widths {
     pub ranges: usize,
@@ -66,6 +68,7 @@ pub struct Widths {
 }
 
 impl Widths {
+    /// Derives the numbers for a search that keeps `budget` candidates.
     pub fn new(config: &StreamConfig, budget: usize) -> Self {
         let survivors = if config.rescore { (2 * config.beam).max(budget + budget / 4) } else { budget };
         let ranges = if config.beam == 0 { budget } else { config.beam };
@@ -73,7 +76,7 @@ impl Widths {
     }
 }
 
-/// Keeps the `n` best of scored items, in no order; ties go to the lower item.
+/// Keeps the `n` items with the highest scores, in any order; ties go to the lower item.
 pub fn keep_best(items: &mut Vec<(f32, u32)>, n: usize) {
     if items.len() > n {
         if n > 0 {
@@ -95,11 +98,11 @@ mod tests {
     fn candidates_lie_between_sinks_and_local_blocks() {
         let config = StreamConfig { top_k: 6, sink_blocks: 1, local_blocks: 3, ..StreamConfig::default() };
         let config = StreamConfig { block_size_q: 4, block_size_k: 2, ..config };
-        let of = |b: &Blocks, q| Candidates::new(b, &config, q);
+        let split = |b: &Blocks, q| Candidates::new(b, &config, q);
         let b = blocks(40, None);
-        assert_eq!(of(&b, 0), Candidates { sinks: 0..1, candidates: 1..1, local: 1..2, budget: 4 });
-        assert_eq!(of(&b, 9), Candidates { sinks: 0..1, candidates: 1..17, local: 17..20, budget: 2 });
-        let windowed = of(&blocks(40, Some(12)), 9);
+        assert_eq!(split(&b, 0), Candidates { sinks: 0..1, candidates: 1..1, local: 1..2, budget: 4 });
+        assert_eq!(split(&b, 9), Candidates { sinks: 0..1, candidates: 1..17, local: 17..20, budget: 2 });
+        let windowed = split(&blocks(40, Some(12)), 9);
         assert_eq!(windowed, Candidates { sinks: 12..12, candidates: 12..17, local: 17..20, budget: 3 });
     }
 

@@ -19,13 +19,13 @@ const MUSING: [&str; 8] = [
     " Okay.",
 ];
 
-/// The finding of one person's number, and what is said around it.
+/// One step of a chain: finds a person's number, with the sentences around it.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Step {
     pub person: usize,
-    /// Said before it, and of no use.
+    /// A sentence of no use before it.
     pub musing: Option<String>,
-    /// Whose number is checked after it.
+    /// The person whose number is checked after it.
     pub recheck: Option<usize>,
 }
 
@@ -38,7 +38,7 @@ struct Chain<'a> {
 }
 
 impl People {
-    /// The people that the answer needs, with musings and checks in the training text's proportions.
+    /// Draws the steps to the answer, with musings and checks as often as in the training text.
     pub fn steps(&self, rng: &mut Rng) -> Vec<Step> {
         let needed = self.needed();
         let step = |(i, &person): (usize, &usize)| Step {
@@ -49,10 +49,11 @@ impl People {
         needed.iter().enumerate().map(step).collect()
     }
 
-    /// The chain of thought that takes these steps.
+    /// Writes the chain of thought that takes `steps`.
     pub fn chain(&self, steps: &[Step]) -> Vec<ChainSentence> {
         let mut chain = Chain { people: self, sentences: Vec::new(), found: vec![None; self.names.len()] };
-        let (item, target) = (&self.item, &self.names[self.target()]);
+        let item = &self.item;
+        let target = &self.names[self.target()];
         let setup = chain.say(
             format!(" I need to find how many {item} {target} has."),
             SentenceKind::ProblemSetup,
@@ -71,32 +72,25 @@ impl People {
         chain.sentences
     }
 
-    /// The sentence that finds a person's number.
+    /// Writes the sentence that finds a person's number.
     fn finding(&self, person: usize) -> String {
-        let (item, name, value) = (&self.item, &self.names[person], self.values[person]);
-        let of = |p: usize| (&self.names[p], self.values[p]);
+        let People { item, names, values, .. } = self;
+        let name = &names[person];
+        let value = values[person];
         match self.how[person] {
             How::Given => format!(" The problem says that {name} has {value} {item}."),
             How::Sum(a, b) => {
-                let ((a, value_a), (b, value_b)) = (of(a), of(b));
-                format!(
-                    " {name} has as many as {a} and {b}, so {name} has {value_a} + {value_b} = {value} {item}."
-                )
+                let sum = format!("{} + {} = {value}", values[a], values[b]);
+                format!(" {name} has as many as {} and {}, so {name} has {sum} {item}.", names[a], names[b])
             }
-            How::Same(a) => format!(" {name} has as many as {}, so {name} has {value} {item}.", of(a).0),
+            How::Same(a) => format!(" {name} has as many as {}, so {name} has {value} {item}.", names[a]),
             How::More(a, d) => {
-                format!(
-                    " {name} has {d} more than {}, so {name} has {} + {d} = {value} {item}.",
-                    of(a).0,
-                    of(a).1
-                )
+                let sum = format!("{} + {d} = {value}", values[a]);
+                format!(" {name} has {d} more than {}, so {name} has {sum} {item}.", names[a])
             }
             How::Fewer(a, d) => {
-                format!(
-                    " {name} has {d} fewer than {}, so {name} has {} - {d} = {value} {item}.",
-                    of(a).0,
-                    of(a).1
-                )
+                let difference = format!("{} - {d} = {value}", values[a]);
+                format!(" {name} has {d} fewer than {}, so {name} has {difference} {item}.", names[a])
             }
         }
     }
@@ -112,6 +106,7 @@ impl Chain<'_> {
         self.sentences.len() - 1
     }
 
+    /// Appends the sentences of a step; `plan` is the index of the sentence with the plan.
     fn step(&mut self, plan: usize, step: &Step) {
         let people = self.people;
         if let Some(musing) = &step.musing {
@@ -123,7 +118,8 @@ impl Chain<'_> {
         let needs: Vec<usize> = how.parents().iter().filter_map(|&p| self.found[p]).chain([plan]).collect();
         self.found[step.person] = Some(self.say(people.finding(step.person), kind, &needs));
         if let Some(person) = step.recheck {
-            let (name, value) = (&people.names[person], people.values[person]);
+            let name = &people.names[person];
+            let value = people.values[person];
             let wait = self.say(
                 format!(" Wait, let me check {name} again."),
                 SentenceKind::UncertaintyManagement,

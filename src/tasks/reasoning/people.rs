@@ -1,4 +1,4 @@
-//! Who has how many of what, and how the problem says so.
+//! The people of a word problem: how many things each has, and how the problem tells it.
 
 use fastrand::Rng;
 
@@ -6,10 +6,10 @@ use crate::tasks::prose::{NAMES, pick};
 
 const ITEMS: [&str; 10] =
     ["coins", "pens", "books", "cards", "shells", "stamps", "apples", "marbles", "stones", "tickets"];
-/// No one has more.
+/// The largest number of things that a person has.
 const LARGEST: u32 = 99;
 
-/// How a person's number is told; people are indices.
+/// The way in which a person's number is told; people are indices.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum How {
     Given,
@@ -20,7 +20,7 @@ pub(super) enum How {
 }
 
 impl How {
-    /// The people that the number is made from.
+    /// The people whose numbers it is computed from.
     pub fn parents(self) -> Vec<usize> {
         match self {
             How::Given => vec![],
@@ -30,7 +30,7 @@ impl How {
     }
 }
 
-/// The people of a problem, each told by earlier ones; the last is asked about.
+/// The people of a problem. Each number is told by those of earlier people; the question asks about the last.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct People {
     pub item: String,
@@ -56,7 +56,7 @@ impl People {
         people
     }
 
-    /// The person asked about.
+    /// The person that the question asks about.
     pub fn target(&self) -> usize {
         self.names.len() - 1
     }
@@ -74,9 +74,10 @@ impl People {
         (0..needed.len()).filter(|&p| needed[p]).collect()
     }
 
-    /// What the problem says about a person.
+    /// Writes the problem's sentence about a person.
     pub fn fact(&self, person: usize) -> String {
-        let (item, name) = (&self.item, &self.names[person]);
+        let item = &self.item;
+        let name = &self.names[person];
         match self.how[person] {
             How::Given => format!(" {name} has {} {item}.", self.values[person]),
             How::Sum(a, b) => {
@@ -97,9 +98,9 @@ impl People {
     }
 }
 
-/// A number told by one or two of the earlier people's.
+/// Draws a number that is told by those of one or two earlier people.
 fn relation(values: &[u32], rng: &mut Rng) -> (u32, How) {
-    // Half of the time one of the last four: long chains.
+    // Half of the time one of the last four people, which makes chains long.
     let near = if rng.bool() { 0 } else { values.len().saturating_sub(4) };
     let a = rng.usize(near..values.len());
     let others: Vec<usize> =

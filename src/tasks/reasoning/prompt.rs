@@ -1,4 +1,4 @@
-//! A word problem whose facts are scattered over prose, followed by its chain of thought.
+//! A word problem as a prompt: its facts scattered over prose, then the question and the chain of thought.
 
 use std::ops::Range;
 
@@ -27,16 +27,17 @@ pub struct ReasoningPrompt {
     pub chain: Vec<Range<usize>>,
     /// The text that continues the prompt: "\nAnswer: The answer is 42."
     pub answer: String,
-    /// As counted while fitting.
+    /// The number of tokens that `count_tokens` counted.
     pub n_tokens: usize,
 }
 
 impl WordProblem {
-    /// The problem with its facts in order at random places of a prose haystack, then the question and the chain,
-    /// of at most `n_tokens` tokens and at most 1 % or 64 tokens or one sentence fewer.
+    /// Writes the problem as a prompt: its facts, in order, at random places of a prose haystack, then the
+    /// question and the chain. It has at most `n_tokens` tokens, and is shorter by at most 1 %, 64 tokens or
+    /// one sentence.
     ///
     /// # Errors
-    /// [`Error::Prompt`] when facts, question and chain alone are longer; and what `count_tokens` returns.
+    /// [`Error::Prompt`] when facts, question and chain alone are longer, and the errors of `count_tokens`.
     pub fn prompt(
         &self,
         n_tokens: usize,
@@ -70,7 +71,7 @@ struct Scattered<'a> {
 
 impl<'a> Scattered<'a> {
     fn new(problem: &'a WordProblem) -> Self {
-        // Not the stream that the problem was drawn from.
+        // A stream other than the one that the problem was drawn from.
         let mut rng = Rng::with_seed(!problem.seed);
         let haystack = Haystack::new(Source::Prose(rng.fork()));
         let mut depths: Vec<f64> =
@@ -95,7 +96,8 @@ impl Elastic for Scattered<'_> {
 }
 
 impl WordProblem {
-    /// The sentences of the chain of thought in a prompt made from this problem, as [`Trace::sentences_at`](crate::Trace::sentences_at) takes them.
+    /// The bytes and kinds of the chain's sentences in a prompt made from this problem, as
+    /// [`Trace::sentences_at`](crate::Trace::sentences_at) takes them.
     pub fn chain_pieces(&self, prompt: &ReasoningPrompt) -> Vec<(Range<usize>, SentenceKind)> {
         prompt.chain.iter().cloned().zip(self.chain.iter().map(|sentence| sentence.kind)).collect()
     }

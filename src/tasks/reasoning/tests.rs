@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::*;
 use super::{chain::Step, people::How};
 
-/// The people of a golden problem.
+/// Reads the people of a golden problem.
 fn people(golden: &Value) -> People {
     let list = golden["people"].as_array().unwrap();
     let names: Vec<String> = list.iter().map(|p| p["name"].as_str().unwrap().to_string()).collect();
@@ -22,12 +22,12 @@ fn people(golden: &Value) -> People {
         Some("more") => How::More(index(&how[1]), number(&how[2])),
         _ => How::Fewer(index(&how[1]), number(&how[2])),
     };
-    let (values, how) =
-        (list.iter().map(|p| number(&p["value"])).collect(), list.iter().map(|p| how(&p["how"])).collect());
+    let values = list.iter().map(|p| number(&p["value"])).collect();
+    let how = list.iter().map(|p| how(&p["how"])).collect();
     People { item: golden["item"].as_str().unwrap().into(), names, values, how }
 }
 
-/// The steps that a golden chain took, read off its musings and checks.
+/// Reads the steps of a golden chain from its musings and checks.
 fn steps(people: &People, chain: &[ChainSentence]) -> Vec<Step> {
     let mut steps: Vec<Step> =
         people.needed().into_iter().map(|person| Step { person, musing: None, recheck: None }).collect();
@@ -65,7 +65,7 @@ fn problems_and_chains_read_as_in_training() {
     assert_eq!(kinds.len(), SentenceKind::ALL.len() - 1, "all but result_consolidation: {kinds:?}");
 }
 
-/// The person and number that a sentence states, and the numbers and sign it computes with.
+/// Parses a sentence: the person and number that it states, and the numbers and sign that it computes with.
 fn stated(text: &str) -> (String, u32, Option<(u32, char, u32)>) {
     let claim =
         text.rsplit_once(", so ").or_else(|| text.rsplit_once(" that ")).map_or(text, |(_, claim)| claim);
@@ -80,7 +80,7 @@ fn stated(text: &str) -> (String, u32, Option<(u32, char, u32)>) {
     }
 }
 
-/// Works every sentence out from the sentences it depends on, and from the facts.
+/// Checks that every sentence follows from the sentences that it depends on and from the facts.
 fn check_chain(problem: &WordProblem) {
     let facts: HashMap<&str, &str> =
         problem.facts.iter().map(|f| (f[1..].split_once(' ').unwrap().0, f.as_str())).collect();
@@ -159,7 +159,8 @@ proptest! {
         let problem = WordProblem::generate(n_people, seed).unwrap();
         let prompt = problem.prompt(n_tokens, &mut bytes_over_4).unwrap();
         assert!(prompt.n_tokens <= n_tokens && n_tokens - prompt.n_tokens <= (n_tokens / 100).max(64));
-        let texts = |ranges: &[Range<usize>]| ranges.iter().map(|r| format!(" {}", &prompt.text[r.clone()])).collect::<Vec<_>>();
+        let text = |range: &Range<usize>| format!(" {}", &prompt.text[range.clone()]);
+        let texts = |ranges: &[Range<usize>]| ranges.iter().map(text).collect::<Vec<_>>();
         assert_eq!(texts(&prompt.facts), problem.facts.clone());
         assert_eq!(texts(&prompt.chain), problem.chain.iter().map(|s| s.text.clone()).collect::<Vec<_>>());
         let chain: String = problem.chain.iter().map(|s| s.text.as_str()).collect();
@@ -190,7 +191,6 @@ fn seeds_give_different_problems() {
     assert_eq!(problems.len(), 200);
 }
 
-/// As [`SentenceKind::name`] writes them, kinds are read back.
 #[test]
 fn kinds_have_their_published_names() {
     for kind in SentenceKind::ALL {
@@ -200,7 +200,8 @@ fn kinds_have_their_published_names() {
 
 #[test]
 fn kinds_by_rule_agree_with_the_word_problems_own() {
-    let (mut right, mut all) = (0, 0);
+    let mut right = 0;
+    let mut all = 0;
     for seed in 0..20 {
         for sentence in WordProblem::generate(10, seed).unwrap().chain {
             if sentence.kind != SentenceKind::Filler {

@@ -1,6 +1,6 @@
-//! The two tasks that count words: common words of a numbered list (cwe), frequent coded words (fwe).
+//! The two tasks that count words: common words of a numbered list (cwe), and frequent coded words (fwe).
 
-use std::{collections::HashSet, f64::consts::PI};
+use std::{collections::HashSet, f64::consts::PI, iter::repeat_n};
 
 use fastrand::Rng;
 
@@ -14,11 +14,13 @@ use crate::tasks::{
     words::WORDS,
 };
 
-/// Words of a list, how many of them are common, and how often each stands in it.
+/// A numbered list: its words, and how often common and other words stand in it.
 struct List {
+    /// Common words, then the others.
     words: Vec<&'static str>,
-    n_common: usize,
+    /// How often each common word stands in the list.
     common: usize,
+    /// How often each other word stands in the list.
     others: usize,
     order: Rng,
 }
@@ -27,22 +29,20 @@ impl List {
     fn new(rng: &mut Rng, common: usize, others: usize) -> Self {
         let mut words = WORDS.all.clone();
         rng.shuffle(&mut words);
-        List { words, n_common: Cwe::N_COMMON, common, others, order: rng.fork() }
+        List { words, common, others, order: rng.fork() }
     }
 
     fn common(&self) -> &[&'static str] {
-        &self.words[..self.n_common]
+        &self.words[..Cwe::N_COMMON]
     }
 
-    /// Writes introduction, list with `n_others` uncommon words, question and the answer's beginning.
+    /// Writes introduction, list with `n_others` other words, question and the beginning of the answer.
+    /// `common` is the role of the common words, `question` that of the question.
     fn write(&self, draft: &mut Draft, n_others: usize, common: Role, question: Role) {
-        let words = self.words[..self.n_common + n_others].iter().enumerate();
-        let mut items: Vec<(Role, &str)> = words
-            .flat_map(|(i, word)| match i < self.n_common {
-                true => vec![(common, *word); self.common],
-                false => vec![(Role::Filling, *word); self.others],
-            })
-            .collect();
+        let others = &self.words[Cwe::N_COMMON..Cwe::N_COMMON + n_others];
+        let common = self.common().iter().flat_map(|word| repeat_n((common, *word), self.common));
+        let others = others.iter().flat_map(|word| repeat_n((Role::Filling, *word), self.others));
+        let mut items: Vec<(Role, &str)> = common.chain(others).collect();
         self.order.clone().shuffle(&mut items);
         draft.push(CWE_INTRO, Role::Filling);
         for (i, (role, word)) in items.into_iter().enumerate() {
@@ -54,7 +54,7 @@ impl List {
     }
 }
 
-/// Common words extraction: an example with its answer, then the list that is asked about.
+/// Common words extraction: an example with its answer, then the list that the question asks about.
 pub(super) struct Cwe {
     example: List,
     n_example: usize,
@@ -65,15 +65,14 @@ pub(super) struct Cwe {
 impl Cwe {
     const N_COMMON: usize = 10;
 
-    /// Prompts under 4096 tokens hold a shorter example and repeat words less often, as in RULER.
+    /// Draws a prompt. Below 4096 tokens the example is shorter and words are repeated less often, as in
+    /// RULER.
     pub fn new(n_tokens: usize, mut rng: Rng) -> Self {
-        let ((n_example, often, rarely), (common, others)) = match n_tokens < 4096 {
-            true => ((20, 3, 1), (6, 1)),
-            false => ((40, 10, 3), (30, 3)),
-        };
-        let example = List::new(&mut rng, often, rarely);
-        let list = List::new(&mut rng, common, others);
-        let answers = list.common().iter().map(|w| w.to_string()).collect();
+        let short = n_tokens < 4096;
+        let n_example = if short { 20 } else { 40 };
+        let example = if short { List::new(&mut rng, 3, 1) } else { List::new(&mut rng, 10, 3) };
+        let list = if short { List::new(&mut rng, 6, 1) } else { List::new(&mut rng, 30, 3) };
+        let answers = list.common().iter().map(|word| word.to_string()).collect();
         Cwe { example, n_example, list, answers }
     }
 }
@@ -96,8 +95,12 @@ impl Elastic for Cwe {
 
     fn limit(&self) -> Option<Limit> {
         let n_words = self.list.words.len();
-        let (what, fix) = (format!("{n_words} words to list"), "lower n_tokens, or choose fwe");
-        Some(Limit { n_units: n_words - Cwe::N_COMMON, setting: "cwe", what, fix })
+        Some(Limit {
+            n_units: n_words - Cwe::N_COMMON,
+            setting: "cwe",
+            amount: format!("{n_words} words to list"),
+            fix: "lower n_tokens, or choose fwe",
+        })
     }
 
     fn draft(&mut self, n_units: usize) -> Draft {
@@ -115,7 +118,8 @@ fn numbered(words: &[&str]) -> String {
     items.join(" ")
 }
 
-/// Frequent words extraction: coded words whose counts fall with the square of their rank; the first is noise.
+/// Frequent words extraction: coded words whose counts fall with the square of their rank. The most frequent
+/// is noise.
 pub(super) struct Fwe {
     words: Vec<String>,
     order: Rng,
@@ -126,7 +130,8 @@ impl Fwe {
     const NOISE: &str = "...";
 
     pub fn new(n_tokens: usize, mut rng: Rng) -> Self {
-        // One word for 50 tokens, as in RULER; the fifth shows that the fourth, the third asked for, is more frequent.
+        // One word per 50 tokens, as in RULER. The fifth must exist: the fourth, the last one asked for, is
+        // more frequent.
         let n_words = (n_tokens / 50).max(5);
         let mut words = vec![Fwe::NOISE.to_string()];
         let mut used = HashSet::new();
@@ -140,7 +145,7 @@ impl Fwe {
         Fwe { words, order: rng.fork(), answers }
     }
 
-    /// How often the word of a rank stands among `n` words: a zeta distribution of exponent 2.
+    /// The count of the word of `rank` among `n` words: a zeta distribution with exponent 2.
     fn count(rank: usize, n: usize) -> usize {
         (n as f64 / (rank * rank) as f64 / (PI * PI / 6.0)) as usize
     }
@@ -157,7 +162,7 @@ impl Asks for Fwe {
 }
 
 impl Elastic for Fwe {
-    /// From here on the counts of ranks 4 and 5 differ by one or more.
+    /// The smallest number of words from which the counts of ranks 4 and 5 always differ.
     fn smallest(&self) -> usize {
         74
     }
@@ -165,17 +170,15 @@ impl Elastic for Fwe {
     fn draft(&mut self, n_units: usize) -> Draft {
         let mut items: Vec<&str> = Vec::new();
         for (i, word) in self.words.iter().enumerate() {
-            items.extend(std::iter::repeat_n(word.as_str(), Fwe::count(i + 1, n_units)));
+            items.extend(repeat_n(word.as_str(), Fwe::count(i + 1, n_units)));
         }
         self.order.clone().shuffle(&mut items);
         let mut draft = Draft::default();
         draft.push(FWE_INTRO, Role::Filling);
         for word in items {
+            let asked = self.answers.iter().any(|answer| answer == word);
             draft.push(" ", Role::Filling);
-            draft.push(
-                word,
-                if self.answers.iter().any(|a| a == word) { Role::Needle } else { Role::Filling },
-            );
+            draft.push(word, if asked { Role::Needle } else { Role::Filling });
         }
         draft.push(FWE_QUESTION, Role::Question);
         draft.push(FWE_PREFIX, Role::Filling);

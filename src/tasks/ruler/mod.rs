@@ -1,4 +1,5 @@
-//! RULER's synthetic tasks (Hsieh et al. 2024): prompts of any length whose answer is known, and where in them it stands.
+//! RULER's synthetic tasks (Hsieh et al. 2024): prompts of any length with known answers and known positions
+//! of the needles.
 
 mod counting;
 mod niah;
@@ -23,18 +24,19 @@ pub use score::score;
 pub use task::Task;
 use vt::Vt;
 
-/// Which prompt to make. The same settings and token counts give the same prompt.
+/// Settings of a prompt. The same settings and token counts give the same prompt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RulerConfig {
     pub task: Task,
-    /// The prompt has at most this many tokens, and at most 1 % or 64 tokens or one haystack sentence fewer.
+    /// The largest number of tokens. The prompt is shorter by at most 1 %, 64 tokens or one haystack
+    /// sentence.
     pub n_tokens: usize,
     pub seed: u64,
-    /// Share of the haystack before the needle asked for (the first, if several are), 0 to 1.
-    /// One of [`RulerConfig::depths`] by the seed if not set. Not for `cwe` and `fwe`.
+    /// Share of the haystack before the needle asked for (the first, if there are several), 0 to 1. If not
+    /// set, the seed draws one of [`RulerConfig::depths`]. Not for `cwe` and `fwe`.
     pub depth: Option<f64>,
-    /// Text to hide needles in, instead of generated prose. Tasks whose haystack is not prose leave it alone.
+    /// Text to hide needles in, instead of generated prose. Tasks whose haystack is not prose ignore it.
     pub essay: Option<String>,
 }
 
@@ -49,20 +51,21 @@ impl Default for RulerConfig {
 pub struct Prompt {
     pub task: Task,
     pub text: String,
-    /// References as [`score`] takes them.
+    /// The references, as [`score`] takes them.
     pub answers: Vec<String>,
     /// The text that continues the prompt, such as " 9077192."
     pub answer: String,
-    /// Bytes of `text` that hold the answer, in order: needles, assignments, or every occurrence of a word asked for.
+    /// Bytes of `text` that hold the answer, in order: needles, assignments, or every occurrence of the words
+    /// asked for.
     pub needles: Vec<Range<usize>>,
     /// Bytes of `text` that hold needles not asked for.
     pub distractors: Vec<Range<usize>>,
-    /// Bytes of `text` that hold the question, without the beginning of the answer after it.
+    /// Bytes of `text` that hold the question, without the beginning of the answer that follows it.
     pub question: Range<usize>,
-    /// As counted while fitting.
+    /// The number of tokens that `count_tokens` counted.
     pub n_tokens: usize,
     pub seed: u64,
-    /// Share of the haystack before the needle asked for; none for `cwe` and `fwe`.
+    /// Share of the haystack before the needle asked for; `None` for `cwe` and `fwe`.
     pub depth: Option<f64>,
 }
 
@@ -72,15 +75,16 @@ impl RulerConfig {
         std::array::from_fn(|i| (i as f64 * 100.0 / 39.0).round() / 100.0)
     }
 
-    /// The prompt. `count_tokens` counts a whole text, and is called three to five times.
+    /// Writes the prompt. `count_tokens` counts the tokens of a whole text; it is called three to five times.
     ///
     /// # Errors
-    /// [`Error::Prompt`] when `n_tokens` is too small for needles and question, [`Error::Setting`] for a depth outside
-    /// 0 to 1 or a task without one, an essay too short, more words than `cwe` has; and what `count_tokens` returns.
+    /// [`Error::Prompt`] when `n_tokens` is too small for needles and question, [`Error::Setting`] for a
+    /// depth outside 0 to 1 or for a task without depth, for an essay that is too short and for more words
+    /// than `cwe` has, and the errors of `count_tokens`.
     pub fn prompt(&self, count_tokens: &mut CountTokens<'_>) -> Result<Prompt, Error> {
         self.check_depth()?;
         let mut rng = self.rng();
-        // Drawn in any case: a set depth changes nothing else.
+        // Always drawn, so that setting the depth changes nothing else.
         let drawn = RulerConfig::depths()[rng.usize(..40)];
         let depth = self.depth.unwrap_or(drawn);
         let mut prompt: Box<dyn Asks> = match self.task {
@@ -110,7 +114,7 @@ impl RulerConfig {
         };
         match self.depth {
             Some(depth) if !self.task.has_depth() => wrong(
-                &format!("none: the words that {} asks for are everywhere", self.task),
+                &format!("no depth: the words that {} asks for are everywhere", self.task),
                 depth,
                 "leave it unset",
             ),
@@ -121,18 +125,18 @@ impl RulerConfig {
         }
     }
 
-    /// Every task and seed has its own stream.
+    /// The random numbers of a task and seed.
     fn rng(&self) -> Rng {
         Rng::with_seed(self.seed.wrapping_mul(Task::ALL.len() as u64).wrapping_add(self.task as u64))
     }
 }
 
-/// A prompt that has an answer.
+/// A prompt with a known answer.
 trait Asks: Elastic {
-    /// References for scoring.
+    /// The references for scoring.
     fn answers(&self) -> &[String];
 
-    /// What a model has to write.
+    /// The text that a model has to write.
     fn answer(&self) -> String;
 }
 

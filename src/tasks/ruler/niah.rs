@@ -1,4 +1,4 @@
-//! Needles in a haystack: eight tasks that differ in haystack, keys and values.
+//! Needle-in-a-haystack: eight tasks that differ in haystack, keys and values.
 
 use std::collections::HashSet;
 
@@ -16,7 +16,7 @@ use crate::tasks::{
     words::WORDS,
 };
 
-/// What sets the tasks apart.
+/// The keys and values of a task.
 struct Shape {
     key: Kind,
     value: Kind,
@@ -26,7 +26,7 @@ struct Shape {
 }
 
 impl Shape {
-    fn of(task: Task) -> Self {
+    fn new(task: Task) -> Self {
         let shape = |key, value, n_keys, n_values, n_asked| Shape { key, value, n_keys, n_values, n_asked };
         match task {
             Task::NiahSingle3 => shape(Kind::Word, Kind::Uuid, 1, 1, 1),
@@ -51,9 +51,10 @@ pub(super) struct Niah {
 }
 
 impl Niah {
-    /// `depth` is that of the first needle asked for; the others stand at other depths of RULER's 40.
+    /// Draws a prompt. `depth` is the depth of the first needle asked for; the others stand at other depths
+    /// of RULER's 40.
     pub fn new(config: &RulerConfig, depth: f64, mut rng: Rng) -> Self {
-        let shape = Shape::of(config.task);
+        let shape = Shape::new(config.task);
         let mut fresh = Fresh { rng: rng.fork(), used: HashSet::new() };
         let keys: Vec<String> = (0..shape.n_keys).map(|_| fresh.draw(shape.key)).collect();
         let values: Vec<Vec<String>> =
@@ -108,7 +109,8 @@ impl Elastic for Niah {
 }
 
 fn haystack(config: &RulerConfig, shape: &Shape, rng: Rng, mut fresh: Fresh) -> (Haystack, Role) {
-    let (key, value) = (shape.key, shape.value);
+    let key = shape.key;
+    let value = shape.value;
     match (config.task, &config.essay) {
         (Task::NiahSingle1, _) => (Haystack::new(Source::Noise), Role::Filling),
         (Task::NiahMultikey2 | Task::NiahMultikey3, _) => {
@@ -120,7 +122,7 @@ fn haystack(config: &RulerConfig, shape: &Shape, rng: Rng, mut fresh: Fresh) -> 
     }
 }
 
-/// Draws keys and values, none of them twice.
+/// Draws distinct keys and values.
 struct Fresh {
     rng: Rng,
     used: HashSet<String>,
@@ -145,7 +147,7 @@ fn draw(rng: &mut Rng, kind: Kind) -> String {
     }
 }
 
-/// The bits as a UUID of version 4.
+/// Formats bits as a UUID of version 4.
 fn uuid(bits: u128) -> String {
     let bits = bits & !(0xf000_u128 << 64) & !(0xc000_u128 << 48) | 0x4000_u128 << 64 | 0x8000_u128 << 48;
     let hex = format!("{bits:032x}");

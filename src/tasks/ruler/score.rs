@@ -1,6 +1,6 @@
-//! How RULER scores an answer.
+//! RULER's score of an answer.
 
-/// Share of the references that appear in a model's output, upper and lower case alike; 0 without references.
+/// Returns the share of the references that appear in a model's output, ignoring case; 0 without references.
 pub fn score(output: &str, answers: &[String]) -> f64 {
     let output = output.to_lowercase();
     let found = answers.iter().filter(|answer| output.contains(&answer.to_lowercase())).count();

@@ -1,4 +1,4 @@
-//! RULER's synthetic tasks by name.
+//! The names and properties of RULER's synthetic tasks.
 
 use std::{fmt, str::FromStr};
 
@@ -16,19 +16,20 @@ pub enum Task {
     NiahSingle2,
     /// One UUID among prose.
     NiahSingle3,
-    /// Four numbers among prose, one asked for.
+    /// Four numbers among prose, one of them asked for.
     NiahMultikey1,
     /// A number among nothing but other numbers.
     NiahMultikey2,
-    /// A UUID, with a UUID as its key, among nothing but others.
+    /// A UUID, with a UUID as its key, among nothing but other UUIDs.
     NiahMultikey3,
-    /// Four numbers of one key among prose, all asked for.
+    /// Four numbers with one key among prose, all asked for.
     NiahMultivalue,
-    /// Four numbers of four keys among prose, all asked for.
+    /// Four numbers with four keys among prose, all asked for.
     NiahMultiquery,
     /// Variable tracking: a chain of five assignments among noise.
     Vt,
-    /// Common words extraction: the ten most common of a list, which holds 520 words or more from 4096 tokens on.
+    /// Common words extraction: the ten most common words of a list. From 4096 tokens on it has 520 words or
+    /// more.
     Cwe,
     /// Frequent words extraction: the three most frequent coded words.
     Fwe,
@@ -67,12 +68,13 @@ impl Task {
         }
     }
 
-    /// Whether the bundled model `needle-6m` was trained for it. It never saw UUIDs or words to count.
+    /// Returns whether the bundled model `needle-6m` was trained for the task. It never saw UUIDs or words to
+    /// count.
     pub fn in_training(self) -> bool {
         !matches!(self, Task::NiahSingle3 | Task::NiahMultikey3 | Task::Cwe | Task::Fwe)
     }
 
-    /// Most tokens of an answer, as RULER has them.
+    /// The largest number of tokens of an answer, as in RULER.
     pub fn answer_tokens(self) -> usize {
         match self {
             Task::Vt => 30,
@@ -82,7 +84,7 @@ impl Task {
         }
     }
 
-    /// Whether needles stand at a depth of a haystack; the words to count are everywhere.
+    /// Returns whether needles stand at a depth of a haystack; words to count are everywhere.
     pub fn has_depth(self) -> bool {
         !matches!(self, Task::Cwe | Task::Fwe)
     }
@@ -98,7 +100,7 @@ impl FromStr for Task {
     type Err = Error;
 
     /// # Errors
-    /// [`Error::Missing`], with the tasks there are.
+    /// [`Error::Missing`] for an unknown name.
     fn from_str(name: &str) -> Result<Self, Error> {
         Task::ALL.into_iter().find(|t| t.name() == name).ok_or_else(|| {
             Error::missing(

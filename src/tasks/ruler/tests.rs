@@ -1,3 +1,5 @@
+use std::collections::{HashMap, HashSet};
+
 use proptest::prelude::*;
 
 use super::*;
@@ -23,12 +25,12 @@ fn needles(prompt: &Prompt) -> Vec<&str> {
     texts(prompt, &prompt.needles)
 }
 
-/// What surrounds the haystack is the same in every prompt of a task.
+/// Returns the text before and after the haystack, the same in every prompt of a task.
 fn frame(task: Task) -> (&'static str, &'static str) {
     const ONE: &str = "A special magic number is hidden within the following text. Make sure to memorize it. \
                        I will quiz you about the number afterwards.\n ";
-    const MANY: &str = "Some special magic numbers are hidden within the following text. Make sure to memorize it. \
-                        I will quiz you about the numbers afterwards.\n ";
+    const MANY: &str = "Some special magic numbers are hidden within the following text. Make sure to \
+                        memorize it. I will quiz you about the numbers afterwards.\n ";
     match task {
         Task::NiahSingle3 | Task::NiahMultikey3 => {
             ("A special magic uuid is hidden", " mentioned in the provided text is")
@@ -53,7 +55,8 @@ proptest! {
             let n_tokens = if task == Task::Cwe { n_tokens.max(5000) } else { n_tokens };
             let p = prompt(task, n_tokens, seed);
             assert_eq!((p.task, p.seed, p.n_tokens), (task, seed, bytes_over_4(&p.text).unwrap()));
-            assert!(p.n_tokens <= n_tokens && n_tokens - p.n_tokens <= (n_tokens / 100).max(64), "{} of {n_tokens}: {task}", p.n_tokens);
+            let missing = n_tokens.checked_sub(p.n_tokens).unwrap();
+            assert!(missing <= (n_tokens / 100).max(64), "{missing} of {n_tokens}: {task}");
             let (begin, end) = frame(task);
             assert!(p.text.starts_with(begin) && p.text.ends_with(end), "{task}");
             assert!(p.needles.is_sorted_by_key(|r| r.start));
@@ -62,7 +65,8 @@ proptest! {
                 assert!(needles.iter().any(|n| n.contains(answer.as_str())), "{answer} in {needles:?}");
             }
             assert_eq!(score(&p.answer, &p.answers), 1.0);
-            assert!(texts(&p, &p.distractors).iter().all(|d| p.answers.iter().all(|a| !d.contains(a.as_str()))));
+            let gives_away = |text: &&str| p.answers.iter().any(|answer| text.contains(answer.as_str()));
+            assert!(!texts(&p, &p.distractors).iter().any(gives_away));
             assert!(p.text[p.question.clone()].ends_with(['?', '.']) && p.question.start > p.needles[0].end);
             assert_eq!(&prompt(task, n_tokens, seed), &p);
         }
@@ -72,7 +76,8 @@ proptest! {
     fn needles_stand_at_their_depth(seed: u64, i in 0..40_usize) {
         let depth = RulerConfig::depths()[i];
         for task in Task::ALL.into_iter().filter(|t| t.has_depth()) {
-            let p = RulerConfig { depth: Some(depth), ..config(task, 16_384, seed) }.prompt(&mut bytes_over_4).unwrap();
+            let config = RulerConfig { depth: Some(depth), ..config(task, 16_384, seed) };
+            let p = config.prompt(&mut bytes_over_4).unwrap();
             let asked = p.needles.iter().map(|r| r.start as f64 / p.text.len() as f64);
             let nearest = asked.map(|at| (at - depth).abs()).fold(1.0, f64::min);
             assert!(nearest < 0.03, "{task}: {nearest} from {depth}");
@@ -81,7 +86,11 @@ proptest! {
     }
 
     #[test]
-    fn any_length_gives_a_prompt_or_an_error(seed: u64, n_tokens in 0..1500_usize, depth in prop::option::of(-0.5..1.5_f64)) {
+    fn any_length_gives_a_prompt_or_an_error(
+        seed: u64,
+        n_tokens in 0..1500_usize,
+        depth in prop::option::of(-0.5..1.5_f64),
+    ) {
         for task in Task::ALL {
             let made = RulerConfig { depth, ..config(task, n_tokens, seed) }.prompt(&mut bytes_over_4);
             assert!(made.is_err() || made.unwrap().n_tokens <= n_tokens);
@@ -126,8 +135,8 @@ fn several_answers_are_asked_in_one_question() {
     );
     assert_eq!(p.answer, format!(" {}.", p.answers.join(", ")));
     let p = prompt(Task::NiahMultivalue, 2000, 0);
-    let of = |needle: &str| needle.split(" is: ").next().unwrap().to_string();
-    assert_eq!(needles(&p).into_iter().map(of).collect::<std::collections::HashSet<_>>().len(), 1);
+    let before_value = |needle: &str| needle.split(" is: ").next().unwrap().to_string();
+    assert_eq!(needles(&p).into_iter().map(before_value).collect::<HashSet<_>>().len(), 1);
     assert_eq!((p.needles.len(), p.answers.len()), (4, 4));
 }
 
@@ -138,8 +147,8 @@ fn haystacks_are_those_of_the_task() {
     let haystack = &rest[rest.find('\n').unwrap() + 1..rest.rfind('\n').unwrap()];
     assert_eq!(haystack.replace(super::super::prose::NOISE, ""), "");
     let full = prompt(Task::NiahMultikey2, 4000, 1);
-    let of_needles: usize = full.needles.iter().chain(&full.distractors).map(|r| r.len() + 1).sum();
-    assert_eq!(of_needles, full.text.rfind('\n').unwrap() - full.text.find('\n').unwrap() - 1);
+    let needle_bytes: usize = full.needles.iter().chain(&full.distractors).map(|r| r.len() + 1).sum();
+    assert_eq!(needle_bytes, full.text.rfind('\n').unwrap() - full.text.find('\n').unwrap() - 1);
     assert!(full.distractors.len() > 100);
     let uuids = prompt(Task::NiahMultikey3, 4000, 1);
     assert_eq!(uuids.answers[0].len(), 36);
@@ -163,10 +172,9 @@ fn a_chain_of_variables_is_in_order() {
 fn counted_words_are_the_most_frequent() {
     for (task, n_tokens, n_needles) in [(Task::Cwe, 8000, 300), (Task::Cwe, 3000, 60), (Task::Fwe, 3000, 0)] {
         let p = prompt(task, n_tokens, 2);
-        let list = &p.text[p.text[..p.question.start]
-            .rfind(if task == Task::Cwe { "often.\n" } else { "words. " })
-            .unwrap()..p.question.start];
-        let mut counts = std::collections::HashMap::new();
+        let before = &p.text[..p.question.start];
+        let list = &before[before.rfind(if task == Task::Cwe { "often.\n" } else { "words. " }).unwrap()..];
+        let mut counts = HashMap::new();
         list.split_whitespace()
             .skip(1)
             .filter(|w| !w.contains('.'))
@@ -174,7 +182,7 @@ fn counted_words_are_the_most_frequent() {
         let mut counts: Vec<(usize, &str)> = counts.into_iter().map(|(w, n)| (n, w)).collect();
         counts.sort_unstable_by(|a, b| b.cmp(a));
         let n = p.answers.len();
-        let top: std::collections::HashSet<&str> = counts[..n].iter().map(|c| c.1).collect();
+        let top: HashSet<&str> = counts[..n].iter().map(|c| c.1).collect();
         assert!(
             p.answers.iter().all(|a| top.contains(a.as_str())),
             "{task}: {:?} among {:?}",
@@ -234,7 +242,8 @@ fn seeds_give_different_prompts_and_lengths_the_same_needles() {
         assert_ne!(prompt(task, 6000, 0).answers, prompt(task, 6000, 1).answers, "{task}");
     }
     for task in [Task::NiahSingle2, Task::NiahMultikey1, Task::Vt] {
-        let (short, long) = (prompt(task, 2000, 9), prompt(task, 9000, 9));
+        let short = prompt(task, 2000, 9);
+        let long = prompt(task, 9000, 9);
         assert_eq!(
             (&short.answers, short.depth, needles(&short)),
             (&long.answers, long.depth, needles(&long))
@@ -242,7 +251,7 @@ fn seeds_give_different_prompts_and_lengths_the_same_needles() {
     }
 }
 
-/// Fails when a new version of the random numbers changes every prompt: published figures name seeds.
+/// Fails when a new version of fastrand changes prompts: published figures name seeds.
 #[test]
 fn a_seed_means_the_same_prompt_in_every_version() {
     let drawn =

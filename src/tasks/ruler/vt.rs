@@ -14,7 +14,7 @@ use crate::tasks::{
     haystack::{Haystack, Source},
 };
 
-/// Assignments after the first.
+/// The number of assignments after the first.
 const HOPS: usize = 4;
 
 /// A variable-tracking prompt of any length.
@@ -26,7 +26,7 @@ pub(super) struct Vt {
 }
 
 impl Vt {
-    /// The first assignment stands at `depth`, the others, in order, at random after it.
+    /// Draws a prompt. The first assignment stands at `depth`, the others in order at random depths after it.
     pub fn new(depth: f64, mut rng: Rng) -> Self {
         let value = rng.u32(10_000..100_000).to_string();
         let names = names(&mut rng);
@@ -69,7 +69,7 @@ impl Elastic for Vt {
     }
 }
 
-/// Five capital letters each, all different.
+/// Draws distinct names of five capital letters.
 fn names(rng: &mut Rng) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     while names.len() <= HOPS {

@@ -1,7 +1,7 @@
-//! RULER's wording, as the bundled model was trained on it: every piece starts with a space or ends a line,
-//! so that a tokenizer cuts it the same way wherever it stands.
+//! RULER's wording, as in the bundled model's training text. Every piece starts with a space or ends a line,
+//! so that a tokenizer cuts it the same way everywhere.
 
-/// What a needle's value, or key, is.
+/// The kind of a needle's key or value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Word,
@@ -47,9 +47,10 @@ pub(super) fn niah_intro(kind: Kind, n_asked: usize) -> String {
     }
 }
 
-/// Asks for all values of the keys.
+/// Writes the question for all values of the keys.
 pub(super) fn niah_question(kind: Kind, keys: &[String], values: &[String]) -> Question {
-    let (kind, keys) = (kind.name(), list(keys));
+    let kind = kind.name();
+    let keys = list(keys);
     let answer = format!(" {}.", values.join(", "));
     match values {
         [_] => Question {
@@ -67,7 +68,7 @@ pub(super) fn niah_question(kind: Kind, keys: &[String], values: &[String]) -> Q
     }
 }
 
-/// "a", "a, and b", "a, b, and c"
+/// Joins keys: "a", "a, and b", "a, b, and c".
 fn list(keys: &[String]) -> String {
     match keys {
         [] => String::new(),
@@ -79,7 +80,7 @@ fn list(keys: &[String]) -> String {
 pub(super) const VT_INTRO: &str =
     "Memorize and track the chain(s) of variable assignment hidden in the following text.\n";
 
-/// The assignments of a chain, in order.
+/// Writes the assignments of a chain, in order.
 pub(super) fn vt_lines(names: &[String], value: &str) -> Vec<String> {
     let first = names.first().map(|name| format!(" VAR {name} = {value}."));
     let others = names.windows(2).map(|pair| format!(" VAR {} = VAR {}.", pair[1], pair[0]));
@@ -92,22 +93,24 @@ pub(super) fn vt_question(names: &[String], value: &str) -> Question {
             " Question: Find all variables that are assigned the value {value} in the text above."
         ),
         prefix: format!(
-            " Answer: According to the chain(s) of variable assignment in the text above, {} variables are assigned the value {value}, they are:",
+            " Answer: According to the chain(s) of variable assignment in the text above, {} variables are \
+             assigned the value {value}, they are:",
             names.len()
         ),
         answer: format!(" {}.", names.join(" ")),
     }
 }
 
-pub(super) const CWE_INTRO: &str = "Below is a numbered list of words. In these words, some appear more often than others. \
-                                    Memorize the ones that appear most often.\n";
+pub(super) const CWE_INTRO: &str = "Below is a numbered list of words. In these words, some appear more \
+                                    often than others. Memorize the ones that appear most often.\n";
 pub(super) const CWE_QUESTION: &str = "\nQuestion: What are the 10 most common words in the above list?";
 pub(super) const CWE_PREFIX: &str = " Answer: The top 10 words that appear most often in the list are:";
 
-pub(super) const FWE_INTRO: &str = "Read the following coded text and track the frequency of each coded word. \
-                                    Find the three most frequently appeared coded words.";
-pub(super) const FWE_QUESTION: &str = "\nQuestion: Do not provide any explanation. Please ignore the dots '....'. \
-                                       What are the three most frequently appeared words in the above coded text?";
+pub(super) const FWE_INTRO: &str = "Read the following coded text and track the frequency of each coded \
+                                    word. Find the three most frequently appeared coded words.";
+pub(super) const FWE_QUESTION: &str = "\nQuestion: Do not provide any explanation. Please ignore the dots \
+                                       '....'. What are the three most frequently appeared words in the \
+                                       above coded text?";
 pub(super) const FWE_PREFIX: &str =
     " Answer: According to the coded text above, the three most frequently appeared words are:";
 
@@ -133,7 +136,8 @@ mod tests {
     fn needles_and_introductions_are_those_of_training() {
         let golden = golden();
         for case in golden["needles"].as_array().unwrap() {
-            let (key, value) = (case["key"].as_str().unwrap(), case["value"].as_str().unwrap());
+            let key = case["key"].as_str().unwrap();
+            let value = case["value"].as_str().unwrap();
             assert_eq!(needle(Kind::Number, key, value), case["text"].as_str().unwrap());
         }
         assert_eq!(
@@ -150,7 +154,8 @@ mod tests {
             assert_asks(niah_question(Kind::Number, &strings(&case["keys"]), &values), &case["pieces"]);
         }
         let golden = golden();
-        let (names, value) = (strings(&golden["vt"]["names"]), golden["vt"]["value"].as_str().unwrap());
+        let names = strings(&golden["vt"]["names"]);
+        let value = golden["vt"]["value"].as_str().unwrap();
         assert_eq!(vt_lines(&names, value), strings(&golden["vt"]["lines"]));
         assert_asks(vt_question(&names, value), &golden["vt"]["pieces"]);
     }

@@ -1,9 +1,9 @@
-//! How anchors, routes and interventions read in a notebook and on the command line.
+//! Tables of anchors, routes and interventions.
 
 use crate::{
     analysis::{
-        CausalTest, Edge, HeadRanking, RankedHead, RetrievalHead, RouteEdge, Routes, Sentence,
-        SentenceAttention, SentenceEdge, SentenceMatrix, ThoughtAnchors,
+        CausalTest, Edge, HeadRanking, RankedHead, RouteEdge, Routes, Sentence, SentenceAttention,
+        SentenceEdge, SentenceMatrix, ThoughtAnchors,
     },
     protocol::{Edges, Effect, Intervention, TokenEffect},
     words::{
@@ -20,16 +20,15 @@ show_as_table!(
     Edge,
     HeadRanking,
     RankedHead,
-    RetrievalHead,
     RouteEdge,
     Sentence,
     SentenceAttention,
     SentenceEdge
 );
 
-/// Characters of a sentence in a table.
+/// The largest number of characters of a sentence in a table.
 const SHOWN: usize = 100;
-/// Edges and heads that a table writes out.
+/// The largest number of edges, and of heads, in a table.
 const ROWS: usize = 10;
 
 impl Describe for ThoughtAnchors {
@@ -48,13 +47,6 @@ impl Describe for ThoughtAnchors {
             )
         };
         self.places().fold(table, |table, (_, j)| table.row(&format!("sentence {j}"), line(j)))
-    }
-}
-
-impl Describe for RetrievalHead {
-    fn table(&self) -> Table {
-        Table::new(format!("Layer {}, head {}", self.layer, self.head))
-            .row("score", format!("{:.3}", self.score))
     }
 }
 
@@ -107,7 +99,7 @@ impl Describe for SentenceMatrix {
         Table::new(format!("{} and those before them", count(self.sentences.len(), "sentence")))
             .row("measure", &self.measure)
             .maybe(
-                "against what is known, area under the ROC curve",
+                "area under the ROC curve, against the known dependencies",
                 self.known_auc.map(|auc| format!("{auc:.3}")),
             )
     }
@@ -152,7 +144,7 @@ impl Describe for Intervention {
     fn table(&self) -> Table {
         Table::new(&self.name)
             .row("hides", count(self.hide.len(), "rectangle"))
-            .maybe("but for", (!self.keep.is_empty()).then(|| count(self.keep.len(), "rectangle")))
+            .maybe("except", (!self.keep.is_empty()).then(|| count(self.keep.len(), "rectangle")))
     }
 }
 
@@ -169,9 +161,10 @@ impl Describe for Edges {
 
 impl Describe for Effect {
     fn table(&self) -> Table {
-        let next = match self.next.is_argmax {
-            true => format!("{:?} as before", self.next_token.text),
-            false => format!("{:?} instead of {:?}", self.next_token.text, self.next.text),
+        let next = if self.next.is_argmax {
+            format!("{:?} as before", self.next_token.text)
+        } else {
+            format!("{:?} instead of {:?}", self.next_token.text, self.next.text)
         };
         let table = Table::new(format!("Knocked out: {}", self.name))
             .row("next token", next)
@@ -180,8 +173,9 @@ impl Describe for Effect {
             return table;
         }
         let answer = format!("{:.4} nats before, {:.4} after", self.before(), self.after());
-        let retained = if self.retained() { "yes" } else { "no" };
-        table.row("answer's log-probability", answer).row("answer still the most likely", retained)
+        table
+            .row("answer's log-probability", answer)
+            .row("answer survives", if self.survives() { "yes" } else { "no" })
     }
 }
 

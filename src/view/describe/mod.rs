@@ -1,4 +1,4 @@
-//! Values as tables of names and numbers, for a notebook's cell and the command line.
+//! Values as tables, for notebooks and the command line.
 
 mod analysis;
 mod protocol;

@@ -1,4 +1,4 @@
-//! How a tracer, its plans and its answers read in a notebook.
+//! Tables of settings, memory plans, answers and generated text.
 
 use crate::{
     protocol::{
@@ -32,7 +32,7 @@ show_as_table!(
 impl Describe for StreamConfig {
     fn table(&self) -> Table {
         let budget = match self.pruned {
-            Some(share) => format!("as many as prune {}", percent(share)),
+            Some(share) => format!("blocks such that {} is pruned", percent(share)),
             None => count(self.top_k, "key block"),
         };
         let focus =
@@ -57,9 +57,8 @@ impl Describe for MemoryPlan {
             .parts
             .iter()
             .fold(Table::new(title), |table, (name, bytes)| table.row(name, format_bytes(*bytes)));
-        let parts = parts
-            .row("limit", format_bytes(self.limit))
-            .row("at a time", count(self.layout.chunk_rows, "token"));
+        let parts =
+            parts.row("limit", format_bytes(self.limit)).row("chunk", count(self.layout.chunk_rows, "token"));
         self.slower.iter().fold(parts, |table, why| table.row("slower", why))
     }
 }
@@ -72,7 +71,7 @@ impl Describe for AnswerScore {
             .iter()
             .fold(Table::new(title), |table, token| table.row(&format!("{:?}", token.text), token.line()));
         tokens
-            .row("retained", if self.retained() { "yes" } else { "no" })
+            .row("survives", if self.survives() { "yes" } else { "no" })
             .row("pruned", percent(self.pruned))
             .maybe("read by the search", self.keys_read_per_query_block.map(keys_read))
     }
@@ -97,24 +96,24 @@ impl Describe for GenerateConfig {
             0.0 => "the most likely token".into(),
             temperature => format!("drawn at temperature {temperature}, seed {}", self.seed),
         };
-        Table::new(format!("Write up to {}", count(self.max_tokens, "token")))
+        Table::new(format!("Generate up to {}", count(self.max_tokens, "token")))
             .row("each token", choice)
-            .maybe("from the likeliest", self.top_p.map(percent))
-            .maybe("until", (!self.stop.is_empty()).then(|| format!("{:?}", self.stop)))
-            .row("attention", if self.dense { "dense" } else { "what the search keeps" })
+            .maybe("top-p", self.top_p.map(percent))
+            .maybe("stop texts", (!self.stop.is_empty()).then(|| format!("{:?}", self.stop)))
+            .row("attention", if self.dense { "dense" } else { "blocks that the search keeps" })
     }
 }
 
 impl Describe for Generated {
     fn table(&self) -> Table {
         let end = match &self.end {
-            End::EndOfText => "the model ended the text".into(),
-            End::Stop(stop) => format!("at {stop:?}"),
-            End::MaxTokens => "as many tokens as were asked for".into(),
+            End::EndOfText => "end of text".into(),
+            End::Stop(stop) => format!("stop text {stop:?}"),
+            End::MaxTokens => "largest number of tokens reached".into(),
         };
         let attention =
             self.top_k.map_or("dense".into(), |top_k| format!("{} a query block", count(top_k, "key block")));
-        Table::new(format!("Written after {}", count(self.n_prompt, "token")))
+        Table::new(format!("Generated after {}", count(self.n_prompt, "token")))
             .row("text", &self.text)
             .row("length", count(self.tokens.len(), "token"))
             .row("end", end)
@@ -134,7 +133,7 @@ impl Criterion {
         match self {
             Criterion::SameNextToken => "the same next token".into(),
             Criterion::KlAtMost(nats) => format!("KL of at most {nats} nats"),
-            Criterion::AnswerKept(answer) => format!("the answer {answer:?}"),
+            Criterion::AnswerSurvives(answer) => format!("the answer {answer:?}"),
         }
     }
 }
@@ -159,7 +158,8 @@ impl Tried {
 
 impl Describe for SmallestTopK {
     fn table(&self) -> Table {
-        let (found, all) = (count(self.top_k, "key block"), thousands(self.n_key_blocks as u64));
+        let found = count(self.top_k, "key block");
+        let all = thousands(self.n_key_blocks as u64);
         let table = Table::new(format!("{found} of {all} for {}", self.criterion.line()))
             .row("search", format!("{:?}", self.search));
         self.tried.iter().fold(table, |table, tried| table.row(&format!("k = {}", tried.top_k), tried.line()))
@@ -174,7 +174,7 @@ impl Describe for Message {
 
 impl Describe for LoadOptions {
     fn table(&self) -> Table {
-        let limit = self.memory.map_or("what is free".into(), format_bytes);
+        let limit = self.memory.map_or("all that is free".into(), format_bytes);
         Table::new(format!("Model {}", self.model.display()))
             .row("device", format!("{:?}", self.device))
             .row("memory", limit)
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_read_as_what_they_do() {
+    fn settings_say_what_they_do() {
         let drawn = GenerateConfig {
             temperature: 0.5,
             seed: 3,
@@ -225,8 +225,9 @@ mod tests {
         };
         assert_reads(
             &drawn,
-            "Write up to 64 tokens\n  each token          drawn at temperature 0.5, seed 3\n  from the likeliest  90 %\n  \
-             until               [\".\"]\n  attention           what the search keeps",
+            "Generate up to 64 tokens\n  \
+             each token  drawn at temperature 0.5, seed 3\n  top-p       90 %\n  \
+             stop texts  [\".\"]\n  attention   blocks that the search keeps",
         );
         let options =
             LoadOptions { model: "a/b".into(), memory: Some(8_000_000_000), ..LoadOptions::default() };
@@ -235,7 +236,7 @@ mod tests {
         let stream =
             StreamConfig { pruned: Some(0.95), focus: Some(5..9), ..StreamConfig::default() }.table();
         for row in [
-            ("kept", "as many as prune 95 %"),
+            ("kept", "blocks such that 95 % is pruned"),
             ("always kept", "first 1, last 6"),
             ("key by key", "tokens 5 to 8"),
         ] {
@@ -244,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_say_whether_they_are_kept_and_how_far_the_writing_went() {
+    fn answers_say_whether_they_survive() {
         let token = |is_argmax| AnswerToken {
             id: 7,
             text: "7".into(),
@@ -252,30 +253,29 @@ mod tests {
             most_likely: 7,
             is_argmax,
         };
-        let score = |is_argmax| {
-            let tokens = vec![token(true), token(is_argmax)];
-            let seconds = Default::default();
-            AnswerScore {
-                tokens,
-                pruned: 0.95,
-                keys_read_per_query_block: None,
-                top_k: 53,
-                n_tokens: 900,
-                seconds,
-            }
-            .table()
+        let score = |is_argmax| AnswerScore {
+            tokens: vec![token(true), token(is_argmax)],
+            pruned: 0.95,
+            keys_read_per_query_block: None,
+            top_k: 53,
+            n_tokens: 900,
+            seconds: Default::default(),
         };
-        assert_eq!(score(true).rows[2], ("retained".into(), "yes".into()));
+        let score = |is_argmax| score(is_argmax).table();
+        assert_eq!(score(true).rows[2], ("survives".into(), "yes".into()));
         assert_eq!(score(false).rows[1], ("\"7\"".into(), "50 %, another token is more likely".into()));
-        assert_eq!(score(false).rows[2], ("retained".into(), "no".into()));
+        assert_eq!(score(false).rows[2], ("survives".into(), "no".into()));
+    }
+
+    #[test]
+    fn generated_text_says_why_it_ended() {
         for (end, says) in [
-            (End::EndOfText, "the model ended the text"),
-            (End::Stop("\n".into()), "at \"\\n\""),
-            (End::MaxTokens, "as many tokens as were asked for"),
+            (End::EndOfText, "end of text"),
+            (End::Stop("\n".into()), "stop text \"\\n\""),
+            (End::MaxTokens, "largest number of tokens reached"),
         ] {
-            let text = "42".to_string();
             let written = Generated {
-                text,
+                text: "42".into(),
                 tokens: Vec::new(),
                 end,
                 n_prompt: 9,
@@ -283,22 +283,25 @@ mod tests {
                 seconds: Default::default(),
             };
             let table = written.table();
-            assert_eq!(table.title, "Written after 9 tokens");
-            assert!(
-                table.rows.contains(&("end".into(), says.into()))
-                    && table.rows.contains(&("attention".into(), "dense".into()))
-            );
+            assert_eq!(table.title, "Generated after 9 tokens");
+            assert!(table.rows.contains(&("end".into(), says.into())));
+            assert!(table.rows.contains(&("attention".into(), "dense".into())));
         }
+    }
+
+    #[test]
+    fn a_smallest_top_k_shows_what_was_tried() {
         let tried = |top_k, passes| Tried { top_k, pruned: 0.9, passes, kl: 0.25, logprob: -1.0 };
         let found = SmallestTopK {
-            criterion: Criterion::AnswerKept("42".into()),
+            criterion: Criterion::AnswerSurvives("42".into()),
             search: Search::Exhaustive,
             top_k: 9,
             n_key_blocks: 1000,
             tried: vec![tried(8, false), tried(9, true)],
         };
-        let expected = "9 key blocks of 1,000 for the answer \"42\"\n  search  Exhaustive\n  k = 8   fails: 90 % pruned, KL 2.50e-1, \
-                        log-probability -1.000\n  k = 9   passes: 90 % pruned, KL 2.50e-1, log-probability -1.000";
+        let expected = "9 key blocks of 1,000 for the answer \"42\"\n  search  Exhaustive\n  \
+                        k = 8   fails: 90 % pruned, KL 2.50e-1, log-probability -1.000\n  \
+                        k = 9   passes: 90 % pruned, KL 2.50e-1, log-probability -1.000";
         assert_reads(&found, expected);
     }
 }

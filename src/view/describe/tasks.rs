@@ -1,4 +1,4 @@
-//! Prompts and problems as tables, for notebooks.
+//! Tables of prompts and word problems.
 
 use std::ops::Range;
 
@@ -12,7 +12,7 @@ use crate::{
 
 show_as_table!(ChainSentence, Prompt, ReasoningPrompt, RulerConfig, Task, WordProblem);
 
-/// Needles that a table writes out.
+/// The largest number of needles in a table.
 const SHOWN: usize = 4;
 
 impl Describe for Prompt {
@@ -86,7 +86,7 @@ fn needs(sentence: &ChainSentence) -> String {
     if needs.is_empty() { "nothing".into() } else { needs.join(", ") }
 }
 
-/// The text of a range, which a value made by hand may have wrong.
+/// Returns the text of a range, which may be wrong in a prompt made by hand.
 fn piece<'a>(text: &'a str, range: &Range<usize>) -> &'a str {
     text.get(range.clone()).unwrap_or("(outside the text)")
 }

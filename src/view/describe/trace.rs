@@ -1,4 +1,4 @@
-//! How a trace, its parts and its comparison with dense attention read in a notebook.
+//! Tables of a trace, its parts and its comparison with dense attention.
 
 use std::fmt;
 
@@ -41,11 +41,14 @@ impl Describe for Trace {
 impl Describe for Summary {
     fn table(&self) -> Table {
         let config = &self.config;
-        let (query_blocks, key_blocks) =
-            (self.n_tokens.div_ceil(config.block_size_q), self.n_tokens.div_ceil(config.block_size_k));
+        let query_blocks = self.n_tokens.div_ceil(config.block_size_q);
+        let key_blocks = self.n_tokens.div_ceil(config.block_size_k);
         let blocks = |n: usize, kind: &str, size: usize| {
             format!("{} of {}", count(n, &format!("{kind} block")), count(size, "token"))
         };
+        let kept = count(config.top_k.min(key_blocks), "key block");
+        let query_blocks = blocks(query_blocks, "query", config.block_size_q);
+        let key_blocks = blocks(key_blocks, "key", config.block_size_k);
         let memory = format!(
             "{} of {} planned",
             format_bytes(self.peak_memory_bytes),
@@ -53,18 +56,8 @@ impl Describe for Summary {
         );
         Table::new(format!("Trace of {}", count(self.n_tokens, "token")))
             .row("model", self.model.line())
-            .row(
-                "blocks",
-                format!(
-                    "{}, {}",
-                    blocks(query_blocks, "query", config.block_size_q),
-                    blocks(key_blocks, "key", config.block_size_k)
-                ),
-            )
-            .row(
-                "kept",
-                format!("{} a query block and head", count(config.top_k.min(key_blocks), "key block")),
-            )
+            .row("blocks", format!("{query_blocks}, {key_blocks}"))
+            .row("kept", format!("{kept} per query block and head"))
             .row("pruned", format!("{} of all causal pairs", percent(self.pruned)))
             .maybe("read by the search", self.keys_read_per_query_block.map(keys_read))
             .row("key by key", format!("tokens {}", self.focus))
@@ -94,13 +87,10 @@ impl Describe for ModelInfo {
 
 impl ModelInfo {
     pub(crate) fn line(&self) -> String {
-        let (layers, heads) = (count(self.n_layers, "layer"), count(self.n_heads, "head"));
-        format!(
-            "{} ({}, {layers} × {heads}, {} parameters)",
-            self.name,
-            self.architecture,
-            millions(self.n_parameters)
-        )
+        let layers = count(self.n_layers, "layer");
+        let heads = count(self.n_heads, "head");
+        let parameters = millions(self.n_parameters);
+        format!("{} ({}, {layers} × {heads}, {parameters} parameters)", self.name, self.architecture)
     }
 }
 
@@ -114,7 +104,7 @@ impl Describe for NextToken {
 }
 
 impl NextToken {
-    /// Text and probability in a line.
+    /// Text and probability on one line.
     pub(crate) fn line(&self) -> String {
         format!("{:?}, probability {}", self.text, percent(self.logprob.exp()))
     }
@@ -178,7 +168,7 @@ impl Describe for BlockMask {
         let all = self.blocks.causal_pairs() as f64 * self.n_heads as f64;
         let table = self.blocks.table().titled(format!("Kept blocks of {}", count(self.n_heads, "head")));
         table
-            .row("kept", format!("up to {} a query block", count(self.top_k, "key block")))
+            .row("kept", format!("up to {} per query block", count(self.top_k, "key block")))
             .row("pruned", percent(1.0 - self.kept_pairs() as f64 / all))
     }
 }
@@ -233,7 +223,10 @@ impl Describe for Fidelity {
                 format!("{:.4}, mean over {} of the {run} run", self.recall, count(self.n_rows, "row")),
             )
             .maybe("lowest recall", worst)
-            .maybe("next token", self.same_next_token.map(|same| if same { "the same" } else { "another" }))
+            .maybe(
+                "next token",
+                self.same_next_token.map(|same| if same { "the same" } else { "a different one" }),
+            )
             .maybe("of dense attention", self.dense_next_token.as_ref().map(NextToken::line))
             .maybe("KL(dense ‖ sparse)", self.kl.map(nats))
             .maybe("answer", self.answer.as_ref().map(AnswerFidelity::line))
@@ -241,10 +234,11 @@ impl Describe for Fidelity {
 }
 
 impl Fidelity {
-    /// All in a line.
+    /// The comparison on one line.
     pub(crate) fn line(&self) -> String {
-        let token =
-            self.same_next_token.map(|same| if same { "; same next token" } else { "; another next token" });
+        let token = self
+            .same_next_token
+            .map(|same| if same { "; same next token" } else { "; different next token" });
         let kl = self.kl.map(|kl| format!(", KL {}", nats(kl)));
         let sample = (self.rows_of == RowsOf::Sparse).then(|| format!(", on {}", count(self.n_rows, "row")));
         let rest = [token.map(String::from), kl, sample].into_iter().flatten().collect::<String>();
@@ -254,24 +248,25 @@ impl Fidelity {
 
 impl Describe for AnswerFidelity {
     fn table(&self) -> Table {
-        let yes = |retained| if retained { "most likely at every token" } else { "not the most likely" };
+        let likely = |survives| if survives { "most likely at every token" } else { "not the most likely" };
+        let line = |logprob: f64, survives| format!("log-probability {logprob:.4}, {}", likely(survives));
         Table::new(format!("Answer {:?}", self.text))
-            .row("dense", format!("log-probability {:.4}, {}", self.dense_logprob, yes(self.dense_retained)))
-            .row(
-                "sparse",
-                format!("log-probability {:.4}, {}", self.sparse_logprob, yes(self.sparse_retained)),
-            )
+            .row("dense", line(self.dense_logprob, self.dense_survives))
+            .row("sparse", line(self.sparse_logprob, self.sparse_survives))
     }
 }
 
 impl AnswerFidelity {
     fn line(&self) -> String {
-        let kept = match (self.dense_retained, self.sparse_retained) {
-            (true, true) => "kept",
+        let outcome = match (self.dense_survives, self.sparse_survives) {
+            (true, true) => "survives",
             (true, false) => "lost",
             (false, _) => "not the answer of dense attention",
         };
-        format!("log-probability {:.3} dense, {:.3} sparse: {kept}", self.dense_logprob, self.sparse_logprob)
+        format!(
+            "log-probability {:.3} dense, {:.3} sparse: {outcome}",
+            self.dense_logprob, self.sparse_logprob
+        )
     }
 }
 
@@ -298,11 +293,11 @@ impl Describe for CompareConfig {
     }
 }
 
-/// First and last token.
+/// Writes the first and the last token.
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.end.saturating_sub(self.start) {
-            0 => write!(f, "none, at {}", thousands(self.start as u64)),
+            0 => write!(f, "empty, at {}", thousands(self.start as u64)),
             1 => write!(f, "{}", thousands(self.start as u64)),
             _ => write!(f, "{} to {}", thousands(self.start as u64), thousands(self.end as u64 - 1)),
         }
@@ -338,7 +333,8 @@ mod tests {
     fn html_is_escaped() {
         let hostile =
             NextToken { id: 1, text: "</td><script>alert('x')</script>\u{1b}[2J".into(), logprob: 0.0 };
-        let (html, text) = (hostile.table().html(), hostile.table().text());
+        let html = hostile.table().html();
+        let text = hostile.table().text();
         assert!(!html.contains("<script") && html.contains("&lt;script"), "{html}");
         assert!(!html.contains("<style") && !text.contains('\u{1b}'));
     }

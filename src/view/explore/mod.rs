@@ -1,5 +1,6 @@
-//! A trace to look into with mouse or keyboard: all heads, one head's map, its blocks, its tokens with their text. One block of
-//! HTML with its own script, for a notebook's cell, a report or a page; nothing is fetched.
+//! An interactive view of a trace, with mouse or keyboard: all heads, one head's map, its blocks, its tokens
+//! with their text. It is one block of HTML with its own script, for a notebook's cell, a report or a page,
+//! and fetches nothing.
 
 mod pack;
 
@@ -23,19 +24,21 @@ use crate::{
 };
 use pack::{Cell, integer, merged, pack, strongest};
 
-const SCRIPT: &str = include_str!("explore.js");
+/// The script of the block, in a scope of its own.
+const SCRIPT: &str =
+    concat!("(() => {\n\"use strict\";\n", include_str!("cells.js"), include_str!("view.js"), "})();\n");
 const STYLE: &str = include_str!("explore.css");
 
-/// Bytes that masks and text may take in the block, if leaving out weak blocks can do it.
+/// The size limit of masks and text in the block, in bytes; weak blocks are left out to stay below it.
 const MAX_BYTES: usize = 1_800_000;
-/// Rows of all heads together; with more of them neighbouring blocks are merged.
+/// The largest number of rows of all heads together; with more, neighbouring blocks are merged.
 const MAX_ROWS: usize = 400_000;
-/// Of the cells that are kept of a head, one to so many is a single key of a token in the focus.
+/// Of a head, at most one single key (of a token in the focus) is held per `KEYS_SHARE` blocks.
 const KEYS_SHARE: usize = 5;
-/// Tokens at the end of the focus whose keys are held one by one.
+/// The number of tokens at the end of the focus whose single keys are held.
 const MAX_FOCUS: usize = 32;
 
-/// A trace as a block of HTML that answers mouse and keyboard.
+/// An interactive view of a trace, as a block of HTML.
 #[derive(Clone)]
 pub struct Explore {
     title: String,
@@ -45,21 +48,23 @@ pub struct Explore {
     masks: String,
 }
 
-/// How a trace is made small.
+/// Limits on what the block holds of a trace.
 #[derive(Clone, Copy)]
 struct Budget {
-    /// Neighbouring blocks merged into one, along each side.
+    /// The number of neighbouring blocks merged into one, along each side.
     merge: usize,
-    /// Cells held of a head.
+    /// The number of cells held of a head.
     cells: usize,
 }
 
 impl Trace {
-    /// The trace to look into: an overview of all heads, each head's map, and the text under the cursor.
+    /// Makes an interactive view of the trace: an overview of all heads, each head's map, and the text under
+    /// the cursor.
     ///
-    /// A block of at most 1.9 MB for prompts of up to 32k tokens: of each head the blocks with the most attention, as many as
-    /// fit; what is left out is said below the map. In a notebook it is shown as it is; [`Explore::save`] makes a page of it,
-    /// [`Report::explore`] a part of a report.
+    /// The view has at most 1.9 MB for prompts of up to 32k tokens. It holds the blocks with the most
+    /// attention of each head, as many as fit, and says below the map how many. A notebook shows it;
+    /// [`Explore::save`] writes it as a page, and [`Report::explore`](crate::Report::explore) adds it to a
+    /// report.
     ///
     /// # Errors
     /// [`Error::Trace`] when the file is damaged.
@@ -79,17 +84,14 @@ impl Trace {
         }
     }
 
-    /// Text, tokens and masks as the page reads them; what it is told of each head; the share of the kept blocks that it gets.
+    /// Packs text, tokens and masks as the script reads them. Returns them with the facts of each head and
+    /// the share of the kept blocks that they hold.
     fn packed(&self, budget: Budget) -> Result<(Vec<u8>, Vec<Value>, f64), Error> {
         let mut out = self.text().as_bytes().to_vec();
-        let mut last = 0;
-        for (start, end) in self.offsets()? {
-            let start = start.max(last);
-            integer(&mut out, (start - last) as u32);
-            integer(&mut out, end.saturating_sub(start) as u32);
-            last = start;
-        }
-        let (mut heads, mut all, mut held) = (Vec::new(), 0, 0);
+        pack_tokens(&mut out, self.offsets()?);
+        let mut heads = Vec::new();
+        let mut all = 0;
+        let mut held = 0;
         for &layer in self.layers() {
             for head in 0..self.n_heads() {
                 let read = self.head(layer, head)?;
@@ -101,16 +103,16 @@ impl Trace {
                 let (keys, key_floor) =
                     strongest(self.key_cells(layer, head)?, (budget.cells / KEYS_SHARE).max(1));
                 pack(&mut out, &keys, self.held_focus().len());
-                let window = read.blocks.window;
                 heads.push(json!({
-                    "layer": layer, "head": head, "window": window, "block_floor": block_floor, "key_floor": key_floor,
+                    "layer": layer, "head": head, "window": read.blocks.window,
+                    "block_floor": block_floor, "key_floor": key_floor,
                 }));
             }
         }
         Ok((out, heads, held as f64 / all.max(1) as f64))
     }
 
-    /// The tokens whose keys are held one by one.
+    /// The tokens whose single keys are held.
     fn held_focus(&self) -> std::ops::Range<usize> {
         let focus = self.summary().focus;
         focus.end.saturating_sub(MAX_FOCUS).max(focus.start)..focus.end
@@ -130,7 +132,18 @@ impl Trace {
     }
 }
 
-/// A head's kept blocks, `merge` along each side taken for one.
+/// Appends each token's bytes in the text: the step from the start of the token before, and the length.
+fn pack_tokens(out: &mut Vec<u8>, offsets: impl IntoIterator<Item = (usize, usize)>) {
+    let mut last = 0;
+    for (start, end) in offsets {
+        let start = start.max(last);
+        integer(out, (start - last) as u32);
+        integer(out, end.saturating_sub(start) as u32);
+        last = start;
+    }
+}
+
+/// Returns a head's kept blocks, with `merge` × `merge` blocks merged into one.
 fn block_cells(head: &HeadTrace, merge: usize) -> Vec<Cell> {
     let row = |query_block: usize| {
         head.row(query_block).map(move |(key_block, mass)| Cell {
@@ -150,13 +163,16 @@ fn deflated(bytes: &[u8]) -> Vec<u8> {
 impl Explore {
     fn new(trace: &Trace, budget: Budget, masks: String, heads: Vec<Value>, shown: f64) -> Self {
         let summary = trace.summary();
-        let (title, facts) = (summary.model.name.clone(), overview_facts(trace));
+        let title = summary.model.name.clone();
+        let facts = overview_facts(trace);
         let notes = notes(trace, budget, shown);
         let focus = trace.held_focus();
         let summary = json!({
-            "title": title, "facts": facts, "notes": notes, "n_tokens": trace.n_tokens(), "n_heads": trace.n_heads(),
-            "n_text": trace.text().len(), "row": summary.config.block_size_q * budget.merge,
-            "column": summary.config.block_size_k * budget.merge, "focus": [focus.start, focus.end], "heads": heads,
+            "title": title, "facts": facts, "notes": notes,
+            "n_tokens": trace.n_tokens(), "n_heads": trace.n_heads(), "n_text": trace.text().len(),
+            "row": summary.config.block_size_q * budget.merge,
+            "column": summary.config.block_size_k * budget.merge,
+            "focus": [focus.start, focus.end], "heads": heads,
         });
         Explore { title, facts, notes, summary: summary.to_string(), masks }
     }
@@ -166,21 +182,21 @@ impl Explore {
         self.html_with("")
     }
 
-    /// The block, its script with the word that a page's policy asks of scripts.
+    /// The block, its script with the nonce that a page's policy asks for.
     pub(crate) fn html_with(&self, nonce: &str) -> String {
         let Explore { title, facts, notes, summary, masks } = self;
-        let (title, facts, notes, summary) =
-            (escaped(title), escaped(facts), escaped(notes), escaped(summary));
+        let [title, facts, notes, summary] = [title, facts, notes, summary].map(|text| escaped(text));
         let nonce = if nonce.is_empty() { String::new() } else { format!(" nonce=\"{nonce}\"") };
         format!(
             "<style>\n{STYLE}</style>\n\
              <div class=\"streamtrace-explore\" data-summary=\"{summary}\" data-masks=\"{masks}\">\
-             <p><b>{title}</b> · {facts}</p><p>To look into the trace, let this page run its script: in a notebook, trust it or \
-             run the cell again. {notes}</p></div>\n<script{nonce}>\n{SCRIPT}</script>\n"
+             <p><b>{title}</b> · {facts}</p><p>To explore the trace, let this page run its script: in a \
+             notebook, trust the notebook or run the cell again. {notes}</p></div>\n\
+             <script{nonce}>\n{SCRIPT}</script>\n"
         )
     }
 
-    /// Writes a page, `x.html`, with the block alone.
+    /// Writes the block as a page, `x.html`.
     ///
     /// # Errors
     /// [`Error::File`] when the file cannot be written, [`Error::Setting`] for another ending.
@@ -198,25 +214,24 @@ impl Explore {
     }
 }
 
-/// What the block holds, and what not.
+/// Says which part of the trace the block holds.
 fn notes(trace: &Trace, Budget { merge, .. }: Budget, shown: f64) -> String {
     let focus = count(trace.held_focus().len(), "token");
-    let merged = if merge > 1 { format!(", {merge} × {merge} taken for one") } else { String::new() };
-    match shown < 1.0 {
-        true => format!(
-            "This view holds {} of the kept blocks, of each head those with the most attention{merged}, and single keys of the \
-             last {focus} of the focus. The trace has them all.",
+    let merged = if merge > 1 { format!(", {merge} × {merge} merged into one") } else { String::new() };
+    if shown < 1.0 {
+        format!(
+            "This view holds {} of the kept blocks, of each head those with the most attention{merged}, and \
+             single keys of the last {focus} of the focus. The trace has them all.",
             percent(shown)
-        ),
-        false => format!(
-            "This view holds all kept blocks{merged}, and single keys of the last {focus} of the focus."
-        ),
+        )
+    } else {
+        format!("This view holds all kept blocks{merged}, and single keys of the last {focus} of the focus.")
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::trace::synthetic::{Shape, trace, trace_of};
+    use crate::trace::synthetic::{Shape, trace, trace_of_words};
 
     #[test]
     fn a_block_of_any_trace_is_small() {
@@ -248,7 +263,7 @@ mod tests {
             ..Default::default()
         };
         let part = trace(&shape).explore().unwrap();
-        assert!(part.notes.contains("2 × 2 taken for one"), "{}", part.notes);
+        assert!(part.notes.contains("2 × 2 merged into one"), "{}", part.notes);
         assert!(part.summary.contains("\"row\":16") && part.summary.contains("\"column\":16"));
     }
 
@@ -258,7 +273,7 @@ mod tests {
             ["</div><script>alert(1)</script>", "\u{0}", "\"'&", "\"><img src=x>", "EVCXR_END_CONTENT"]
                 .map(String::from);
         let shape = Shape { n_tokens: 5, n_layers: 1, n_heads: 1, top_k: 20, ..Default::default() };
-        let html = trace_of(&shape, &words).explore().unwrap().html();
+        let html = trace_of_words(&shape, &words).explore().unwrap().html();
         assert_eq!(
             (html.matches("<script").count(), html.matches("<img").count(), html.matches("</div>").count()),
             (1, 0, 1)

@@ -1,6 +1,7 @@
-//! The strongest cells of a sparse matrix, packed small: numbers of seven bits a byte, masses as one byte on a logarithmic scale.
+//! Packs the strongest cells of a sparse matrix: integers in LEB128 (seven bits per byte), masses in one byte
+//! on a logarithmic scale.
 
-/// Decades below 1 that a byte covers.
+/// The number of decades below 1 that the level of a mass covers.
 const DECADES: f32 = 5.0;
 
 /// One kept cell.
@@ -11,14 +12,16 @@ pub(super) struct Cell {
     pub mass: f32,
 }
 
-/// Cells in order of row and column, each place once: of several in one place the largest mass.
+/// Sorts cells by row and column; of several with the same row and column, the one with the largest mass
+/// stays.
 pub(super) fn merged(mut cells: Vec<Cell>) -> Vec<Cell> {
     cells.sort_unstable_by(|a, b| (a.row, a.column).cmp(&(b.row, b.column)).then(b.mass.total_cmp(&a.mass)));
     cells.dedup_by_key(|cell| (cell.row, cell.column));
     cells
 }
 
-/// The `n` cells with the most mass, in their order, and the least mass of those; 0 if none is left out.
+/// Returns at most `n` cells with the most mass, in their order, and the largest mass left out; 0 if none is
+/// left out.
 pub(super) fn strongest(cells: Vec<Cell>, n: usize) -> (Vec<Cell>, f32) {
     if cells.len() <= n {
         return (cells, 0.0);
@@ -28,7 +31,7 @@ pub(super) fn strongest(cells: Vec<Cell>, n: usize) -> (Vec<Cell>, f32) {
     (cells.into_iter().filter(|cell| cell.mass > floor).collect(), floor)
 }
 
-/// How many cells each row has, the steps from column to column, the levels of the masses.
+/// Appends the number of cells of each row, the steps from column to column, and the levels of the masses.
 pub(super) fn pack(out: &mut Vec<u8>, cells: &[Cell], n_rows: usize) {
     let mut counts = vec![0; n_rows];
     cells.iter().for_each(|cell| counts[cell.row as usize] += 1);
@@ -43,7 +46,7 @@ pub(super) fn pack(out: &mut Vec<u8>, cells: &[Cell], n_rows: usize) {
     out.extend(cells.iter().map(|cell| level(cell.mass)));
 }
 
-/// Seven bits a byte, the lowest first; the eighth says that more follow.
+/// Appends an integer in LEB128: seven bits per byte, the lowest first; the eighth bit says that more follow.
 pub(super) fn integer(out: &mut Vec<u8>, mut value: u32) {
     while value > 127 {
         out.push(value as u8 | 128);
@@ -52,9 +55,9 @@ pub(super) fn integer(out: &mut Vec<u8>, mut value: u32) {
     out.push(value as u8);
 }
 
-/// 255 for all attention, 0 for a hundred-thousandth of it and less.
+/// Maps a mass to a level: 255 for a mass of 1, 0 for 1e-5 and less.
 fn level(mass: f32) -> u8 {
-    // What is not a number becomes 0.
+    // NaN becomes 0.
     (255.0 * (1.0 + mass.log10() / DECADES)).round() as u8
 }
 
@@ -81,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn cells_of_one_place_become_the_strongest_of_them() {
+    fn of_cells_in_one_place_the_strongest_stays() {
         let cells = vec![cell(1, 0, 0.3), cell(0, 1, 0.5), cell(1, 0, 0.7), cell(0, 1, 0.1)];
         assert_eq!(merged(cells), [cell(0, 1, 0.5), cell(1, 0, 0.7)]);
     }

@@ -1,4 +1,5 @@
-//! Thought anchors in the text itself, as HTML: styles stand inline and leave paper and ink to the page, light or dark.
+//! Thought anchors highlighted in the text, as HTML. Inline styles leave background and text colour to the
+//! page, light or dark.
 
 use std::{io::Write, path::Path};
 
@@ -11,12 +12,12 @@ use crate::{
     words::{html::document, numbers::shortened, safe::escaped},
 };
 
-/// Characters of an anchor in the list above the text.
+/// The largest number of characters of an anchor in the list above the text.
 const LISTED: usize = 90;
 
 impl ThoughtAnchors {
-    /// The text with its anchors highlighted: the stronger the colour, the more later sentences attend to it. Anchors are
-    /// numbered and listed above the text, which scrolls if it is long.
+    /// Returns the highlighted text: the stronger a sentence's colour, the more later sentences attend to it.
+    /// Anchors are numbered and listed above the text, which scrolls if it is long.
     pub fn html(&self) -> String {
         let list: String = self.places().map(|(place, j)| self.listed(place, j)).collect();
         let occurs = |kind: &SentenceKind| self.sentences.iter().any(|sentence| sentence.kind == *kind);
@@ -24,7 +25,8 @@ impl ThoughtAnchors {
         let text: String =
             self.sentences.iter().enumerate().map(|(j, sentence)| self.highlighted(j, sentence)).collect();
         format!(
-            "<div style=\"line-height:1.7;max-width:760px\"><p><b>{}</b><br><span style=\"opacity:0.7\">{}</span></p>\
+            "<div style=\"line-height:1.7;max-width:760px\"><p><b>{}</b><br>\
+             <span style=\"opacity:0.7\">{}</span></p>\
              <ol style=\"margin:0 0 10px\">{list}</ol><p style=\"font-size:85%\">{legend}</p>\
              <p style=\"max-height:560px;overflow:auto\">{text}</p></div>",
             escaped(&self.title()),
@@ -44,7 +46,7 @@ impl ThoughtAnchors {
         }
     }
 
-    /// The highlighted text as a page of its own.
+    /// The highlighted text as a complete page.
     fn page(&self) -> String {
         document(&self.title(), &self.html(), "")
     }
@@ -79,7 +81,7 @@ fn background(kind: SentenceKind, strength: f64) -> String {
     format!("rgba({},{},{},{strength:.2})", color.0, color.1, color.2)
 }
 
-/// A kind's letter on its colour.
+/// Returns a kind's letter on its colour.
 fn chip(kind: SentenceKind, strength: f64) -> String {
     format!(
         "<span style=\"background:{};padding:0 5px\">{}</span>",

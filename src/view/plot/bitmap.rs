@@ -1,4 +1,4 @@
-//! Pixels of a map as an indexed PNG inside a `data:` address.
+//! The pixels of a map, encoded as an indexed PNG in a `data:` address.
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use plotters::style::RGBColor;
@@ -6,19 +6,19 @@ use png::{BitDepth, ColorType, Compression, Encoder, Filter};
 
 use super::theme::{OUTSIDE, PRUNED, kept_color};
 
-/// What a pixel shows.
+/// The shade of a pixel.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Shade {
     Outside,
     Pruned,
-    /// 0 for the weakest attention of the scale, 1 for the strongest; what lies outside is the nearest of them.
+    /// 0 for the weakest attention of the scale, 1 for the strongest; other levels are clamped.
     Kept(f64),
 }
 
-/// Shades of a kept cell; fewer when the picture would be too large with more.
+/// Number of shades of kept cells; fewer when the picture would be too large otherwise.
 const N_SHADES: [u8; 3] = [60, 24, 8];
 
-/// A picture of `width` × `height` pixels, outside everywhere until it is painted.
+/// A picture of `width` × `height` pixels, all of them [`Shade::Outside`] until they are set.
 pub(super) struct Bitmap {
     width: usize,
     height: usize,
@@ -30,7 +30,7 @@ impl Bitmap {
         Bitmap { width, height, pixels: vec![Shade::Outside; width * height] }
     }
 
-    /// The scale of colours, weakest left.
+    /// All shades in a row, weakest left.
     pub fn scale() -> Self {
         let n = usize::from(N_SHADES[0]);
         let pixels = (0..n).map(|i| Shade::Kept(i as f64 / (n - 1) as f64)).collect();
@@ -41,7 +41,7 @@ impl Bitmap {
         self.pixels[y * self.width + x] = shade;
     }
 
-    /// The picture with every pixel repeated to fill a size, so that it is sharp wherever it is shown.
+    /// Repeats pixels to fill a size, so that every viewer shows the picture sharp.
     pub fn stretched(&self, width: usize, height: usize) -> Self {
         let pixel = |at: usize| {
             self.pixels[at / width * self.height / height * self.width + at % width * self.width / width]
@@ -49,7 +49,7 @@ impl Bitmap {
         Bitmap { width, height, pixels: (0..width * height).map(pixel).collect() }
     }
 
-    /// A `data:` address of the picture, of at most `max_bytes` if that can be had with fewer shades.
+    /// Encodes the picture as a `data:` address of at most `max_bytes`, if fewer shades make that possible.
     pub fn address(&self, max_bytes: usize) -> String {
         let encode =
             |n_shades| format!("data:image/png;base64,{}", BASE64_STANDARD.encode(self.png(n_shades)));
@@ -78,7 +78,7 @@ impl Bitmap {
     }
 }
 
-/// Outside, pruned, then the shades from the weakest.
+/// The palette: outside, pruned, then the shades from the weakest.
 fn palette(n_shades: u8) -> Vec<u8> {
     let kept = (0..n_shades).map(|i| kept_color(f64::from(i) / f64::from(n_shades - 1)));
     [OUTSIDE, PRUNED].into_iter().chain(kept).flat_map(|RGBColor(r, g, b)| [r, g, b]).collect()
@@ -96,7 +96,7 @@ fn index(shade: Shade, n_shades: u8) -> u8 {
 pub(super) mod tests {
     use super::*;
 
-    /// Width, height and colours of the first picture in a text.
+    /// Decodes the first picture in a text: width, height and colours.
     pub fn decode(svg: &str) -> (usize, usize, Vec<[u8; 3]>) {
         let start = svg.find("base64,").unwrap() + 7;
         let end = start + svg[start..].find('"').unwrap_or(svg.len() - start);

@@ -1,4 +1,4 @@
-//! An axis that shows a few stretches of a prompt and breaks between them.
+//! A horizontal axis of a few stretches of a prompt, with breaks between them.
 
 use super::{
     canvas::{Pen, Type},
@@ -7,20 +7,20 @@ use super::{
 };
 use crate::{trace::Span, words::numbers::thousands};
 
-/// Most stretches; nearer ones are joined until there are no more.
+/// The largest number of stretches; near ones are joined until there are no more.
 const MAX_PIECES: usize = 7;
-/// Pixels of a break.
+/// Width of a break, in pixels.
 const BREAK: i32 = 26;
 
-/// Stretches of tokens from left to right, each with its pixels.
+/// Stretches of tokens from left to right, each with its position.
 pub(super) struct BrokenAxis {
-    /// The stretch, its left edge, its width.
+    /// Each stretch, its left edge and its width.
     pieces: Vec<(Span, i32, i32)>,
 }
 
 impl BrokenAxis {
-    /// An axis from `left`, `width` pixels wide, that holds all of some spans; a stretch's pixels grow with the root of its
-    /// length.
+    /// Makes an axis that starts at `left`, is `width` pixels wide and holds all of `spans`. The width of a
+    /// stretch grows with the square root of its length.
     pub fn new(spans: &[Span], left: i32, width: i32) -> Self {
         let pieces = joined(spans);
         let weight = |span: &Span| (span.len() as f64).sqrt().max(4.0);
@@ -35,7 +35,8 @@ impl BrokenAxis {
         BrokenAxis { pieces: pieces.into_iter().map(place).collect() }
     }
 
-    /// Where a token lies; halves are the middles of tokens. Outside the stretches, the nearest edge.
+    /// Returns the position of a token, of its middle if it ends in .5; between stretches, the end of the
+    /// stretch before.
     pub fn x(&self, token: f64) -> i32 {
         let at = self.pieces.iter().rposition(|piece| piece.0.start as f64 <= token).unwrap_or(0);
         self.pieces.get(at).map_or(0, |(span, left, width)| {
@@ -44,12 +45,12 @@ impl BrokenAxis {
         })
     }
 
-    /// The middle of a span.
+    /// Returns the position of a span's middle.
     pub fn middle(&self, span: Span) -> i32 {
         self.x((span.start as f64 + span.end as f64) / 2.0)
     }
 
-    /// Draws the stretches at `y` with their first tokens, and the breaks between them with what they leave out.
+    /// Draws the stretches at `y`, each with its first token, and the breaks between them.
     pub fn draw(&self, pen: &Pen, y: i32) {
         let mut free = i32::MIN;
         for (span, left, piece) in &self.pieces {
@@ -78,7 +79,7 @@ impl BrokenAxis {
     }
 }
 
-/// Spans in order, those that touch or lie near each other joined, at most [`MAX_PIECES`].
+/// Sorts spans and joins those that touch or lie near each other, into at most [`MAX_PIECES`].
 fn joined(spans: &[Span]) -> Vec<Span> {
     let mut sorted: Vec<Span> = spans.iter().copied().filter(|span| !span.is_empty()).collect();
     sorted.sort_by_key(|span| (span.start, span.end));

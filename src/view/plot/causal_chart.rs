@@ -1,4 +1,4 @@
-//! A causal test: what the claim does, and each control, on one axis.
+//! A causal test as a chart: the claimed effects and those of the controls on one axis.
 
 use super::{
     canvas::{Canvas, Pen, Point, Type},
@@ -14,16 +14,16 @@ use crate::{
 
 const LEFT: i32 = 40;
 const WIDTH: i32 = 560;
-/// Where the axis lies, and how many dots fit above each other.
+/// Vertical position of the axis, and the number of dots that fit above each other.
 const AXIS: i32 = 206;
 const STACK: i32 = 20;
 const RADIUS: i32 = 3;
 
-/// The axis's ends.
+/// The values at the ends of the axis.
 type Ends = (f64, f64);
 
 impl CausalTest {
-    /// Draws what was claimed as diamonds, the controls as dots.
+    /// Draws the claimed effects as diamonds, those of the controls as dots.
     pub fn figure(&self) -> Figure {
         let ends = self.ends();
         let mut canvas = Canvas::default();
@@ -53,33 +53,27 @@ impl CausalTest {
         format!("{} · without {}", shortened(&self.model, 24), shortened(&self.claim, 60))
     }
 
-    /// The numbers in words.
+    /// The result on one line.
     pub(crate) fn facts(&self) -> String {
-        let (effect, control) = (number(self.effect()), number(self.control()));
-        let effect = if self.claimed.len() > 1 {
-            format!("median of {} {effect}", self.claimed.len())
-        } else {
-            effect
+        let effect = number(self.effect());
+        let effect = match self.claimed.len() {
+            n if n > 1 => format!("median of {n} {effect}"),
+            _ => effect,
         };
-        let (n, controls) = (self.n_as_strong(), count(self.controls.len(), "control"));
-        format!("{effect}; median of {controls} {control}; {n} of them as strong")
+        let controls = count(self.controls.len(), "control");
+        let control = number(self.control());
+        format!("{effect}; median of {controls} {control}; {} of them as strong", self.n_as_strong())
     }
 
+    /// The smallest and the largest effect, and 0.
     fn ends(&self) -> Ends {
         let claimed = self.claimed.iter().map(|(_, value)| *value);
-        let all = || {
-            self.controls
-                .iter()
-                .copied()
-                .chain(claimed.clone())
-                .chain([0.0])
-                .filter(|value| value.is_finite())
-        };
-        let (low, high) = (all().fold(f64::MAX, f64::min), all().fold(f64::MIN, f64::max));
+        let all = self.controls.iter().copied().chain(claimed).filter(|value| value.is_finite());
+        let (low, high) = all.fold((0.0, 0.0), |(low, high): Ends, value| (low.min(value), high.max(value)));
         if low < high { (low, high) } else { (low, low + 1.0) }
     }
 
-    /// Diamonds with their names, a line higher where names would cover each other.
+    /// Draws diamonds with their names, a line higher where names would overlap.
     fn claimed(&self, pen: &Pen, ends: Ends) {
         let mut named: Vec<Point> = Vec::new();
         for (name, value) in &self.claimed {
@@ -93,7 +87,7 @@ impl CausalTest {
         }
     }
 
-    /// Dots that would cover each other lie above each other.
+    /// Draws dots, above each other where they would overlap.
     fn controls(&self, pen: &Pen, ends: Ends) {
         let mut places: Vec<i32> = self.controls.iter().map(|control| x(*control, ends)).collect();
         places.sort_unstable();
@@ -127,20 +121,23 @@ fn x(value: f64, (low, high): Ends) -> i32 {
     LEFT + (((value - low) / (high - low)).clamp(0.0, 1.0) * f64::from(WIDTH)).round() as i32
 }
 
+/// Returns the outline of a dot: an octagon.
 fn dot((x, y): Point) -> Vec<Point> {
-    let (r, h) = (RADIUS, (RADIUS + 1) / 2);
-    [(-h, -r), (h, -r), (r, -h), (r, h), (h, r), (-h, r), (-r, h), (-r, -h)]
-        .map(|(dx, dy)| (x + dx, y + dy))
-        .into()
+    let far = RADIUS;
+    let near = (RADIUS + 1) / 2;
+    let upper = [(-far, -near), (-near, -far), (near, -far), (far, -near)];
+    let lower = [(far, near), (near, far), (-near, far), (-far, near)];
+    upper.into_iter().chain(lower).map(|(dx, dy)| (x + dx, y + dy)).collect()
 }
 
+/// Returns the outline of a diamond.
 fn diamond((x, y): Point, height: i32) -> Vec<Point> {
     [(0, -height), (height * 4 / 7, 0), (0, height), (-height * 4 / 7, 0)]
         .map(|(dx, dy)| (x + dx, y + dy))
         .into()
 }
 
-/// Two decimals, or a power of ten where that is too little or too much.
+/// Formats a number with two decimals, or as a power of ten if it is very small or very large.
 fn number(value: f64) -> String {
     match value.abs() {
         0.0 | 5e-3..1e6 => format!("{value:.2}"),

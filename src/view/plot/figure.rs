@@ -1,4 +1,4 @@
-//! A finished picture.
+//! A finished figure: saved as SVG or PNG, or embedded in a page.
 
 use std::{
     fmt,
@@ -11,14 +11,14 @@ use crate::{
     atomic_file::{ending, save},
     error::Error,
     start::rasterize,
-    words::safe::escaped,
+    view::plot::svg,
 };
 
-/// A picture as SVG, complete in itself: no styles, scripts or files from elsewhere.
+/// A figure as a complete SVG document: no styles, scripts or external files.
 #[derive(Clone, PartialEq)]
 pub struct Figure {
     svg: String,
-    /// Unique to what is drawn.
+    /// Hash of the drawing, which prefixes the ids in the SVG.
     id: String,
     title: String,
     size: (u32, u32),
@@ -30,23 +30,16 @@ impl Figure {
     /// Pixels of a saved PNG for each pixel of the figure, unless its width is chosen.
     const PNG_SCALE: u32 = 2;
 
-    /// Wraps what was drawn into a root element that a screen reader can speak.
+    /// Wraps `body` into a root element with the title and description that a screen reader speaks.
     pub(super) fn new(size: (u32, u32), title: &str, description: &str, body: &str) -> Self {
         let mut hasher = DefaultHasher::new();
         (size, title, description, body).hash(&mut hasher);
         let id = format!("figure-{:016x}", hasher.finish());
-        let (width, height) = size;
-        let svg = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" role=\"img\" aria-labelledby=\"{id}-title {id}-desc\" \
-             width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\">\n\
-             <title id=\"{id}-title\">{}</title>\n<desc id=\"{id}-desc\">{}</desc>\n{body}</svg>\n",
-            escaped(title),
-            escaped(description)
-        );
-        Figure { svg, id, title: title.into(), size, png_width: Self::PNG_SCALE * width }
+        let svg = svg::document(size, &id, title, description, body);
+        Figure { svg, id, title: title.into(), size, png_width: Self::PNG_SCALE * size.0 }
     }
 
-    /// The same figure, so many pixels wide when it is saved as a PNG; twice its size if not set.
+    /// Sets the width of a saved PNG, in pixels; without it a PNG has twice the figure's size.
     pub fn png_width(self, pixels: u32) -> Self {
         Figure { png_width: pixels, ..self }
     }
@@ -56,7 +49,7 @@ impl Figure {
         &self.svg
     }
 
-    /// What the figure shows, in a line.
+    /// The figure's title, on one line.
     pub fn title(&self) -> &str {
         &self.title
     }
@@ -66,17 +59,17 @@ impl Figure {
         self.size
     }
 
-    /// The SVG with ids of its own, where several stand in one page.
+    /// The SVG with ids that end in `number`, so that they stay unique among several figures of a page.
     pub(crate) fn inline(&self, number: usize) -> String {
         self.svg.replace(&self.id, &format!("{}-{number}", self.id))
     }
 
-    /// Writes `x.svg`, or `x.png` at the width that was chosen: first a temporary file beside it, so that `path` never holds half
-    /// a figure.
+    /// Writes the figure as `.svg`, or as `.png` of [`png_width`](Self::png_width) pixels. The file replaces
+    /// `path` only when it is complete.
     ///
     /// # Errors
-    /// [`Error::Setting`] for another ending or a PNG of no or too many pixels, [`Error::File`] when the file cannot be
-    /// written, and for a PNG [`Error::Engine`] when there is no engine to make it.
+    /// [`Error::Setting`] for another ending or a PNG of zero or too many pixels, [`Error::File`] when the
+    /// file cannot be written, and for a PNG [`Error::Engine`] when no engine is there to render it.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let path = path.as_ref();
         if ending(path, "a figure", &["svg", "png"])? == "svg" {
@@ -107,7 +100,8 @@ mod tests {
 
     #[test]
     fn ids_differ_between_figures_and_are_stable() {
-        let (a, b) = (figure("a"), figure("b"));
+        let a = figure("a");
+        let b = figure("b");
         let mut all: Vec<&str> = ids(a.svg()).into_iter().chain(ids(b.svg())).collect();
         all.sort();
         all.dedup();

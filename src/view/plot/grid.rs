@@ -1,4 +1,4 @@
-//! Attention aggregated by maximum: a grid of cells over a span of queries and a span of keys.
+//! Attention aggregated by maximum, in a grid of cells over a span of queries and a span of keys.
 
 use std::ops::Range;
 
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::trace::{Blocks, HeadTrace, Span};
 
-/// A span of tokens cut into equal cells, one token each if they are few.
+/// A span of tokens cut into cells of equal size, of one token each if the tokens are few.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Cells {
     pub span: Span,
@@ -16,42 +16,43 @@ pub(super) struct Cells {
 }
 
 impl Cells {
-    /// Cells of a span that is not empty, at most `max` of them.
+    /// Cuts a span that is not empty into at most `max` cells.
     pub fn new(span: Span, max: usize) -> Self {
         Cells { span, n_cells: span.len().min(max) }
     }
 
-    /// Tokens of a cell.
+    /// The tokens of a cell.
     pub fn tokens(&self, cell: usize) -> Range<usize> {
         let edge = |cell: usize| self.span.start + cell * self.span.len() / self.n_cells;
         edge(cell)..edge(cell + 1)
     }
 
-    /// Cells that hold at least one of the tokens.
+    /// The cells that hold at least one of the tokens.
     pub fn holding(&self, tokens: &Range<usize>) -> Range<usize> {
-        let (start, end) = (tokens.start.max(self.span.start), tokens.end.min(self.span.end));
+        let start = tokens.start.max(self.span.start);
+        let end = tokens.end.min(self.span.end);
         if start >= end {
             return 0..0;
         }
-        // The last cell whose first token, ⌊cell · len / n_cells⌋, is not after the token.
+        // The last cell whose first token, start + ⌊cell · len / n_cells⌋, is not after the token.
         let cell = |token: usize| ((token - self.span.start + 1) * self.n_cells - 1) / self.span.len();
         cell(start)..cell(end - 1) + 1
     }
 
-    /// Tokens in the largest cell.
+    /// The number of tokens in the largest cell.
     pub fn tokens_per_cell(&self) -> usize {
         self.span.len().div_ceil(self.n_cells)
     }
 }
 
-/// What a map says of a cell.
+/// The state of a cell.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Cell {
     /// No query of the cell sees a key of the cell.
     Outside,
-    /// Seen, but no block of the cell was kept.
+    /// A query sees a key, but no block of the cell was kept.
     Pruned,
-    /// The largest mass that a kept block of the cell holds.
+    /// The largest mass of the cell's kept blocks.
     Kept(f32),
 }
 
@@ -60,13 +61,13 @@ pub(super) struct Grid {
     pub queries: Cells,
     pub keys: Cells,
     blocks: Blocks,
-    /// `[queries.n_cells, keys.n_cells]`, negative where nothing is kept.
+    /// `[queries.n_cells, keys.n_cells]`; negative where nothing was kept.
     largest: Vec<f32>,
 }
 
 impl Grid {
-    /// The blocks of a head: each covers its tokens with its attention mass.
-    pub fn of_blocks(head: &HeadTrace, queries: Cells, keys: Cells) -> Self {
+    /// Makes a grid of a head's blocks, each covering its tokens with its attention mass.
+    pub fn from_blocks(head: &HeadTrace, queries: Cells, keys: Cells) -> Self {
         let mut grid = Grid::empty(head.blocks, queries, keys);
         let size = head.blocks.block_size_q;
         for query_block in queries.span.start / size..queries.span.end.div_ceil(size) {
@@ -78,8 +79,8 @@ impl Grid {
         grid
     }
 
-    /// Single tokens: the kept keys of each query of the span, with their probabilities.
-    pub fn of_rows(rows: &[Vec<(usize, f32)>], blocks: Blocks, queries: Cells, keys: Cells) -> Self {
+    /// Makes a grid of single tokens: the kept keys of each query of the span, with their probabilities.
+    pub fn from_rows(rows: &[Vec<(usize, f32)>], blocks: Blocks, queries: Cells, keys: Cells) -> Self {
         let mut grid = Grid::empty(blocks, queries, keys);
         for (query, row) in queries.span.range().zip(rows) {
             let cells = queries.holding(&(query..query + 1));
@@ -94,18 +95,20 @@ impl Grid {
         Grid { queries, keys, blocks, largest: vec![-1.0; queries.n_cells * keys.n_cells] }
     }
 
+    /// Raises cells that are below `mass` to it.
     fn raise(&mut self, rows: Range<usize>, columns: Range<usize>, mass: f32) {
         for row in rows {
             let start = row * self.keys.n_cells;
             for cell in &mut self.largest[start + columns.start..start + columns.end] {
-                // A mass that is not a number still marks its cell as kept.
+                // A mass of NaN still marks its cell as kept.
                 *cell = cell.max(mass).max(0.0);
             }
         }
     }
 
     pub fn cell(&self, row: usize, column: usize) -> Cell {
-        let (queries, keys) = (self.queries.tokens(row), self.keys.tokens(column));
+        let queries = self.queries.tokens(row);
+        let keys = self.keys.tokens(column);
         let seen = keys.start < queries.end && keys.end > self.blocks.visible_keys(queries.start).start;
         match self.largest[row * self.keys.n_cells + column] {
             _ if !seen => Cell::Outside,
@@ -114,12 +117,12 @@ impl Grid {
         }
     }
 
-    /// The largest mass of all cells, 0 if nothing is kept.
+    /// The largest mass of all cells, 0 if nothing was kept.
     pub fn max(&self) -> f32 {
         self.strongest().map_or(0.0, |(_, _, mass)| mass)
     }
 
-    /// Row, column and mass of the strongest cell, the first of equals; none if nothing is kept.
+    /// Row, column and mass of the strongest cell, the first of equals; `None` if nothing was kept.
     pub fn strongest(&self) -> Option<(usize, usize, f32)> {
         let first =
             |best: (usize, f32), (at, &mass): (usize, &f32)| if mass > best.1 { (at, mass) } else { best };
@@ -127,7 +130,7 @@ impl Grid {
         (mass >= 0.0).then(|| (at / self.keys.n_cells, at % self.keys.n_cells, mass))
     }
 
-    /// One pixel for each cell, drawn with its corner at `(left, top)`.
+    /// Paints one pixel per cell, with the grid's corner at `(left, top)`.
     pub fn paint(&self, scale: LogScale, picture: &mut Bitmap, (left, top): (usize, usize)) {
         for row in 0..self.queries.n_cells {
             for column in 0..self.keys.n_cells {
@@ -156,7 +159,8 @@ mod tests {
             let mut next = start;
             for cell in 0..cells.n_cells {
                 let tokens = cells.tokens(cell);
-                prop_assert!(tokens.start == next && tokens.end > next && tokens.len() <= cells.tokens_per_cell());
+                prop_assert!(tokens.start == next && tokens.end > next);
+                prop_assert!(tokens.len() <= cells.tokens_per_cell());
                 prop_assert_eq!(cells.holding(&tokens), cell..cell + 1);
                 next = tokens.end;
             }
@@ -164,17 +168,26 @@ mod tests {
         }
 
         #[test]
-        fn cells_hold_exactly_the_tokens_they_share(len in 1usize..900, max in 1usize..40, a in 0usize..1000, n in 0usize..100) {
+        fn cells_hold_exactly_the_tokens_they_share(
+            len in 1usize..900,
+            max in 1usize..40,
+            start in 0usize..1000,
+            n in 0usize..100,
+        ) {
             let cells = Cells::new(Span { start: 5, end: 5 + len }, max);
-            let tokens = a..a + n;
+            let tokens = start..start + n;
             let expected: Vec<usize> = (0..cells.n_cells)
-                .filter(|&c| { let t = cells.tokens(c); t.start < tokens.end && tokens.start < t.end && n > 0 })
+                .filter(|&cell| n > 0 && overlap(cells.tokens(cell), &tokens))
                 .collect();
             prop_assert_eq!(cells.holding(&tokens).collect::<Vec<_>>(), expected);
         }
     }
 
-    /// A head of a million tokens that keeps its own block and, in one row, a block far back.
+    fn overlap(a: Range<usize>, b: &Range<usize>) -> bool {
+        a.start < b.end && b.start < a.end
+    }
+
+    /// A head in which every query keeps its own block, and one query block also a block far back.
     fn needle(n_tokens: usize, query_block: usize, key_block: u32, mass: f32) -> HeadTrace {
         let blocks = Blocks { n_tokens, block_size_q: 32, block_size_k: 8, window: None };
         let n = blocks.n_query_blocks();
@@ -193,7 +206,7 @@ mod tests {
     fn a_lone_block_among_a_million_tokens_survives() {
         let head = needle(1 << 20, 20_000, 1234, 0.9);
         let whole = Cells::new(Span { start: 0, end: 1 << 20 }, 512);
-        let grid = Grid::of_blocks(&head, whole, whole);
+        let grid = Grid::from_blocks(&head, whole, whole);
         let strong: Vec<(usize, usize)> = (0..512)
             .flat_map(|r| (0..512).map(move |c| (r, c)))
             .filter(|&(r, c)| grid.cell(r, c) == Cell::Kept(0.9))
@@ -206,7 +219,7 @@ mod tests {
     fn three_states_are_told_apart() {
         let head = needle(64, 1, 0, 0.5);
         let cells = Cells::new(Span { start: 0, end: 64 }, 512);
-        let grid = Grid::of_blocks(&head, cells, cells);
+        let grid = Grid::from_blocks(&head, cells, cells);
         assert_eq!(grid.cell(40, 3), Cell::Kept(0.5));
         assert_eq!(grid.cell(40, 20), Cell::Pruned);
         assert_eq!(grid.cell(40, 41), Cell::Outside);
@@ -219,7 +232,7 @@ mod tests {
         let mut head = needle(64, 1, 6, 0.5);
         head.blocks.window = Some(8);
         let cells = Cells::new(Span { start: 0, end: 64 }, 512);
-        let grid = Grid::of_blocks(&head, cells, cells);
+        let grid = Grid::from_blocks(&head, cells, cells);
         assert_eq!(grid.cell(50, 42), Cell::Outside);
         assert_eq!(grid.cell(50, 43), Cell::Pruned);
         assert_eq!(grid.cell(50, 48), Cell::Kept(0.5));

@@ -1,53 +1,60 @@
-//! Shares of 1 as a table of coloured cells: recall by layer and head, scores by depth and length.
+//! A table of shares as coloured cells: recall by layer and head, scores by depth and length.
 
 use std::path::Path;
 
 use super::{
-    bitmap::Bitmap,
     canvas::{Canvas, Pen, Point, Type},
     figure::Figure,
     labels::width,
-    theme::{INK, LINE, PAPER, PRUNED, kept_color},
+    legend::{BAR, CAPTION, color_bar},
+    theme::{INK, PAPER, PRUNED, kept_color},
 };
 use crate::error::Error;
 
-/// Width that the cells share, and the smallest and largest width and height of one, in pixels.
+/// Width and height of all cells at most, and the smallest and largest width and height of one cell, in
+/// pixels.
 const WIDTH: usize = 640;
 const CELL_WIDTH: std::ops::RangeInclusive<usize> = 8..=64;
 const CELL_HEIGHT: std::ops::RangeInclusive<usize> = 8..=26;
-/// Cells of at least this size have room for their number.
+/// The smallest width and height of a cell that has room for its number.
 const NUMBERED: (usize, usize) = (26, 14);
 const TOP: i32 = 96;
-/// Width and height of the scale of colours.
-const BAR: Point = (220, 11);
 
-/// A table of shares, each between 0 and 1; a cell without a value stays grey.
+/// A table of shares, each between 0 and 1; a cell without a value is grey.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HeatMap {
     pub title: String,
-    /// A line below the title: what was measured on what.
+    /// The line below the title, such as the prompt and the settings.
     pub facts: String,
-    /// What the colours stand for.
+    /// The quantity that the colours stand for.
     pub measure: String,
-    /// What rows are, such as "layer", and the name of each, from top to bottom.
+    /// The name of the vertical axis, such as "layer".
     pub row_name: String,
+    /// The label of each row, from top to bottom.
     pub rows: Vec<String>,
-    /// What columns are, such as "head", and the name of each, from left to right.
+    /// The name of the horizontal axis, such as "head".
     pub column_name: String,
+    /// The label of each column, from left to right.
     pub columns: Vec<String>,
-    /// `[rows][columns]`; what is missing is unknown.
+    /// `[rows][columns]`; `None` where the value is unknown.
     pub values: Vec<Vec<Option<f64>>>,
 }
 
-/// Where cells lie on the page.
+/// The position and size of the cells in the figure.
 struct Place {
     left: i32,
+    /// Width and height of a cell.
     cell: (usize, usize),
 }
 
 impl HeatMap {
-    /// A map of layers and heads. `values` is `[n_layers][n_heads]`
-    pub(crate) fn of_heads(title: String, facts: String, measure: &str, values: &[Vec<f64>]) -> Self {
+    /// A map of layers and heads; `values` is `[n_layers][n_heads]`.
+    pub(crate) fn by_layer_and_head(
+        title: String,
+        facts: String,
+        measure: &str,
+        values: &[Vec<f64>],
+    ) -> Self {
         let names = |n: usize| (0..n).map(|i| i.to_string()).collect();
         HeatMap {
             title,
@@ -109,39 +116,30 @@ impl HeatMap {
         }
     }
 
-    /// Returns where it ends.
+    /// Draws the colour bar, and the colour of unknown cells if there are any; returns the legend's lower
+    /// edge.
     fn legend(&self, canvas: &mut Canvas, (left, top): Point) -> i32 {
-        let bar = top + 19;
-        canvas.picture((left, bar), BAR, &Bitmap::scale(), usize::MAX);
-        let unknown = self.values.iter().flatten().any(Option::is_none);
-        canvas.draw(|pen| {
-            pen.text(&self.measure, (left, top + 6), Type::TEXT);
-            for quarter in 0..=4 {
-                let x = left + quarter * BAR.0 / 4;
-                pen.line((x, bar + BAR.1), (x, bar + BAR.1 + 4), LINE);
-                pen.text(
-                    &format!("{}", f64::from(quarter) / 4.0),
-                    (x, bar + BAR.1 + 12),
-                    Type::SMALL.centered(),
-                );
-            }
-            if unknown {
-                let x = left + BAR.0 + 24;
+        let bar = top + CAPTION;
+        let ticks = (0..=4).map(|quarter| (quarter * BAR.0 / 4, (f64::from(quarter) / 4.0).to_string()));
+        color_bar(canvas, (left, bar), &self.measure, ticks);
+        if self.values.iter().flatten().any(Option::is_none) {
+            let x = left + BAR.0 + 24;
+            canvas.draw(|pen| {
                 pen.fill((x, bar), (x + 13, bar + 11), PRUNED);
                 pen.text("unknown", (x + 20, bar + 6), Type::TEXT);
-            }
-        });
+            });
+        }
         bar + BAR.1 + 24
     }
 
-    /// The picture in words.
+    /// Describes the map in words.
     fn description(&self) -> String {
         let cells = self.values.iter().enumerate().flat_map(|(row, values)| {
             values.iter().enumerate().filter_map(move |(column, value)| Some((row, column, (*value)?)))
         });
         let name = |(row, column, value): (usize, usize, f64)| {
-            let names = (self.rows.get(row), self.columns.get(column));
-            let (row, column) = (names.0.map_or("", String::as_str), names.1.map_or("", String::as_str));
+            let row = self.rows.get(row).map_or("", String::as_str);
+            let column = self.columns.get(column).map_or("", String::as_str);
             format!("{value:.3} at {} {row}, {} {column}", self.row_name, self.column_name)
         };
         let lowest = cells.clone().min_by(|a, b| a.2.total_cmp(&b.2)).map(name);
@@ -154,7 +152,7 @@ impl HeatMap {
 }
 
 impl Place {
-    /// The lower right corner of so many cells.
+    /// The lower right corner of `n_rows` × `n_columns` cells.
     fn corner(&self, n_rows: usize, n_columns: usize) -> Point {
         (self.left + (n_columns * self.cell.0) as i32, TOP + (n_rows * self.cell.1) as i32)
     }
@@ -164,13 +162,14 @@ impl Place {
         (left + self.cell.0 as i32 / 2, top + self.cell.1 as i32 / 2)
     }
 
-    /// Every how many rows a name fits.
+    /// The smallest step at which row labels do not overlap; `size` is the height of a row.
     fn stride(&self, size: usize) -> usize {
         13usize.div_ceil(size).max(1)
     }
 
     fn cell(&self, pen: &Pen, row: usize, column: usize, value: Option<f64>) {
-        let (corner, opposite) = (self.corner(row, column), self.corner(row + 1, column + 1));
+        let corner = self.corner(row, column);
+        let opposite = self.corner(row + 1, column + 1);
         let inside = (opposite.0 - 1, opposite.1 - 1);
         pen.fill(corner, inside, value.map_or(PRUNED, kept_color));
         let has_room = self.cell.0 >= NUMBERED.0 && self.cell.1 >= NUMBERED.1;
@@ -190,7 +189,7 @@ mod tests {
         let values = (0..n_rows).map(|r| {
             (0..n_columns).map(|c| (r * n_columns + c) as f64 / (n_rows * n_columns) as f64).collect()
         });
-        HeatMap::of_heads(
+        HeatMap::by_layer_and_head(
             "Recall <1>".into(),
             "16,384 tokens".into(),
             "Recall",

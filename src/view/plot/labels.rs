@@ -1,17 +1,17 @@
-//! Numbers and tokens as a reader wants them: 16,384, 95.2 %, ·word.
+//! Text of figures: ticks, tokens, and the line of facts below a title.
 
 use crate::{
     trace::{Span, Summary},
     words::numbers::{count, percent, shortened, thousands},
 };
 
-/// 10 to a power, as a percentage: "100 %", "0.01 %".
+/// Formats a power of 10 as a percentage: "100 %", "0.01 %".
 pub(super) fn decade_percent(exponent: i32) -> String {
     let decimals = (-exponent - 2).max(0) as usize;
     format!("{:.decimals$} %", 10f64.powi(exponent + 2))
 }
 
-/// 10 to a power, as a number: "10,000", "0.01".
+/// Formats a power of 10 as a number: "10,000", "0.01".
 pub(super) fn decade(exponent: i32) -> String {
     match u32::try_from(exponent) {
         Ok(exponent) => thousands(10u64.saturating_pow(exponent)),
@@ -19,7 +19,7 @@ pub(super) fn decade(exponent: i32) -> String {
     }
 }
 
-/// At most `max` round token positions inside a span: multiples of 1, 2 or 5 times a power of ten.
+/// Returns at most `max` round token positions inside a span: multiples of 1, 2 or 5 times a power of ten.
 pub(super) fn ticks(span: Span, max: usize) -> Vec<usize> {
     let steps = (0..).flat_map(|e| [1, 2, 5].map(|m| m * 10usize.pow(e)));
     let count = |step: usize| (span.end - 1) / step + 1 - span.start.div_ceil(step);
@@ -27,7 +27,7 @@ pub(super) fn ticks(span: Span, max: usize) -> Vec<usize> {
     (span.start.div_ceil(step)..=(span.end - 1) / step).map(|i| i * step).collect()
 }
 
-/// A token's text on one short line: spaces and line ends become visible, long texts are cut.
+/// Formats a token's text on one short line: spaces and line ends become visible, long texts are cut.
 pub(super) fn token(text: &str) -> String {
     let visible: String = text
         .chars()
@@ -42,12 +42,13 @@ pub(super) fn token(text: &str) -> String {
     shortened(&visible, 12)
 }
 
-/// Width in pixels that a text of the usual size takes at most, in a wide font.
+/// Estimates the width of a text of the usual size in a wide font, in pixels.
 pub(super) fn width(text: &str) -> i32 {
     (text.chars().count() as f64 * 6.6).ceil() as i32
 }
 
-/// What a figure of a trace always says: length, blocks, budget, share pruned, recall if it was measured.
+/// The facts below the title of a trace's figure: length, blocks, budget, share pruned, and recall if it was
+/// measured.
 pub(super) fn facts(summary: &Summary, pruned: f64, recall: Option<f64>) -> String {
     let config = &summary.config;
     let mut facts = vec![

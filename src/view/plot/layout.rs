@@ -1,6 +1,4 @@
-//! Where a map lies on its page; its axes and the bars of received mass below it.
-
-use plotters::style::RGBColor;
+//! The position of a map in its figure, its axes, and the bars of received mass below it.
 
 use super::{
     canvas::{Pen, Point, Type},
@@ -10,9 +8,9 @@ use super::{
 };
 use crate::{trace::Span, words::numbers::thousands};
 
-/// Most pixels and most cells of a map's side.
+/// The largest number of pixels, and of cells, along a side of a map.
 pub(super) const SIDE: usize = 512;
-/// Most tokens of a side whose text is written on the axis.
+/// The largest number of tokens along a side whose texts are written on the axis.
 pub(super) const MAX_TEXTS: usize = 56;
 /// Height of the bars of received mass.
 const BARS: i32 = 44;
@@ -30,11 +28,16 @@ pub(super) struct Frame {
 
 impl Frame {
     pub fn new((left, top): Point, queries: Cells, keys: Cells) -> Self {
-        let (n_queries, n_keys) = (queries.n_cells, keys.n_cells);
-        // A few rows make a low map, but never one too low for its axis, nor lower than square cells would.
-        let tallest = (96 / n_queries).max(18).max(SIDE / n_keys);
-        let (width, height) = (side(n_keys, SIDE), side(n_queries, tallest));
-        Frame { left, top, width, height, queries: queries.span, keys: keys.span }
+        // A map of few rows is low, but high enough for its axis and for square cells.
+        let tallest = (96 / queries.n_cells).max(18).max(SIDE / keys.n_cells);
+        Frame {
+            left,
+            top,
+            width: side(keys.n_cells, SIDE),
+            height: side(queries.n_cells, tallest),
+            queries: queries.span,
+            keys: keys.span,
+        }
     }
 
     pub fn right(&self) -> i32 {
@@ -45,18 +48,18 @@ impl Frame {
         self.top + self.height
     }
 
-    /// Where a key lies; halves are the middles of tokens.
+    /// Returns the horizontal position of a key, of its middle if it ends in .5.
     pub fn x(&self, key: f64) -> i32 {
         self.left + along(key, self.keys, self.width)
     }
 
-    /// Where a query lies; halves are the middles of tokens.
+    /// Returns the vertical position of a query, of its middle if it ends in .5.
     pub fn y(&self, query: f64) -> i32 {
         self.top + along(query, self.queries, self.height)
     }
 }
 
-/// Pixels of a side: a whole number for each cell where cells are large enough for the eye to compare.
+/// Returns the length of a side, in pixels: a whole number of pixels per cell if cells are large.
 fn side(n_cells: usize, largest_cell: usize) -> i32 {
     match SIDE / n_cells {
         cell if cell >= 8 => (n_cells * cell.min(largest_cell)) as i32,
@@ -69,16 +72,16 @@ fn along(token: f64, span: Span, pixels: i32) -> i32 {
     (share.clamp(0.0, 1.0) * f64::from(pixels)).round() as i32
 }
 
-/// One axis' tokens: their numbers, or their texts when there is room.
+/// The tokens of an axis, written as numbers, or as texts if there is room.
 pub(super) struct Axis<'a> {
     pub name: &'a str,
     pub span: Span,
-    /// The text of each token, or nothing.
+    /// The text of each token; empty if numbers are written.
     pub texts: &'a [String],
 }
 
 impl Axis<'_> {
-    /// Each label and the token that it stands at.
+    /// Returns each label with its token.
     fn labels(&self) -> Vec<(usize, String)> {
         match self.texts {
             [] => ticks(self.span, 6).into_iter().map(|t| (t, thousands(t as u64))).collect(),
@@ -100,7 +103,7 @@ impl Axis<'_> {
     }
 }
 
-/// Ticks, labels and title left of the map.
+/// Draws ticks, labels and title left of the map.
 pub(super) fn query_axis(pen: &Pen, frame: &Frame, axis: &Axis) {
     let labels = axis.labels();
     let longest = labels.iter().map(|(_, label)| width(label)).max().unwrap_or(0);
@@ -116,14 +119,15 @@ pub(super) fn query_axis(pen: &Pen, frame: &Frame, axis: &Axis) {
     );
 }
 
-/// Ticks, labels and title below `top`; returns where they end.
+/// Draws ticks, labels and title below `top`; returns their lower edge.
 pub(super) fn key_axis(pen: &Pen, frame: &Frame, top: i32, axis: &Axis) -> i32 {
     for (token, label) in axis.labels() {
         let x = frame.x(token as f64 + 0.5);
         pen.line((x, top), (x, top + 4), LINE);
-        match axis.texts.is_empty() {
-            true => pen.text(&label, (x, top + 13), axis.kind().centered()),
-            false => pen.text(&label, (x, top + 7), axis.kind().upwards().before()),
+        if axis.texts.is_empty() {
+            pen.text(&label, (x, top + 13), axis.kind().centered());
+        } else {
+            pen.text(&label, (x, top + 7), axis.kind().upwards().before());
         }
     }
     let longest = axis.texts.iter().map(|t| t.chars().count()).max().unwrap_or(0) as i32;
@@ -132,12 +136,14 @@ pub(super) fn key_axis(pen: &Pen, frame: &Frame, top: i32, axis: &Axis) -> i32 {
     bottom + 16
 }
 
-/// Bars of the mass that each key received, largest of each cell, on a scale of four decades; returns where they end.
+/// Draws the mass that keys received, the largest of each cell, on a scale of four decades; returns the bars'
+/// lower edge.
 pub(super) fn received_bars(pen: &Pen, frame: &Frame, keys: Cells, received: &[f32]) -> i32 {
     let largest = |cell| received[keys.tokens(cell)].iter().copied().fold(0.0, f32::max);
     let values: Vec<f32> = (0..keys.n_cells).map(largest).collect();
     let scale = LogScale::covering(values.iter().copied().fold(0.0, f32::max));
-    let (top, bottom) = (frame.bottom() + 8, frame.bottom() + 8 + BARS);
+    let top = frame.bottom() + 8;
+    let bottom = top + BARS;
     let y = |level: f64| bottom - (level * f64::from(BARS)).round() as i32;
     let mut outline = vec![(frame.left, bottom)];
     for (cell, &value) in values.iter().enumerate() {
@@ -151,7 +157,7 @@ pub(super) fn received_bars(pen: &Pen, frame: &Frame, keys: Cells, received: &[f
     bottom
 }
 
-/// Continues an outline to the right, on the same level or over a step.
+/// Extends an outline to the right, at the same level or with a step.
 fn step(outline: &mut Vec<Point>, from: i32, to: i32, y: i32) {
     match outline.as_mut_slice() {
         [.., a, b] if a.1 == y && b.1 == y => b.0 = to,
@@ -160,9 +166,8 @@ fn step(outline: &mut Vec<Point>, from: i32, to: i32, y: i32) {
 }
 
 fn bars_axis(pen: &Pen, frame: &Frame, scale: LogScale, (top, bottom): (i32, i32)) {
-    let tick: RGBColor = LINE;
     for (exponent, y) in [(scale.top, top), (scale.top - LogScale::DECADES, bottom)] {
-        pen.line((frame.left - 4, y), (frame.left, y), tick);
+        pen.line((frame.left - 4, y), (frame.left, y), LINE);
         pen.text(&decade(exponent), (frame.left - 7, y), Type::SMALL.before());
     }
     pen.text("received", (frame.left - 7, (top + bottom) / 2), Type::SMALL.before());

@@ -1,4 +1,4 @@
-//! Pictures of traces: SVG with attributes only, legible on its own, small enough to keep in a notebook.
+//! Figures of traces: SVG with attributes only, legible on its own, small enough to keep in a notebook.
 //!
 //! In every map rows are queries, top to bottom, and columns are keys, left to right.
 
@@ -11,6 +11,7 @@ mod canvas;
 mod causal_chart;
 mod figure;
 mod grid;
+mod head_scores;
 mod heat_map;
 mod labels;
 mod layout;
@@ -22,6 +23,7 @@ mod route_graph;
 mod rulers;
 mod sentence_kinds;
 mod sentence_matrix;
+mod svg;
 mod theme;
 
 pub use attention_map::AttentionMap;

@@ -1,11 +1,11 @@
-//! All heads at once: where in the model is attention worth a closer look?
+//! All heads of a trace as small maps in one figure.
 
 use super::{
     bitmap::Bitmap,
     canvas::{Canvas, Pen, Type},
     figure::Figure,
     grid::{Cells, Grid},
-    labels::{facts, width},
+    labels::{facts, width as text_width},
     legend::legend,
     theme::{LogScale, MUTED, OUTSIDE, PRUNED},
 };
@@ -15,28 +15,28 @@ use crate::{
     words::numbers::{count, shortened},
 };
 
-/// Most bytes of the picture in a figure.
+/// The picture's size limit, in bytes.
 const MAX_PICTURE: usize = 900_000;
-/// Width that the panels share, and the smallest and largest side of one, in pixels.
+/// Width of all panels at most, and the smallest and largest side of one panel, in pixels.
 const WIDTH: usize = 680;
 const PANEL: std::ops::RangeInclusive<usize> = 12..=96;
-/// Panels of at least this side have room for their own label.
+/// The smallest side of a panel that has room for its label.
 const LABELLED: usize = 44;
 const LEFT: usize = 52;
 const TOP: usize = 88;
 
-/// How the panels lie: layers are rows from top to bottom, heads are columns.
+/// The layout of the panels: layers are rows from top to bottom, heads are columns.
 struct Panels<'a> {
     /// The layer of each row.
     layers: &'a [usize],
     n_heads: usize,
-    /// Pixels of a panel's side; a cell is a pixel.
+    /// The side of a panel, in pixels; a cell is a pixel.
     side: usize,
     gap: usize,
 }
 
 impl Trace {
-    /// Every head of every layer that the trace holds as a small map, all in the same colours.
+    /// Draws every head of every layer in the trace as a small map, all on the same colour scale.
     ///
     /// # Errors
     /// [`Error::Trace`] when the file is damaged.
@@ -45,10 +45,10 @@ impl Trace {
         let cells = Cells::new(Span { start: 0, end: self.n_tokens() }, panels.side);
         let panel = |(row, head)| {
             let head_trace = self.head(panels.layers[row], head)?;
-            Ok(((row, head), Grid::of_blocks(&head_trace, cells, cells)))
+            Ok(((row, head), Grid::from_blocks(&head_trace, cells, cells)))
         };
         let grids = panels.places().map(panel).collect::<Result<Vec<_>, Error>>()?;
-        let scale = LogScale::of_shares(grids.iter().map(|(_, grid)| grid.max()).fold(0.0, f32::max));
+        let scale = LogScale::covering_shares(grids.iter().map(|(_, grid)| grid.max()).fold(0.0, f32::max));
         Ok(figure(self, &panels, &grids, scale))
     }
 }
@@ -60,13 +60,13 @@ impl<'a> Panels<'a> {
         Panels { layers, n_heads, side: side - gap, gap }
     }
 
-    /// Row and column of each panel.
+    /// The row and column of each panel.
     fn places(&self) -> impl Iterator<Item = (usize, usize)> {
         let n_heads = self.n_heads;
         (0..self.layers.len()).flat_map(move |row| (0..n_heads).map(move |head| (row, head)))
     }
 
-    /// Left or upper edge of the nth panel.
+    /// The left or upper edge of the nth panel.
     fn at(&self, n: usize) -> usize {
         n * (self.side + self.gap)
     }
@@ -75,21 +75,24 @@ impl<'a> Panels<'a> {
         (self.at(self.n_heads) - self.gap, self.at(self.layers.len()) - self.gap)
     }
 
-    /// Every how many rows or columns a number fits.
+    /// The smallest step at which the numbers of rows or columns do not overlap.
     fn stride(&self) -> usize {
         [1, 2, 4, 8].into_iter().find(|s| s * (self.side + self.gap) >= 17).unwrap_or(8)
     }
 }
 
-/// A panel's row and column, and what it shows.
+/// A panel's row and column, and its cells.
 type Panel = ((usize, usize), Grid);
 
 fn figure(trace: &Trace, panels: &Panels, grids: &[Panel], scale: LogScale) -> Figure {
-    let (left, top) = (LEFT as i32, TOP as i32);
-    let size = (panels.size().0 as i32, panels.size().1 as i32);
+    let left = LEFT as i32;
+    let top = TOP as i32;
+    let (width, height) = panels.size();
+    let size = (width as i32, height as i32);
     let mut canvas = Canvas::default();
     canvas.picture((left, top), size, &picture(panels, grids, scale), MAX_PICTURE);
-    let (title, facts) = (title(trace), overview_facts(trace));
+    let title = title(trace);
+    let facts = overview_facts(trace);
     canvas.draw(|pen| {
         pen.text(&title, (14, 20), Type::TITLE);
         pen.text(&facts, (14, 39), Type::NOTE);
@@ -100,14 +103,11 @@ fn figure(trace: &Trace, panels: &Panels, grids: &[Panel], scale: LogScale) -> F
     let end = legend(&mut canvas, (left, top + size.1 + 18), scale, caption, &states);
     let description =
         format!("Rows are layers, columns are heads; in each panel rows are queries, columns keys. {facts}.");
-    canvas.figure(
-        ((left + size.0 + 20).max(14 + width(&facts)).max(left + width(caption)), end),
-        &title,
-        &description,
-    )
+    let right = (left + size.0 + 20).max(14 + text_width(&facts)).max(left + text_width(caption));
+    canvas.figure((right, end), &title, &description)
 }
 
-/// All panels in one picture; the gaps are as empty as what no query sees.
+/// Paints all panels in one picture; the gaps have the colour of keys that no query sees.
 fn picture(panels: &Panels, grids: &[Panel], scale: LogScale) -> Bitmap {
     let (width, height) = panels.size();
     let mut picture = Bitmap::new(width, height);
@@ -117,7 +117,8 @@ fn picture(panels: &Panels, grids: &[Panel], scale: LogScale) -> Bitmap {
     picture
 }
 
-/// Numbers of layers and heads along the sides, and L·H in the empty corner of each panel that has room.
+/// Writes the numbers of layers and heads along the sides, and layer and head in the empty corner of large
+/// panels.
 fn label(pen: &Pen, panels: &Panels) {
     let (width, height) = panels.size();
     let middle = |n: usize| (panels.at(n) + panels.side / 2) as i32;
@@ -147,16 +148,18 @@ fn title(trace: &Trace) -> String {
     format!("{} · {layers} × {}", shortened(&trace.summary().model.name, 24), count(trace.n_heads(), "head"))
 }
 
-/// What is true of the whole trace, in a line.
+/// The facts of a whole trace, on one line.
 pub(crate) fn overview_facts(trace: &Trace) -> String {
     let summary = trace.summary();
     facts(summary, summary.pruned, summary.fidelity.as_ref().map(|f| f.recall))
 }
 
+/// Says which keys no query sees.
 fn outside(trace: &Trace) -> &'static str {
-    match trace.summary().model.windows.iter().any(Option::is_some) {
-        true => "after the query, or before its window",
-        false => "after the query",
+    if trace.summary().model.windows.iter().any(Option::is_some) {
+        "after the query, or before its window"
+    } else {
+        "after the query"
     }
 }
 
@@ -183,7 +186,8 @@ mod tests {
     #[test]
     fn layers_that_are_not_there_take_no_place() {
         let whole = trace(&Shape { n_layers: 6, n_heads: 8, ..Default::default() });
-        let (some, all) = (whole.of_layers(&[1, 4]).unwrap().overview().unwrap(), whole.overview().unwrap());
+        let some = whole.of_layers(&[1, 4]).unwrap().overview().unwrap();
+        let all = whole.overview().unwrap();
         assert!(
             some.svg().contains("2 of 6 layers × 8 heads")
                 && some.svg().contains("4·7")

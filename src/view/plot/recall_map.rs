@@ -1,4 +1,4 @@
-//! Recall by layer and head.
+//! Recall as a map of layers and heads.
 
 use super::{heat_map::HeatMap, labels::facts};
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
 };
 
 impl Trace {
-    /// How much of each head's dense attention the kept blocks hold.
+    /// A map of each head's recall: the share of its dense attention that falls on kept blocks.
     ///
     /// # Errors
     /// [`Error::Missing`] when the trace was not compared with dense attention.
@@ -19,7 +19,7 @@ impl Trace {
         let summary = self.summary();
         let title = format!("{} · recall of each head", shortened(&summary.model.name, 24));
         let facts = facts(summary, summary.pruned, Some(fidelity.recall));
-        Ok(HeatMap::of_heads(title, facts, &measure(fidelity), &fidelity.recall_by_head))
+        Ok(HeatMap::by_layer_and_head(title, facts, &measure(fidelity), &fidelity.recall_by_head))
     }
 }
 

@@ -4,14 +4,14 @@ use super::HeatMap;
 use crate::{analysis::RetrievalHeads, words::numbers::count};
 
 impl RetrievalHeads {
-    /// Scores by layer and head.
+    /// A map of the scores by layer and head.
     pub fn map(&self) -> HeatMap {
         let facts = format!("{} · strongest: {}", count(self.n_prompts, "prompt"), self.strongest());
         let measure = "Share of the needle's tokens that a head copies into the answer";
-        HeatMap::of_heads(format!("{} · retrieval heads", self.model), facts, measure, &self.scores)
+        HeatMap::by_layer_and_head(format!("{} · retrieval heads", self.model), facts, measure, &self.scores)
     }
 
-    /// The best heads in a line.
+    /// The three best heads, on one line.
     pub(crate) fn strongest(&self) -> String {
         let best = self.ranking().into_iter().take(3).filter(|head| head.score > 0.0);
         let names: Vec<String> = best.map(|h| format!("{}·{} ({:.2})", h.layer, h.head, h.score)).collect();

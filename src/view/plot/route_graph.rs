@@ -1,4 +1,4 @@
-//! Routes as a graph: layers from bottom to top, positions from left to right, edges as wide as their flow.
+//! Routes as a graph: layers from bottom to top, tokens from left to right, edges as wide as their flow.
 
 use plotters::style::RGBColor;
 
@@ -20,9 +20,9 @@ use crate::{
 const LEFT: i32 = 64;
 const TOP: i32 = 84;
 const WIDTH: i32 = 560;
-/// Room right of the graph for the flow of each layer.
+/// Width of the column right of the graph that shows the flow of each layer.
 const BARS: i32 = 96;
-/// Most edges that are drawn, and that are named.
+/// The largest number of edges that are drawn, and of edges that are named.
 const MAX_DRAWN: usize = 60;
 const MAX_NAMED: usize = 14;
 /// Width of the strongest edge.
@@ -31,7 +31,7 @@ const FROM: RGBColor = MARKS[1];
 const TO: RGBColor = MARKS[0];
 const EDGE: RGBColor = MARKS[3];
 
-/// Edges of one layer between the same blocks, of one or several heads, drawn as one.
+/// Edges of one layer between the same two blocks, of one or several heads, drawn as one.
 struct Bundle {
     layer: usize,
     queries: Span,
@@ -41,18 +41,18 @@ struct Bundle {
     flow: f64,
 }
 
-/// A graph of layers between its places on the page.
+/// The layout of a graph.
 struct Graph<'a> {
     routes: &'a Routes,
     /// Strongest first.
     bundles: Vec<Bundle>,
     axis: BrokenAxis,
-    /// Pixels between the states before and after a layer.
+    /// Height of a layer, in pixels.
     step: i32,
 }
 
 impl Routes {
-    /// Draws the strongest edges, at most 60, and the flow of each layer beside them.
+    /// Draws the strongest edges, at most 60, and beside them the flow through each layer's attention.
     pub fn figure(&self) -> Figure {
         let edges = &self.edges[..self.edges.len().min(MAX_DRAWN)];
         let spans: Vec<Span> =
@@ -66,10 +66,10 @@ impl Routes {
         canvas.figure(size, &self.title(), &self.description())
     }
 
-    /// The flow through the attention of each layer and head, as a share of all that arrives.
+    /// A map of the flow through each layer and head, as a share of all the flow that arrives.
     pub fn head_map(&self) -> HeatMap {
         let title = format!("{} · flow to {} by head", shortened(&self.model, 24), quoted(&self.to_text, 30));
-        HeatMap::of_heads(title, self.facts(), "share of the flow from start to end", &self.by_head)
+        HeatMap::by_layer_and_head(title, self.facts(), "share of the flow from start to end", &self.by_head)
     }
 
     /// Saves the graph as `.svg` or `.png`.
@@ -101,7 +101,8 @@ impl Routes {
         };
         let strongest: Vec<String> = self.edges.iter().take(5).map(edge).collect();
         format!(
-            "Layers from bottom to top, token positions from left to right, edges as wide as their flow. {}. Strongest: {}.",
+            "Layers from bottom to top, token positions from left to right, edges as wide as their flow. \
+             {}. Strongest: {}.",
             self.facts(),
             strongest.join("; ")
         )
@@ -115,10 +116,9 @@ fn quoted(text: &str, max: usize) -> String {
 fn bundles(edges: &[RouteEdge]) -> Vec<Bundle> {
     let mut bundles: Vec<Bundle> = Vec::new();
     for edge in edges {
-        match bundles
-            .iter_mut()
-            .find(|b| (b.layer, b.queries, b.keys) == (edge.layer, edge.queries, edge.keys))
-        {
+        let same =
+            |b: &&mut Bundle| b.layer == edge.layer && b.queries == edge.queries && b.keys == edge.keys;
+        match bundles.iter_mut().find(same) {
             Some(bundle) => {
                 bundle.heads.push(edge.head);
                 bundle.flow += edge.flow;
@@ -138,7 +138,7 @@ fn overlap(a: Span, b: Span) -> bool {
 }
 
 impl Bundle {
-    /// L·H of the strongest heads.
+    /// Names the layer and its three strongest heads, as in `3·0 5`.
     fn name(&self) -> String {
         let heads: Vec<String> = self.heads.iter().take(3).map(usize::to_string).collect();
         let more = if self.heads.len() > 3 { " …" } else { "" };
@@ -147,7 +147,8 @@ impl Bundle {
 }
 
 impl Graph<'_> {
-    /// Where the state before a layer lies; after the last, that of all of them.
+    /// Vertical position of the residual stream before layer `level`; with `level` the number of layers,
+    /// after the last.
     fn y(&self, level: usize) -> i32 {
         TOP + self.step * self.routes.by_layer.len().saturating_sub(level) as i32
     }
@@ -160,9 +161,9 @@ impl Graph<'_> {
         });
         self.residual(canvas);
         for bundle in self.bundles.iter().rev() {
-            let (low, high) = (self.y(bundle.layer), self.y(bundle.layer + 1));
-            let ends = ((self.axis.middle(bundle.keys), low), (self.arrival(bundle), high));
-            canvas.curve(ends, self.width(bundle), EDGE);
+            let start = (self.axis.middle(bundle.keys), self.y(bundle.layer));
+            let end = (self.arrival(bundle), self.y(bundle.layer + 1));
+            canvas.curve(start, end, self.width(bundle), EDGE);
         }
         canvas.draw(|pen| {
             self.names(pen);
@@ -172,6 +173,7 @@ impl Graph<'_> {
         });
     }
 
+    /// Draws a line between layers, and the layers' numbers.
     fn levels(&self, pen: &Pen) {
         let n_layers = self.routes.by_layer.len();
         let every = (16 / self.step + 1) as usize;
@@ -184,24 +186,26 @@ impl Graph<'_> {
         pen.text("layer", (20, (self.y(0) + self.y(n_layers)) / 2), Type::NOTE.upwards().centered());
     }
 
-    /// Where in its query block a bundle is drawn to: the end of the route, the block that the strongest later edge leaves from,
-    /// or the middle.
+    /// Returns where a bundle ends within its query block: at the end of the route, at the block that the
+    /// strongest later edge leaves from, or in the middle.
     fn arrival(&self, bundle: &Bundle) -> i32 {
-        let (queries, to) = (bundle.queries, self.routes.to);
+        let queries = bundle.queries;
+        let to = self.routes.to;
         if overlap(queries, to) {
-            return self
-                .axis
-                .middle(Span { start: queries.start.max(to.start), end: queries.end.min(to.end) });
+            let both = Span { start: queries.start.max(to.start), end: queries.end.min(to.end) };
+            return self.axis.middle(both);
         }
         let next = self.bundles.iter().find(|b| b.layer > bundle.layer && overlap(b.keys, queries));
         self.axis.middle(next.map_or(queries, |next| next.keys))
     }
 
-    /// Dashed lines where what is on its way waits in the residual stream.
+    /// Draws dashed lines where a route stays in the residual stream between two edges.
     fn residual(&self, canvas: &mut Canvas) {
-        let (n_layers, mut lines) = (self.routes.by_layer.len(), Vec::new());
+        let n_layers = self.routes.by_layer.len();
+        let mut lines = Vec::new();
         for bundle in &self.bundles {
-            // From where it came to the key: the place itself, or an earlier edge to a block that holds it.
+            // A line starts at the route's start, or after the latest earlier edge to a block that overlaps
+            // the keys.
             let earlier =
                 self.bundles.iter().filter(|b| b.layer < bundle.layer && overlap(b.queries, bundle.keys));
             let start = if overlap(self.routes.from, bundle.keys) {
@@ -215,7 +219,7 @@ impl Graph<'_> {
             }
         }
         lines.sort_unstable();
-        // Of lines at one place, the longest from each start.
+        // Of lines with the same position and start, the longest stays.
         lines.dedup_by(|next, kept| {
             (next.0, next.1) == (kept.0, kept.1) && {
                 kept.2 = kept.2.max(next.2);
@@ -232,11 +236,12 @@ impl Graph<'_> {
         (WIDEST * bundle.flow / most.max(f64::MIN_POSITIVE)).max(0.9)
     }
 
-    /// L·H at the strongest edges, where there is room.
+    /// Writes layer and heads at the strongest edges, where there is room.
     fn names(&self, pen: &Pen) {
         let mut taken: Vec<(Point, i32)> = Vec::new();
         for bundle in self.bundles.iter().take(3 * MAX_NAMED) {
-            let (name, x) = (bundle.name(), (self.axis.middle(bundle.keys) + self.arrival(bundle)) / 2);
+            let name = bundle.name();
+            let x = (self.axis.middle(bundle.keys) + self.arrival(bundle)) / 2;
             let half = width(&name) / 2 + 3;
             let at = (x.max(LEFT + half), (self.y(bundle.layer) + self.y(bundle.layer + 1)) / 2);
             let free = |(other, wide): &(Point, i32)| {
@@ -250,28 +255,26 @@ impl Graph<'_> {
         }
     }
 
-    /// Where the route starts, at the bottom, and where it leads, at the top, each with its text.
+    /// Draws the start of the route at the bottom and its end at the top, each with its text.
     fn ends(&self, pen: &Pen) {
-        let n_layers = self.routes.by_layer.len();
-        let place = |span: Span| {
-            (
-                self.axis.x(span.start as f64),
-                self.axis.x(span.end as f64).max(self.axis.x(span.start as f64) + 3),
-            )
-        };
-        let (left, right) = place(self.routes.to);
-        pen.fill((left, self.y(n_layers) - 8), (right, self.y(n_layers) - 3), TO);
-        let text = quoted(&self.routes.to_text, 28);
-        let middle = ((left + right) / 2).clamp(LEFT + width(&text) / 2, LEFT + WIDTH - width(&text) / 2);
-        pen.text(&text, (middle, self.y(n_layers) - 17), Type::TEXT.centered().colored(TO));
-        let (left, right) = place(self.routes.from);
-        pen.fill((left, self.y(0) + 3), (right, self.y(0) + 8), FROM);
-        let text = quoted(&self.routes.from_text, 28);
-        let middle = ((left + right) / 2).clamp(LEFT + width(&text) / 2, LEFT + WIDTH - width(&text) / 2);
-        pen.text(&text, (middle, self.y(0) + 17), Type::TEXT.centered().colored(FROM));
+        let Routes { from, from_text, to, to_text, .. } = self.routes;
+        let top = self.y(self.routes.by_layer.len());
+        let bottom = self.y(0);
+        self.end(pen, *to, to_text, (top - 8, top - 17), TO);
+        self.end(pen, *from, from_text, (bottom + 3, bottom + 17), FROM);
     }
 
-    /// Bars of the share of each layer's flow that goes through attention.
+    /// Draws one end of the route: a bar whose upper edge is at `bar`, and the text at `line`.
+    fn end(&self, pen: &Pen, span: Span, text: &str, (bar, line): (i32, i32), color: RGBColor) {
+        let left = self.axis.x(span.start as f64);
+        let right = self.axis.x(span.end as f64).max(left + 3);
+        pen.fill((left, bar), (right, bar + 5), color);
+        let text = quoted(text, 28);
+        let middle = ((left + right) / 2).clamp(LEFT + width(&text) / 2, LEFT + WIDTH - width(&text) / 2);
+        pen.text(&text, (middle, line), Type::TEXT.centered().colored(color));
+    }
+
+    /// Draws, for each layer, the share of its flow that goes through attention.
     fn flow_by_layer(&self, pen: &Pen) {
         let left = LEFT + WIDTH + 22;
         pen.text("through attention", (left, TOP - 17), Type::NOTE);
@@ -290,9 +293,12 @@ impl Graph<'_> {
 
 #[cfg(test)]
 mod tests {
-    use crate::trace::{
-        Span,
-        synthetic::{Shape, trace, trace_of},
+    use crate::{
+        analysis::RouteEdge,
+        trace::{
+            Span,
+            synthetic::{Shape, trace, trace_of_words},
+        },
     };
 
     #[test]
@@ -316,7 +322,7 @@ mod tests {
         }
     }
 
-    /// A file may hold anything.
+    /// A file may hold any values.
     #[test]
     fn what_makes_no_sense_stays_in_the_graph() {
         let trace = trace(&Shape { n_tokens: 300, ..Default::default() });
@@ -324,21 +330,23 @@ mod tests {
         let nowhere = Span { start: usize::MAX - 1, end: usize::MAX };
         let backwards = Span { start: 20, end: 3 };
         for (edge, wild) in routes.edges.iter_mut().zip([f64::NAN, f64::INFINITY, -1.0]) {
-            (edge.layer, edge.flow, edge.queries, edge.keys) = (99, wild, nowhere, backwards);
+            *edge = RouteEdge { layer: 99, flow: wild, queries: nowhere, keys: backwards, ..*edge };
         }
-        (routes.to, routes.by_layer[0], routes.by_head) =
-            (backwards, f64::NAN, vec![vec![], vec![f64::NAN; 3]]);
+        routes.to = backwards;
+        routes.by_layer[0] = f64::NAN;
+        routes.by_head = vec![vec![], vec![f64::NAN; 3]];
         assert!(
             routes.figure().svg().starts_with("<svg") && routes.head_map().figure().svg().starts_with("<svg")
         );
-        (routes.from, routes.by_layer) = (nowhere, Vec::new());
+        routes.from = nowhere;
+        routes.by_layer.clear();
         assert!(routes.figure().svg().starts_with("<svg"));
     }
 
     #[test]
     fn hostile_text_is_escaped() {
         let words = ["</svg><script>", "\u{0}\u{1b}", "\u{ffff}", "\"'&", "]]>"].map(String::from);
-        let trace = trace_of(
+        let trace = trace_of_words(
             &Shape { n_tokens: 5, n_layers: 1, n_heads: 1, top_k: 20, ..Default::default() },
             &words,
         );

@@ -1,4 +1,4 @@
-//! Rulers beside a map that name spans of the prompt: sentences, needles.
+//! Rulers beside a map, which name spans of the prompt such as sentences and needles.
 
 use plotters::style::RGBColor;
 
@@ -10,27 +10,27 @@ use super::{
 };
 use crate::{trace::Span, words::numbers::shortened};
 
-/// Most characters of a label.
+/// The largest number of characters of a label.
 const MAX_LABEL: usize = 22;
-/// Rows of labels above a map.
+/// The largest number of rows of labels above a map.
 const MAX_LANES: usize = 3;
 const LANE: i32 = 14;
 /// Thickness of a ruler and its distance from the map.
 const RULER: i32 = 6;
 const GAP: i32 = 3;
-/// Pixels that a label may move away from its mark.
+/// The largest distance of a label from its mark, in pixels.
 const MAX_SHIFT: i32 = 14;
-/// Lines across the map are drawn for a few marks only.
+/// The largest number of marks for which lines across the map are drawn.
 const MAX_GUIDED: usize = 6;
 
-/// A named span, in its colour.
+/// A named span.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Mark {
     pub label: String,
     pub span: Span,
 }
 
-/// Space that rulers and labels take: above the map, and right of it.
+/// Returns the space that rulers and labels take above the map and right of it.
 pub(super) fn space(frame: &Frame, marks: &[Mark]) -> (i32, i32) {
     let lanes = lanes(frame, marks).into_iter().flatten().max();
     let above = lanes.map_or(0, |lane| (lane as i32 + 1) * LANE + RULER + GAP - 2);
@@ -38,7 +38,7 @@ pub(super) fn space(frame: &Frame, marks: &[Mark]) -> (i32, i32) {
     (above, labels.map_or(24, |label| (GAP + RULER + 16 + label).max(24)))
 }
 
-/// Draws the rulers: keys above and below the map, queries right of it.
+/// Draws the rulers of keys above and below the map, and of queries right of it.
 pub(super) fn rulers(pen: &Pen, frame: &Frame, marks: &[Mark]) {
     let guided = marks.len() <= MAX_GUIDED;
     key_ruler(pen, frame, marks, guided);
@@ -52,7 +52,7 @@ fn key_ruler(pen: &Pen, frame: &Frame, marks: &[Mark], guided: bool) {
         pen.fill((from, top), (to, top + RULER), color);
         pen.fill((from, frame.bottom() + 2), (to, frame.bottom() + 5), color);
         if guided {
-            // Only where no query sees the key: a guide leads to the cells and covers none.
+            // The guide ends where queries begin to see the key, so that it covers no cells.
             let x = (from + to) / 2;
             pen.faint_line((x, frame.top), (x, frame.y(mark.span.start as f64)), color);
         }
@@ -63,7 +63,7 @@ fn key_ruler(pen: &Pen, frame: &Frame, marks: &[Mark], guided: bool) {
     }
 }
 
-/// For each visible mark the lane of its label, the lowest with room for it; none when all are taken.
+/// Returns the lane of each visible mark's label: the lowest with room, or `None` if all are full.
 fn lanes(frame: &Frame, marks: &[Mark]) -> Vec<Option<usize>> {
     let mut taken = [i32::MIN; MAX_LANES];
     let lane = |(mark, _): (&Mark, RGBColor)| {
@@ -76,7 +76,7 @@ fn lanes(frame: &Frame, marks: &[Mark]) -> Vec<Option<usize>> {
     visible(marks, frame.keys).map(lane).collect()
 }
 
-/// Where a label above the map is centred, and what it says.
+/// Returns the centre of a label above the map, and its text.
 fn key_label(frame: &Frame, mark: &Mark) -> (i32, String) {
     let label = shortened(&mark.label, MAX_LABEL);
     let (from, to) = key_stretch(frame, mark);
@@ -88,7 +88,8 @@ fn key_stretch(frame: &Frame, mark: &Mark) -> (i32, i32) {
     stretch(frame.x(mark.span.start as f64), frame.x(mark.span.end as f64), frame.right())
 }
 
-/// The ruler right of the map; labels that would collide move down a little, tied to their mark by a line, or go.
+/// Draws the ruler right of the map. A label that would collide moves down a little and a line ties it to its
+/// mark; it is left out if it would move too far.
 fn query_ruler(pen: &Pen, frame: &Frame, marks: &[Mark], guided: bool) {
     let left = frame.right() + GAP;
     let mut free = frame.top;
@@ -109,14 +110,15 @@ fn query_ruler(pen: &Pen, frame: &Frame, marks: &[Mark], guided: bool) {
     }
 }
 
-/// Marks that share tokens with an axis, each with the colour of its place among all marks, in the order of the prompt.
+/// Returns the marks that share tokens with an axis, in the order of the prompt. Colours go by the order in
+/// which all marks were added.
 fn visible(marks: &[Mark], axis: Span) -> impl Iterator<Item = (&Mark, RGBColor)> {
     let mut marks: Vec<_> = marks.iter().zip(MARKS.into_iter().cycle()).collect();
     marks.sort_by_key(|(mark, _)| (mark.span.start, mark.span.end));
     marks.into_iter().filter(move |(mark, _)| mark.span.start < axis.end && mark.span.end > axis.start)
 }
 
-/// A bar of at least three pixels that ends inside its axis.
+/// Returns a bar of at least three pixels that ends inside its axis.
 fn stretch(from: i32, to: i32, end: i32) -> (i32, i32) {
     let from = from.min(end - 3);
     (from, to.max(from + 3))

@@ -1,4 +1,4 @@
-//! How kinds of sentences look: the published colours, each with a letter for those who cannot tell them apart.
+//! Colours and letters of the kinds of sentences; letters help readers who cannot tell the colours apart.
 
 use plotters::style::RGBColor;
 
@@ -27,7 +27,7 @@ impl SentenceKind {
         }
     }
 
-    /// Bogdan et al. 2025's colour of the kind; filler, which they do not have, is grey.
+    /// The colour of the kind in Bogdan et al. 2025; filler, which is not among their kinds, is grey.
     pub(crate) fn color(self) -> RGBColor {
         match self {
             SentenceKind::ProblemSetup => RGBColor(0x42, 0x85, 0xf4),
@@ -43,18 +43,20 @@ impl SentenceKind {
     }
 }
 
-/// Draws the kinds that occur, in rows no wider than `room`; returns where they end.
+/// Draws a legend of the kinds that occur, in rows no wider than `room`; returns its lower edge.
 pub(super) fn kinds_legend(
     pen: &Pen,
     (left, top): Point,
     room: i32,
     occurs: impl Fn(SentenceKind) -> bool,
 ) -> i32 {
-    let (mut x, mut y) = (left, top);
+    let mut x = left;
+    let mut y = top;
     for kind in SentenceKind::ALL.into_iter().filter(|kind| occurs(*kind)) {
         let text = format!("{} {}", kind.letter(), kind.name().replace('_', " "));
         if x > left && x + 24 + width(&text) > left + room {
-            (x, y) = (left, y + ROW);
+            x = left;
+            y += ROW;
         }
         pen.fill((x, y), (x + 13, y + 11), kind.color());
         pen.text(&text, (x + 18, y + 6), Type::TEXT);

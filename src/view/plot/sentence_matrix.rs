@@ -1,14 +1,15 @@
-//! What sentences get from earlier ones, as a triangle of cells with kinds along both sides.
+//! A sentence matrix as a triangle of cells, with the sentences' kinds along both sides.
 
 use plotters::style::RGBColor;
 
 use super::{
     bitmap::{Bitmap, Shade},
-    canvas::{Canvas, Pen, Type},
+    canvas::{Canvas, Pen, Point, Type},
     figure::Figure,
     labels::{ticks, width},
+    legend::{BAR, color_bar},
     sentence_kinds::kinds_legend,
-    theme::{LINE, MARKS, PAPER, kept_color},
+    theme::{LINE, MARKS, PAPER},
 };
 use crate::{
     analysis::SentenceMatrix,
@@ -19,16 +20,15 @@ use crate::{
 
 const LEFT: i32 = 66;
 const TOP: i32 = 76;
-/// Most pixels and most cells of a side.
+/// The largest number of pixels, and of cells, along a side.
 const SIDE: usize = 512;
 const MAX_PICTURE: usize = 160_000;
-/// Steps of the scale of colours.
-const STEPS: i32 = 48;
-/// Cells of at least this size have letters beside them.
+/// The smallest size of a cell with letters beside it.
 const LETTERED: i32 = 11;
 
 impl SentenceMatrix {
-    /// Draws the matrix; the earlier sentences are columns. Of more than 512 sentences the largest number of each cell is shown.
+    /// Draws the matrix; the earlier sentences are columns. With more than 512 sentences a cell covers
+    /// several, and shows their largest value.
     pub fn figure(&self) -> Figure {
         let n_cells = self.sentences.len().clamp(1, SIDE);
         let cell = (SIDE / n_cells).clamp(1, 24) as i32;
@@ -36,14 +36,16 @@ impl SentenceMatrix {
         let (low, high) = self.range();
         let mut canvas = Canvas::default();
         canvas.picture((LEFT, TOP), (side, side), &self.picture(n_cells, (low, high)), MAX_PICTURE);
-        let mut end = 0;
         canvas.draw(|pen| {
             pen.text(&self.title(), (14, 20), Type::TITLE);
             pen.text(&shortened(&self.measure, 110), (14, 39), Type::NOTE);
-            pen.text(&self.beside(), (14, 55), Type::NOTE);
+            pen.text(&self.frames_caption(), (14, 55), Type::NOTE);
             self.sides(pen, side);
             self.frames(pen, (cell, side));
-            scale(pen, (LEFT, TOP + side + 46), (low, high));
+        });
+        scale(&mut canvas, (LEFT, TOP + side + 46), (low, high));
+        let mut end = 0;
+        canvas.draw(|pen| {
             let occurs = |kind| self.sentences.iter().any(|s| s.kind == kind);
             end = kinds_legend(pen, (14, TOP + side + 86), side.max(500) + 40, occurs);
         });
@@ -70,8 +72,8 @@ impl SentenceMatrix {
         )
     }
 
-    /// What the frames are.
-    fn beside(&self) -> String {
+    /// Says what the frames mark; empty without frames.
+    fn frames_caption(&self) -> String {
         let auc = self.known_auc.map_or(String::new(), |auc| format!("; area under the ROC curve {auc:.3}"));
         if self.known.is_empty() {
             String::new()
@@ -80,14 +82,16 @@ impl SentenceMatrix {
         }
     }
 
-    /// Frames the known pairs, twice where there is room: seen on dark and on light cells.
+    /// Frames the known pairs: in blue and, where there is room, in white too, to show on dark and on light
+    /// cells.
     fn frames(&self, pen: &Pen, (cell, side): (i32, i32)) {
         let at = |sentence: usize| {
             (sentence as f64 * f64::from(side) / self.sentences.len().max(1) as f64).round() as i32
         };
         let n = self.sentences.len();
         for &(i, j) in self.known.iter().filter(|&&(i, j)| i < n && j < n) {
-            let (left, top) = (LEFT + at(j), TOP + at(i));
+            let left = LEFT + at(j);
+            let top = TOP + at(i);
             pen.frame((left, top), (left + cell - 1, top + cell - 1), MARKS[0]);
             if cell >= 9 {
                 pen.frame((left + 1, top + 1), (left + cell - 2, top + cell - 2), MARKS[0]);
@@ -104,13 +108,13 @@ impl SentenceMatrix {
     }
 
     fn picture(&self, n_cells: usize, (low, high): (f64, f64)) -> Bitmap {
-        let of = |sentence: usize| sentence * n_cells / self.sentences.len().max(1);
+        let cell = |sentence: usize| sentence * n_cells / self.sentences.len().max(1);
         let mut largest = vec![None::<f64>; n_cells * n_cells];
         // A file may hold any number of rows.
         let n = self.sentences.len();
         for (i, row) in self.rows.iter().take(n).enumerate() {
             for (j, &value) in row.iter().take(n).enumerate() {
-                let at = &mut largest[of(i) * n_cells + of(j)];
+                let at = &mut largest[cell(i) * n_cells + cell(j)];
                 *at = Some(at.map_or(value, |most| most.max(value)));
             }
         }
@@ -123,23 +127,26 @@ impl SentenceMatrix {
         picture
     }
 
-    /// Kinds and numbers of the sentences along both sides.
+    /// Draws the kinds and numbers of the sentences along both sides.
     fn sides(&self, pen: &Pen, side: i32) {
         let n = self.sentences.len().max(1);
         let at = |sentence: usize| (sentence as f64 * f64::from(side) / n as f64).round() as i32;
         for (i, sentence) in self.sentences.iter().enumerate() {
-            let (start, end) = (at(i), at(i + 1).max(at(i) + 1));
+            let start = at(i);
+            let end = at(i + 1).max(start + 1);
             let color: RGBColor = sentence.kind.color();
             pen.fill((LEFT - 9, TOP + start), (LEFT - 3, TOP + end), color);
             pen.fill((LEFT + start, TOP + side + 3), (LEFT + end, TOP + side + 9), color);
             if end - start >= LETTERED {
-                let (middle, letter) = ((start + end) / 2, sentence.kind.letter().to_string());
+                let middle = (start + end) / 2;
+                let letter = sentence.kind.letter().to_string();
                 pen.text(&letter, (LEFT - 16, TOP + middle), Type::SMALL.centered());
                 pen.text(&letter, (LEFT + middle, TOP + side + 16), Type::SMALL.centered());
             }
         }
         for tick in ticks(Span { start: 0, end: n }, 8) {
-            let (middle, label) = ((at(tick) + at(tick + 1)) / 2, thousands(tick as u64));
+            let middle = (at(tick) + at(tick + 1)) / 2;
+            let label = thousands(tick as u64);
             pen.text(&label, (LEFT - 24, TOP + middle), Type::TEXT.before());
             pen.text(&label, (LEFT + middle, TOP + side + 28), Type::TEXT.centered());
         }
@@ -160,15 +167,11 @@ impl SentenceMatrix {
     }
 }
 
-/// The scale of colours, from the smallest to the largest number.
-fn scale(pen: &Pen, (left, top): (i32, i32), (low, high): (f64, f64)) {
-    for step in 0..STEPS {
-        let level = f64::from(step) / f64::from(STEPS - 1);
-        pen.fill((left + 4 * step, top), (left + 4 * step + 4, top + 11), kept_color(level));
-    }
-    pen.text(&format!("{low:.2}"), (left, top + 22), Type::SMALL.centered());
-    pen.text(&format!("{high:.2}"), (left + 4 * STEPS, top + 22), Type::SMALL.centered());
-    pen.text("row: the later sentence", (left + 4 * STEPS + 30, top + 6), Type::NOTE);
+/// Draws the colour bar, from the smallest to the largest value, and says which sentence a row stands for.
+fn scale(canvas: &mut Canvas, (left, top): Point, (low, high): (f64, f64)) {
+    let ticks = [(0, format!("{low:.2}")), (BAR.0, format!("{high:.2}"))];
+    color_bar(canvas, (left, top), "", ticks.into_iter());
+    canvas.draw(|pen| pen.text("row: the later sentence", (left + BAR.0 + 30, top + 6), Type::NOTE));
 }
 
 #[cfg(test)]
@@ -178,7 +181,8 @@ mod tests {
     #[test]
     fn a_dependency_is_darker_than_its_surroundings() {
         let (width, _, cells) = decode(made_up_matrix(30).figure().svg());
-        let (cell, sum) = (width / 30, |c: [u8; 3]| c.iter().map(|&v| u32::from(v)).sum::<u32>());
+        let cell = width / 30;
+        let sum = |color: [u8; 3]| color.iter().map(|&channel| u32::from(channel)).sum::<u32>();
         let at = |i: usize, j: usize| sum(cells[(i * cell + cell / 2) * width + j * cell + cell / 2]);
         for i in 3..30 {
             assert!((0..i).filter(|&j| j + 3 != i).all(|j| at(i, j) > at(i, i - 3)), "row {i}");
@@ -186,12 +190,12 @@ mod tests {
         }
     }
 
-    /// A file may hold anything.
+    /// A file may hold any values.
     #[test]
     fn what_makes_no_sense_stays_in_the_matrix() {
         let mut matrix = made_up_matrix(30);
-        (matrix.model, matrix.measure) =
-            ("<script>alert('x')</script>\u{0}".into(), "</text><script>alert('x')</script>".into());
+        matrix.model = "<script>alert('x')</script>\u{0}".into();
+        matrix.measure = "</text><script>alert('x')</script>".into();
         matrix.rows[7] = vec![f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -1e300, 1e300];
         matrix.rows[8] = vec![1.0; 90];
         matrix.rows.extend(vec![vec![1.0; 90]; 90]);

@@ -12,13 +12,13 @@ pub(super) const MUTED: RGBColor = RGBColor(0x55, 0x5f, 0x6a);
 pub(super) const LINE: RGBColor = RGBColor(0x9a, 0xa3, 0xad);
 pub(super) const PAPER: RGBColor = RGBColor(0xff, 0xff, 0xff);
 
-/// Cells that a query may see but whose block was not kept.
+/// Colour of cells that a query sees but whose block was not kept.
 pub(super) const PRUNED: RGBColor = RGBColor(0xdd, 0xe2, 0xe8);
-/// Cells that no query sees: keys after it, or before its window.
+/// Colour of cells that no query sees: keys after it, or before its window.
 pub(super) const OUTSIDE: RGBColor = PAPER;
 pub(super) const BAR: RGBColor = RGBColor(0x8b, 0x4a, 0x8f);
 
-/// Colours of marked spans, dark enough to be read as text on paper.
+/// Colours of marked spans, dark enough for text on white paper.
 pub(super) const MARKS: [RGBColor; 6] = [
     RGBColor(0x0b, 0x64, 0x9c),
     RGBColor(0xae, 0x42, 0x08),
@@ -28,7 +28,7 @@ pub(super) const MARKS: [RGBColor; 6] = [
     RGBColor(0x7a, 0x5e, 0x00),
 ];
 
-/// Anchors of matplotlib's magma (CC0), whose lightness rises steadily, eight steps from 0 to 1.
+/// Nine colours of matplotlib's magma (CC0), evenly spaced from 0 to 1; their lightness rises steadily.
 const MAGMA: [[u8; 3]; 9] = [
     [0x00, 0x00, 0x04],
     [0x1d, 0x11, 0x47],
@@ -43,18 +43,21 @@ const MAGMA: [[u8; 3]; 9] = [
 
 /// The colour of a kept cell: `level` 0 is the weakest, a light orange; 1 the strongest, nearly black.
 pub(super) fn kept_color(level: f64) -> RGBColor {
-    // Weak attention stays quiet: the lower half of the scale has the lightest two fifths of the colours.
+    // Weak attention stays light: the lower half of the scale has the lightest two fifths of the colours.
     let at = (0.83 - 0.79 * level.clamp(0.0, 1.0).powf(1.3)) * 8.0;
-    let (low, share) = (at as usize, at.fract());
-    let mix =
-        |c: usize| (MAGMA[low][c] as f64 * (1.0 - share) + MAGMA[low + 1][c] as f64 * share).round() as u8;
+    let low = at as usize;
+    let share = at.fract();
+    let mix = |channel: usize| {
+        let [below, above] = [low, low + 1].map(|color| f64::from(MAGMA[color][channel]));
+        (below * (1.0 - share) + above * share).round() as u8
+    };
     RGBColor(mix(0), mix(1), mix(2))
 }
 
 /// A logarithmic scale over four decades that end at a power of ten.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct LogScale {
-    /// Exponent of the upper end.
+    /// The exponent of the upper end.
     pub top: i32,
 }
 
@@ -67,19 +70,20 @@ impl LogScale {
         LogScale { top }
     }
 
-    /// The same for shares of 1: a share rounded up never opens another decade.
-    pub fn of_shares(max: f32) -> Self {
+    /// The scale for shares: it ends at 1 at most, even if rounding made a share slightly larger.
+    pub fn covering_shares(max: f32) -> Self {
         LogScale { top: LogScale::covering(max).top.min(0) }
     }
 
-    /// 0 at or below the lower end, 1 at the upper end; 0 for what is not a number.
+    /// Returns a value's place on the scale, from 0 at the lower end to 1 at the upper end. Values outside
+    /// the scale are clamped; NaN becomes 0.
     pub fn level(&self, value: f32) -> f64 {
         let level =
             (f64::from(value).log10() - f64::from(self.top - Self::DECADES)) / f64::from(Self::DECADES);
         if level.is_nan() { 0.0 } else { level.clamp(0.0, 1.0) }
     }
 
-    /// Exponents of the decades, lowest first.
+    /// The exponents of the scale's ticks, lowest first.
     pub fn exponents(&self) -> std::ops::RangeInclusive<i32> {
         self.top - Self::DECADES..=self.top
     }
@@ -108,7 +112,7 @@ mod tests {
 
     #[test]
     fn states_differ_in_lightness_alone() {
-        let (outside, pruned, kept) = (lightness(OUTSIDE), lightness(PRUNED), lightness(kept_color(0.0)));
+        let [outside, pruned, kept] = [OUTSIDE, PRUNED, kept_color(0.0)].map(lightness);
         assert!(outside - pruned > 8.0 && pruned - kept > 8.0, "{outside} {pruned} {kept}");
     }
 
@@ -119,9 +123,9 @@ mod tests {
 
     #[test]
     fn a_scale_ends_at_a_power_of_ten() {
-        assert_eq!(LogScale::of_shares(1.0004).top, 0);
-        assert_eq!(LogScale::of_shares(0.1).top, -1);
-        assert_eq!(LogScale::of_shares(0.11).top, 0);
+        assert_eq!(LogScale::covering_shares(1.0004).top, 0);
+        assert_eq!(LogScale::covering_shares(0.1).top, -1);
+        assert_eq!(LogScale::covering_shares(0.11).top, 0);
         assert_eq!(LogScale::covering(9000.0).top, 4);
         assert_eq!(LogScale::covering(0.0).top, 0);
         let scale = LogScale { top: 0 };

@@ -1,10 +1,10 @@
-//! Markdown made harmless: raw HTML becomes text, links lead nowhere that runs, pictures come from nowhere else.
+//! Makes Markdown harmless: raw HTML becomes text, links cannot run scripts, pictures cannot be fetched.
 
 use std::ops::Range;
 
 use pulldown_cmark::{CowStr, Event, Options, Parser, Tag, TagEnd, html};
 
-/// Markdown as HTML.
+/// Renders Markdown as HTML.
 pub(super) fn to_html(markdown: &str) -> String {
     let mut kept = Vec::new();
     let harmless = events(markdown).filter_map(|(event, _)| match event {
@@ -23,13 +23,13 @@ pub(super) fn to_html(markdown: &str) -> String {
     page
 }
 
-/// Markdown whose raw HTML and bad links show as text in whatever reads it.
+/// Escapes raw HTML and bad links, so that every Markdown renderer shows them as text.
 pub(super) fn to_markdown(markdown: &str) -> String {
     let mut safe = String::new();
     let mut done = 0;
     let raw = |event: &Event| matches!(event, Event::Html(_) | Event::InlineHtml(_)) || leads_astray(event);
     for (_, range) in events(markdown).filter(|(event, _)| raw(event)) {
-        // A link may hold HTML, which was dealt with then.
+        // HTML inside a bad link was escaped with the link.
         if range.start >= done {
             safe.push_str(&markdown[done..range.start]);
             safe.push_str(&markdown[range.clone()].replace('<', "&lt;").replace('[', "\\["));
@@ -39,7 +39,7 @@ pub(super) fn to_markdown(markdown: &str) -> String {
     safe + &markdown[done..]
 }
 
-/// Plain text on one line of Markdown.
+/// Escapes plain text for one line of Markdown.
 pub(super) fn plain(text: &str) -> String {
     let mut plain = String::new();
     for c in text.chars() {
@@ -58,7 +58,7 @@ fn events(markdown: &str) -> impl Iterator<Item = (Event<'_>, Range<usize>)> {
     Parser::new_ext(markdown, Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH).into_offset_iter()
 }
 
-/// Whether an event opens a link that could run something, or a picture from elsewhere.
+/// Returns whether an event opens a link that could run a script, or a picture that would be fetched.
 fn leads_astray(event: &Event) -> bool {
     match event {
         Event::Start(Tag::Link { dest_url, .. }) => {
@@ -69,7 +69,7 @@ fn leads_astray(event: &Event) -> bool {
     }
 }
 
-/// What stands before an address's first colon, in lower case, as browsers read it: without spaces and control characters.
+/// Returns an address's scheme in lower case, read as browsers do: without spaces and control characters.
 fn scheme(address: &CowStr) -> Option<String> {
     let address: String = address.chars().filter(|&c| c > ' ').collect();
     let (scheme, _) = address.split_once(':')?;
@@ -95,16 +95,18 @@ mod tests {
     #[test]
     fn nothing_hostile_survives_as_markup() {
         for hostile in HOSTILE {
-            // Also when Markdown for a paper is read again.
-            for page in [to_html(hostile), to_html(&to_markdown(hostile)), html_of(&to_markdown(hostile))] {
+            // The Markdown for a paper must be harmless too.
+            for page in
+                [to_html(hostile), to_html(&to_markdown(hostile)), trusting_html(&to_markdown(hostile))]
+            {
                 let tags = ["<script", "<img", "<iframe", "<div", "<a ", "<b "];
                 assert!(!tags.iter().any(|tag| page.contains(tag)), "{hostile}: {page}");
             }
         }
     }
 
-    /// As a program would show it that trusts what it reads.
-    fn html_of(markdown: &str) -> String {
+    /// Renders Markdown without any precautions.
+    fn trusting_html(markdown: &str) -> String {
         let mut page = String::new();
         html::push_html(&mut page, Parser::new(markdown));
         page
@@ -137,7 +139,7 @@ mod tests {
             "a & b &lt;",
             "`c` \\* ~~d~~ $e$",
         ] {
-            let shown = html_of(&format!("x {}", plain(text)));
+            let shown = trusting_html(&format!("x {}", plain(text)));
             let unescaped =
                 shown.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&").replace("&quot;", "\"");
             assert_eq!(unescaped, format!("<p>x {text}</p>\n"));

@@ -1,5 +1,5 @@
-//! A report: text, figures and what a trace says of its run, as one HTML page that needs no network, or as Markdown with the
-//! figures as SVG files beside it.
+//! A report of text, figures and the facts of a trace, as one HTML page that needs no network, or as Markdown
+//! with its figures as SVG files.
 
 mod markdown;
 mod page;
@@ -22,13 +22,14 @@ use crate::{
     },
 };
 
-/// Text, figures and traces, one below the other.
+/// A report: text, figures and traces, one below the other.
 ///
 /// ```
 /// # use streamtrace::prelude::*;
 /// # let figure = HeatMap {
 /// #     title: "recall".into(), facts: String::new(), measure: "share".into(),
-/// #     row_name: "layer".into(), rows: vec!["0".into()], column_name: "head".into(), columns: vec!["0".into()],
+/// #     row_name: "layer".into(), rows: vec!["0".into()],
+/// #     column_name: "head".into(), columns: vec!["0".into()],
 /// #     values: vec![vec![Some(0.5)]],
 /// # };
 /// # let folder = tempfile::tempdir().unwrap();
@@ -41,9 +42,9 @@ use crate::{
 /// # Ok::<(), Error>(())
 /// ```
 ///
-/// In a paper: `save("needle.md")` for pandoc and the like, with `needle-1.svg` beside it; in Typst
-/// `#figure(image("needle-1.svg"), caption: [...])`; in LaTeX `\usepackage{svg}` and `\includesvg{needle-1}`, or
-/// `\includegraphics{map}` of a [`Figure`] saved as PNG.
+/// For a paper, `save("needle.md")` writes Markdown for pandoc and `needle-1.svg`. Typst includes the figure
+/// with `#figure(image("needle-1.svg"), caption: [...])`, LaTeX with `\usepackage{svg}` and
+/// `\includesvg{needle-1}`, or with `\includegraphics{map}` if the [`Figure`] is saved as PNG.
 #[derive(Clone)]
 pub struct Report {
     title: String,
@@ -67,18 +68,18 @@ impl Report {
         Report { title: title.into(), parts: Vec::new() }
     }
 
-    /// Adds text in Markdown. HTML in it shows as text; links lead to web pages, mail addresses and places near the report;
-    /// pictures must be `data:` addresses.
+    /// Adds text in Markdown. HTML in it is shown as text. Links may lead to web pages, mail addresses and
+    /// files by relative paths; pictures must be `data:` addresses.
     pub fn text(self, markdown: impl Into<String>) -> Self {
         self.part(Part::Text(markdown.into()))
     }
 
-    /// Adds a figure, or something that has one: a map, anchors, routes. The caption is plain text.
+    /// Adds a figure, or a value that has one, such as a map, anchors or routes. The caption is plain text.
     pub fn figure(self, figure: impl Into<Figure>, caption: impl Into<String>) -> Self {
         self.part(Part::Figure { figure: figure.into(), caption: caption.into() })
     }
 
-    /// Adds what a trace says of its run: model, settings, result, cost, fidelity and versions.
+    /// Adds the facts of a trace: model, settings, result, cost, fidelity and versions.
     pub fn trace(self, trace: &Trace) -> Self {
         let summary = trace.summary();
         let versions =
@@ -90,12 +91,13 @@ impl Report {
         self.part(Part::Facts(tables))
     }
 
-    /// Adds a trace to look into, [`Trace::explore`]; Markdown has no place for it, and leaves it out.
+    /// Adds an interactive view of a trace, made by [`Trace::explore`]; Markdown leaves it out.
     pub fn explore(self, explore: &Explore) -> Self {
         self.part(Part::Explore(explore.clone()))
     }
 
-    /// Writes the report as one page, `x.html`, or as Markdown, `x.md`, with its figures as `x-1.svg`, `x-2.svg`, … beside it.
+    /// Writes the report as one page, `x.html`, or as Markdown, `x.md`, with its figures in `x-1.svg`,
+    /// `x-2.svg`, …
     ///
     /// # Errors
     /// [`Error::Setting`] for another ending, [`Error::File`] when a file cannot be written.
@@ -112,7 +114,7 @@ impl Report {
         self
     }
 
-    /// Shows what the report holds; a notebook calls this for the last value of a cell.
+    /// Shows the number of parts and figures; a notebook calls this for the last value of a cell.
     pub fn evcxr_display(&self) {
         let figures = self.parts.iter().filter(|part| matches!(part, Part::Figure { .. })).count();
         let table = Table::new(format!("Report {:?}", self.title));
@@ -122,11 +124,11 @@ impl Report {
     }
 }
 
-/// What a figure is asked of.
+/// Converts types to figures by their method `figure`.
 macro_rules! has_figure {
-    ($($of:ty),*) => {$(
-        impl From<&$of> for Figure {
-            fn from(value: &$of) -> Figure {
+    ($($drawn:ty),*) => {$(
+        impl From<&$drawn> for Figure {
+            fn from(value: &$drawn) -> Figure {
                 value.figure()
             }
         }

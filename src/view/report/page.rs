@@ -1,4 +1,4 @@
-//! A report as one HTML page: everything in it, nothing fetched, nothing run that is not the page's own.
+//! A report as one HTML page, which fetches nothing and runs only its own scripts.
 
 use std::hash::{Hash, Hasher};
 
@@ -13,7 +13,7 @@ use crate::{
 };
 
 impl Report {
-    /// The report as one HTML page, in light or dark as the reader's system is.
+    /// The report as one HTML page, in the reader's light or dark mode.
     pub fn html(&self) -> String {
         let mut n_figures = 0;
         let nonce = nonce(self);
@@ -22,7 +22,7 @@ impl Report {
     }
 }
 
-/// A report is as unique as all of its parts.
+/// Hashes all parts of the report.
 impl Hash for Report {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.title.hash(state);
@@ -53,21 +53,23 @@ fn part(part: &Part, n_figures: &mut usize, nonce: &str) -> String {
 }
 
 fn drawn(figure: &Figure, caption: &str, number: usize) -> String {
-    let (svg, caption) = (figure.inline(number), escaped(caption));
+    let svg = figure.inline(number);
+    let caption = escaped(caption);
     let space = if caption.is_empty() { "" } else { " " };
     format!(
-        "<figure>\n<div class=\"paper\">{svg}</div>\n<figcaption><b>Figure {number}.</b>{space}{caption}</figcaption>\n</figure>\n"
+        "<figure>\n<div class=\"paper\">{svg}</div>\n\
+         <figcaption><b>Figure {number}.</b>{space}{caption}</figcaption>\n</figure>\n"
     )
 }
 
 #[cfg(test)]
 mod tests {
     use crate::{
-        trace::synthetic::{Shape, trace, trace_of},
+        trace::synthetic::{Shape, trace, trace_of_words},
         view::Report,
     };
 
-    /// Attributes by which a page could fetch something, with what they name.
+    /// Returns every address that a page could fetch.
     fn addresses(page: &str) -> Vec<&str> {
         let starts = ["href=\"", "src=\"", "url("].iter().flat_map(|name| page.match_indices(name));
         starts.map(|(at, name)| page[at + name.len()..].split(['"', ')']).next().unwrap()).collect()
@@ -120,7 +122,7 @@ mod tests {
             ["</svg><script>alert(1)</script>", "\u{0}", "\"'&", "<img src=x onerror=alert(1)>", "]]>"]
                 .map(String::from);
         let shape = Shape { n_tokens: 5, n_layers: 1, n_heads: 1, top_k: 20, ..Default::default() };
-        let map = trace_of(&shape, &words).attention_map(0, 0).unwrap();
+        let map = trace_of_words(&shape, &words).attention_map(0, 0).unwrap();
         let script = "</title><script>alert(2)</script>";
         let page = Report::new(script).text(script).figure(&map, script).html();
         assert!(!page.contains("<script") && !page.contains("<img"));

@@ -1,4 +1,4 @@
-//! A report as Markdown for a paper, each figure an SVG file beside it.
+//! A report as Markdown for a paper, with each figure in an SVG file.
 
 use std::{io::Write, path::Path};
 
@@ -11,7 +11,8 @@ use crate::{atomic_file::save, error::Error, view::Report, words::table::Table};
 impl Report {
     pub(super) fn save_paper(&self, path: &Path) -> Result<(), Error> {
         let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let (mut paper, mut n_figures) = (format!("# {}\n", plain(&self.title)), 0);
+        let mut paper = format!("# {}\n", plain(&self.title));
+        let mut n_figures = 0;
         for part in &self.parts {
             paper.push('\n');
             match part {
@@ -25,7 +26,8 @@ impl Report {
                     let name = format!("{stem}-{n_figures}.svg");
                     figure.save(path.with_file_name(&name))?;
                     let address = name.replace('<', "\\<").replace('>', "\\>");
-                    let (alt, caption) = (plain(figure.title()), plain(caption));
+                    let alt = plain(figure.title());
+                    let caption = plain(caption);
                     paper.push_str(&format!("![{alt}](<{address}>)\n\n*Figure {n_figures}.* {caption}\n"));
                 }
             }
@@ -50,8 +52,10 @@ mod tests {
 
     #[test]
     fn a_paper_has_its_figures_beside_it() {
-        let (folder, trace) = (tempfile::tempdir().unwrap(), trace(&Shape::default()));
-        let (map, overview) = (trace.attention_map(1, 0).unwrap(), trace.overview().unwrap());
+        let folder = tempfile::tempdir().unwrap();
+        let trace = trace(&Shape::default());
+        let map = trace.attention_map(1, 0).unwrap();
+        let overview = trace.overview().unwrap();
         let report = Report::new("A <paper> | *one*").text("## Part\n\n<b>bold</b>").trace(&trace);
         let report = report.figure(&map, "A map").figure(&overview, "");
         report.save(folder.path().join("my paper.md")).unwrap();

@@ -57,7 +57,7 @@ pub fn dense(tracer: &Tracer, prompt: &Prompt, max_tokens: usize) -> Result<Dens
 fn written(tracer: &Tracer, prompt: &Prompt, max_tokens: usize, dense: bool) -> Result<String, Error> {
     let stop = if prompt.answers.len() == 1 { prompt.answers.clone() } else { Vec::new() };
     let how = GenerateConfig { max_tokens, stop, dense, ..GenerateConfig::default() };
-    let generated = tracer.generate_with(&prompt.text, &how, |_| {})?;
+    let generated = tracer.generate_streaming(&prompt.text, &how, |_| {})?;
     Ok(match generated.end {
         End::Stop(reference) => generated.text + &reference,
         End::EndOfText | End::MaxTokens => generated.text,
@@ -77,7 +77,7 @@ impl Tally {
         self.scores.push(sparse_score);
         let answer = tracer.score(&prompt.text, &prompt.answer)?;
         let (survives, counts) = match &prompt.answers[..] {
-            [_] => (answer.retained(), dense.is_none_or(|dense| dense.survives)),
+            [_] => (answer.survives(), dense.is_none_or(|dense| dense.survives)),
             // The model may write them in another order than asked for.
             _ => (
                 sparse_score >= dense.map_or(1.0, |dense| dense.score),

@@ -1,7 +1,8 @@
-//! The largest share of a query's attention that falls on a key block: what every search ranks blocks by in the end.
+//! The largest share of a query's attention that falls on a key block: what every search ranks blocks by in
+//! the end.
 //!
-//! A product says nothing about what a query looks at without the products beside it: queries that like every key would
-//! drown out one that likes a single key very much.
+//! A product says nothing about what a query looks at without the products beside it: queries that like every
+//! key would drown out one that likes a single key very much.
 
 use std::f32::consts::LOG2_E;
 
@@ -19,8 +20,9 @@ const GROUP: usize = 16;
 /// Less than any product, and finite.
 const LEAST: f32 = -1e30;
 
-/// Gives each key block, named by its second number, the largest share, over all queries, of a query's attention that falls on
-/// it. That attention is the softmax over the visible keys of these blocks and of `others`.
+/// Gives each key block, named by its second number, the largest share, over all queries, of a query's
+/// attention that falls on it. That attention is the softmax over the visible keys of these blocks and of
+/// `others`.
 pub fn score(
     queries: &Queries,
     keys: &[f32],
@@ -47,7 +49,8 @@ pub fn score(
     }
 }
 
-/// Σ exp(q·k / √head_dim) over the visible keys of each block, times a factor that each query has for all blocks.
+/// Σ exp(q·k / √head_dim) over the visible keys of each block, times a factor that each query has for all
+/// blocks.
 fn masses(
     panel: &QueryPanel,
     keys: &[f32],
@@ -57,8 +60,9 @@ fn masses(
 ) -> Vec<Lanes> {
     let head_dim = panel.values.len();
     let scale = LOG2_E / (head_dim as f32).sqrt();
-    let (mut masses, mut most) = (Vec::with_capacity(all.len()), [LEAST; LANES]);
-    // What was the largest product of each query when a group's masses were taken.
+    let mut masses = Vec::with_capacity(all.len());
+    let mut most = [LEAST; LANES];
+    // The largest product of each query when a group's masses were taken.
     let mut references = Vec::with_capacity(all.len().div_ceil(GROUP));
     let mut tokens = Vec::with_capacity(GROUP * blocks.block_size_k);
     for group in all.chunks(GROUP) {

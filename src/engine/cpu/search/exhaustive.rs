@@ -1,17 +1,15 @@
 //! Exact top-k blocks, every key read: the reference that every search is measured against.
 
-use super::attention_share;
+use super::{attention_share, contested};
 use crate::{
-    engine::{
-        cpu::queries::Queries,
-        search::{Candidates, keep_best},
-    },
+    engine::{cpu::queries::Queries, search::keep_best},
     trace::{Blocks, StreamConfig},
 };
 
 /// Writes the key blocks that a query block keeps: those that get the largest share of a query's attention.
 ///
-/// `keys` is `[n_tokens, head_dim]`; `row` `[top_k]` as in [`crate::trace::BlockMask`]. Returns the number of keys read.
+/// `keys` is `[n_tokens, head_dim]`; `row` `[top_k]` as in [`crate::trace::BlockMask`]. Returns the number of
+/// keys read.
 pub fn search(
     queries: &Queries,
     keys: &[f32],
@@ -20,11 +18,7 @@ pub fn search(
     query_block: usize,
     row: &mut [u32],
 ) -> usize {
-    let split = Candidates::new(blocks, config, query_block);
-    if split.candidates.len() <= split.budget || split.budget == 0 {
-        split.write(split.candidates.clone().take(split.budget), row);
-        return 0;
-    }
+    let Some(split) = contested(blocks, config, query_block, row) else { return 0 };
     let mut scored: Vec<(f32, u32)> = split.candidates.clone().map(|block| (0.0, block as u32)).collect();
     attention_share::score(queries, keys, blocks, query_block, split.always(), &mut scored);
     keep_best(&mut scored, split.budget);

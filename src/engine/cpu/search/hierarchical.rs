@@ -1,11 +1,13 @@
-//! *Stream*: hierarchical pruning (Rosser et al. 2025, arXiv 2510.19875; the descent of HiP attention, Lee et al. 2024).
+//! *Stream*: hierarchical pruning (Rosser et al. 2025, arXiv 2510.19875; the descent of HiP attention, Lee et
+//! al. 2024).
 //!
-//! The candidates are cut into ranges, aligned nodes of a [`Tree`](crate::engine::search::tree::Tree). Round by round every range is scored by an
-//! estimate of its largest query·key, the best are kept and split, until the ranges are single blocks. A range that reaches
-//! past the candidates stays without a score: keys after the query block cannot influence what it keeps. The blocks of the last
-//! round may then be ranked by their real keys: the result is what the exhaustive search would choose among them.
+//! The candidates are cut into ranges, aligned nodes of a [`Tree`](crate::engine::search::tree::Tree). Round
+//! by round every range is scored by an estimate of its largest query·key, the best are kept and split, until
+//! the ranges are single blocks. A range that reaches past the candidates stays without a score: keys after
+//! the query block cannot influence what it keeps. The blocks of the last round may then be ranked by their
+//! real keys: the result is what the exhaustive search would choose among them.
 
-use super::{attention_share, estimate::Index};
+use super::{attention_share, contested, estimate::Index};
 use crate::{
     engine::{
         cpu::{
@@ -26,7 +28,8 @@ pub struct Indexed<'a> {
 
 /// Writes the key blocks that a query block keeps, `[top_k]` as in [`crate::trace::BlockMask`].
 ///
-/// Returns the number of rows of `[head_dim]` numbers that were read: keys, and what stands for several of them.
+/// Returns the number of rows of `[head_dim]` numbers that were read: keys, and what stands for several of
+/// them.
 pub fn search(
     queries: &Queries,
     head: Indexed,
@@ -35,11 +38,7 @@ pub fn search(
     query_block: usize,
     row: &mut [u32],
 ) -> usize {
-    let split = Candidates::new(blocks, config, query_block);
-    if split.candidates.len() <= split.budget || split.budget == 0 {
-        split.write(split.candidates.clone().take(split.budget), row);
-        return 0;
-    }
+    let Some(split) = contested(blocks, config, query_block, row) else { return 0 };
     let (mut survivors, mut n_read) = descend(queries, head, config, &split);
     if survivors.len() > split.budget {
         attention_share::score(queries, head.keys, blocks, query_block, split.always(), &mut survivors);
@@ -57,14 +56,16 @@ fn descend(
     config: &StreamConfig,
     split: &Candidates,
 ) -> (Vec<(f32, u32)>, usize) {
-    let (candidates, widths) = (&split.candidates, Widths::new(config, split.budget));
+    let candidates = &split.candidates;
+    let widths = Widths::new(config, split.budget);
     let nodes_at = |level: usize| candidates.start >> level..((candidates.end - 1) >> level) + 1;
     // Whole rounds from the last one up: the first level has as many nodes as a round, or fewer.
     let down = config.split.ilog2() as usize;
     let is_start = |&level: &usize| nodes_at(level).len() <= config.split * widths.ranges;
     let mut level = (0..).step_by(down).find(is_start).unwrap_or(0);
     let mut frontier: Vec<(f32, u32)> = nodes_at(level).map(|node| (0.0, node as u32)).collect();
-    let (mut norms, mut n_read) = (Vec::new(), 0);
+    let mut norms = Vec::new();
+    let mut n_read = 0;
     loop {
         let n = if level == 0 { widths.survivors } else { widths.ranges };
         let inside = |node: usize| candidates.start <= node << level && (node + 1) << level <= candidates.end;
@@ -124,10 +125,12 @@ fn score(queries: &Queries, head: Indexed, level: usize, nodes: &mut [(f32, u32)
     }
 }
 
-/// What each query's attention is measured against: `temperature` times the log-sum-exp of its products over `temperature`.
+/// Returns the norm of each query's attention: `temperature` times the log-sum-exp of its products over
+/// `temperature`.
 #[inline(always)]
 fn norm(products: &[Lanes], temperature: f32) -> Lanes {
-    let (mut most, mut sum) = ([f32::NEG_INFINITY; LANES], [0.0; LANES]);
+    let mut most = [f32::NEG_INFINITY; LANES];
+    let mut sum = [0.0; LANES];
     products.iter().for_each(|products| max_into(&mut most, products));
     for products in products {
         for lane in 0..LANES {

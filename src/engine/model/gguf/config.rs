@@ -1,4 +1,4 @@
-//! The metadata of a GGUF file as a `config.json`.
+//! Translates the metadata of a GGUF file to a `config.json`.
 
 use serde_json::{Value, json};
 
@@ -18,17 +18,16 @@ const ARCHITECTURES: [(&str, &str); 6] = [
     ("gemma3", "gemma3_text"),
 ];
 
-pub fn of(gguf: &Gguf) -> Result<ModelConfig, Error> {
-    let unsupported = |unsupported: Unsupported| unsupported.at(&gguf.path);
+/// Reads the configuration of a GGUF file.
+pub fn from_metadata(gguf: &Gguf) -> Result<ModelConfig, Error> {
     let Some((_, family)) = ARCHITECTURES.iter().find(|(name, _)| *name == gguf.architecture) else {
         let names = ARCHITECTURES.map(|(name, _)| name).join(", ");
-        return Err(unsupported(Unsupported::new(
-            &format!("general.architecture {names}"),
-            &gguf.architecture,
-        )));
+        let expected = format!("general.architecture {names}");
+        return Err(Unsupported::new(&expected, &gguf.architecture).at(&gguf.path));
     };
-    let mut config = ModelConfig::parse(json(gguf, family)?).map_err(unsupported)?;
-    config.norm_offset = 0.0; // llama.cpp stores what the norms multiply with
+    let mut config =
+        ModelConfig::parse(json(gguf, family)?).map_err(|unsupported| unsupported.at(&gguf.path))?;
+    config.norm_offset = 0.0; // llama.cpp stores the weights with the offset added
     if let Some(frequencies) = gguf.get("rope_freqs.weight")? {
         config.rope.scaling =
             RopeScaling::Divided { factors: numbers(&frequencies, config.rope.n_rotated / 2)? };
@@ -36,8 +35,9 @@ pub fn of(gguf: &Gguf) -> Result<ModelConfig, Error> {
     Ok(config)
 }
 
+/// Returns the fields of a `config.json`; a missing one is left out.
 fn json(gguf: &Gguf, family: &str) -> Result<Value, Error> {
-    let whole = |key: &str| gguf.of_model(key).map(|n| n as u64);
+    let whole = |key: &str| gguf.architecture_number(key).map(|n| n as u64);
     let has = |name: &str| gguf.get(name).is_ok_and(|weight| weight.is_some());
     let head_dim = gguf.head_dim();
     let vocab_size = gguf.get("model.embed_tokens.weight")?.map(|table| table.shape()[0]);
@@ -50,18 +50,18 @@ fn json(gguf: &Gguf, family: &str) -> Result<Value, Error> {
         "num_key_value_heads": whole("attention.head_count_kv"),
         "head_dim": head_dim,
         "vocab_size": vocab_size,
-        "rms_norm_eps": gguf.of_model("attention.layer_norm_rms_epsilon"),
+        "rms_norm_eps": gguf.architecture_number("attention.layer_norm_rms_epsilon"),
         "max_position_embeddings": whole("context_length"),
-        "rope_theta": gguf.of_model("rope.freq_base"),
+        "rope_theta": gguf.architecture_number("rope.freq_base"),
         "rope_scaling": rope_scaling(gguf, head_dim)?,
         "tie_word_embeddings": !has("lm_head.weight"),
         "attention_bias": has("model.layers.0.self_attn.o_proj.bias"),
         "sliding_window": whole("attention.sliding_window").filter(|&window| window > 0),
-        "attn_logit_softcapping": gguf.of_model("attn_logit_softcapping"),
-        "final_logit_softcapping": gguf.of_model("final_logit_softcapping"),
+        "attn_logit_softcapping": gguf.architecture_number("attn_logit_softcapping"),
+        "final_logit_softcapping": gguf.architecture_number("final_logit_softcapping"),
     });
     if family == "phi3" {
-        let n_rotated = gguf.of_model("rope.dimension_count").unwrap_or(head_dim as f64);
+        let n_rotated = gguf.architecture_number("rope.dimension_count").unwrap_or(head_dim as f64);
         json["partial_rotary_factor"] = json!(n_rotated / head_dim as f64);
     }
     if family.starts_with("gemma") {
@@ -71,34 +71,34 @@ fn json(gguf: &Gguf, family: &str) -> Result<Value, Error> {
     if family == "gemma3_text" {
         json["rope_local_base_freq"] = json!(10_000.0);
     }
-    // What is not there is not written, so that it gets its default or is named as missing.
+    // A field without a value is left out, so that it gets its default or is named as missing.
     json.as_object_mut().into_iter().for_each(|fields| fields.retain(|_, value| !value.is_null()));
     Ok(json)
 }
 
-/// The file does not say it: the 27B models of Gemma 2 and 3, of 46 and 62 layers, divide by hidden size over heads, the others
-/// by the head size.
+/// Returns Gemma's `query_pre_attn_scalar`, which the file does not have. It is hidden size over heads for
+/// the 27B models of Gemma 2 and 3, which have 46 and 62 layers, and the head size for the others.
 fn query_scalar(gguf: &Gguf, head_dim: usize) -> f64 {
-    let [hidden, n_heads] =
-        ["embedding_length", "attention.head_count"].map(|key| gguf.of_model(key).unwrap_or(1.0));
-    match gguf.of_model("block_count") {
+    let hidden = gguf.architecture_number("embedding_length").unwrap_or(1.0);
+    let n_heads = gguf.architecture_number("attention.head_count").unwrap_or(1.0);
+    match gguf.architecture_number("block_count") {
         Some(46.0 | 62.0) => hidden / n_heads.max(1.0),
         _ => head_dim as f64,
     }
 }
 
 fn rope_scaling(gguf: &Gguf, head_dim: usize) -> Result<Option<Value>, Error> {
-    let of = |key: &str| gguf.of_model(&format!("rope.scaling.{key}"));
+    let setting = |key: &str| gguf.architecture_number(&format!("rope.scaling.{key}"));
     let mut scaling = json!({
-        "factor": of("factor"),
-        "original_max_position_embeddings": of("original_context_length"),
+        "factor": setting("factor"),
+        "original_max_position_embeddings": setting("original_context_length"),
     });
-    let n_rotated = gguf.of_model("rope.dimension_count").map_or(head_dim, |n| n as usize);
+    let n_rotated = gguf.architecture_number("rope.dimension_count").map_or(head_dim, |n| n as usize);
     if let (Some(long), Some(short)) =
         (gguf.get("rope_factors_long.weight")?, gguf.get("rope_factors_short.weight")?)
     {
         scaling["rope_type"] = json!("longrope");
-        scaling["attention_factor"] = json!(of("attn_factor"));
+        scaling["attention_factor"] = json!(setting("attn_factor"));
         scaling["long_factor"] = json!(numbers(&long, n_rotated / 2)?);
         scaling["short_factor"] = json!(numbers(&short, n_rotated / 2)?);
         return Ok(Some(scaling));
@@ -110,18 +110,18 @@ fn rope_scaling(gguf: &Gguf, head_dim: usize) -> Result<Option<Value>, Error> {
     }))
 }
 
-/// So many numbers above 0, stored as f32.
+/// Reads `n` numbers above 0, stored as f32.
 fn numbers(weight: &Weight, n: usize) -> Result<Vec<f64>, Error> {
     let values = weight.read()?;
     let values: Vec<f64> =
         values.view().data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b).into()).collect();
-    match values.len() == n && values.iter().all(|&x| x > 0.0) {
-        true => Ok(values),
-        false => Err(Error::model(
-            "rope factors",
-            format!("{n} numbers above 0"),
-            format!("{} numbers", values.len()),
-            "the file is damaged: download it again",
-        )),
+    if values.len() == n && values.iter().all(|&x| x > 0.0) {
+        return Ok(values);
     }
+    Err(Error::model(
+        "rope factors",
+        format!("{n} numbers above 0"),
+        format!("{} numbers", values.len()),
+        "the file is damaged: download it again",
+    ))
 }

@@ -1,6 +1,8 @@
-//! A `.gguf` file, as llama.cpp writes it: weights in blocks of few bits, the configuration and the tokenizer in one file.
+//! A `.gguf` file, as llama.cpp writes it: quantised weights, the configuration and the tokenizer in one
+//! file.
 //!
-//! Its metadata are brought to Hugging Face's names, so that everything after it knows one kind of model.
+//! Its metadata are translated to Hugging Face's names, so that the rest of the engine handles one kind of
+//! model.
 
 mod config;
 mod names;
@@ -26,7 +28,7 @@ use super::{
 };
 use crate::error::Error;
 
-/// An open file; nothing of its tensors is read until it is used.
+/// An open file; a tensor is read only when it is used.
 pub struct Gguf {
     path: PathBuf,
     map: Mmap,
@@ -36,9 +38,11 @@ pub struct Gguf {
 }
 
 impl Gguf {
+    /// Opens a file and checks that it holds all its tensors.
+    ///
     /// # Errors
-    /// [`Error::File`] when it cannot be read; [`Error::Model`] when it is damaged, cut off, of a type of quantisation that is
-    /// not known, or of another architecture.
+    /// [`Error::File`] when the file cannot be read; [`Error::Model`] when it is damaged, cut off, without an
+    /// architecture, or of an unknown type of quantisation.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let map = map(path)?;
         // A header that lies about its alignment makes the reader divide by zero.
@@ -56,13 +60,14 @@ impl Gguf {
         Ok(gguf)
     }
 
-    /// A tensor by Hugging Face's name.
+    /// Returns a tensor by Hugging Face's name.
     ///
     /// # Errors
-    /// [`Error::Model`] when the file ends before it does, or its rows are no whole heads where they should be.
+    /// [`Error::Model`] when the file ends before the tensor does, or its rows should be whole heads and are
+    /// not.
     pub fn get(&self, name: &str) -> Result<Option<Weight<'_>>, Error> {
-        let Some((name, info)) =
-            names::of(&self.architecture, name).and_then(|n| self.content.tensor_infos.get_key_value(&n))
+        let Some((name, info)) = names::in_gguf(&self.architecture, name)
+            .and_then(|n| self.content.tensor_infos.get_key_value(&n))
         else {
             return Ok(None);
         };
@@ -70,50 +75,49 @@ impl Gguf {
         if self.architecture != "llama" || !(name.contains("attn_q.") || name.contains("attn_k.")) {
             return Ok(Some(weight));
         }
-        let (n_rows, head_dim) = (weight.shape()[0], self.head_dim());
-        match head_dim >= 2 && head_dim.is_multiple_of(2) && n_rows.is_multiple_of(head_dim) {
-            true => Ok(Some(weight.deinterleaved(head_dim))),
-            false => Err(damaged(
-                &self.path,
-                &format!("{name} of heads of {head_dim} rows"),
-                &format!("{n_rows} rows"),
-            )),
+        let n_rows = weight.shape()[0];
+        let head_dim = self.head_dim();
+        if head_dim >= 2 && head_dim.is_multiple_of(2) && n_rows.is_multiple_of(head_dim) {
+            return Ok(Some(weight.deinterleaved(head_dim)));
         }
+        let expected = format!("{name} of heads of {head_dim} rows");
+        Err(damaged(&self.path, &expected, &format!("{n_rows} rows")))
     }
 
-    /// Numbers in all tensors.
+    /// Counts the numbers of all tensors.
     pub fn n_parameters(&self) -> u64 {
         self.content.tensor_infos.values().map(|info| info.shape.elem_count() as u64).sum()
     }
 
-    /// Tokens that end a text.
+    /// Returns the tokens that end a text.
     pub fn end_of_text(&self) -> Vec<u32> {
         let id = |name: &str| self.number(&format!("tokenizer.ggml.{name}_token_id")).map(|id| id as u32);
         ["eos", "eot"].into_iter().filter_map(id).collect()
     }
 
-    /// The configuration, in Hugging Face's words.
+    /// Returns the configuration, translated to Hugging Face's names.
     ///
     /// # Errors
-    /// [`Error::Model`] for an architecture or a setting that is not supported.
+    /// [`Error::Model`] when the architecture or a setting is not supported.
     pub fn config(&self) -> Result<ModelConfig, Error> {
-        config::of(self)
+        config::from_metadata(self)
     }
 
-    /// `tokenizer.json` made of the file's vocabulary.
+    /// Makes a `tokenizer.json` of the file's vocabulary.
     ///
     /// # Errors
-    /// [`Error::Model`] for a kind of tokenizer that is not known, or one that is not there.
+    /// [`Error::Model`] when the file has no tokenizer or one of an unknown kind.
     pub fn tokenizer(&self) -> Result<serde_json::Value, Error> {
-        tokenizer::of(self)
+        tokenizer::from_metadata(self)
     }
 
-    /// The chat template.
+    /// Returns the chat template.
     ///
     /// # Errors
-    /// [`Error::Model`] when there is none.
+    /// [`Error::Model`] when the file has no template.
     pub fn chat(&self) -> Result<ChatTemplate, Error> {
-        let source = self.text("tokenizer.chat_template").ok_or_else(|| chat_template::none(&self.path))?;
+        let source =
+            self.text("tokenizer.chat_template").ok_or_else(|| chat_template::missing(&self.path))?;
         let special = |name: &str| {
             let id = self.number(&format!("tokenizer.ggml.{name}_token_id"))? as usize;
             let Value::String(token) = self.list("tokenizer.ggml.tokens").get(id)? else { return None };
@@ -123,6 +127,7 @@ impl Gguf {
         Ok(ChatTemplate { path: self.path.clone(), source: source.into(), special_tokens })
     }
 
+    /// Returns the tensor that `info` describes.
     fn weight(&self, name: &str, info: &TensorInfo) -> Result<Weight<'_>, Error> {
         let shape = info.shape.dims().to_vec();
         let stored = match info.ggml_dtype {
@@ -138,7 +143,7 @@ impl Gguf {
             self.content.tensor_data_offset.checked_add(info.offset).and_then(|at| usize::try_from(at).ok());
         let n_bytes = n_bytes.filter(|_| !shape.contains(&0));
         let range = start.zip(n_bytes).and_then(|(start, n)| Some(start..start.checked_add(n)?));
-        // Blocks are read where they lie, and hold numbers of up to 8 bytes.
+        // Blocks are read in place and hold numbers of up to 8 bytes, so they must be aligned to 8.
         let bytes = range.filter(|range| range.start.is_multiple_of(8)).and_then(|range| self.map.get(range));
         match bytes {
             Some(bytes) => Ok(Weight::new(shape, bytes, stored)),
@@ -151,12 +156,12 @@ impl Gguf {
     }
 
     fn head_dim(&self) -> usize {
-        let [hidden, n_heads] =
-            ["embedding_length", "attention.head_count"].map(|key| self.of_model(key).unwrap_or(1.0));
-        self.of_model("attention.key_length").unwrap_or(hidden / n_heads.max(1.0)) as usize
+        let hidden = self.architecture_number("embedding_length").unwrap_or(1.0);
+        let n_heads = self.architecture_number("attention.head_count").unwrap_or(1.0);
+        self.architecture_number("attention.key_length").unwrap_or(hidden / n_heads.max(1.0)) as usize
     }
 
-    /// A number of the metadata.
+    /// Returns the number under `key` in the metadata, of any numeric type.
     fn number(&self, key: &str) -> Option<f64> {
         match *self.content.metadata.get(key)? {
             Value::F32(x) => Some(x.into()),
@@ -173,11 +178,12 @@ impl Gguf {
         }
     }
 
-    /// A number under the architecture's name.
-    fn of_model(&self, key: &str) -> Option<f64> {
+    /// Returns the number under `key` with the architecture's prefix.
+    fn architecture_number(&self, key: &str) -> Option<f64> {
         self.number(&format!("{}.{key}", self.architecture))
     }
 
+    /// Returns the text under `key`.
     fn text(&self, key: &str) -> Option<&str> {
         match self.content.metadata.get(key)? {
             Value::String(text) => Some(text),
@@ -185,6 +191,7 @@ impl Gguf {
         }
     }
 
+    /// Returns the truth value under `key`.
     fn switch(&self, key: &str) -> Option<bool> {
         match self.content.metadata.get(key)? {
             Value::Bool(on) => Some(*on),
@@ -192,6 +199,7 @@ impl Gguf {
         }
     }
 
+    /// Returns the list under `key`, or an empty one.
     fn list(&self, key: &str) -> &[Value] {
         match self.content.metadata.get(key) {
             Some(Value::Array(values)) => values,
@@ -203,15 +211,18 @@ impl Gguf {
 #[expect(unsafe_code, reason = "weights are mapped")]
 fn map(path: &Path) -> Result<Mmap, Error> {
     let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
-    // SAFETY: the map is read-only; a weights file is replaced by its tools, not rewritten in place while it is in use.
+    // SAFETY: the map is read-only; tools replace a weights file and do not rewrite it in place while it is
+    // in use.
     unsafe { Mmap::map(&file) }.map_err(Error::io("read", path))
 }
 
+/// The error for a file that is damaged or quantised in an unknown way.
 fn damaged(path: &Path, expected: &str, found: &str) -> Error {
     Error::model(
         path.display(),
         expected,
         found.lines().next().unwrap_or_default(),
-        "download it again, or choose a file quantised as F16, BF16, Q8_0, Q6_K, Q5_K, Q4_K, Q4_0 or a kin of them",
+        "download it again, or choose a file quantised as F16, BF16, Q8_0, Q6_K, Q5_K, Q4_K, Q4_0 \
+         or a type like them",
     )
 }

@@ -1,7 +1,7 @@
 //! llama.cpp's names of tensors.
 
-/// What llama.cpp calls a tensor of Hugging Face's name; none for what it has no name for.
-pub fn of(architecture: &str, name: &str) -> Option<String> {
+/// Translates Hugging Face's name of a tensor to llama.cpp's; `None` if llama.cpp has no such tensor.
+pub fn in_gguf(architecture: &str, name: &str) -> Option<String> {
     let (stem, kind) = name.rsplit_once('.')?;
     if let Some(stem) = match stem {
         "model.embed_tokens" => Some("token_embd"),
@@ -13,11 +13,12 @@ pub fn of(architecture: &str, name: &str) -> Option<String> {
         return Some(format!("{stem}.{kind}"));
     }
     let (layer, part) = stem.strip_prefix("model.layers.")?.split_once('.')?;
-    Some(format!("blk.{layer}.{}.{kind}", of_part(part, architecture.starts_with("gemma"))?))
+    Some(format!("blk.{layer}.{}.{kind}", layer_part(part, architecture.starts_with("gemma"))?))
 }
 
-/// `post_norms`: what is normed after attention in one family is normed before the feed-forward block in another.
-fn of_part(part: &str, post_norms: bool) -> Option<&'static str> {
+/// Translates the name of a layer's part. `post_attention_layernorm` follows attention if the family has
+/// `post_norms`, and precedes the feed-forward block otherwise.
+fn layer_part(part: &str, post_norms: bool) -> Option<&'static str> {
     Some(match part {
         "input_layernorm" => "attn_norm",
         "self_attn.q_proj" => "attn_q",

@@ -1,4 +1,4 @@
-//! The vocabulary of a GGUF file as a `tokenizer.json`.
+//! Translates the vocabulary of a GGUF file to a `tokenizer.json`.
 
 use std::collections::HashMap;
 
@@ -8,34 +8,36 @@ use serde_json::{Map, Value, json};
 use super::Gguf;
 use crate::error::Error;
 
-/// Kinds of tokens, as llama.cpp numbers them.
+/// Kinds of tokens, by llama.cpp's numbers.
 const NORMAL: i64 = 1;
 const CONTROL: i64 = 3;
 const USER_DEFINED: i64 = 4;
 
-/// Stands for a space in SentencePiece's vocabularies.
+/// The character that stands for a space in SentencePiece's vocabularies.
 const SPACE: &str = "\u{2581}";
 
-/// A vocabulary as the file has it.
+/// The vocabulary of a file.
 struct Vocabulary<'a> {
     gguf: &'a Gguf,
     tokens: Vec<&'a str>,
     kinds: Vec<i64>,
 }
 
-pub fn of(gguf: &Gguf) -> Result<Value, Error> {
-    let vocabulary = Vocabulary::of(gguf);
+/// Makes a `tokenizer.json` of a file's metadata.
+pub fn from_metadata(gguf: &Gguf) -> Result<Value, Error> {
+    let vocabulary = Vocabulary::read(gguf);
     let mut json = match gguf.text("tokenizer.ggml.model") {
         Some("gpt2") => vocabulary.byte_level()?,
         Some("llama") => vocabulary.sentence_piece(),
         other => return Err(unknown(gguf, "tokenizer.ggml.model gpt2 or llama", other)),
     };
     json["version"] = json!("1.0");
-    json["added_tokens"] = vocabulary.added();
-    json["post_processor"] = vocabulary.start();
+    json["added_tokens"] = vocabulary.added_tokens();
+    json["post_processor"] = vocabulary.post_processor();
     Ok(json)
 }
 
+/// The error for a tokenizer that cannot be translated.
 fn unknown(gguf: &Gguf, expected: &str, found: Option<&str>) -> Error {
     Error::model(
         gguf.path.display(),
@@ -46,7 +48,7 @@ fn unknown(gguf: &Gguf, expected: &str, found: Option<&str>) -> Error {
 }
 
 impl<'a> Vocabulary<'a> {
-    fn of(gguf: &'a Gguf) -> Self {
+    fn read(gguf: &'a Gguf) -> Self {
         let tokens = gguf.list("tokenizer.ggml.tokens").iter().map(|token| match token {
             Stored::String(token) => token.as_str(),
             _ => "",
@@ -64,18 +66,21 @@ impl<'a> Vocabulary<'a> {
         self.tokens.iter().enumerate().map(|(id, token)| (token.to_string(), json!(id))).collect()
     }
 
-    /// Words that are found in a text before anything else.
-    fn added(&self) -> Value {
+    /// Returns the tokens that are matched in a text before it is cut into words.
+    fn added_tokens(&self) -> Value {
         let added = (0..self.tokens.len()).filter(|&id| [CONTROL, USER_DEFINED].contains(&self.kind(id)));
         let word = |id: usize| {
-            json!({ "id": id, "content": self.tokens[id], "single_word": false, "lstrip": false, "rstrip": false,
-                "normalized": false, "special": self.kind(id) == CONTROL })
+            json!({
+                "id": id, "content": self.tokens[id], "single_word": false, "lstrip": false,
+                "rstrip": false, "normalized": false, "special": self.kind(id) == CONTROL,
+            })
         };
         added.map(word).collect()
     }
 
-    /// What puts the start token before a text, if the model wants it.
-    fn start(&self) -> Value {
+    /// Returns the post-processor that puts the start token before a text, or null if the model takes no
+    /// start token.
+    fn post_processor(&self) -> Value {
         let is_piece = self.gguf.text("tokenizer.ggml.model") == Some("llama");
         let by_kind = is_piece || self.pre().is_some_and(|pre| ["llama-bpe", "tekken"].contains(&pre));
         let id = self.gguf.number("tokenizer.ggml.bos_token_id").map(|id| id as usize);
@@ -85,22 +90,25 @@ impl<'a> Vocabulary<'a> {
         if !self.gguf.switch("tokenizer.ggml.add_bos_token").unwrap_or(by_kind) {
             return Value::Null;
         }
-        let (special, text) = (
-            json!({ "SpecialToken": { "id": token, "type_id": 0 } }),
-            |id: &str| json!({ "Sequence": { "id": id, "type_id": 0 } }),
-        );
-        json!({ "type": "TemplateProcessing", "single": [special, text("A")], "pair": [special, text("A"), text("B")],
-            "special_tokens": { *token: { "id": token, "ids": [id], "tokens": [token] } } })
+        let special = json!({ "SpecialToken": { "id": token, "type_id": 0 } });
+        let text = |id: &str| json!({ "Sequence": { "id": id, "type_id": 0 } });
+        json!({
+            "type": "TemplateProcessing",
+            "single": [special, text("A")],
+            "pair": [special, text("A"), text("B")],
+            "special_tokens": { *token: { "id": token, "ids": [id], "tokens": [token] } },
+        })
     }
 
+    /// Returns the name of the rules that cut a text into words.
     fn pre(&self) -> Option<&'a str> {
         self.gguf.text("tokenizer.ggml.pre")
     }
 
-    /// Byte pairs over words that a pattern cuts out.
+    /// Returns a tokenizer of byte pairs, over words cut by a pattern.
     fn byte_level(&self) -> Result<Value, Error> {
-        let Some((pattern, digits)) = self.pre().and_then(words) else {
-            let known = "tokenizer.ggml.pre llama-bpe, qwen2, gpt-2, gpt-4o, tekken, smollm or a kin of them";
+        let Some((pattern, digits)) = self.pre().and_then(word_rules) else {
+            let known = "tokenizer.ggml.pre llama-bpe, qwen2, gpt-2, gpt-4o, tekken, smollm or one like them";
             return Err(unknown(self.gguf, known, self.pre()));
         };
         let mut cuts = Vec::new();
@@ -108,26 +116,34 @@ impl<'a> Vocabulary<'a> {
             cuts.push(json!({ "type": "Digits", "individual_digits": true }));
         }
         if let Some(pattern) = &pattern {
-            cuts.push(json!({ "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated", "invert": false }));
+            cuts.push(json!({
+                "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated", "invert": false,
+            }));
         }
-        let bytes = |use_regex: bool| json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": use_regex });
+        let bytes = |use_regex: bool| {
+            json!({
+                "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false,
+                "use_regex": use_regex,
+            })
+        };
         cuts.push(bytes(pattern.is_none()));
         let merges = self
             .gguf
             .list("tokenizer.ggml.merges")
             .iter()
             .filter_map(|merge| merge.to_string().ok()?.split_once(' '));
-        let is = |names: &[&str]| self.pre().is_some_and(|pre| names.contains(&pre));
+        let is_one_of = |names: &[&str]| self.pre().is_some_and(|pre| names.contains(&pre));
         Ok(json!({
-            "normalizer": if is(&["qwen2"]) { json!({ "type": "NFC" }) } else { Value::Null },
+            "normalizer": if is_one_of(&["qwen2"]) { json!({ "type": "NFC" }) } else { Value::Null },
             "pre_tokenizer": { "type": "Sequence", "pretokenizers": cuts },
             "decoder": bytes(true),
             "model": { "type": "BPE", "vocab": self.ids(), "merges": merges.collect::<Vec<_>>(),
-                "ignore_merges": is(&["llama-bpe", "tekken"]) },
+                "ignore_merges": is_one_of(&["llama-bpe", "tekken"]) },
         }))
     }
 
-    /// Pairs of pieces, the best-scored ones first; what is in no piece is bytes.
+    /// Returns a tokenizer of pieces, merged by score from the highest; a character in no piece becomes its
+    /// bytes.
     fn sentence_piece(&self) -> Value {
         let unknown =
             self.gguf.number("tokenizer.ggml.unknown_token_id").and_then(|id| self.tokens.get(id as usize));
@@ -141,13 +157,19 @@ impl<'a> Vocabulary<'a> {
         json!({
             "normalizer": { "type": "Sequence", "normalizers": normalizers },
             "pre_tokenizer": null,
-            "decoder": { "type": "Sequence", "decoders": decoders.into_iter().chain(after).collect::<Vec<_>>() },
-            "model": { "type": "BPE", "vocab": self.ids(), "merges": self.merges(), "unk_token": unknown, "fuse_unk": true,
-                "byte_fallback": true },
+            "decoder": {
+                "type": "Sequence",
+                "decoders": decoders.into_iter().chain(after).collect::<Vec<_>>(),
+            },
+            "model": {
+                "type": "BPE", "vocab": self.ids(), "merges": self.merges(), "unk_token": unknown,
+                "fuse_unk": true, "byte_fallback": true,
+            },
         })
     }
 
-    /// Every way to put a piece together from two others, by the piece's score.
+    /// Returns every pair of pieces that make a third one, in the order of the third one's score from the
+    /// highest.
     fn merges(&self) -> Vec<(&'a str, &'a str)> {
         let scores = self.gguf.list("tokenizer.ggml.scores");
         let score = |id: usize| scores.get(id).and_then(|score| score.to_f32().ok()).unwrap_or(0.0);
@@ -167,14 +189,16 @@ impl<'a> Vocabulary<'a> {
     }
 }
 
-/// The pattern that cuts a text into words, and whether digits stand alone before it; no pattern is GPT-2's own.
-fn words(pre: &str) -> Option<(Option<String>, bool)> {
+/// Returns the pattern that cuts a text into words, `None` for GPT-2's, and whether each digit is cut off
+/// before it is applied. Returns `None` if the rules `pre` are unknown.
+fn word_rules(pre: &str) -> Option<(Option<String>, bool)> {
     let suffix = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)";
     let rest = |more: &str| format!(r" ?[^\s\p{{L}}\p{{N}}]+[\r\n{more}]*|\s*[\r\n]+|\s+(?!\S)|\s+");
     let plain = |digits: &str| format!(r"{suffix}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}|{}", rest(""));
-    // Words in which capitals come first.
+    // Words are cut where a capital follows a small letter.
     let cased = |suffix: &str, digits: &str| {
-        let (upper, lower) = (r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]");
+        let upper = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]";
+        let lower = r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]";
         let start = r"[^\r\n\p{L}\p{N}]?";
         format!("{start}{upper}*{lower}+{suffix}|{start}{upper}+{lower}*{suffix}|{digits}|{}", rest("/"))
     };

@@ -28,7 +28,7 @@ impl MeanSpread {
         let mut levels: Vec<Level> = Vec::new();
         for level in tree.levels() {
             levels.push(match levels.last() {
-                None => Level::of_blocks(keys, head_dim, tree),
+                None => Level::block_moments(keys, head_dim, tree),
                 Some(below) => below.parents(head_dim, tree, level),
             });
         }
@@ -37,13 +37,14 @@ impl MeanSpread {
 }
 
 impl Level {
-    fn of_blocks(keys: &[f32], head_dim: usize, tree: Tree) -> Self {
+    fn block_moments(keys: &[f32], head_dim: usize, tree: Tree) -> Self {
         let len = tree.n_nodes(0) * head_dim;
         let mut level = Level { means: vec![0.0; len], variances: vec![0.0; len] };
         let moments = level.means.chunks_mut(head_dim).zip(level.variances.chunks_mut(head_dim));
         for (block, (mean, variance)) in moments.enumerate() {
             let tokens = tree.tokens(0, block);
-            let (keys, n) = (&keys[tokens.start * head_dim..tokens.end * head_dim], tokens.len() as f32);
+            let n = tokens.len() as f32;
+            let keys = &keys[tokens.start * head_dim..tokens.end * head_dim];
             for key in keys.chunks(head_dim) {
                 mean.iter_mut().zip(key).for_each(|(mean, k)| *mean += k / n);
             }
@@ -55,16 +56,18 @@ impl Level {
         level
     }
 
-    /// Moments of two groups of keys taken together.
+    /// Returns the moments of the level above: two groups of keys taken together.
     fn parents(&self, head_dim: usize, tree: Tree, level: usize) -> Self {
         let mut parents = Level::default();
         for node in 0..tree.n_nodes(level) {
             let [left, right] = tree.children(level, node);
             let [n_left, n_right] = [left, right].map(|child| tree.tokens(level - 1, child).len() as f32);
-            let (a, b) = (n_left / (n_left + n_right), n_right / (n_left + n_right));
-            let of = |rows: &[f32], d: usize| [left, right].map(|child| rows[child * head_dim + d]);
+            let a = n_left / (n_left + n_right);
+            let b = n_right / (n_left + n_right);
+            let child_values = |rows: &[f32], d: usize| [left, right].map(|child| rows[child * head_dim + d]);
             for d in 0..head_dim {
-                let ([l, r], [v_l, v_r]) = (of(&self.means, d), of(&self.variances, d));
+                let [l, r] = child_values(&self.means, d);
+                let [v_l, v_r] = child_values(&self.variances, d);
                 parents.means.push(a * l + b * r);
                 parents.variances.push(a * v_l + b * v_r + a * b * (l - r) * (l - r));
             }
@@ -90,7 +93,9 @@ impl Index for MeanSpread {
         nodes: &[(f32, u32)],
         out: &mut [Lanes],
     ) {
-        let (d, node, moments) = (self.head_dim, |i: usize| nodes[i].1 as usize, &self.levels[level]);
+        let d = self.head_dim;
+        let node = |i: usize| nodes[i].1 as usize;
+        let moments = &self.levels[level];
         let reaches = |i: usize| reach(self.tree.tokens(level, node(i)).len() as f32);
         let squares: Vec<Lanes> = queries.values.iter().map(|lanes| lanes.map(|q| q * q)).collect();
         products(&queries.values, |i| row(&moments.means, d, node(i)), out);

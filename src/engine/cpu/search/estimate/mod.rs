@@ -12,17 +12,19 @@ use crate::{
     trace::Estimate,
 };
 
-/// What an estimate knows about the keys of one key-value head. Built in O(T) time and memory.
+/// The data of an estimate about the keys of one key-value head. Built in O(T) time and memory.
 pub trait Index: Send + Sync {
     /// Rows of `[head_dim]` numbers that an estimate for one node reads.
     fn rows_per_node(&self) -> usize;
 
-    /// Whether ranges are ranked by their share of a query's attention, rather than by their products as they are.
+    /// Whether ranges are ranked by their share of a query's attention, rather than by their products as they
+    /// are.
     fn ranks_shares(&self) -> bool;
 
     /// Estimates the largest query·key of each query with the keys of each node.
     ///
-    /// `keys` is `[n_tokens, head_dim]`, what the index was made of; `nodes` are named by their second number.
+    /// `keys` is `[n_tokens, head_dim]`, what the index was made of; `nodes` are named by their second
+    /// number.
     fn estimate(
         &self,
         queries: &QueryPanel,
@@ -33,7 +35,7 @@ pub trait Index: Send + Sync {
     );
 }
 
-/// The index of an estimate. `keys` is `[n_tokens, head_dim]`.
+/// Builds the index of an estimate. `keys` is `[n_tokens, head_dim]`.
 pub fn index(estimate: Estimate, keys: &[f32], head_dim: usize, tree: Tree) -> Box<dyn Index> {
     match estimate {
         Estimate::First | Estimate::Middle => {

@@ -24,7 +24,7 @@ impl Representative {
         Representative { estimate, head_dim, tree }
     }
 
-    fn of(&self, level: usize, node: u32) -> usize {
+    fn token(&self, level: usize, node: u32) -> usize {
         let tokens = self.tree.tokens(level, node as usize);
         match self.estimate {
             Estimate::First => tokens.start,
@@ -50,6 +50,6 @@ impl Index for Representative {
         nodes: &[(f32, u32)],
         out: &mut [Lanes],
     ) {
-        products(&queries.values, |i| row(keys, self.head_dim, self.of(level, nodes[i].1)), out);
+        products(&queries.values, |i| row(keys, self.head_dim, self.token(level, nodes[i].1)), out);
     }
 }

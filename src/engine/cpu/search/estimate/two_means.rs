@@ -1,12 +1,13 @@
-//! Two clusters of keys, each with its mean and spread: max over both of q·c + |q| s √(2 ln n), for n keys of mean c whose
-//! variance, averaged over dimensions, is s².
+//! Two clusters of keys, each with its mean and spread: max over both of q·c + |q| s √(2 ln n), for n keys of
+//! mean c whose variance, averaged over dimensions, is s².
 //!
-//! A needle is a few keys unlike the many around them. One mean forgets it; two do not have to, all the way up the tree.
-//! Keys are clusters of one; a node's two clusters are its children's four, merged twice, each time the two that are
-//! cheapest to merge (Ward 1963: n_a n_b / (n_a + n_b) · |c_a − c_b|²). So the index takes O(T) time and memory.
+//! A needle is a few keys unlike the many around them. One mean forgets it; two do not have to, all the way
+//! up the tree. Keys are clusters of one; a node's two clusters are its children's four, merged twice, each
+//! time the two that are cheapest to merge (Ward 1963: n_a n_b / (n_a + n_b) · |c_a − c_b|²). So the index
+//! takes O(T) time and memory.
 //!
-//! Ranges are ranked by their share of a query's attention: among the queries of a block, those that like every key would
-//! drown out one that likes a single key very much.
+//! Ranges are ranked by their share of a query's attention: among the queries of a block, those that like
+//! every key would drown out one that likes a single key very much.
 
 use std::ops::Range;
 
@@ -48,7 +49,7 @@ impl TwoMeans {
         let blocks = 0..tree.n_nodes(0);
         let mut nodes: Vec<Vec<Cluster>> =
             blocks.map(|block| clusters(keys, head_dim, tree.tokens(0, block))).collect();
-        let mut levels = vec![Level::of(&nodes)];
+        let mut levels = vec![Level::new(&nodes)];
         for level in tree.levels().skip(1) {
             let parent = |node| {
                 let [left, right] = tree.children(level, node);
@@ -59,7 +60,7 @@ impl TwoMeans {
                 }
             };
             nodes = (0..tree.n_nodes(level)).map(parent).collect();
-            levels.push(Level::of(&nodes));
+            levels.push(Level::new(&nodes));
         }
         TwoMeans { head_dim, levels }
     }
@@ -85,22 +86,24 @@ fn merged(mut clusters: Vec<Cluster>) -> Vec<Cluster> {
         let pairs = (0..clusters.len()).flat_map(|b| (0..b).map(move |a| (a, b)));
         let costs = pairs.map(|(a, b)| (cost(&clusters[a], &clusters[b]), a, b));
         let Some((cost, a, b)) = costs.min_by(|x, y| x.0.total_cmp(&y.0)) else { break };
-        let (second, first) = (clusters.swap_remove(b), &mut clusters[a]);
-        let (n, share) = (first.n + second.n, second.n / (first.n + second.n));
+        let second = clusters.swap_remove(b);
+        let first = &mut clusters[a];
+        let n = first.n + second.n;
+        let share = second.n / n;
         first.mean.iter_mut().zip(&second.mean).for_each(|(mean, other)| *mean += share * (other - *mean));
         (first.n, first.squares) = (n, first.squares + second.squares + cost);
     }
     clusters
 }
 
-/// By how much merging raises the sum of squared distances.
+/// Returns by how much merging raises the sum of squared distances.
 fn cost(a: &Cluster, b: &Cluster) -> f32 {
     let apart: f32 = a.mean.iter().zip(&b.mean).map(|(a, b)| (a - b) * (a - b)).sum();
     apart * a.n * b.n / (a.n + b.n)
 }
 
 impl Level {
-    fn of(nodes: &[Vec<Cluster>]) -> Self {
+    fn new(nodes: &[Vec<Cluster>]) -> Self {
         let mut level = Level::default();
         for clusters in nodes {
             // A node of one key has one cluster, twice.
