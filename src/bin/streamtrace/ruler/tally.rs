@@ -19,8 +19,8 @@ pub struct DenseAnswer {
 pub struct Tally {
     /// Prompts that count for `n_survives`: all, or those that dense attention answers.
     n_counted: usize,
-    /// Prompts whose answer stays the most likely at every token; of several references, as many written as dense attention
-    /// writes, or all.
+    /// Prompts whose answer stays the most likely at every token; of several references, as many written as
+    /// dense attention writes, or all.
     n_survives: usize,
     /// RULER's score of each prompt.
     pub scores: Vec<f64>,
