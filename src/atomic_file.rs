@@ -1,16 +1,17 @@
-//! Files that are whole or not there: written without a name, or under a temporary one, beside their place, then renamed.
+//! Files that are whole or not there: written without a name, or under a temporary one, beside their place,
+//! then renamed.
 
 use std::{fs::File, io, path::Path};
 
 use crate::error::Error;
 
-/// Puts what `write` writes in the place of `path`; what was there stays until all is written. A link leads to the place, and a
-/// device or a pipe is written to.
+/// Puts the output of `write` in the place of `path`; the old content stays until all is written. A link
+/// leads to the place, and a device or a pipe is written to.
 ///
 /// On Linux the file has no name until it is whole, so that nothing of it remains when the process is killed.
 ///
 /// # Errors
-/// [`Error::File`] when the folder cannot be written or the disk is full, and what `write` fails with.
+/// [`Error::File`] when the folder cannot be written or the disk is full, and the errors of `write`.
 pub(crate) fn save(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), Error> {
     let place = path.canonicalize();
     let place = place.as_deref().unwrap_or(path);
@@ -23,10 +24,10 @@ pub(crate) fn save(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>)
     result.map_err(Error::io("write", path))
 }
 
-/// The ending of a file's name in lower case, one of `known`: it decides what is written.
+/// Returns the ending of a file's name in lower case, one of `known`: it decides the format.
 ///
 /// # Errors
-/// [`Error::Setting`] for another ending of what is a file of `what`.
+/// [`Error::Setting`] for another ending; `what` names the file's content.
 pub(crate) fn ending(path: &Path, what: &str, known: &[&str]) -> Result<String, Error> {
     let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_ascii_lowercase();
     if known.contains(&ending.as_str()) {
@@ -72,10 +73,10 @@ mod nameless {
 
     use rustix::fs::{AtFlags, CWD, OFlags};
 
-    /// By whose entries an open file is given a name.
+    /// The folder whose entries give an open file a name.
     const OPEN_FILES: &str = "/proc/self/fd";
 
-    /// A file in a folder; none where the file system has no such files.
+    /// Opens a nameless file in a folder; `None` where the file system has no such files.
     pub fn file(folder: &Path) -> Option<File> {
         let flags = OFlags::TMPFILE.bits() as i32;
         Path::new(OPEN_FILES)

@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-/// Everything that can go wrong, in words for the person at the keyboard.
+/// Every error, in words for the person at the keyboard.
 ///
 /// Serialisable, because an engine in another process reports its errors to the notebook unchanged.
 #[derive(Clone, PartialEq, thiserror::Error, Serialize, Deserialize)]
@@ -46,7 +46,7 @@ pub enum Error {
     #[error("engine: {what}; {fix}")]
     Engine { what: String, fix: String },
 
-    /// A number that is not one: NaN or infinite weights or activations.
+    /// NaN or infinite weights or activations.
     #[error("not a number: {found} in {place}; {fix}")]
     NotFinite { place: String, found: String, fix: String },
 
@@ -56,20 +56,20 @@ pub enum Error {
 }
 
 impl Error {
-    /// A model folder or file that cannot be used.
+    /// Makes the error for a model folder or file that cannot be used.
     pub fn model(path: impl Display, expected: impl Display, found: impl Display, fix: impl Display) -> Self {
         let [path, expected, found, fix] =
             [&path as &dyn Display, &expected, &found, &fix].map(ToString::to_string);
         Error::Model { path, expected, found, fix }
     }
 
-    /// A prompt that cannot be traced.
+    /// Makes the error for a prompt that cannot be traced.
     pub fn prompt(expected: impl Display, found: impl Display, fix: impl Display) -> Self {
         let [expected, found, fix] = [&expected as &dyn Display, &found, &fix].map(ToString::to_string);
         Error::Prompt { expected, found, fix }
     }
 
-    /// A setting that makes no sense.
+    /// Makes the error for a setting that makes no sense.
     pub fn setting(
         setting: impl Display,
         expected: impl Display,
@@ -81,36 +81,36 @@ impl Error {
         Error::Setting { setting, expected, found, fix }
     }
 
-    /// A trace file that cannot be used.
+    /// Makes the error for a trace file that cannot be used.
     pub fn trace(path: impl Display, expected: impl Display, found: impl Display, fix: impl Display) -> Self {
         let [path, expected, found, fix] =
             [&path as &dyn Display, &expected, &found, &fix].map(ToString::to_string);
         Error::Trace { path, expected, found, fix }
     }
 
-    /// A layer, head, token, span or text that does not exist.
+    /// Makes the error for a layer, head, token, span or text that does not exist.
     pub fn missing(what: impl Display, index: impl Display, available: impl Display) -> Self {
         let [what, index, available] = [&what as &dyn Display, &index, &available].map(ToString::to_string);
         Error::Missing { what, index, available }
     }
 
-    /// An engine that could not be started, ended, or spoke another protocol.
+    /// Makes the error for an engine that could not be started, ended, or spoke another protocol.
     pub fn engine(what: impl Display, fix: impl Display) -> Self {
         Error::Engine { what: what.to_string(), fix: fix.to_string() }
     }
 
-    /// A GPU, or a library of it, that cannot be used.
+    /// Makes the error for a GPU, or a library of it, that cannot be used.
     pub fn device(device: impl Display, what: impl Display, fix: impl Display) -> Self {
         let [device, what, fix] = [&device as &dyn Display, &what, &fix].map(ToString::to_string);
         Error::Device { device, what, fix }
     }
 
-    /// A failed file operation: `action` reads as "read", "write", "create".
+    /// Makes the error for a failed file operation: `action` reads as "read", "write", "create".
     pub(crate) fn file(action: &str, path: &Path, reason: impl Display) -> Self {
         Error::File { action: action.into(), path: path.display().to_string(), reason: reason.to_string() }
     }
 
-    /// For `map_err` on I/O: `file.read(..).map_err(Error::io("read", path))`.
+    /// Returns a function for `map_err` on I/O: `file.read(..).map_err(Error::io("read", path))`.
     pub fn io<'a>(action: &'a str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
         move |e| {
             let reason = match e.kind() {

@@ -1,8 +1,8 @@
-//! What did a language model look at over a very long prompt?
+//! The attention of a language model over a very long prompt.
 //!
-//! Classical attention analysis needs a T × T matrix per head. streamtrace finds, for every head and query block, the few
-//! key blocks that matter (*Sparse Tracing*, Rosser et al. 2025, arXiv 2510.19875), runs the model on those alone, and
-//! keeps what is left as a [`Trace`] that can be looked at.
+//! Classical attention analysis needs a T × T matrix per head. streamtrace finds, for every head and query
+//! block, the few key blocks that matter (*Sparse Tracing*, Rosser et al. 2025, arXiv 2510.19875), runs the
+//! model on those alone, and keeps the remaining attention as a [`Trace`] that can be looked at.
 //!
 //! # A tour
 //!
@@ -60,9 +60,10 @@
 //! # }
 //! ```
 //!
-//! Which heads read a span ([`Trace::readers`])? Which sentences do later ones come back to ([`Trace::thought_anchors`])? By
-//! which path did a fact reach the output ([`Trace::routes`]), and does it hold when it is cut ([`Tracer::knock_out`])? How much
-//! did the pruning lose ([`Tracer::compare`])? The tutorials ask these of prompts whose answers are known ([`tasks`]).
+//! Which heads read a span ([`Trace::readers`])? Which sentences do later ones come back to
+//! ([`Trace::thought_anchors`])? By which path did a fact reach the output ([`Trace::routes`]), and does it
+//! hold when it is cut ([`Tracer::knock_out`])? How much did the pruning lose ([`Tracer::compare`])? The
+//! tutorials ask these of prompts whose answers are known ([`tasks`]).
 //!
 //! # Parts
 //!
@@ -75,11 +76,12 @@
 //!     view ← analysis ← tasks, trace ←──────── a trace file
 //! ```
 //!
-//! [`trace`] is the waist: an engine writes traces, everything else reads them. [`analysis`] turns a trace into findings and
-//! [`view`] makes them visible; neither needs a model. [`client`] asks an engine in the words of [`protocol`]. With the feature
-//! `engine` it runs in this program; otherwise, as in a notebook, it is the process `streamtrace serve`.
+//! [`trace`] is the waist: an engine writes traces, everything else reads them. [`analysis`] turns a trace
+//! into findings and [`view`] makes them visible; neither needs a model. [`client`] asks an engine in the
+//! words of [`protocol`]. With the feature `engine` it runs in this program; otherwise, as in a notebook, it
+//! is the process `streamtrace serve`.
 
-// What tests and examples share names the crate as examples do.
+// The code that tests and examples share names the crate as examples do.
 #[cfg(test)]
 extern crate self as streamtrace;
 
@@ -106,10 +108,10 @@ pub use protocol::{
 pub use trace::{Estimate, Search, Span, StreamConfig, Trace};
 pub use view::{Explore, Report};
 
-/// The names for a notebook: `use streamtrace::prelude::*;`. It never holds a `Result` of our own, which a notebook's own code
-/// could not tell from the standard one.
+/// The names for a notebook: `use streamtrace::prelude::*;`. It never holds a `Result` of our own, which a
+/// notebook's own code could not tell from the standard one.
 pub mod prelude {
-    /// What one starts from, asks with, and shows.
+    /// The types to start from, to ask with, and to show.
     pub use crate::{
         Criterion, Edges, Error, Explore, Intervention, Message, Report, Span, Trace, Tracer,
         analysis::{
@@ -119,7 +121,7 @@ pub mod prelude {
         trace::SentenceKind,
         view::plot::{AttentionMap, Figure, HeatMap},
     };
-    /// Settings, and what comes back where a method says so.
+    /// Settings, and the types that methods return.
     pub use crate::{
         DeviceChoice, Effect, Estimate, GenerateConfig, Generated, LoadOptions, MemoryPlan, ScoreConfig,
         Search, SmallestTopK, StreamConfig,

@@ -1,4 +1,4 @@
-//! Which engine answers: the one in this program, with the feature `engine`, or a process of its own.
+//! The engine that answers: the one in this program, with the feature `engine`, or a process of its own.
 
 use crate::{
     error::Error,
@@ -9,19 +9,19 @@ use crate::{
     },
 };
 
-/// The engine of this build.
+/// Returns the engine of this build.
 #[cfg(feature = "engine")]
 pub(crate) fn default_engine() -> Result<Box<dyn Engine>, Error> {
     Ok(Box::new(crate::engine::Local::default()))
 }
 
-/// The engine of this build: the binary `streamtrace`.
+/// Returns the engine of this build: the binary `streamtrace`.
 #[cfg(not(feature = "engine"))]
 pub(crate) fn default_engine() -> Result<Box<dyn Engine>, Error> {
     Ok(Box::new(Process::new(Command::find()?)))
 }
 
-/// An engine that a line for the shell starts, on whatever machine.
+/// Returns an engine that a line for the shell starts, on any machine.
 pub(crate) fn engine_of(line: &str) -> Box<dyn Engine> {
     Box::new(Process::new(Command::line(line)))
 }
@@ -29,7 +29,8 @@ pub(crate) fn engine_of(line: &str) -> Box<dyn Engine> {
 /// Draws an SVG as a PNG, `scale` pixels to a unit.
 ///
 /// # Errors
-/// [`Error::Engine`] when the engine's binary is not there, [`Error::Setting`] for what cannot be drawn.
+/// [`Error::Engine`] when the engine's binary is not there, [`Error::Setting`] for a picture that cannot be
+/// drawn.
 pub(crate) fn rasterize(svg: &str, scale: f32) -> Result<Vec<u8>, Error> {
     let request = Request::Rasterize { svg: svg.into(), scale };
     match default_engine()?.call(request, Payload::None, &mut |_| {})? {

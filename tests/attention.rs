@@ -1,4 +1,5 @@
-//! Attention over kept blocks and dense attention, against definitions in f64 that are too simple to be wrong.
+//! Attention over kept blocks and dense attention, against definitions in f64 that are too simple to be
+//! wrong.
 #![cfg(feature = "engine")]
 
 #[path = "attention/grouped.rs"]

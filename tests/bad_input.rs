@@ -1,5 +1,5 @@
-//! For any bad input, one sentence says what was expected, what was found and what to do; nothing panics, and no partly written
-//! file remains.
+//! For any bad input, one sentence says what was expected, what was found and what to do; nothing panics, and
+//! no partly written file remains.
 #![cfg(feature = "engine")]
 
 mod common;
@@ -31,7 +31,7 @@ fn assert_says<T>(what: &str, result: Result<T, Error>, words: &[&str]) {
     assert!(missing.is_empty(), "{what}: {missing:?} not in: {error}");
 }
 
-/// Sorted names in a folder.
+/// Returns the sorted names in a folder.
 fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<_> =
         std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 #[allow(dead_code)]
 mod writer;
 
-/// A model with this `tokenizer_config.json`.
+/// Returns a model with this `tokenizer_config.json`.
 fn model(config: Json) -> TempDir {
     let folder = common::random_model(json!({ "model_type": "llama" }));
     fs::write(folder.path().join("tokenizer_config.json"), config.to_string()).unwrap();
@@ -25,7 +25,7 @@ fn prompt(folder: &Path, messages: &[Message]) -> Result<String, Error> {
     common::load(folder)?.chat_prompt(messages)
 }
 
-/// The prompt that a template writes for messages.
+/// Returns the prompt that a template writes for messages.
 fn said(template: &str, messages: &[Message]) -> Result<String, Error> {
     let tokens = json!({ "bos_token": "<s>", "eos_token": { "content": "</s>", "special": true }, "chat_template": template });
     prompt(model(tokens).path(), messages)
@@ -203,7 +203,7 @@ fn the_command_line_asks_by_the_template() {
             .arg(folder.path())
             .args(arguments);
         let output = command.output().unwrap();
-        serde_json::from_slice::<Json>(&output.stdout).unwrap()["tokens"].as_u64().unwrap()
+        serde_json::from_slice::<Json>(&output.stdout).unwrap()["n_tokens"].as_u64().unwrap()
     };
     assert_eq!((trace(&[]), trace(&["--chat"])), (2, 4));
 }

@@ -59,7 +59,7 @@ fn run(command: &str, arguments: &[&str]) -> Output {
     output
 }
 
-/// The one JSON object on standard output.
+/// Returns the one JSON object on standard output.
 #[track_caller]
 fn object(output: &Output) -> Value {
     assert_eq!(stdout(output).lines().count(), 1, "{}", stdout(output));
@@ -72,7 +72,7 @@ fn fields(object: &Value) -> Vec<&str> {
     object.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
-/// A saved trace of the prompt.
+/// Returns a saved trace of the prompt.
 fn saved(folder: &Path) -> String {
     let path = folder.join("a.trace").display().to_string();
     run("trace", &["--out", &path, "--top-k", "12", "--sink-blocks", "1", "--local-blocks", "4"]);

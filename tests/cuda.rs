@@ -16,7 +16,7 @@ use streamtrace::{
     tasks::{RulerConfig, Task},
 };
 
-/// The bundled model on a device.
+/// Returns the bundled model on a device.
 fn load(device: DeviceChoice) -> Result<Tracer, Error> {
     load_within(device, None)
 }
@@ -26,7 +26,8 @@ fn load_within(device: DeviceChoice, memory: Option<u64>) -> Result<Tracer, Erro
     Tracer::load_with(LoadOptions { model, device, memory })
 }
 
-/// The model on the CPU and on the GPU, one test at a time: the card's memory is measured for the whole process.
+/// Returns the model on the CPU and on the GPU, one test at a time: the card's memory is measured for the
+/// whole process.
 fn both() -> Option<([Tracer; 2], MutexGuard<'static, ()>)> {
     static ALONE: Mutex<()> = Mutex::new(());
     let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -44,7 +45,7 @@ fn needle(tracer: &Tracer, n_tokens: usize, seed: u64) -> String {
     tracer.prompt(&task).unwrap().text
 }
 
-/// Share of a layer's kept blocks that two traces have in common, over all rows.
+/// Returns the share of a layer's kept blocks that two traces have in common, over all rows.
 fn shared_blocks(a: &Trace, b: &Trace, layer: usize) -> f64 {
     let (a, b) = (a.mask(layer).unwrap(), b.mask(layer).unwrap());
     let rows = || (0..a.n_heads).flat_map(|h| (0..a.blocks.n_query_blocks()).map(move |q| (h, q)));
@@ -53,7 +54,7 @@ fn shared_blocks(a: &Trace, b: &Trace, layer: usize) -> f64 {
     n_shared as f64 / rows().map(|(h, q)| a.kept(h, q).len()).sum::<usize>() as f64
 }
 
-/// ‖a − b‖ / ‖a‖ of the mass that a layer's keys received, over all heads.
+/// Returns ‖a − b‖ / ‖a‖ of the mass that a layer's keys received, over all heads.
 fn received_error(a: &Trace, b: &Trace, layer: usize) -> f64 {
     let (mut difference, mut size) = (0.0, 0.0);
     for head in 0..a.n_heads() {
@@ -66,8 +67,9 @@ fn received_error(a: &Trace, b: &Trace, layer: usize) -> f64 {
     (difference / size).sqrt()
 }
 
-/// Random models with features that the bundled one lacks: a soft cap, norms after each part, another activation, rotary positions
-/// of a part of each head, of two kinds, and stretched; queries scaled and normed.
+/// Random models with features that the bundled one lacks: a soft cap, norms after each part, another
+/// activation, rotary positions of a part of each head, of two kinds, and stretched; queries scaled and
+/// normed.
 #[test]
 fn families_have_the_same_logits() {
     let Some((_, _alone)) = both() else { return };
@@ -154,7 +156,7 @@ fn masks_and_records_agree_for_every_search_and_block_size() {
     }
 }
 
-/// ‖a − b‖ / ‖a‖
+/// Returns ‖a − b‖ / ‖a‖
 fn relative(a: &[f32], b: &[f32]) -> f64 {
     let norm =
         |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
@@ -268,7 +270,8 @@ fn the_plan_is_what_is_used() {
     }
 }
 
-/// Runs with less and less memory, until one is refused: prefetched weights, large chunks and hidden states leave the card.
+/// Runs with less and less memory, until one is refused: prefetched weights, large chunks and hidden states
+/// leave the card.
 #[test]
 fn every_layout_gives_the_same() {
     let Some(([_, gpu], _alone)) = both() else { return };

@@ -32,7 +32,7 @@ fn checks(output: &Output) -> Value {
         .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stderr)))
 }
 
-/// A program that prints the given text.
+/// Returns a program that prints the given text.
 fn program(folder: &Path, name: &str, prints: &str) {
     let path = folder.join(name);
     fs::write(&path, format!("#!/bin/sh\nprintf '%s\\n' '{prints}'\n")).unwrap();

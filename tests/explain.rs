@@ -12,7 +12,7 @@ mod routes;
 use serde_json::json;
 use streamtrace::{Search, StreamConfig, Trace, Tracer};
 
-/// Settings with small blocks and exact search that record the rows of all tokens.
+/// Returns settings with small blocks and exact search that record the rows of all tokens.
 fn config(top_k: usize, n_tokens: usize) -> StreamConfig {
     StreamConfig {
         block_size_q: 8,
@@ -32,7 +32,7 @@ fn tracer() -> Tracer {
         .unwrap()
 }
 
-/// Random words in sentences of three to eleven.
+/// Returns random words in sentences of three to eleven.
 fn text(n_sentences: usize) -> (String, usize) {
     let mut random = fastrand::Rng::with_seed(3);
     let sentence = |_| {
@@ -47,7 +47,7 @@ fn text(n_sentences: usize) -> (String, usize) {
     (text, n_tokens)
 }
 
-/// A trace of sentences that keeps `top_k` blocks in each row.
+/// Returns a trace of sentences that keeps `top_k` blocks in each row.
 fn trace(tracer: &Tracer, n_sentences: usize, top_k: usize) -> Trace {
     let (text, n_tokens) = text(n_sentences);
     tracer.with(config(top_k, n_tokens)).trace(&text).unwrap()

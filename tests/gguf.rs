@@ -80,7 +80,7 @@ fn every_architecture_runs_as_its_folder() {
     }
 }
 
-/// The bundled model in blocks of 8 bits, with its vocabulary inside.
+/// Returns the bundled model in blocks of 8 bits, with its vocabulary inside.
 fn quantized(dtype: GgmlDType) -> (TempDir, PathBuf) {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("needle.gguf");
@@ -128,7 +128,7 @@ fn the_end_of_text_is_the_files() {
     assert!(generated.tokens.is_empty(), "{:?}", generated.text);
 }
 
-/// Token ids of a text, from a file with this vocabulary.
+/// Returns the token ids of a text, from a file with this vocabulary.
 fn ids(changes: &[(&str, Value)], text: &str) -> Vec<u32> {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("model.gguf");

@@ -21,7 +21,7 @@ use server::{Answer, Server};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
-/// A model folder with its weights in `n_shards` files.
+/// Returns a model folder with its weights in `n_shards` files.
 fn folder(n_shards: usize) -> TempDir {
     let config = common::config(json!({ "model_type": "llama", "eos_token_id": 3 }));
     common::folder(&config, &common::random_weights(&config, Dtype::F32), n_shards)

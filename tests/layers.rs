@@ -103,7 +103,7 @@ fn wrong_imports_are_found() {
     assert!(circle(&graph(&[("a", "b"), ("b", "c"), ("a", "c")])).is_empty());
 }
 
-/// A sentence about an import that does not point down, comparing the names at `depth` of both paths.
+/// Returns a sentence about an import that does not point down, comparing the names at `depth` of both paths.
 fn upward(import: &Import, depth: usize, floors: &[&[&str]]) -> Option<String> {
     let floor = |path: &[String]| {
         let room = path.get(depth)?;
@@ -124,7 +124,8 @@ fn upward(import: &Import, depth: usize, floors: &[&[&str]]) -> Option<String> {
     }
 }
 
-/// Modules that stay when those that import nothing left are taken away, and those that nothing left imports.
+/// Returns the modules that stay when those that import nothing left are taken away, and those that nothing
+/// left imports.
 fn circle(graph: &BTreeMap<String, BTreeSet<String>>) -> Vec<String> {
     let mut left: BTreeSet<&String> = graph.keys().chain(graph.values().flatten()).collect();
     loop {
@@ -141,7 +142,8 @@ fn circle(graph: &BTreeMap<String, BTreeSet<String>>) -> Vec<String> {
     }
 }
 
-/// All imports between modules of the library, without those of tests and of lib.rs, which names everything.
+/// Returns all imports between modules of the library, without those of tests and of lib.rs, which names
+/// everything.
 fn imports() -> Vec<Import> {
     let mut files = Vec::new();
     sources(Path::new(SOURCE), &mut files);
@@ -173,7 +175,8 @@ fn sources(folder: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// The paths of a file that begin with `crate` or `super`, in `use` lines and in the code, without its tests and comments.
+/// Returns the paths of a file that begin with `crate` or `super`, in `use` lines and in the code, without
+/// its tests and comments.
 fn imports_of(file: &Path, module: &[String], text: &str) -> Vec<Import> {
     let code: String = without_tests(text)
         .lines()
@@ -199,7 +202,7 @@ fn imports_of(file: &Path, module: &[String], text: &str) -> Vec<Import> {
         .collect()
 }
 
-/// The text of a file without its `mod tests { … }`, at any depth.
+/// Returns the text of a file without its `mod tests { … }`, at any depth.
 fn without_tests(text: &str) -> String {
     let mut kept = String::new();
     let mut end = None;
@@ -217,7 +220,7 @@ fn without_tests(text: &str) -> String {
     kept
 }
 
-/// The paths of `a::{b, c::d}`, up to the end of the tree.
+/// Returns the paths of `a::{b, c::d}`, up to the end of the tree.
 fn path_tree(text: &str) -> Vec<Vec<String>> {
     let mut start = Vec::new();
     let mut rest = text;
@@ -239,7 +242,7 @@ fn path_tree(text: &str) -> Vec<Vec<String>> {
     }
 }
 
-/// The parts between the commas of a brace that was just opened, up to where it closes.
+/// Returns the parts between the commas of a brace that was just opened, up to where it closes.
 fn branches(text: &str) -> Vec<&str> {
     let (mut depth, mut first, mut parts) = (0, 0, Vec::new());
     for (at, c) in text.char_indices() {
@@ -260,7 +263,7 @@ fn branches(text: &str) -> Vec<&str> {
     parts
 }
 
-/// A path as written in a module, from the crate's root.
+/// Returns a path as written in a module, from the crate's root.
 fn absolute(module: &[String], path: &[String]) -> Vec<String> {
     let n_up = path.iter().take_while(|part| *part == "super").count();
     let base = if path[0] == "crate" { &[][..] } else { &module[..module.len().saturating_sub(n_up)] };

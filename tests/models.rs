@@ -1,4 +1,5 @@
-//! Every family's logits equal those of candle-transformers' own model, run densely in f32 on the same weights.
+//! Every family's logits equal those of candle-transformers' own model, run densely in f32 on the same
+//! weights.
 #![cfg(feature = "engine")]
 
 mod common;
@@ -21,7 +22,7 @@ use streamtrace::{StreamConfig, Trace};
 /// Not a multiple of any block, and longer than every window below.
 const N_TOKENS: usize = 157;
 
-/// A configuration in the older spelling, `rope_theta` and `rope_scaling`.
+/// Returns a configuration in the older spelling, `rope_theta` and `rope_scaling`.
 fn families() -> [Value; 13] {
     let scaling = json!({
         "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -47,7 +48,7 @@ fn families() -> [Value; 13] {
     .map(common::config)
 }
 
-/// Fields that all Gemmas have.
+/// Returns the fields that all Gemmas have.
 fn gemma(changes: Value) -> Value {
     let mut config = json!({ "head_dim": 24, "query_pre_attn_scalar": 24, "hidden_act": "gelu_pytorch_tanh",
         "hidden_activation": "gelu_pytorch_tanh", "attention_bias": false, "tie_word_embeddings": true });
@@ -55,7 +56,7 @@ fn gemma(changes: Value) -> Value {
     config
 }
 
-/// The newer spelling: everything about rotary positions in `rope_parameters`.
+/// Returns a configuration in the newer spelling: everything about rotary positions in `rope_parameters`.
 fn newer_spelling(config: &Value) -> Value {
     let mut config = config.clone();
     let fields = config.as_object_mut().unwrap();
@@ -70,14 +71,15 @@ fn newer_spelling(config: &Value) -> Value {
     config
 }
 
-/// Logits after the prompt, computed by candle-transformers. `[vocab_size]`
+/// Returns the logits after the prompt, computed by candle-transformers. `[vocab_size]`
 #[expect(unsafe_code, reason = "weights are mapped")]
 fn candle_logits(config: &Value, folder: &Path, ids: &[u32]) -> Vec<f32> {
     let device = Device::Cpu;
     let ids = Tensor::new(ids, &device).unwrap().unsqueeze(0).unwrap();
     let mut config = config.clone();
     common::set(&mut config, json!({ "max_window_layers": 2, "use_flash_attn": false }));
-    // candle's masks keep the keys with i - j <= window, one more than Hugging Face's i - j < window, which is ours.
+    // candle's masks keep the keys with i - j <= window, one more than Hugging Face's i - j < window, which
+    // is ours.
     if let Some(window) = config["sliding_window"].as_u64() {
         config["sliding_window"] = json!(window - 1);
     }
@@ -124,7 +126,7 @@ fn weight_files(folder: &Path) -> Vec<PathBuf> {
     files.filter(|path| path.extension().is_some_and(|e| e == "safetensors")).collect()
 }
 
-/// A trace that keeps everything.
+/// Returns a trace that keeps everything.
 fn whole_trace(folder: &Path, n_tokens: usize) -> Trace {
     let keep_all = StreamConfig { top_k: usize::MAX, ..StreamConfig::default() };
     let trace = common::load(folder).unwrap().with(keep_all).trace(&common::prompt(n_tokens)).unwrap();
@@ -132,22 +134,22 @@ fn whole_trace(folder: &Path, n_tokens: usize) -> Trace {
     trace
 }
 
-/// max |a − b| / max |b|
+/// Returns max |a − b| / max |b|
 fn apart(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     let largest = |values: &mut dyn Iterator<Item = f32>| values.fold(0.0, |most: f32, v| most.max(v.abs()));
     largest(&mut a.iter().zip(b).map(|(a, b)| a - b)) / largest(&mut b.iter().copied())
 }
 
-/// Relative difference of our logits from candle's.
+/// Returns the relative difference of our logits from candle's.
 fn difference(config: &Value, written: &Value, dtype: Dtype, n_shards: usize, n_tokens: usize) -> f32 {
     let folder = common::folder(written, &common::random_weights(config, dtype), n_shards);
     let trace = whole_trace(folder.path(), n_tokens);
     apart(&trace.logits().unwrap(), &candle_logits(config, folder.path(), &trace.tokens().unwrap()))
 }
 
-/// Relative difference of our logits from candle's for another configuration, whose first `n_rows` rows of each layer's
-/// `tensor` are multiplied.
+/// Returns the relative difference of our logits from candle's for another configuration, whose first
+/// `n_rows` rows of each layer's `tensor` are multiplied.
 fn difference_from(ours: &Value, candles: &Value, tensor: &str, n_rows: usize, factor: f64) -> f32 {
     let mut weights = common::random_weights(ours, Dtype::F32);
     let trace = whole_trace(common::folder(ours, &weights, 1).path(), N_TOKENS);
@@ -204,8 +206,8 @@ fn attention_is_scaled_by_query_pre_attn_scalar() {
     );
 }
 
-/// candle multiplies frequencies by the factors, switches to the long ones in the middle of a prompt, and does not scale queries
-/// and keys.
+/// candle multiplies frequencies by the factors, switches to the long ones in the middle of a prompt, and
+/// does not scale queries and keys.
 #[test]
 fn longrope_is_that_of_the_paper() {
     let [short, long] =

@@ -1,4 +1,5 @@
-//! The key blocks that searches keep: hand-made cases, and random ones against the definition and against each other.
+//! The key blocks that searches keep: hand-made cases, and random ones against the definition and against
+//! each other.
 #![cfg(feature = "engine")]
 
 #[path = "search/budget.rs"]

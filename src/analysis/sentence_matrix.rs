@@ -119,11 +119,10 @@ impl SentenceMatrix {
     }
 
     /// The tokens whose predictions those interventions are to be asked about.
-    pub fn asked(sentences: &[Sentence]) -> Span {
-        match (sentences.first(), sentences.last()) {
-            (Some(first), Some(last)) => Span { start: first.span.start.max(1), end: last.span.end },
-            _ => Span::default(),
-        }
+    pub fn asked(sentences: &[Sentence]) -> Option<Span> {
+        let first = sentences.first()?.span.start.max(1);
+        let end = sentences.last()?.span.end;
+        (first < end).then_some(Span { start: first, end })
     }
 
     /// What each sentence changes about the later ones, from the `effects` of [`SentenceMatrix::suppressions`] on the tokens that
@@ -134,7 +133,7 @@ impl SentenceMatrix {
         measure: SuppressionMeasure,
         model: &str,
     ) -> Self {
-        let first = Self::asked(sentences).start;
+        let first = Self::asked(sentences).map_or(0, |asked| asked.start);
         let divergences = |i: usize, j: usize| -> Vec<f64> {
             let tokens = sentences[i]
                 .span

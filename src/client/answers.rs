@@ -1,4 +1,5 @@
-//! Answers of a model: how likely it finds one, which budget is enough for one, and what it writes itself.
+//! Answers of a model: their probability, the budget that is enough for one, and the text that the model
+//! writes itself.
 
 use super::tracer::{Tracer, ask, show};
 use crate::{
@@ -12,7 +13,7 @@ use crate::{
 };
 
 impl Tracer {
-    /// How likely the model finds an answer after a prompt, attending to the blocks that the search keeps.
+    /// Scores an answer after a prompt, attending to the blocks that the search keeps.
     ///
     /// # Errors
     /// As [`Tracer::trace`].
@@ -20,7 +21,7 @@ impl Tracer {
         self.score_with(prompt, answer, &ScoreConfig::default())
     }
 
-    /// How likely the model finds an answer after a prompt; with dense attention in O(T²) time, if `config` says so.
+    /// Scores an answer after a prompt; with dense attention in O(T²) time, if `config` says so.
     ///
     /// # Errors
     /// As [`Tracer::trace`].
@@ -34,11 +35,12 @@ impl Tracer {
         ask!(self, request, Scored)
     }
 
-    /// Finds the smallest `top_k` with which the model does what it does with dense attention, and tells those that it tried.
-    /// Takes one dense run, in O(T²) time, then some dozen sparse ones.
+    /// Finds the smallest `top_k` with which the model gives the result of dense attention, and returns those
+    /// that it tried. It takes one dense run, in O(T²) time, then some dozen sparse ones.
     ///
     /// # Errors
-    /// As [`Tracer::trace`]; [`Error::Setting`] for a bound that cannot be met, or an answer that dense attention does not give.
+    /// As [`Tracer::trace`]; [`Error::Setting`] for a bound that cannot be met, or an answer that dense
+    /// attention does not give.
     pub fn smallest_top_k(&self, prompt: &str, criterion: &Criterion) -> Result<SmallestTopK, Error> {
         let request = Request::SmallestTopK {
             prompt: prompt.into(),
@@ -48,15 +50,17 @@ impl Tracer {
         ask!(self, request, SmallestTopK)
     }
 
-    /// Lets the model write after a prompt, attending to the blocks that the search keeps; shows the text as it comes.
+    /// Lets the model write after a prompt, attending to the blocks that the search keeps; shows the text as
+    /// it comes.
     ///
     /// # Errors
-    /// As [`Tracer::trace`]. [`Error::Memory`] counts the weights, keys and values of all layers, which a trace does not hold.
+    /// As [`Tracer::trace`]. [`Error::Memory`] counts the weights, keys and values of all layers, which a
+    /// trace does not hold.
     pub fn generate(&self, prompt: &str) -> Result<Generated, Error> {
         self.generate_with(prompt, &GenerateConfig::default())
     }
 
-    /// As [`Tracer::generate`], with a chosen length, temperature, stop texts, or densely.
+    /// Writes as [`Tracer::generate`], with a chosen length, temperature, stop texts, or densely.
     ///
     /// # Errors
     /// As [`Tracer::generate`]; [`Error::Setting`] for a `config` that makes no sense.
@@ -68,7 +72,7 @@ impl Tracer {
         Ok(generated)
     }
 
-    /// As [`Tracer::generate_with`], with the text given to `on_text` piece by piece instead of shown.
+    /// Writes as [`Tracer::generate_with`], with the text given to `on_text` piece by piece instead of shown.
     ///
     /// # Errors
     /// As [`Tracer::generate_with`].

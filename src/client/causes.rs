@@ -9,8 +9,8 @@ use crate::{
 };
 
 impl Tracer {
-    /// Runs a traced prompt again on the same blocks, once without each intervention's attention; says what that changes about
-    /// the next token, and about the tokens of `answer`, a span of the prompt, if there is one.
+    /// Runs a traced prompt again on the same blocks, once without each intervention's attention; returns the
+    /// effect on the next token, and on the tokens of `answer`, a span of the prompt, if there is one.
     ///
     /// All interventions run together, each from its first changed query on.
     ///
@@ -25,8 +25,9 @@ impl Tracer {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Setting`] for another model's trace or an intervention that hides nothing; [`Error::Missing`] for layers, heads
-    /// and tokens that the trace does not have; [`Error::Memory`], [`Error::NotFinite`], [`Error::Engine`].
+    /// [`Error::Setting`] for another model's trace or an intervention that hides nothing; [`Error::Missing`]
+    /// for layers, heads and tokens that the trace does not have; [`Error::Memory`], [`Error::NotFinite`],
+    /// [`Error::Engine`].
     pub fn knock_out(
         &self,
         trace: &Trace,
@@ -37,8 +38,8 @@ impl Tracer {
         ask!(self, request, KnockedOut, Payload::Trace(trace.clone()))
     }
 
-    /// Hides each sentence in turn from all that follows it, and measures what changes in each later sentence: the causal check
-    /// of thought anchors. The trace's own blocks are kept.
+    /// Hides each sentence in turn from all that follows it, and measures the change in each later sentence:
+    /// the causal check of thought anchors. The trace's own blocks are kept.
     ///
     /// # Errors
     /// As [`Tracer::knock_out`].
@@ -53,8 +54,8 @@ impl Tracer {
         Ok(SentenceMatrix::of_effects(sentences, &effects, measure, &self.model.name))
     }
 
-    /// Tests whether a route carries the next token: how much less likely the token becomes when the route is cut, compared with
-    /// cutting each of 20 random routes through the same layers and query blocks.
+    /// Tests whether a route carries the next token: how much less likely the token becomes when the route is
+    /// cut, compared with cutting each of 20 random routes through the same layers and query blocks.
     ///
     /// # Errors
     /// As [`Tracer::knock_out`].
@@ -62,7 +63,8 @@ impl Tracer {
         self.test_routes_with(trace, routes, &CausalConfig::default())
     }
 
-    /// As [`Tracer::test_routes`], of an answer that stands in the traced prompt, or with other random routes.
+    /// Tests as [`Tracer::test_routes`], for an answer that stands in the traced prompt, or with other random
+    /// routes.
     ///
     /// # Errors
     /// As [`Tracer::knock_out`].

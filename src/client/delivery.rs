@@ -1,6 +1,6 @@
 //! Whole traces on this machine, pieces from another.
 
-/// How a trace comes from the engine.
+/// The way in which a trace comes from the engine.
 #[derive(Clone)]
 pub(super) enum Delivery {
     Whole,

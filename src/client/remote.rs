@@ -11,11 +11,11 @@ use crate::{
 };
 
 impl Tracer {
-    /// A model on another machine: `command` is a line for the shell that starts an engine there and speaks with it over its
-    /// standard input and output.
+    /// Connects to a model on another machine: `command` is a line for the shell that starts an engine there
+    /// and speaks with it over its standard input and output.
     ///
-    /// The model stays there; traces come back packed, layer by layer. With `ssh`, keys must be in place: a password cannot be
-    /// asked for.
+    /// The model stays there; traces come back packed, layer by layer. With `ssh`, keys must be in place: a
+    /// password cannot be asked for.
     ///
     /// ```no_run
     /// # use streamtrace::prelude::*;
@@ -25,12 +25,13 @@ impl Tracer {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Engine`] when the command fails, is no engine or one of another version, or names no model; as [`Tracer::load`].
+    /// [`Error::Engine`] when the command fails, is no engine or one of another version, or names no model;
+    /// as [`Tracer::load`].
     pub fn connect(command: &str) -> Result<Self, Error> {
         Self::start(engine_of(command), Request::Model, Delivery::InPieces(None))
     }
 
-    /// As [`Tracer::connect`], with a model that is named here: a folder of the other machine.
+    /// Connects as [`Tracer::connect`], with a model that is named here: a folder of the other machine.
     ///
     /// # Errors
     /// As [`Tracer::connect`], and [`Error::Device`].
@@ -38,11 +39,11 @@ impl Tracer {
         Self::start(engine_of(command), Request::Load(options), Delivery::InPieces(None))
     }
 
-    /// The same tracer with traces of these layers alone, for a connection that is slow.
+    /// Returns the same tracer with traces of these layers alone, for a connection that is slow.
     ///
     /// # Errors
-    /// [`Error::Setting`] when the model is on this machine or no layer is named, [`Error::Missing`] for one that it does not
-    /// have.
+    /// [`Error::Setting`] when the model is on this machine or no layer is named, [`Error::Missing`] for one
+    /// that it does not have.
     pub fn with_layers(&self, layers: &[usize]) -> Result<Self, Error> {
         let layers = self.model.chosen(layers)?;
         match self.delivery {
@@ -58,7 +59,8 @@ impl Tracer {
         }
     }
 
-    /// What had arrived of the last trace when its connection broke off: a trace of fewer layers; once.
+    /// Returns the part of the last trace that had arrived when its connection broke off: a trace of fewer
+    /// layers; once.
     pub fn arrived(&self) -> Option<Trace> {
         self.engine.lock().unwrap_or_else(PoisonError::into_inner).arrived()
     }

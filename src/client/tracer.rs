@@ -37,8 +37,8 @@ pub(super) use ask;
 
 /// A loaded model with the settings of its search.
 ///
-/// Cheap to clone: clones share the engine. In a notebook the engine is a process of its own, which outlives a panicking
-/// cell, ends with the kernel, and is started again by the next call when it has died.
+/// Cheap to clone: clones share the engine. In a notebook the engine is a process of its own, which outlives
+/// a panicking cell, ends with the kernel, and is started again by the next call when it has died.
 #[derive(Clone)]
 pub struct Tracer {
     pub(super) engine: Arc<Mutex<Box<dyn Engine>>>,
@@ -49,12 +49,14 @@ pub struct Tracer {
 }
 
 impl Tracer {
-    /// Loads a model folder as Hugging Face lays it out (Llama, Mistral, Qwen2, Qwen3, Phi-3, Gemma 2, Gemma 3), or a `.gguf`
-    /// file of such a model, or a name on the Hugging Face hub, such as `Qwen/Qwen3-0.6B` or `owner/name@revision`, which is
-    /// downloaded unless it is in the hub's cache. A GPU is used if there is one that works.
+    /// Loads a model folder as Hugging Face lays it out (Llama, Mistral, Qwen2, Qwen3, Phi-3, Gemma 2, Gemma
+    /// 3), or a `.gguf` file of such a model, or a name on the Hugging Face hub, such as `Qwen/Qwen3-0.6B` or
+    /// `owner/name@revision`, which is downloaded unless it is in the hub's cache. A GPU is used if there is
+    /// one that works.
     ///
     /// # Errors
-    /// [`Error::File`] and [`Error::Model`] for what is wrong with its files, [`Error::Engine`] when there is no engine.
+    /// [`Error::File`] and [`Error::Model`] for faults in its files, [`Error::Engine`] when there is no
+    /// engine.
     pub fn load(model: impl Into<PathBuf>) -> Result<Self, Error> {
         Self::load_with(LoadOptions { model: model.into(), ..LoadOptions::default() })
     }
@@ -95,18 +97,19 @@ impl Tracer {
         })
     }
 
-    /// The same tracer with other settings.
+    /// Returns the same tracer with other settings.
     pub fn with(&self, config: StreamConfig) -> Self {
         Tracer { config, ..self.clone() }
     }
 
-    /// The same tracer with as many key blocks kept as prune this share of the query-key pairs, such as 0.95; its other
-    /// settings stay.
+    /// Returns the same tracer with a budget that prunes `share` of the query-key pairs, such as 0.95; its
+    /// other settings stay.
     pub fn pruned(&self, share: f64) -> Self {
         self.with(StreamConfig { pruned: Some(share), ..self.config.clone() })
     }
 
-    /// The same tracer with `top_k` key blocks kept for each query block and head; its other settings stay.
+    /// Returns the same tracer with `top_k` key blocks kept for each query block and head; its other settings
+    /// stay.
     pub fn top_k(&self, top_k: usize) -> Self {
         self.with(StreamConfig { top_k, pruned: None, ..self.config.clone() })
     }
@@ -119,7 +122,7 @@ impl Tracer {
         &self.config
     }
 
-    /// "cpu", or the GPU's name.
+    /// Returns "cpu", or the GPU's name.
     pub fn device(&self) -> &str {
         &self.device
     }
@@ -132,16 +135,16 @@ impl Tracer {
         ask!(self, Request::CountTokens { text: text.into() }, Count)
     }
 
-    /// The prompt that asks the model for the next message of a conversation, by its chat template.
+    /// Makes the prompt that asks the model for the next message of a conversation, by its chat template.
     ///
     /// # Errors
-    /// [`Error::Model`] when it has none or a broken one, [`Error::Prompt`] for messages that the template does not take,
-    /// [`Error::Engine`].
+    /// [`Error::Model`] when it has none or a broken one, [`Error::Prompt`] for messages that the template
+    /// does not take, [`Error::Engine`].
     pub fn chat_prompt(&self, messages: &[Message]) -> Result<String, Error> {
         ask!(self, Request::Chat { messages: messages.to_vec() }, Prompt)
     }
 
-    /// Memory that a trace of `n_tokens` would need.
+    /// Plans the memory that a trace of `n_tokens` would need.
     ///
     /// # Errors
     /// [`Error::Setting`] when the settings do not fit such a prompt, [`Error::Engine`].
@@ -149,7 +152,7 @@ impl Tracer {
         ask!(self, Request::Plan { n_tokens, config: self.config.clone() }, Plan)
     }
 
-    /// A task's prompt, fitted to this model's tokens.
+    /// Makes a task's prompt, fitted to this model's tokens.
     ///
     /// # Errors
     /// [`Error::Prompt`] when the task does not fit the length.
@@ -157,7 +160,7 @@ impl Tracer {
         task.prompt(&mut |text| self.count_tokens(text))
     }
 
-    /// A word problem's prompt, fitted to this model's tokens.
+    /// Makes a word problem's prompt, fitted to this model's tokens.
     ///
     /// # Errors
     /// [`Error::Prompt`] when facts, question and chain alone are longer.
@@ -165,10 +168,11 @@ impl Tracer {
         problem.prompt(n_tokens, &mut |text| self.count_tokens(text))
     }
 
-    /// Finds what the model attends to over a prompt, and runs it on that alone.
+    /// Finds the key blocks that the model attends to over a prompt, and runs it on those alone.
     ///
     /// # Errors
-    /// [`Error::Prompt`], [`Error::Setting`], [`Error::Memory`] before anything runs; [`Error::NotFinite`], [`Error::Engine`].
+    /// [`Error::Prompt`], [`Error::Setting`], [`Error::Memory`] before anything runs; [`Error::NotFinite`],
+    /// [`Error::Engine`].
     pub fn trace(&self, prompt: &str) -> Result<Trace, Error> {
         let (prompt, config) = (prompt.into(), self.config.clone());
         let request = match &self.delivery {
@@ -181,8 +185,8 @@ impl Tracer {
         }
     }
 
-    /// A trace that records the attention of one piece of the prompt key by key, such as a chain of thought; `bytes` of the
-    /// prompt.
+    /// Makes a trace that records the attention of one piece of the prompt key by key, such as a chain of
+    /// thought; `bytes` of the prompt.
     ///
     /// # Errors
     /// As [`Tracer::trace`]; [`Error::Missing`] for bytes that are no piece of the prompt.
@@ -202,7 +206,8 @@ impl Tracer {
         self.with(StreamConfig { focus, ..self.config.clone() }).trace(prompt)
     }
 
-    /// A trace of a prompt and its answer, recording key by key the queries that produce the answer; and where it stands.
+    /// Makes a trace of a prompt and its answer that records key by key the queries that produce the answer;
+    /// returns it with the answer's tokens.
     ///
     /// # Errors
     /// As [`Tracer::trace`]; [`Error::Prompt`] for an answer without tokens.
@@ -220,7 +225,7 @@ impl Tracer {
         Ok((self.with(StreamConfig { focus, ..self.config.clone() }).trace(&text)?, span))
     }
 
-    /// The same trace with its fidelity: the prompt is run densely, in O(T²) time, and compared.
+    /// Returns the same trace with its fidelity: the prompt is run densely, in O(T²) time, and compared.
     ///
     /// # Errors
     /// [`Error::Setting`] for another model's trace; as [`Tracer::trace`].
@@ -228,7 +233,8 @@ impl Tracer {
         self.compare_with(trace, &CompareConfig::default())
     }
 
-    /// The same trace with its fidelity, measured on some rows alone, or with an answer's probability.
+    /// Returns the same trace with its fidelity, measured on some rows alone, or with an answer's
+    /// probability.
     ///
     /// # Errors
     /// As [`Tracer::compare`]; [`Error::Setting`] for no rows, [`Error::Prompt`] for an empty answer.
@@ -247,13 +253,14 @@ impl Tracer {
         payload: Payload,
         report: &mut dyn FnMut(Progress),
     ) -> Result<(Reply, Payload), Error> {
-        // A cell that panicked during a call leaves nothing half-done behind: the engine is a process, or holds no state.
+        // A cell that panicked during a call leaves nothing half-done behind: the engine is a process, or
+        // holds no state.
         self.engine.lock().unwrap_or_else(PoisonError::into_inner).call(request, payload, report)
     }
 }
 
-/// Progress in whole lines, which a notebook shows as they come, and text as it is: on standard output there, else on
-/// standard error.
+/// Shows progress in whole lines, which a notebook shows as they come, and text as it is: on standard output
+/// there, else on standard error.
 pub(super) fn show(progress: Progress) {
     let end = if matches!(progress, Progress::Text(_)) { "" } else { "\n" };
     let mut out: Box<dyn Write> = match std::env::var_os("EVCXR_IS_RUNTIME") {

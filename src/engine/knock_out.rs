@@ -23,12 +23,13 @@ impl<D: Device> Run<'_, D> {
         &mut self,
         trace: &Trace,
         interventions: &[Intervention],
-        span: Span,
+        answer: Option<Span>,
     ) -> Result<Vec<Effect>, Error> {
         let summary = trace.summary();
         let tokens = self.tokens_of(trace)?;
         interventions.iter().try_for_each(|intervention| intervention.check(trace))?;
-        check_span(span, tokens.len())?;
+        answer.map_or(Ok(()), |answer| check_span(answer, tokens.len()))?;
+        let span = answer.unwrap_or_default();
         let (decoder, plan) = self.planned(&tokens, summary.config.clone(), Span::default())?;
         let mut effects = Vec::new();
         for group in groups(interventions, &decoder) {
@@ -138,12 +139,14 @@ fn with_branches(mut plan: MemoryPlan, bytes: usize) -> MemoryPlan {
 
 /// Checks that a span's tokens have one before them, and lie in the prompt.
 fn check_span(span: Span, n_tokens: usize) -> Result<(), Error> {
-    if span.is_empty() || (span.start > 0 && span.end <= n_tokens) {
+    if !span.is_empty() && span.start > 0 && span.end <= n_tokens {
         return Ok(());
     }
     Err(Error::missing(
         "span of predicted tokens",
         format!("{}..{}", span.start, span.end),
-        format!("the first token is predicted by none, and the prompt has tokens 0..{n_tokens}"),
+        format!(
+            "the first token is predicted by none, the prompt has tokens 0..{n_tokens}, and a span at least one of them"
+        ),
     ))
 }

@@ -109,10 +109,9 @@ fn answer<D: Device>(mut run: Run<D>, request: Request, payload: Payload) -> Res
         (Request::Compare(what), Payload::Trace(trace)) => {
             Ok((Reply::Compared(run.compare(&trace, &what)?), Payload::None))
         }
-        (Request::KnockOut { interventions, answer }, Payload::Trace(trace)) => Ok((
-            Reply::KnockedOut(run.knock_out(&trace, &interventions, answer.unwrap_or_default())?),
-            Payload::None,
-        )),
+        (Request::KnockOut { interventions, answer }, Payload::Trace(trace)) => {
+            Ok((Reply::KnockedOut(run.knock_out(&trace, &interventions, answer)?), Payload::None))
+        }
         (Request::Score { prompt, answer, config, dense }, _) => {
             Ok((Reply::Scored(run.score(&prompt, &answer, &config, dense)?), Payload::None))
         }

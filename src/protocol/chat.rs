@@ -1,11 +1,11 @@
-//! Messages of a conversation, which a model's chat template makes a prompt of.
+//! Messages of a conversation, from which a model's chat template makes a prompt.
 
 use serde::{Deserialize, Serialize};
 
 /// One message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
-    /// "system", "user", "assistant", or what else the model's template knows.
+    /// "system", "user", "assistant", or another role that the model's template knows.
     pub role: String,
     pub content: String,
 }
@@ -15,17 +15,17 @@ impl Message {
         Message { role: role.into(), content: content.into() }
     }
 
-    /// What the model is to keep to.
+    /// Makes a message of instructions for the model.
     pub fn system(content: impl Into<String>) -> Self {
         Self::new("system", content)
     }
 
-    /// What the user says.
+    /// Makes a message of the user.
     pub fn user(content: impl Into<String>) -> Self {
         Self::new("user", content)
     }
 
-    /// What the model has answered.
+    /// Makes a message that the model has written.
     pub fn assistant(content: impl Into<String>) -> Self {
         Self::new("assistant", content)
     }

@@ -1,9 +1,9 @@
-//! How a notebook and its engine speak: frames over the engine's standard input and output.
+//! The frames in which a notebook and its engine speak, over the engine's standard input and output.
 //!
 //! | bytes | |
 //! |---|---|
 //! | 4 | `STRM` |
-//! | 2 | version of this protocol, little-endian (3) |
+//! | 2 | version of this protocol, little-endian (4) |
 //! | 1 | what the body is: 0 nothing, 1 a trace file, 2 bytes |
 //! | 1 | 0 |
 //! | 4 | length of the header, little-endian |
@@ -12,8 +12,8 @@
 //! | … | body |
 //!
 //! The engine answers each request with any number of `Message::Progress` and then one `Message::Reply` or
-//! `Message::Error`; a trace that is asked for in pieces comes in `Message::Piece`s before the reply, each packed by zlib. It
-//! ends when its standard input does. What it has to say to a person goes to standard error.
+//! `Message::Error`; a trace that is asked for in pieces comes in `Message::Piece`s before the reply, each
+//! packed by zlib. It ends when its standard input does. Its words for a person go to standard error.
 
 use std::{
     io::{self, BufWriter, Read, Seek, Write},
@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::{Payload, Progress, Reply};
 use crate::{error::Error, trace::Trace};
 
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 
 const MAGIC: &[u8; 4] = b"STRM";
 
@@ -38,7 +38,7 @@ const N_START: usize = 20;
 /// No request or message is as long as this; a longer header means that something else is speaking.
 const MAX_HEADER: usize = 1 << 30;
 
-/// What an engine says.
+/// A message from an engine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Message {
@@ -52,7 +52,7 @@ pub enum Message {
 /// Writes one frame.
 ///
 /// # Errors
-/// What the writer fails with.
+/// The writer's own errors.
 pub fn write(out: &mut impl Write, header: &impl Serialize, payload: &Payload) -> io::Result<()> {
     let header = serde_json::to_vec(header)?;
     let (kind, n_body) = match payload {
@@ -78,7 +78,8 @@ pub fn write(out: &mut impl Write, header: &impl Serialize, payload: &Payload) -
 /// Reads one frame; `None` when the stream ends before it starts.
 ///
 /// # Errors
-/// [`Error::Engine`] when the stream breaks off or speaks another language or version, [`Error::Trace`] for a damaged body.
+/// [`Error::Engine`] when the stream breaks off or speaks another language or version, [`Error::Trace`] for a
+/// damaged body.
 pub fn read<T: DeserializeOwned>(input: &mut impl Read) -> Result<Option<(T, Payload)>, Error> {
     let mut start = Vec::new();
     input.by_ref().take(N_START as u64).read_to_end(&mut start).map_err(broken)?;
@@ -101,7 +102,7 @@ pub fn read<T: DeserializeOwned>(input: &mut impl Read) -> Result<Option<(T, Pay
     if n_header > MAX_HEADER {
         return Err(foreign(format!("a header of {n_header} bytes")));
     }
-    // Not allocated by the announced length, but as it arrives.
+    // The header is not allocated by the announced length, but as it arrives.
     let mut header = Vec::new();
     input.by_ref().take(n_header as u64).read_to_end(&mut header).map_err(broken)?;
     if header.len() < n_header {
@@ -139,10 +140,10 @@ fn read_payload(input: &mut impl Read, kind: u8, n_body: u64) -> Result<Payload,
     }
 }
 
-/// A piece of a trace as it travels.
+/// Packs a piece of a trace for its way.
 ///
 /// # Errors
-/// None but those of memory, which there is.
+/// Only for lack of memory.
 #[cfg(feature = "engine")]
 pub(crate) fn packed(piece: &[u8]) -> io::Result<Payload> {
     let mut packer = ZlibEncoder::new(Vec::new(), Compression::fast());
@@ -150,7 +151,7 @@ pub(crate) fn packed(piece: &[u8]) -> io::Result<Payload> {
     packer.finish().map(Payload::Bytes)
 }
 
-/// A piece of a trace as it was before it travelled.
+/// Unpacks a piece of a trace that has arrived.
 ///
 /// # Errors
 /// [`Error::Engine`] when it is no piece.

@@ -1,4 +1,4 @@
-//! What a model writes after a prompt, and when it ends.
+//! The text that a model writes after a prompt, and its end.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +7,7 @@ use crate::{
     trace::{NextToken, Seconds},
 };
 
-/// How a model writes.
+/// The way in which a model writes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GenerateConfig {
@@ -19,9 +19,9 @@ pub struct GenerateConfig {
     pub top_p: Option<f64>,
     /// The same seed draws the same tokens.
     pub seed: u64,
-    /// Texts that end the writing; they are not part of what was written.
+    /// Texts that end the writing; they are not part of the written text.
     pub stop: Vec<String>,
-    /// Attend to everything, in O(T) time for each token, instead of what the search keeps.
+    /// Attend to everything, in O(T) time for each token, instead of the blocks that the search keeps.
     pub dense: bool,
 }
 
@@ -71,22 +71,23 @@ impl GenerateConfig {
     }
 }
 
-/// What a model wrote.
+/// The text that a model wrote.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Generated {
     pub text: String,
-    /// The tokens that were chosen, without one that ends the text. The last may reach past `text`, into a stop.
+    /// The tokens that were chosen, without one that ends the text. The last may reach past `text`, into a
+    /// stop.
     pub tokens: Vec<NextToken>,
     pub end: End,
     /// Tokens of the prompt.
     pub n_prompt: usize,
-    /// Key blocks kept for each head and query block; none for a dense run.
+    /// Key blocks kept for each head and query block; `None` for a dense run.
     pub top_k: Option<usize>,
     /// `load` and `total`; search and attention are not told apart.
     pub seconds: Seconds,
 }
 
-/// Why a model stopped writing.
+/// The reason why a model stopped writing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum End {
@@ -98,8 +99,8 @@ pub enum End {
     MaxTokens,
 }
 
-/// How much of a text stays whatever follows: up to the first stop, which is returned; else without what may become one,
-/// and without a character that is not complete.
+/// Returns the length of the text that stays whatever follows: up to the first stop, which is returned too;
+/// else without an end that may become one, and without a character that is not complete.
 #[cfg(feature = "engine")]
 pub(crate) fn settled<'a>(text: &str, stops: &'a [String]) -> (usize, Option<&'a String>) {
     if let Some((at, stop)) =

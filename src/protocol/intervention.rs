@@ -1,4 +1,4 @@
-//! Attention that a run is made to go without, and what that changes.
+//! Attention that is hidden from a run, and the effect.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +7,7 @@ use crate::{
     trace::{NextToken, Span, Trace},
 };
 
-/// A rectangle of attention: what some queries get from some keys, in one layer and head or in all.
+/// A rectangle of attention: from some queries to some keys, in one layer and head or in all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Edges {
     /// Every layer if not set.
@@ -18,18 +18,18 @@ pub struct Edges {
     pub keys: Span,
 }
 
-/// Attention that is hidden from a run: its logits are −∞, in `hide` but for `keep`.
+/// Attention that is hidden from a run: its logits are −∞, in `hide` except in `keep`.
 ///
 /// A query always sees itself, so that something is left of every row.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Intervention {
-    /// What it is called in results and figures.
+    /// The name in results and figures.
     pub name: String,
     pub hide: Vec<Edges>,
     pub keep: Vec<Edges>,
 }
 
-/// What an intervention changes.
+/// The effect of an intervention.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Effect {
     /// The intervention's name.
@@ -42,7 +42,7 @@ pub struct Effect {
     pub tokens: Vec<TokenEffect>,
 }
 
-/// What an intervention changes about one token's prediction.
+/// The effect of an intervention on one token's prediction.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TokenEffect {
     pub id: u32,
@@ -58,13 +58,14 @@ pub struct TokenEffect {
 }
 
 impl Edges {
-    /// What a span's tokens give to every query after its start, in all layers and heads.
+    /// Returns the attention of every query after a span's start to the span's tokens, in all layers and
+    /// heads.
     pub fn from_span(keys: impl Into<Span>) -> Self {
         let keys = keys.into();
         Edges { layer: None, head: None, queries: Span { start: keys.start, end: usize::MAX }, keys }
     }
 
-    /// All attention of one head.
+    /// Returns all attention of one head.
     pub fn of_head(layer: usize, head: usize) -> Self {
         let all = Span { start: 0, end: usize::MAX };
         Edges { layer: Some(layer), head: Some(head), queries: all, keys: all }
@@ -76,7 +77,7 @@ impl Edges {
 }
 
 impl Intervention {
-    /// Hides what a span's tokens give to every query after its start.
+    /// Hides a span's tokens from every query after its start.
     pub fn without_span(name: &str, keys: impl Into<Span>) -> Self {
         Intervention { name: name.into(), hide: vec![Edges::from_span(keys)], keep: Vec::new() }
     }
@@ -87,22 +88,23 @@ impl Intervention {
         Intervention { name: name.into(), hide, keep: Vec::new() }
     }
 
-    /// The first query that anything is hidden from.
+    /// Returns the first query that anything is hidden from.
     pub fn first_query(&self) -> usize {
         self.hide.iter().map(|edges| edges.queries.start).min().unwrap_or(usize::MAX)
     }
 
-    /// What is hidden in one layer.
+    /// Returns the attention that is hidden in one layer.
     pub fn in_layer(&self, layer: usize) -> Hidden {
         let here = |edges: &&Edges| edges.layer.is_none_or(|l| l == layer);
         let of = |edges: &[Edges]| edges.iter().filter(here).cloned().collect();
         Hidden { hide: of(&self.hide), keep: of(&self.keep) }
     }
 
-    /// Whether a trace has what is to be hidden.
+    /// Checks that a trace has the attention to hide.
     ///
     /// # Errors
-    /// [`Error::Missing`] for a layer, head or span that it does not have, [`Error::Setting`] when nothing is hidden.
+    /// [`Error::Missing`] for a layer, head or span that it does not have, [`Error::Setting`] when nothing is
+    /// hidden.
     pub fn check(&self, trace: &Trace) -> Result<(), Error> {
         if self.hide.is_empty() {
             return Err(Error::setting(
@@ -124,7 +126,7 @@ impl Intervention {
     }
 }
 
-/// What is hidden in one layer, or of it in one head and query block.
+/// The attention that is hidden in one layer, or the part of it in one head and query block.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hidden {
     pub hide: Vec<Edges>,
@@ -132,7 +134,7 @@ pub struct Hidden {
 }
 
 impl Hidden {
-    /// What concerns a head's queries.
+    /// Returns the part that concerns a head's queries.
     pub fn of(&self, head: usize, queries: Span) -> Hidden {
         let touches = |e: &&Edges| {
             e.head.is_none_or(|h| h == head) && e.queries.start < queries.end && queries.start < e.queries.end
@@ -145,7 +147,7 @@ impl Hidden {
         self.hide.is_empty()
     }
 
-    /// Whether a pair is hidden, of a head that the edges were chosen for.
+    /// Returns whether a pair is hidden, of a head that the edges were chosen for.
     pub fn hides(&self, query: usize, key: usize) -> bool {
         let any = |edges: &[Edges]| edges.iter().any(|edges| edges.holds(query, key));
         query != key && any(&self.hide) && !any(&self.keep)
@@ -153,17 +155,18 @@ impl Hidden {
 }
 
 impl Effect {
-    /// Natural logarithm of the probability of all tokens that were asked for, before.
+    /// Returns the natural logarithm of the probability of all tokens that were asked for, before.
     pub fn before(&self) -> f64 {
         self.tokens.iter().map(|token| token.before).sum()
     }
 
-    /// The same, after.
+    /// Returns the natural logarithm of the probability of all tokens that were asked for, after.
     pub fn after(&self) -> f64 {
         self.tokens.iter().map(|token| token.after).sum()
     }
 
-    /// By how much the tokens that were asked for, or else the next token, become less likely, in nats.
+    /// Returns the loss of log-probability of the tokens that were asked for, or else of the next token, in
+    /// nats.
     pub fn drop(&self) -> f64 {
         match self.tokens.is_empty() {
             true => self.next.before - self.next.after,
@@ -171,8 +174,29 @@ impl Effect {
         }
     }
 
-    /// Whether the model would still write all tokens that were asked for, greedily.
+    /// Returns whether the model would still write all tokens that were asked for, greedily.
     pub fn survives(&self) -> bool {
         self.tokens.iter().all(|token| token.is_argmax)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::synthetic::{Shape, trace};
+
+    #[test]
+    fn a_head_is_hidden_in_its_own_layer_alone() {
+        let intervention = Intervention::without_heads("two", &[(0, 1), (1, 0)]);
+        assert_eq!((&intervention.hide[0], intervention.first_query()), (&Edges::of_head(0, 1), 0));
+        let queries = Span { start: 32, end: 64 };
+        let hidden = |layer, head| intervention.in_layer(layer).of(head, queries);
+        assert!(hidden(0, 1).hides(40, 3) && hidden(1, 0).hides(40, 39));
+        assert!(!hidden(0, 1).hides(40, 40), "a query always sees itself");
+        assert!(hidden(0, 0).is_empty() && hidden(1, 1).is_empty() && hidden(2, 1).is_empty());
+        let trace = trace(&Shape { n_tokens: 100, ..Default::default() });
+        assert!(intervention.check(&trace).is_ok());
+        let error = Intervention::without_heads("a third", &[(0, 2)]).check(&trace).unwrap_err().to_string();
+        assert!(error.contains("head 2 does not exist"), "{error}");
     }
 }

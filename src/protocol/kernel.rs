@@ -1,13 +1,16 @@
-//! A notebook's kernel that dies must not leave the process of its cells, and the engine below it, at work for nobody.
+//! Ends the process of a notebook's cells, and the engine below it, when the kernel dies, so that neither
+//! runs on without a user.
 
 use std::{env, os::unix::process::parent_id, process, sync::Once, thread, time::Duration};
 
-/// How often the kernel is looked for.
+/// The time between two looks for the kernel.
 const PERIOD: Duration = Duration::from_millis(500);
 
-/// In a notebook, ends this process when the kernel that started it has died; the engine then ends with its input.
+/// Ends this process, in a notebook, when the kernel that started it has died; the engine then ends with its
+/// input.
 ///
-/// A cell that waits for the engine reads nothing from the kernel, and would not notice: only its parent changes.
+/// A cell that waits for the engine reads nothing from the kernel, and would not notice: only its parent
+/// changes.
 pub(super) fn end_with_kernel() {
     static WATCH: Once = Once::new();
     if env::var_os("EVCXR_IS_RUNTIME").is_none() {

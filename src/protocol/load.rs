@@ -1,17 +1,17 @@
-//! Which model an engine opens, and where.
+//! The model that an engine opens, and its device.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// Which model to run, where, in how much memory.
+/// The model to run, its device, and its memory.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LoadOptions {
     /// A Hugging Face model folder, a `.gguf` file, or a name on the hub.
     pub model: PathBuf,
     pub device: DeviceChoice,
-    /// Most memory that a run may take, in bytes; what is free if not set.
+    /// Most memory that a run may take, in bytes; all free memory if not set.
     pub memory: Option<u64>,
 }
 
@@ -21,7 +21,7 @@ impl Default for LoadOptions {
     }
 }
 
-/// Where a model runs.
+/// The device that a model runs on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "engine", derive(clap::ValueEnum))]
 #[serde(rename_all = "snake_case")]

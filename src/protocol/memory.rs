@@ -1,4 +1,4 @@
-//! Memory in words and in bytes, and the plan that says beforehand what a run will take.
+//! Memory in words and in bytes, and the plan that gives a run's memory beforehand.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,20 +7,20 @@ use crate::{
     words::numbers::{format_bytes, rounded_up},
 };
 
-/// What a run will hold at its peak, part by part.
+/// The memory that a run will hold at its peak, part by part.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MemoryPlan {
     pub n_tokens: usize,
     /// Bytes of each part.
     pub parts: Vec<(String, u64)>,
-    /// What may be taken: the limit that was set, else what the device has free. Bytes.
+    /// Bytes that may be taken: the limit that was set, else the device's free memory.
     pub limit: u64,
     pub layout: Layout,
-    /// What makes the run slower than it would be with more memory.
+    /// The reason why the run is slower than with more memory.
     pub slower: Option<String>,
 }
 
-/// What is where, and how much of it at a time.
+/// The places of a run's parts, and the rows that are worked on at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layout {
     /// Rows of the prompt that are worked on together: whole query blocks.
@@ -32,7 +32,7 @@ pub struct Layout {
 }
 
 impl MemoryPlan {
-    /// Bytes of all parts.
+    /// Returns the sum of all parts, in bytes.
     pub fn total(&self) -> u64 {
         self.parts.iter().fold(0, |total: u64, part| total.saturating_add(part.1))
     }

@@ -1,7 +1,9 @@
-//! Requests and replies of an engine, which runs in this process or in one of its own that is spoken to over pipes.
+//! Requests and replies of an engine, which runs in this process or in one of its own that is spoken to over
+//! pipes.
 //!
-//! A notebook compiles none of the model code: its [`Tracer`](crate::Tracer) starts the binary `streamtrace serve` and
-//! sends it [`Request`]s ([`frame`] says how). With the feature `engine` the same requests are answered in process.
+//! A notebook compiles none of the model code: its [`Tracer`](crate::Tracer) starts the binary
+//! `streamtrace serve` and sends it [`Request`]s ([`frame`] says how). With the feature `engine` the same
+//! requests are answered in process.
 
 pub mod chat;
 pub mod frame;
@@ -48,7 +50,8 @@ pub enum Request {
     Plan { n_tokens: usize, config: StreamConfig },
     /// Trace a prompt. The reply carries the trace.
     Trace { prompt: String, config: StreamConfig },
-    /// Trace a prompt, and send the trace packed in pieces before the reply, layer by layer: these layers alone, or all.
+    /// Trace a prompt, and send the trace packed in pieces before the reply, layer by layer: these layers
+    /// alone, or all.
     TraceInPieces { prompt: String, config: StreamConfig, layers: Option<Vec<usize>> },
     /// Compare the trace that comes with the request with dense attention.
     Compare(CompareConfig),
@@ -56,16 +59,16 @@ pub enum Request {
     Score { prompt: String, answer: String, config: StreamConfig, dense: bool },
     /// Write after a prompt. The text is reported as progress.
     Generate { prompt: String, how: GenerateConfig, config: StreamConfig },
-    /// Find the smallest `top_k` that preserves what dense attention does.
+    /// Find the smallest `top_k` that preserves the result of dense attention.
     SmallestTopK { prompt: String, criterion: Criterion, config: StreamConfig },
-    /// Run the prompt of the trace that comes with the request on its masks, without some attention; say what that changes about
-    /// the next token and about those of an answer in the prompt.
+    /// Run the prompt of the trace that comes with the request on its masks, without some attention; report
+    /// the effect on the next token and on those of an answer in the prompt.
     KnockOut { interventions: Vec<Intervention>, answer: Option<Span> },
     /// Draw the SVG as a PNG, `scale` pixels to a unit.
     Rasterize { svg: String, scale: f32 },
 }
 
-/// What an engine answers.
+/// An engine's answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
@@ -88,7 +91,7 @@ pub enum Reply {
     Rasterized,
 }
 
-/// What comes with a request or a reply beside its words.
+/// The data that comes with a request or a reply.
 #[derive(Clone, Default)]
 #[expect(clippy::large_enum_variant, reason = "one at a time, on its way through a pipe")]
 pub enum Payload {
@@ -101,7 +104,7 @@ pub enum Payload {
 /// Answers requests; keeps the model between them.
 pub trait Engine: Send {
     /// # Errors
-    /// What the request can fail with; [`Error::Engine`] when the engine itself is gone.
+    /// The request's own errors; [`Error::Engine`] when the engine itself is gone.
     fn call(
         &mut self,
         request: Request,
@@ -109,13 +112,13 @@ pub trait Engine: Send {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<(Reply, Payload), Error>;
 
-    /// The part of the last trace that had arrived when the connection broke off; once.
+    /// Returns the part of the last trace that had arrived when the connection broke off; once.
     fn arrived(&mut self) -> Option<Trace> {
         None
     }
 }
 
-/// An engine that answers something else than it was asked.
+/// Returns the error for an engine whose reply does not fit the request.
 pub(crate) fn unexpected(reply: &Reply) -> Error {
     Error::engine(
         format!("an answer to another question: {reply:?}"),

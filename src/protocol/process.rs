@@ -20,7 +20,7 @@ use crate::{
     trace::{Pieces, Trace},
 };
 
-/// How an engine is started.
+/// The command that starts an engine.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Command {
     pub program: OsString,
@@ -28,13 +28,13 @@ pub struct Command {
 }
 
 impl Command {
-    /// A line for the shell, such as `ssh gpu streamtrace serve`.
+    /// Makes a command of a line for the shell, such as `ssh gpu streamtrace serve`.
     pub fn line(line: &str) -> Self {
         let (shell, option) = if cfg!(windows) { ("cmd", "/C") } else { ("sh", "-c") };
         Command { program: shell.into(), arguments: vec![option.into(), line.into()] }
     }
 
-    /// Where the binary can be: `$STREAMTRACE_ENGINE`, this crate's own release build, the `PATH`, cargo's binaries.
+    /// Finds the binary: `$STREAMTRACE_ENGINE`, this crate's own release build, the `PATH`, cargo's binaries.
     ///
     /// # Errors
     /// [`Error::Engine`] naming the places and how to build it.
@@ -79,7 +79,7 @@ pub struct Process {
     running: Option<Running>,
     /// The model that was loaded, for a new engine after the old one has ended.
     loaded: Option<LoadOptions>,
-    /// What there is of a trace whose engine has gone.
+    /// The part that arrived of a trace whose engine has gone.
     arrived: Option<Trace>,
 }
 
@@ -92,21 +92,21 @@ struct Running {
     listener: JoinHandle<()>,
 }
 
-/// How long an engine that has stopped answering may take to end by itself, which says more than being ended.
+/// How long an engine that has stopped answering may take to end by itself, which tells more than killing it.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Lines of standard error that are kept to explain an engine's end.
 const LINES_KEPT: usize = 20;
 
 impl Process {
-    /// An engine that is started with this command at the first call.
+    /// Makes an engine that is started with this command at the first call.
     pub fn new(command: Command) -> Self {
         #[cfg(unix)]
         super::kernel::end_with_kernel();
         Process { command, running: None, loaded: None, arrived: None }
     }
 
-    /// The engine, started if need be, with the model that the last one had.
+    /// Returns the engine, started if need be, with the model that the last one had.
     fn running(&mut self, request: &Request) -> Result<&mut Running, Error> {
         if self.running.is_none() {
             let running = self.running.insert(Running::start(&self.command)?);
@@ -144,7 +144,7 @@ impl Engine for Process {
                 Ok(answer)
             }
             (Ok(answer), _) => answer,
-            // The engine's own trouble, not the request's: what is left of it goes, and the next call starts afresh.
+            // The engine failed, not the request: its remains go, and the next call starts afresh.
             (Err(error), _) => {
                 self.running = None;
                 let Ok(Some(arrived)) = pieces.trace() else { return Err(error) };
@@ -160,12 +160,12 @@ impl Engine for Process {
     }
 }
 
-/// The trace that came in pieces.
+/// Returns the trace that came in pieces.
 fn whole(pieces: Pieces) -> Result<Payload, Error> {
     pieces.trace()?.map(Payload::Trace).ok_or_else(|| frame::foreign("a trace without layers".into()))
 }
 
-/// An engine's end in the middle of a trace.
+/// Returns the error for an engine's end in the middle of a trace.
 fn with_arrived(error: Error, trace: &Trace) -> Error {
     let Error::Engine { what, fix } = error else { return error };
     let (n, all) = (trace.layers().len(), trace.n_layers());
@@ -175,7 +175,7 @@ fn with_arrived(error: Error, trace: &Trace) -> Error {
     )
 }
 
-/// What an engine answers, be it an error; or why there is no answer.
+/// An engine's answer, which may be an error; or the reason why there is no answer.
 type Answer = Result<Result<(Reply, Payload), Error>, Error>;
 
 impl Running {
@@ -229,7 +229,7 @@ impl Running {
         }
     }
 
-    /// What is wrong with what an engine said that did not listen, once it has ended.
+    /// Returns the fault in the last answer of an engine that did not take its request, once it has ended.
     fn last_answer(&mut self) -> Option<(String, String)> {
         wait_for(PATIENCE, || !matches!(self.child.try_wait(), Ok(None)));
         match self.child.try_wait() {
@@ -241,7 +241,8 @@ impl Running {
         }
     }
 
-    /// Why the engine is gone, by what was wrong with its answer and what to do about it, its exit status and its last words.
+    /// Returns the reason why the engine is gone, from the fault in its answer and the remedy, its exit
+    /// status and its last words.
     fn ended(&mut self, heard: Option<(String, String)>) -> Error {
         wait_for(PATIENCE, || !matches!(self.child.try_wait(), Ok(None)));
         let end = match self.child.try_wait() {
@@ -250,7 +251,7 @@ impl Running {
         };
         let _ = self.child.kill();
         let _ = self.child.wait();
-        // What the engine started may outlive it and hold its standard error open.
+        // A process that the engine started may outlive it and hold its standard error open.
         wait_for(Duration::from_millis(500), || self.listener.is_finished());
         let said = self
             .said

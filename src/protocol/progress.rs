@@ -1,10 +1,10 @@
-//! How far an engine has come, as plain data.
+//! The progress of an engine, as plain data.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What an engine reports while it works.
+/// A report of an engine at work.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Progress {
@@ -14,11 +14,11 @@ pub enum Progress {
     Note(String),
     /// A step of loading a model, in words.
     Loading(String),
-    /// What the model has written since the last report.
+    /// The text that the model has written since the last report.
     Text(String),
 }
 
-/// How far a run has come.
+/// The progress of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LayerProgress {
     /// "trace", "dense" or "sample" for a comparison, "prompt" before writing.

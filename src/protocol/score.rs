@@ -1,8 +1,8 @@
-//! How an answer is scored.
+//! The settings with which an answer is scored.
 
 use serde::{Deserialize, Serialize};
 
-/// How the model attends while it reads an answer.
+/// The model's attention while it reads an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ScoreConfig {

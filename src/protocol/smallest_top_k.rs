@@ -1,36 +1,38 @@
-//! The smallest budget that preserves what the model does.
+//! The smallest budget that preserves the model's result.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{error::Error, trace::Search};
 
-/// What must be as with dense attention.
+/// The result that must be as with dense attention.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Criterion {
     /// The most likely next token.
     SameNextToken,
-    /// The next token's distribution: KL(dense ‖ sparse) of at most so many nats.
+    /// The next token's distribution: KL(dense ‖ sparse) of at most this bound, in nats.
     KlAtMost(f64),
     /// This text after the prompt: each of its tokens the most likely one.
+    #[serde(alias = "answer_kept")]
     AnswerSurvives(String),
 }
 
-/// The smallest `top_k` that was found to do, and those that were tried on the way.
+/// The smallest `top_k` that was found to be enough, and those that were tried on the way.
 ///
-/// Whether a budget will do need not be monotone: a smaller one than this may do too, by luck. All that is known is `tried`.
+/// Success need not be monotone in the budget: a smaller one than this may be enough too, by luck. Only
+/// `tried` is known.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SmallestTopK {
     pub criterion: Criterion,
     pub search: Search,
     pub top_k: usize,
-    /// As many as there are: with these nothing is pruned, and the result is that of dense attention.
+    /// All key blocks of the prompt: with these nothing is pruned, and the result is that of dense attention.
     pub n_key_blocks: usize,
     /// In the order of the search.
     pub tried: Vec<Tried>,
 }
 
-/// A budget and what it gave.
+/// A budget and its result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Tried {
     pub top_k: usize,
@@ -55,8 +57,8 @@ impl Criterion {
     }
 }
 
-/// The smallest number that passes, if all from some on do: doubles from `least` on until one passes, then halves the gap.
-/// `most` passes untried.
+/// Returns the smallest number that passes, if all from some number on pass: doubles from `least` on until
+/// one passes, then halves the gap. `most` passes untried.
 #[cfg(feature = "engine")]
 pub(crate) fn smallest(
     least: usize,
@@ -75,9 +77,10 @@ pub(crate) fn smallest(
     }
     while below < good {
         let middle = below + (good - below) / 2;
-        match passes(middle)? {
-            true => good = middle,
-            false => below = middle + 1,
+        if passes(middle)? {
+            good = middle;
+        } else {
+            below = middle + 1;
         }
     }
     Ok(good)

@@ -4,7 +4,8 @@ use std::ops::Range;
 
 /// Query and key blocks over a causal prompt, with the layer's sliding window if it has one.
 ///
-/// A query sees itself and the keys before it; with a window of `w`, only the last `w` of them, itself included.
+/// A query sees itself and the keys before it; with a window of `w`, only the last `w` of them, itself
+/// included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Blocks {
     pub n_tokens: usize,
@@ -22,36 +23,36 @@ impl Blocks {
         self.n_tokens.div_ceil(self.block_size_k)
     }
 
-    /// Tokens of a query block.
+    /// Returns the tokens of a query block.
     pub fn queries(&self, query_block: usize) -> Range<usize> {
         block_range(query_block, self.block_size_q, self.n_tokens)
     }
 
-    /// Tokens of a key block.
+    /// Returns the tokens of a key block.
     pub fn keys(&self, key_block: usize) -> Range<usize> {
         block_range(key_block, self.block_size_k, self.n_tokens)
     }
 
-    /// Keys that one query sees.
+    /// Returns the keys that one query sees.
     pub fn visible_keys(&self, query: usize) -> Range<usize> {
         let start = self.window.map_or(0, |w| (query + 1).saturating_sub(w));
         start..query + 1
     }
 
-    /// Key blocks that at least one query of the block sees.
+    /// Returns the key blocks that at least one query of the block sees.
     pub fn visible(&self, query_block: usize) -> Range<usize> {
         let queries = self.queries(query_block);
         let first = self.visible_keys(queries.start).start / self.block_size_k;
         first..queries.end.saturating_sub(1) / self.block_size_k + 1
     }
 
-    /// Whether every query of the block sees every key of the block.
+    /// Returns whether every query of the block sees every key of the block.
     pub fn is_full(&self, query_block: usize, key_block: usize) -> bool {
         let (queries, keys) = (self.queries(query_block), self.keys(key_block));
         keys.end <= queries.start + 1 && keys.start >= self.visible_keys(queries.end - 1).start
     }
 
-    /// Pairs of a query and a key that it sees.
+    /// Counts the pairs of a query and a key that it sees.
     pub fn pairs(&self, query_block: usize, key_block: usize) -> usize {
         let (queries, keys) = (self.queries(query_block), self.keys(key_block));
         if self.is_full(query_block, key_block) {
@@ -65,13 +66,13 @@ impl Blocks {
             .sum()
     }
 
-    /// All pairs of a query and a key not after it, T(T+1)/2: what `pruned` is a share of.
+    /// Counts all pairs of a query and a key not after it, T(T+1)/2, of which `pruned` is a share.
     pub fn causal_pairs(&self) -> u64 {
         let t = self.n_tokens as u64;
         t * (t + 1) / 2
     }
 
-    /// Key blocks kept by a search with this budget.
+    /// Counts the key blocks that a search with the budget `top_k` keeps.
     pub fn n_kept(&self, query_block: usize, top_k: usize) -> usize {
         self.visible(query_block).len().min(top_k)
     }

@@ -1,4 +1,4 @@
-//! What to search for: block sizes, budget, estimate.
+//! The settings of a search: block sizes, budget, estimate.
 
 use std::ops::Range;
 
@@ -16,7 +16,8 @@ pub struct StreamConfig {
     pub block_size_k: usize,
     /// Key blocks kept for each head and query block, sinks and local blocks included.
     pub top_k: usize,
-    /// If set, `top_k` is chosen for each prompt: the largest that prunes at least this share of its causal pairs.
+    /// If set, `top_k` is chosen for each prompt: the largest that prunes at least this share of its causal
+    /// pairs.
     pub pruned: Option<f64>,
     /// Key blocks at the start of the prompt that are always kept.
     pub sink_blocks: usize,
@@ -24,20 +25,21 @@ pub struct StreamConfig {
     pub local_blocks: usize,
     /// How key blocks are found.
     pub search: Search,
-    /// Ranges that the hierarchical search keeps in a round, more if its budget needs them; 0 for as many as it keeps blocks.
+    /// Ranges that the hierarchical search keeps in a round, more if its budget needs them; 0 for as many as
+    /// it keeps blocks.
     pub beam: usize,
     /// Parts that the hierarchical search cuts a kept range into: 2, 4 or 8.
     pub split: usize,
-    /// Whether more blocks than are kept survive the last round, twice the beam or 5/4 of the budget, to be ranked by their
-    /// real keys.
+    /// Whether more blocks than are kept survive the last round, twice the beam or 5/4 of the budget, to be
+    /// ranked by their real keys.
     pub rescore: bool,
-    /// The last queries, in whole blocks, for which the hierarchical search reads every key: they decide what comes next. O(T)
-    /// time for each.
+    /// The last queries, in whole blocks, for which the hierarchical search reads every key: they decide
+    /// which token comes next. O(T) time for each.
     pub exact_queries: usize,
     /// Tokens whose attention is recorded key by key; the last 32 if not set.
     pub focus: Option<Range<usize>>,
-    /// Whether to record how near what each kept block writes comes to what the residual stream becomes, for routes by L1
-    /// proximity: more time and a larger trace.
+    /// Whether to record the L1 proximity of each kept block's output to the later residual stream, for
+    /// routes by that measure: more time and a larger trace.
     pub proximity: bool,
 }
 
@@ -45,14 +47,15 @@ pub struct StreamConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Search {
-    /// Reads every key: exact top-k blocks by their largest share of a query's attention, the reference. O(T²) time, O(T)
-    /// memory.
+    /// Reads every key: exact top-k blocks by their largest share of a query's attention, the reference.
+    /// O(T²) time, O(T) memory.
     Exhaustive,
     /// Stream: ranges of keys are split and pruned by an estimate. O(T log T) time.
     Hierarchical(Estimate),
     /// Sinks and the last blocks: a baseline.
     Window,
-    /// Random blocks beside sinks and local ones, drawn anew for each layer, head and query block: a baseline.
+    /// Random blocks beside sinks and local ones, drawn anew for each layer, head and query block: a
+    /// baseline.
     Random { seed: u64 },
 }
 
@@ -67,7 +70,8 @@ pub enum Estimate {
     Middle,
     /// Mean plus spread: q·μ + √(Σ q_d² σ_d²) · √(2 ln m) for m keys of mean μ and variance σ².
     MeanSpread,
-    /// Two clusters of the range's keys, mean plus spread of each; ranges are ranked by their share of a query's attention.
+    /// Two clusters of the range's keys, mean plus spread of each; ranges are ranked by their share of a
+    /// query's attention.
     TwoMeans,
 }
 
@@ -98,8 +102,8 @@ impl StreamConfig {
     /// A beam far wider than any that loses something.
     const MAX_BEAM: usize = 1 << 16;
 
-    /// These settings with the published search: as many ranges as blocks are kept, halved round by round, ranked by the
-    /// estimate alone for every query block.
+    /// Returns these settings with the published search: as many ranges as blocks are kept, halved round by
+    /// round, ranked by the estimate alone for every query block.
     pub fn published(self, estimate: Estimate) -> Self {
         StreamConfig {
             search: Search::Hierarchical(estimate),
@@ -111,10 +115,11 @@ impl StreamConfig {
         }
     }
 
-    /// Whether the settings fit each other, whatever the prompt.
+    /// Checks that the settings fit each other, for any prompt.
     ///
     /// # Errors
-    /// [`Error::Setting`] for sizes that are 0 or do not divide, and for a `top_k` smaller than what is always kept.
+    /// [`Error::Setting`] for sizes that are 0 or do not divide, and for a `top_k` smaller than what is
+    /// always kept.
     pub fn validate(&self) -> Result<(), Error> {
         let setting = |setting: &str, expected: &str, found: String, fix: String| {
             Err(Error::setting(setting, expected, found, fix))
@@ -173,7 +178,8 @@ impl StreamConfig {
         Ok(())
     }
 
-    /// The first query block of a prompt for which the hierarchical search reads every key; past the last one if there is none.
+    /// Returns the first query block of a prompt for which the hierarchical search reads every key; the
+    /// number after the last block if no block is read so.
     pub fn first_exact_block(&self, n_tokens: usize) -> usize {
         match self.exact_queries {
             0 => n_tokens.div_ceil(self.block_size_q),
@@ -181,12 +187,12 @@ impl StreamConfig {
         }
     }
 
-    /// Local blocks in effect: at least those that hold a query block's own tokens.
+    /// Counts the local blocks in effect: at least those that hold a query block's own tokens.
     pub fn effective_local_blocks(&self) -> usize {
         self.local_blocks.max(self.block_size_q.div_ceil(self.block_size_k))
     }
 
-    /// Key blocks that every query block keeps if it can see them.
+    /// Counts the key blocks that every query block keeps if it can see them.
     pub fn always_kept(&self) -> usize {
         self.sink_blocks.saturating_add(self.effective_local_blocks())
     }

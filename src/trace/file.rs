@@ -1,4 +1,5 @@
-//! The trace file: safetensors, written layer by layer to a temporary file, renamed when complete, read piece by piece.
+//! The trace file: safetensors, written layer by layer to a temporary file, renamed when complete, read piece
+//! by piece.
 //!
 //! | tensor | shape | type | |
 //! |---|---|---|---|
@@ -7,19 +8,26 @@
 //! | `text` | `[n_bytes]` | U8 | the prompt in UTF-8 |
 //! | `logits` | `[vocab_size]` | F32 | of the token after the prompt |
 //! | `layers.N.received` | `[n_heads, n_tokens]` | F32 | attention mass a key received, summed over queries |
-//! | `layers.N.mass` | `[n_heads, n_query_blocks, top_k]` | F16 | mean over the block's queries of the mass on a kept block |
-//! | `layers.N.focus` | `[n_heads, n_focus, top_k · block_size_k]` | F16 | probabilities of the focus tokens on the keys of their kept blocks |
-//! | `layers.N.written` | `[n_heads, n_key_blocks]` | F32 | mean of ‖W_O v‖ over a block's keys, weighted by what they received |
-//! | `layers.N.residual` | `[n_query_blocks]` | F32 | mean length of the residual stream before the layer at a block's queries |
-//! | `layers.N.proximity` | `[n_heads, n_query_blocks, top_k]` | F16 | share of a kept block in what its query block's residual stream becomes, by L1 proximity; only if asked for |
+//! | `layers.N.mass` | `[n_heads, n_query_blocks, top_k]` | F16 | mean mass of queries on a kept block |
+//! | `layers.N.focus` | `[n_heads, n_focus, top_k · block_size_k]` | F16 | focus probabilities by key |
+//! | `layers.N.written` | `[n_heads, n_key_blocks]` | F32 | weighted mean of ‖W_O v‖ over a block |
+//! | `layers.N.residual` | `[n_query_blocks]` | F32 | mean length of the residual stream at a block |
+//! | `layers.N.proximity` | `[n_heads, n_query_blocks, top_k]` | F16 | share by L1 proximity |
 //! | `layers.N.vertical` | `[n_heads, n_sentences]` | F32 | vertical score of each sentence |
 //! | `sentences` | `[n_sentences, 2]` | U32 | tokens of each sentence, first and end |
-//! | `layers.N.kept` | `[n_heads, n_query_blocks, top_k]` | U16 or U32 | kept key blocks, ascending; the type's largest value fills up |
+//! | `layers.N.kept` | `[n_heads, n_query_blocks, top_k]` | U16 or U32 | kept key blocks, ascending |
 //!
-//! Version 1 had no `written`, `residual`, `vertical` and `sentences`; such a trace is read, but has no routes.
+//! `mass` is the mean over a block's queries. `focus` holds the probabilities of the focus tokens on the keys
+//! of their kept blocks. `written` weighs the keys by the attention that they received. `residual` is
+//! measured before the layer, at a block's queries. `proximity` is the share of a kept block in the later
+//! residual stream of its query block; it is there only if asked for. The largest value of its type fills up
+//! a row of `kept`.
 //!
-//! The metadata holds `format` ("streamtrace"), `version` and `summary` (JSON of [`Summary`]); and `layers`, a JSON list, if
-//! only those layers are there.
+//! Version 1 had no `written`, `residual`, `vertical` and `sentences`; such a trace is read, but has no
+//! routes.
+//!
+//! The metadata holds `format` ("streamtrace"), `version` and `summary` (JSON of [`Summary`]); and `layers`,
+//! a JSON list, if only those layers are there.
 
 use std::{
     collections::HashMap,
@@ -126,7 +134,7 @@ impl TraceWriter {
         self.close(summary, layers)
     }
 
-    /// The trace of what was written, which holds these layers, ascending.
+    /// Returns the written trace, which holds these layers, ascending.
     pub(super) fn close(self, summary: Summary, layers: Vec<usize>) -> Result<Trace, Error> {
         let temporary = std::env::temp_dir();
         let file = self.file.into_inner().map_err(|e| Error::io("write", &temporary)(e.into_error()))?;
@@ -152,7 +160,7 @@ impl TraceWriter {
     }
 }
 
-/// Numbers as they stand in the file.
+/// Returns the bytes of numbers as they stand in the file.
 fn bytes<T: Copy, const N: usize>(values: &[T], of: impl Fn(T) -> [u8; N]) -> Vec<u8> {
     let mut bytes = vec![0; values.len() * N];
     bytes.as_chunks_mut().0.iter_mut().zip(values).for_each(|(to, &value)| *to = of(value));
@@ -169,7 +177,8 @@ impl Trace {
     /// Opens a trace file; layers are read when they are asked for.
     ///
     /// # Errors
-    /// [`Error::File`] when it cannot be read, [`Error::Trace`] when it is not a whole trace of this or an older version.
+    /// [`Error::File`] when it cannot be read, [`Error::Trace`] when it is not a whole trace of this or an
+    /// older version.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         let file = File::open(path).map_err(Error::io("read", path))?;
@@ -179,11 +188,13 @@ impl Trace {
         Trace::from_file(unpacked(file, path)?, path)
     }
 
-    /// Writes the trace to a file: first to a temporary one beside it, so that `path` never holds half a trace. A name that ends
-    /// in `.gz` has it packed, for a repository or a long way; it is opened like any other.
+    /// Writes the trace to a file: first to a temporary one beside it, so that `path` never holds half a
+    /// trace. It packs a file whose name ends in `.gz`, for a repository or a slow connection; such a file is
+    /// opened like any other.
     ///
     /// # Errors
-    /// [`Error::File`] when the folder cannot be written or the disk is full; what `path` held before is untouched.
+    /// [`Error::File`] when the folder cannot be written or the disk is full; the old content of `path` is
+    /// untouched.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let path = path.as_ref();
         save(path, |file| match is_packed_name(path) {
@@ -200,7 +211,7 @@ impl Trace {
         self.tensors.write_to(out)
     }
 
-    /// Bytes that [`Trace::write_to`] writes.
+    /// Counts the bytes that [`Trace::write_to`] writes.
     pub(crate) fn n_bytes(&self) -> std::io::Result<u64> {
         Ok((8 + self.header()?.len() + self.tensors.metadata.data_len()) as u64)
     }
@@ -215,7 +226,7 @@ impl Trace {
         Ok(header)
     }
 
-    /// The file's metadata.
+    /// Returns the file's metadata.
     pub(super) fn notes(&self) -> std::io::Result<HashMap<String, String>> {
         let summary = serde_json::to_string(&self.summary)?;
         // JSON has no NaN: rather no file than one that cannot be read.
@@ -263,7 +274,7 @@ impl Trace {
     }
 }
 
-/// Layers that a file holds, ascending: those that its notes list, or all.
+/// Returns the layers that a file holds, ascending: those that its notes list, or all.
 ///
 /// A summary may claim more layers than there is memory for; a file with fewer tensors lacks one of them.
 fn layers(

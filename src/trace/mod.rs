@@ -1,4 +1,4 @@
-//! A trace: what one run looked at, as plain data. No model, no GPU and no plotting is needed to read one.
+//! A trace: the attention of one run, as plain data. No model, no GPU and no plotting is needed to read one.
 
 mod blocks;
 mod config;
@@ -36,22 +36,25 @@ pub use text::Covering;
 use crate::error::Error;
 use tensors::Tensors;
 
-/// What a language model attended to over one prompt, sparse, by layer and head.
+/// The sparse attention of a language model over one prompt, by layer and head.
 ///
 /// Cheap to clone. The masks stay in the file and are read head by head as they are needed.
 ///
-/// # What can be asked of a trace
+/// # Questions to a trace
 ///
 /// | question | method |
 /// |---|---|
 /// | which settings, cost and result the run had | [`summary`](Trace::summary) |
-/// | where a text or a piece of the prompt stands | [`find`](Trace::find), [`span`](Trace::span), [`sentences`](Trace::sentences) |
+/// | where a text stands | [`find`](Trace::find) |
+/// | where a piece of the prompt stands | [`span`](Trace::span), [`sentences`](Trace::sentences) |
 /// | which blocks a head keeps, with their mass | [`head`](Trace::head), [`mask`](Trace::mask) |
 /// | where one token looks, key by key | [`attention_row`](Trace::attention_row) |
 /// | which heads read a span | [`readers`](Trace::readers), [`retrieval_heads`](Trace::retrieval_heads) |
-/// | which sentences later ones come back to | [`thought_anchors`](Trace::thought_anchors), [`sentence_links`](Trace::sentence_links) |
+/// | which sentences later ones come back to | [`thought_anchors`](Trace::thought_anchors) |
+/// | which sentence looks at which | [`sentence_links`](Trace::sentence_links) |
 /// | by which heads a span reaches the output | [`routes`](Trace::routes) |
-/// | how it looks | [`overview`](Trace::overview), [`attention_map`](Trace::attention_map), [`recall_map`](Trace::recall_map) |
+/// | how it looks | [`overview`](Trace::overview), [`attention_map`](Trace::attention_map) |
+/// | how much of dense attention it keeps | [`recall_map`](Trace::recall_map) |
 /// | how to look around in it | [`explore`](Trace::explore) |
 /// | its edges as a table | [`edges`](Trace::edges), [`sentence_edges`](Trace::sentence_edges) |
 /// | how to keep it | [`save`](Trace::save), [`open`](Trace::open), [`of_layers`](Trace::of_layers) |
@@ -72,13 +75,14 @@ pub struct HeadTrace {
 }
 
 impl HeadTrace {
-    /// A head with the given rows: `kept` and `mass` are `[n_query_blocks, top_k]` as in [`BlockMask`], `received` `[n_tokens]`.
+    /// Makes a head with the given rows: `kept` and `mass` are `[n_query_blocks, top_k]` as in [`BlockMask`],
+    /// `received` `[n_tokens]`.
     pub fn new(blocks: Blocks, top_k: usize, kept: Vec<u32>, mass: Vec<f32>, received: Vec<f32>) -> Self {
         HeadTrace { blocks, top_k, kept, mass, received }
     }
 
-    /// Kept key blocks of a query block, ascending, each with its attention mass:
-    /// the mean over the block's queries of the probability on the key block's keys. Nothing for a block that is not there.
+    /// Returns the kept key blocks of a query block, ascending, each with its attention mass: the mean over
+    /// the block's queries of the probability on the key block's keys. A block out of range has none.
     pub fn row(&self, query_block: usize) -> impl Iterator<Item = (usize, f32)> + '_ {
         let start = query_block.saturating_mul(self.top_k);
         let row = start..start.saturating_add(self.top_k);
@@ -88,14 +92,14 @@ impl HeadTrace {
         kept.zip(mass).map(|(&block, &mass)| (block as usize, mass))
     }
 
-    /// Attention mass that each key token received, summed over all queries. `[n_tokens]`
+    /// Returns the attention mass that each key token received, summed over all queries. `[n_tokens]`
     pub fn received(&self) -> &[f32] {
         &self.received
     }
 }
 
 impl Trace {
-    /// Everything about the run but the masks.
+    /// Returns everything about the run but the masks.
     pub fn summary(&self) -> &Summary {
         &self.summary
     }
@@ -112,29 +116,29 @@ impl Trace {
         self.summary.model.n_heads
     }
 
-    /// Layers whose attention the trace holds, ascending: all, unless only some were asked for or arrived from an engine
-    /// elsewhere ([`Tracer::connect`](crate::Tracer::connect)).
+    /// Returns the layers whose attention the trace holds, ascending: all, unless only some were asked for or
+    /// arrived from an engine elsewhere ([`Tracer::connect`](crate::Tracer::connect)).
     pub fn layers(&self) -> &[usize] {
         &self.tensors.layers
     }
 
-    /// The prompt.
+    /// Returns the prompt.
     pub fn text(&self) -> &str {
         self.tensors.text()
     }
 
-    /// Token ids. `[n_tokens]`
+    /// Returns the token ids. `[n_tokens]`
     pub fn tokens(&self) -> Result<Vec<u32>, Error> {
         self.tensors.u32s("tokens", 0..self.n_tokens())
     }
 
-    /// Blocks of a layer, with its sliding window if it has one.
+    /// Returns the blocks of a layer, with its sliding window if it has one.
     pub fn blocks(&self, layer: usize) -> Result<Blocks, Error> {
         self.check_layer(layer)?;
         Ok(self.summary.blocks(layer))
     }
 
-    /// One head's kept blocks and masses.
+    /// Returns one head's kept blocks and masses.
     ///
     /// # Errors
     /// [`Error::Missing`] for a layer or head out of range, [`Error::Trace`] when the file is damaged.
@@ -153,7 +157,8 @@ impl Trace {
         })
     }
 
-    /// Attention mass on each kept block of a layer. `[n_heads, n_query_blocks, top_k]`, as in [`BlockMask`]
+    /// Returns the attention mass on each kept block of a layer. `[n_heads, n_query_blocks, top_k]`, as in
+    /// [`BlockMask`]
     ///
     /// # Errors
     /// As [`Trace::head`].
@@ -162,8 +167,8 @@ impl Trace {
         self.tensors.floats(&name(layer, "mass"), 0..n)
     }
 
-    /// What the key blocks of a head write to the residual stream when they get all attention: the mean of ‖W_O v‖ over a block's
-    /// keys, weighted by what they received. `[n_key_blocks]`
+    /// Returns how much the key blocks of a head write to the residual stream when they get all attention:
+    /// the mean of ‖W_O v‖ over a block's keys, weighted by what they received. `[n_key_blocks]`
     ///
     /// # Errors
     /// As [`Trace::vertical`].
@@ -174,7 +179,8 @@ impl Trace {
         self.tensors.floats(&name(layer, "written"), head * n..(head + 1) * n)
     }
 
-    /// Mean length of the residual stream before a layer, at the queries of each block. `[n_query_blocks]`
+    /// Returns the mean length of the residual stream before a layer, at the queries of each block.
+    /// `[n_query_blocks]`
     ///
     /// # Errors
     /// As [`Trace::vertical`].
@@ -184,8 +190,9 @@ impl Trace {
         self.tensors.floats(&name(layer, "residual"), 0..n)
     }
 
-    /// Share of each kept block of a layer in what its query block's residual stream becomes, by L1 proximity; the rest up to 1
-    /// is what stays. `[n_heads, n_query_blocks, top_k]`, as in [`BlockMask`]
+    /// Returns the share of each kept block of a layer in the later residual stream of its query block, by L1
+    /// proximity; the rest up to 1 is the share that stays. `[n_heads, n_query_blocks, top_k]`, as in
+    /// [`BlockMask`]
     ///
     /// # Errors
     /// As [`Trace::vertical`]; [`Error::Missing`] when the run did not record it.
@@ -202,8 +209,8 @@ impl Trace {
         self.tensors.floats(&name(layer, "proximity"), 0..n)
     }
 
-    /// Vertical scores of the sentences in one head: the mean attention that each of [`Trace::sentences`] gets from those at
-    /// least [`MIN_DISTANCE`] after it. `[n_sentences]`
+    /// Returns the vertical scores of the sentences in one head: the mean attention that each of
+    /// [`Trace::sentences`] gets from those at least [`MIN_DISTANCE`] after it. `[n_sentences]`
     ///
     /// # Errors
     /// As [`Trace::head`], and [`Error::Trace`] for a file too old to hold it.
@@ -214,14 +221,14 @@ impl Trace {
         self.tensors.floats(&name(layer, "vertical"), head * n..(head + 1) * n)
     }
 
-    /// The number of sentences, in a trace that has what version 2 of the file added.
+    /// Returns the number of sentences, in a trace with the additions of version 2 of the file.
     fn recorded(&self, what: &str) -> Result<usize, Error> {
         self.tensors
             .n_sentences()
             .ok_or_else(|| self.tensors.damaged(&format!("a trace that holds {what}"), "version 1".into()))
     }
 
-    /// The kept blocks of a whole layer.
+    /// Returns the kept blocks of a whole layer.
     ///
     /// # Errors
     /// As [`Trace::head`].
@@ -231,7 +238,8 @@ impl Trace {
         Ok(BlockMask { blocks, n_heads, top_k, kept })
     }
 
-    /// Attention of one focus token, key by key: `(key token, probability)` for each key it could see in a kept block.
+    /// Returns the attention of one focus token, key by key: `(key token, probability)` for each key it could
+    /// see in a kept block.
     ///
     /// # Errors
     /// [`Error::Missing`] for a layer or head out of range or a token outside the focus span.
@@ -270,7 +278,7 @@ impl Trace {
             .collect())
     }
 
-    /// Kept blocks of some rows of a layer, counted over heads and query blocks. `[rows, top_k]`
+    /// Returns the kept blocks of some rows of a layer, counted over heads and query blocks. `[rows, top_k]`
     fn kept(&self, layer: usize, rows: Range<usize>) -> Result<Vec<u32>, Error> {
         let (blocks, top_k, name) =
             (self.summary.blocks(layer), self.summary.config.top_k, name(layer, "kept"));
@@ -290,12 +298,12 @@ impl Trace {
         }
     }
 
-    /// Logits of the token after the prompt. `[vocab_size]`
+    /// Returns the logits of the token after the prompt. `[vocab_size]`
     pub fn logits(&self) -> Result<Vec<f32>, Error> {
         self.tensors.floats("logits", 0..self.summary.model.vocab_size)
     }
 
-    /// The same trace with the result of a comparison with dense attention.
+    /// Returns the same trace with the result of a comparison with dense attention.
     pub fn with_fidelity(&self, fidelity: Fidelity) -> Self {
         let mut trace = self.clone();
         trace.summary.fidelity = Some(fidelity);
@@ -318,7 +326,7 @@ impl Trace {
         in_range("head", head, self.n_heads())
     }
 
-    /// A span of at least one token that ends within the prompt; `what` names it in the error.
+    /// Returns a span of at least one token that ends within the prompt; `what` names it in the error.
     pub(crate) fn checked(&self, what: &str, span: Span) -> Result<Span, Error> {
         if span.start < span.end && span.end <= self.n_tokens() {
             return Ok(span);
@@ -339,7 +347,7 @@ fn in_range(what: &str, index: usize, len: usize) -> Result<(), Error> {
     Err(Error::missing(what, index.to_string(), format!("choose 0 to {}", len.saturating_sub(1))))
 }
 
-/// The name of a layer's tensor in the file.
+/// Returns the name of a layer's tensor in the file.
 fn name(layer: usize, tensor: &str) -> String {
     format!("layers.{layer}.{tensor}")
 }

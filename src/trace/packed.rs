@@ -1,4 +1,5 @@
-//! Trace files that are packed by gzip, to be kept or sent: unpacked into a temporary file when they are opened.
+//! Trace files that are packed by gzip, to be kept or sent: unpacked into a temporary file when they are
+//! opened.
 
 use std::{
     fs::File,
@@ -10,15 +11,16 @@ use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 
 use crate::error::Error;
 
-/// What a file packed by gzip starts with. No trace does: the length of its head, which comes first, is a multiple of 8.
+/// The first bytes of a file packed by gzip. No trace starts so: the length of its head, which comes first,
+/// is a multiple of 8.
 const MAGIC: [u8; 3] = [0x1f, 0x8b, 8];
 
-/// Whether a file of this name is to be packed.
+/// Returns whether a file of this name is to be packed.
 pub(super) fn is_packed_name(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gz"))
 }
 
-/// Packs what `write` writes.
+/// Packs the output of `write`.
 pub(super) fn pack(
     out: &mut File,
     write: impl FnOnce(&mut GzEncoder<&mut File>) -> io::Result<()>,
@@ -28,7 +30,7 @@ pub(super) fn pack(
     packer.finish()?.flush()
 }
 
-/// The file itself, or what is packed in it.
+/// Returns the file itself, or its content unpacked.
 ///
 /// # Errors
 /// [`Error::Trace`] when it is damaged, [`Error::File`] when it cannot be read or the disk is full.

@@ -1,22 +1,22 @@
-//! A trace in pieces, for a long way: first what belongs to the prompt and the run, then one layer after the other. What
-//! arrives before the way breaks off is a trace of fewer layers.
+//! A trace in pieces, for a slow connection: first the prompt and the run, then one layer after the other.
+//! The pieces that arrive before the connection breaks off are a trace of fewer layers.
 
 use safetensors::{SafeTensors, tensor::TensorInfo};
 
 use super::{Summary, Trace, TraceWriter};
 use crate::error::Error;
 
-/// What the name of a layer's tensors starts with.
+/// Returns the start of the names of a layer's tensors.
 fn start_of(layer: usize) -> String {
     format!("layers.{layer}.")
 }
 
 impl Trace {
-    /// The same trace with these layers alone, to be kept where space is short.
+    /// Returns the same trace with these layers alone, to be kept where space is short.
     ///
     /// # Errors
-    /// [`Error::Setting`] when no layer is named, [`Error::Missing`] for one that the trace does not hold, [`Error::File`] when
-    /// the disk is full.
+    /// [`Error::Setting`] when no layer is named, [`Error::Missing`] for one that the trace does not hold,
+    /// [`Error::File`] when the disk is full.
     pub fn of_layers(&self, layers: &[usize]) -> Result<Self, Error> {
         let layers = self.summary.model.chosen(layers)?;
         layers.iter().try_for_each(|&layer| self.check_layer(layer))?;
@@ -29,7 +29,7 @@ impl Trace {
         writer.close(self.summary.clone(), layers)
     }
 
-    /// The tensors of a layer, or those of no layer, in the order of the file.
+    /// Returns the tensors of a layer, or those of no layer, in the order of the file.
     fn tensors_of(&self, layer: Option<usize>) -> Vec<(String, &TensorInfo)> {
         let belongs = |name: &String| match layer {
             Some(layer) => name.starts_with(&start_of(layer)),
@@ -40,7 +40,8 @@ impl Trace {
         names.filter_map(|name| metadata.info(&name).map(|info| (name, info))).collect()
     }
 
-    /// The tensors of a layer, or those of no layer, as safetensors; the metadata of a trace with them.
+    /// Returns the tensors of a layer, or those of no layer, as safetensors; the metadata of a trace with
+    /// them.
     #[cfg(any(test, feature = "engine"))]
     pub(crate) fn piece(&self, layer: Option<usize>) -> std::io::Result<Vec<u8>> {
         use std::io;
@@ -71,7 +72,7 @@ impl Pieces {
     /// Adds a piece: first that of no layer, then layers in ascending order.
     ///
     /// # Errors
-    /// What is wrong with it, in words; [`Error::File`]'s when the disk is full.
+    /// The fault of the piece, in words; that of [`Error::File`] when the disk is full.
     pub(crate) fn add(&mut self, piece: &[u8]) -> Result<(), String> {
         let tensors = SafeTensors::deserialize(piece).map_err(|e| e.to_string())?;
         let is_first = self.begun.is_none();
@@ -95,7 +96,7 @@ impl Pieces {
         Ok(())
     }
 
-    /// The trace of the layers that have arrived; none before the first of them.
+    /// Returns the trace of the layers that have arrived; `None` before the first of them.
     ///
     /// # Errors
     /// [`Error::Trace`] when the pieces do not fit each other.
@@ -161,7 +162,7 @@ mod tests {
         assert!(error.contains("layer 2 does not exist: this trace holds layers [1, 3]"), "{error}");
     }
 
-    /// Tensors of two pieces by one name would be a trace that cannot be saved.
+    /// Two pieces with tensors of one name would make a trace that cannot be saved.
     #[test]
     fn a_piece_holds_nothing_of_others() {
         let trace = trace(&Shape { n_layers: 2, ..Default::default() });

@@ -1,4 +1,4 @@
-//! What the attention of one layer leaves behind.
+//! The record of one layer's attention.
 
 use super::BlockMask;
 #[cfg(doc)]
@@ -12,15 +12,20 @@ pub struct LayerRecord {
     pub mass: Vec<f32>,
     /// Mass that each key received. `[n_heads, n_tokens]`
     pub received: Vec<f32>,
-    /// Probabilities of the focus tokens on their kept blocks' keys. `[n_heads, n_focus, top_k · block_size_k]`
+    /// Probabilities of the focus tokens on their kept blocks' keys.
+    /// `[n_heads, n_focus, top_k · block_size_k]`
     pub focus: Vec<f32>,
-    /// Mean of ‖W_O v‖, what a key writes, over the keys of each block, weighted by what they received. `[n_heads, n_key_blocks]`
+    /// Mean of ‖W_O v‖, what a key writes, over the keys of each block, weighted by what they received.
+    /// `[n_heads, n_key_blocks]`
     pub written: Vec<f32>,
-    /// Mean length ‖x‖ of the residual stream before the layer, over the queries of each block. `[n_query_blocks]`
+    /// Mean length ‖x‖ of the residual stream before the layer, over the queries of each block.
+    /// `[n_query_blocks]`
     pub residual: Vec<f32>,
-    /// L1 proximity of what each kept block writes, mean over the query block, to what the residual stream becomes there, as a
-    /// share of the sum over all heads and what stays; empty if it was not asked for. `[n_heads, n_query_blocks, top_k]`
+    /// L1 proximity of each kept block's output, mean over the query block, to the later residual stream
+    /// there, as a share of the sum over all heads and the part that stays; empty if it was not asked for.
+    /// `[n_heads, n_query_blocks, top_k]`
     pub proximity: Vec<f32>,
-    /// Mean attention that each sentence gets from the sentences at least [`MIN_DISTANCE`] after it. `[n_heads, n_sentences]`
+    /// Mean attention that each sentence gets from the sentences at least [`MIN_DISTANCE`] after it.
+    /// `[n_heads, n_sentences]`
     pub vertical: Vec<f32>,
 }

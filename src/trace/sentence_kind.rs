@@ -1,4 +1,4 @@
-//! What a sentence of a chain of thought does.
+//! The function of a sentence in a chain of thought.
 
 use std::fmt;
 
@@ -34,7 +34,7 @@ impl SentenceKind {
         SentenceKind::Filler,
     ];
 
-    /// The published name, as in `fact_retrieval`.
+    /// Returns the published name, as in `fact_retrieval`.
     pub fn name(self) -> &'static str {
         match self {
             SentenceKind::ProblemSetup => "problem_setup",
@@ -74,8 +74,9 @@ const WORDS: [(SentenceKind, &[&str]); 7] = [
 ];
 
 impl SentenceKind {
-    /// A kind by simple rules: the first of a few words that give one away; else a computation if there is a digit and one of
-    /// `=`, `+`, `*` or `/`; else filler. A guess that a user's own label should replace.
+    /// Returns a kind by simple rules: the first of a few words that give one away; else a computation if
+    /// there is a digit and one of `=`, `+`, `*` or `/`; else filler. A guess that a user's own label should
+    /// replace.
     pub fn of(text: &str) -> Self {
         let lower = text.to_lowercase();
         let by_word = WORDS.iter().find(|(_, words)| words.iter().any(|word| lower.contains(word)));

@@ -4,16 +4,16 @@ use std::ops::Range;
 
 use super::Span;
 
-/// Only attention from at least so many sentences later counts for a recorded vertical score.
+/// The least distance, in sentences, from which attention counts for a recorded vertical score.
 pub const MIN_DISTANCE: usize = 4;
 
 /// Pieces with fewer characters join the next one.
 const SHORTEST: usize = 10;
 
-/// Bytes of each sentence of a text, in order, without the white space around it.
+/// Returns the bytes of each sentence of a text, in order, without the white space around it.
 ///
-/// Cut after `.`, `?` and `!` where white space follows, after their full-width forms, and at blank lines. Pieces under
-/// ten characters join the next one, the last of a text the one before it.
+/// It cuts after `.`, `?` and `!` where white space follows, after their full-width forms, and at blank
+/// lines. Pieces under ten characters join the next one, the last of a text the one before it.
 pub fn sentences(text: &str) -> Vec<Range<usize>> {
     let mut found: Vec<Range<usize>> = Vec::new();
     let mut start = 0;
@@ -33,7 +33,7 @@ pub fn sentences(text: &str) -> Vec<Range<usize>> {
     found
 }
 
-/// Bytes after which a sentence may begin.
+/// Returns the bytes after which a sentence may begin.
 fn cuts(text: &str) -> impl Iterator<Item = usize> + '_ {
     text.char_indices().filter_map(|(at, c)| {
         let end = at + c.len_utf8();
@@ -48,17 +48,19 @@ fn cuts(text: &str) -> impl Iterator<Item = usize> + '_ {
     })
 }
 
-/// A range without the white space at its ends.
+/// Returns a range without the white space at its ends.
 fn trimmed(text: &str, range: Range<usize>) -> Range<usize> {
     let piece = &text[range.clone()];
     let start = range.start + piece.len() - piece.trim_start().len();
     start..start + piece.trim().len()
 }
 
-/// The tokens of each sentence of a text: stretches that follow each other and make up the whole prompt.
+/// Returns the tokens of each sentence of a text: stretches that follow each other and make up the whole
+/// prompt.
 ///
-/// `offsets` are the bytes of each token. A token belongs to the sentence in which it begins, white space before a sentence
-/// to that sentence; a sentence in which no token begins is part of its neighbour. One stretch if there is no sentence.
+/// `offsets` are the bytes of each token. A token belongs to the sentence in which it begins, white space
+/// before a sentence to that sentence; a sentence in which no token begins is part of its neighbour. A text
+/// without sentences is one stretch.
 pub fn token_sentences(text: &str, offsets: &[(usize, usize)]) -> Vec<Span> {
     let ends: Vec<usize> = sentences(text).iter().map(|s| s.end).collect();
     let mut spans: Vec<Span> = Vec::new();
@@ -110,7 +112,8 @@ mod tests {
     #[test]
     fn every_token_belongs_to_one_sentence() {
         let text = "First sentence here. Second one here.\n\nThird and last.";
-        // " First", " sentence here", ".", " Second one here", ".\n\nThird" as one token, " and last.", and an end of text.
+        // " First", " sentence here", ".", " Second one here", ".\n\nThird" as one token, " and last.", and
+        // an end of text.
         let offsets = [(0, 5), (5, 19), (19, 20), (20, 36), (36, 44), (44, 54), (54, 54)];
         let spans = token_sentences(text, &offsets);
         assert_eq!(spans, [Span { start: 0, end: 3 }, Span { start: 3, end: 5 }, Span { start: 5, end: 7 }]);

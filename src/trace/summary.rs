@@ -19,7 +19,8 @@ pub struct Summary {
     pub next_token: NextToken,
     /// 1 − computed pairs / causal pairs, in tokens, over all layers and heads.
     pub pruned: f64,
-    /// Keys, or nodes that stand for keys, that the search read for a query block and head, on average; none where it reads none.
+    /// Keys, or nodes that stand for keys, that the search read for a query block and head, on average;
+    /// `None` where it reads no key.
     #[serde(default)]
     pub keys_read_per_query_block: Option<f64>,
     pub seconds: Seconds,
@@ -53,7 +54,7 @@ pub struct ModelInfo {
 }
 
 impl ModelInfo {
-    /// Layers that a user has chosen, ascending, each once.
+    /// Returns the layers that a user has chosen, ascending, each once.
     ///
     /// # Errors
     /// [`Error::Setting`] for none, [`Error::Missing`] for one that the model does not have.
@@ -89,7 +90,7 @@ pub struct AnswerScore {
     pub tokens: Vec<AnswerToken>,
     /// Of the run on prompt and answer; 0 for a dense one.
     pub pruned: f64,
-    /// As in [`Summary`]; none for a dense run, which searches nothing.
+    /// As in [`Summary`]; `None` for a dense run, which searches nothing.
     pub keys_read_per_query_block: Option<f64>,
     pub top_k: usize,
     pub n_tokens: usize,
@@ -110,15 +111,17 @@ pub struct AnswerToken {
 }
 
 impl AnswerScore {
-    /// Whether each token of the answer is the most likely one after those before it: dense, what the model would write.
+    /// Returns whether each token of the answer is the most likely one after those before it: in a dense run,
+    /// the text that the model would write.
     ///
-    /// In a sparse run the tokens of an answer stand in one query block and share its key blocks; a model that writes by itself
-    /// has only the queries so far, and may do worse ([`Tracer::generate`](crate::Tracer::generate)).
+    /// In a sparse run the tokens of an answer stand in one query block and share its key blocks; a model
+    /// that writes by itself has only the queries so far, and may do worse
+    /// ([`Tracer::generate`](crate::Tracer::generate)).
     pub fn survives(&self) -> bool {
         self.tokens.iter().all(|token| token.is_argmax)
     }
 
-    /// Natural logarithm of the whole answer's probability.
+    /// Returns the natural logarithm of the whole answer's probability.
     pub fn logprob(&self) -> f64 {
         self.tokens.iter().map(|token| token.logprob).sum()
     }
@@ -157,14 +160,15 @@ pub struct Fidelity {
     pub answer: Option<AnswerFidelity>,
 }
 
-/// Which run's queries and keys the dense softmax was taken of.
+/// The run whose queries and keys the dense softmax was taken of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RowsOf {
-    /// Those of a run with dense attention, O(T²): what the model would have looked at.
+    /// Those of a run with dense attention, O(T²): the tokens that the model would have looked at.
     #[default]
     Dense,
-    /// Those of the sparse run itself, O(rows · T): what it would look at, could it, given what it saw before.
+    /// Those of the sparse run itself, O(rows · T): the tokens that it would look at if it could, given
+    /// those that it saw before.
     Sparse,
 }
 
@@ -174,26 +178,27 @@ pub struct AnswerFidelity {
     pub text: String,
     pub dense_logprob: f64,
     pub sparse_logprob: f64,
-    /// Whether dense attention finds every token of the answer the most likely one; whether the sparse run does.
+    /// Whether every token of the answer is the most likely one in the dense run; the same in the sparse run.
     #[serde(alias = "dense_retained")]
     pub dense_survives: bool,
     #[serde(alias = "sparse_retained")]
     pub sparse_survives: bool,
 }
 
-/// What a comparison measures.
+/// The measurements of a comparison.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CompareConfig {
-    /// Measure recall on about so many rows, whole query blocks spread evenly over the prompt, inside a sparse run: O(rows · T).
-    /// If not set, dense attention is run over all rows: O(T²), and the next token is compared too.
+    /// Measure recall on about `rows` rows, whole query blocks spread evenly over the prompt, inside a sparse
+    /// run: O(rows · T). If not set, dense attention is run over all rows: O(T²), and the next token is
+    /// compared too.
     pub rows: Option<usize>,
     /// Compare how likely this text is after the prompt. Dense attention is run for it.
     pub answer: Option<String>,
 }
 
 impl Summary {
-    /// Blocks of a layer; a layer that does not exist has no window.
+    /// Returns the blocks of a layer; a layer that does not exist has no window.
     pub fn blocks(&self, layer: usize) -> Blocks {
         Blocks {
             n_tokens: self.n_tokens,
@@ -201,5 +206,20 @@ impl Summary {
             block_size_k: self.config.block_size_k,
             window: self.model.windows.get(layer).copied().flatten(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compared_answers_of_older_traces_are_read() {
+        let older = serde_json::json!({
+            "text": "42", "dense_logprob": -0.1, "sparse_logprob": -2.0, "dense_retained": true, "sparse_retained": false
+        });
+        let answer: AnswerFidelity = serde_json::from_value(older).unwrap();
+        assert_eq!((answer.dense_survives, answer.sparse_survives), (true, false));
+        assert_eq!(serde_json::to_value(&answer).unwrap()["sparse_survives"], false);
     }
 }

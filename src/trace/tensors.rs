@@ -1,7 +1,7 @@
-//! The arrays of a trace file: which there are, and their numbers, read when they are asked for.
+//! The arrays of a trace file: their names, and their numbers, read when they are asked for.
 //!
-//! Nothing is mapped: what another program cuts off or changes meanwhile gives an error or other numbers, and no signal that
-//! ends the process.
+//! Nothing is mapped: a part that another program cuts off or changes meanwhile gives an error or other
+//! numbers, and no signal that ends the process.
 
 use std::{
     fs::File,
@@ -17,7 +17,7 @@ use safetensors::{Dtype, tensor::Metadata};
 use super::{BlockMask, Summary, name};
 use crate::error::Error;
 
-/// No trace has a header as long as this.
+/// A length above that of any trace's header.
 const MAX_HEADER: u64 = 100_000_000;
 
 /// Bytes that are read at a time.
@@ -36,10 +36,10 @@ pub(super) struct Tensors {
 }
 
 impl Tensors {
-    /// The tensors of a safetensors file, of no layer yet.
+    /// Opens the tensors of a safetensors file, of no layer yet.
     ///
     /// # Errors
-    /// [`Error::File`] when it cannot be read, [`Error::Trace`] when it is cut off or no such file.
+    /// [`Error::File`] when it cannot be read, [`Error::Trace`] when it is cut off or not a safetensors file.
     pub(super) fn open(mut file: File, path: &Path) -> Result<Self, Error> {
         let n_bytes = file.metadata().map_err(Error::io("read", path))?.len();
         let metadata = metadata(&mut file, n_bytes).map_err(|e| {
@@ -50,7 +50,7 @@ impl Tensors {
         Self::new(file, path, metadata, start)
     }
 
-    /// Tensors whose data start at a byte of a file.
+    /// Returns the tensors whose data start at a byte of a file.
     pub(super) fn new(file: File, path: &Path, metadata: Metadata, start: u64) -> Result<Self, Error> {
         let file = Mutex::new(file);
         let mut tensors =
@@ -61,7 +61,7 @@ impl Tensors {
         Ok(tensors)
     }
 
-    /// The file, at a byte of the tensors' data.
+    /// Returns the file, set to a byte of the tensors' data.
     fn at(&self, byte: usize) -> io::Result<MutexGuard<'_, File>> {
         // A thread that panicked while it read left nothing half-done.
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
@@ -82,7 +82,7 @@ impl Tensors {
         }
     }
 
-    /// Whether every tensor is there, with the summary's shapes and a type that the readers below take.
+    /// Checks that every tensor is there, with the summary's shapes and a type that the readers below take.
     pub(super) fn check(&self, summary: &Summary) -> Result<(), String> {
         let (t, n_heads, config) = (summary.n_tokens, summary.model.n_heads, &summary.config);
         check_sizes(summary)?;
@@ -121,7 +121,7 @@ impl Tensors {
         Ok(())
     }
 
-    /// Sentences of the prompt; none in a trace of version 1.
+    /// Counts the sentences of the prompt; `None` in a trace of version 1.
     pub(super) fn n_sentences(&self) -> Option<usize> {
         self.metadata.info("sentences").and_then(|info| info.shape.first().copied())
     }
@@ -130,12 +130,12 @@ impl Tensors {
         &self.text
     }
 
-    /// Elements of a U32 tensor.
+    /// Reads elements of a U32 tensor.
     pub(super) fn u32s(&self, name: &str, range: Range<usize>) -> Result<Vec<u32>, Error> {
         self.read(name, Dtype::U32, range, u32::from_le_bytes)
     }
 
-    /// Elements of an F16 or F32 tensor.
+    /// Reads elements of an F16 or F32 tensor.
     pub(super) fn floats(&self, name: &str, range: Range<usize>) -> Result<Vec<f32>, Error> {
         match self.metadata.info(name).map(|i| i.dtype) {
             Some(Dtype::F16) => self.read(name, Dtype::F16, range, |b| f16::from_le_bytes(b).to_f32()),
@@ -143,7 +143,7 @@ impl Tensors {
         }
     }
 
-    /// Elements of a U16 or U32 tensor; the type's largest value reads as [`BlockMask::NONE`].
+    /// Reads elements of a U16 or U32 tensor; the type's largest value reads as [`BlockMask::NONE`].
     pub(super) fn indices(&self, name: &str, range: Range<usize>) -> Result<Vec<u32>, Error> {
         let widen = |b| match u16::from_le_bytes(b) {
             u16::MAX => BlockMask::NONE,
@@ -155,7 +155,7 @@ impl Tensors {
         }
     }
 
-    /// All bytes of a tensor; none if it is not there.
+    /// Returns all bytes of a tensor; no bytes if it is not there.
     pub(super) fn bytes(&self, name: &str) -> Result<Vec<u8>, Error> {
         let range = self.metadata.info(name).map_or(0..0, |info| info.data_offsets.0..info.data_offsets.1);
         let mut bytes = vec![0; range.len()];
@@ -186,7 +186,7 @@ impl Tensors {
         }
     }
 
-    /// Numbers of `N` bytes each, in a range of the data.
+    /// Reads numbers of `N` bytes each, in a range of the data.
     fn decoded<const N: usize, T>(
         &self,
         range: Range<usize>,
@@ -204,7 +204,7 @@ impl Tensors {
         Ok(values)
     }
 
-    /// The error for a file that was whole when it was opened.
+    /// Returns the error for a file that was whole when it was opened.
     fn unreadable(&self, error: io::Error) -> Error {
         match error.kind() {
             io::ErrorKind::UnexpectedEof => {
@@ -214,7 +214,7 @@ impl Tensors {
         }
     }
 
-    /// The error for a file that holds something else than it should.
+    /// Returns the error for a file that does not hold the expected content.
     pub(super) fn damaged(&self, expected: &str, found: String) -> Error {
         damaged(&self.path, expected, found)
     }
@@ -224,7 +224,7 @@ fn damaged(path: &Path, expected: &str, found: String) -> Error {
     Error::trace(path.display(), expected, found, "trace the prompt again")
 }
 
-/// What the header of a safetensors file says, which must be that many bytes.
+/// Reads the header of a safetensors file, which must be `n_bytes` long.
 fn metadata(file: &mut File, n_bytes: u64) -> io::Result<Metadata> {
     let wrong = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what);
     let mut n_header = [0; 8];
@@ -243,7 +243,7 @@ fn metadata(file: &mut File, n_bytes: u64) -> io::Result<Metadata> {
     }
 }
 
-/// Whether a summary's sizes are ones that arithmetic on them is safe with.
+/// Checks that arithmetic on a summary's sizes is safe.
 fn check_sizes(summary: &Summary) -> Result<(), String> {
     let (t, config, model) = (summary.n_tokens, &summary.config, &summary.model);
     let sizes = [t, config.block_size_q, config.block_size_k, config.top_k, model.n_layers, model.n_heads];

@@ -1,4 +1,4 @@
-//! Where a piece of text stands in a trace's tokens.
+//! The place of a piece of text in a trace's tokens.
 
 use std::ops::Range;
 
@@ -19,14 +19,14 @@ pub struct Covering {
 }
 
 impl Covering {
-    /// Whether the piece begins and ends where tokens do; if not, it falls inside a token.
+    /// Returns whether the piece begins and ends where tokens do; if not, it falls inside a token.
     pub fn is_whole(&self) -> bool {
         self.before == 0 && self.after == 0
     }
 }
 
 impl Trace {
-    /// The text of some tokens.
+    /// Returns the text of some tokens.
     ///
     /// # Errors
     /// [`Error::Missing`] when the span ends past the prompt.
@@ -46,15 +46,16 @@ impl Trace {
         Ok(&text[start.min(end)..end])
     }
 
-    /// The tokens that cover the first occurrence of a text.
+    /// Returns the tokens that cover the first occurrence of a text.
     ///
     /// # Errors
-    /// [`Error::Missing`] when the prompt does not contain it, with the longest beginning of it that the prompt does contain.
+    /// [`Error::Missing`] when the prompt does not contain it, with the longest beginning of it that the
+    /// prompt does contain.
     pub fn find(&self, text: &str) -> Result<Span, Error> {
         self.place(text, self.text().find(text))
     }
 
-    /// The tokens that cover the last occurrence of a text.
+    /// Returns the tokens that cover the last occurrence of a text.
     ///
     /// # Errors
     /// As [`Trace::find`].
@@ -62,7 +63,7 @@ impl Trace {
         self.place(text, self.text().rfind(text))
     }
 
-    /// The tokens that cover a text that stands at a byte, if it does.
+    /// Returns the tokens that cover a text that stands at a byte, if it does.
     fn place(&self, text: &str, at: Option<usize>) -> Result<Span, Error> {
         let missing = |why: String| Error::missing("text", format!("{text:?}"), why);
         if text.is_empty() {
@@ -75,7 +76,7 @@ impl Trace {
         }
     }
 
-    /// The tokens that cover some bytes of the prompt's text.
+    /// Returns the tokens that cover some bytes of the prompt's text.
     ///
     /// # Errors
     /// [`Error::Missing`] for bytes outside the text, none at all, or that no token covers.
@@ -99,7 +100,8 @@ impl Trace {
         }
     }
 
-    /// The tokens that cover a piece of the prompt, given as bytes of its text, such as a task's `&prompt.needles[0]`.
+    /// Returns the tokens that cover a piece of the prompt, given as bytes of its text, such as a task's
+    /// `&prompt.needles[0]`.
     ///
     /// # Errors
     /// As [`Trace::covering`].
@@ -107,7 +109,7 @@ impl Trace {
         Ok(self.covering(bytes.clone())?.span)
     }
 
-    /// The tokens of each sentence of the prompt; together they are the whole prompt.
+    /// Returns the tokens of each sentence of the prompt; together they are the whole prompt.
     ///
     /// # Errors
     /// [`Error::Trace`] when the file is damaged.
@@ -128,18 +130,19 @@ impl Trace {
         }
     }
 
-    /// The last token: the query whose attention produced the next one.
+    /// Returns the last token: the query whose attention produced the next one.
     pub fn output(&self) -> Span {
         Span { start: self.n_tokens() - 1, end: self.n_tokens() }
     }
 
-    /// Bytes of the text that each token covers. `[n_tokens]`
+    /// Returns the bytes of the text that each token covers. `[n_tokens]`
     pub(crate) fn offsets(&self) -> Result<Vec<(usize, usize)>, Error> {
         let offsets = self.tensors.u32s("offsets", 0..2 * self.n_tokens())?;
         Ok(offsets.as_chunks::<2>().0.iter().map(|&[start, end]| (start as usize, end as usize)).collect())
     }
 
-    /// The place in the prompt that agrees with the longest beginning of a text that it does not contain, in words.
+    /// Returns the place in the prompt that agrees with the longest beginning of a text that it does not
+    /// contain, in words.
     fn nearest(&self, text: &str) -> String {
         let ends: Vec<usize> = text.char_indices().map(|(i, _)| i).skip(1).collect();
         // The prompt contains a beginning if it contains a longer one.

@@ -48,7 +48,7 @@ fn each_head_attends_to_its_groups_keys_and_is_recorded_in_its_place() {
     }
 }
 
-/// A matrix of random numbers.
+/// Returns a matrix of random numbers.
 fn random(n: usize, size: f32) -> Vec<f32> {
     let mut random = fastrand::Rng::with_seed(n as u64);
     (0..n).map(|_| size * (2.0 * random.f32() - 1.0)).collect()

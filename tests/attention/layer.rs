@@ -14,12 +14,12 @@ use crate::naive::{Head, assert_close};
 /// Approximate number of rows that are searched and attended together.
 const CHUNK: usize = 64;
 
-/// Rows on the CPU, `[n_rows, width]`.
+/// Copies rows to the CPU, `[n_rows, width]`.
 pub fn tensor(rows: &[f32], width: usize) -> Tensor {
     Tensor::from_slice(rows, (rows.len() / width, width), &Device::Cpu).unwrap()
 }
 
-/// All numbers of a tensor, row by row.
+/// Returns all numbers of a tensor, row by row.
 pub fn numbers(x: &Tensor) -> Vec<f32> {
     x.flatten_all().unwrap().to_vec1().unwrap()
 }
@@ -42,14 +42,14 @@ impl Layer {
         Layer { heads: (0..n_heads).map(of).collect(), shape }
     }
 
-    /// Rows of heads side by side, `[n_tokens, n · head_dim]`.
+    /// Returns the rows of heads side by side, `[n_tokens, n · head_dim]`.
     fn rows<'a>(&self, heads: impl Iterator<Item = &'a Vec<f32>> + Clone) -> Vec<f32> {
         let dim = self.shape.head_dim;
         let row = |token: usize| heads.clone().flat_map(move |head| &head[token * dim..][..dim]).copied();
         (0..self.shape.blocks.n_tokens).flat_map(row).collect()
     }
 
-    /// The layer's attention with all keys and values, and its query rows in chunks of whole blocks.
+    /// Returns the layer's attention with all keys and values, and its query rows in chunks of whole blocks.
     pub fn start(&self) -> (cpu::Layer, Vec<(usize, Tensor)>) {
         let AttentionShape { blocks, n_heads, n_kv_heads, head_dim, .. } = self.shape;
         let mut attention = cpu::Layer::new(self.shape.clone());
@@ -80,7 +80,8 @@ impl Layer {
         (outputs, attention.into_record().unwrap())
     }
 
-    /// Runs the layer and compares every output and record of every head with its definition over the kept blocks.
+    /// Runs the layer and compares every output and record of every head with its definition over the kept
+    /// blocks.
     #[track_caller]
     pub fn assert_is_the_definition(&self) {
         let (outputs, record) = self.run();

@@ -32,7 +32,8 @@ impl Head {
         &rows[token * self.head_dim..][..self.head_dim]
     }
 
-    /// Probabilities of a query on every key; 0 for a key that it does not see or that is in none of the blocks. `[n_tokens]`
+    /// Returns the probabilities of a query on every key; 0 for a key that it does not see or that is in none
+    /// of the blocks. `[n_tokens]`
     pub fn probabilities(&self, query: usize, kept: &[u32]) -> Vec<f64> {
         let Blocks { n_tokens, block_size_k, window, .. } = self.blocks;
         let seen = |key: usize| {
@@ -53,7 +54,7 @@ impl Head {
         weights.iter().map(|weight| weight / total).collect()
     }
 
-    /// Sum of the values, weighted by their probabilities. `[head_dim]`
+    /// Returns the sum of the values, weighted by their probabilities. `[head_dim]`
     pub fn output(&self, probabilities: &[f64]) -> Vec<f64> {
         let of = |dim| {
             probabilities.iter().enumerate().map(|(key, p)| p * self.row(&self.values, key)[dim] as f64).sum()
@@ -61,12 +62,12 @@ impl Head {
         (0..self.head_dim).map(of).collect()
     }
 
-    /// All key blocks.
+    /// Returns all key blocks.
     pub fn all(&self) -> Vec<u32> {
         (0..self.blocks.n_key_blocks() as u32).collect()
     }
 
-    /// Random blocks among those that a query block sees, always including its own.
+    /// Returns random blocks among those that a query block sees, always including its own.
     pub fn random_blocks(&self, query_block: usize, random: &mut fastrand::Rng) -> Vec<u32> {
         let own = self.blocks.queries(query_block).start / self.blocks.block_size_k;
         self.blocks

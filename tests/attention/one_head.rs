@@ -10,7 +10,8 @@ use streamtrace::{
 
 use crate::naive::{Head, assert_close};
 
-/// Prompts that are shorter than a block, end inside a block or end with a block; all block sizes; windows; head sizes; soft caps.
+/// Makes heads over prompts that are shorter than a block, end inside a block or end with a block; with all
+/// block sizes; windows; head sizes; soft caps.
 fn heads() -> Vec<Head> {
     let shapes = [
         (1, 32, 8, None, 64),
@@ -39,7 +40,7 @@ fn queries(head: &Head, query_block: usize) -> Queries {
     Queries::new(&head.queries[positions.start * head.head_dim..], head.head_dim, head.head_dim, positions)
 }
 
-/// Sentences of random lengths: each token's sentence, and 1 over each sentence's length.
+/// Makes sentences of random lengths: each token's sentence, and 1 over each sentence's length.
 fn sentences(n_tokens: usize, random: &mut fastrand::Rng) -> Vec<(u32, f32)> {
     let mut of_tokens = Vec::new();
     for sentence in 0.. {

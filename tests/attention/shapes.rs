@@ -1,4 +1,5 @@
-//! Layers of every shape: random prompts, block sizes, groups of heads, head sizes, windows, soft caps and searches.
+//! Layers of every shape: random prompts, block sizes, groups of heads, head sizes, windows, soft caps and
+//! searches.
 
 use proptest::prelude::*;
 use streamtrace::{
@@ -17,7 +18,7 @@ fn searches() -> impl Strategy<Value = Search> {
     )
 }
 
-/// `extra` blocks are kept beside those that are always kept.
+/// Makes settings that keep `extra` blocks beside those that are always kept.
 fn settings() -> impl Strategy<Value = StreamConfig> {
     let sizes = prop::sample::select(vec![
         (1, 1),
@@ -55,7 +56,7 @@ fn settings() -> impl Strategy<Value = StreamConfig> {
     )
 }
 
-/// Heads in groups of 1 to 8, of the sizes that models have, and of odd ones.
+/// Picks heads in groups of 1 to 8, of the sizes that models have, and of odd ones.
 fn shapes() -> impl Strategy<Value = AttentionShape> {
     let head_dims = prop::sample::select(vec![1, 2, 3, 7, 33, 64, 67, 80, 96, 128, 129, 192, 256]);
     let prompt = (1..200usize, prop::option::of(1..150usize), 1..40usize, any::<[prop::sample::Index; 2]>());
@@ -116,8 +117,8 @@ proptest! {
         }
     }
 
-    /// A NaN or an infinity among the queries or keys shows in the output, at the latest in the row of its own token, so a run that
-    /// checks its layers' outputs finds it. It does not reach earlier rows.
+    /// A NaN or an infinity among the queries or keys shows in the output, at the latest in the row of its
+    /// own token, so a run that checks its layers' outputs finds it. It does not reach earlier rows.
     #[test]
     fn what_is_no_number_is_not_lost(
         shape in shapes(),
@@ -136,7 +137,8 @@ proptest! {
         }
         let (outputs, _) = layer.run();
         let row = |query: usize| &outputs[(query * n_heads + head) * head_dim..][..head_dim];
-        // The token's own product may be −∞: then its query gives its key no attention, and its row need not be NaN.
+        // The token's own product may be −∞: then its query gives its key no attention, and its row
+        // need not be NaN.
         let own: f32 = (0..head_dim).map(|d| layer.heads[head].queries[token * head_dim + d] * layer.heads[head].keys[token * head_dim + d]).sum();
         prop_assert!(own == f32::NEG_INFINITY && in_keys || row(token).iter().all(|v| v.is_nan()), "{:?}", row(token));
         let first = blocks.queries(token / blocks.block_size_q).start;

@@ -20,7 +20,7 @@ fn assert_failed(output: &Output, words: &[&str]) {
     assert!(!said.contains("panicked"), "{said}");
 }
 
-/// Output of a command of the binary on a mounted folder `$D`, in which no file may remain.
+/// Returns the output of a command of the binary on a mounted folder `$D`, in which no file may remain.
 fn assert_nothing_remains(mount: &str, command: &str, words: &[&str]) {
     let model = common::random_model(json!({ "model_type": "llama" }));
     let prompt = model.path().join("prompt");

@@ -1,4 +1,5 @@
-//! Files found by fuzzing or review: each once made a reader panic, take unlimited memory, or read out of place.
+//! Files found by fuzzing or review: each once made a reader panic, take unlimited memory, or read out of
+//! place.
 
 use std::{fs, path::Path};
 
@@ -8,7 +9,7 @@ use streamtrace::engine::model::{gguf::Gguf, tokenizer::Tokenizer};
 
 use crate::{assert_says, common};
 
-/// A model folder with a change to one of its JSON files.
+/// Returns a model folder with a change to one of its JSON files.
 fn changed(n_shards: usize, name: &str, change: impl FnOnce(&mut Value)) -> tempfile::TempDir {
     let config = common::config(json!({ "model_type": "llama" }));
     let folder = common::folder(&config, &common::random_weights(&config, Dtype::F32), n_shards);
@@ -60,7 +61,8 @@ fn a_tokenizer_that_contradicts_itself_gives_errors() {
     assert_says("a text", common::load(folder.path()).unwrap().trace("w1 w2"), &["contradicts itself"]);
 }
 
-/// A GGUF file of heads of a given size with one tensor of 32-bit numbers, and the first bytes of its data.
+/// Makes a GGUF file of heads of a given size with one tensor of 32-bit numbers, and the first bytes of its
+/// data.
 fn gguf(head_dim: u32, name: &str, shape: &[u64], n_data: usize) -> Vec<u8> {
     let text = |text: &str| [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat();
     let [version, string, number, f32s] = [3u32, 8, 4, 0].map(u32::to_le_bytes);

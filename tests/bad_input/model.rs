@@ -24,7 +24,7 @@ fn trace(folder: &Path) -> Result<Trace, Error> {
     common::load(folder)?.trace("w1 w2 w3 w4")
 }
 
-/// The error for a folder after a change to it.
+/// Returns the error for a folder after a change to it.
 #[track_caller]
 fn assert_refused(what: &str, words: &[&str], damage: impl FnOnce(&Path)) {
     let folder = common::folder(&config(), &weights(), 1);
@@ -45,7 +45,7 @@ fn cut(path: &Path, n_bytes: usize) {
     fs::write(path, &bytes[..n_bytes]).unwrap();
 }
 
-/// A folder with other weights.
+/// Returns a folder with other weights.
 fn rewrite(folder: &Path, change: impl FnOnce(&mut Vec<Weight>)) {
     let mut weights = weights();
     change(&mut weights);
@@ -306,7 +306,7 @@ fn added(content: &str, id: u32) -> Value {
     json!({ "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true })
 }
 
-/// A post-processor that puts a token before each text.
+/// Returns a post-processor that puts a token before each text.
 fn start_token(id: u32) -> Value {
     let special = json!({ "SpecialToken": { "id": "<s>", "type_id": 0 } });
     json!({

@@ -9,7 +9,8 @@ use streamtrace::{Error, StreamConfig, Trace};
 
 use crate::common::{self, VOCABULARY, Weight};
 
-/// Models with norms of queries and keys, with biases, with soft caps and norms after each part, and with a window.
+/// Makes configurations of models with norms of queries and keys, with biases, with soft caps and norms after
+/// each part, and with a window.
 fn configs() -> impl Strategy<Value = Value> {
     let gemma = json!({ "model_type": "gemma2", "head_dim": 16, "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0,
         "query_pre_attn_scalar": 16, "hidden_activation": "gelu_pytorch_tanh", "hidden_act": "gelu_pytorch_tanh" });
@@ -23,7 +24,8 @@ fn configs() -> impl Strategy<Value = Value> {
     prop::sample::select([&others[..], &[gemma]].concat()).prop_map(common::config)
 }
 
-/// Puts a number, in the bytes of its type, into a random place of a random tensor; returns the tensor's name.
+/// Puts a number, in the bytes of its type, into a random place of a random tensor; returns the tensor's
+/// name.
 fn put(weights: &mut [Weight], number: f32, tensor: prop::sample::Index, at: prop::sample::Index) -> String {
     let weight = &mut weights[tensor.index(weights.len())];
     let bytes = match weight.dtype {
@@ -36,7 +38,7 @@ fn put(weights: &mut [Weight], number: f32, tensor: prop::sample::Index, at: pro
     weight.name.clone()
 }
 
-/// A prompt of every word, so that every row of the embedding is read.
+/// Returns a prompt of every word, so that every row of the embedding is read.
 fn every_word() -> String {
     (0..VOCABULARY).map(|i| format!("w{i} ")).collect()
 }
@@ -45,7 +47,7 @@ fn trace(folder: &Path, config: StreamConfig) -> Result<Trace, Error> {
     common::load(folder)?.with(config).trace(&every_word())
 }
 
-/// The layer of a tensor, as errors name it; "the logits" for the last norm and the output layer.
+/// Returns the layer of a tensor, as errors name it; "the logits" for the last norm and the output layer.
 fn place(tensor: &str, is_tied: bool) -> String {
     match tensor.split('.').nth(2) {
         Some(layer) if tensor.starts_with("model.layers.") => format!("layer {layer}"),
@@ -77,8 +79,8 @@ proptest! {
         }
     }
 
-    /// A type's largest and smallest numbers are valid: either their results are too large and are reported, or they equal those of
-    /// dense attention.
+    /// A type's largest and smallest numbers are valid: either their results are too large and are reported,
+    /// or they equal those of dense attention.
     #[test]
     fn a_types_extremes_are_computed_with_or_found(
         config in configs(),

@@ -46,7 +46,7 @@ fn layers_heads_tokens_and_texts_that_do_not_exist_are_named() {
             &["row of token", "tokens 3 to 6", "set StreamConfig::focus"],
         );
     }
-    assert_says("span", trace.span_text(40..51), &["span 40..51 does not exist", "50 tokens"]);
+    assert_says("span", trace.span_text(40..51), &["span 40..51 does not exist", "tokens 0..50"]);
     assert_says("text", trace.find("a word that is not there"), &["does not contain it"]);
     assert_says("nothing", trace.find(""), &["empty text"]);
 }

@@ -44,7 +44,7 @@ fn ruler_counts_the_answers_that_survive() {
     assert!((0.0..1000.0).contains(&counted["keys_read_per_query_block"].as_f64().unwrap()), "{counted}");
 }
 
-/// `streamtrace ruler` on the bundled model; it must succeed.
+/// Runs `streamtrace ruler` on the bundled model; it must succeed.
 #[track_caller]
 fn ruler(arguments: &[&str]) -> Output {
     let output = streamtrace(&[&["ruler", "--device", "cpu", "--model", MODEL][..], arguments].concat());

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::MODEL;
 
-/// Whether this process and its children ignore a signal, as a shell makes its background jobs ignore
+/// Returns whether this process and its children ignore a signal, as a shell makes its background jobs ignore
 /// interrupts.
 fn is_ignored(number: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

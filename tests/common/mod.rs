@@ -22,7 +22,7 @@ pub struct Weight {
     pub bytes: Vec<u8>,
 }
 
-/// The `config.json` of a small decoder; `changes` are added or replace its fields.
+/// Returns the `config.json` of a small decoder; `changes` are added or replace its fields.
 pub fn config(changes: Value) -> Value {
     let mut config = json!({
         "hidden_size": 64, "intermediate_size": 88, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
@@ -40,7 +40,7 @@ pub fn set(object: &mut Value, changes: Value) {
     }
 }
 
-/// Random values for every weight of a decoder with this configuration.
+/// Returns random values for every weight of a decoder with this configuration.
 pub fn random_weights(config: &Value, dtype: Dtype) -> Vec<Weight> {
     let mut random = fastrand::Rng::with_seed(7);
     let norms = if is_gemma(config) { 0.0 } else { 1.0 };
@@ -50,12 +50,12 @@ pub fn random_weights(config: &Value, dtype: Dtype) -> Vec<Weight> {
         .collect()
 }
 
-/// Whether norms are stored minus 1, and a layer has four of them.
+/// Returns whether norms are stored minus 1, and a layer has four of them.
 fn is_gemma(config: &Value) -> bool {
     config["model_type"].as_str().is_some_and(|family| family.starts_with("gemma"))
 }
 
-/// The weights of norms vary around `norms`.
+/// Draws norms' weights, which vary around `norms`.
 fn random_weight(
     random: &mut fastrand::Rng,
     name: String,
@@ -76,7 +76,7 @@ fn random_weight(
     Weight { name, shape, dtype, bytes }
 }
 
-/// Names and shapes, in the layout of Hugging Face.
+/// Returns the names and shapes, in the layout of Hugging Face.
 pub fn shapes(config: &Value) -> Vec<(String, Vec<usize>)> {
     let size = |name: &str| config[name].as_u64().map(|n| n as usize);
     let need = |name: &str| size(name).expect(name);
@@ -133,7 +133,7 @@ pub fn shapes(config: &Value) -> Vec<(String, Vec<usize>)> {
     shapes
 }
 
-/// A model folder with all its files; the weights in one file, or in shards with an index.
+/// Returns a model folder with all its files; the weights in one file, or in shards with an index.
 pub fn folder(config: &Value, weights: &[Weight], n_shards: usize) -> TempDir {
     let folder = TempDir::new().unwrap();
     let write =
@@ -154,7 +154,7 @@ pub fn folder(config: &Value, weights: &[Weight], n_shards: usize) -> TempDir {
     folder
 }
 
-/// A folder of a model with random weights in f32.
+/// Returns a folder of a model with random weights in f32.
 pub fn random_model(changes: Value) -> TempDir {
     let config = config(changes);
     folder(&config, &random_weights(&config, Dtype::F32), 1)
@@ -168,7 +168,7 @@ pub fn load(folder: &Path) -> Result<Tracer, Error> {
     Tracer::load_with(cpu(folder))
 }
 
-/// Options for a model folder on the CPU.
+/// Returns the options for a model folder on the CPU.
 pub fn cpu(folder: &Path) -> LoadOptions {
     LoadOptions { model: folder.into(), device: DeviceChoice::Cpu, memory: None }
 }
@@ -179,7 +179,7 @@ pub fn write_weights(path: &Path, weights: &[Weight]) {
     safetensors::serialize_to_file(views, None, path).unwrap();
 }
 
-/// `tokenizer.json` of a tokenizer that splits text at white space.
+/// Returns the `tokenizer.json` of a tokenizer that splits text at white space.
 pub fn tokenizer(n_words: usize) -> Value {
     let mut vocabulary: serde_json::Map<String, Value> =
         (0..n_words - 1).map(|i| (format!("w{i}"), json!(i))).collect();
@@ -191,7 +191,7 @@ pub fn tokenizer(n_words: usize) -> Value {
     })
 }
 
-/// Random words.
+/// Returns random words.
 pub fn prompt(n_tokens: usize) -> String {
     let mut random = fastrand::Rng::with_seed(11);
     let words: Vec<_> = (0..n_tokens).map(|_| format!("w{}", random.usize(..VOCABULARY - 1))).collect();

@@ -12,7 +12,8 @@ const BINARY: &str = env!("CARGO_BIN_EXE_streamtrace");
 /// Smaller than any model and most traces.
 pub const SMALL_DISK: &str = "-t tmpfs -o size=64k none";
 
-/// Runs a script in which `$D` is a folder with this mounted on it; prints why and returns `None` if mounting is not allowed.
+/// Runs a script in which `$D` is a folder with this mounted on it; prints why and returns `None` if mounting
+/// is not allowed.
 pub fn with_mount(mount: &str, script: &str, variables: &[(&str, &Path)]) -> Option<Output> {
     let folder = TempDir::new().unwrap();
     let run = |script: &str| {

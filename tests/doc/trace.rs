@@ -2,7 +2,8 @@
 
 use streamtrace::trace::*;
 
-/// Two layers of one head, in which a block of four queries gives three quarters of its attention to the first two keys.
+/// Saves two layers of one head, in which a block of four queries gives three quarters of its attention to
+/// the first two keys.
 pub fn save(path: &str) {
     let text = "The harp is green.";
     let offsets = [(0, 3), (3, 4), (4, 8), (8, 11), (11, 18)];

@@ -16,7 +16,7 @@ use crate::{
     fixture::{BINARY, model, options},
 };
 
-/// A command that serves the small model.
+/// Returns a command that serves the small model.
 fn serving() -> String {
     format!("{BINARY} serve --device cpu --model {}", model().display())
 }
@@ -84,7 +84,7 @@ fn only_the_layers_that_were_asked_for_travel() {
     assert!(here.contains("Tracer::connect"), "{here}");
 }
 
-/// The same engine behind a connection that drops after `n_bytes`: nothing else holds its end open.
+/// Returns the same engine behind a connection that drops after `n_bytes`: nothing else holds its end open.
 fn cut(folder: &TempDir, n_bytes: usize) -> String {
     let pipe = folder.path().join("pipe").display().to_string();
     format!(
@@ -93,7 +93,7 @@ fn cut(folder: &TempDir, n_bytes: usize) -> String {
     )
 }
 
-/// Number of bytes that an engine sends until a trace has arrived.
+/// Returns the number of bytes that an engine sends until a trace has arrived.
 fn bytes_of_a_trace() -> usize {
     let folder = TempDir::new().unwrap();
     let said = folder.path().join("said");

@@ -19,7 +19,7 @@ use crate::{
     fixture::{BINARY, Engines, is_running, kill, options},
 };
 
-/// A prompt and settings that keep an engine busy for many seconds.
+/// Returns a prompt and settings that keep an engine busy for many seconds.
 fn long_run() -> (String, StreamConfig) {
     (common::prompt(40_000), StreamConfig { search: Search::Exhaustive, ..StreamConfig::default() })
 }
@@ -89,7 +89,7 @@ fn an_engine_ends_with_its_tracer() {
     assert!(!is_running(&pid));
 }
 
-/// An engine that has received these requests.
+/// Returns an engine that has received these requests.
 fn engine(requests: &[Request]) -> Child {
     let mut engine =
         Command::new(BINARY).arg("serve").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();

@@ -45,7 +45,7 @@ impl Place {
         shell(&format!("cd {} && export TMPDIR=$PWD/temporary && {line}", self.0.path().display()))
     }
 
-    /// An engine; the first one is killed after it has written `n_bytes`.
+    /// Returns an engine; the first one is killed after it has written `n_bytes`.
     fn killed_after(&self, n_bytes: usize) -> process::Command {
         self.shell(&format!(
             "[ -e pipe ] && exec {BINARY} serve; mkfifo pipe; exec 3<&0; {BINARY} serve <&3 > pipe & \
@@ -53,7 +53,7 @@ impl Place {
         ))
     }
 
-    /// An engine that writes down its process id.
+    /// Returns an engine that writes down its process id.
     fn known(&self) -> process::Command {
         self.shell(&format!("echo $$ > pid; exec {BINARY} serve"))
     }
@@ -76,7 +76,8 @@ fn assert_same(trace: &Trace, expected: &Trace) {
     );
 }
 
-/// Kills the engine while it loads, after each layer, while it writes the trace, and while it sends the trace.
+/// Kills the engine while it loads, after each layer, while it writes the trace, and while it sends the
+/// trace.
 #[test]
 fn an_engine_killed_at_any_stage_is_replaced() {
     let place = Place::new();

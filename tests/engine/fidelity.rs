@@ -1,4 +1,5 @@
-//! Traces against dense attention: on all rows and on some, with an answer, and the smallest budgets that are enough.
+//! Traces against dense attention: on all rows and on some, with an answer, and the smallest budgets that are
+//! enough.
 
 use std::collections::HashSet;
 
@@ -9,7 +10,7 @@ use streamtrace::{
 
 use crate::{common, fixture::model};
 
-/// A prompt that ends inside a block, and settings that prune most of it.
+/// Returns a prompt that ends inside a block, and settings that prune most of it.
 fn traced() -> (Tracer, Trace) {
     let config = StreamConfig { top_k: 8, sink_blocks: 1, local_blocks: 4, ..StreamConfig::default() };
     let tracer = common::load(model()).unwrap().with(config);
@@ -119,7 +120,8 @@ fn budgets_for_the_impossible_are_refused() {
     assert_eq!((all.top_k, all.tried.len()), (1, 0), "a prompt of one block");
 }
 
-/// In a prompt of two words, random heads copy some tokens by chance; the expected ones are read off the rows.
+/// In a prompt of two words, random heads copy some tokens by chance; the expected ones are read off the
+/// rows.
 #[test]
 fn retrieval_heads_are_those_that_attend_most_to_the_token_that_comes_next() {
     let tracer = common::load(model())

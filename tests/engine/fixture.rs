@@ -19,7 +19,7 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_streamtrace");
 static MODEL: LazyLock<TempDir> =
     LazyLock::new(|| common::random_model(json!({ "model_type": "llama", "num_hidden_layers": 6 })));
 
-/// A small model.
+/// Returns a small model.
 pub fn model() -> &'static Path {
     MODEL.path()
 }
@@ -28,12 +28,12 @@ pub fn options() -> LoadOptions {
     common::cpu(model())
 }
 
-/// A shell command in place of an engine.
+/// Returns a shell command in place of an engine.
 pub fn shell(script: &str) -> Command {
     Command { program: "sh".into(), arguments: ["-c", script].map(Into::into).to_vec() }
 }
 
-/// An engine process that is told which model to load.
+/// Returns an engine process that is told which model to load.
 pub fn load(command: Command) -> Result<Tracer, Error> {
     Tracer::over(Box::new(Process::new(command)), options())
 }
@@ -56,7 +56,7 @@ impl Engines {
         load(shell(&format!("echo $$ >> {}; exec {BINARY} serve", self.file().display()))).unwrap()
     }
 
-    /// Process ids of all engines that were started so far.
+    /// Returns the process ids of all engines that were started so far.
     pub fn pids(&self) -> Vec<String> {
         std::fs::read_to_string(self.file()).unwrap().lines().map(Into::into).collect()
     }
@@ -71,7 +71,7 @@ pub fn kill(pid: &str) {
     assert!(std::process::Command::new("kill").args(["-9", pid]).status().unwrap().success());
 }
 
-/// Whether a process is alive, and not a zombie.
+/// Returns whether a process is alive, and not a zombie.
 pub fn is_running(pid: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with('Z'))

@@ -9,7 +9,7 @@ use crate::{common, fixture::Engines};
 
 const LENGTHS: [usize; 5] = [1, 77, 640, 1500, 2048];
 
-/// Kilobytes of memory that a process holds, without mapped files.
+/// Returns the kilobytes of memory that a process holds, without mapped files.
 fn kilobytes(pid: &str) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
@@ -28,7 +28,8 @@ fn assert_same(a: &Trace, b: &Trace) {
     }
 }
 
-/// Records go to disk; if those of two rounds stayed in memory, the process would hold twice a round's traces.
+/// Records go to disk; if those of two rounds stayed in memory, the process would hold twice a round's
+/// traces.
 #[test]
 fn traces_leave_no_memory_behind_and_are_the_same_again() {
     let (engines, folder) = (Engines::new(), TempDir::new().unwrap());

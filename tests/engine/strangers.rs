@@ -48,14 +48,14 @@ fn commands_that_are_no_engines_are_told_apart() {
     }
 }
 
-/// Frames that an engine could have sent, as bytes.
+/// Returns the frames that an engine could have sent, as bytes.
 fn frames(messages: &[(Message, Payload)]) -> Vec<u8> {
     let mut bytes = Vec::new();
     messages.iter().for_each(|(message, payload)| frame::write(&mut bytes, message, payload).unwrap());
     bytes
 }
 
-/// An "engine" that sends these bytes, whatever the request, and then runs a shell command.
+/// Returns an "engine" that sends these bytes, whatever the request, and then runs a shell command.
 fn recording(folder: &Path, bytes: &[u8], then: &str) -> process::Command {
     let file = folder.join("recording");
     std::fs::write(&file, bytes).unwrap();
@@ -113,7 +113,7 @@ fn a_damaged_trace_from_an_engine_is_an_error_and_the_next_call_works() {
     assert!(tracer.trace("w1").is_err());
 }
 
-/// An engine's exit code and standard error after bytes that are not requests.
+/// Returns an engine's exit code and standard error after bytes that are not requests.
 fn served(bytes: &[u8]) -> (Option<i32>, String) {
     let mut command = Command::new(BINARY);
     let mut engine = command

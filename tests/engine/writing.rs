@@ -12,7 +12,8 @@ fn config(search: Search) -> StreamConfig {
     StreamConfig { top_k: 8, sink_blocks: 1, local_blocks: 4, search, ..StreamConfig::default() }
 }
 
-/// Greedy choices from traces of the prompt with all text so far, in words of the test's tokenizer.
+/// Returns the greedy choices from traces of the prompt with all text so far, in words of the test's
+/// tokenizer.
 fn by_traces(tracer: &Tracer, prompt: &str, n: usize) -> Vec<u32> {
     let mut text = prompt.to_string();
     let step = |_| {
@@ -31,7 +32,8 @@ fn ids(tracer: &Tracer, prompt: &str, how: &GenerateConfig) -> Vec<u32> {
     tracer.generate_streaming(prompt, how, |_| {}).unwrap().tokens.iter().map(|token| token.id).collect()
 }
 
-/// Generation past the ends of key blocks and query blocks, from prompts that end before, at and after such an end.
+/// Generation past the ends of key blocks and query blocks, from prompts that end before, at and after such
+/// an end.
 #[test]
 fn sparse_steps_are_those_of_whole_prompts() {
     let default = StreamConfig::default().search;

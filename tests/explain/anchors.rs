@@ -8,7 +8,7 @@ use streamtrace::{
 
 use crate::{trace, tracer};
 
-/// Probabilities of all pairs of a head. `[n_tokens][n_tokens]`
+/// Returns the probabilities of all pairs of a head. `[n_tokens][n_tokens]`
 fn dense(trace: &Trace, layer: usize, head: usize) -> Vec<Vec<f64>> {
     let row = |query: usize| {
         let mut row = vec![0.0; trace.n_tokens()];
@@ -18,7 +18,7 @@ fn dense(trace: &Trace, layer: usize, head: usize) -> Vec<Vec<f64>> {
     (0..trace.n_tokens()).map(row).collect()
 }
 
-/// `A[i][j]`, the mean over all pairs of tokens.
+/// Returns `A[i][j]`, the mean over all pairs of tokens.
 fn mean(attention: &[Vec<f64>], i: Span, j: Span) -> f64 {
     let pairs = i.range().flat_map(|query| j.range().map(move |key| (query, key)));
     pairs.map(|(query, key)| attention[query][key]).sum::<f64>() / (i.len() * j.len()) as f64

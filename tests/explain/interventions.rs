@@ -15,7 +15,7 @@ fn span(range: std::ops::Range<usize>) -> Span {
     range.into()
 }
 
-/// Log-probabilities of all rows, and their divergences.
+/// Returns the log-probabilities of all rows, and their divergences.
 fn numbers(effect: &Effect) -> Vec<f64> {
     effect
         .tokens
@@ -74,7 +74,8 @@ fn a_hidden_block_is_a_block_that_was_not_kept() {
     let tracer = tracer();
     let trace = trace(&tracer, 12, 1000);
     let n = trace.n_tokens();
-    // Everything that a query block sees except its sinks and last blocks: a search with that budget keeps these blocks.
+    // Everything that a query block sees except its sinks and last blocks: a search with that budget keeps
+    // these blocks.
     let small = tracer
         .with(streamtrace::StreamConfig { top_k: 4, ..crate::config(4, n) })
         .trace(trace.text())

@@ -12,7 +12,8 @@ const NODE: usize = 4;
 /// `[n_nodes][n_nodes]`: the share of the column's state in the row's next one.
 type Matrix = Vec<Vec<f64>>;
 
-/// The amount that each edge of a layer adds to the matrix, by head, query block and key block, and the amount that stays.
+/// The amount that each edge of a layer adds to the matrix, by head, query block and key block, and the
+/// amount that stays.
 type Parts = (Vec<((usize, usize, usize), Matrix)>, Matrix);
 
 fn parts(trace: &Trace, layer: usize, measure: RouteMeasure) -> Parts {

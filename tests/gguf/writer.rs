@@ -19,7 +19,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// A model without a tokenizer.
+    /// Returns a model without a tokenizer.
     pub fn of(architecture: &str, config: &Json, weights: &[Weight], dtype: GgmlDType) -> Self {
         let tensors = weights.iter().map(|weight| {
             let tensor =
@@ -29,7 +29,7 @@ impl Writer {
         Self::of_tensors(architecture, config, tensors, dtype)
     }
 
-    /// A model folder with a byte-level tokenizer.
+    /// Returns a model folder with a byte-level tokenizer.
     pub fn of_folder(architecture: &str, folder: &Path, dtype: GgmlDType) -> Self {
         let json =
             |name: &str| -> Json { serde_json::from_slice(&fs::read(folder.join(name)).unwrap()).unwrap() };
@@ -121,7 +121,7 @@ impl Writer {
         }
     }
 
-    /// Rows that are not a multiple of the block size are stored in smaller blocks.
+    /// Adds a tensor; rows that are not a multiple of the block size are stored in smaller blocks.
     fn add(&mut self, name: &str, tensor: &Tensor, dtype: GgmlDType) {
         let is_whole = tensor.dims().last().is_some_and(|width| width.is_multiple_of(dtype.block_size()));
         let dtype = if is_whole { dtype } else { GgmlDType::Q8_0 };

@@ -5,7 +5,7 @@ use streamtrace::{Error, Search, StreamConfig, engine::search::budget::for_share
 
 use crate::case::{Case, block_sizes};
 
-/// Share of the causal pairs, over all layers, that a real mask with this budget prunes.
+/// Returns the share of the causal pairs, over all layers, that a real mask with this budget prunes.
 fn pruned(layers: &[Blocks], config: &StreamConfig, top_k: usize) -> f64 {
     let kept = |blocks: &Blocks| {
         let config = StreamConfig { top_k, ..config.clone() };

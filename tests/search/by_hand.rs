@@ -8,7 +8,8 @@ fn all_searches() -> Vec<Search> {
     [&[Search::Exhaustive][..], &ESTIMATES.map(Search::Hierarchical)].concat()
 }
 
-/// 64 tokens in query blocks of 4 and key blocks of 2, one sink and two local blocks; all queries 1, all keys 0.
+/// Makes a case of 64 tokens in query blocks of 4 and key blocks of 2, one sink and two local blocks; all
+/// queries 1, all keys 0.
 fn flat(top_k: usize, window: Option<usize>) -> Case {
     let blocks = Blocks { n_tokens: 64, block_size_q: 4, block_size_k: 2, window };
     let config = StreamConfig { top_k, sink_blocks: 1, local_blocks: 2, ..StreamConfig::default() };
@@ -106,8 +107,8 @@ fn a_window_hides_sinks_and_what_is_before_it() {
         let mut case = flat(4, Some(16));
         case.config.beam = 16;
         case.keys[..44].fill(100.0);
-        // Query 60 sees keys 45 to 60, so the block sees key blocks 22 to 31; key 44 is in block 22 but is not visible, so that
-        // block gets half as much as the others.
+        // Query 60 sees keys 45 to 60, so the block sees key blocks 22 to 31; key 44 is in block 22 but is
+        // not visible, so that block gets half as much as the others.
         let kept = named(&case.search_with(search, 15));
         assert_eq!(kept, [23, 24, 30, 31], "{search:?}");
         assert_eq!(case.visible(15), (22..32).collect::<Vec<_>>());

@@ -32,7 +32,7 @@ pub struct Case {
 }
 
 impl Case {
-    /// Random numbers for these blocks.
+    /// Returns random numbers for these blocks.
     pub fn new(blocks: Blocks, config: StreamConfig, head_dim: usize, seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut numbers =
@@ -70,7 +70,7 @@ impl Case {
         row
     }
 
-    /// Kept blocks of every query block.
+    /// Returns the kept blocks of every query block.
     pub fn mask(&self, search: Search) -> BlockMask {
         let mut mask = BlockMask::empty(self.blocks, 1, self.config.top_k);
         for query_block in 0..self.blocks.n_query_blocks() {
@@ -80,12 +80,12 @@ impl Case {
         mask
     }
 
-    /// Whether a query sees a key, from the definition.
+    /// Returns whether a query sees a key, from the definition.
     fn sees(&self, query: usize, key: usize) -> bool {
         key <= query && self.blocks.window.is_none_or(|window| query - key < window)
     }
 
-    /// Pairs of a query block and a key block that are visible.
+    /// Returns the pairs of a query block and a key block that are visible.
     fn pairs(&self, query_block: usize, key_block: usize) -> Vec<(usize, usize)> {
         let Blocks { n_tokens, block_size_q: bq, block_size_k: bk, .. } = self.blocks;
         let keys = key_block * bk..((key_block + 1) * bk).min(n_tokens);
@@ -94,13 +94,13 @@ impl Case {
         pairs.filter(|&(q, k)| self.sees(q, k)).collect()
     }
 
-    /// Key blocks of which a query block sees at least one key.
+    /// Returns the key blocks of which a query block sees at least one key.
     pub fn visible(&self, query_block: usize) -> Vec<usize> {
         let n_blocks = self.blocks.n_tokens.div_ceil(self.blocks.block_size_k);
         (0..n_blocks).filter(|&k| !self.pairs(query_block, k).is_empty()).collect()
     }
 
-    /// Visible key blocks that are always kept.
+    /// Returns the visible key blocks that are always kept.
     pub fn always(&self, query_block: usize) -> Vec<usize> {
         let (visible, Blocks { block_size_q: bq, block_size_k: bk, .. }) =
             (self.visible(query_block), self.blocks);
@@ -109,8 +109,8 @@ impl Case {
         visible.into_iter().filter(|&k| k < self.config.sink_blocks || k >= first_local).collect()
     }
 
-    /// Whether a row is a right result of the exhaustive search: up to rounding, no block that it leaves out gets a larger share
-    /// of a query's attention than a block that it chose.
+    /// Returns whether a row is a right result of the exhaustive search: up to rounding, no block that it
+    /// leaves out gets a larger share of a query's attention than a block that it chose.
     pub fn is_best(&self, query_block: usize, kept: &[usize]) -> bool {
         let (visible, always) = (self.visible(query_block), self.always(query_block));
         let shares = self.shares(query_block, &visible);
@@ -121,7 +121,7 @@ impl Case {
         kept.len() == visible.len().min(self.config.top_k) && most <= least * (1.0 + 1e-4) + 1e-30
     }
 
-    /// The largest share of a query's attention that falls on each block, from the definition.
+    /// Returns the largest share of a query's attention that falls on each block, from the definition.
     fn shares(&self, query_block: usize, visible: &[usize]) -> Vec<f64> {
         let logit = |q, k| self.product(q, k) as f64 / (self.head_dim as f64).sqrt();
         let mut masses = vec![std::collections::BTreeMap::<usize, f64>::new(); visible.len()];
@@ -134,7 +134,7 @@ impl Case {
         masses.iter().map(|mass| mass.iter().map(|(q, mass)| mass / total(q)).fold(0.0, f64::max)).collect()
     }
 
-    /// Blocks kept by the largest product with their keys.
+    /// Returns the blocks kept by the largest product with their keys.
     pub fn best_by_products(&self, query_block: usize) -> Vec<usize> {
         let mut kept = self.always(query_block);
         let mut others: Vec<usize> =
@@ -154,12 +154,12 @@ impl Case {
     }
 }
 
-/// The part of a row that names blocks.
+/// Returns the part of a row that names blocks.
 pub fn named(row: &[u32]) -> Vec<usize> {
     row.iter().take_while(|&&block| block != BlockMask::NONE).map(|&block| block as usize).collect()
 }
 
-/// Two block sizes, one of which divides the other.
+/// Picks two block sizes, one of which divides the other.
 pub fn block_sizes() -> impl Strategy<Value = (usize, usize)> {
     prop::sample::select(vec![
         (1, 1),
@@ -176,12 +176,12 @@ pub fn block_sizes() -> impl Strategy<Value = (usize, usize)> {
     ])
 }
 
-/// Head sizes: mostly small and quick, sometimes those of real models or odd ones.
+/// Picks head sizes: mostly small and quick, sometimes those of real models or odd ones.
 fn head_dims() -> impl Strategy<Value = usize> {
     prop_oneof![7 => 1..8usize, 1 => prop::sample::select(vec![64, 67, 80, 96, 128, 129, 192, 256])]
 }
 
-/// Any head, with budgets from no blocks to more than all.
+/// Returns any head, with budgets from no blocks to more than all.
 pub fn cases() -> impl Strategy<Value = Case> {
     let sizes = (1..260usize, block_sizes(), head_dims(), prop::option::of(1..300usize));
     let descent = (0..24usize, prop::sample::select(vec![2, 4, 8]), any::<bool>());

@@ -9,7 +9,7 @@ use streamtrace::{
 
 use crate::case::{Case, ESTIMATES, block_sizes, cases, named};
 
-/// Every search.
+/// Returns every search.
 pub fn searches() -> impl Strategy<Value = Search> {
     let baselines = [Search::Exhaustive, Search::Window, Search::Random { seed: 1 }];
     prop::sample::select([&baselines[..], &ESTIMATES.map(Search::Hierarchical)].concat())
@@ -41,10 +41,12 @@ proptest! {
         }
     }
 
-    /// Blocks of one key have exact estimates; when all candidates are scored at once, nothing is lost on the way.
+    /// Blocks of one key have exact estimates; when all candidates are scored at once, nothing is lost on the
+    /// way.
     #[test]
     fn hierarchical_is_exact_where_estimates_are(case in cases(), bq in 1..20usize, estimate in prop::sample::select(ESTIMATES.to_vec())) {
-        // With a window, a block's queries see different keys; one estimate for all of them cannot tell these apart.
+        // With a window, a block's queries see different keys; one estimate for all of them cannot tell these
+        // apart.
         let bq = if case.blocks.window.is_some() { 1 } else { bq };
         let blocks = Blocks { block_size_q: bq, block_size_k: 1, ..case.blocks };
         let mut case = Case { blocks, ..case };

@@ -72,7 +72,7 @@ fn open(bytes: &[u8]) -> Result<Trace, Error> {
     Trace::open(file.path())
 }
 
-/// The message of the error that a file must give.
+/// Returns the message of the error that a file must give.
 fn refused(bytes: &[u8]) -> String {
     refusal(open(bytes))
 }

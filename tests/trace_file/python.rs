@@ -66,7 +66,7 @@ fn expected(sample: &Sample, kept_type: &str) -> serde_json::Value {
     json!({"summary": sample.summary, "text": sample.text, "tensors": tensors})
 }
 
-/// A Python with safetensors and numpy, or `None` to skip these tests.
+/// Returns a Python with safetensors and numpy, or `None` to skip these tests.
 fn python() -> Option<String> {
     if env::var("STREAMTRACE_SKIP_PYTHON").is_ok_and(|v| v == "1") {
         return None;

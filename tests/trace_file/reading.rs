@@ -52,7 +52,7 @@ fn assert_head_holds(trace: &Trace, layer: usize, head: usize, record: &LayerRec
     }
 }
 
-/// Keys that the token sees in its query block's kept blocks, with their stored numbers.
+/// Returns the keys that the token sees in its query block's kept blocks, with their stored numbers.
 fn focus_row(mask: &BlockMask, head: usize, token: usize, stored: &[f32]) -> Vec<(usize, f32)> {
     let (blocks, mut row) = (&mask.blocks, Vec::new());
     for (i, &block) in mask.kept(head, token / blocks.block_size_q).iter().enumerate() {
@@ -123,7 +123,7 @@ fn what_does_not_exist_is_said_to_be_missing() {
     for token in [0, 12, 17, usize::MAX] {
         missing(trace.attention_row(0, 0, token).unwrap_err(), "rows were recorded for tokens 13 to 16");
     }
-    missing(trace.span_text(20..24).unwrap_err(), "span 20..24 does not exist: the prompt has 23 tokens");
+    missing(trace.span_text(20..24).unwrap_err(), "span 20..24 does not exist: the prompt has tokens 0..23");
     let none = Size { focus: 0..0, ..small() }.windows(&[None]).sample();
     missing(none.trace.attention_row(0, 0, 0).unwrap_err(), "no rows were recorded");
     assert_eq!(trace.summary().blocks(99).window, None);

@@ -28,7 +28,8 @@ pub struct Size {
     pub windows: Vec<Option<usize>>,
 }
 
-/// Two layers, one with a window; rows that see fewer blocks than `top_k`; lengths that no block size divides.
+/// Returns a size of two layers, one with a window; with rows that see fewer blocks than `top_k`, and lengths
+/// that no block size divides.
 pub const fn small() -> Size {
     Size {
         n_tokens: 23,
@@ -64,7 +65,8 @@ impl Size {
         Blocks { n_tokens, block_size_q: self.block_size_q, block_size_k: self.block_size_k, window }
     }
 
-    /// Keeps the newest visible blocks, or the oldest in every other head; half precision holds the numbers exactly.
+    /// Keeps the newest visible blocks, or the oldest in every other head; half precision holds the numbers
+    /// exactly.
     fn layer(&self, layer: usize) -> LayerRecord {
         let mut mask = BlockMask::empty(self.blocks(layer), self.n_heads, self.top_k);
         for head in 0..self.n_heads {
@@ -135,7 +137,8 @@ impl Size {
     }
 }
 
-/// Text for `n_tokens` tokens of two bytes each, with characters of one, two and four bytes; some tokens split a character.
+/// Makes text for `n_tokens` tokens of two bytes each, with characters of one, two and four bytes; some
+/// tokens split a character.
 fn text(n_tokens: usize) -> (String, Vec<(usize, usize)>) {
     let mut text: String = "né😀 "
         .chars()

@@ -152,7 +152,7 @@ impl TestRoutesArgs {
         let mut interventions: Vec<Intervention> = vec![routes.intervention(), routes.alone(&trace, rows)];
         interventions.extend(routes.controls(&trace, self.n_random, self.seed)?);
         let tracer = self.model.tracer()?;
-        let effects = tracer.knock_out(&trace, &interventions, answer.unwrap_or_default())?;
+        let effects = tracer.knock_out(&trace, &interventions, answer)?;
         let [route, alone, controls @ ..] = &effects[..] else {
             unreachable!("an effect for each of at least two interventions");
         };

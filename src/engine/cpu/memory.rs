@@ -2,7 +2,7 @@
 
 use crate::{
     engine::{
-        device::{Purpose, VOCABULARY_CHUNK},
+        device::{Purpose, Sizes, VOCABULARY_CHUNK, in_layers},
         model::config::ModelConfig,
     },
     protocol::{Layout, MemoryPlan},
@@ -36,7 +36,7 @@ pub fn plan(
     purpose: Purpose,
     limit: Option<u64>,
 ) -> MemoryPlan {
-    let run = Run::new(model, n_tokens, config);
+    let run = Sizes::new(model, n_tokens, config, chunk_rows(config));
     let n_held = purpose.layers_held(model.n_layers) as u64;
     // In a trace, one layer's are written while the next one's are made.
     let n_masks = if purpose == Purpose::Trace { 2 } else { n_held };
@@ -66,61 +66,8 @@ pub fn plan(
     }
 }
 
-/// Sizes of a run, as counts for products that may be large.
-struct Run {
-    tokens: u64,
-    hidden: u64,
-    heads: u64,
-    head_dim: u64,
-    /// Numbers of a token's queries, and of its keys.
-    width: u64,
-    kv_width: u64,
-    /// Numbers of a token inside the feed-forward block.
-    inner: u64,
-    /// Weights of a layer.
-    layer: u64,
-    query_blocks: u64,
-    key_blocks: u64,
-    top_k: u64,
-    block_size_q: u64,
-    block_size_k: u64,
-    /// Rows of a chunk, and its query blocks.
-    chunk: u64,
-    chunk_blocks: u64,
-}
-
-impl Run {
-    fn new(model: &ModelConfig, n_tokens: usize, config: &StreamConfig) -> Self {
-        let [tokens, hidden, heads] = [n_tokens, model.hidden_size, model.n_heads].map(|n| n as u64);
-        let [kv_heads, head_dim, inner] =
-            [model.n_kv_heads, model.head_dim, model.intermediate_size].map(|n| n as u64);
-        let [top_k, block_size_q, block_size_k] =
-            [config.top_k, config.block_size_q, config.block_size_k].map(|n| n as u64);
-        let chunk = (chunk_rows(config) as u64).min(tokens);
-        Run {
-            tokens,
-            hidden,
-            heads,
-            head_dim,
-            width: heads * head_dim,
-            kv_width: kv_heads * head_dim,
-            inner,
-            layer: (heads + kv_heads) * 2 * head_dim * hidden + 3 * inner * hidden,
-            query_blocks: tokens.div_ceil(block_size_q),
-            key_blocks: tokens.div_ceil(block_size_k),
-            top_k,
-            block_size_q,
-            block_size_k,
-            chunk,
-            chunk_blocks: chunk.div_ceil(block_size_q),
-        }
-    }
-
-    /// Keys of a query block's kept blocks.
-    fn kept_keys(&self) -> u64 {
-        self.top_k * self.block_size_k.min(self.tokens)
-    }
-
+/// Bytes of the parts of a run.
+impl Sizes {
     /// Bytes of the estimates of one layer's keys: about two nodes for each key block.
     fn pyramid(&self, config: &StreamConfig) -> u64 {
         let rows_of_node = match config.search {
@@ -134,7 +81,7 @@ impl Run {
 
     /// Bytes of one layer's kept blocks, their masses, the focus and the received mass.
     fn masks(&self, config: &StreamConfig) -> u64 {
-        let focus = config.focus.as_ref().map_or(StreamConfig::DEFAULT_FOCUS, |focus| focus.len()) as u64;
+        let focus = Sizes::focus(config);
         let numbers = (self.query_blocks * 2 + focus * self.block_size_k).saturating_mul(self.top_k);
         numbers.saturating_add(self.tokens).saturating_mul(self.heads * F32)
     }
@@ -176,11 +123,6 @@ fn n_parameters(model: &ModelConfig, layer: u64) -> u64 {
 
 fn chunk_rows(config: &StreamConfig) -> usize {
     CHUNK.next_multiple_of(config.block_size_q)
-}
-
-/// "weights of a layer", "weights of 6 layers".
-fn in_layers(what: &str, n_layers: u64) -> String {
-    if n_layers == 1 { format!("{what} of a layer") } else { format!("{what} of {n_layers} layers") }
 }
 
 /// Memory that the system can give, in bytes. Linux alone says; elsewhere a plan fits whatever it takes.

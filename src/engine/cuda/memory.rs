@@ -1,8 +1,8 @@
-//! What a run on a GPU will take of its memory, computed before anything runs.
+//! Memory of a run on a GPU, planned before anything runs.
 
 use crate::{
     engine::{
-        device::{Purpose, VOCABULARY_CHUNK},
+        device::{Purpose, Sizes, VOCABULARY_CHUNK, in_layers},
         model::config::ModelConfig,
     },
     protocol::{Layout, MemoryPlan},
@@ -18,8 +18,8 @@ const BF16: u64 = 2;
 /// Bytes of an f32 or u32.
 const WORD: u64 = 4;
 
-/// What a run over `n_tokens` will hold at its peak, in the fastest layout that fits, else in the smallest. `config.top_k` as it
-/// will be used; `limit` in bytes.
+/// Memory that a run over `n_tokens` will hold at its peak, in the fastest layout that fits in `limit` bytes, else in the
+/// smallest. `config.top_k` is the one that will be used.
 pub fn plan(
     model: &ModelConfig,
     n_tokens: usize,
@@ -54,7 +54,7 @@ fn layouts(block_size_q: usize, n_tokens: usize, purpose: Purpose) -> Vec<Layout
     }
 }
 
-/// In what a layout is slower than the fastest.
+/// Why a layout is slower than the fastest, if it is.
 fn slower(layout: Layout, fastest: Layout) -> Option<String> {
     let chunks = format!("chunks of {} rows instead of {}", layout.chunk_rows, fastest.chunk_rows);
     let reasons = [
@@ -66,74 +66,83 @@ fn slower(layout: Layout, fastest: Layout) -> Option<String> {
     (!reasons.is_empty()).then(|| reasons.join(", "))
 }
 
+/// The plan of one layout.
 fn laid_out(
-    c: &ModelConfig,
+    model: &ModelConfig,
     n_tokens: usize,
     config: &StreamConfig,
     purpose: Purpose,
     limit: u64,
     layout: Layout,
 ) -> MemoryPlan {
-    let n = purpose.layers_held(c.n_layers) as u64;
-    let [t, hidden, heads, kv_heads, dim] =
-        [n_tokens, c.hidden_size, c.n_heads, c.n_kv_heads, c.head_dim].map(|n| n as u64);
-    let [inner, k, bk, bq] =
-        [c.intermediate_size, config.top_k, config.block_size_k, config.block_size_q].map(|n| n as u64);
-    let focus = config.focus.as_ref().map_or(StreamConfig::DEFAULT_FOCUS, |focus| focus.len()) as u64;
-    let chunk = (layout.chunk_rows as u64).min(t);
-    let (query_blocks, key_blocks) = (t.div_ceil(bq), t.div_ceil(bk));
-    // Query blocks for which every key is read.
-    let exact = match config.search {
-        Search::Exhaustive => query_blocks,
-        Search::Hierarchical(_) => query_blocks - config.first_exact_block(n_tokens) as u64,
-        Search::Window | Search::Random { .. } => 0,
-    };
-    let scores = heads * exact.min(chunk.div_ceil(bq)) * key_blocks;
-    // Bytes of all nodes: two rows of each, and of clusters their spreads and sums.
-    let nodes = match config.search {
-        Search::Hierarchical(Estimate::MeanSpread) => 2 * key_blocks * 2 * dim * BF16,
-        Search::Hierarchical(Estimate::TwoMeans) => 2 * key_blocks * (2 * dim * BF16 + 6 * WORD),
-        _ => 0,
-    };
-    let layer = (heads + kv_heads) * 2 * dim * hidden + 3 * inner * hidden;
-    let activations = [
-        chunk * (2 * hidden + 3 * inner) * BF16,      // feed-forward
-        chunk * (2 * heads * dim + hidden) * BF16,    // queries before and after their rotation
-        chunk * (heads * dim * BF16) + scores * WORD, // search
-        chunk * heads * (2 * dim * BF16 + WORD),      // attention
-    ];
-    let rows = if layout.hidden_on_host { chunk } else { t };
+    let run = Sizes::new(model, n_tokens, config, layout.chunk_rows);
+    let n = purpose.layers_held(model.n_layers) as u64;
     let n_weights = if layout.weights_ahead { n + 1 } else { n };
-    let activations = activations.into_iter().max().unwrap_or(0);
-    let of_layers =
-        |what: &str| if n == 1 { format!("{what} of a layer") } else { format!("{what} of {n} layers") };
     let mut parts = vec![
-        (of_layers("keys and values"), n * 2 * t * kv_heads * dim * BF16),
-        (of_layers("pyramid"), n * nodes * kv_heads),
-        (of_layers("masks and masses"), n * heads * (2 * query_blocks * k + 3 * t + focus * k * bk) * WORD),
-        ("a chunk of activations".into(), activations),
-        (
-            "proximity".into(),
-            if config.proximity { heads * k * (query_blocks + chunk.div_ceil(bq) * bk) * WORD } else { 0 },
-        ),
-        (
-            if layout.weights_ahead { "weights of 2 layers".into() } else { of_layers("weights") },
-            n_weights * layer * BF16,
-        ),
+        (in_layers("keys and values", n), n * 2 * run.tokens * run.kv_width * BF16),
+        (in_layers("pyramid", n), n * run.nodes(config)),
+        (in_layers("masks and masses", n), n * run.records(config)),
+        ("a chunk of activations".into(), run.chunk_of_activations(n_tokens, config)),
+        ("proximity".into(), if config.proximity { run.proximities() } else { 0 }),
+        (in_layers("weights", n_weights), n_weights * run.layer * BF16),
     ];
-    // A part of the output layer is there only after the layers.
-    let all_parts: u64 = parts.iter().map(|part| part.1).sum();
-    parts.push(match purpose {
-        Purpose::Trace => {
-            ("output layer".into(), (VOCABULARY_CHUNK as u64 * hidden * BF16).saturating_sub(all_parts))
-        }
-        Purpose::Generate => ("output layer".into(), c.vocab_size as u64 * hidden * BF16),
-    });
-    let hidden_states = if layout.hidden_on_host { "a chunk of hidden states" } else { "hidden states" };
-    parts.push((hidden_states.into(), rows * hidden * BF16));
+    let vocabulary = |rows: usize| rows as u64 * run.hidden * BF16;
+    let output = match purpose {
+        // A part of the output layer is there only after the layers.
+        Purpose::Trace => vocabulary(VOCABULARY_CHUNK).saturating_sub(parts.iter().map(|part| part.1).sum()),
+        Purpose::Generate => vocabulary(model.vocab_size),
+    };
+    parts.push(("output layer".into(), output));
+    let (hidden_states, rows) = if layout.hidden_on_host {
+        ("a chunk of hidden states", run.chunk)
+    } else {
+        ("hidden states", run.tokens)
+    };
+    parts.push((hidden_states.into(), rows * run.hidden * BF16));
     parts.sort_by_key(|part| std::cmp::Reverse(part.1));
     parts.retain(|part| part.1 > 0);
     MemoryPlan { n_tokens, parts, limit, layout, slower: None }
+}
+
+/// Bytes of the parts of a run.
+impl Sizes {
+    /// Two rows of each node of one layer's keys; of clusters their spreads and sums, too.
+    fn nodes(&self, config: &StreamConfig) -> u64 {
+        let of_head = match config.search {
+            Search::Hierarchical(Estimate::MeanSpread) => 2 * self.key_blocks * 2 * self.head_dim * BF16,
+            Search::Hierarchical(Estimate::TwoMeans) => {
+                2 * self.key_blocks * (2 * self.head_dim * BF16 + 6 * WORD)
+            }
+            _ => 0,
+        };
+        of_head * self.kv_heads
+    }
+
+    /// Kept blocks, masses, focus, and three numbers for each key of one layer.
+    fn records(&self, config: &StreamConfig) -> u64 {
+        let focus = Sizes::focus(config) * self.top_k * self.block_size_k;
+        self.heads * (2 * self.query_blocks * self.top_k + 3 * self.tokens + focus) * WORD
+    }
+
+    /// The stage of a layer that holds most for a chunk.
+    fn chunk_of_activations(&self, n_tokens: usize, config: &StreamConfig) -> u64 {
+        // Query blocks for which every key is read.
+        let exact = match config.search {
+            Search::Exhaustive => self.query_blocks,
+            Search::Hierarchical(_) => self.query_blocks - config.first_exact_block(n_tokens) as u64,
+            Search::Window | Search::Random { .. } => 0,
+        };
+        let scores = self.heads * exact.min(self.chunk_blocks) * self.key_blocks;
+        let feed_forward = self.chunk * (2 * self.hidden + 3 * self.inner) * BF16;
+        let rotation = self.chunk * (2 * self.width + self.hidden) * BF16;
+        let search = self.chunk * self.width * BF16 + scores * WORD;
+        let attention = self.chunk * self.heads * (2 * self.head_dim * BF16 + WORD);
+        feed_forward.max(rotation).max(search).max(attention)
+    }
+
+    fn proximities(&self) -> u64 {
+        self.heads * self.top_k * (self.query_blocks + self.chunk_blocks * self.block_size_k) * WORD
+    }
 }
 
 #[cfg(test)]

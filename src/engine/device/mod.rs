@@ -3,6 +3,7 @@
 
 mod costs;
 mod shape;
+mod sizes;
 
 use std::ops::Range;
 
@@ -19,6 +20,7 @@ use crate::{
 };
 pub use costs::{Purpose, StageCosts};
 pub use shape::AttentionShape;
+pub use sizes::{Sizes, in_layers};
 
 /// A processor that runs a decoder. Activations are chunks of the prompt, `[n_rows, width]`.
 pub trait Device: Sync {

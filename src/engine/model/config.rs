@@ -14,7 +14,7 @@ use crate::error::Error;
 /// families are such decoders and differ in these settings only.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
-    /// One of [`FAMILIES`](super::config_file::FAMILIES).
+    /// One of `FAMILIES` in config_file.rs.
     pub architecture: String,
     pub hidden_size: usize,
     pub intermediate_size: usize,

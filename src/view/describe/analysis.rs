@@ -2,8 +2,8 @@
 
 use crate::{
     analysis::{
-        CausalTest, Edge, HeadRanking, RankedHead, RouteEdge, Routes, Sentence, SentenceAttention,
-        SentenceEdge, SentenceMatrix, ThoughtAnchors,
+        CausalConfig, CausalTest, Edge, HeadRanking, RankedHead, RouteEdge, Routes, Sentence,
+        SentenceAttention, SentenceEdge, SentenceMatrix, ThoughtAnchors,
     },
     protocol::{Edges, Effect, Intervention, TokenEffect},
     words::{
@@ -13,6 +13,7 @@ use crate::{
 };
 
 show_as_table!(
+    CausalConfig,
     Edges,
     Effect,
     Intervention,
@@ -193,6 +194,16 @@ impl TokenEffect {
 impl Describe for TokenEffect {
     fn table(&self) -> Table {
         Table::new(format!("{:?}", self.text)).row("prediction", self.line())
+    }
+}
+
+impl Describe for CausalConfig {
+    fn table(&self) -> Table {
+        let measured = self.answer.map_or("the next token".into(), |answer| format!("tokens {answer}"));
+        Table::new("Test of cause")
+            .row("measured on", measured)
+            .row("controls", count(self.n_random, "random route"))
+            .row("seed", self.seed)
     }
 }
 

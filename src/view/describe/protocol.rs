@@ -3,7 +3,7 @@
 use crate::{
     protocol::{
         Criterion, DeviceChoice, End, GenerateConfig, Generated, LoadOptions, MemoryPlan, Message, Progress,
-        SmallestTopK, Tried,
+        ScoreConfig, SmallestTopK, Tried,
     },
     trace::{AnswerScore, AnswerToken, Estimate, Search, Span, StreamConfig},
     words::{
@@ -23,6 +23,7 @@ show_as_table!(
     LoadOptions,
     MemoryPlan,
     Progress,
+    ScoreConfig,
     Search,
     SmallestTopK,
     StreamConfig,
@@ -101,6 +102,13 @@ impl Describe for GenerateConfig {
             .maybe("top-p", self.top_p.map(percent))
             .maybe("stop texts", (!self.stop.is_empty()).then(|| format!("{:?}", self.stop)))
             .row("attention", if self.dense { "dense" } else { "blocks that the search keeps" })
+    }
+}
+
+impl Describe for ScoreConfig {
+    fn table(&self) -> Table {
+        let attention = if self.dense { "dense" } else { "what the search keeps" };
+        Table::new("Score an answer").row("attention", attention)
     }
 }
 
