@@ -6,6 +6,7 @@ use streamtrace::{
     protocol::End,
     tasks::{Prompt, Task, score},
     trace::{AnswerScore, Seconds},
+    words::numbers,
 };
 
 /// The result of dense attention on one prompt.
@@ -167,7 +168,5 @@ pub fn mean(values: &[f64]) -> Option<f64> {
 }
 
 pub fn median(values: &[f64]) -> Option<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied()
+    (!values.is_empty()).then(|| numbers::median(values))
 }
