@@ -18,7 +18,7 @@ pub enum RouteMeasure {
     /// Attention mass × ‖W_O v‖, against ‖x‖ for the residual stream itself. Norms after W_O, as Gemma has, are left out.
     Written,
     /// L1 proximity of what the key block writes to what the query block's residual stream becomes (Ferrando & Voita 2024), on
-    /// the means over the query block; for traces with [`StreamConfig::proximity`](crate::StreamConfig::proximity).
+    /// the means over the query block; for traces with `StreamConfig::proximity`.
     Proximity,
     /// Attention mass alone, mean over heads, and as much for the residual stream: rollout (Abnar & Zuidema 2020).
     Rollout,

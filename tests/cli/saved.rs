@@ -90,6 +90,20 @@ fn anchors_and_routes_of_a_saved_trace_are_said_and_drawn() {
 }
 
 #[test]
+fn heads_are_ranked_by_their_attention_on_a_text() {
+    let folder = TempDir::new().unwrap();
+    let trace = saved(folder.path());
+    let needle = NEEDLE.text[NEEDLE.needles[0].clone()].trim();
+    let readers = ["readers", &trace, "--span", needle];
+    let ranking = object(&streamtrace(&[&readers[..], &["--json"]].concat()));
+    let scores: Vec<f64> =
+        ranking["heads"].as_array().unwrap().iter().map(|head| head["score"].as_f64().unwrap()).collect();
+    assert!(scores.len() == 48 && scores[0] > 0.0 && scores.is_sorted_by(|a, b| a >= b), "{ranking}");
+    assert!(stdout(&streamtrace(&readers)).contains("head"));
+    assert_fails(&["readers", &trace, "--span", "nowhere"], &["does not contain it"]);
+}
+
+#[test]
 fn a_route_is_tested_against_random_ones() {
     let folder = TempDir::new().unwrap();
     let trace = saved(folder.path());

@@ -123,7 +123,12 @@ impl PromptArgs {
 #[command(next_help_heading = "Search")]
 struct SearchArgs {
     /// Key blocks kept for each head and query block
-    #[arg(long, value_name = "BLOCKS", default_value_t = StreamConfig::default().top_k, conflicts_with = "pruned")]
+    #[arg(
+        long,
+        value_name = "BLOCKS",
+        default_value_t = StreamConfig::default().top_k,
+        conflicts_with = "pruned"
+    )]
     top_k: usize,
     /// Prune at least this share of the causal pairs, such as 0.95, with the largest top_k that does
     #[arg(long, value_name = "SHARE")]
@@ -155,8 +160,14 @@ struct SearchArgs {
     /// Read every key for this many last queries, rounded to query blocks; 128 if left out
     #[arg(long, value_name = "QUERIES")]
     exact_queries: Option<usize>,
-    /// The published search, with one key for each range: no beam, ranges halved, no rescoring, no exact queries
-    #[arg(long, value_name = "ESTIMATE", value_enum, conflicts_with_all = ["exhaustive", "estimate", "baseline"])]
+    /// The published search, with one key for each range: no beam, ranges halved, no rescoring, no exact
+    /// queries
+    #[arg(
+        long,
+        value_name = "ESTIMATE",
+        value_enum,
+        conflicts_with_all = ["exhaustive", "estimate", "baseline"]
+    )]
     published: Option<Estimate>,
     /// Read every key: exact top-k blocks
     #[arg(long)]

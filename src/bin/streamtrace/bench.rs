@@ -78,7 +78,8 @@ impl BenchArgs {
             top_k: blocks(self.keys),
             sink_blocks: blocks(128),
             local_blocks: blocks(512),
-            // Thirty, and one at either end that reaches past the candidates, cut in four: whole tiles of the kernel.
+            // Thirty, and one at either end that reaches past the candidates, cut in four: whole tiles of the
+            // kernel.
             beam: 30,
             rescore: false,
             ..StreamConfig::default()
@@ -95,9 +96,8 @@ impl BenchArgs {
         if !self.format.json {
             return Ok(());
         }
-        print(
-            json!({ "device": cuda.name(), "shape": LayerShape::from(self.shape), "config": config, "rows": rows }),
-        )
+        let shape = LayerShape::from(self.shape);
+        print(json!({ "device": cuda.name(), "shape": shape, "config": config, "rows": rows }))
     }
 }
 

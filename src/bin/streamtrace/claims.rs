@@ -1,4 +1,5 @@
-//! `streamtrace thought-anchors | routes | test-routes`: claims that a trace makes about a text, and a test of them.
+//! `streamtrace thought-anchors | routes | test-routes`: claims that a trace makes about a text, and a test
+//! of them.
 
 use std::path::PathBuf;
 
@@ -19,14 +20,29 @@ pub struct AnchorsArgs {
     /// The trace to read
     trace: PathBuf,
     /// Number of heads whose scores are averaged: those of the highest kurtosis
-    #[arg(long, alias = "heads", value_name = "HEADS", default_value_t = AnchorConfig::default().n_receiver_heads)]
+    #[arg(
+        long,
+        alias = "heads",
+        value_name = "HEADS",
+        default_value_t = AnchorConfig::default().n_receiver_heads
+    )]
     n_receiver_heads: usize,
     /// Number of anchors to name
-    #[arg(long, alias = "anchors", value_name = "SENTENCES", default_value_t = AnchorConfig::default().n_anchors)]
+    #[arg(
+        long,
+        alias = "anchors",
+        value_name = "SENTENCES",
+        default_value_t = AnchorConfig::default().n_anchors
+    )]
     n_anchors: usize,
     /// Count only attention from at least this many sentences later; values other than 4 need a trace whose
     /// --focus covers the whole text
-    #[arg(long, alias = "distance", value_name = "SENTENCES", default_value_t = AnchorConfig::default().min_distance)]
+    #[arg(
+        long,
+        alias = "distance",
+        value_name = "SENTENCES",
+        default_value_t = AnchorConfig::default().min_distance
+    )]
     min_distance: usize,
     /// Write the chart as .svg or .png, or the text with its anchors highlighted as .html
     #[arg(long, value_name = "FILE")]
@@ -58,8 +74,8 @@ pub struct Ends {
     /// Text of the prompt where the route starts (its first occurrence)
     #[arg(long, value_name = "TEXT")]
     from: String,
-    /// Text of the prompt where the route ends (its last occurrence); the last token if left out, for test-routes the
-    /// tokens that predict --answer
+    /// Text of the prompt where the route ends (its last occurrence); the last token if left out, for
+    /// test-routes the tokens that predict --answer
     #[arg(long, value_name = "TEXT")]
     to: Option<String>,
     /// Number of edges to keep: the most important ones

@@ -38,7 +38,8 @@ use readers::ReadersArgs;
 use ruler::RulerArgs;
 use smallest::SmallestArgs;
 
-/// Keeps the memory of large activations, which the system's allocator hands back and faults in again chunk by chunk.
+/// Keeps the memory of large activations, which the system's allocator hands back and faults in again chunk
+/// by chunk.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -94,8 +95,8 @@ enum Command {
     RetrievalHeads(RetrievalHeadsArgs),
     /// Time each stage of a layer on this GPU, with random weights
     Bench(BenchArgs),
-    /// List what is installed (Rust, Jupyter, a GPU, …) and how to get what is missing; exit code 1 if notebooks
-    /// cannot run
+    /// List what is installed (Rust, Jupyter, a GPU, …) and how to get what is missing; exit code 1 if
+    /// notebooks cannot run
     Doctor(DoctorArgs),
     /// Serve a notebook over standard input and output, on this machine or through ssh
     Serve(ServeArgs),
@@ -103,8 +104,8 @@ enum Command {
 
 #[derive(Args)]
 struct RunArgs {
-    /// Trace file to write, compressed if the name ends in .gz; compare draws the recall of each head into .svg or
-    /// .png
+    /// Trace file to write, compressed if the name ends in .gz; compare draws the recall of each head into
+    /// .svg or .png
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Write only these layers, such as 3,4
@@ -153,7 +154,8 @@ impl ShowArgs {
 
 #[derive(Args)]
 struct CompareArgs {
-    /// Measure recall on about this many rows of the sparse run, in O(rows · T); the next token is not compared
+    /// Measure recall on about this many rows of the sparse run, in O(rows · T); the next token is not
+    /// compared
     #[arg(long)]
     rows: Option<usize>,
     /// Compare how likely this text is after the prompt
@@ -222,7 +224,8 @@ mod tests {
         }
     }
 
-    /// Settings that the published search changes are left out unless they are given; help must name the true defaults.
+    /// Settings that the published search changes are left out unless they are given; help must name the true
+    /// defaults.
     #[test]
     fn help_names_the_defaults() {
         let verb = Cli::command().find_subcommand("trace").expect("a verb").clone();

@@ -1,4 +1,5 @@
-//! `streamtrace smallest-top-k`: the smallest budget that preserves what the model does, compared with exact blocks.
+//! `streamtrace smallest-top-k`: the smallest budget that preserves what the model does, compared with exact
+//! blocks.
 
 use clap::Args;
 use serde_json::json;

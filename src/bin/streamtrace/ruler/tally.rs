@@ -6,6 +6,7 @@ use streamtrace::{
     protocol::End,
     tasks::{Prompt, Task, score},
     trace::{AnswerScore, Seconds},
+    words::numbers,
 };
 
 /// The result of dense attention on one prompt.
@@ -19,8 +20,8 @@ pub struct DenseAnswer {
 pub struct Tally {
     /// Prompts that count for `n_survives`: all, or those that dense attention answers.
     n_counted: usize,
-    /// Prompts whose answer stays the most likely at every token; of several references, as many written as dense attention
-    /// writes, or all.
+    /// Prompts whose answer stays the most likely at every token; of several references, as many written as
+    /// dense attention writes, or all.
     n_survives: usize,
     /// RULER's score of each prompt.
     pub scores: Vec<f64>,
@@ -167,7 +168,5 @@ pub fn mean(values: &[f64]) -> Option<f64> {
 }
 
 pub fn median(values: &[f64]) -> Option<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied()
+    (!values.is_empty()).then(|| numbers::median(values))
 }
