@@ -173,9 +173,10 @@ DEVICE void write_key(const Params& p, float sum, const Keys& k, int r, int tile
     int lane = threadIdx.x % 32, key = k.key[r];
     if (lane % 4 == 0 && key < p.sizes.n_tokens) {
         atomicAdd(&p.received[(u64)blockIdx.y * p.sizes.n_tokens + key], sum);
-        u64 query_block = (u64)blockIdx.y * gridDim.x + blockIdx.x;
-        u64 at = query_block * p.mask.top_k * BLOCK_K + tile * TILE + k.i + r * 8;
-        if (p.shares) p.shares[at] = sum;
+        if (p.shares) {
+            u64 query_block = (u64)blockIdx.y * gridDim.x + blockIdx.x;
+            p.shares[query_block * p.mask.top_k * BLOCK_K + tile * TILE + k.i + r * 8] = sum;
+        }
     }
     sum = sum_across_quads(sum);
     if (lane == 0) pieces[tile * PIECES + threadIdx.x / 32 * 2 + r] = sum;

@@ -88,13 +88,13 @@ DEVICE bool at_edge(const Blocks& row, Sight sight, int tile, int window) {
 template <int TILE, typename Score, typename Hides>
 DEVICE void hide(Row row, int tile, int query, int window, Score score, Hides hides) {
 #pragma unroll
-    for (int n = 0; n < TILE / 8; n++) {
-        int slot = tile * (TILE / BLOCK_K) + n * 8 / BLOCK_K;
-        int key = key_of(row, slot, n * 8 % BLOCK_K + threadIdx.x % 4 * 2);
+    for (int place = 0; place < TILE / BLOCK_K; place++) {
+        int first = key_of(row, tile * (TILE / BLOCK_K) + place, threadIdx.x % 4 * 2);
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            int q = query + i / 2 * 8, k = key + i % 2;
-            if (!sees(q, k, window) || hides(q, k)) score(n, i) = -infinity();
+        for (int i = 0; i < BLOCK_K / 2; i++) {
+            int q = query + i % 4 / 2 * 8, k = first + i / 4 * 8 + i % 2;
+            bool hidden = !sees(q, k, window) || hides(q, k);
+            if (hidden) score(place * BLOCK_K / 8 + i / 4, i % 4) = -infinity();
         }
     }
 }

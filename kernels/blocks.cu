@@ -4,7 +4,7 @@
 // A mask has a row for each query block and a column for each key block.
 
 #define NONE 0xFFFFFFFFu  // fills up a row of kept blocks
-#define UNSEEN 0x7FFFFFF0  // a key that no query sees
+#define UNSEEN 0x7FFFFF00  // a key that no query sees, nor any of the next 127
 
 // ---- parameters
 
