@@ -1,7 +1,8 @@
 //! Flow through the layers of a trace: forward from one place, backward from another.
 //!
-//! Nodes are stretches of tokens, as long as the smaller of query and key blocks. A node's state after a layer is a mix of its
-//! own state before it and of the states of the key blocks that its query block keeps; shares of one mix sum to 1.
+//! Nodes are stretches of tokens, as long as the smaller of query and key blocks. A node's state after a
+//! layer is a mix of its own state before it and the states of the key blocks that its query block keeps; the
+//! shares of a mix sum to 1.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,17 +11,21 @@ use crate::{
     trace::{BlockMask, Blocks, Span, Trace},
 };
 
-/// How important what a key block gives to a query block is, among all that the query block's residual stream is made of.
+/// How the importance of what a key block gives to a query block is measured, among all that the query
+/// block's residual stream is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "engine", derive(clap::ValueEnum))]
 #[serde(rename_all = "snake_case")]
 pub enum RouteMeasure {
-    /// Attention mass × ‖W_O v‖, against ‖x‖ for the residual stream itself. Norms after W_O, as Gemma has, are left out.
+    /// Attention mass × ‖W_O v‖, against ‖x‖ for the residual stream itself. Norms after W_O, as Gemma has,
+    /// are left out.
     Written,
-    /// L1 proximity of what the key block writes to what the query block's residual stream becomes (Ferrando & Voita 2024), on
-    /// the means over the query block; for traces with [`StreamConfig::proximity`](crate::StreamConfig::proximity).
+    /// L1 proximity of what the key block writes to what the query block's residual stream becomes (Ferrando
+    /// & Voita 2024), on the means over the query block; for traces with
+    /// [`StreamConfig::proximity`](crate::StreamConfig::proximity).
     Proximity,
-    /// Attention mass alone, mean over heads, and as much for the residual stream: rollout (Abnar & Zuidema 2020).
+    /// Attention mass alone, mean over heads, and as much for the residual stream: rollout (Abnar & Zuidema
+    /// 2020).
     Rollout,
 }
 
@@ -39,9 +44,9 @@ pub struct RouteEdge {
 pub(super) struct LayerEdges {
     layer: usize,
     mask: BlockMask,
-    /// As `mask.kept`.
+    /// In the order of `mask.kept`.
     share: Vec<f32>,
-    /// What stays of the state before. `[n_query_blocks]`
+    /// Share of the state before that stays. `[n_query_blocks]`
     stays: Vec<f32>,
 }
 
@@ -77,7 +82,7 @@ impl LayerEdges {
         Ok(LayerEdges { layer, mask, share, stays })
     }
 
-    /// Edges whose shares are known; the rest stays.
+    /// Returns the edges with the given shares; the rest stays.
     fn of_shares(layer: usize, mask: BlockMask, share: Vec<f32>) -> Self {
         let n_query_blocks = mask.blocks.n_query_blocks();
         let mut stays = vec![1.0; n_query_blocks];
@@ -89,7 +94,7 @@ impl LayerEdges {
         LayerEdges { layer, mask, share, stays }
     }
 
-    /// Kept blocks of a query block in all heads, with their shares: `(head, key block, share)`.
+    /// Returns the kept blocks of a query block in all heads, with their shares: `(head, key block, share)`.
     fn edges(&self, query_block: usize) -> impl Iterator<Item = (usize, usize, f64)> {
         (0..self.mask.n_heads).flat_map(move |head| {
             let (row, kept) = (self.mask.row(head, query_block), self.mask.kept(head, query_block));
@@ -100,12 +105,14 @@ impl LayerEdges {
     }
 }
 
-/// States between the layers: how much of each node comes from one place, and how much of another place comes from it.
+/// States between the layers: how much of each node comes from one place, and how much of another place comes
+/// from it.
 pub(super) struct Flow {
     nodes: Nodes,
-    /// Share of a node that is made of `from`, before each layer and after the last. `[n_layers + 1][n_nodes]`
+    /// Share of a node that is made of `from`, before each layer and after the last. `[n_layers +
+    /// 1][n_nodes]`
     reached: Vec<Vec<f64>>,
-    /// How much of `to` a node's state becomes. `[n_layers + 1][n_nodes]`
+    /// Share of `to` that is made of a node's state. `[n_layers + 1][n_nodes]`
     reaching: Vec<Vec<f64>>,
 }
 
@@ -126,7 +133,7 @@ impl Flow {
         Ok(Flow { nodes, reached, reaching })
     }
 
-    /// What arrives.
+    /// Returns the flow that arrives.
     pub fn total(&self) -> f64 {
         let last = self.reached.last().into_iter().flatten();
         last.zip(self.reaching.last().into_iter().flatten()).map(|(a, b)| a * b).sum()
@@ -181,7 +188,7 @@ impl Nodes {
         self.of(self.blocks.keys(block))
     }
 
-    /// The share of a span's tokens that each node holds.
+    /// Returns the share of a span's tokens that each node holds.
     fn shares(&self, span: Span) -> Vec<f64> {
         let mut shares = vec![0.0; self.n];
         for node in self.of(span.range()) {
@@ -191,7 +198,7 @@ impl Nodes {
         shares
     }
 
-    /// States after a layer, from those before it.
+    /// Returns the states after a layer, from those before it.
     fn forward(&self, edges: &LayerEdges, before: &[f64]) -> Vec<f64> {
         let (mut after, sums) = (vec![0.0; self.n], Sums::new(before));
         for query_block in 0..self.blocks.n_query_blocks() {
@@ -212,7 +219,7 @@ impl Nodes {
         after
     }
 
-    /// How much of the end the states before a layer become, from how much those after it do.
+    /// Returns how much of the end the states before a layer become, from those after it.
     fn backward(&self, edges: &LayerEdges, after: &[f64]) -> Vec<f64> {
         let mut before = vec![0.0; self.n];
         for query_block in 0..self.blocks.n_query_blocks() {
@@ -225,7 +232,7 @@ impl Nodes {
             for (_, key_block, share) in edges.edges(query_block) {
                 let keys = self.of_keys(key_block);
                 for m in keys.clone() {
-                    // A node takes from the keys up to itself, from all of them alike.
+                    // A node takes from the keys up to itself, from all of them equally.
                     let reach: f64 = queries
                         .clone()
                         .filter(|&n| n >= m)
@@ -251,7 +258,7 @@ impl Sums {
         Sums([0.0].into_iter().chain(states.iter().scan(0.0, add)).collect())
     }
 
-    /// The mean state of the key nodes that come no later than node `n`; 0 if none does.
+    /// Returns the mean state of the key nodes that come no later than node `n`; 0 without such nodes.
     fn mean(&self, keys: Range, n: usize) -> f64 {
         let end = keys.end.min(n + 1);
         if end <= keys.start {

@@ -9,42 +9,47 @@ use crate::{
     trace::{SentenceKind, Span, Trace},
 };
 
-/// How the changes of a later sentence's tokens become one number.
+/// How the changes of a later sentence's tokens are reduced to one number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SuppressionMeasure {
-    /// Mean over the sentence's tokens of ln KL(base ‖ without), minus the mean of its row (Bogdan et al. 2025).
+    /// Mean over the sentence's tokens of ln KL(base ‖ without), minus the mean of its row (Bogdan et al.
+    /// 2025).
     Published,
-    /// ln of the mean KL of the three tokens that change most: what a sentence needs changes a few of its tokens, such as the
-    /// digits of a number, and one that needs nothing has a row of small numbers.
+    /// ln of the mean KL of the three tokens that change most: a needed sentence changes a few tokens of the
+    /// one that needs it, such as the digits of a number; a sentence that needs nothing has a row of small
+    /// numbers.
     Peak,
 }
 
-/// What sentences get from earlier ones: attention, or what changes without them. Rows are the later sentences.
+/// What sentences get from earlier ones: attention, or what changes without them. Rows are the later
+/// sentences.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SentenceMatrix {
-    /// What the numbers are.
+    /// What the numbers measure.
     pub measure: String,
     pub sentences: Vec<Sentence>,
-    /// For each sentence the numbers of all before it. `[n_sentences][..i]`
+    /// For each sentence the numbers of all sentences before it. `[n_sentences][..i]`
     pub rows: Vec<Vec<f64>>,
     pub model: String,
     /// Pairs `(later, earlier)` that are known to belong together, framed in the figure.
     #[serde(default)]
     pub known: Vec<(usize, usize)>,
-    /// How well the numbers tell them from other pairs: area under the ROC curve.
+    /// How well the numbers separate the known pairs from the others: area under the ROC curve.
     #[serde(default)]
     pub known_auc: Option<f64>,
 }
 
 impl Trace {
-    /// How strongly each sentence looks at the ones before it: the largest attention of one of its tokens on the whole of an
-    /// earlier sentence, mean over the best heads of a ranking.
+    /// Returns how strongly each sentence looks at the ones before it: the largest attention of one of its
+    /// tokens on the whole of an earlier sentence, mean over the best heads of a ranking.
     ///
-    /// Not the mean over tokens, because a sentence that needs another reads it at a single token, such as a number.
+    /// The mean over tokens would not do: a sentence that needs another reads it at a single token, such as a
+    /// number.
     ///
     /// # Errors
-    /// [`Error::Missing`] when a sentence's rows were not recorded, or for a head that the model does not have.
+    /// [`Error::Missing`] when a sentence's rows were not recorded, or for a head that the model does not
+    /// have.
     pub fn sentence_links(
         &self,
         sentences: &[Sentence],
@@ -67,7 +72,7 @@ impl Trace {
         Ok(SentenceMatrix::new(measure, sentences, rows, &self.summary().model.name))
     }
 
-    /// Whether the rows of all sentences were recorded key by key.
+    /// Checks that the rows of all sentences were recorded key by key.
     pub(super) fn check_recorded(&self, sentences: &[Sentence]) -> Result<(), Error> {
         let focus = self.summary().focus;
         match sentences.iter().find(|s| s.span.start < focus.start || s.span.end > focus.end) {
@@ -84,7 +89,7 @@ impl Trace {
 }
 
 impl SuppressionMeasure {
-    /// One number from the divergences of a sentence's tokens.
+    /// Reduces the divergences of a sentence's tokens to one number.
     fn of(self, mut divergences: Vec<f64>) -> f64 {
         divergences.sort_by(|a, b| b.total_cmp(a));
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
@@ -107,10 +112,11 @@ impl SuppressionMeasure {
 }
 
 impl SentenceMatrix {
-    /// Smallest divergence that is told from none, in nats.
+    /// Smallest divergence that is distinguished from 0, in nats.
     const LEAST: f64 = 1e-6;
 
-    /// The interventions that give a matrix of effects: each hides one sentence from everything after it.
+    /// Returns the interventions that give a matrix of effects: each hides one sentence from everything after
+    /// it.
     pub fn suppressions(sentences: &[Sentence]) -> Vec<Intervention> {
         let of = |(i, sentence): (usize, &Sentence)| {
             Intervention::without_span(&format!("without sentence {i}"), sentence.span)
@@ -118,7 +124,7 @@ impl SentenceMatrix {
         sentences.iter().enumerate().map(of).collect()
     }
 
-    /// The tokens whose predictions those interventions are to be asked about.
+    /// Returns the tokens whose predictions those interventions are measured on.
     pub fn asked(sentences: &[Sentence]) -> Span {
         match (sentences.first(), sentences.last()) {
             (Some(first), Some(last)) => Span { start: first.span.start.max(1), end: last.span.end },
@@ -126,8 +132,8 @@ impl SentenceMatrix {
         }
     }
 
-    /// What each sentence changes about the later ones, from the `effects` of [`SentenceMatrix::suppressions`] on the tokens that
-    /// [`SentenceMatrix::asked`] names.
+    /// Returns what each sentence changes about the later ones, from the `effects` of
+    /// [`SentenceMatrix::suppressions`] on the tokens that [`SentenceMatrix::asked`] names.
     pub fn of_effects(
         sentences: &[Sentence],
         effects: &[Effect],
@@ -157,8 +163,8 @@ impl SentenceMatrix {
         SentenceMatrix { measure, sentences, rows, model, known: Vec::new(), known_auc: None }
     }
 
-    /// The same beside what is known: `depends_on[i]` are the sentences that sentence `i` needs. Earlier sentences of the kinds
-    /// in `leave_out` are left out of it.
+    /// Adds the known pairs: `depends_on[i]` are the sentences that sentence `i` needs. Earlier sentences of
+    /// the kinds in `leave_out` are left out.
     pub fn against(mut self, depends_on: &[Vec<usize>], leave_out: &[SentenceKind]) -> Self {
         let counts = |i: usize, j: usize| j < i && !leave_out.contains(&self.sentences[j].kind);
         let needs = depends_on.iter().take(self.sentences.len()).enumerate();
@@ -168,8 +174,8 @@ impl SentenceMatrix {
         self
     }
 
-    /// Whether later sentences need some sentences more than the others: the largest number that each has in a row at least
-    /// `min_distance` after it. Sentences without such a row are left out.
+    /// Tests whether later sentences need some `sentences` more than the others, by the largest number that
+    /// each has in a row at least `min_distance` after it. Sentences without such a row are left out.
     pub fn test(&self, claim: &str, sentences: &[usize], min_distance: usize) -> CausalTest {
         let largest = |j: usize| {
             let later = self.rows.iter().skip(j + min_distance.max(1)).filter_map(|row| row.get(j).copied());
@@ -186,8 +192,9 @@ impl SentenceMatrix {
         }
     }
 
-    /// Every pair's number and whether the later sentence needs the earlier one, `depends_on[i]` being what sentence `i` needs;
-    /// pairs with an earlier sentence of the kinds in `leave_out` are left out.
+    /// Returns every pair's number and whether the later sentence needs the earlier one; `depends_on[i]` are
+    /// the sentences that sentence `i` needs. Pairs with an earlier sentence of the kinds in `leave_out` are
+    /// left out.
     pub fn cases(&self, depends_on: &[Vec<usize>], leave_out: &[SentenceKind]) -> Vec<(f64, bool)> {
         let counts = |j: usize| !leave_out.contains(&self.sentences[j].kind);
         let rows = self.rows.iter().zip(depends_on);
@@ -197,7 +204,8 @@ impl SentenceMatrix {
         .collect()
     }
 
-    /// How well the numbers tell what each sentence needs: area under the ROC curve, see [`SentenceMatrix::cases`].
+    /// Returns how well the numbers show what each sentence needs: area under the ROC curve, see
+    /// [`SentenceMatrix::cases`].
     pub fn auc(&self, depends_on: &[Vec<usize>], leave_out: &[SentenceKind]) -> Option<f64> {
         auc(&self.cases(depends_on, leave_out))
     }
