@@ -1,4 +1,4 @@
-//! What a run on a GPU will take of its memory, computed before anything runs.
+//! Computes the GPU memory that a run will take, before anything runs.
 
 use crate::{
     engine::{
@@ -18,8 +18,8 @@ const BF16: u64 = 2;
 /// Bytes of an f32 or u32.
 const WORD: u64 = 4;
 
-/// What a run over `n_tokens` will hold at its peak, in the fastest layout that fits, else in the smallest. `config.top_k` as it
-/// will be used; `limit` in bytes.
+/// Returns what a run over `n_tokens` will hold at its peak, in the fastest layout that fits, else in the
+/// smallest. `config.top_k` as it will be used; `limit` in bytes.
 pub fn plan(
     model: &ModelConfig,
     n_tokens: usize,
@@ -36,8 +36,8 @@ pub fn plan(
     layouts.into_iter().map(plan).find(|plan| plan.total() <= limit).unwrap_or_else(|| plan(smallest))
 }
 
-/// All layouts, from the fastest to the smallest: first each layer waits for its weights, then chunks become smaller, then
-/// hidden states leave the card.
+/// Returns all layouts, from the fastest to the smallest: first each layer waits for its weights, then chunks
+/// become smaller, then hidden states leave the card.
 fn layouts(block_size_q: usize, n_tokens: usize, purpose: Purpose) -> Vec<Layout> {
     // Chunks longer than the prompt are no different from the prompt.
     let whole = n_tokens.max(1).next_multiple_of(block_size_q);
@@ -54,7 +54,7 @@ fn layouts(block_size_q: usize, n_tokens: usize, purpose: Purpose) -> Vec<Layout
     }
 }
 
-/// In what a layout is slower than the fastest.
+/// Returns how a layout is slower than the fastest.
 fn slower(layout: Layout, fastest: Layout) -> Option<String> {
     let chunks = format!("chunks of {} rows instead of {}", layout.chunk_rows, fastest.chunk_rows);
     let reasons = [
@@ -147,7 +147,7 @@ mod tests {
         error::Error,
     };
 
-    /// The plan of an 8B model over a million tokens.
+    /// Returns the plan of an 8B model over a million tokens.
     fn million(limit: u64) -> MemoryPlan {
         let model = ModelConfig {
             architecture: "llama".into(),
