@@ -1,5 +1,5 @@
-//! Do heads and suppression show which sentences a chain of thought depends on? `cargo bench --features
-//! engine --bench anchors`
+//! Do heads and suppression show which sentences a chain of thought depends on?
+//! `cargo bench --features engine --bench anchors`
 //!
 //! A prompt is a word problem whose facts are scattered over prose, followed by the chain of thought; the
 //! truth is known by construction. Options: `-- --prompts 24 --tokens 8192 --pruned 0.97 --search

@@ -1,5 +1,5 @@
-//! Does a chain of thought continue as it would without pruning? `cargo bench --features engine --bench
-//! chains`
+//! Does a chain of thought continue as it would without pruning?
+//! `cargo bench --features engine --bench chains`
 //!
 //! A prompt is a word problem whose facts are scattered over prose, followed by the worked chain of thought.
 //! Prints the share of the chain's tokens at which the most likely token is that of dense attention. Options:

@@ -1,5 +1,5 @@
-//! Anchors and routes of a million-token trace of an 8B shape: `cargo bench --features engine --bench million
-//! -- FOLDER`
+//! Anchors and routes of a million-token trace of an 8B shape:
+//! `cargo bench --features engine --bench million -- FOLDER`
 //!
 //! Writes a synthetic trace of 32 layers and 32 heads (more than 5 GB) into FOLDER, opens it, and measures
 //! the time and memory of reading it. Its numbers are random; the time of reading does not depend on them.

@@ -1,5 +1,5 @@
-//! Measures how a trace's time and memory grow with the prompt, on the CPU: `cargo bench --features engine
-//! --bench scaling`.
+//! Measures how a trace's time and memory grow with the prompt, on the CPU:
+//! `cargo bench --features engine --bench scaling`.
 //!
 //! Prints a table with the exponent of the time, and draws the curve into `benches/scaling.svg`. The lengths
 //! are traced in turn, three times each, so that the machine's other work affects all of them; medians are

@@ -1,5 +1,5 @@
-//! Do memory and results stay the same over many traces in one engine? `cargo bench --features engine --bench
-//! soak`
+//! Do memory and results stay the same over many traces in one engine?
+//! `cargo bench --features engine --bench soak`
 //!
 //! Traces prompts of five lengths up to `--tokens`, shuffled in each round, after two rounds to warm up.
 //! Prints the slope of each round's lowest memory, and the number of traces that differ from the first of

@@ -181,7 +181,8 @@ impl Trace {
 /// Vertical scores of a head. `[n_sentences]`
 type Scores = Result<Vec<Option<f64>>, Error>;
 
-/// Returns the mean of the heads' vertical scores; `None` where no head has a score. `[n_sentences]`
+/// Returns the mean of the heads' vertical scores; `None` where a head's is missing, or without heads.
+/// `[n_sentences]`
 fn mean_scores(heads: &HeadRanking, n: usize, vertical: impl Fn(&RankedHead) -> Scores) -> Scores {
     let mut means = vec![if heads.heads.is_empty() { None } else { Some(0.0) }; n];
     for head in &heads.heads {
