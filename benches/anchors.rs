@@ -1,9 +1,11 @@
-//! Do heads and suppression show which sentences a chain of thought depends on? `cargo bench --features engine --bench anchors`
+//! Do heads and suppression show which sentences a chain of thought depends on?
+//! `cargo bench --features engine --bench anchors`
 //!
-//! A prompt is a word problem whose facts are scattered over prose, followed by the chain of thought; the truth is known by
-//! construction. Options: `-- --prompts 24 --tokens 8192 --pruned 0.97 --search exhaustive|default --sinks 1 --local 5`. Prompts
-//! of even number calibrate the heads, and those of odd number are reported; kurtosis, which needs no truth, is the mean over all.
-//! Plan and setup are left out as targets. The dense run is the same with all blocks kept.
+//! A prompt is a word problem whose facts are scattered over prose, followed by the chain of thought; the
+//! truth is known by construction. Options: `-- --prompts 24 --tokens 8192 --pruned 0.97 --search
+//! exhaustive|default --sinks 1 --local 5`. Prompts of even number calibrate the heads, and those of odd
+//! number are reported; kurtosis, which needs no truth, is the mean over all. Plan and setup are left out as
+//! targets. The dense run is the same with all blocks kept.
 
 mod common;
 
@@ -92,7 +94,8 @@ impl Run {
         Ok(())
     }
 
-    /// How well the peak attention of the best heads predicts the dependencies of the held-out prompts.
+    /// Returns how well the peak attention of the best heads predicts the dependencies of the held-out
+    /// prompts.
     fn edges(&self, heads: &HeadRanking, n: usize) -> Result<f64, Box<dyn Error>> {
         let mut cases = Vec::new();
         for (trace, sentences, needs) in &self.held_out {

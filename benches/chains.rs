@@ -1,8 +1,9 @@
-//! Does a chain of thought continue as it would without pruning? `cargo bench --features engine --bench chains`
+//! Does a chain of thought continue as it would without pruning?
+//! `cargo bench --features engine --bench chains`
 //!
-//! A prompt is a word problem whose facts are scattered over prose, followed by the worked chain of thought. Prints the share of
-//! the chain's tokens at which the most likely token is that of dense attention. Options: `-- --prompts 12 --tokens 8192
-//! --pruned 0.97 --seed 1000`.
+//! A prompt is a word problem whose facts are scattered over prose, followed by the worked chain of thought.
+//! Prints the share of the chain's tokens at which the most likely token is that of dense attention. Options:
+//! `-- --prompts 12 --tokens 8192 --pruned 0.97 --seed 1000`.
 
 mod common;
 

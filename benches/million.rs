@@ -1,7 +1,8 @@
-//! Anchors and routes of a million-token trace of an 8B shape: `cargo bench --features engine --bench million -- FOLDER`
+//! Anchors and routes of a million-token trace of an 8B shape:
+//! `cargo bench --features engine --bench million -- FOLDER`
 //!
-//! Writes a synthetic trace of 32 layers and 32 heads (more than 5 GB) into FOLDER, opens it, and measures the time and memory of
-//! reading it. Its numbers are random; the time of reading does not depend on them.
+//! Writes a synthetic trace of 32 layers and 32 heads (more than 5 GB) into FOLDER, opens it, and measures
+//! the time and memory of reading it. Its numbers are random; the time of reading does not depend on them.
 
 use std::{error::Error, path::Path, time::Instant};
 
@@ -67,7 +68,7 @@ fn summary() -> Summary {
     }
 }
 
-/// Keeps sinks, last blocks and random ones, with random masses.
+/// Writes a trace that keeps sinks, last blocks and random ones, with random masses.
 fn write(path: &Path) -> Result<(), Box<dyn Error>> {
     let (summary, mut random) = (summary(), fastrand::Rng::with_seed(1));
     let text =

@@ -1,11 +1,11 @@
 //! Does the answer take the route? `cargo bench --features engine --bench routes`
 //!
-//! The prompts hold needles among other needles in prose. The route leads from the needle to the rows that predict the answer.
-//! It is knocked out, then kept as the only attention of the question's and the answer's query blocks, and compared with random
-//! routes of the same layers and query blocks.
+//! The prompts hold needles among other needles in prose. The route leads from the needle to the rows that
+//! predict the answer. It is knocked out, then kept as the only attention of the question's and the answer's
+//! query blocks, and compared with random routes of the same layers and query blocks.
 //! Options: `-- --prompts 50 --tokens 16384 --pruned 0.95 --search exhaustive|default --controls 20 --measure
-//! proximity|rollout --depth 0.9`; without a depth, needles stand at RULER's 40 depths. A run costs as much as the
-//! prompt from the needle on.
+//! proximity|rollout --depth 0.9`; without a depth, needles stand at RULER's 40 depths. A run costs as much as
+//! the prompt from the needle on.
 
 mod common;
 

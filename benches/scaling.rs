@@ -1,8 +1,9 @@
-//! Measures how a trace's time and memory grow with the prompt, on the CPU: `cargo bench --features engine --bench scaling`.
+//! Measures how a trace's time and memory grow with the prompt, on the CPU:
+//! `cargo bench --features engine --bench scaling`.
 //!
-//! Prints a table with the exponent of the time, and draws the curve into `benches/scaling.svg`. The lengths are traced in turn,
-//! three times each, so that the machine's other work affects all of them; medians are shown. At one length the published search
-//! runs too.
+//! Prints a table with the exponent of the time, and draws the curve into `benches/scaling.svg`. The lengths
+//! are traced in turn, three times each, so that the machine's other work affects all of them; medians are
+//! shown. At one length the published search runs too.
 
 use std::{error::Error, path::Path};
 
@@ -71,14 +72,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     draw(&root.join("benches/scaling.svg"), &medians, time)
 }
 
-/// The run of median time, with the lowest of the memory peaks: in the first round, no longer prompt has left memory behind.
+/// Returns the run of median time, with the lowest of the memory peaks: in the first round, no longer prompt
+/// has left memory behind.
 fn median(mut runs: Vec<Summary>) -> Summary {
     runs.sort_by(|a, b| a.seconds.total.total_cmp(&b.seconds.total));
     let peak_memory_bytes = runs.iter().map(|s| s.peak_memory_bytes).min().unwrap_or(0);
     Summary { peak_memory_bytes, ..runs.swap_remove(runs.len() / 2) }
 }
 
-/// Slope of the least-squares line through the logarithms.
+/// Returns the slope of the least-squares line through the logarithms.
 fn exponent(points: impl Iterator<Item = (f64, f64)>) -> f64 {
     let points: Vec<(f64, f64)> = points.map(|(x, y)| (x.ln(), y.ln())).collect();
     let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / points.len() as f64;

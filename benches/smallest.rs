@@ -1,7 +1,8 @@
-//! How many more blocks does the search need than exact selection? `cargo bench --features engine --bench smallest`
+//! How many more blocks does the search need than exact selection?
+//! `cargo bench --features engine --bench smallest`
 //!
-//! For each needle prompt, finds the smallest `top_k` at which the answer survives, with the default and the exhaustive search.
-//! Options: `-- --prompts 50 --tokens 8192 --seed 1000`.
+//! For each needle prompt, finds the smallest `top_k` at which the answer survives, with the default and the
+//! exhaustive search. Options: `-- --prompts 50 --tokens 8192 --seed 1000`.
 
 mod common;
 

@@ -1,8 +1,10 @@
-//! Do memory and results stay the same over many traces in one engine? `cargo bench --features engine --bench soak`
+//! Do memory and results stay the same over many traces in one engine?
+//! `cargo bench --features engine --bench soak`
 //!
-//! Traces prompts of five lengths up to `--tokens`, shuffled in each round, after two rounds to warm up. Prints the slope of each
-//! round's lowest memory, and the number of traces that differ from the first of their prompt: in any bit on a CPU, in the kept
-//! blocks on a GPU. Options: `-- --traces 200 --tokens 8192` (at least 2000).
+//! Traces prompts of five lengths up to `--tokens`, shuffled in each round, after two rounds to warm up.
+//! Prints the slope of each round's lowest memory, and the number of traces that differ from the first of
+//! their prompt: in any bit on a CPU, in the kept blocks on a GPU. Options: `-- --traces 200 --tokens 8192`
+//! (at least 2000).
 
 mod common;
 
@@ -47,7 +49,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     let (least, most) = (held.iter().min().unwrap_or(&0), held.iter().max().unwrap_or(&0));
-    // The other readings of a round depend on how much memory the allocator still keeps after the longest prompt.
+    // The other readings of a round depend on how much memory the allocator still keeps after the longest
+    // prompt.
     let rounds: Vec<u64> =
         held.chunks_exact(LENGTHS).filter_map(|round| round.iter().min().copied()).collect();
     println!("{n_traces} traces of {} to {longest} tokens on {}", longest / 20, tracer.device());
@@ -56,7 +59,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Whether two traces keep the same blocks and, if `to_the_bit`, record the same numbers.
+/// Returns whether two traces keep the same blocks and, if `to_the_bit`, record the same numbers.
 fn is_same(a: &Trace, b: &Trace, to_the_bit: bool) -> Result<bool, streamtrace::Error> {
     for layer in 0..a.n_layers() {
         let records = || {
@@ -78,7 +81,7 @@ fn is_same(a: &Trace, b: &Trace, to_the_bit: bool) -> Result<bool, streamtrace::
     Ok(!to_the_bit || a.logits()? == b.logits()?)
 }
 
-/// Kilobytes of memory that this process holds, without mapped files.
+/// Returns the kilobytes of memory that this process holds, without mapped files.
 fn resident() -> Result<u64, Box<dyn Error>> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status
@@ -88,7 +91,7 @@ fn resident() -> Result<u64, Box<dyn Error>> {
     Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 
-/// Slope of the least-squares line through the readings.
+/// Returns the slope of the least-squares line through the readings.
 fn slope(held: &[u64]) -> f64 {
     let n = held.len() as f64;
     let (x, y) = ((n - 1.0) / 2.0, held.iter().sum::<u64>() as f64 / n);

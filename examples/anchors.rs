@@ -1,5 +1,5 @@
-//! Which sentences of a chain of thought do later ones return to? Facts about people are scattered over prose; the chain works out
-//! how many things they have. Draws the chart of its sentences.
+//! Which sentences of a chain of thought do later ones return to? Facts about people are scattered over
+//! prose; the chain works out how many things they have. Draws the chart of its sentences.
 //!
 //!     cargo run --release --features engine --example anchors anchors.svg
 

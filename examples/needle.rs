@@ -1,4 +1,5 @@
-//! Hides a number in 16,000 tokens, asks the bundled model for it, and draws where the model looked: the picture in the README.
+//! Hides a number in 16,000 tokens, asks the bundled model for it, and draws where the model looked: the
+//! picture in the README.
 //!
 //!     cargo run --release --features engine --example needle docs/needle.svg
 
@@ -17,7 +18,8 @@ fn main() -> Result<(), Error> {
     };
     let prompt = tracer.prompt(&task)?;
 
-    // The prompt ends with the space before the answer: this last token reads the first digit of the needle's number.
+    // The prompt ends with the space before the answer: this last token reads the first digit of the needle's
+    // number.
     let trace = tracer.trace(&format!("{} ", prompt.text))?;
     println!("{trace}");
 

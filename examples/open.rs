@@ -1,5 +1,5 @@
-//! Opens a saved trace without a model, an engine or a GPU. For each layer, prints the head that looks hardest at one place of the
-//! prompt, that place and its text.
+//! Opens a saved trace without a model, an engine or a GPU. For each layer, prints the head that looks
+//! hardest at one place of the prompt, that place and its text.
 //!
 //!     cargo run --example open prompt.trace
 
@@ -21,8 +21,8 @@ fn main() -> Result<(), Error> {
     Ok(())
 }
 
-/// The key block that gets most attention from a head's last query block, and its share. The first block is left out: it gets the
-/// attention that is not needed elsewhere.
+/// Returns the key block that gets most attention from a head's last query block, and its share. Leaves out
+/// the first block: it gets the attention that is not needed elsewhere.
 fn strongest(trace: &Trace, layer: usize, head: usize) -> Result<(usize, f32), Error> {
     let last = trace.blocks(layer)?.n_query_blocks() - 1;
     let head = trace.head(layer, head)?;

@@ -1,4 +1,4 @@
-// attention_record: what the attention of one layer leaves behind, key by key, from the mask and each row's
+// attention_record: the record of one layer's attention, key by key, from the mask and each row's
 // log-sum-exp.
 //
 // p(q, key) = exp(q . key / sqrt(HEAD_DIM) - lse[q]) over kept, visible keys. Keys are the rows of the

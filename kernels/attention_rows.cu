@@ -1,5 +1,5 @@
-// attention_rows: what the kernels of attention and of its record share: parameters, the key blocks of a row,
-// scores.
+// attention_rows: the part that the kernels of attention and of its record share: parameters, the key blocks
+// of a row, scores.
 //
 // A slot is a place among a row's key blocks; tiles of TILE keys hold TILE / BLOCK_K slots each.
 
@@ -24,7 +24,7 @@ struct Focus {
 };
 static_assert(sizeof(Focus) == 16, "as in src/engine/cuda/params.rs");
 
-// What vertical scores are made of.
+// Inputs of vertical scores.
 struct Anchors {
     const u32* sentence;
     const float* weight;
@@ -73,7 +73,7 @@ DEVICE int key_of(const Blocks& row, int slot, int place) {
     return slot < row.count ? row.block(slot) * BLOCK_K + place : UNSEEN;
 }
 
-// Whether some query does not see some key of a tile; most tiles have none.
+// Returns whether a tile has a key that some query does not see; most tiles have none.
 template <int SLOTS, typename Blocks>
 DEVICE bool at_edge(const Blocks& row, Sight sight, int tile, int window) {
     int last = min((tile + 1) * SLOTS, row.count) - 1;

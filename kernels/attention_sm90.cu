@@ -99,7 +99,7 @@ DEVICE void begin_values(float (&o)[OUTS], const u32 (&p)[TILE / 16][4], u32 val
     wgmma_commit();
 }
 
-// Scores become probabilities relative to the largest so far.
+// Turns scores into probabilities relative to the largest so far.
 DEVICE void online_softmax(float (&s)[SCORES], Softmax& state, float scale) {
 #pragma unroll
     for (int r = 0; r < 2; r++) {
@@ -187,7 +187,7 @@ DEVICE void write_rows(const float (&o)[OUTS], const Softmax& state, const Param
     }
 }
 
-// What a warpgroup does for its 64 queries; `query` is this lane's first.
+// The work of a warpgroup for its 64 queries; `query` is this lane's first.
 DEVICE void multiply_all(const Params& p, Row row, Sight sight, int n_tiles, Ring ring, u32 my_query,
                          int query) {
     int lane = threadIdx.x % 32, window = p.sizes.window;

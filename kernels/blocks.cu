@@ -30,7 +30,7 @@ static_assert(sizeof(Sizes) == 12, "as in src/engine/cuda/params.rs");
 
 // ---- what is seen
 
-// What a query block sees: tokens [first_query, end_query), columns [first_column, end_column).
+// The range that a query block sees: tokens [first_query, end_query), columns [first_column, end_column).
 struct Sight {
     int first_query, end_query, first_column, end_column;
 };
@@ -44,12 +44,12 @@ DEVICE Sight sight_of(int query_block, const Sizes& sizes) {
     return s;
 }
 
-// Whether a query sees a key; a window of 0 is none.
+// Returns whether a query sees a key; a window of 0 means no window.
 DEVICE bool sees(int query, int key, int window) {
     return key <= query && (window <= 0 || key > query - window);
 }
 
-// Where the row of a query block starts among the kept blocks.
+// Returns where the row of a query block starts among the kept blocks.
 DEVICE u64 row_of_mask(const Mask& mask, int query_block) {
     return ((u64)blockIdx.y * mask.n_query_blocks + query_block) * mask.top_k;
 }

@@ -14,7 +14,8 @@
 // sums    [n_kv_heads, n_nodes, 2, 2] f32: n, sum of squared distances from the mean
 // below, n_children: nodes of the levels below the children's, and of theirs (clusters_of_nodes)
 // grid (nodes of the level / WARPS, rounded up, n_kv_heads)
-// Compile with -D HEAD_DIM, -D BLOCK_K (power of two from 8). Reference: src/engine/cpu/search/estimate/two_means.rs
+// Compile with -D HEAD_DIM, -D BLOCK_K (power of two from 8).
+// Reference: src/engine/cpu/search/estimate/two_means.rs
 
 constexpr int WARPS = 8;
 constexpr int THREADS = 32 * WARPS;
@@ -47,7 +48,7 @@ DEVICE float squared_distance(const Cluster& a, const Cluster& b) {
     return warp_sum_upwards(sum);
 }
 
-// By how much merging raises the sum of squared distances.
+// Returns by how much merging raises the sum of squared distances.
 DEVICE float cost_of(const Cluster& a, const Cluster& b) {
     return squared_distance(a, b) * a.n * b.n / (a.n + b.n);
 }
@@ -70,7 +71,7 @@ DEVICE void exchange(T& a, T& b) {
     a = b, b = c;
 }
 
-// Four clusters become two. Branches are the same for all lanes.
+// Merges four clusters into two. Branches are the same for all lanes.
 DEVICE Node merged(const Node& left, const Node& right) {
     Cluster a = left.clusters[0], b = left.clusters[1], c = right.clusters[0], d = right.clusters[1];
     float ab = cost_of(a, b), ac = cost_of(a, c), bc = cost_of(b, c);

@@ -18,8 +18,8 @@ DEVICE float infinity() { return __int_as_float(0x7f800000); }
 
 // ---- launches
 //
-// A kernel takes one structure of parameters, which has the same name and fields in src/engine/cuda/params.rs and
-// tests/cuda/params.py, and says here how it is launched. The host reads that when it loads the module.
+// A kernel takes one structure of parameters, which has the same name and fields in src/engine/cuda/params.rs
+// and tests/cuda/params.py, and says here how it is launched. The host reads that when it loads the module.
 
 struct Geometry {
     int threads;          // of a thread block

@@ -66,7 +66,7 @@ DEVICE Search search_of(const u16* keys, const Nodes& nodes, const Sizes& sizes,
     return {keys, nodes, sizes, 0, c.first_column, c.end_column};
 }
 
-// Whether all of a node's blocks compete.
+// Returns whether all of a node's blocks compete.
 DEVICE bool is_inside(const Search& s, u32 node) {
     return node << s.level >= s.first_column && (node + 1) << s.level <= s.end_column;
 }
@@ -96,7 +96,7 @@ DEVICE void go_to(Search& s, int level) {
     s.reach = sqrtf(2.0f * logf((float)BLOCK_K * (float)(1 << level)));
 }
 
-// How many nodes of the level cover the candidates.
+// Returns the number of nodes of the level that cover the candidates.
 DEVICE int nodes_at(const Search& s, int level) {
     return ((s.end_column - 1) >> level) - (s.first_column >> level) + 1;
 }
@@ -109,7 +109,7 @@ constexpr float root_of_head_dim(float x, int steps) {
 }
 constexpr float TEMPERATURE = root_of_head_dim(16.0f, 6);
 
-// e to the difference of two products over the temperature.
+// Returns e to the difference of two products over the temperature.
 DEVICE float ratio(float x, float to) { return exp2_fast((x - to) * (LOG2E / TEMPERATURE)); }
 
 struct Norm {

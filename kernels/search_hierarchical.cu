@@ -105,7 +105,7 @@ DEVICE int descend(const Search& s, const Frontier& f, bool all, int down) {
     return __reduce_max_sync(~0u, end);
 }
 
-// The best `keep` of the frontier, all of them if there are no more, and then the nodes `down` levels below
+// Takes the best `keep` of the frontier, or all if it has no more, and then the nodes `down` levels below
 // them.
 template <Pass PASS>
 DEVICE int round_of(const Search& s, const Frontier& f, int keep, int down, Queries& q, u8* scoring) {

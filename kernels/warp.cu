@@ -4,7 +4,7 @@
 // A quad is four neighbouring lanes. Floats are added in the order of the distances: another order changes
 // last bits.
 
-// What the lane has whose number differs in the bits of `apart`.
+// Returns the value of the lane whose number differs in the bits of `apart`.
 template <typename T>
 DEVICE T exchanged(T x, int apart) { return __shfl_xor_sync(~0u, x, apart); }
 

@@ -12,19 +12,20 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AnchorConfig {
-    /// Only attention from at least so many sentences later counts.
+    /// Attention counts only from sentences at least `min_distance` later.
     pub min_distance: usize,
-    /// Heads whose scores are averaged: 20 or 32 in a large model.
+    /// Number of heads whose scores are averaged: 20 or 32 in a large model.
     pub n_receiver_heads: usize,
-    /// Replace each row by its ranks first, so that sentences deep in the text are not at a disadvantage.
+    /// Replaces each row by its ranks first, so that sentences deep in the text are not at a disadvantage.
     pub control_depth: bool,
-    /// Sentences that are called anchors: the highest peaks.
+    /// Number of sentences that are called anchors: the highest peaks.
     pub n_anchors: usize,
-    /// Kinds of sentences that are left out, heads' kurtosis included.
+    /// Kinds of sentences that are left out, also of the heads' kurtosis.
     pub leave_out: Vec<SentenceKind>,
     /// Sentences to take instead of the prompt's, in order.
     pub sentences: Option<Vec<Sentence>>,
-    /// Heads to take instead of those of highest kurtosis in this prompt: from several prompts, or calibrated.
+    /// Heads to take instead of those of highest kurtosis in this prompt: from several prompts, or
+    /// calibrated.
     pub heads: Option<HeadRanking>,
 }
 
@@ -46,8 +47,8 @@ impl Default for AnchorConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ThoughtAnchors {
     pub sentences: Vec<Sentence>,
-    /// Receiver score of each sentence: mean vertical score over the receiver heads; none where nothing comes late enough after
-    /// it, and for kinds that are left out. `[n_sentences]`
+    /// Receiver score of each sentence: mean vertical score over the receiver heads; `None` where nothing
+    /// comes late enough after it, and for kinds that are left out. `[n_sentences]`
     pub scores: Vec<Option<f64>>,
     /// Sentences that are anchors, highest score first.
     pub anchors: Vec<usize>,
@@ -62,19 +63,19 @@ pub struct ThoughtAnchors {
 }
 
 impl ThoughtAnchors {
-    /// The anchors that are sentences, with their places: a file may hold any numbers.
+    /// Returns the anchors that are sentences, with their places: a file may hold any numbers.
     pub(crate) fn places(&self) -> impl Iterator<Item = (usize, usize)> {
         self.anchors.iter().copied().enumerate().filter(|&(_, j)| j < self.sentences.len())
     }
 
-    /// The score of a sentence, if it has one.
+    /// Returns the score of a sentence, if it has one.
     pub(crate) fn score(&self, sentence: usize) -> Option<f64> {
         self.scores.get(sentence).copied().flatten()
     }
 }
 
 impl Trace {
-    /// The thought anchors of the prompt, by the heads of highest kurtosis.
+    /// Returns the thought anchors of the prompt, by the heads of highest kurtosis.
     ///
     /// # Errors
     /// [`Error::Setting`] when there are too few sentences, [`Error::Trace`] for a file of version 1.
@@ -82,8 +83,8 @@ impl Trace {
         self.thought_anchors_with(&AnchorConfig::default())
     }
 
-    /// The same with settings of one's own. Sentences of one's own, another distance and depth control need token-level rows of
-    /// all the sentences: trace with `StreamConfig::focus` over them.
+    /// Returns the same with other settings. The caller's own sentences, another distance and depth control
+    /// need token-level rows of all the sentences: trace with `StreamConfig::focus` over them.
     ///
     /// # Errors
     /// As [`Trace::thought_anchors`]; [`Error::Missing`] when those rows were not recorded.
@@ -138,7 +139,7 @@ impl Trace {
         })
     }
 
-    /// All heads by the kurtosis of their vertical scores, read one after the other.
+    /// Ranks all heads by the kurtosis of their vertical scores, read one after the other.
     fn kurtosis_of_heads(&self, vertical: impl Fn(&RankedHead) -> Scores) -> Result<HeadRanking, Error> {
         let heads = (0..self.n_layers()).flat_map(|layer| (0..self.n_heads()).map(move |head| (layer, head)));
         let of_head = |(layer, head)| {
@@ -152,7 +153,7 @@ impl Trace {
         ))
     }
 
-    /// Vertical scores as the run recorded them.
+    /// Returns the vertical scores as the run recorded them.
     fn recorded_vertical(&self, layer: usize, head: usize) -> Result<Vec<Option<f64>>, Error> {
         let scores = self.vertical(layer, head)?;
         let n = scores.len();
@@ -163,7 +164,7 @@ impl Trace {
             .collect())
     }
 
-    /// Vertical scores from token-level rows.
+    /// Computes the vertical scores from token-level rows.
     fn measured_vertical(
         &self,
         layer: usize,
@@ -180,7 +181,8 @@ impl Trace {
 /// Vertical scores of a head. `[n_sentences]`
 type Scores = Result<Vec<Option<f64>>, Error>;
 
-/// The mean of some heads' vertical scores; none where there is none, or no head. `[n_sentences]`
+/// Returns the mean of the heads' vertical scores; `None` where a head's is missing, or without heads.
+/// `[n_sentences]`
 fn mean_scores(heads: &HeadRanking, n: usize, vertical: impl Fn(&RankedHead) -> Scores) -> Scores {
     let mut means = vec![if heads.heads.is_empty() { None } else { Some(0.0) }; n];
     for head in &heads.heads {
@@ -191,7 +193,7 @@ fn mean_scores(heads: &HeadRanking, n: usize, vertical: impl Fn(&RankedHead) -> 
     Ok(means)
 }
 
-/// Sentences with a score above those of their neighbours that have one.
+/// Returns the sentences whose score is above those of the neighbours that have one.
 fn peaks(scores: &[Option<f64>]) -> Vec<usize> {
     let known: Vec<(usize, f64)> =
         scores.iter().enumerate().filter_map(|(j, score)| Some((j, (*score)?))).collect();
@@ -202,7 +204,7 @@ fn peaks(scores: &[Option<f64>]) -> Vec<usize> {
     (0..known.len()).filter(is_peak).map(|at| known[at].0).collect()
 }
 
-/// Excess kurtosis, Fisher's, biased; 0 for numbers that are all the same.
+/// Returns the excess kurtosis, Fisher's, biased; 0 for numbers that are all the same.
 pub(super) fn kurtosis(values: &[f64]) -> f64 {
     let n = values.len().max(1) as f64;
     let mean = values.iter().sum::<f64>() / n;

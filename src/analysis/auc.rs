@@ -1,8 +1,9 @@
-//! How well a score tells what is true from what is not.
+//! How well a score separates true cases from false ones.
 
-/// Area under the ROC curve: the share of pairs of a true and a false case in which the true one scores higher, ties half.
+/// Returns the area under the ROC curve: the share of pairs of a true and a false case in which the true one
+/// scores higher; ties count half.
 ///
-/// `None` when there are only true or only false cases.
+/// Returns `None` when all cases are true or all are false.
 pub fn auc(cases: &[(f64, bool)]) -> Option<f64> {
     let mut sorted = cases.to_vec();
     sorted.sort_by(|a, b| a.0.total_cmp(&b.0));

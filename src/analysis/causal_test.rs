@@ -1,4 +1,4 @@
-//! A claim about cause, beside controls.
+//! A claim about cause, compared with controls.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,8 +8,8 @@ use crate::{protocol::Effect, trace::Span, words::numbers::median};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CausalConfig {
-    /// Tokens of the traced prompt whose probability is measured, each predicted from those before it; the next token if not
-    /// set.
+    /// Tokens of the traced prompt whose probability is measured, each predicted from those before it; the
+    /// next token if not set.
     pub answer: Option<Span>,
     /// Random controls to compare with.
     pub n_random: usize,
@@ -23,14 +23,14 @@ impl Default for CausalConfig {
     }
 }
 
-/// Effects of leaving out the things that a claim names, beside those of leaving out as much of something else.
+/// Effects of leaving out the things that a claim names, and of leaving out as much of something else.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CausalTest {
     /// The things that were left out, in words.
     pub claim: String,
     /// The measure with its unit; more is a stronger effect.
     pub measure: String,
-    /// The effect of each thing that was named, with a short name.
+    /// The effect of each named thing, with a short name.
     pub claimed: Vec<(String, f64)>,
     /// The effect of each control.
     pub controls: Vec<f64>,
@@ -38,7 +38,7 @@ pub struct CausalTest {
 }
 
 impl CausalTest {
-    /// Tests by how much an answer, or else the next token, becomes less likely ([`Effect::drop`]).
+    /// Returns a test by how much less likely an answer, or else the next token, becomes ([`Effect::drop`]).
     pub fn of_effects(claimed: &Effect, controls: &[Effect], model: &str) -> Self {
         let what = if claimed.tokens.is_empty() { "the next token" } else { "the answer" };
         CausalTest {
@@ -50,17 +50,17 @@ impl CausalTest {
         }
     }
 
-    /// The median claimed effect.
+    /// Returns the median claimed effect.
     pub fn effect(&self) -> f64 {
         median(&self.claimed.iter().map(|(_, value)| *value).collect::<Vec<_>>())
     }
 
-    /// The median control; 0 without controls.
+    /// Returns the median control; 0 without controls.
     pub fn control(&self) -> f64 {
         median(&self.controls)
     }
 
-    /// Controls with at least the effect of what was claimed.
+    /// Returns the number of controls whose effect is at least the claimed one.
     pub fn n_as_strong(&self) -> usize {
         self.controls.iter().filter(|control| **control >= self.effect()).count()
     }

@@ -1,5 +1,5 @@
-//! Attention as rows of numbers, for other programs: one row for each kept pair of a query block and a key block, or for each
-//! pair of sentences.
+//! Attention as rows of numbers, for other programs: one row for each kept pair of a query block and a key
+//! block, or for each pair of sentences.
 
 mod save;
 
@@ -24,15 +24,16 @@ pub struct Edge {
     pub mass: f32,
 }
 
-/// What a sentence gives to an earlier one or to itself, in one head. Sentences are counted as in [`Trace::sentences`].
+/// Attention of a sentence on an earlier one or on itself, in one head. Sentences are counted as in
+/// [`Trace::sentences`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SentenceEdge {
     pub layer: usize,
     pub head: usize,
     pub query_sentence: usize,
     pub key_sentence: usize,
-    /// Attention on the key sentence, mean over the query sentence's tokens. A block on the border of two sentences is shared
-    /// out between them by its tokens.
+    /// Attention on the key sentence, mean over the query sentence's tokens. A block on the border of two
+    /// sentences is divided between them by its tokens.
     pub mass: f32,
 }
 
@@ -43,7 +44,8 @@ pub struct EdgeRows {
     rows: IntoIter<Edge>,
 }
 
-/// The pairs of sentences of a trace: by layer, head, query sentence and key sentence. Reads one head at a time.
+/// The pairs of sentences of a trace: by layer, head, query sentence and key sentence. Reads one head at a
+/// time.
 pub struct SentenceEdgeRows {
     trace: Trace,
     sentences: Vec<Span>,
@@ -52,12 +54,13 @@ pub struct SentenceEdgeRows {
 }
 
 impl Trace {
-    /// Every kept key block of every query block, head and layer that the trace holds.
+    /// Returns every kept key block of every query block, head and layer that the trace holds.
     pub fn edges(&self) -> EdgeRows {
         EdgeRows { trace: self.clone(), heads: heads(self), rows: Vec::new().into_iter() }
     }
 
-    /// What each sentence gives to each other, in every layer and head, where a block of it was kept.
+    /// Returns the attention of each sentence on each other, in every layer and head, where a block of it was
+    /// kept.
     ///
     /// # Errors
     /// As [`Trace::sentences`].
@@ -89,7 +92,7 @@ impl Iterator for SentenceEdgeRows {
     }
 }
 
-/// The next of the rows that are there, else the first of the next head that has any.
+/// Returns the next of the current rows, else the first row of the next head that has any.
 fn next_row<T>(
     rows: &mut IntoIter<T>,
     heads: &mut IntoIter<(usize, usize)>,
@@ -124,7 +127,7 @@ fn edges(layer: usize, head: usize, read: &HeadTrace) -> Vec<Edge> {
     (0..blocks.n_query_blocks()).flat_map(row).collect()
 }
 
-/// `sentences` make up the prompt.
+/// Returns the pairs of sentences of one head; `sentences` make up the prompt.
 fn sentence_edges(layer: usize, head: usize, read: &HeadTrace, sentences: &[Span]) -> Vec<SentenceEdge> {
     let mut found = Vec::new();
     for (query_sentence, sentence) in sentences.iter().enumerate() {
@@ -151,7 +154,7 @@ fn overlap(a: Span, b: Span) -> usize {
     a.end.min(b.end).saturating_sub(a.start.max(b.start))
 }
 
-/// Sentences that share a token with a span.
+/// Returns the sentences that share a token with a span.
 fn holding(sentences: &[Span], span: Span) -> std::ops::Range<usize> {
     sentences.partition_point(|s| s.end <= span.start)..sentences.partition_point(|s| s.start < span.end)
 }

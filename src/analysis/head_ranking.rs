@@ -1,4 +1,4 @@
-//! Heads ranked by a score: kurtosis, attention on a span, or a calibration on dependencies that are known.
+//! Heads ranked by a score: kurtosis, attention on a span, or a calibration on known dependencies.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,7 @@ use crate::{
 /// The heads of a model, best first, and the score they are ranked by.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HeadRanking {
-    /// Said in every figure.
+    /// How they are ranked, as every figure says.
     pub how: String,
     pub heads: Vec<RankedHead>,
 }
@@ -25,14 +25,15 @@ pub struct RankedHead {
 }
 
 impl HeadRanking {
-    /// Ranks heads by their scores, `[n_layers * n_heads]`; the lower layer and head first where they are equal.
+    /// Ranks heads by their scores, `[n_layers * n_heads]`; among equal scores the lower layer and head comes
+    /// first.
     pub fn new(how: &str, n_heads: usize, scores: &[f64]) -> Self {
         let place = |i: usize| (i / n_heads.max(1), i % n_heads.max(1));
         let heads = scores.iter().enumerate().map(|(i, &score)| (place(i).0, place(i).1, score));
         Self::ranked(how, heads)
     }
 
-    /// Ranks heads, given as layer, head and score; the first one first where they are equal.
+    /// Ranks heads, given as layer, head and score; among equal scores the first one given comes first.
     pub fn ranked(how: &str, heads: impl IntoIterator<Item = (usize, usize, f64)>) -> Self {
         let head = |(layer, head, score)| RankedHead { layer, head, score };
         let mut heads: Vec<RankedHead> = heads.into_iter().map(head).collect();
@@ -40,7 +41,8 @@ impl HeadRanking {
         HeadRanking { how: how.into(), heads }
     }
 
-    /// The mean of several prompts' rankings of one model's heads; heads that are not in all of them are left out.
+    /// Returns the mean of several prompts' rankings of one model's heads; heads missing from any of them are
+    /// left out.
     pub fn mean(rankings: &[HeadRanking]) -> Option<Self> {
         let first = rankings.first()?;
         let mut heads = Vec::new();
@@ -62,32 +64,34 @@ impl HeadRanking {
         Some(HeadRanking { how, heads })
     }
 
-    /// The best heads, `(layer, head)`.
+    /// Returns the best `n` heads, `(layer, head)`.
     pub fn best(&self, n: usize) -> Vec<(usize, usize)> {
         self.heads.iter().take(n).map(|head| (head.layer, head.head)).collect()
     }
 
-    /// Score of a head.
+    /// Returns the score of a head.
     pub fn score(&self, layer: usize, head: usize) -> Option<f64> {
         self.heads.iter().find(|h| (h.layer, h.head) == (layer, head)).map(|h| h.score)
     }
 }
 
-/// Collects what heads attend to where the dependencies are known, to rank them by how well they tell.
+/// Collects what heads attend to where the dependencies are known, to rank heads by how well they show them.
 #[derive(Clone, Debug, Default)]
 pub struct Calibration {
     n_heads: usize,
     n_prompts: usize,
-    /// For each head the peak attention of pairs of sentences, and whether the later one needs the earlier one.
+    /// For each head the peak attention of pairs of sentences, and whether the later one needs the earlier
+    /// one.
     cases: Vec<Vec<(f64, bool)>>,
 }
 
 impl Calibration {
-    /// Adds a prompt. `depends_on[i]` are the sentences that sentence `i` needs; `leave_out` are kinds that no pair points to.
+    /// Adds a prompt. `depends_on[i]` are the sentences that sentence `i` needs; pairs that point to a kind
+    /// in `leave_out` are left out.
     ///
     /// # Errors
-    /// [`Error::Missing`] when a sentence's rows were not recorded, [`Error::Setting`] for a prompt of another model or as many
-    /// dependencies as there are not sentences.
+    /// [`Error::Missing`] when a sentence's rows were not recorded, [`Error::Setting`] for a prompt of
+    /// another model or when `depends_on` does not have one entry for each sentence.
     pub fn add(
         &mut self,
         trace: &Trace,
@@ -122,7 +126,8 @@ impl Calibration {
         Ok(())
     }
 
-    /// Heads by the area under the ROC curve of their peak attention; a head that tells nothing has 0.5.
+    /// Returns the heads by the area under the ROC curve of their peak attention; a head that shows nothing
+    /// has 0.5.
     pub fn ranking(&self) -> HeadRanking {
         let scores: Vec<f64> = self.cases.iter().map(|cases| auc(cases).unwrap_or(0.5)).collect();
         let how = format!("calibration on the dependencies of {} other prompts", self.n_prompts);

@@ -1,4 +1,4 @@
-//! What a trace says: pure functions on [`Trace`](crate::Trace), which need neither model nor device.
+//! What a trace shows: pure functions on [`Trace`](crate::Trace), which need neither model nor device.
 
 mod anchors;
 mod auc;

@@ -1,4 +1,4 @@
-//! Which heads read a piece of a prompt.
+//! The heads that read a piece of a prompt.
 
 use super::HeadRanking;
 use crate::{
@@ -7,11 +7,11 @@ use crate::{
 };
 
 impl Trace {
-    /// Heads of the layers that the trace holds, ranked by the share of their attention that falls on `span`: the mean over
-    /// `queries` of the probability on the span's keys, which is each head's score.
+    /// Ranks the heads of the layers that the trace holds by the share of their attention that falls on
+    /// `span`: a head's score is the mean over `queries` of the probability on the span's keys.
     ///
-    /// The queries must be recorded key by key, as those of the trace's focus are: the last tokens of a prompt, or the answer
-    /// of [`Tracer::trace_answer`](crate::Tracer::trace_answer).
+    /// The queries must be recorded key by key, as those of the trace's focus are: the last tokens of a
+    /// prompt, or the answer of [`Tracer::trace_answer`](crate::Tracer::trace_answer).
     ///
     /// # Errors
     /// [`Error::Missing`] for an empty span, one that ends past the prompt, or queries outside the focus.

@@ -1,4 +1,5 @@
-//! Retrieval heads (Wu et al. 2024, arXiv 2404.15574): heads that copy what is asked for from where it stands.
+//! Retrieval heads (Wu et al. 2024, arXiv 2404.15574): heads that copy the requested text from its place in
+//! the prompt.
 
 use serde::{Deserialize, Serialize};
 
@@ -19,14 +20,16 @@ pub struct RetrievalHeads {
 }
 
 impl Trace {
-    /// How much of the needle each head copies into the answer, which the prompt ends with.
+    /// Returns how much of the needle each head copies into the answer, which ends the prompt.
     ///
-    /// A head copies a token when the query before it, which produces it, attends most to a position inside the needle that
-    /// holds the same token. The score is the number of the needle's tokens that are copied over all of them. The queries
-    /// must be in the trace's focus: [`Tracer::trace_answer`](crate::Tracer::trace_answer) makes such a trace.
+    /// A head copies a token when the query before it, which produces it, attends most to a position inside
+    /// the needle that holds the same token. The score is the share of the needle's tokens that are copied.
+    /// The queries must be in the trace's focus: [`Tracer::trace_answer`](crate::Tracer::trace_answer) makes
+    /// such a trace.
     ///
     /// # Errors
-    /// [`Error::Missing`] for an empty span, one that ends past the prompt, or an answer whose queries were not recorded.
+    /// [`Error::Missing`] for an empty span, one that ends past the prompt, or an answer whose queries were
+    /// not recorded.
     pub fn retrieval_heads(
         &self,
         needle: impl Into<Span>,
@@ -61,16 +64,16 @@ impl Trace {
     }
 }
 
-/// The key with the largest probability, the first of equals.
+/// Returns the key with the largest probability, the first of equals.
 fn strongest(row: &[(usize, f32)]) -> Option<usize> {
     row.iter().max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0))).map(|&(key, _)| key)
 }
 
 impl RetrievalHeads {
-    /// The mean over prompts of one model.
+    /// Returns the mean over prompts of one model.
     ///
     /// # Errors
-    /// [`Error::Setting`] for none, or for models of different sizes.
+    /// [`Error::Setting`] when `of` is empty or holds models of different sizes.
     pub fn mean(of: &[RetrievalHeads]) -> Result<Self, Error> {
         let shape = |heads: &RetrievalHeads| heads.scores.iter().map(Vec::len).collect::<Vec<_>>();
         let Some(first) = of.first().filter(|first| of.iter().all(|heads| shape(heads) == shape(first)))
@@ -93,7 +96,7 @@ impl RetrievalHeads {
         Ok(RetrievalHeads { model: first.model.clone(), n_prompts, scores })
     }
 
-    /// All heads, the highest score first.
+    /// Returns all heads, the highest score first.
     pub fn ranking(&self) -> Vec<RankedHead> {
         let of_layer = |(layer, heads): (usize, &Vec<f64>)| {
             heads

@@ -1,4 +1,4 @@
-//! Which attention carries something from one place of a prompt to another, layer by layer.
+//! The attention that carries something from one place of a prompt to another, layer by layer.
 
 use std::cmp::Ordering;
 
@@ -11,12 +11,12 @@ use crate::{
     trace::{Span, Trace},
 };
 
-/// What to take for the importance of an edge, and how many to show.
+/// How the importance of an edge is measured, and how many edges to show.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RouteConfig {
     pub measure: RouteMeasure,
-    /// Strongest edges that are kept, each from a key block to a query block in one head.
+    /// Number of the strongest edges to keep, each from a key block to a query block in one head.
     pub n_edges: usize,
 }
 
@@ -26,7 +26,7 @@ impl Default for RouteConfig {
     }
 }
 
-/// The usual number of edges by that measure.
+/// The default number of edges by that measure.
 impl From<RouteMeasure> for RouteConfig {
     fn from(measure: RouteMeasure) -> Self {
         RouteConfig { measure, ..RouteConfig::default() }
@@ -35,8 +35,8 @@ impl From<RouteMeasure> for RouteConfig {
 
 /// The strongest edges between two places of a prompt.
 ///
-/// The flow of an edge is the reach from `from` to its keys × its importance × the reach from its queries to `to`, over kept
-/// blocks alone; it is a claim until it is tested ([`Routes::intervention`]).
+/// The flow of an edge is the reach from `from` to its keys × its importance × the reach from its queries to
+/// `to`, over kept blocks alone; it is a claim until it is tested ([`Routes::intervention`]).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Routes {
     pub from: Span,
@@ -46,34 +46,36 @@ pub struct Routes {
     pub config: RouteConfig,
     /// Strongest first.
     pub edges: Vec<RouteEdge>,
-    /// What arrives: the share of `to` that is made of `from`.
+    /// Flow that arrives: the share of `to` that is made of `from`.
     pub total: f64,
     /// Edges with any flow, shown or not.
     pub n_edges: usize,
     /// Share of the flow through attention that the edges do not show, over all layers.
     pub hidden: f64,
-    /// Flow through the attention of each layer, as a share of the total; the rest stays in the residual stream. `[n_layers]`
+    /// Flow through the attention of each layer, as a share of the total; the rest stays in the residual
+    /// stream. `[n_layers]`
     pub by_layer: Vec<f64>,
-    /// The same of each head. `[n_layers][n_heads]`
+    /// Flow through the attention of each head, likewise. `[n_layers][n_heads]`
     pub by_head: Vec<Vec<f64>>,
     pub model: String,
     pub n_tokens: usize,
 }
 
 impl Trace {
-    /// The strongest attention from one place of the prompt to a later one, through all layers.
+    /// Returns the strongest attention from one place of the prompt to a later one, through all layers.
     ///
     /// # Errors
-    /// [`Error::Missing`] for a span that is empty or ends past the prompt, [`Error::Setting`] when `from` comes after `to`,
-    /// [`Error::Trace`] for a file of version 1, which does not say what attention writes.
+    /// [`Error::Missing`] for a span that is empty or ends past the prompt, [`Error::Setting`] when `from`
+    /// comes after `to`, [`Error::Trace`] for a file of version 1, which lacks what attention writes.
     pub fn routes(&self, from: impl Into<Span>, to: impl Into<Span>) -> Result<Routes, Error> {
         self.routes_with(from, to, RouteConfig::default())
     }
 
-    /// The same by another measure, or with settings of one's own.
+    /// Returns the same by another measure or with other settings.
     ///
     /// # Errors
-    /// As [`Trace::routes`]; [`Error::Missing`] for [`RouteMeasure::Proximity`] of a trace that did not record it.
+    /// As [`Trace::routes`]; [`Error::Missing`] for [`RouteMeasure::Proximity`] of a trace that did not
+    /// record it.
     pub fn routes_with(
         &self,
         from: impl Into<Span>,
@@ -154,13 +156,13 @@ impl RouteEdge {
 }
 
 impl Routes {
-    /// How many of the shown edges another route shows too.
+    /// Returns the number of shown edges that `other` shows too.
     pub fn n_shared(&self, other: &Routes) -> usize {
         let place = |e: &RouteEdge| (e.layer, e.head, e.queries, e.keys);
         self.edges.iter().filter(|edge| other.edges.iter().any(|other| place(other) == place(edge))).count()
     }
 
-    /// Knocks the shown edges out.
+    /// Returns the intervention that knocks the shown edges out.
     pub fn intervention(&self) -> Intervention {
         Intervention {
             name: "route".into(),
@@ -169,8 +171,9 @@ impl Routes {
         }
     }
 
-    /// Random routes to compare with: for each edge another of the same layer and query block, kept and not shown. The same seed
-    /// gives the same routes; where a query block has no other edge, there is one less.
+    /// Returns `n` random routes to compare with: for each edge another of the same layer and query block,
+    /// kept and not shown. The same `seed` gives the same routes; where a query block has no other edge, the
+    /// route has one edge less.
     ///
     /// # Errors
     /// [`Error::Trace`] when the file is damaged.
@@ -194,7 +197,7 @@ impl Routes {
         Ok(controls)
     }
 
-    /// Kept edges of a query block in a layer that are not shown.
+    /// Returns the kept edges of a query block in a layer that are not shown.
     fn others(&self, trace: &Trace, layer: usize, queries: Span) -> Result<Vec<Edges>, Error> {
         let (mask, shown) = (trace.mask(layer)?, self.intervention().hide);
         let query_block = queries.start / mask.blocks.block_size_q;
@@ -209,8 +212,8 @@ impl Routes {
         Ok((0..mask.n_heads).flat_map(kept).map(edge).filter(|edge| !shown.contains(edge)).collect())
     }
 
-    /// Leaves to the query blocks of a span nothing but the shown edges and the blocks that are always kept: sinks, and the last
-    /// ones.
+    /// Returns the intervention that leaves to the query blocks of a span only the shown edges and the blocks
+    /// that are always kept: sinks, and the last ones.
     pub fn alone(&self, trace: &Trace, span: impl Into<Span>) -> Intervention {
         let (span, config, n_tokens) = (span.into(), &trace.summary().config, trace.n_tokens());
         let (bq, bk) = (config.block_size_q, config.block_size_k);

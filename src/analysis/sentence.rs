@@ -1,4 +1,4 @@
-//! Sentences with their kinds: a task's own, a user's, or by simple rules.
+//! Sentences with their kinds: a task's own, a user's, or assigned by simple rules.
 
 use std::ops::Range;
 
@@ -14,12 +14,12 @@ use crate::{
 pub struct Sentence {
     pub span: Span,
     pub text: String,
-    /// What it does in a chain of thought; whoever knows better may replace it.
+    /// Its role in a chain of thought; a caller who knows better may replace it.
     pub kind: SentenceKind,
 }
 
 impl Trace {
-    /// The prompt's sentences, with kinds by [`SentenceKind::of`].
+    /// Returns the prompt's sentences, with kinds by [`SentenceKind::of`].
     ///
     /// # Errors
     /// [`Error::Trace`] when the file is damaged.
@@ -31,7 +31,7 @@ impl Trace {
         self.sentences()?.into_iter().map(sentence).collect()
     }
 
-    /// Sentences of one's own: bytes of the prompt's text, in order, each with its kind.
+    /// Returns the caller's own sentences: bytes of the prompt's text, in order, each with its kind.
     ///
     /// # Errors
     /// [`Error::Missing`] for bytes that no token covers, or pieces that share a token.
@@ -47,7 +47,7 @@ impl Trace {
     }
 }
 
-/// The tokens of each sentence.
+/// Returns the tokens of each sentence.
 pub(super) fn spans(sentences: &[Sentence]) -> Vec<Span> {
     sentences.iter().map(|sentence| sentence.span).collect()
 }

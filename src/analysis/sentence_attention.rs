@@ -5,18 +5,20 @@ use crate::{
     trace::{Span, Trace},
 };
 
-/// One head's attention of sentences on sentences; rows are queries.
+/// Attention of sentences on sentences in one head; rows are queries.
 ///
-/// The mean over (tokens of sentence i) × (tokens of sentence j) of the probabilities on kept keys, `A[i, j]` of Bogdan et al.
-/// 2025; and the peak, the largest share that one token of sentence i gives to the whole of sentence j.
+/// The mean over (tokens of sentence i) × (tokens of sentence j) of the probabilities on kept keys is `A[i,
+/// j]` of Bogdan et al. 2025; the peak is the largest share that one token of sentence i gives to the whole
+/// of sentence j.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SentenceAttention {
     n_sentences: usize,
-    /// Of each sentence whose tokens were recorded key by key: the sentence, and what it attends to, ascending.
+    /// For each sentence whose tokens were recorded key by key: the sentence, and the sentences it attends
+    /// to, ascending.
     rows: Vec<(usize, Vec<On>)>,
 }
 
-/// What a sentence gives to sentence `j`.
+/// Attention of a sentence on sentence `j`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct On {
     j: usize,
@@ -25,13 +27,14 @@ struct On {
 }
 
 impl Trace {
-    /// How the sentences that lie in the trace's focus attend to the sentences before them, in one head.
+    /// Returns how the sentences in the trace's focus attend to the sentences before them, in one head.
     ///
-    /// `sentences` are stretches of tokens in the prompt's order, as [`Trace::sentences`] returns them or of one's own;
-    /// tokens in none of them are left out.
+    /// `sentences` are stretches of tokens in the prompt's order, as [`Trace::sentences`] returns them or the
+    /// caller's own; tokens outside them are left out.
     ///
     /// # Errors
-    /// [`Error::Missing`] for a layer, head or sentence out of range, or sentences out of order; [`Error::Trace`].
+    /// [`Error::Missing`] for a layer, head or sentence out of range, or sentences out of order;
+    /// [`Error::Trace`].
     pub fn sentence_attention(
         &self,
         layer: usize,
@@ -66,13 +69,14 @@ impl Trace {
 }
 
 impl SentenceAttention {
-    /// Mean attention of sentence `i` on sentence `j`; 0 where nothing was kept, none where `i` was not recorded.
+    /// Returns the mean attention of sentence `i` on sentence `j`; 0 where nothing was kept, `None` where `i`
+    /// was not recorded.
     pub fn mean(&self, i: usize, j: usize) -> Option<f32> {
         self.on(i, j).map(|on| on.mean)
     }
 
-    /// The largest share that one token of sentence `i` gives to sentence `j`; 0 where nothing was kept, none where `i` was not
-    /// recorded.
+    /// Returns the largest share that one token of sentence `i` gives to sentence `j`; 0 where nothing was
+    /// kept, `None` where `i` was not recorded.
     pub fn peak(&self, i: usize, j: usize) -> Option<f32> {
         self.on(i, j).map(|on| on.peak)
     }
@@ -81,7 +85,7 @@ impl SentenceAttention {
         self.n_sentences
     }
 
-    /// Sentences that were recorded.
+    /// Returns the number of recorded sentences.
     pub fn n_rows(&self) -> usize {
         self.rows.len()
     }
@@ -91,8 +95,8 @@ impl SentenceAttention {
         Some(row.binary_search_by_key(&j, |on| on.j).map_or(On::default(), |at| row[at]))
     }
 
-    /// Vertical scores: for each sentence the mean attention it gets from the recorded sentences at least `min_distance`
-    /// after it; none where there is no such sentence. `[n_sentences]`
+    /// Returns the vertical scores: for each sentence the mean attention it gets from the recorded sentences
+    /// at least `min_distance` after it; `None` where there is no such sentence. `[n_sentences]`
     pub fn vertical(&self, min_distance: usize) -> Vec<Option<f64>> {
         let mut sums = vec![0.0; self.n_sentences];
         for (i, row) in &self.rows {
@@ -104,15 +108,16 @@ impl SentenceAttention {
         sums.iter().enumerate().map(|(j, sum)| (after(j) > 0).then(|| sum / after(j) as f64)).collect()
     }
 
-    /// The same with the means of each row replaced by the ranks of its numbers over its length: what a sentence deep in the text
-    /// attends to less, because there is more of it, counts as much.
+    /// Returns the same with the means of each row replaced by the ranks of its numbers over its length: a
+    /// sentence deep in the text spreads its attention over more sentences, and ranks make it count as much.
     pub fn ranked(&self) -> Self {
         let rows = self.rows.iter().map(|(i, row)| (*i, ranks(row, i + 1))).collect();
         SentenceAttention { n_sentences: self.n_sentences, rows }
     }
 }
 
-/// Ranks from 0 to 1 of a row of `len` numbers, those that are left out being 0; equal numbers get the mean of their ranks.
+/// Returns the ranks from 0 to 1 of a row of `len` numbers; numbers left out are 0, and equal numbers get the
+/// mean of their ranks.
 fn ranks(row: &[On], len: usize) -> Vec<On> {
     let mut all: Vec<On> = (0..len).map(|j| On { j, ..On::default() }).collect();
     row.iter().for_each(|on| all[on.j] = *on);
@@ -127,7 +132,7 @@ fn ranks(row: &[On], len: usize) -> Vec<On> {
     ranked
 }
 
-/// The sentence of each token.
+/// Returns the sentence of each token.
 fn of_tokens(sentences: &[Span], n_tokens: usize) -> Vec<Option<u32>> {
     let mut of = vec![None; n_tokens];
     for (i, sentence) in sentences.iter().enumerate() {
@@ -136,7 +141,7 @@ fn of_tokens(sentences: &[Span], n_tokens: usize) -> Vec<Option<u32>> {
     of
 }
 
-/// Whether sentences hold tokens, follow each other and end in the prompt.
+/// Checks that sentences hold tokens, follow each other and end in the prompt.
 pub(super) fn check(sentences: &[Span], n_tokens: usize) -> Result<(), Error> {
     let mut free = 0;
     for sentence in sentences {

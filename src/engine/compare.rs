@@ -1,4 +1,4 @@
-//! A trace against dense attention.
+//! Compares a trace with dense attention.
 
 use super::{
     decoder::Decoder,
@@ -20,7 +20,7 @@ impl<D: Device> Run<'_, D> {
         }
         let summary = trace.summary();
         let tokens = self.tokens_of(trace)?;
-        // The trace's budget as it is: for a short prompt it is smaller than a new run may ask for.
+        // The trace's budget stays as it is: for a short prompt it is smaller than a new run may ask for.
         let (decoder, _) = self.planned(&tokens, summary.config.clone(), summary.focus)?;
         let mut fidelity = match what.rows {
             Some(rows) => self.on_rows(trace, &decoder, rows)?,
@@ -102,7 +102,7 @@ fn spread(n_blocks: usize, n: usize) -> Vec<usize> {
     (0..n).map(|i| (2 * i + 1) * n_blocks / (2 * n)).collect()
 }
 
-/// KL(dense ‖ sparse) in nats.
+/// Returns KL(dense ‖ sparse) in nats.
 pub(super) fn kl(dense: &[f32], sparse: &[f32]) -> f64 {
     let p = log_softmax(dense);
     let q = log_softmax(sparse);

@@ -66,7 +66,7 @@ impl<D: Device> Run<'_, D> {
         Ok(Generated { text: written, tokens: text.tokens, end, n_prompt: ids.len(), top_k, seconds })
     }
 
-    /// How the session runs, if it fits the memory there is.
+    /// Returns the settings of the session, if it fits the available memory.
     fn setting(
         &self,
         n_prompt: usize,
@@ -93,7 +93,7 @@ impl<D: Device> Run<'_, D> {
     }
 }
 
-/// Chooses each next token by its logits: the first of the largest, or one that is drawn.
+/// Returns a function that chooses each next token by its logits: the first of the largest, or a drawn one.
 fn chooser(how: &GenerateConfig) -> impl FnMut(&[f32]) -> Result<u32, Error> {
     let mut drawing = LogitsProcessor::new(how.seed, Some(how.temperature), how.top_p);
     let greedy = how.temperature == 0.0;
@@ -105,13 +105,13 @@ fn chooser(how: &GenerateConfig) -> impl FnMut(&[f32]) -> Result<u32, Error> {
     }
 }
 
-/// The text that was written so far.
+/// The text written so far.
 struct Text<'a> {
     model: &'a Model,
     /// The prompt's last token.
     before: u32,
     tokens: Vec<NextToken>,
-    /// Bytes that were reported.
+    /// Number of bytes that were reported.
     n_shown: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Runs on the masks of a trace that go without some attention, and what that changes.
+//! Runs on the masks of a trace without some attention, and measures what that changes.
 
 use std::ops::Range;
 
@@ -87,7 +87,7 @@ impl<D: Device> Run<'_, D> {
         branches.iter().zip(tokens).zip(group).map(branch_effect).collect()
     }
 
-    /// Logits of a branch; the base's for the rows before its position.
+    /// Returns the logits of a branch; the base's for the rows before its position.
     fn rows_of(
         &self,
         decoder: &Decoder<D>,
@@ -114,7 +114,8 @@ impl<D: Device> Run<'_, D> {
     }
 }
 
-/// Interventions that run together: their rows are no more than the prompt's, or one alone.
+/// Groups the interventions that run together: their rows are no more than the prompt's, or a group is one
+/// alone.
 fn groups<'i, D: Device>(interventions: &'i [Intervention], decoder: &Decoder<D>) -> Vec<&'i [Intervention]> {
     let mut groups = Vec::new();
     let mut start = 0;
@@ -131,7 +132,7 @@ fn groups<'i, D: Device>(interventions: &'i [Intervention], decoder: &Decoder<D>
     groups
 }
 
-/// The plan of a run with the hidden states of its branches.
+/// Returns the plan of a run with the hidden states of its branches.
 fn with_branches(mut plan: MemoryPlan, bytes: usize) -> MemoryPlan {
     plan.parts.push(("hidden states of the runs beside it".into(), bytes as u64));
     plan

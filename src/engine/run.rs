@@ -112,7 +112,7 @@ impl<D: Device> Run<'_, D> {
         })
     }
 
-    /// The tokens of prompt and answer, but for the answer's last, and those of the answer.
+    /// Returns the tokens of prompt and answer without the answer's last, and those of the answer.
     pub(super) fn with_answer(&self, prompt: &str, answer: &str) -> Result<(Vec<u32>, Vec<u32>), Error> {
         let n_prompt = self.model.tokenizer.encode(prompt)?.ids.len();
         let mut ids = self.model.tokenizer.encode(&format!("{prompt}{answer}"))?.ids;
@@ -128,7 +128,7 @@ impl<D: Device> Run<'_, D> {
         Ok((ids, answer_ids))
     }
 
-    /// Logits of dense attention after the last `n` tokens. `[n][vocab_size]`
+    /// Returns the logits of dense attention after the last `n` tokens. `[n][vocab_size]`
     pub(super) fn dense_logits(
         &mut self,
         tokens: &[u32],
@@ -176,7 +176,7 @@ impl<D: Device> Run<'_, D> {
         self.planned(tokens, config, focus)
     }
 
-    /// Returns a decoder that fits the memory there is, and its plan.
+    /// Returns a decoder that fits the available memory, and its plan.
     pub(super) fn planned<'t>(
         &mut self,
         tokens: &'t [u32],
@@ -206,15 +206,15 @@ impl<D: Device> Run<'_, D> {
         NextToken { id, text: self.model.tokenizer.text(id), logprob: log_softmax(logits)[id as usize] }
     }
 
-    /// Share of the causal pairs of all layers and heads that were not computed.
+    /// Returns the share of the causal pairs of all layers and heads that were not computed.
     pub(super) fn pruned(&self, kept_pairs: u64, n_tokens: usize) -> f64 {
         let config = &self.model.config;
         let causal = n_tokens as f64 * (n_tokens as f64 + 1.0) / 2.0;
         1.0 - kept_pairs as f64 / (causal * (config.n_layers * config.n_heads) as f64)
     }
 
-    /// Keys or nodes that the search read for a query block and head, on average over all; `None` where
-    /// they are not counted.
+    /// Returns the keys or nodes that the search read for a query block and head, on average over all; `None`
+    /// where they are not counted.
     fn keys_read(&self, costs: &StageCosts, decoder: &Decoder<'_, D>) -> Option<f64> {
         let n_query_blocks = decoder.tokens.len().div_ceil(decoder.config.block_size_q);
         let n = self.model.config.n_layers * self.model.config.n_heads * n_query_blocks;
@@ -266,7 +266,7 @@ pub(super) fn with_budget<D: Device>(
             (0..model.config.n_layers).map(|layer| blocks(model, config, n_tokens, layer)).collect();
         settled.top_k = budget::for_share(&layers, config, share)?;
     }
-    // More than all blocks is all blocks.
+    // More blocks than there are means all blocks.
     settled.top_k = settled.top_k.min(n_tokens.div_ceil(config.block_size_k).max(1));
     Ok(settled)
 }
@@ -276,7 +276,7 @@ fn blocks(model: &Model, config: &StreamConfig, n_tokens: usize, layer: usize) -
     Blocks { n_tokens, block_size_q: config.block_size_q, block_size_k: config.block_size_k, window }
 }
 
-/// The tokens that are recorded key by key.
+/// Returns the tokens that are recorded key by key.
 pub(super) fn focus(config: &StreamConfig, n_tokens: usize) -> Result<Span, Error> {
     match &config.focus {
         None => Ok(Span::from(n_tokens.saturating_sub(StreamConfig::DEFAULT_FOCUS)..n_tokens)),
@@ -290,19 +290,19 @@ pub(super) fn focus(config: &StreamConfig, n_tokens: usize) -> Result<Span, Erro
     }
 }
 
-/// The first of the largest logits.
+/// Returns the index of the first of the largest logits.
 pub(super) fn argmax(logits: &[f32]) -> u32 {
     (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b]).then(b.cmp(&a))).unwrap_or(0) as u32
 }
 
-/// Natural logarithms of the probabilities.
+/// Returns the natural logarithms of the probabilities.
 pub(super) fn log_softmax(logits: &[f32]) -> Vec<f64> {
     let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max) as f64;
     let total = logits.iter().map(|&l| (l as f64 - most).exp()).sum::<f64>().ln();
     logits.iter().map(|&l| l as f64 - most - total).collect()
 }
 
-/// Measures how fast layers go by.
+/// Measures the speed of the layers.
 pub(super) struct Clock {
     start: Instant,
     stage: &'static str,
@@ -311,7 +311,7 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    /// The progress when a layer is done.
+    /// Returns the progress when a layer is done.
     pub fn at(&self, layer: usize) -> Progress {
         let done = (layer + 1) as f64;
         let seconds = self.start.elapsed().as_secs_f64().max(1e-9);

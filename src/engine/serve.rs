@@ -12,12 +12,11 @@ use crate::{
     trace::Trace,
 };
 
-/// Answers requests until standard input ends, and then ends the process, also in the middle of a run:
-/// the client is gone.
-/// A model named here is opened before the first answer.
+/// Answers requests until standard input ends, and then ends the process, also in the middle of a run: the
+/// client is gone. Opens the model named here before the first answer.
 ///
 /// # Errors
-/// [`Error::Engine`] when something else than a notebook speaks, or nobody listens any more.
+/// [`Error::Engine`] when the client is not a notebook, or has stopped listening.
 pub fn serve(mut model: Option<LoadOptions>) -> Result<(), Error> {
     let requests = requests();
     let mut engine = Local::default();
@@ -62,7 +61,7 @@ fn answer(engine: &mut Local, request: Request, payload: Payload) -> Result<(), 
     }
 }
 
-/// Sends a trace layer by layer: what arrives before the way breaks off is of use.
+/// Sends a trace layer by layer: the layers that arrive before the connection breaks are of use.
 fn pieces(trace: &Trace, layers: &[usize]) -> Result<(), Error> {
     for layer in [None].into_iter().chain(layers.iter().copied().map(Some)) {
         let packed = trace.piece(layer).and_then(|piece| frame::packed(&piece)).map_err(gone)?;

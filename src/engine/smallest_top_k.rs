@@ -1,4 +1,4 @@
-//! The smallest budget that preserves what the model does: one dense run, then sparse ones.
+//! Finds the smallest budget that preserves what the model does: one dense run, then sparse ones.
 
 use super::{
     compare::kl,
@@ -13,7 +13,7 @@ use crate::{
 
 /// Dense attention's logits, and the tokens that they should favour.
 struct Reference {
-    /// Prompt, and the answer but for its last token.
+    /// The prompt and the answer without its last token.
     tokens: Vec<u32>,
     /// After the prompt, and after each token of the answer but the last. `[n][vocab_size]`
     logits: Vec<Vec<f32>>,

@@ -12,7 +12,7 @@ use crate::{
     error::Error,
 };
 
-/// What a row of the file has: whole numbers, then the mass.
+/// The columns of a row in the file: whole numbers, then the mass.
 trait Row {
     const NUMBERS: &'static [&'static str];
 
@@ -46,19 +46,19 @@ impl Row for SentenceEdge {
 }
 
 impl EdgeRows {
-    /// Writes the rows that are left to `x.csv`, or, with the feature `parquet`, to `x.parquet`: `layer`, `head`,
+    /// Writes the remaining rows to `x.csv`, or, with the feature `parquet`, to `x.parquet`: `layer`, `head`,
     /// `query_block`, `key_block`, `first_query`, `first_key` (tokens), `mass`.
     ///
     /// # Errors
-    /// [`Error::Setting`] for another ending, [`Error::File`] when the file cannot be written, [`Error::Trace`] when the trace is
-    /// damaged.
+    /// [`Error::Setting`] for another ending, [`Error::File`] when the file cannot be written,
+    /// [`Error::Trace`] when the trace is damaged.
     pub fn save(self, path: impl AsRef<Path>) -> Result<(), Error> {
         save_rows(path.as_ref(), self)
     }
 }
 
 impl SentenceEdgeRows {
-    /// Writes the rows that are left to `x.csv`, or, with the feature `parquet`, to `x.parquet`: `layer`, `head`,
+    /// Writes the remaining rows to `x.csv`, or, with the feature `parquet`, to `x.parquet`: `layer`, `head`,
     /// `query_sentence`, `key_sentence`, `mass`.
     ///
     /// # Errors
@@ -74,7 +74,8 @@ const ENDINGS: &[&str] = &["csv", "parquet"];
 #[cfg(not(feature = "parquet"))]
 const ENDINGS: &[&str] = &["csv"];
 
-/// Rows until the first that cannot be had, whose error is kept: writers know errors of files alone.
+/// Yields rows until the first that cannot be read, and keeps its error: the writers only know errors of
+/// files.
 struct UntilError<I> {
     rows: I,
     error: Option<Error>,
@@ -98,7 +99,7 @@ fn save_rows<R: Row>(path: &Path, rows: impl Iterator<Item = Result<R, Error>>) 
         };
     save(path, |file| {
         write(file, &mut rows)?;
-        // What was written is thrown away: the file holds all rows or is not there.
+        // The partial file is thrown away: a file holds all rows or does not exist.
         rows.error.as_ref().map_or(Ok(()), |_| Err(io::ErrorKind::InvalidData.into()))
     })
     .map_err(|failed| rows.error.take().unwrap_or(failed))
@@ -147,7 +148,7 @@ mod parquet {
             }
             let mut columns = writer.next_row_group()?;
             for at in 0..R::NUMBERS.len() {
-                // What a trace counts fits 32 bits, which Parquet stores as they are.
+                // The numbers in a trace fit 32 bits, which Parquet stores as they are.
                 let numbers: Vec<i32> = group.iter().map(|row| row.numbers()[at] as u32 as i32).collect();
                 let Some(mut column) = columns.next_column()? else { continue };
                 column.typed::<Int32Type>().write_batch(&numbers, None, None)?;

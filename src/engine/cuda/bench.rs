@@ -1,4 +1,4 @@
-//! What each stage of a layer takes on this card: for `streamtrace bench`.
+//! Times each stage of a layer on this card, for `streamtrace bench`.
 
 use serde::Serialize;
 
@@ -32,11 +32,12 @@ pub struct Stage {
     pub tflops: f64,
     /// Bytes read and written once, 10⁹ a second; 0 for stages that multiply.
     pub gigabytes_per_second: f64,
-    /// Share of what this card reaches in one large product, one large copy, or one large transfer from pinned memory.
+    /// Share of the card's rate in one large product, one large copy, or one large transfer from pinned
+    /// memory.
     pub share_of_limit: f64,
 }
 
-/// What a stage does most of.
+/// The main work of a stage.
 #[derive(Clone, Copy)]
 enum Work {
     /// Floating-point operations on the tensor cores.
@@ -116,7 +117,7 @@ fn attention(
             attention.attend(&queries, 0).map(drop)
         })?,
     ];
-    // Neither waits for the host, nor does the host need to know what they find: one graph replays both.
+    // Neither stage waits for the host, and the host does not need their results: one graph replays both.
     let graph = cuda.gpu.captured(|| {
         attention.search(&queries, 0)?;
         attention.attend(&queries, 0).map(drop)
@@ -161,7 +162,7 @@ fn products(timer: &Timer, shape: LayerShape, n_tokens: usize) -> Result<Vec<Sta
 }
 
 impl Stage {
-    /// The same stage over more rows, at the same rates.
+    /// Returns the same stage over more rows, at the same rates.
     fn times(self, factor: f64) -> Self {
         Stage { milliseconds: self.milliseconds * factor, ..self }
     }
@@ -170,7 +171,7 @@ impl Stage {
 struct Timer<'a> {
     cuda: &'a Cuda,
     repeats: usize,
-    /// What the card reaches: 10¹² operations, and twice 10⁹ bytes a second.
+    /// Rates that the card reaches: 10¹² operations, and twice 10⁹ bytes a second.
     products: f64,
     moves: f64,
     transfers: f64,
@@ -194,7 +195,7 @@ impl<'a> Timer<'a> {
         Ok(timer)
     }
 
-    /// The median time of `run` on the card, after one run to warm up.
+    /// Measures the median time of `run` on the card, after one run to warm up.
     fn stage(
         &self,
         name: &'static str,
@@ -229,10 +230,10 @@ impl<'a> Timer<'a> {
     }
 }
 
-/// Numbers of mean 0 and spread 1, evenly distributed.
+/// Returns random numbers of mean 0 and spread 1, evenly distributed.
 fn random(cuda: &Cuda, n_rows: usize, width: usize) -> Result<Tensor, Error> {
     let mut random = fastrand::Rng::with_seed(n_rows as u64 ^ width as u64);
-    // A million different numbers again and again: as good for timing, and made a hundred times faster.
+    // A million different numbers, repeated: as good for timing, and made a hundred times faster.
     let piece: Vec<u8> = (0..(1usize << 20) + 24)
         .flat_map(|_| half::bf16::from_f32(3.4641 * (random.f32() - 0.5)).to_le_bytes())
         .collect();

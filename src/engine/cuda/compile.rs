@@ -1,4 +1,5 @@
-//! Kernels from source to machine code: compiled by NVRTC for the card at hand, kept in the user's cache folder.
+//! Kernels from source to machine code: compiled by NVRTC for the card at hand, kept in the user's cache
+//! folder.
 
 use std::{
     ffi::{CStr, CString, c_int},
@@ -15,7 +16,7 @@ use cudarc::nvrtc::{
 use super::macros::Macro;
 use crate::{atomic_file::save, error::Error};
 
-/// Machine code of a source for an architecture such as "sm_90a".
+/// Returns the machine code of a source for an architecture such as "sm_90a".
 ///
 /// # Errors
 /// [`Error::Device`] with the compiler's words.
@@ -39,7 +40,7 @@ pub fn cubin(
     Ok(code)
 }
 
-/// Where machine code is kept: named after everything that it depends on.
+/// Returns where machine code is kept: the name contains everything that the code depends on.
 fn cached(name: &str, source: &str, options: &[String]) -> Option<PathBuf> {
     let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
     let folder = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home)?;
@@ -57,7 +58,7 @@ fn keep(file: &std::path::Path, code: &[u8]) -> Result<(), Error> {
     save(file, |to| to.write_all(code))
 }
 
-/// NVRTC's version, "13.0".
+/// Returns NVRTC's version, such as "13.0".
 pub fn compiler() -> String {
     let (mut major, mut minor): (c_int, c_int) = (0, 0);
     // SAFETY: writes two integers.
@@ -89,7 +90,7 @@ impl Program {
         nvrtc::create_program(source, Some(name)).map(Program)
     }
 
-    /// Machine code, once it is compiled.
+    /// Returns the machine code of the compiled program.
     fn code(&self) -> Result<Vec<u8>, NvrtcError> {
         let mut n_bytes = 0;
         // SAFETY: the program lives; the buffer is as long as NVRTC says.

@@ -21,9 +21,9 @@ use super::{
 use crate::error::Error;
 
 pub struct Gpu {
-    /// Where everything runs, in order.
+    /// The stream that runs everything, in order.
     pub stream: Arc<CudaStream>,
-    /// Where weights arrive meanwhile.
+    /// The stream that brings weights meanwhile.
     pub copies: Arc<CudaStream>,
     pub name: String,
     /// "sm_90a"
@@ -34,10 +34,10 @@ pub struct Gpu {
 }
 
 impl Gpu {
-    /// The first card.
+    /// Opens the first card.
     ///
     /// # Errors
-    /// [`Error::Device`] when there is none that works, or it is too old.
+    /// [`Error::Device`] when no card works, or it is too old.
     pub fn open() -> Result<Self, Error> {
         super::libraries::load()?;
         let context = CudaContext::new(0).map_err(|e| failed("cuda", "no card could be opened", e))?;
@@ -54,7 +54,8 @@ impl Gpu {
             );
             return Err(Error::device(name, what, "choose the CPU"));
         }
-        // SAFETY: what the second stream writes is not used by the first before `wait_for`, nor given back meanwhile.
+        // SAFETY: what the second stream writes is not used by the first before `wait_for`, nor given back
+        // meanwhile.
         unsafe { context.disable_event_tracking() };
         let stream = || context.new_stream().map_err(|e| failed(&name, "a stream cannot be made", e));
         let (stream, copies) = (stream()?, stream()?);
@@ -65,7 +66,7 @@ impl Gpu {
         Ok(gpu)
     }
 
-    /// Memory that is given back stays with this process: taking it again costs nothing.
+    /// Keeps freed memory with this process: taking it again costs nothing.
     fn keep_freed_memory(&self) -> Result<(), Error> {
         let pool = self.pool()?;
         let mut threshold = u64::MAX;
@@ -85,7 +86,7 @@ impl Gpu {
         Ok(pool)
     }
 
-    /// A number that the memory pool keeps; 0 where it does not.
+    /// Returns a number that the memory pool keeps; 0 where it does not.
     fn of_pool(&self, attribute: sys::CUmemPool_attribute_enum) -> u64 {
         let mut bytes = 0u64;
         let Ok(pool) = self.pool() else { return 0 };
@@ -94,7 +95,7 @@ impl Gpu {
         status.result().map_or(0, |()| bytes)
     }
 
-    /// Most bytes that were in use at once since [`Gpu::reset_peak`].
+    /// Returns the most bytes that were in use at once since [`Gpu::reset_peak`].
     pub fn peak(&self) -> u64 {
         self.of_pool(sys::CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_USED_MEM_HIGH)
     }
@@ -126,7 +127,7 @@ impl Gpu {
         Ok(())
     }
 
-    /// Bytes that can be had: free ones, and those that this process keeps without using them.
+    /// Returns the bytes available: free ones, and those that this process keeps without using them.
     pub fn available(&self) -> Result<u64, Error> {
         let free = self
             .stream
@@ -144,7 +145,7 @@ impl Gpu {
         stream.synchronize().map_err(|e| self.failed("the card stopped", e))
     }
 
-    /// Makes the card that of the calling thread.
+    /// Makes the card the current one of the calling thread.
     pub fn make_current(&self) -> Result<(), Error> {
         self.stream.context().bind_to_thread().map_err(|e| self.failed("it cannot be used by this thread", e))
     }
@@ -153,14 +154,14 @@ impl Gpu {
         self.architecture == "sm_90a"
     }
 
-    /// Memory whose content is not set.
+    /// Takes memory whose content is not set.
     pub fn alloc<T: DeviceRepr>(&self, len: usize) -> Result<CudaSlice<T>, Error> {
         // SAFETY: every kernel that gets such memory first writes what it or others read.
         unsafe { self.stream.alloc(len.max(1)) }
             .map_err(|e| self.failed(&format!("{} bytes could not be had", len * size_of::<T>()), e))
     }
 
-    /// Memory full of zeros.
+    /// Takes memory full of zeros.
     pub fn zeros<T: DeviceRepr + cudarc::driver::ValidAsZeroBits>(
         &self,
         len: usize,
@@ -180,7 +181,7 @@ impl Gpu {
         Ok(to)
     }
 
-    /// Brings bytes of a mapped file to the card.
+    /// Copies bytes of a mapped file to the card.
     pub fn upload_bytes(
         &self,
         stream: &Arc<CudaStream>,
@@ -196,7 +197,7 @@ impl Gpu {
         copied.map_err(|e| self.failed("a weight could not be copied to the card", e))
     }
 
-    /// The first `len` values; waits for everything before.
+    /// Returns the first `len` values; waits for everything before.
     pub fn download<T: DeviceRepr + Default + Clone>(
         &self,
         from: &CudaSlice<T>,
@@ -214,7 +215,7 @@ impl Gpu {
         Ok(values)
     }
 
-    /// Memory of the host that the card copies to and from at full speed.
+    /// Takes memory of the host that the card copies to and from at full speed.
     pub fn pinned(&self, len: usize) -> Result<PinnedHostSlice<u16>, Error> {
         // SAFETY: written before it is read.
         let pinned = unsafe { self.stream.context().alloc_pinned(len) };
@@ -245,7 +246,8 @@ impl Gpu {
         copied.map_err(|e| self.failed("a copy on the card failed", e))
     }
 
-    /// Captures the launches of `work` for replay; it must not wait, and must give back the memory that it takes.
+    /// Captures the launches of `work` for replay; it must not wait, and must give back the memory that it
+    /// takes.
     pub fn captured(&self, work: impl FnOnce() -> Result<(), Error>) -> Result<CudaGraph, Error> {
         let failed = |e| self.failed("work could not be captured in a graph", e);
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
@@ -259,14 +261,14 @@ impl Gpu {
         self.pointer_at(x, 0)
     }
 
-    /// Where number `at` lies.
+    /// Returns the address of number `at`.
     pub fn pointer_at<T>(&self, x: &CudaSlice<T>, at: usize) -> DevicePointer<T> {
         debug_assert!(at <= x.len());
         DevicePointer::new(x.device_ptr(&self.stream).0 + (at * size_of::<T>()) as u64)
     }
 
-    /// A map of `x` `[n_rows, n_heads, head_dim]` bf16, whose boxes hold `rows` rows of 64 values of a head, for Hopper's copy
-    /// engine.
+    /// Returns a map of `x` `[n_rows, n_heads, head_dim]` bf16, whose boxes hold `rows` rows of 64 values of
+    /// a head, for Hopper's copy engine.
     pub fn map(
         &self,
         x: &CudaSlice<u16>,
@@ -299,7 +301,7 @@ impl Gpu {
         Ok(TensorMap { opaque: map.opaque })
     }
 
-    /// Starts a kernel; returns before it is done.
+    /// Starts a kernel; returns before the kernel ends.
     ///
     /// # Safety
     /// The addresses in `params` must be of memory of the sizes that the kernel's header comment says.
@@ -320,12 +322,13 @@ impl Gpu {
         let loaded = self.loaded(kernel)?;
         let config = loaded.geometry.launch(work);
         self.allow_shared(kernel, &loaded, config)?;
-        // SAFETY: the kernel takes these parameters, which the driver copies; the caller vouches for what they lead to.
+        // SAFETY: the kernel takes these parameters, which the driver copies; the caller vouches for what
+        // they lead to.
         let launched = unsafe { self.stream.launch_builder(&loaded.function).arg(params).launch(config) };
         launched.map(drop).map_err(|e| self.failed(&format!("kernel {} did not start", kernel.entry), e))
     }
 
-    /// A kernel's function and geometry, compiled and loaded when it is first asked for.
+    /// Returns a kernel's function and geometry, compiled and loaded on the first call.
     pub fn loaded(&self, kernel: &Kernel) -> Result<Loaded, Error> {
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(loaded) = loaded.get(kernel) {
@@ -339,7 +342,7 @@ impl Gpu {
         Ok(module)
     }
 
-    /// More shared memory than every kernel may take has to be asked for.
+    /// Asks for the shared memory beyond what every kernel may take.
     fn allow_shared(&self, kernel: &Kernel, loaded: &Loaded, config: LaunchConfig) -> Result<(), Error> {
         let bytes = config.shared_mem_bytes;
         if bytes <= 48 * 1024 {

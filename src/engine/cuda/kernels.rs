@@ -1,4 +1,5 @@
-//! The kernels' sources. No file includes another: each kernel is the files that it needs, one behind the other.
+//! The kernels' sources. No file includes another: each kernel is the concatenation of the files that it
+//! needs.
 
 macro_rules! text {
     ($file:literal) => {
@@ -38,7 +39,7 @@ pub const FILES: [&str; 16] = [
     "attention_record_sm90",
 ];
 
-/// The whole source of a kernel.
+/// Returns the whole source of a kernel.
 pub fn source(file: &str) -> String {
     let parts: &[&str] = match file {
         "elementwise" => &[text!("elementwise")],

@@ -1,4 +1,4 @@
-//! Which search and attention kernels run for a layer, with which macros, and how much work they get.
+//! Chooses the search and attention kernels of a layer, their macros and their amount of work.
 
 use super::{
     macros::Macro,
@@ -28,7 +28,7 @@ pub struct Settings {
     warpgroups: bool,
     /// Soft cap of the products of queries and keys; 0 for none.
     soft_cap: f32,
-    /// Of the hierarchical search, as kernels/search.cu names them.
+    /// Estimate of the hierarchical search, as kernels/search.cu names it.
     estimate: &'static str,
 }
 
@@ -79,7 +79,7 @@ impl Settings {
         })
     }
 
-    /// Whether queries, keys and values go to the attention kernels as tensor maps.
+    /// Returns whether the attention kernels take queries, keys and values as tensor maps.
     pub fn takes_maps(&self) -> bool {
         self.warpgroups
     }
@@ -97,7 +97,7 @@ impl Settings {
         ("SOFT_CAP", Macro::Float(self.soft_cap.to_bits()))
     }
 
-    /// Nodes that the hierarchical search may hold at a time.
+    /// Returns the most nodes that the hierarchical search may hold at a time.
     pub fn max_frontier(&self) -> usize {
         // Beside the best, a range that reaches past the candidates may stay at either end.
         let ranges = self.split * (self.widths.ranges + 2);
@@ -112,25 +112,27 @@ impl Settings {
         (self.kernel(file, "search_hierarchical", &macros), work)
     }
 
-    /// `entry` is "exhaustive_norms", "exhaustive_scores" (for segments of query blocks) or "exhaustive_select".
+    /// Returns a kernel of the exhaustive search; `entry` is "exhaustive_norms", "exhaustive_scores" (for
+    /// segments of query blocks) or "exhaustive_select".
     pub fn exhaustive(&self, entry: &'static str, n_blocks: usize) -> (Kernel, Work) {
         let estimate = [("ESTIMATE", Macro::Name("FIRST"))];
         (self.kernel("search_exhaustive", entry, &estimate), Work::new(n_blocks, self.n_heads))
     }
 
-    /// Segments of the keys, so that few query blocks keep a whole card busy.
+    /// Returns the number of segments of the keys, so that few query blocks keep a whole card busy.
     pub fn segments(&self, n_blocks: usize, n_key_blocks: usize) -> usize {
         BUSY.div_ceil(n_blocks * self.n_heads).min(n_key_blocks.div_ceil(SEGMENT))
     }
 
-    /// `entry` is "attention_sparse", "attention_dense" or, for any card, "attention_without".
+    /// Returns an attention kernel; `entry` is "attention_sparse", "attention_dense" or, for any card,
+    /// "attention_without".
     pub fn attention(&self, entry: &'static str, n_blocks: usize) -> (Kernel, Work) {
         let on_hopper = self.warpgroups && entry != "attention_without";
         let file = if on_hopper { "attention_sm90" } else { "attention" };
         (self.kernel(file, entry, &[self.soft_cap()]), Work::new(n_blocks, self.n_heads))
     }
 
-    /// `anchors`: whether vertical scores are recorded.
+    /// Returns the record kernel; `anchors` says whether vertical scores are recorded.
     pub fn record(&self, n_blocks: usize, anchors: bool) -> (Kernel, Work) {
         let file = if self.warpgroups { "attention_record_sm90" } else { "attention_record" };
         let macros = [("ANCHORS", Macro::Number(anchors as usize)), self.soft_cap()];
@@ -139,7 +141,7 @@ impl Settings {
     }
 }
 
-/// The sizes of a layer over its prompt, as kernels take them.
+/// Returns the sizes of a layer over its prompt, as kernels take them.
 pub fn sizes(shape: &AttentionShape) -> Sizes {
     Sizes {
         n_tokens: shape.blocks.n_tokens as i32,
@@ -148,7 +150,7 @@ pub fn sizes(shape: &AttentionShape) -> Sizes {
     }
 }
 
-/// Blocks that are kept without a search.
+/// Returns the rule for blocks that are kept without a search.
 pub fn rule(shape: &AttentionShape) -> Rule {
     Rule {
         sink_blocks: shape.config.sink_blocks as i32,

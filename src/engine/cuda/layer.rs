@@ -1,4 +1,5 @@
-//! One layer's attention on a GPU: keys, values, nodes, mask and record stay on the card until the layer is done.
+//! One layer's attention on a GPU: keys, values, nodes, mask and record stay on the card until the layer is
+//! done.
 
 use std::sync::Arc;
 
@@ -30,7 +31,7 @@ use crate::{
     trace::{BlockMask, LayerRecord, Search},
 };
 
-/// Keys and values of one layer, and what search and attention made of them.
+/// Keys and values of one layer, and the results of search and attention.
 pub struct Layer {
     pub(super) gpu: Arc<Gpu>,
     pub(super) shape: AttentionShape,
@@ -40,7 +41,7 @@ pub struct Layer {
     values: CudaSlice<u16>,
     n_rows: usize,
     pub(super) nodes: Option<Nodes>,
-    /// Tokens that the nodes were made of.
+    /// Number of tokens that the nodes were made of.
     indexed: usize,
     /// `[n_heads, n_query_blocks, top_k]`
     pub(super) kept: CudaSlice<u32>,
@@ -65,7 +66,7 @@ pub struct Layer {
 /// Numbers of an edge in kernels/attention.cu.
 const EDGE: usize = 6;
 
-/// Edges as kernels/attention.cu takes them.
+/// Returns edges as kernels/attention.cu takes them.
 fn numbers(edges: &Edges, stays: i32) -> [i32; EDGE] {
     let [q0, q1, k0, k1] = [edges.queries.start, edges.queries.end, edges.keys.start, edges.keys.end]
         .map(|token| i32::try_from(token).unwrap_or(i32::MAX));
@@ -119,7 +120,8 @@ impl LayerAttention for Layer {
         self.shape.blocks.n_tokens = n_tokens;
     }
 
-    /// Makes what the estimate reads, unless what is there still serves; uploads the mask of a search that reads no key.
+    /// Makes the nodes that the estimate reads, unless the present ones still serve; uploads the mask of a
+    /// search that reads no key.
     fn index(&mut self) -> Result<(), Error> {
         let AttentionShape { blocks, config, n_heads, .. } = &self.shape;
         if let Some(mask) = baseline::mask(*blocks, config, *n_heads) {
@@ -288,7 +290,7 @@ impl LayerAttention for Layer {
 }
 
 impl Layer {
-    /// The mask of this layer.
+    /// Returns the mask of this layer.
     pub(super) fn mask(&self) -> Mask {
         Mask {
             kept: self.gpu.pointer(&self.kept),
@@ -297,7 +299,8 @@ impl Layer {
         }
     }
 
-    /// Records the attention of rows whose log-sum-exp is `lse`; `of_queries` and `of_keys` are their tensors.
+    /// Records the attention of rows whose log-sum-exp is `lse`; `of_queries` and `of_keys` are their
+    /// tensors.
     fn record<T>(
         &self,
         of_queries: T,
@@ -330,7 +333,7 @@ impl Layer {
         unsafe { gpu.launch(&kernel, work, &params) }
     }
 
-    /// Output and log-sum-exp of "attention_sparse" or "attention_dense".
+    /// Returns output and log-sum-exp of "attention_sparse" or "attention_dense".
     fn run(
         &self,
         entry: &'static str,
@@ -359,7 +362,7 @@ impl Layer {
         Ok((output, lse))
     }
 
-    /// `tensors` are those of queries, keys and values.
+    /// Returns the parameters of attention; `tensors` are those of queries, keys and values.
     fn attention_params<T>(
         &self,
         tensors: [T; 3],
@@ -385,7 +388,7 @@ impl Layer {
         self.gpu.map(&queries.data, queries.n_rows, self.shape.n_heads, self.shape.head_dim, 64)
     }
 
-    /// A map of this layer's keys or values.
+    /// Returns a map of this layer's keys or values.
     fn key_map(&self, x: &CudaSlice<u16>) -> Result<TensorMap, Error> {
         let AttentionShape { blocks, n_kv_heads, head_dim, .. } = self.shape;
         self.gpu.map(x, blocks.n_tokens, n_kv_heads, head_dim, blocks.block_size_k)

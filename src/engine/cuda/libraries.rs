@@ -1,5 +1,5 @@
-//! Finds the driver, NVRTC and cuBLAS at run time: on the system's path, under `CUDA_HOME`, or in the `nvidia-*` wheels of the
-//! active virtual environment. Nothing of CUDA is needed to build or to start this program.
+//! Finds the driver, NVRTC and cuBLAS at run time: on the system's path, under `CUDA_HOME`, or in the
+//! `nvidia-*` wheels of the active virtual environment. This program builds and starts without CUDA.
 
 use std::path::{Path, PathBuf};
 
@@ -7,12 +7,13 @@ use cudarc::{cublas, driver, nvrtc};
 
 use crate::error::Error;
 
-/// Libraries in the order in which they need each other; the start of their file names.
+/// Starts of the libraries' file names, in the order in which they need each other.
 const IN_ORDER: [&str; 4] = ["libnvrtc-builtins.so", "libnvrtc.so", "libcublasLt.so", "libcublas.so"];
 
-/// Makes the driver, NVRTC and cuBLAS available, and says which of them were found.
+/// Makes the driver, NVRTC and cuBLAS available, and returns which of them were found.
 pub fn found() -> [bool; 3] {
-    // SAFETY: opens shared libraries, which runs their initialisers; the vendor's libraries may be loaded at any time.
+    // SAFETY: opens shared libraries, which runs their initialisers; the vendor's libraries may be loaded at
+    // any time.
     unsafe {
         if !(nvrtc::sys::is_culib_present() && cublas::sys::is_culib_present()) {
             folders().iter().for_each(|folder| open_all(folder));
@@ -21,7 +22,7 @@ pub fn found() -> [bool; 3] {
     }
 }
 
-/// Makes all three available, or says what to install.
+/// Makes all three available, or returns an error that says what to install.
 ///
 /// # Errors
 /// [`Error::Device`] naming what was not found.
@@ -44,7 +45,7 @@ pub fn load() -> Result<(), Error> {
     }
 }
 
-/// Where the libraries may lie beside the system's path.
+/// Returns the folders where the libraries may lie beside the system's path.
 fn folders() -> Vec<PathBuf> {
     let set = |name: &str| std::env::var_os(name).map(PathBuf::from);
     let toolkits = ["CUDA_HOME", "CUDA_PATH"]
@@ -56,7 +57,7 @@ fn folders() -> Vec<PathBuf> {
     toolkits.chain(environments).filter(|folder| folder.is_dir()).collect()
 }
 
-/// `lib/python*/site-packages/nvidia/*/lib` of a virtual environment.
+/// Returns `lib/python*/site-packages/nvidia/*/lib` of a virtual environment.
 fn wheels(environment: &Path) -> Vec<PathBuf> {
     let list =
         |folder: PathBuf| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
@@ -64,7 +65,7 @@ fn wheels(environment: &Path) -> Vec<PathBuf> {
     pythons.flat_map(list).map(|package| package.join("lib")).collect()
 }
 
-/// Opens what a folder has of the libraries, for the rest of the program's life and visible to each other.
+/// Opens the libraries in a folder, for the rest of the program's life and visible to each other.
 ///
 /// # Safety
 /// The folder must hold NVIDIA's libraries under these names.

@@ -1,8 +1,8 @@
-//! The decoder's operations on an NVIDIA GPU: products by cuBLAS, everything else by the kernels in `kernels/`, compiled at
-//! run time for the card at hand. Activations and weights are bf16, sums f32.
+//! The decoder's operations on an NVIDIA GPU: products by cuBLAS, everything else by the kernels in
+//! `kernels/`, compiled at run time for the card at hand. Activations and weights are bf16, sums f32.
 //!
-//! Nothing of CUDA is needed to build; [`Cuda::open`] says what is missing to run. All unsafe code of the crate is here, but
-//! for the maps of weights.
+//! The crate builds without CUDA; [`Cuda::open`] says what is missing to run. All unsafe code of the crate is
+//! here, except for the maps of weights.
 
 pub mod bench;
 mod compile;
@@ -97,7 +97,7 @@ impl Cuda {
         }
     }
 
-    /// A kernel of two tensors of the same shape into a third.
+    /// Runs a kernel from two tensors of the same shape into a third.
     fn pairwise(&self, entry: &'static str, x: &Tensor, y: &Tensor) -> Result<Tensor, Error> {
         same("rows", x.n_rows, y.n_rows)?;
         same("row width", x.width, y.width)?;
@@ -127,12 +127,12 @@ impl Cuda {
     }
 }
 
-/// Vectors of eight numbers of a tensor, whose rows are whole ones.
+/// Returns the number of vectors of eight numbers in a tensor, whose rows are whole vectors.
 fn n_vectors(x: &Tensor) -> u64 {
     x.len() as u64 / 8
 }
 
-/// Shapes that do not fit are a bug of the decoder, but no reason to crash a notebook.
+/// Checks that sizes agree: a mismatch is a bug of the decoder, but no reason to crash a notebook.
 fn same(what: &str, expected: usize, found: usize) -> Result<(), Error> {
     if expected == found {
         return Ok(());
@@ -230,7 +230,8 @@ impl Device for Cuda {
         let (one, zero, bf16) = (1.0f32, 0.0f32, cublas::cudaDataType_t::CUDA_R_16BF);
         let (transposed, plain) =
             (cublas::cublasOperation_t::CUBLAS_OP_T, cublas::cublasOperation_t::CUBLAS_OP_N);
-        // SAFETY: cuBLAS counts columns first: outᵀ [m, n] = weight [m, k] · xᵀ [k, n], all of the sizes checked above.
+        // SAFETY: cuBLAS counts columns first: outᵀ [m, n] = weight [m, k] · xᵀ [k, n], all of the sizes
+        // checked above.
         let multiplied = unsafe {
             gemm_ex(
                 *self.blas.handle(),

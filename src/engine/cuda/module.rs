@@ -1,4 +1,4 @@
-//! Loaded kernels: what they are compiled with, and how they are launched, which they say themselves.
+//! Loaded kernels: the macros they are compiled with, and their launch geometry, which they state themselves.
 
 use std::sync::Arc;
 
@@ -23,13 +23,13 @@ impl Kernel {
         Kernel { file, entry, macros: Vec::new() }
     }
 
-    /// The same kernel with one more macro.
+    /// Returns the same kernel with one more macro.
     pub fn with(mut self, name: &'static str, value: usize) -> Self {
         self.macros.push((name, Macro::Number(value)));
         self
     }
 
-    /// Machine code for an architecture such as "sm_90a".
+    /// Returns the machine code for an architecture such as "sm_90a".
     pub fn compile(&self, architecture: &str) -> Result<Vec<u8>, Error> {
         compile::cubin(self.file, &kernels::source(self.file), &self.macros, architecture)
     }

@@ -29,7 +29,7 @@ enum Spreads {
 }
 
 impl Nodes {
-    /// Makes the nodes that a layer's search reads; `None` if it reads keys alone.
+    /// Makes the nodes that a layer's search reads; `None` if it only reads keys.
     pub fn new(gpu: &Gpu, shape: &AttentionShape, keys: &CudaSlice<u16>) -> Result<Option<Self>, Error> {
         match shape.config.search {
             Search::Hierarchical(Estimate::MeanSpread) => Self::mean_spread(gpu, shape, keys).map(Some),
@@ -38,7 +38,7 @@ impl Nodes {
         }
     }
 
-    /// Mean and variance of each node's keys. `keys` is `[n_tokens, n_kv_heads, head_dim]`
+    /// Computes mean and variance of each node's keys. `keys` is `[n_tokens, n_kv_heads, head_dim]`
     fn mean_spread(gpu: &Gpu, shape: &AttentionShape, keys: &CudaSlice<u16>) -> Result<Self, Error> {
         let AttentionShape { blocks, n_kv_heads, head_dim, .. } = *shape;
         let kernel = |entry| {
@@ -71,7 +71,7 @@ impl Nodes {
         Ok(Nodes { n_nodes, means, spreads: Spreads::OfDimensions(variances) })
     }
 
-    /// Two clusters of each node's keys. `keys` is `[n_tokens, n_kv_heads, head_dim]`
+    /// Makes two clusters of each node's keys. `keys` is `[n_tokens, n_kv_heads, head_dim]`
     fn two_means(gpu: &Gpu, shape: &AttentionShape, keys: &CudaSlice<u16>) -> Result<Self, Error> {
         let AttentionShape { blocks, n_kv_heads, head_dim, .. } = *shape;
         let levels = levels(blocks.n_key_blocks());
@@ -94,7 +94,8 @@ impl Nodes {
                 below: below as i32,
                 n_children: n_children as i32,
             };
-            // SAFETY: as the header of kernels/clusters.cu says; all keys were appended, the levels below are there.
+            // SAFETY: as the header of kernels/clusters.cu says; all keys were appended, the levels below are
+            // there.
             unsafe { gpu.launch(&kernel, Work::new(n, n_kv_heads), &params) }
         };
         run("clusters_of_blocks", levels[0], 0, 0)?;
@@ -106,7 +107,7 @@ impl Nodes {
         Ok(Nodes { n_nodes, means, spreads: Spreads::OfClusters(spreads) })
     }
 
-    /// Parameters of the hierarchical search; null without nodes.
+    /// Returns the parameters of the hierarchical search; null without nodes.
     pub fn params(nodes: Option<&Self>, gpu: &Gpu) -> params::Nodes {
         let Some(nodes) = nodes else { return params::Nodes::default() };
         let (variances, spreads) = match &nodes.spreads {
@@ -122,7 +123,7 @@ impl Nodes {
     }
 }
 
-/// Nodes of each level, from the key blocks up to one node.
+/// Returns the number of nodes of each level, from the key blocks up to one node.
 fn levels(n_key_blocks: usize) -> Vec<usize> {
     let halved = |&n: &usize| (n > 1).then(|| n.div_ceil(2));
     std::iter::successors(Some(n_key_blocks), halved).collect()

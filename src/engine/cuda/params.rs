@@ -1,4 +1,5 @@
-//! Parameters of the kernels. Each takes one structure, which has the same name and fields in its file in `kernels/`.
+//! Parameters of the kernels. Each takes one structure, which has the same name and fields in its file in
+//! `kernels/`.
 
 use cudarc::driver::DeviceRepr;
 
@@ -300,7 +301,8 @@ pub unsafe trait KernelParams: DeviceRepr {
 
 macro_rules! kernel_params {
     ($($params:ty, $n_bytes:literal: $($entry:literal),+;)+) => {$(
-        // SAFETY: plain numbers and addresses, laid out as C does; the test below compares the fields with the kernels'.
+        // SAFETY: plain numbers and addresses, laid out as C does; the test below compares the fields with
+        // the kernels'.
         unsafe impl DeviceRepr for $params {}
         // SAFETY: as above; these kernels take it.
         unsafe impl KernelParams for $params {
@@ -344,7 +346,7 @@ const _: () = assert!(size_of::<Rule>() == 8 && size_of::<Nodes>() == 32);
 mod tests {
     use crate::engine::cuda::kernels;
 
-    /// The names of the fields of every structure in `source` whose opening line `opens` recognises.
+    /// Returns the names of the fields of every structure in `source` whose opening line `opens` recognises.
     fn structures(source: &str, opens: &str) -> Vec<(String, String)> {
         let bodies =
             source.split(opens).skip(1).filter_map(|rest| rest.split_once('}').map(|(body, _)| body));

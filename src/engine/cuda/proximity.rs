@@ -13,7 +13,8 @@ use crate::{engine::device::AttentionShape, error::Error};
 
 /// A layer's record of proximity.
 pub struct Proximity {
-    /// Attention of the last rows to each key of their kept blocks. `[n_heads, query blocks, top_k · block_size_k]`
+    /// Attention of the last rows to each key of their kept blocks. `[n_heads, query blocks, top_k ·
+    /// block_size_k]`
     pub shares: CudaSlice<f32>,
     /// `[n_heads, n_query_blocks, top_k]`
     found: CudaSlice<f32>,
@@ -33,7 +34,7 @@ pub struct Around<'a> {
 }
 
 impl Proximity {
-    /// `None` if it is not recorded.
+    /// Returns an empty record; `None` if proximity is not recorded.
     pub fn new(gpu: &Gpu, shape: &AttentionShape) -> Result<Option<Self>, Error> {
         if !shape.records_proximity() {
             return Ok(None);
@@ -75,11 +76,12 @@ impl Proximity {
             sizes: sizes(shape),
             hidden: around.after.width as i32,
         };
-        // SAFETY: as the header of kernels/proximity.cu says; `expect` made room for the shares of these blocks.
+        // SAFETY: as the header of kernels/proximity.cu says; `expect` made room for the shares of these
+        // blocks.
         unsafe { gpu.launch(&kernel, Work::new(n_blocks, shape.n_heads), &params) }
     }
 
-    /// The shares that [`LayerRecord::proximity`](crate::trace::LayerRecord) holds.
+    /// Returns the shares that [`LayerRecord::proximity`](crate::trace::LayerRecord) holds.
     pub fn into_shares(self, gpu: &Gpu, shape: &AttentionShape) -> Result<Vec<f32>, Error> {
         let n = shape.blocks.n_query_blocks();
         let found = gpu.download(&self.found, shape.n_heads * n * shape.config.top_k)?;

@@ -1,4 +1,5 @@
-//! The residual stream between layers: on the card, or in the host's memory where the card has no room for it.
+//! The residual stream between layers: on the card, or in the host's memory where the card has no room for
+//! it.
 
 use cudarc::driver::{CudaSlice, PinnedHostSlice};
 
@@ -27,7 +28,7 @@ impl Residual {
         Ok(Residual { chunks: Vec::new(), on_host, broken: gpu.zeros(1)? })
     }
 
-    /// A chunk, on the card.
+    /// Returns chunk `i`, on the card.
     pub fn chunk(&self, gpu: &Gpu, i: usize) -> Result<Tensor, Error> {
         match &self.chunks[i] {
             Chunk::Card(x) => Ok(x.clone()),
@@ -52,12 +53,12 @@ impl Residual {
         Ok(())
     }
 
-    /// Where kernels note a number that is not finite.
+    /// Returns where kernels note a number that is not finite.
     pub fn note(&self, gpu: &Gpu) -> DevicePointer<u32> {
         gpu.pointer(&self.broken)
     }
 
-    /// Whether none was noted; waits for everything before.
+    /// Returns whether no such number was noted; waits for everything before.
     pub fn is_finite(&self, gpu: &Gpu) -> Result<bool, Error> {
         Ok(gpu.download(&self.broken, 1)? == [0])
     }

@@ -77,8 +77,8 @@ impl Layer {
         ];
         for (entry, n_blocks) in launches {
             let (kernel, work) = self.settings.exhaustive(entry, n_blocks);
-            // SAFETY: as the header of kernels/search_exhaustive.cu says; the rows of these query blocks are among the
-            // queries.
+            // SAFETY: as the header of kernels/search_exhaustive.cu says; the rows of these query blocks are
+            // among the queries.
             unsafe { self.gpu.launch(&kernel, work, &params)? };
         }
         Ok(())

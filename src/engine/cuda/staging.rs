@@ -1,11 +1,12 @@
-//! Pinned memory between pageable memory and the card: several threads copy a piece while the card copies another.
+//! Pinned memory between pageable memory and the card: several threads copy a piece while the card copies
+//! another.
 
 use std::sync::Arc;
 
 use cudarc::driver::{CudaContext, CudaEvent, CudaStream, DriverError, PinnedHostSlice, result, sys};
 use rayon::prelude::*;
 
-/// Which way it is used: memory that is quick for the card to read is slow for the processor to read.
+/// Direction of use: memory that is quick for the card to read is slow for the processor to read.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Way {
     ToCard,
@@ -36,7 +37,7 @@ impl Staging {
     /// Copies to an address on the card; returns before the last piece has arrived.
     ///
     /// # Safety
-    /// The address must have room for as many bytes.
+    /// `to` must have room for all bytes of `from`.
     pub unsafe fn upload(
         &mut self,
         stream: &Arc<CudaStream>,
@@ -48,7 +49,8 @@ impl Staging {
             piece.copied.synchronize()?;
             let pinned = &mut piece.bytes.as_mut_slice()?[..bytes.len()];
             copy(bytes, pinned);
-            // SAFETY: the piece lies inside `to`; the pinned memory is not written again before the event below.
+            // SAFETY: the piece lies inside `to`; the pinned memory is not written again before the event
+            // below.
             unsafe { result::memcpy_htod_async(to + (i * PIECE) as u64, pinned, stream.cu_stream())? };
             piece.copied.record(stream)?;
         }
@@ -58,7 +60,7 @@ impl Staging {
     /// Copies from an address on the card, after all that was started on the stream before.
     ///
     /// # Safety
-    /// The address must hold as many bytes.
+    /// `from` must hold the bytes that `to` has room for.
     pub unsafe fn download(
         &mut self,
         stream: &Arc<CudaStream>,
@@ -79,7 +81,7 @@ impl Staging {
         before.map_or(Ok(()), |(i, to)| self.collect(i, stream, to))
     }
 
-    /// Copies on what a piece brought from the card.
+    /// Copies to `to` what a piece brought from the card.
     fn collect(&mut self, i: usize, stream: &Arc<CudaStream>, to: &mut [u8]) -> Result<(), DriverError> {
         let piece = self.piece(i, stream)?;
         piece.copied.synchronize()?;
@@ -87,7 +89,7 @@ impl Staging {
         Ok(())
     }
 
-    /// The one whose turn it is.
+    /// Returns the piece whose turn it is.
     fn piece(&mut self, i: usize, stream: &Arc<CudaStream>) -> Result<&mut Piece, DriverError> {
         if self.pieces.len() <= i % 2 {
             let bytes = pinned(stream.context(), PIECE, self.way)?;

@@ -1,4 +1,4 @@
-//! How long the card was at something, without waiting for it.
+//! Measures how long the card works on something, without waiting for it.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use cudarc::driver::{CudaEvent, sys::CUevent_flags};
 use super::gpu::Gpu;
 use crate::error::Error;
 
-/// Stretches that are not read yet, at most.
+/// The most stretches that may wait to be read.
 const UNREAD: usize = 256;
 
 #[derive(Default)]
@@ -23,7 +23,7 @@ impl Stopwatch {
         event.map_err(|e| gpu.failed("a time cannot be taken", e))
     }
 
-    /// Notes where it ends.
+    /// Notes where a stretch ends.
     pub fn stop(&mut self, gpu: &Gpu, start: CudaEvent) -> Result<(), Error> {
         if self.unread.len() == UNREAD {
             self.spent(gpu)?;
@@ -32,7 +32,7 @@ impl Stopwatch {
         Ok(())
     }
 
-    /// All stretches together; waits for the last.
+    /// Returns the sum of all stretches; waits for the last.
     pub fn spent(&mut self, gpu: &Gpu) -> Result<Duration, Error> {
         for (start, end) in self.unread.drain(..) {
             let milliseconds = start.elapsed_ms(&end).map_err(|e| gpu.failed("a time cannot be taken", e))?;

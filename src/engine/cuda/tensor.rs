@@ -18,12 +18,12 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// Content not set.
+    /// Returns a tensor whose content is not set.
     pub fn new(gpu: &Gpu, n_rows: usize, width: usize) -> Result<Self, Error> {
         Self::filled(gpu, n_rows, width, |_| Ok(()))
     }
 
-    /// With what `fill` writes.
+    /// Returns a tensor with what `fill` writes.
     pub fn filled(
         gpu: &Gpu,
         n_rows: usize,
@@ -43,7 +43,7 @@ impl Tensor {
         self.n_rows * self.width
     }
 
-    /// A weight of any floating-point type.
+    /// Uploads a weight of any floating-point type.
     pub fn upload(gpu: &Gpu, view: &TensorView) -> Result<Self, Error> {
         let (n_rows, width) = match view.shape() {
             [width] => (1, *width),
@@ -52,7 +52,7 @@ impl Tensor {
         Tensor::filled(gpu, n_rows, width, |data| gpu.upload_bytes(&gpu.stream, &bf16_bytes(view)?, data))
     }
 
-    /// Brings a weight into this one's memory, beside what the card is doing.
+    /// Copies a weight into this one's memory, while the card works on.
     pub fn refill(&mut self, gpu: &Gpu, view: &TensorView) -> Result<(), Error> {
         match Arc::get_mut(&mut self.data) {
             Some(data) if data.len() == view.shape().iter().product::<usize>() => {
@@ -75,7 +75,7 @@ impl Tensor {
     }
 }
 
-/// The numbers in bf16.
+/// Returns the numbers in bf16.
 fn bf16_bytes<'a>(view: &TensorView<'a>) -> Result<Cow<'a, [u8]>, Error> {
     let (bytes, rounded) = (view.data(), |x: f32| bf16::from_f32(x).to_le_bytes());
     match view.dtype() {

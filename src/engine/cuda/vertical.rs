@@ -1,4 +1,5 @@
-//! Vertical scores of one layer on a GPU: what every token received of its sentence's share, and the means over sentences.
+//! Vertical scores of one layer on a GPU: what every token received of its sentence's share, and the means
+//! over sentences.
 
 use cudarc::driver::CudaSlice;
 
@@ -21,7 +22,7 @@ pub struct Anchors {
 }
 
 impl Anchors {
-    /// `None` if no sentences are recorded.
+    /// Makes an empty record; `None` if no sentences are recorded.
     pub fn new(gpu: &Gpu, shape: &AttentionShape) -> Result<Option<Self>, Error> {
         let n_sentences = shape.sentences.len();
         let n_tokens = shape.blocks.n_tokens;
@@ -48,7 +49,7 @@ impl Anchors {
         Ok(Some(anchors))
     }
 
-    /// Parameters of the kernels that record attention; null without anchors.
+    /// Returns the parameters of the kernels that record attention; null without anchors.
     pub fn params(anchors: Option<&Self>, gpu: &Gpu) -> params::Anchors {
         params::Anchors {
             sentence: anchors.map(|anchors| gpu.pointer(&anchors.sentence)),
@@ -58,7 +59,7 @@ impl Anchors {
         }
     }
 
-    /// `[n_heads, n_sentences]`
+    /// Returns the vertical scores. `[n_heads, n_sentences]`
     pub fn vertical(&self, gpu: &Gpu, shape: &AttentionShape) -> Result<Vec<f32>, Error> {
         let out = gpu.alloc::<f32>(shape.n_heads * self.n_sentences)?;
         let params = VerticalParams {

@@ -14,7 +14,8 @@ use crate::{engine::device::AttentionShape, error::Error};
 pub struct Written(CudaSlice<f32>);
 
 impl Written {
-    /// `weight` is `[hidden_size, n_heads · head_dim]`, `values` `[n_tokens, n_kv_heads, head_dim]`.
+    /// Computes the lengths; `weight` is `[hidden_size, n_heads · head_dim]`, `values` `[n_tokens,
+    /// n_kv_heads, head_dim]`.
     pub fn new(
         gpu: &Gpu,
         shape: &AttentionShape,
@@ -44,7 +45,8 @@ impl Written {
         Ok(Written(lengths))
     }
 
-    /// Means over the keys of each block, weighted by what they `received` `[n_heads, n_tokens]`. `[n_heads, n_key_blocks]`
+    /// Returns the means over the keys of each block, weighted by what they `received` `[n_heads, n_tokens]`.
+    /// `[n_heads, n_key_blocks]`
     pub fn means_of_blocks(
         &self,
         gpu: &Gpu,
@@ -67,7 +69,7 @@ impl Written {
     }
 }
 
-/// A kernel of written.cu for the layer's heads.
+/// Returns a kernel of written.cu for the layer's heads.
 fn kernel(entry: &'static str, shape: &AttentionShape) -> Kernel {
     Kernel::new("written", entry).with("HEAD_DIM", shape.head_dim)
 }

@@ -1,4 +1,4 @@
-//! Runs that go without some attention, beside the run that has it.
+//! Runs without some attention, beside the run that has all of it.
 //!
 //! Until its first changed query a run is the base run. So all of them go through the layers together: the
 //! base once, and of each branch only the rows from there on, with the base's keys and values before them.
@@ -22,7 +22,7 @@ pub struct Branch<R> {
 }
 
 impl<D: Device> Decoder<'_, D> {
-    /// The position from which an intervention's branch runs: the start of a query block.
+    /// Returns the position from which an intervention's branch runs: the start of a query block.
     pub fn start(&self, intervention: &Intervention) -> usize {
         let first = intervention.first_query().min(self.tokens.len() - 1);
         first - first % self.config.block_size_q
@@ -43,8 +43,8 @@ impl<D: Device> Decoder<'_, D> {
         let starts = [0].into_iter().chain(interventions.iter().map(|intervention| self.start(intervention)));
         let branch = |position| Ok(Branch { position, hidden: self.embed(position)? });
         let mut branches = starts.map(branch).collect::<Result<Vec<_>, Error>>()?;
-        // The base first, then from the last start to the first: what lies before a branch must still be the
-        // base's.
+        // The base runs first, then the branches from the last start to the first: the rows before a branch
+        // must still be the base's.
         let mut order: Vec<usize> = (1..branches.len()).collect();
         order.sort_by_key(|&i| std::cmp::Reverse(branches[i].position));
         self.each_layer(|layer, weights| {
@@ -68,7 +68,8 @@ impl<D: Device> Decoder<'_, D> {
         Ok(branches)
     }
 
-    /// Logits that follow some rows of a branch, none of them before its position. `[n_rows][vocab_size]`
+    /// Returns the logits that follow some rows of a branch, none of them before its position.
+    /// `[n_rows][vocab_size]`
     ///
     /// # Errors
     /// [`Error::NotFinite`], [`Error::Device`].

@@ -1,4 +1,4 @@
-//! The weights of one layer after the other, the next ones on their way while a layer runs.
+//! Loads the weights of one layer after the other, the next ones while a layer runs.
 
 use std::{sync::mpsc, thread};
 
@@ -37,7 +37,7 @@ impl<D: Device> Decoder<'_, D> {
         })
     }
 
-    /// Brings a layer's weights into the room of another's.
+    /// Loads a layer's weights into the memory of another's.
     fn refill(&self, layer: usize, room: &mut LayerWeights<D::Tensor>) -> Result<(), Error> {
         let mut weights = self.model.layer(layer)?;
         room.all()

@@ -30,8 +30,8 @@ pub struct Decoder<'a, D: Device> {
     pub tokens: &'a [u32],
     pub config: StreamConfig,
     pub focus: Span,
-    /// Stretches of tokens whose vertical scores are recorded, with what attention writes; nothing of it if
-    /// there are none.
+    /// Stretches of tokens whose vertical scores are recorded, with what attention writes; if empty, neither
+    /// is recorded.
     pub sentences: Arc<[Span]>,
     /// As the device's plan chose it.
     pub layout: Layout,
@@ -121,7 +121,7 @@ impl<D: Device> Decoder<'_, D> {
         self.logits(&hidden, 0, n - n_logits.min(n)..n, &norm, || self.output())
     }
 
-    /// Rotary angles of `n_tokens` positions.
+    /// Computes the rotary angles of `n_tokens` positions.
     fn angles(&self, n_tokens: usize) -> Result<Angles<D::Angles>, Error> {
         let config = &self.model.config;
         let angles =
@@ -132,13 +132,13 @@ impl<D: Device> Decoder<'_, D> {
         })
     }
 
-    /// The angles of a layer, by whether it has a sliding window.
+    /// Returns the angles of a layer, by whether it has a sliding window.
     fn angles_of<'b>(&self, layer: usize, angles: &'b Angles<D::Angles>) -> &'b D::Angles {
         let windowed = angles.windowed.as_ref().filter(|_| self.model.config.windows[layer].is_some());
         windowed.unwrap_or(&angles.full)
     }
 
-    /// The tokens from `first_row` on, in chunks.
+    /// Embeds the tokens from `first_row` on, in chunks.
     fn embed(&self, first_row: usize) -> Result<D::Residual, Error> {
         let embedding = self.model.embedding()?;
         let mut hidden = self.device.residual(self.layout.hidden_on_host)?;
@@ -149,7 +149,7 @@ impl<D: Device> Decoder<'_, D> {
         Ok(hidden)
     }
 
-    /// Number and first row of each chunk of the rows from `first_row` on.
+    /// Returns number and first row of each chunk of the rows from `first_row` on.
     fn chunks(&self, first_row: usize) -> impl Iterator<Item = (usize, usize)> {
         (first_row..self.tokens.len()).step_by(self.layout.chunk_rows).enumerate()
     }
@@ -236,7 +236,7 @@ impl<D: Device> Decoder<'_, D> {
         self.device.add(&x, &self.maybe_norm(mlp, weights.mlp_post_norm.as_ref())?)
     }
 
-    /// Mean length of the rows of each query block. `[n_query_blocks]`
+    /// Returns the mean length of the rows of each query block. `[n_query_blocks]`
     fn mean_lengths(&self, hidden: &D::Residual) -> Result<Vec<f32>, Error> {
         let mut means = Vec::new();
         for (i, _) in self.chunks(0) {
@@ -250,7 +250,7 @@ impl<D: Device> Decoder<'_, D> {
         Ok(means)
     }
 
-    /// `capacity` is how many tokens the prompt may grow to.
+    /// Returns the shape of a layer's attention; the prompt may grow to `capacity` tokens.
     fn shape(&self, layer: usize, capacity: usize) -> AttentionShape {
         let config = &self.model.config;
         AttentionShape {
@@ -324,8 +324,8 @@ impl<D: Device> Decoder<'_, D> {
         }
     }
 
-    /// Logits that follow some rows, of hidden states from `first_row` on; `output` gives the parts of the
-    /// output layer. `[n_rows][vocab_size]`
+    /// Returns the logits that follow some rows, of hidden states from `first_row` on; `output` gives the
+    /// parts of the output layer. `[n_rows][vocab_size]`
     fn logits<T: Borrow<D::Tensor>, O: Iterator<Item = Result<T, Error>>>(
         &self,
         hidden: &D::Residual,
@@ -358,14 +358,14 @@ impl<D: Device> Decoder<'_, D> {
         if !logits.iter().flatten().all(|l| l.is_finite()) {
             return Err(self.not_finite("the logits".into()));
         }
-        // Only now: of an infinity the cap would make a number.
+        // Only now: the cap would turn an infinity into a number.
         if let Some(cap) = self.model.config.logit_soft_cap {
             logits.iter_mut().flatten().for_each(|l| *l = cap * (*l / cap).tanh());
         }
         Ok(logits)
     }
 
-    /// The output layer part by part: as a whole it may be too large to be on the device.
+    /// Returns the output layer part by part: the whole may be too large for the device.
     fn output(&self) -> Result<impl Iterator<Item = Result<D::Tensor, Error>>, Error> {
         let table = self.model.output()?;
         let n_rows = table.shape()[0];

@@ -61,7 +61,7 @@ impl<'a, D: Device> Session<'a, D> {
         })
     }
 
-    /// Reads more tokens, and says which layer they are through; returns the logits that follow.
+    /// Reads more tokens and calls `on_layer` after each layer; returns the logits that follow.
     /// `[vocab_size]`
     ///
     /// # Errors

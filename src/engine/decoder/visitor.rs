@@ -19,7 +19,7 @@ pub(super) struct QueryChunk<'a, D: Device> {
 
 /// Computes the attention of each layer: the one thing in which a sparse and a dense run differ.
 pub(super) trait Visitor<D: Device> {
-    /// Attention of a chunk of queries. `[n_rows, n_heads · head_dim]`
+    /// Computes the attention of a chunk of queries. `[n_rows, n_heads · head_dim]`
     fn attend(&mut self, device: &D, queries: QueryChunk<D>) -> Result<D::Tensor, Error>;
 
     /// Takes the attention once all chunks are through, and the mean lengths of the residual stream before
@@ -53,7 +53,8 @@ pub(super) struct Dense<M, F> {
 }
 
 impl<M, F> Dense<M, F> {
-    /// `mask` gives the blocks of a layer, if any; `on_layer` takes the mass that falls on them, by head.
+    /// Makes the visitor; `mask` gives the blocks of a layer, if any; `on_layer` takes the mass that falls on
+    /// them, by head.
     pub fn new(mask: M, on_layer: F) -> Self {
         Dense { mask, current: None, on_layer }
     }
@@ -120,7 +121,7 @@ where
     }
 }
 
-/// Attention of a chunk of queries over the blocks that the search keeps.
+/// Computes the attention of a chunk of queries over the blocks that the search keeps.
 pub(super) fn search_and_attend<D: Device>(queries: QueryChunk<D>) -> Result<D::Tensor, Error> {
     let QueryChunk { attention, rows, first, .. } = queries;
     attention.search(rows, first)?;
