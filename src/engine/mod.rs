@@ -19,7 +19,7 @@ use std::time::Instant;
 
 use self::{
     cpu::Cpu,
-    cuda::Cuda,
+    cuda::{Cuda, libraries},
     device::{Device, Purpose},
     model::Model,
     run::Run,
@@ -172,6 +172,8 @@ impl Processor {
         match (choice, || Cuda::open().map(|cuda| Processor::Cuda(Box::new(cuda)))) {
             (DeviceChoice::Cpu, _) => Ok(Processor::Cpu),
             (DeviceChoice::Cuda, open) => open(),
+            // A machine without NVIDIA's driver has no GPU to miss.
+            (DeviceChoice::Auto, _) if !libraries::found()[0] => Ok(Processor::Cpu),
             (DeviceChoice::Auto, open) => Ok(open().unwrap_or_else(|why| {
                 progress(Progress::Note(format!("on the CPU: {why}")));
                 Processor::Cpu
