@@ -22,7 +22,7 @@ from session import Session
 ROOT = Path(__file__).resolve().parent.parent
 USE = f':dep streamtrace = {{ path = "{ROOT}" }}\nuse streamtrace::prelude::*;'
 TRACE = f"""
-let tracer = Tracer::load("{ROOT}/models/needle-6m")?.with(StreamConfig {{ pruned: Some(0.95), ..Default::default() }});
+let tracer = Tracer::load("{ROOT}/models/needle-6m")?.pruned(0.95);
 let prompt = tracer.prompt(&RulerConfig {{ n_tokens: 16_384, ..Default::default() }})?;
 let trace = tracer.trace(&prompt.text)?;
 """
