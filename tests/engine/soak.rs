@@ -28,8 +28,8 @@ fn assert_same(a: &Trace, b: &Trace) {
     }
 }
 
-/// Records go to disk; if those of two rounds stayed in memory, the process would hold twice a round's
-/// traces.
+/// Records go to disk; if they stayed in memory, the process would hold three rounds' traces more in the
+/// last three rounds than in the first three. The allocator keeps now more, now less.
 #[test]
 fn traces_leave_no_memory_behind_and_are_the_same_again() {
     let (engines, folder) = (Engines::new(), TempDir::new().unwrap());
@@ -44,13 +44,13 @@ fn traces_leave_no_memory_behind_and_are_the_same_again() {
         }
         kilobytes(&engines.pids()[0])
     };
-    let held = [(); 4].map(|()| round());
+    let held = [(); 6].map(|()| round());
     let size = |trace: &Trace| {
         let file = folder.path().join("a.trace");
         trace.save(&file).unwrap();
         std::fs::metadata(file).unwrap().len() as usize / 1000
     };
     let of_a_round: usize = first.values().map(size).sum();
-    let [before, after] = [&held[..2], &held[2..]].map(|held| held.iter().min().unwrap());
-    assert!(*after < before + of_a_round, "kB held after each round: {held:?}; its traces: {of_a_round} kB");
+    let [before, after] = [&held[..3], &held[3..]].map(|held| held.iter().min().unwrap());
+    assert!(2 * after < 2 * before + 3 * of_a_round, "kB held after each round: {held:?}; its traces: {of_a_round} kB");
 }
