@@ -52,5 +52,8 @@ fn traces_leave_no_memory_behind_and_are_the_same_again() {
     };
     let of_a_round: usize = first.values().map(size).sum();
     let [before, after] = [&held[..3], &held[3..]].map(|held| held.iter().min().unwrap());
-    assert!(2 * after < 2 * before + 3 * of_a_round, "kB held after each round: {held:?}; its traces: {of_a_round} kB");
+    assert!(
+        2 * after < 2 * before + 3 * of_a_round,
+        "kB held after each round: {held:?}; its traces: {of_a_round} kB"
+    );
 }
