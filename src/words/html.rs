@@ -6,13 +6,14 @@ use super::safe::escaped;
 
 const STYLE: &str = include_str!("page.css");
 
-/// Returns a page in the reader's light or dark mode. It fetches nothing and runs only scripts with `nonce`.
+/// Returns a page in the reader's light or dark mode. It fetches nothing and runs only scripts with `nonce`,
+/// none if that is empty.
 /// `body` is HTML, already escaped.
 pub(crate) fn document(title: &str, body: &str, nonce: &str) -> String {
     let title = escaped(title);
     let version = env!("CARGO_PKG_VERSION");
-    let policy =
-        format!("default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'nonce-{nonce}'");
+    let scripts = if nonce.is_empty() { String::new() } else { format!("; script-src 'nonce-{nonce}'") };
+    let policy = format!("default-src 'none'; img-src data:; style-src 'unsafe-inline'{scripts}");
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"{policy}\">\n\

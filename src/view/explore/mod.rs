@@ -204,7 +204,8 @@ impl Explore {
         let path = path.as_ref();
         ending(path, "an explored trace", &["html"])?;
         let nonce = nonce(self.html());
-        let page = document(&self.title, &self.html_with(&nonce), &nonce);
+        let body = format!("<section>\n{}</section>\n", self.html_with(&nonce));
+        let page = document(&self.title, &body, &nonce);
         save(path, |file| file.write_all(page.as_bytes()))
     }
 
