@@ -9,7 +9,8 @@ use std::{error::Error, path::Path, time::Instant};
 use streamtrace::{
     StreamConfig, Trace,
     trace::{
-        BlockMask, LayerRecord, ModelInfo, NextToken, Seconds, Span, Summary, TraceWriter, token_sentences,
+        BlockMask, Budgets, LayerRecord, ModelInfo, NextToken, Recall, Seconds, Span, Summary, TraceWriter,
+        token_sentences,
     },
 };
 
@@ -59,6 +60,7 @@ fn summary() -> Summary {
         next_token: NextToken { id: 0, text: String::new(), logprob: 0.0 },
         keys_read_per_query_block: None,
         pruned: 0.99,
+        recall: Some(Recall { mean: 0.9, least_head: 0.5, rows: 512 }),
         seconds: Seconds::default(),
         peak_memory_bytes: 0,
         planned_memory_bytes: 0,
@@ -78,7 +80,8 @@ fn write(path: &Path) -> Result<(), Box<dyn Error>> {
     let n_sentences = token_sentences(&text, &offsets).len();
     let mut writer = TraceWriter::new(&vec![0; N_TOKENS], &offsets, &text)?;
     for layer in 0..N_LAYERS {
-        let mut mask = BlockMask::empty(summary.blocks(layer), N_HEADS, summary.config.top_k);
+        let mut mask =
+            BlockMask::empty(summary.blocks(layer), Budgets::uniform(N_HEADS, summary.config.top_k));
         for row in 0..N_HEADS * mask.blocks.n_query_blocks() {
             let (head, query_block) =
                 (row / mask.blocks.n_query_blocks(), row % mask.blocks.n_query_blocks());
@@ -100,6 +103,7 @@ fn write(path: &Path) -> Result<(), Box<dyn Error>> {
             written: numbers(N_HEADS * n_blocks),
             residual: numbers(n_query_blocks),
             proximity: Vec::new(),
+            recall: numbers(N_HEADS),
             vertical: numbers(N_HEADS * n_sentences),
             mask,
         };

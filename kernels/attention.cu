@@ -14,7 +14,7 @@
 // hidden  [n_hidden, 6] i32: head or -1 for all, first query, end, first key, end, and 1 for pairs that stay
 //         whatever else hides them; a query always sees itself (attention_without)
 // grid (query blocks of these rows, n_heads): one warp for 16 queries
-// Compile with -D HEAD_DIM, BLOCK_Q (16 to 128), BLOCK_K (8 to 64), SOFT_CAP (attention_rows.cu). Any card
+// Compile with -D HEAD_DIM, BLOCK_Q (16 to 128), BLOCK_K (4 to 64), SOFT_CAP (attention_rows.cu). Any card
 // from sm_80.
 // Reference: tests/cuda/reference.py, attention; src/engine/cpu/attend.rs
 
@@ -57,7 +57,7 @@ struct AttentionWithoutParams {
     Params attention;
     Hidden hidden;
 };
-static_assert(sizeof(AttentionWithoutParams) == 96, "as in src/engine/cuda/params.rs");
+static_assert(sizeof(AttentionWithoutParams) == 104, "as in src/engine/cuda/params.rs");
 
 // Of a warp's 16 queries: a lane has rows lane/4 and lane/4 + 8.
 struct Softmax {
@@ -229,13 +229,14 @@ DEVICE void attend(const Params& p, Row row, Sight sight, Hidden hidden) {
 
 KERNEL void __launch_bounds__(THREADS) attention_sparse(const __grid_constant__ Params p) {
     int query_block = p.rows.first_block + blockIdx.x;
-    attend<false>(p, kept_row(p.mask, query_block), sight_of(query_block, p.sizes), Hidden{});
+    Sight sight = sight_of(query_block, p.sizes);
+    attend<false>(p, kept_row(p.mask, query_block, sight), sight, Hidden{});
 }
 
 KERNEL void __launch_bounds__(THREADS) attention_without(const __grid_constant__ AttentionWithoutParams p) {
     int query_block = p.attention.rows.first_block + blockIdx.x;
-    Row row = kept_row(p.attention.mask, query_block);
-    attend<true>(p.attention, row, sight_of(query_block, p.attention.sizes), p.hidden);
+    Sight sight = sight_of(query_block, p.attention.sizes);
+    attend<true>(p.attention, kept_row(p.attention.mask, query_block, sight), sight, p.hidden);
 }
 
 KERNEL void __launch_bounds__(THREADS) attention_dense(const __grid_constant__ Params p) {

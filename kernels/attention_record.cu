@@ -18,7 +18,7 @@
 //           the query's sentence); received [n_heads, n_tokens] f32, added to: sum of p weight[q] over
 //           queries with sentence[q] >= sentence[key] + distance
 // grid (query blocks of these rows, n_heads); a thread block holds top_k kept blocks
-// Compile with -D HEAD_DIM, BLOCK_Q (16 to 128), BLOCK_K (8 to 64), ANCHORS (0 or 1), SOFT_CAP
+// Compile with -D HEAD_DIM, BLOCK_Q (16 to 128), BLOCK_K (4 to 64), ANCHORS (0 or 1), SOFT_CAP
 // (attention_rows.cu).
 // Any card from sm_80.
 // Reference: tests/cuda/reference.py, record; src/engine/cpu/attend.rs
@@ -98,8 +98,8 @@ DEVICE void dots_16(float (&dots)[2][4], u32 keys, const Columns& c) {
 
 // Where the probability of a focus token and key `place` of a slot belongs.
 DEVICE float* place_of_focus(const Params& p, int token, int slot, int place) {
-    u64 row = (u64)blockIdx.y * (p.focus.end - p.focus.first) + token - p.focus.first;
-    return p.focus.rows + (row * p.mask.top_k + slot) * BLOCK_K + place;
+    u64 row = row_of_head(p.mask, token - p.focus.first, p.focus.end - p.focus.first);
+    return p.focus.rows + (row + slot) * BLOCK_K + place;
 }
 
 // Adds up key `i` of a tile over this lane's quad's queries; `r` is its row among the lane's two.
@@ -146,8 +146,10 @@ DEVICE void write_tile(const Params& p, Row row, int tile, Sums sums) {
         if (key >= n_tokens) continue;
         atomicAdd(&p.received[(u64)blockIdx.y * n_tokens + key], sums.of_keys[i]);
         if (ANCHORS) atomicAdd(&p.anchors.received[(u64)blockIdx.y * n_tokens + key], sums.anchors[i]);
-        u64 query_block = (u64)blockIdx.y * gridDim.x + blockIdx.x;
-        if (p.shares) p.shares[query_block * p.mask.top_k * BLOCK_K + tile * TILE + i] = sums.of_keys[i];
+        if (p.shares) {
+            u64 shares = row_of_head(p.mask, blockIdx.x, gridDim.x) * BLOCK_K;
+            p.shares[shares + tile * TILE + i] = sums.of_keys[i];
+        }
         atomicAdd(&sums.of_blocks[slot], sums.of_keys[i]);
     }
 }
@@ -157,9 +159,9 @@ KERNEL void __launch_bounds__(THREADS) attention_record(const __grid_constant__ 
     u32 stages = shared_address(shared);
     float* of_keys = (float*)(shared + 2 * STAGE);
     Sums sums = {of_keys, of_keys + TILE, of_keys + 2 * TILE};
-    int query_block = p.rows.first_block + blockIdx.x, top_k = p.mask.top_k;
+    int query_block = p.rows.first_block + blockIdx.x, top_k = top_k_of(p.mask);
     Sight sight = sight_of(query_block, p.sizes);
-    Row row = kept_row(p.mask, query_block);
+    Row row = kept_row(p.mask, query_block, sight);
     Columns columns;
     load_columns(columns, p, sight);
     for (int i = threadIdx.x; i < top_k; i += THREADS) sums.of_blocks[i] = 0.0f;

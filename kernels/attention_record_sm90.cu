@@ -154,11 +154,11 @@ DEVICE float sum_row(float (&dots)[DOTS], const Columns& c, int r, int key, int 
     return quad_sum(sum[0] + sum[1]);
 }
 
-// `focus` and `top_k` are copies: read from the parameters once for every query, they would cost registers.
+// `focus` and `top_k` are copies: read from the parameters once for every query, they would cost registers;
+// `focus.rows` are this head's.
 DEVICE void write_focus(Focus focus, int top_k, const float (&dots)[DOTS], const Columns& c, const Keys& k,
                         int r, int end) {
-    u64 slot = (u64)blockIdx.y * (focus.end - focus.first) * top_k + k.slot[r];
-    float* to = focus.rows + slot * BLOCK_K + (k.i + r * 8) % BLOCK_K;
+    float* to = focus.rows + (u64)k.slot[r] * BLOCK_K + (k.i + r * 8) % BLOCK_K;
 #pragma unroll
     for (int j = 0; j < COLUMNS; j++) {
         int token = token_of(c, j), row = token - focus.first;
@@ -174,8 +174,8 @@ DEVICE void write_key(const Params& p, float sum, const Keys& k, int r, int tile
     if (lane % 4 == 0 && key < p.sizes.n_tokens) {
         atomicAdd(&p.received[(u64)blockIdx.y * p.sizes.n_tokens + key], sum);
         if (p.shares) {
-            u64 query_block = (u64)blockIdx.y * gridDim.x + blockIdx.x;
-            p.shares[query_block * p.mask.top_k * BLOCK_K + tile * TILE + k.i + r * 8] = sum;
+            u64 shares = row_of_head(p.mask, blockIdx.x, gridDim.x) * BLOCK_K;
+            p.shares[shares + tile * TILE + k.i + r * 8] = sum;
         }
     }
     sum = sum_across_quads(sum);
@@ -230,10 +230,10 @@ DEVICE void init_barriers(Ring ring) {
 // Copies a row of the mask to shared memory; all threads.
 DEVICE Kept load_row(const Mask& mask, int query_block, u32* blocks) {
     const u32* from = mask.kept + row_of_mask(mask, query_block);
-    int count = 0;
-    for (int i = threadIdx.x; i < (mask.top_k + THREADS - 1) / THREADS * THREADS; i += THREADS) {
-        u32 block = i < mask.top_k ? from[i] : NONE;
-        if (i < mask.top_k) blocks[i] = block;
+    int count = 0, top_k = top_k_of(mask);
+    for (int i = threadIdx.x; i < (top_k + THREADS - 1) / THREADS * THREADS; i += THREADS) {
+        u32 block = i < top_k ? from[i] : NONE;
+        if (i < top_k) blocks[i] = block;
         count += __syncthreads_count(block != NONE);
     }
     return {blocks, count};
@@ -241,8 +241,9 @@ DEVICE Kept load_row(const Mask& mask, int query_block, u32* blocks) {
 
 DEVICE void record_all(const Params& p, Kept row, Sight sight, int n_tiles, Ring ring, const Pair* pairs,
                        float* pieces) {
-    const Focus focus = p.focus;
-    const int window = p.sizes.window, top_k = p.mask.top_k;
+    Focus focus = p.focus;
+    focus.rows += row_of_head(p.mask, 0, focus.end - focus.first) * BLOCK_K;
+    const int window = p.sizes.window, top_k = top_k_of(p.mask);
     Columns columns;
     load_columns(columns, p, sight);
     bool has_focus = sight.first_query < focus.end && sight.end_query > focus.first;
@@ -272,8 +273,9 @@ KERNEL void __launch_bounds__(THREADS, BLOCK_Q == 64 ? 4 : 3)
     __shared__ __align__(8) u64 barriers[1 + 2 * STAGES];
     __shared__ Pair pairs[ANCHORS ? BLOCK_Q / 2 : 1];
     Ring ring = make_ring(shared, barriers);
+    int top_k = top_k_of(p.mask);
     u32* blocks = (u32*)(shared + (ring.keys - shared_address(shared)) + STAGES * STAGE_BYTES);
-    float* pieces = (float*)(blocks + p.mask.top_k);
+    float* pieces = (float*)(blocks + top_k);
 
     int query_block = p.rows.first_block + blockIdx.x;
     Sight sight = sight_of(query_block, p.sizes);
@@ -290,7 +292,7 @@ KERNEL void __launch_bounds__(THREADS, BLOCK_Q == 64 ? 4 : 3)
     }
     __syncthreads();
     float* mass = p.mass + row_of_mask(p.mask, query_block);
-    for (int slot = threadIdx.x; slot < p.mask.top_k; slot += THREADS) {
+    for (int slot = threadIdx.x; slot < top_k; slot += THREADS) {
         float sum = 0.0f;
         for (int i = 0; i < BLOCK_K / 8 && slot < row.count; i++) sum += pieces[slot * (BLOCK_K / 8) + i];
         mass[slot] = sum / (sight.end_query - sight.first_query);

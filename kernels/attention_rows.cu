@@ -15,7 +15,7 @@ struct AttentionParams {
     Rows rows;
     Sizes sizes;
 };
-static_assert(sizeof(AttentionParams<const u16*>) == 80, "as in src/engine/cuda/params.rs");
+static_assert(sizeof(AttentionParams<const u16*>) == 88, "as in src/engine/cuda/params.rs");
 
 // Rows of probabilities of the tokens [first, end).
 struct Focus {
@@ -45,7 +45,7 @@ struct RecordParams {
     Rows rows;
     Sizes sizes;
 };
-static_assert(sizeof(RecordParams<const u16*>) == 136, "as in src/engine/cuda/params.rs");
+static_assert(sizeof(RecordParams<const u16*>) == 144, "as in src/engine/cuda/params.rs");
 
 // ---- key blocks of a row
 
@@ -57,8 +57,9 @@ struct Row {
 };
 
 // The kept blocks of a query block, without what fills up their row.
-DEVICE Row kept_row(const Mask& mask, int query_block) {
-    Row row = {mask.kept + row_of_mask(mask, query_block), 0, mask.top_k};
+DEVICE Row kept_row(const Mask& mask, int query_block, Sight sight) {
+    int count = min(top_k_of(mask), sight.end_column - sight.first_column);
+    Row row = {mask.kept + row_of_mask(mask, query_block), 0, count};
     while (row.count > 1 && row.kept[row.count - 1] == NONE) row.count--;
     return row;
 }
@@ -87,29 +88,19 @@ DEVICE bool at_edge(const Blocks& row, Sight sight, int tile, int window) {
 // `hides(query, key)` says. `score(octet, i)` is a lane's score i of eight columns.
 template <int TILE, typename Score, typename Hides>
 DEVICE void hide(Row row, int tile, int query, int window, Score score, Hides hides) {
+    constexpr int WIDTH = BLOCK_K < 8 ? 8 : BLOCK_K;  // columns of which a lane's are in one block
+    int column = threadIdx.x % 4 * 2;
 #pragma unroll
-    for (int place = 0; place < TILE / BLOCK_K; place++) {
-        int first = key_of(row, tile * (TILE / BLOCK_K) + place, threadIdx.x % 4 * 2);
+    for (int group = 0; group < TILE / WIDTH; group++) {
+        int slot = (tile * TILE + group * WIDTH + column) / BLOCK_K;
+        int first = key_of(row, slot, column % BLOCK_K);
 #pragma unroll
-        for (int i = 0; i < BLOCK_K / 2; i++) {
+        for (int i = 0; i < WIDTH / 2; i++) {
             int q = query + i % 4 / 2 * 8, k = first + i / 4 * 8 + i % 2;
             bool hidden = !sees(q, k, window) || hides(q, k);
-            if (hidden) score(place * BLOCK_K / 8 + i / 4, i % 4) = -infinity();
+            if (hidden) score(group * WIDTH / 8 + i / 4, i % 4) = -infinity();
         }
     }
-}
-
-// Products of queries and keys become cap tanh(product / cap), infinities NaN so that they are found. 0 for
-// none.
-#ifndef SOFT_CAP
-#define SOFT_CAP 0.0f
-#endif
-
-DEVICE float soft_cap(float product) {
-    if (SOFT_CAP == 0.0f) return product;
-    const float cap = SOFT_CAP;
-    float e = exp2_fast(fabsf(product) * (-2.0f * LOG2E / cap));
-    return copysignf(cap * (1.0f - e) / (1.0f + e), product) + 0.0f * product;
 }
 
 template <int N>

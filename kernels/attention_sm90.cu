@@ -248,7 +248,8 @@ DEVICE void attend(const Params& p, Row row, Sight sight) {
 
 KERNEL void __launch_bounds__(THREADS, 3 - GROUPS) attention_sparse(const __grid_constant__ Params p) {
     int query_block = p.rows.first_block + blockIdx.x;
-    attend(p, kept_row(p.mask, query_block), sight_of(query_block, p.sizes));
+    Sight sight = sight_of(query_block, p.sizes);
+    attend(p, kept_row(p.mask, query_block, sight), sight);
 }
 
 KERNEL void __launch_bounds__(THREADS, 3 - GROUPS) attention_dense(const __grid_constant__ Params p) {

@@ -8,12 +8,14 @@
 
 // ---- parameters
 
-// Kept blocks of each head and query block.
+// Kept blocks of each head and query block: the rows of all query blocks, head by head, each as long as the
+// head's budget, ascending, filled up with NONE.
 struct Mask {
-    u32* kept;  // [n_heads, n_query_blocks, top_k], ascending, filled up with NONE
-    int n_query_blocks, top_k;
+    u32* kept;
+    const uint2* budgets;  // [n_heads]: blocks in a row of the head, and in one row of each head before it
+    int n_query_blocks;
 };
-static_assert(sizeof(Mask) == 16, "as in src/engine/cuda/params.rs");
+static_assert(sizeof(Mask) == 24, "as in src/engine/cuda/params.rs");
 
 // Rows of queries: row 0 is the first token of query block `first_block`.
 struct Rows {
@@ -49,7 +51,16 @@ DEVICE bool sees(int query, int key, int window) {
     return key <= query && (window <= 0 || key > query - window);
 }
 
+// Returns the budget of this thread block's head, blockIdx.y.
+DEVICE int top_k_of(const Mask& mask) { return (int)mask.budgets[blockIdx.y].x; }
+
+// Returns where row `row` of this head starts, where each head has `n_rows` rows.
+DEVICE u64 row_of_head(const Mask& mask, u64 row, u64 n_rows) {
+    uint2 budget = mask.budgets[blockIdx.y];
+    return budget.y * n_rows + row * budget.x;
+}
+
 // Returns where the row of a query block starts among the kept blocks.
 DEVICE u64 row_of_mask(const Mask& mask, int query_block) {
-    return ((u64)blockIdx.y * mask.n_query_blocks + query_block) * mask.top_k;
+    return row_of_head(mask, query_block, mask.n_query_blocks);
 }

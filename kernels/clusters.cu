@@ -14,7 +14,7 @@
 // sums    [n_kv_heads, n_nodes, 2, 2] f32: n, sum of squared distances from the mean
 // below, n_children: nodes of the levels below the children's, and of theirs (clusters_of_nodes)
 // grid (nodes of the level / WARPS, rounded up, n_kv_heads)
-// Compile with -D HEAD_DIM, -D BLOCK_K (power of two from 8).
+// Compile with -D HEAD_DIM, -D BLOCK_K (power of two from 4).
 // Reference: src/engine/cpu/search/estimate/two_means.rs
 
 constexpr int WARPS = 8;
@@ -143,7 +143,7 @@ DEVICE Node read_node(const ClusterParams& p, u64 place) {
 
 KERNEL void __launch_bounds__(THREADS) clusters_of_blocks(const __grid_constant__ ClusterParams p) {
     // Of nodes in a block, above pairs of keys.
-    constexpr int LEVELS = BLOCK_K == 64 ? 5 : BLOCK_K == 32 ? 4 : BLOCK_K == 16 ? 3 : 2;
+    constexpr int LEVELS = BLOCK_K == 64 ? 5 : BLOCK_K == 32 ? 4 : BLOCK_K == 16 ? 3 : BLOCK_K == 8 ? 2 : 1;
     const u16* keys = p.keys;
     int block = blockIdx.x * WARPS + threadIdx.x / 32, last = p.n_tokens - 1, n_kv_heads = p.n_kv_heads;
     if (block * BLOCK_K > last) return;

@@ -29,7 +29,7 @@ struct ProximityParams {
     Sizes sizes;
     int hidden;
 };
-static_assert(sizeof(ProximityParams) == 96, "as in src/engine/cuda/params.rs");
+static_assert(sizeof(ProximityParams) == 104, "as in src/engine/cuda/params.rs");
 
 DEVICE float mean_of(const u16* rows, int n, int hidden, int r) {
     float sum = 0.0f;
@@ -48,7 +48,7 @@ DEVICE void sum_values(float (&summed)[SLOTS][HEAD_DIM], const ProximityParams& 
     int n_kv_heads = p.sizes.n_kv_heads, kv_head = kv_head_of(n_kv_heads), n_tokens = p.sizes.n_tokens;
     for (int i = threadIdx.x; i < SLOTS * HEAD_DIM; i += THREADS) {
         int slot = slot0 + i / HEAD_DIM, d = i % HEAD_DIM;
-        u32 block = slot < p.mask.top_k ? kept[slot] : NONE;
+        u32 block = slot < top_k_of(p.mask) ? kept[slot] : NONE;
         float sum = 0.0f;
         for (int k = 0; k < BLOCK_K && block != NONE && (int)block * BLOCK_K + k < n_tokens; k++) {
             u64 row = (u64)((int)block * BLOCK_K + k) * n_kv_heads + kv_head;
@@ -97,11 +97,11 @@ DEVICE void write_stays(float* stays, const u16* before, const u16* after, int n
 
 KERNEL void __launch_bounds__(THREADS) proximity(const __grid_constant__ ProximityParams p) {
     __shared__ float summed[SLOTS][HEAD_DIM], near[SLOTS];
-    int row0 = blockIdx.x * BLOCK_Q, n_rows = min(BLOCK_Q, p.rows.n_rows - row0), top_k = p.mask.top_k;
+    int row0 = blockIdx.x * BLOCK_Q, n_rows = min(BLOCK_Q, p.rows.n_rows - row0), top_k = top_k_of(p.mask);
     int query_block = p.rows.first_block + blockIdx.x;
     u64 at = row_of_mask(p.mask, query_block);
     const u32* kept = p.mask.kept + at;
-    const float* share = p.shares + ((u64)blockIdx.y * gridDim.x + blockIdx.x) * top_k * BLOCK_K;
+    const float* share = p.shares + row_of_head(p.mask, blockIdx.x, gridDim.x) * BLOCK_K;
     const u16 *before = p.before + (u64)row0 * p.hidden, *after = p.after + (u64)row0 * p.hidden;
     for (int slot0 = 0; slot0 < top_k && kept[slot0] != NONE; slot0 += SLOTS) {
         sum_values(summed, p, kept, share, slot0, n_rows);

@@ -14,11 +14,11 @@
 // spans            [n_kv_heads, n_spans, 2, HEAD_DIM] f32: mean, sum of squared distances from it
 // grid spans (n_key_blocks / SPAN, rounded up: n_spans, n_kv_heads), top (n_nodes above SPAN_LEVELS,
 // n_kv_heads)
-// Compile with -D HEAD_DIM, -D BLOCK_K (8 to 64).
+// Compile with -D HEAD_DIM, -D BLOCK_K (4 to 64).
 // Reference: tests/cuda/reference.py, pyramid
 
 constexpr int SPAN = 1024 / BLOCK_K;  // key blocks
-constexpr int SPAN_LEVELS = BLOCK_K == 64 ? 4 : BLOCK_K == 32 ? 5 : BLOCK_K == 16 ? 6 : 7;
+constexpr int SPAN_LEVELS = BLOCK_K == 64 ? 4 : BLOCK_K == 32 ? 5 : BLOCK_K == 16 ? 6 : BLOCK_K == 8 ? 7 : 8;
 static_assert(SPAN == 1 << SPAN_LEVELS, "a span is a node");
 constexpr int THREADS = HEAD_DIM / 2;
 

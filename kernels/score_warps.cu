@@ -109,7 +109,10 @@ DEVICE void score_16(float (&scores)[2][4], const Search& s, u32 stage, int row,
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             scores[r][j] = products[j / 2][r * 2 + j % 2];
-            if (of_keys(PASS)) continue;
+            if (of_keys(PASS)) {
+                scores[r][j] = soft_cap(scores[r][j]);
+                continue;
+            }
             if (SPREAD) scores[r][j] += s.reach * sqrt_fast(variances[j / 2][r * 2 + j % 2]);
             if (CLUSTERS) {
                 scores[r][j] += q.length[j] * load_float(stage + TILE * ROW + (row + r * 8 + lane / 4) * 4);
@@ -185,20 +188,52 @@ DEVICE void keep_largest(const float (&scores)[2][4], int row, int count, const 
     }
 }
 
+// Of eight rows that a warp's quads have, those that are of one block.
+constexpr int SIDE_BY_SIDE = smaller(BLOCK_K, 8);
+
+// Over the quads that have rows of the same block.
+DEVICE float sum_over_block(float x) {
+#pragma unroll
+    for (int apart = 4; apart < 4 * SIDE_BY_SIDE; apart *= 2) x += exchanged(x, apart);
+    return x;
+}
+
+// Whether this lane writes what its quads have summed up of a block.
+DEVICE bool speaks_for_block() { return threadIdx.x % (4 * SIDE_BY_SIDE) == 0; }
+
 // The largest over all queries of what this lane's rows of a block get of each, added up over the rows.
 DEVICE void keep_share(float (&share)[4], int block, int count, u32* out) {
     float best = 0.0f;
 #pragma unroll
     for (int j = 0; j < 4; j++) {
-        share[j] = sum_across_quads(share[j]);
+        share[j] = sum_over_block(share[j]);
         best = fmaxf(best, share[j]);
         share[j] = 0.0f;
     }
     best = quad_max(best);
-    if (threadIdx.x % 32 == 0 && block < count) atomicMax(&out[block], ordered(best));
+    if (speaks_for_block() && block < count) atomicMax(&out[block], ordered(best));
+}
+
+// 1 as a mean mass: sums of masses are whole numbers, so that their order changes nothing.
+constexpr float WHOLE = 2147483648.0f;
+
+// The mean over all queries of what this lane's rows of a block get of each, added up over the rows and the
+// warps.
+DEVICE void add_mass(float (&share)[4], int block, int count, const Queries& q, u32* out) {
+    float sum = 0.0f;
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        share[j] = sum_over_block(share[j]);
+        if (q.first + j / 2 * 8 + threadIdx.x % 4 * 2 + j % 2 <= q.last) sum += share[j];
+        share[j] = 0.0f;
+    }
+    sum = quad_sum(sum);
+    int n_queries = q.last % BLOCK_Q + 1;
+    if (speaks_for_block() && block < count) atomicAdd(&out[block], (u32)(sum * (WHOLE / n_queries)));
 }
 
 // Adds what these 16 rows get to `share`, that of the block under way, and keeps it when the block is done.
+template <Pass PASS>
 DEVICE void add_to_shares(float (&share)[4], const float (&scores)[2][4], const Search& s, const u32* items,
                           int row, int count, const Queries& q, u32* out) {
 #pragma unroll
@@ -208,8 +243,10 @@ DEVICE void add_to_shares(float (&share)[4], const float (&scores)[2][4], const 
             bool counts = sees_key(s, q, items, row + threadIdx.x % 32 / 4 + r * 8, count, j);
             share[j] += counts ? ratio(scores[r][j], q.norm[j]) : 0.0f;
         }
-        int end = row + r * 8 + 8;
-        if (end % BLOCK_K == 0) keep_share(share, end / BLOCK_K - 1, count, out);
+        int first = row + r * 8, block = (first + threadIdx.x % 32 / 4) / BLOCK_K;
+        if ((first + 8) % BLOCK_K > 0) continue;
+        if (PASS == KEY_SCORES) keep_share(share, block, count, out);
+        else add_mass(share, block, count, q, out);
     }
 }
 
@@ -236,7 +273,8 @@ DEVICE void pass(const Search& s, const u32* items, int count, Queries& q, u8* s
             float scores[2][4];
             score_16<PASS>(scores, s, stages + tile % 2 * STAGE, m, q);
             if (PASS == NODE_SCORES) keep_largest(scores, first + m, count, q, out);
-            else if (PASS == KEY_SCORES) add_to_shares(share, scores, s, items, first + m, count, q, out);
+            else if (PASS == KEY_SCORES || PASS == KEY_MASSES)
+                add_to_shares<PASS>(share, scores, s, items, first + m, count, q, out);
             else add_to_norms<PASS>(scores, s, items, first + m, count, q);
         }
         __syncthreads();

@@ -5,8 +5,8 @@
 // either takes the queries' norms, which come to what they had, or scores the items with the norms that are
 // settled:
 //   nodes   the largest estimate over all queries, of TWO_MEANS: less the query's norm
-//   keys    the largest share, over all queries, of a query's attention that falls on a key block; its norm
-//           is that attention
+//   keys    the largest share, over all queries, of a query's attention that falls on a key block, or the mean
+//           of it; its norm is that attention
 
 // How a node's largest product with a query is estimated; the value of the macro ESTIMATE.
 enum Estimate : int { FIRST, MIDDLE, MEAN_SPREAD, TWO_MEANS };
@@ -15,9 +15,9 @@ constexpr bool SPREAD = ESTIMATE == MEAN_SPREAD;  // a second product, with vari
 constexpr bool CLUSTERS =
     ESTIMATE == TWO_MEANS;  // two rows a node, ranked by their share of each query's attention
 
-enum Pass { NODE_NORMS, NODE_SCORES, KEY_NORMS, KEY_SCORES };
+enum Pass { NODE_NORMS, NODE_SCORES, KEY_NORMS, KEY_SCORES, KEY_MASSES };
 
-constexpr bool of_keys(Pass pass) { return pass == KEY_NORMS || pass == KEY_SCORES; }
+constexpr bool of_keys(Pass pass) { return pass >= KEY_NORMS; }
 constexpr int rows_of(Pass pass) { return of_keys(pass) ? BLOCK_K : CLUSTERS ? 2 : 1; }
 
 // ---- parameters

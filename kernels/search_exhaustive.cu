@@ -15,10 +15,9 @@
 // mask    written by exhaustive_select
 // grid norms and scores (query blocks of this launch * n_segments, n_heads), select (query blocks of this
 // launch, n_heads)
-// Stands after score_warps.cu. Compile with -D HEAD_DIM, BLOCK_Q (16 to 128), BLOCK_K (8 to 64),
+// Stands after segments.cu. Compile with -D HEAD_DIM, BLOCK_Q (16 to 128), BLOCK_K (4 to 64),
 // ESTIMATE=FIRST.
 
-constexpr int PIECE = 512;           // key blocks in a pass
 constexpr int SELECT_THREADS = 256;  // one for each value of a byte
 
 GEOMETRY(exhaustive_norms, THREADS, 1, 1, SCORING, 0);
@@ -34,37 +33,7 @@ struct ExhaustiveParams {
     Rule rule;
     int n_segments, first_block;
 };
-static_assert(sizeof(ExhaustiveParams) == 80, "as in src/engine/cuda/params.rs");
-
-// The blocks of `all` that a segment has.
-DEVICE int2 segment_of(int first, int last, int n_segments) {
-    int n = (last - first + n_segments - 1) / n_segments, start = first + blockIdx.x % n_segments * n;
-    return make_int2(start, min(start + n, last));
-}
-
-// Where the norms of a query block's first segment start.
-DEVICE float* norms_of(float* norms, int n_segments) {
-    return norms + ((u64)blockIdx.y * gridDim.x + blockIdx.x / n_segments * n_segments) * BLOCK_Q;
-}
-
-// A pass over all key blocks of a segment, a piece at a time; `done` gets each piece.
-template <Pass PASS, typename Done>
-DEVICE void pass_over(const Search& s, int2 segment, Queries& q, u8* shared, Done done) {
-    __shared__ u32 blocks[PIECE], found[PIECE];
-    for (int start = segment.x; start < segment.y; start += PIECE) {
-        int count = min(PIECE, segment.y - start);
-        for (int i = threadIdx.x; i < count; i += THREADS) blocks[i] = start + i, found[i] = 0;
-        __syncthreads();
-        pass<PASS>(s, blocks, count, q, shared, found);
-        for (int i = threadIdx.x; i < count; i += THREADS) done(start + i, found[i]);
-        __syncthreads();
-    }
-}
-
-// Query j of a lane in its query block.
-DEVICE int place_of(int j) {
-    return threadIdx.x / 32 % WARPS_Q * 16 + j / 2 * 8 + threadIdx.x % 4 * 2 + j % 2;
-}
+static_assert(sizeof(ExhaustiveParams) == 88, "as in src/engine/cuda/params.rs");
 
 // What a thread block of exhaustive_norms and exhaustive_scores works on.
 struct Part {
@@ -78,7 +47,7 @@ struct Part {
 DEVICE Part part_of(const ExhaustiveParams& p) {
     Part part;
     part.sight = sight_of(p.first_block + blockIdx.x / p.n_segments, p.sizes);
-    part.candidates = candidates_of(part.sight, p.rule, p.mask.top_k);
+    part.candidates = candidates_of(part.sight, p.rule, top_k_of(p.mask));
     return part;
 }
 
@@ -94,9 +63,7 @@ KERNEL void __launch_bounds__(THREADS, MIN_BLOCKS)
     int2 segment = segment_of(part.sight.first_column, part.sight.end_column, n_segments);
     pass_over<KEY_NORMS>(s, segment, q, shared, [](int, u32) {});
     settle_norms(q, shared);
-    float* out = norms_of(p.norms, n_segments) + blockIdx.x % n_segments * BLOCK_Q;
-    bool has_norms = threadIdx.x / 32 < WARPS_Q && threadIdx.x % 32 < 4;
-    for (int j = 0; j < 4 && has_norms; j++) out[place_of(j)] = q.norm[j];
+    write_norms(q, norms_of(p.norms, n_segments), n_segments);
 }
 
 KERNEL void __launch_bounds__(THREADS, MIN_BLOCKS)
@@ -107,15 +74,7 @@ KERNEL void __launch_bounds__(THREADS, MIN_BLOCKS)
     int n_key_blocks = (p.sizes.n_tokens + BLOCK_K - 1) / BLOCK_K, n_segments = p.n_segments;
     Queries q;
     load_queries(q, p.queries, part.sight, p.first_block * BLOCK_Q, shared);
-    const float* of_segments = norms_of(p.norms, n_segments);
-#pragma unroll
-    for (int j = 0; j < 4; j++) {
-        Norm norm = no_norm();
-        for (int i = 0; i < n_segments; i++) {
-            norm = joined(norm, Norm{of_segments[i * BLOCK_Q + place_of(j)], 1.0f});
-        }
-        q.norm[j] = value_of(norm);
-    }
+    join_norms(q, norms_of(p.norms, n_segments), n_segments);
     Search s = search_of(p.keys, Nodes{}, p.sizes, part.candidates);
     u64 query_block = (u64)blockIdx.y * (gridDim.x / n_segments) + blockIdx.x / n_segments;
     u32* out = p.scores + query_block * n_key_blocks;
@@ -176,12 +135,12 @@ DEVICE void write_row(u32* out, const u32* scores, Sight sight, Candidates c, u3
 KERNEL void exhaustive_select(const __grid_constant__ ExhaustiveParams p) {
     int n_key_blocks = (p.sizes.n_tokens + BLOCK_K - 1) / BLOCK_K, query_block = p.first_block + blockIdx.x;
     Sight sight = sight_of(query_block, p.sizes);
-    Candidates c = candidates_of(sight, p.rule, p.mask.top_k);
+    int top_k = top_k_of(p.mask);
+    Candidates c = candidates_of(sight, p.rule, top_k);
     const u32* scores = p.scores + ((u64)blockIdx.y * gridDim.x + blockIdx.x) * n_key_blocks;
     u32 threshold = 0, n_equals = 0;
     bool competes = c.end_column - c.first_column > c.budget && c.budget > 0;
     if (competes) threshold = threshold_of(scores, c, n_equals);
     if (threadIdx.x >= 32) return;
-    write_row(p.mask.kept + row_of_mask(p.mask, query_block), scores, sight, c, threshold, n_equals,
-              p.mask.top_k);
+    write_row(p.mask.kept + row_of_mask(p.mask, query_block), scores, sight, c, threshold, n_equals, top_k);
 }

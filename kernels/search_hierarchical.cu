@@ -31,7 +31,7 @@
 // before this file. grid (query blocks of this launch, n_heads); a thread block holds max_frontier nodes: at
 // least S + sink_blocks + local_blocks and 2^down (w + 2), a multiple of 64. local_blocks is at least
 // ceil(BLOCK_Q / BLOCK_K); top_k >= sink_blocks + local_blocks; down 1 to 3
-// Compile with -D HEAD_DIM, BLOCK_Q (16 to 128), BLOCK_K (8 to 64), ESTIMATE (search.cu), RESCORE (0 or 1).
+// Compile with -D HEAD_DIM, BLOCK_Q (16 to 128), BLOCK_K (4 to 64), ESTIMATE (search.cu), RESCORE (0 or 1).
 
 GEOMETRY(search_hierarchical, THREADS, 1, 1, SCORING, 16);
 
@@ -44,7 +44,7 @@ struct SearchParams {
     Rule rule;
     int first_block, beam, down, max_frontier;
 };
-static_assert(sizeof(SearchParams) == 112, "as in src/engine/cuda/params.rs");
+static_assert(sizeof(SearchParams) == 120, "as in src/engine/cuda/params.rs");
 
 // Nodes under way, each array of max_frontier numbers in shared memory.
 struct Frontier {
@@ -188,7 +188,8 @@ KERNEL void __launch_bounds__(THREADS, MIN_BLOCKS)
     u8* scoring = shared + 16 * p.max_frontier;
     int query_block = p.first_block + blockIdx.x;
     Sight sight = sight_of(query_block, p.sizes);
-    Candidates c = candidates_of(sight, p.rule, p.mask.top_k);
+    int top_k = top_k_of(p.mask);
+    Candidates c = candidates_of(sight, p.rule, top_k);
 
     if (c.end_column - c.first_column > c.budget && c.budget > 0) {
         Queries q;
@@ -200,5 +201,5 @@ KERNEL void __launch_bounds__(THREADS, MIN_BLOCKS)
         if (RESCORE && f.count > c.budget) rows_read += rescore(s, f, sight, c.budget, q, scoring);
         if (threadIdx.x == 0) atomicAdd(p.n_read, (u64)rows_read);
     }
-    write_row(p.mask.kept + row_of_mask(p.mask, query_block), p.mask.top_k, sight, c, f.nodes);
+    write_row(p.mask.kept + row_of_mask(p.mask, query_block), top_k, sight, c, f.nodes);
 }

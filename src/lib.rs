@@ -105,12 +105,20 @@ pub use protocol::{
     Criterion, DeviceChoice, Edges, Effect, GenerateConfig, Generated, Intervention, LoadOptions, MemoryPlan,
     Message, ScoreConfig, SmallestTopK,
 };
-pub use trace::{Estimate, Search, Span, StreamConfig, Trace};
+pub use trace::{Budget, Estimate, Search, Span, StreamConfig, Trace};
 pub use view::{Explore, Report};
 
 /// The names for a notebook: `use streamtrace::prelude::*;`. It never holds a `Result` of our own, which a
 /// notebook's own code could not tell from the standard one.
 pub mod prelude {
+    /// Settings, and the types that methods return.
+    pub use crate::{
+        Budget, DeviceChoice, Effect, Estimate, GenerateConfig, Generated, LoadOptions, MemoryPlan,
+        ScoreConfig, Search, SmallestTopK, StreamConfig,
+        analysis::{AnchorConfig, Calibration, CausalConfig, RouteConfig, RouteMeasure, SuppressionMeasure},
+        tasks::RulerConfig,
+        trace::CompareConfig,
+    };
     /// The types to start from, to ask with, and to show.
     pub use crate::{
         Criterion, Edges, Error, Explore, Intervention, Message, Report, Span, Trace, Tracer,
@@ -120,13 +128,5 @@ pub mod prelude {
         tasks::{Prompt, ReasoningPrompt, Task, WordProblem},
         trace::SentenceKind,
         view::plot::{AttentionMap, Figure, HeatMap},
-    };
-    /// Settings, and the types that methods return.
-    pub use crate::{
-        DeviceChoice, Effect, Estimate, GenerateConfig, Generated, LoadOptions, MemoryPlan, ScoreConfig,
-        Search, SmallestTopK, StreamConfig,
-        analysis::{AnchorConfig, Calibration, CausalConfig, RouteConfig, RouteMeasure, SuppressionMeasure},
-        tasks::RulerConfig,
-        trace::CompareConfig,
     };
 }

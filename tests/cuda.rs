@@ -48,7 +48,7 @@ fn needle(tracer: &Tracer, n_tokens: usize, seed: u64) -> String {
 /// Returns the share of a layer's kept blocks that two traces have in common, over all rows.
 fn shared_blocks(a: &Trace, b: &Trace, layer: usize) -> f64 {
     let (a, b) = (a.mask(layer).unwrap(), b.mask(layer).unwrap());
-    let rows = || (0..a.n_heads).flat_map(|h| (0..a.blocks.n_query_blocks()).map(move |q| (h, q)));
+    let rows = || (0..a.n_heads()).flat_map(|h| (0..a.blocks.n_query_blocks()).map(move |q| (h, q)));
     let n_shared: usize =
         rows().map(|(h, q)| a.kept(h, q).iter().filter(|block| b.kept(h, q).contains(block)).count()).sum();
     n_shared as f64 / rows().map(|(h, q)| a.kept(h, q).len()).sum::<usize>() as f64

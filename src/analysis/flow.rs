@@ -51,7 +51,7 @@ impl LayerEdges {
         if measure == RouteMeasure::Proximity {
             return Ok(Self::of_shares(layer, mask, trace.proximity(layer)?));
         }
-        let (n_query_blocks, n_heads) = (mask.blocks.n_query_blocks(), mask.n_heads);
+        let (n_query_blocks, n_heads) = (mask.blocks.n_query_blocks(), mask.n_heads());
         let mut stays = match measure {
             RouteMeasure::Written => trace.residual(layer)?,
             _ => vec![n_heads as f32; n_query_blocks],
@@ -72,8 +72,9 @@ impl LayerEdges {
         }
         let inverse: Vec<f32> = sum.iter().map(|sum| if *sum > 0.0 { 1.0 / sum } else { 0.0 }).collect();
         stays.iter_mut().zip(&inverse).for_each(|(stays, inverse)| *stays *= inverse);
-        let rows = share.chunks_mut(mask.top_k.max(1)).zip(inverse.iter().cycle());
-        rows.for_each(|(row, inverse)| row.iter_mut().for_each(|share| *share *= inverse));
+        for (head, query_block) in mask.rows() {
+            share[mask.row(head, query_block)].iter_mut().for_each(|share| *share *= inverse[query_block]);
+        }
         Ok(LayerEdges { layer, mask, share, stays })
     }
 
@@ -81,8 +82,8 @@ impl LayerEdges {
     fn of_shares(layer: usize, mask: BlockMask, share: Vec<f32>) -> Self {
         let n_query_blocks = mask.blocks.n_query_blocks();
         let mut stays = vec![1.0; n_query_blocks];
-        for (row, share) in share.chunks(mask.top_k.max(1)).enumerate() {
-            stays[row % n_query_blocks] -= share.iter().sum::<f32>();
+        for (head, query_block) in mask.rows() {
+            stays[query_block] -= share[mask.row(head, query_block)].iter().sum::<f32>();
         }
         // Rounded shares may sum to a little more than 1.
         stays.iter_mut().for_each(|stays| *stays = stays.max(0.0));
@@ -91,7 +92,7 @@ impl LayerEdges {
 
     /// Kept blocks of a query block in all heads, with their shares: `(head, key block, share)`.
     fn edges(&self, query_block: usize) -> impl Iterator<Item = (usize, usize, f64)> {
-        (0..self.mask.n_heads).flat_map(move |head| {
+        (0..self.mask.n_heads()).flat_map(move |head| {
             let (row, kept) = (self.mask.row(head, query_block), self.mask.kept(head, query_block));
             kept.iter()
                 .zip(&self.share[row])

@@ -209,7 +209,7 @@ impl Routes {
             queries,
             keys: mask.blocks.keys(block).into(),
         };
-        Ok((0..mask.n_heads).flat_map(kept).map(edge).filter(|edge| !shown.contains(edge)).collect())
+        Ok((0..mask.n_heads()).flat_map(kept).map(edge).filter(|edge| !shown.contains(edge)).collect())
     }
 
     /// Returns the intervention that leaves to the query blocks of a span only the shown edges and the blocks

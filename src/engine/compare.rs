@@ -4,6 +4,7 @@ use super::{
     decoder::Decoder,
     device::{Device, StageCosts},
     run::{Run, log_softmax},
+    search::sample::spread,
 };
 use crate::{
     error::Error,
@@ -96,31 +97,9 @@ fn shares(sums: &[f64], n_rows: usize) -> Vec<f64> {
     sums.iter().map(|sum| sum / n_rows as f64).collect()
 }
 
-/// Returns about `n` of `n_blocks` blocks, evenly spread: the middle one of each of `n` equal stretches.
-fn spread(n_blocks: usize, n: usize) -> Vec<usize> {
-    let n = n.min(n_blocks);
-    (0..n).map(|i| (2 * i + 1) * n_blocks / (2 * n)).collect()
-}
-
 /// Returns KL(dense ‖ sparse) in nats.
 pub(super) fn kl(dense: &[f32], sparse: &[f32]) -> f64 {
     let p = log_softmax(dense);
     let q = log_softmax(sparse);
     p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>().max(0.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn samples_are_spread_over_all_blocks() {
-        assert_eq!(spread(10, 1), [5]);
-        assert_eq!(spread(10, 5), [1, 3, 5, 7, 9]);
-        assert_eq!(spread(3, 99), [0, 1, 2]);
-        assert!(
-            (1..40)
-                .all(|n| spread(40, n).windows(2).all(|pair| pair[0] < pair[1]) && spread(40, n).len() == n)
-        );
-    }
 }

@@ -1,12 +1,15 @@
 //! Writing after a prompt, token by token.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use candle_core::Tensor;
 use candle_transformers::generation::LogitsProcessor;
 
 use super::{
-    decoder::session::{Session, Setting},
+    decoder::{
+        resident::AllWeights,
+        session::{Session, Setting},
+    },
     device::{Device, Purpose},
     model::{Model, tokenizer::Encoding},
     run::{Run, argmax, log_softmax, with_budget},
@@ -31,9 +34,9 @@ impl<D: Device> Run<'_, D> {
         let start = Instant::now();
         how.validate()?;
         let Encoding { ids, .. } = self.model.tokenizer.encode(prompt)?;
-        let setting = self.setting(ids.len(), how, config)?;
+        let (setting, weights) = self.setting(ids.len(), how, config)?;
         let top_k = (!how.dense).then_some(setting.config.top_k);
-        let mut session = Session::new(self.model, self.device, setting)?;
+        let mut session = Session::new(self.model, self.device, weights, setting)?;
         let mut text = Text { model: self.model, before: ids[ids.len() - 1], tokens: Vec::new(), n_shown: 0 };
         let mut choose = chooser(how);
         let clock = self.clock("prompt", ids.len());
@@ -66,13 +69,13 @@ impl<D: Device> Run<'_, D> {
         Ok(Generated { text: written, tokens: text.tokens, end, n_prompt: ids.len(), top_k, seconds })
     }
 
-    /// Returns the settings of the session, if it fits the available memory.
+    /// Returns the settings and the weights of the session, if it fits the available memory.
     fn setting(
         &self,
         n_prompt: usize,
         how: &GenerateConfig,
         config: &StreamConfig,
-    ) -> Result<Setting, Error> {
+    ) -> Result<(Setting, Arc<AllWeights<D::Tensor>>), Error> {
         // The last token that is written is not read.
         let capacity = n_prompt.saturating_add(how.max_tokens - 1);
         if u32::try_from(capacity).is_err() {
@@ -86,10 +89,12 @@ impl<D: Device> Run<'_, D> {
         // A share to prune is one of the prompt; a budget may be more than the prompt has.
         let settled = with_budget(self, config, if config.pruned.is_some() { n_prompt } else { capacity })?;
         let config = StreamConfig { focus: Some(0..0), ..settled };
-        let plan = self.device.plan(&self.model.config, capacity, &config, Purpose::Generate, self.memory)?;
+        let plan = self.plan(capacity, &config, Purpose::Generate)?;
         plan.check()?;
-        self.device.reserve(plan.total())?;
-        Ok(Setting { config, dense: how.dense, capacity, layout: plan.layout })
+        let weights = self.prepare(&plan)?;
+        let weights =
+            weights.ok_or_else(|| Error::engine("no weights to write with", "please report this"))?;
+        Ok((Setting { config, dense: how.dense, capacity, layout: plan.layout }, weights))
     }
 }
 

@@ -20,6 +20,7 @@ use std::time::Instant;
 use self::{
     cpu::Cpu,
     cuda::{Cuda, libraries},
+    decoder::resident::Resident,
     device::{Device, Purpose},
     model::Model,
     run::Run,
@@ -45,8 +46,8 @@ struct Loaded {
 
 /// Where models run.
 enum Processor {
-    Cpu,
-    Cuda(Box<Cuda>),
+    Cpu(Resident<Cpu>),
+    Cuda(Box<Cuda>, Resident<Cuda>),
 }
 
 impl Engine for Local {
@@ -72,8 +73,10 @@ impl Engine for Local {
                 Ok((Reply::Rasterized, Payload::Bytes(raster::png(&svg, scale)?)))
             }
             request => match &self.loaded()?.processor {
-                Processor::Cpu => answer(self.run(&Cpu, progress)?, request, payload),
-                Processor::Cuda(cuda) => answer(self.run(&**cuda, progress)?, request, payload),
+                Processor::Cpu(weights) => answer(self.run(&Cpu, weights, progress)?, request, payload),
+                Processor::Cuda(cuda, weights) => {
+                    answer(self.run(&**cuda, weights, progress)?, request, payload)
+                }
             },
         }
     }
@@ -92,16 +95,7 @@ fn answer<D: Device>(mut run: Run<D>, request: Request, payload: Payload) -> Res
             }
             let config = run::with_budget(&run, &config, n_tokens)?;
             run::focus(&config, n_tokens)?;
-            Ok((
-                Reply::Plan(run.device.plan(
-                    &run.model.config,
-                    n_tokens,
-                    &config,
-                    Purpose::Trace,
-                    run.memory,
-                )?),
-                Payload::None,
-            ))
+            Ok((Reply::Plan(run.plan(n_tokens, &config, Purpose::Trace)?), Payload::None))
         }
         (Request::Trace { prompt, config }, _) => {
             Ok((Reply::Traced, Payload::Trace(run.trace(&prompt, &config)?)))
@@ -138,13 +132,14 @@ impl Local {
         })
     }
 
-    fn run<'a, D>(
+    fn run<'a, D: Device>(
         &'a self,
         device: &'a D,
+        resident: &'a Resident<D>,
         progress: &'a mut dyn FnMut(Progress),
     ) -> Result<Run<'a, D>, Error> {
         let Loaded { model, options, seconds, .. } = self.loaded()?;
-        Ok(Run { model, device, memory: options.memory, load_seconds: *seconds, progress })
+        Ok(Run { model, device, resident, memory: options.memory, load_seconds: *seconds, progress })
     }
 }
 
@@ -160,8 +155,8 @@ impl Loaded {
 impl Loaded {
     fn reply(&self) -> Reply {
         let device = match &self.processor {
-            Processor::Cpu => Cpu.name(),
-            Processor::Cuda(cuda) => cuda.name(),
+            Processor::Cpu(_) => Cpu.name(),
+            Processor::Cuda(cuda, _) => cuda.name(),
         };
         Reply::Loaded { model: self.model.info(), device }
     }
@@ -169,14 +164,15 @@ impl Loaded {
 
 impl Processor {
     fn open(choice: DeviceChoice, progress: &mut dyn FnMut(Progress)) -> Result<Self, Error> {
-        match (choice, || Cuda::open().map(|cuda| Processor::Cuda(Box::new(cuda)))) {
-            (DeviceChoice::Cpu, _) => Ok(Processor::Cpu),
+        let cpu = || Processor::Cpu(Resident::default());
+        match (choice, || Cuda::open().map(|cuda| Processor::Cuda(Box::new(cuda), Resident::default()))) {
+            (DeviceChoice::Cpu, _) => Ok(cpu()),
             (DeviceChoice::Cuda, open) => open(),
             // A machine without NVIDIA's driver has no GPU to miss.
-            (DeviceChoice::Auto, _) if !libraries::found()[0] => Ok(Processor::Cpu),
+            (DeviceChoice::Auto, _) if !libraries::found()[0] => Ok(cpu()),
             (DeviceChoice::Auto, open) => Ok(open().unwrap_or_else(|why| {
                 progress(Progress::Note(format!("on the CPU: {why}")));
-                Processor::Cpu
+                cpu()
             })),
         }
     }

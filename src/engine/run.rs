@@ -7,25 +7,29 @@ use std::{
 };
 
 use super::{
-    decoder::Decoder,
+    decoder::{
+        Decoder,
+        resident::{AllWeights, Resident},
+    },
     device::{Device, Purpose, StageCosts},
     model::{Model, tokenizer::Encoding},
-    search::budget,
+    search::{budget, sample::sampled},
 };
 use crate::{
     error::Error,
-    protocol::{LayerProgress, MemoryPlan, Progress},
+    protocol::{LayerProgress, MemoryPlan, Progress, Weights},
     trace::{
-        AnswerScore, AnswerToken, Blocks, LayerRecord, NextToken, Seconds, Span, StreamConfig, Summary,
-        Trace, TraceWriter, token_sentences,
+        AnswerScore, AnswerToken, Blocks, LayerRecord, NextToken, Recall, Seconds, Span, StreamConfig,
+        Summary, Trace, TraceWriter, token_sentences,
     },
     words::numbers::format_bytes,
 };
 
 /// A model on a device, ready to read.
-pub(super) struct Run<'a, D> {
+pub(super) struct Run<'a, D: Device> {
     pub model: &'a Model,
     pub device: &'a D,
+    pub resident: &'a Resident<D>,
     /// Most memory to take, in bytes.
     pub memory: Option<u64>,
     /// Seconds that loading the model took.
@@ -53,14 +57,16 @@ impl<D: Device> Run<'_, D> {
             });
             (logits, writing.join().unwrap_or_else(|_| Err(stopped())))
         });
-        let ((writer, kept_pairs), logits) = (written?, logits?);
+        let ((writer, told), logits) = (written?, logits?);
+        let n_rows = sampled_rows(&decoder.config, ids.len());
         let summary = Summary {
             n_tokens: ids.len(),
             focus: decoder.focus,
             next_token: self.next_token(&logits[0]),
-            pruned: self.pruned(kept_pairs, ids.len()),
+            pruned: self.pruned(told.kept_pairs, ids.len()),
+            recall: told.recall(n_rows),
             keys_read_per_query_block: self.keys_read(&costs, &decoder),
-            config: decoder.config,
+            config: told.settled(decoder.config),
             seconds: self.seconds(&costs, start),
             peak_memory_bytes: self.device.peak(),
             planned_memory_bytes: plan.total(),
@@ -186,19 +192,36 @@ impl<D: Device> Run<'_, D> {
     where
         Self: 't,
     {
-        let plan =
-            self.device.plan(&self.model.config, tokens.len(), &config, Purpose::Trace, self.memory)?;
+        let plan = self.plan(tokens.len(), &config, Purpose::Trace)?;
         plan.check()?;
         if let Some(why) = &plan.slower {
             let note = format!("slower, to fit in {}: {why}", format_bytes(plan.limit));
             (self.progress)(Progress::Note(note));
         }
-        self.device.reserve(plan.total())?;
+        let resident = self.prepare(&plan)?;
         let Run { model, device, .. } = *self;
-        Ok((
-            Decoder { model, device, tokens, config, focus, sentences: Arc::new([]), layout: plan.layout },
-            plan,
-        ))
+        let (sentences, layout) = (Arc::new([]), plan.layout);
+        Ok((Decoder { model, device, tokens, config, focus, sentences, layout, resident }, plan))
+    }
+
+    /// Returns the memory that a run will hold.
+    pub fn plan(
+        &self,
+        n_tokens: usize,
+        config: &StreamConfig,
+        purpose: Purpose,
+    ) -> Result<MemoryPlan, Error> {
+        let kept = self.resident.bytes();
+        self.device.plan(&self.model.config, n_tokens, config, purpose, self.memory, kept)
+    }
+
+    /// Takes the memory of a plan; returns all weights, if it has them on the device together.
+    pub(super) fn prepare(&self, plan: &MemoryPlan) -> Result<Option<Arc<AllWeights<D::Tensor>>>, Error> {
+        if plan.layout.weights != Weights::Kept {
+            self.resident.clear();
+        }
+        self.device.reserve(plan.total().saturating_sub(self.resident.bytes()))?;
+        self.resident.weights(self.model, self.device, plan.layout, plan.weights())
     }
 
     pub(super) fn next_token(&self, logits: &[f32]) -> NextToken {
@@ -235,17 +258,49 @@ impl<D: Device> Run<'_, D> {
     }
 }
 
-/// Writes layers as they come, while the next one runs; returns the writer and the pairs that they keep.
+/// Writes layers as they come, while the next one runs; returns the writer and what they tell.
 fn write_layers(
     mut writer: TraceWriter,
     records: mpsc::Receiver<(usize, LayerRecord)>,
-) -> Result<(TraceWriter, u64), Error> {
-    let mut kept_pairs = 0;
+) -> Result<(TraceWriter, Told), Error> {
+    let mut told = Told::default();
     for (layer, record) in records {
-        kept_pairs += record.mask.kept_pairs();
+        told.kept_pairs += record.mask.kept_pairs();
+        told.budgets.extend(record.mask.budgets.as_slice());
+        told.recalls.extend(&record.recall);
         writer.layer(layer, &record)?;
     }
-    Ok((writer, kept_pairs))
+    Ok((writer, told))
+}
+
+/// What the records of all layers and heads say about the run.
+#[derive(Default)]
+struct Told {
+    kept_pairs: u64,
+    budgets: Vec<usize>,
+    recalls: Vec<f32>,
+}
+
+impl Told {
+    /// Returns the settings with the mean budget, where a recall decided it.
+    fn settled(&self, config: StreamConfig) -> StreamConfig {
+        let n = self.budgets.len().max(1);
+        let mean = (self.budgets.iter().sum::<usize>() + n / 2) / n;
+        StreamConfig { top_k: if config.recall.is_some() { mean } else { config.top_k }, ..config }
+    }
+
+    fn recall(&self, rows: usize) -> Option<Recall> {
+        let recalls = || self.recalls.iter().map(|&recall| f64::from(recall));
+        let mean = recalls().sum::<f64>() / self.recalls.len() as f64;
+        recalls().reduce(f64::min).map(|least_head| Recall { mean, least_head, rows })
+    }
+}
+
+/// Counts the queries that a run samples in each layer.
+fn sampled_rows(config: &StreamConfig, n_tokens: usize) -> usize {
+    let StreamConfig { block_size_q, block_size_k, .. } = *config;
+    let blocks = Blocks { n_tokens, block_size_q, block_size_k, window: None };
+    sampled(&blocks, config).iter().map(|&query_block| blocks.queries(query_block).len()).sum()
 }
 
 fn stopped() -> Error {

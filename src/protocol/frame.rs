@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::{Payload, Progress, Reply};
 use crate::{error::Error, trace::Trace};
 
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;
 
 const MAGIC: &[u8; 4] = b"STRM";
 

@@ -25,16 +25,35 @@ pub struct MemoryPlan {
 pub struct Layout {
     /// Rows of the prompt that are worked on together: whole query blocks.
     pub chunk_rows: usize,
-    /// Whether the next layer's weights arrive while a layer runs.
-    pub weights_ahead: bool,
+    pub weights: Weights,
     /// Whether hidden states wait in the host's memory between layers.
     pub hidden_on_host: bool,
+}
+
+/// How a layer's weights come to the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Weights {
+    /// All stay there from run to run.
+    Kept,
+    /// All are there for the run.
+    Held,
+    /// The next layer's arrive while a layer runs.
+    Ahead,
+    /// A layer waits for its own.
+    Waiting,
 }
 
 impl MemoryPlan {
     /// Returns the sum of all parts, in bytes.
     pub fn total(&self) -> u64 {
         self.parts.iter().fold(0, |total: u64, part| total.saturating_add(part.1))
+    }
+
+    /// Returns the bytes of the weights and the output layer.
+    pub(crate) fn weights(&self) -> u64 {
+        let is_weights = |name: &str| name.starts_with("weights") || name == "output layer";
+        self.parts.iter().filter(|(name, _)| is_weights(name)).map(|part| part.1).sum()
     }
 
     /// # Errors

@@ -24,7 +24,7 @@ pub use chat::Message;
 pub use generate::{End, GenerateConfig, Generated};
 pub use intervention::{Edges, Effect, Hidden, Intervention, TokenEffect};
 pub use load::{DeviceChoice, LoadOptions};
-pub use memory::{Layout, MemoryPlan};
+pub use memory::{Layout, MemoryPlan, Weights};
 pub use progress::{LayerProgress, Progress};
 pub use score::ScoreConfig;
 pub use smallest_top_k::{Criterion, SmallestTopK, Tried};

@@ -14,11 +14,20 @@ pub struct StreamConfig {
     pub block_size_q: usize,
     /// Tokens in a key block, the unit that is kept or pruned.
     pub block_size_k: usize,
-    /// Key blocks kept for each head and query block, sinks and local blocks included.
+    /// Key blocks kept for each head and query block, sinks and local blocks included; the mean of a layer's
+    /// heads where `budget` lets them differ.
     pub top_k: usize,
     /// If set, `top_k` is chosen for each prompt: the largest that prunes at least this share of its causal
     /// pairs.
     pub pruned: Option<f64>,
+    /// How a layer's budget is shared out among its heads.
+    pub budget: Budget,
+    /// If set, each head keeps as many key blocks as bring its recall on the sampled queries to this share;
+    /// what that prunes is a result.
+    pub recall: Option<f64>,
+    /// Queries, in whole blocks spread over the prompt, at most an eighth of it, for which each layer reads
+    /// every key: they tell its recall, and choose budgets by head. O(T) time for each.
+    pub sample: usize,
     /// Key blocks at the start of the prompt that are always kept.
     pub sink_blocks: usize,
     /// Key blocks before a query block's end that are always kept; never fewer than hold its own tokens.
@@ -41,6 +50,18 @@ pub struct StreamConfig {
     /// Whether to record the L1 proximity of each kept block's output to the later residual stream, for
     /// routes by that measure: more time and a larger trace.
     pub proximity: bool,
+}
+
+/// How the key blocks of a layer are shared out among its heads, at the same number of kept pairs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "engine", derive(clap::ValueEnum))]
+#[serde(rename_all = "snake_case")]
+pub enum Budget {
+    /// Where the next block of a head leaves least of the attention unread, on the sampled queries.
+    #[default]
+    ByHead,
+    /// As many for each head: Stream as it was published.
+    Uniform,
 }
 
 /// Which search finds the kept key blocks.
@@ -75,6 +96,13 @@ pub enum Estimate {
     TwoMeans,
 }
 
+impl Search {
+    /// Returns whether it reads no key.
+    pub fn is_baseline(self) -> bool {
+        matches!(self, Search::Window | Search::Random { .. })
+    }
+}
+
 impl Default for StreamConfig {
     fn default() -> Self {
         StreamConfig {
@@ -82,6 +110,9 @@ impl Default for StreamConfig {
             block_size_k: 8,
             top_k: 96,
             pruned: None,
+            budget: Budget::ByHead,
+            recall: None,
+            sample: 512,
             sink_blocks: 1,
             local_blocks: 6,
             search: Search::Hierarchical(Estimate::TwoMeans),
@@ -111,6 +142,7 @@ impl StreamConfig {
             split: 2,
             rescore: false,
             exact_queries: 0,
+            budget: Budget::Uniform,
             ..self
         }
     }
@@ -154,6 +186,19 @@ impl StreamConfig {
                 self.split.to_string(),
                 "4 is common, 2 the published search".into(),
             );
+        }
+        if let Some(recall) = self.recall.filter(|recall| !(*recall > 0.0 && *recall < 1.0)) {
+            let fix = "0.95 is common; prune nothing to keep all".into();
+            return setting("recall", "a share above 0 and below 1", recall.to_string(), fix);
+        }
+        if self.recall.is_some() && self.pruned.is_some() {
+            let fix = "leave out one of them: what a recall prunes is a result".into();
+            return setting("recall", "no share to prune beside it", format!("{:?}", self.pruned), fix);
+        }
+        if self.recall.is_some() && (self.sample == 0 || self.budget == Budget::Uniform) {
+            let found = format!("a sample of {} and a budget that is {:?}", self.sample, self.budget);
+            let fix = "sample 512 queries, and let budgets differ by head".into();
+            return setting("recall", "a sample and budgets by head", found, fix);
         }
         match self.pruned {
             Some(share) if !(0.0..1.0).contains(&share) => {

@@ -8,21 +8,29 @@
 //! | `text` | `[n_bytes]` | U8 | the prompt in UTF-8 |
 //! | `logits` | `[vocab_size]` | F32 | of the token after the prompt |
 //! | `layers.N.received` | `[n_heads, n_tokens]` | F32 | attention mass a key received, summed over queries |
-//! | `layers.N.mass` | `[n_heads, n_query_blocks, top_k]` | F16 | mean mass of queries on a kept block |
-//! | `layers.N.focus` | `[n_heads, n_focus, top_k · block_size_k]` | F16 | focus probabilities by key |
+//! | `layers.N.top_k` | `[n_heads]` | U32 | key blocks in a row of a head |
+//! | `layers.N.recall` | `[n_heads]` | F32 | told recall of a head |
+//! | `layers.N.mass` | rows of query blocks | F16 | mean mass of queries on a kept block |
+//! | `layers.N.focus` | rows of focus tokens, by key | F16 | focus probabilities by key |
 //! | `layers.N.written` | `[n_heads, n_key_blocks]` | F32 | weighted mean of ‖W_O v‖ over a block |
 //! | `layers.N.residual` | `[n_query_blocks]` | F32 | mean length of the residual stream at a block |
-//! | `layers.N.proximity` | `[n_heads, n_query_blocks, top_k]` | F16 | share by L1 proximity |
+//! | `layers.N.proximity` | rows of query blocks | F16 | share by L1 proximity |
 //! | `layers.N.vertical` | `[n_heads, n_sentences]` | F32 | vertical score of each sentence |
 //! | `sentences` | `[n_sentences, 2]` | U32 | tokens of each sentence, first and end |
-//! | `layers.N.kept` | `[n_heads, n_query_blocks, top_k]` | U16 or U32 | kept key blocks, ascending |
+//! | `layers.N.kept` | rows of query blocks | U16 or U32 | kept key blocks, ascending |
+//!
+//! Rows lie one after the other: all of the first head, then all of the second; a row of head `h` has
+//! `top_k[h]` numbers, and by key `top_k[h] · block_size_k`. So the row of query block `q` starts at
+//! `n_query_blocks · (top_k[0] + … + top_k[h-1]) + q · top_k[h]`.
 //!
 //! `mass` is the mean over a block's queries. `focus` holds the probabilities of the focus tokens on the keys
 //! of their kept blocks. `written` weighs the keys by the attention that they received. `residual` is
 //! measured before the layer, at a block's queries. `proximity` is the share of a kept block in the later
 //! residual stream of its query block; it is there only if asked for. The largest value of its type fills up
-//! a row of `kept`.
+//! a row of `kept`. `recall` is there if query blocks were sampled.
 //!
+//! Version 2 had no `top_k` and `recall`: all heads had the summary's `top_k`, and rows were arrays
+//! `[n_heads, n_rows, top_k]`.
 //! Version 1 had no `written`, `residual`, `vertical` and `sentences`; such a trace is read, but has no
 //! routes.
 //!
@@ -44,7 +52,7 @@ use safetensors::{
 };
 
 use super::{
-    LayerRecord, Summary, Trace, name,
+    Budget, LayerRecord, StreamConfig, Summary, Trace, name,
     packed::{is_packed_name, pack, unpacked},
     sentences::token_sentences,
     tensors::Tensors,
@@ -52,7 +60,7 @@ use super::{
 use crate::{atomic_file::save, error::Error};
 
 /// Version of the layout above; a reader refuses a newer one.
-const FORMAT_VERSION: u32 = 2;
+const FORMAT_VERSION: u32 = 3;
 
 /// Writes a trace layer by layer into a temporary file that vanishes unless the trace is saved.
 pub struct TraceWriter {
@@ -92,11 +100,13 @@ impl TraceWriter {
     /// [`Error::File`] when the disk is full.
     pub fn layer(&mut self, layer: usize, record: &LayerRecord) -> Result<(), Error> {
         let mask = &record.mask;
-        let (n_heads, n_query_blocks) = (mask.n_heads, mask.blocks.n_query_blocks());
-        let shape = [n_heads, n_query_blocks, mask.top_k];
-        let n_focus_keys = mask.top_k * mask.blocks.block_size_k;
-        let n_focus = record.focus.len().checked_div(n_heads * n_focus_keys).unwrap_or_default();
-        let focus_shape = [n_heads, n_focus, n_focus_keys];
+        let (n_heads, n_query_blocks) = (mask.n_heads(), mask.blocks.n_query_blocks());
+        let top_k: Vec<u32> = mask.budgets.as_slice().iter().map(|&k| k as u32).collect();
+        self.write(&name(layer, "top_k"), Dtype::U32, &[n_heads], &bytes(&top_k, u32::to_le_bytes))?;
+        if !record.recall.is_empty() {
+            let recall = bytes(&record.recall, f32::to_le_bytes);
+            self.write(&name(layer, "recall"), Dtype::F32, &[n_heads], &recall)?;
+        }
         let n_sentences = record.vertical.len() / n_heads.max(1);
         for (what, shape, values) in [
             ("vertical", &[n_heads, n_sentences][..], &record.vertical),
@@ -106,22 +116,17 @@ impl TraceWriter {
         ] {
             self.write(&name(layer, what), Dtype::F32, shape, &bytes(values, f32::to_le_bytes))?;
         }
-        self.write(&name(layer, "mass"), Dtype::F16, &shape, &f16_bytes(&record.mass))?;
-        self.write(&name(layer, "focus"), Dtype::F16, &focus_shape, &f16_bytes(&record.focus))?;
-        if !record.proximity.is_empty() {
-            self.write(&name(layer, "proximity"), Dtype::F16, &shape, &f16_bytes(&record.proximity))?;
+        let rows = [("mass", &record.mass), ("focus", &record.focus), ("proximity", &record.proximity)];
+        for (what, values) in
+            rows.into_iter().filter(|(what, values)| *what != "proximity" || !values.is_empty())
+        {
+            self.write(&name(layer, what), Dtype::F16, &[values.len()], &f16_bytes(values))?;
         }
-        match mask.blocks.n_key_blocks() < u16::MAX as usize {
-            true => self.write(
-                &name(layer, "kept"),
-                Dtype::U16,
-                &shape,
-                &bytes(&mask.kept, |b| (b as u16).to_le_bytes()),
-            ),
-            false => {
-                self.write(&name(layer, "kept"), Dtype::U32, &shape, &bytes(&mask.kept, u32::to_le_bytes))
-            }
-        }
+        let (dtype, kept) = match mask.blocks.n_key_blocks() < u16::MAX as usize {
+            true => (Dtype::U16, bytes(&mask.kept, |b| (b as u16).to_le_bytes())),
+            false => (Dtype::U32, bytes(&mask.kept, u32::to_le_bytes)),
+        };
+        self.write(&name(layer, "kept"), dtype, &[mask.kept.len()], &kept)
     }
 
     /// Closes the file and opens it as a trace.
@@ -249,7 +254,8 @@ impl Trace {
         if notes.get("format").map(String::as_str) != Some("streamtrace") {
             return Err(tensors.damaged("a file written by streamtrace", "another safetensors file".into()));
         }
-        match notes.get("version").map(|v| v.parse::<u32>()) {
+        let version = notes.get("version").map(|v| v.parse::<u32>());
+        match version.clone() {
             Some(Ok(1..=FORMAT_VERSION)) => {}
             Some(Ok(version)) if version > FORMAT_VERSION => {
                 let fix = "update streamtrace to read it";
@@ -265,8 +271,11 @@ impl Trace {
             }
         }
         let summary = notes.get("summary").ok_or_else(|| tensors.damaged("a summary", "none".into()))?;
-        let summary: Summary = serde_json::from_str(summary)
+        let mut summary: Summary = serde_json::from_str(summary)
             .map_err(|e| tensors.damaged("a readable summary", e.to_string()))?;
+        if !matches!(version, Some(Ok(FORMAT_VERSION))) {
+            summary.config = StreamConfig { budget: Budget::Uniform, sample: 0, ..summary.config };
+        }
         let layers = layers(&notes, &summary, tensors.metadata.tensors().len());
         tensors.layers = layers.map_err(|found| tensors.damaged("a list of its layers", found))?;
         tensors.check(&summary).map_err(|found| tensors.damaged("tensors that fit the summary", found))?;

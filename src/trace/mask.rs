@@ -1,25 +1,29 @@
 //! The key blocks that each query block of one layer keeps.
 
-use super::Blocks;
+use super::{Blocks, Budgets};
 
 /// Kept key blocks of every head and query block of one layer, in ascending order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockMask {
     pub blocks: Blocks,
-    pub n_heads: usize,
-    pub top_k: usize,
-    /// `[n_heads, n_query_blocks, top_k]`; a row that sees fewer blocks ends in [`BlockMask::NONE`].
+    pub budgets: Budgets,
+    /// The rows of all query blocks, head by head, as long as the head's budget; a row that sees fewer blocks
+    /// ends in [`BlockMask::NONE`].
     pub kept: Vec<u32>,
 }
 
 impl BlockMask {
-    /// Fills a row that has fewer than `top_k` blocks.
+    /// Fills a row that has fewer blocks than its head's budget.
     pub const NONE: u32 = u32::MAX;
 
     /// Returns a mask that keeps nothing yet.
-    pub fn empty(blocks: Blocks, n_heads: usize, top_k: usize) -> Self {
-        let kept = vec![Self::NONE; n_heads * blocks.n_query_blocks() * top_k];
-        BlockMask { blocks, n_heads, top_k, kept }
+    pub fn empty(blocks: Blocks, budgets: Budgets) -> Self {
+        let kept = vec![Self::NONE; blocks.n_query_blocks() * budgets.sum()];
+        BlockMask { blocks, budgets, kept }
+    }
+
+    pub fn n_heads(&self) -> usize {
+        self.budgets.n_heads()
     }
 
     /// Returns the key blocks that a query block keeps, ascending.
@@ -39,17 +43,22 @@ impl BlockMask {
 
     /// Returns the range of a query block's row in `kept`.
     pub fn row(&self, head: usize, query_block: usize) -> std::ops::Range<usize> {
-        let start = (head * self.blocks.n_query_blocks() + query_block) * self.top_k;
-        start..start + self.top_k
+        self.budgets.row(head, query_block, self.blocks.n_query_blocks())
+    }
+
+    /// Iterates over heads and query blocks, in the order of their rows.
+    pub fn rows(&self) -> impl Iterator<Item = (usize, usize)> + Clone + use<> {
+        let n_query_blocks = self.blocks.n_query_blocks();
+        (0..self.n_heads())
+            .flat_map(move |head| (0..n_query_blocks).map(move |query_block| (head, query_block)))
     }
 
     /// Counts the visible (query, key) pairs that all heads keep.
     pub fn kept_pairs(&self) -> u64 {
-        (0..self.n_heads)
-            .flat_map(|h| (0..self.blocks.n_query_blocks()).map(move |q| (h, q)))
-            .map(|(h, q)| {
-                self.kept(h, q).iter().map(|&k| self.blocks.pairs(q, k as usize) as u64).sum::<u64>()
-            })
-            .sum()
+        let pairs = |(head, query_block)| {
+            let kept = self.kept(head, query_block).iter();
+            kept.map(|&k| self.blocks.pairs(query_block, k as usize) as u64).sum::<u64>()
+        };
+        self.rows().map(pairs).sum()
     }
 }

@@ -1,6 +1,7 @@
 //! A trace: the attention of one run, as plain data. No model, no GPU and no plotting is needed to read one.
 
 mod blocks;
+mod budgets;
 mod config;
 mod file;
 mod mask;
@@ -19,7 +20,8 @@ mod text;
 use std::{ops::Range, sync::Arc};
 
 pub use blocks::Blocks;
-pub use config::{Estimate, Search, StreamConfig};
+pub use budgets::Budgets;
+pub use config::{Budget, Estimate, Search, StreamConfig};
 pub use file::TraceWriter;
 pub use mask::BlockMask;
 pub(crate) use pieces::Pieces;
@@ -28,8 +30,8 @@ pub use sentence_kind::SentenceKind;
 pub use sentences::{MIN_DISTANCE, sentences, token_sentences};
 pub use span::Span;
 pub use summary::{
-    AnswerFidelity, AnswerScore, AnswerToken, CompareConfig, Fidelity, ModelInfo, NextToken, RowsOf, Seconds,
-    Summary,
+    AnswerFidelity, AnswerScore, AnswerToken, CompareConfig, Fidelity, ModelInfo, NextToken, Recall, RowsOf,
+    Seconds, Summary,
 };
 pub use text::Covering;
 
@@ -145,26 +147,46 @@ impl Trace {
     pub fn head(&self, layer: usize, head: usize) -> Result<HeadTrace, Error> {
         let blocks = self.blocks(layer)?;
         self.check_head(head)?;
-        let (top_k, t) = (self.summary.config.top_k, self.n_tokens());
-        let rows = blocks.n_query_blocks() * top_k;
-        let (rows, keys) = (head * rows..(head + 1) * rows, head * t..(head + 1) * t);
+        let budgets = self.budgets(layer)?;
+        let (n, t) = (blocks.n_query_blocks(), self.n_tokens());
+        let kept = self.kept(layer, &budgets, (0..n).map(|query_block| (head, query_block)))?;
         Ok(HeadTrace {
             blocks,
-            top_k,
-            kept: self.kept(layer, head * blocks.n_query_blocks()..(head + 1) * blocks.n_query_blocks())?,
-            mass: self.tensors.floats(&name(layer, "mass"), rows)?,
-            received: self.tensors.floats(&name(layer, "received"), keys)?,
+            top_k: budgets.top_k(head),
+            kept,
+            mass: self.tensors.floats(&name(layer, "mass"), budgets.rows(head, n))?,
+            received: self.tensors.floats(&name(layer, "received"), head * t..(head + 1) * t)?,
         })
     }
 
-    /// Returns the attention mass on each kept block of a layer. `[n_heads, n_query_blocks, top_k]`, as in
-    /// [`BlockMask`]
+    /// Returns how many key blocks the query blocks of each head keep in a layer.
+    ///
+    /// # Errors
+    /// As [`Trace::head`].
+    pub fn budgets(&self, layer: usize) -> Result<Budgets, Error> {
+        self.check_layer(layer)?;
+        self.tensors.budgets(&self.summary, layer)
+    }
+
+    /// Returns the attention mass on each kept block of a layer; rows as in [`BlockMask::kept`].
     ///
     /// # Errors
     /// As [`Trace::head`].
     pub fn masses(&self, layer: usize) -> Result<Vec<f32>, Error> {
-        let n = self.n_heads() * self.blocks(layer)?.n_query_blocks() * self.summary.config.top_k;
+        let n = self.blocks(layer)?.n_query_blocks() * self.budgets(layer)?.sum();
         self.tensors.floats(&name(layer, "mass"), 0..n)
+    }
+
+    /// Returns the recall of each head of a layer: the share of its attention to all visible keys that falls
+    /// on kept blocks, mean over the sampled query blocks of the run itself; `None` if none were sampled.
+    /// `[n_heads]`
+    ///
+    /// # Errors
+    /// As [`Trace::head`].
+    pub fn recall(&self, layer: usize) -> Result<Option<Vec<f32>>, Error> {
+        self.check_layer(layer)?;
+        let is_told = self.summary.recall.is_some();
+        is_told.then(|| self.tensors.floats(&name(layer, "recall"), 0..self.n_heads())).transpose()
     }
 
     /// Returns how much the key blocks of a head write to the residual stream when they get all attention:
@@ -191,13 +213,12 @@ impl Trace {
     }
 
     /// Returns the share of each kept block of a layer in the later residual stream of its query block, by L1
-    /// proximity; the rest up to 1 is the share that stays. `[n_heads, n_query_blocks, top_k]`, as in
-    /// [`BlockMask`]
+    /// proximity; the rest up to 1 is the share that stays. Rows as in [`BlockMask::kept`].
     ///
     /// # Errors
     /// As [`Trace::vertical`]; [`Error::Missing`] when the run did not record it.
     pub fn proximity(&self, layer: usize) -> Result<Vec<f32>, Error> {
-        let n = self.n_heads() * self.blocks(layer)?.n_query_blocks() * self.summary.config.top_k;
+        let n = self.blocks(layer)?.n_query_blocks() * self.budgets(layer)?.sum();
         self.recorded("what attention writes")?;
         if !self.summary.config.proximity {
             return Err(Error::missing(
@@ -233,9 +254,10 @@ impl Trace {
     /// # Errors
     /// As [`Trace::head`].
     pub fn mask(&self, layer: usize) -> Result<BlockMask, Error> {
-        let (blocks, n_heads, top_k) = (self.blocks(layer)?, self.n_heads(), self.summary.config.top_k);
-        let kept = self.kept(layer, 0..n_heads * blocks.n_query_blocks())?;
-        Ok(BlockMask { blocks, n_heads, top_k, kept })
+        let mut mask =
+            BlockMask { blocks: self.blocks(layer)?, budgets: self.budgets(layer)?, kept: Vec::new() };
+        mask.kept = self.kept(layer, &mask.budgets, mask.rows())?;
+        Ok(mask)
     }
 
     /// Returns the attention of one focus token, key by key: `(key token, probability)` for each key it could
@@ -263,11 +285,10 @@ impl Trace {
                 },
             ));
         }
-        let (top_k, bk) = (self.summary.config.top_k, blocks.block_size_k);
-        let row = head * blocks.n_query_blocks() + token / blocks.block_size_q;
-        let kept = self.kept(layer, row..row + 1)?;
-        let at = (head * focus.len() + token - focus.start) * top_k * bk;
-        let probabilities = self.tensors.floats(&name(layer, "focus"), at..at + top_k * bk)?;
+        let (budgets, bk) = (self.budgets(layer)?, blocks.block_size_k);
+        let kept = self.kept(layer, &budgets, [(head, token / blocks.block_size_q)].into_iter())?;
+        let row = budgets.row(head, token - focus.start, focus.len());
+        let probabilities = self.tensors.floats(&name(layer, "focus"), row.start * bk..row.end * bk)?;
         let visible = blocks.visible_keys(token);
         Ok(kept
             .iter()
@@ -278,24 +299,31 @@ impl Trace {
             .collect())
     }
 
-    /// Returns the kept blocks of some rows of a layer, counted over heads and query blocks. `[rows, top_k]`
-    fn kept(&self, layer: usize, rows: Range<usize>) -> Result<Vec<u32>, Error> {
-        let (blocks, top_k, name) =
-            (self.summary.blocks(layer), self.summary.config.top_k, name(layer, "kept"));
-        let kept = self.tensors.indices(&name, rows.start * top_k..rows.end * top_k)?;
-        match rows
-            .zip(kept.chunks(top_k))
-            .find(|(row, kept)| !BlockMask::is_row(&blocks, row % blocks.n_query_blocks(), kept))
-        {
-            None => Ok(kept),
-            Some((row, kept)) => {
+    /// Returns the kept blocks of rows of a layer that lie one after the other: `(head, query block)`.
+    fn kept(
+        &self,
+        layer: usize,
+        budgets: &Budgets,
+        rows: impl Iterator<Item = (usize, usize)> + Clone,
+    ) -> Result<Vec<u32>, Error> {
+        let (blocks, name) = (self.summary.blocks(layer), name(layer, "kept"));
+        let place = |(head, query_block)| budgets.row(head, query_block, blocks.n_query_blocks());
+        let mut places = rows.clone().map(place);
+        let Some(first) = places.next() else { return Ok(Vec::new()) };
+        let end = places.last().map_or(first.end, |last| last.end);
+        let kept = self.tensors.indices(&name, first.start..end)?;
+        for (head, query_block) in rows {
+            let row = place((head, query_block));
+            let row = &kept[row.start - first.start..row.end - first.start];
+            if !BlockMask::is_row(&blocks, query_block, row) {
+                let seen = blocks.visible(query_block);
                 let expected = format!(
-                    "blocks {:?} in ascending order in row {row} of {name}",
-                    blocks.visible(row % blocks.n_query_blocks())
+                    "blocks {seen:?} in ascending order in head {head}, query block {query_block} of {name}"
                 );
-                Err(self.tensors.damaged(&expected, format!("{kept:?}")))
+                return Err(self.tensors.damaged(&expected, format!("{row:?}")));
             }
         }
+        Ok(kept)
     }
 
     /// Returns the logits of the token after the prompt. `[vocab_size]`

@@ -8,12 +8,12 @@ use super::MIN_DISTANCE;
 #[derive(Clone, Debug, PartialEq)]
 pub struct LayerRecord {
     pub mask: BlockMask,
-    /// Mean over a query block's queries of the mass on each kept block. `[n_heads, n_query_blocks, top_k]`
+    /// Mean over a query block's queries of the mass on each kept block; rows as in [`BlockMask::kept`].
     pub mass: Vec<f32>,
     /// Mass that each key received. `[n_heads, n_tokens]`
     pub received: Vec<f32>,
-    /// Probabilities of the focus tokens on their kept blocks' keys.
-    /// `[n_heads, n_focus, top_k · block_size_k]`
+    /// Probabilities of the focus tokens on their kept blocks' keys: the rows of all focus tokens, head by
+    /// head, each as long as the keys of the head's budget.
     pub focus: Vec<f32>,
     /// Mean of ‖W_O v‖, what a key writes, over the keys of each block, weighted by what they received.
     /// `[n_heads, n_key_blocks]`
@@ -23,9 +23,12 @@ pub struct LayerRecord {
     pub residual: Vec<f32>,
     /// L1 proximity of each kept block's output, mean over the query block, to the later residual stream
     /// there, as a share of the sum over all heads and the part that stays; empty if it was not asked for.
-    /// `[n_heads, n_query_blocks, top_k]`
+    /// Rows as in [`BlockMask::kept`].
     pub proximity: Vec<f32>,
     /// Mean attention that each sentence gets from the sentences at least [`MIN_DISTANCE`] after it.
     /// `[n_heads, n_sentences]`
     pub vertical: Vec<f32>,
+    /// Share of each head's attention to all visible keys that falls on its kept blocks: mean over sampled
+    /// query blocks, with the run's own queries and keys; empty if none were sampled. `[n_heads]`
+    pub recall: Vec<f32>,
 }

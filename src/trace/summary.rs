@@ -19,6 +19,10 @@ pub struct Summary {
     pub next_token: NextToken,
     /// 1 − computed pairs / causal pairs, in tokens, over all layers and heads.
     pub pruned: f64,
+    /// How much of the attention to all visible keys the run kept, by its own queries and keys; `None` if no
+    /// query blocks were sampled.
+    #[serde(default)]
+    pub recall: Option<Recall>,
     /// Keys, or nodes that stand for keys, that the search read for a query block and head, on average;
     /// `None` where it reads no key.
     #[serde(default)]
@@ -125,6 +129,17 @@ impl AnswerScore {
     pub fn logprob(&self) -> f64 {
         self.tokens.iter().map(|token| token.logprob).sum()
     }
+}
+
+/// The share of the attention to all visible keys that falls on kept blocks, on sampled rows of a sparse run.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Recall {
+    /// Over all layers and heads.
+    pub mean: f64,
+    /// Of the head that has least.
+    pub least_head: f64,
+    /// Queries that were sampled in each layer.
+    pub rows: usize,
 }
 
 /// Where the time went.

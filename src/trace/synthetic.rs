@@ -2,8 +2,8 @@
 //! stray blocks.
 
 use streamtrace::trace::{
-    BlockMask, Blocks, Fidelity, LayerRecord, ModelInfo, NextToken, RowsOf, Seconds, Span, StreamConfig,
-    Summary, Trace, TraceWriter, token_sentences,
+    BlockMask, Blocks, Budgets, Fidelity, LayerRecord, ModelInfo, NextToken, Recall, RowsOf, Seconds, Span,
+    StreamConfig, Summary, Trace, TraceWriter, token_sentences,
 };
 
 /// Geometry of a synthetic trace.
@@ -78,6 +78,7 @@ fn summary(shape: &Shape) -> Summary {
         focus: Span { start: shape.n_tokens - focus, end: shape.n_tokens },
         next_token: NextToken { id: 3, text: "9".into(), logprob: -0.02 },
         pruned: 0.951,
+        recall: Some(Recall { mean: 0.97, least_head: 0.97, rows: 512 }),
         keys_read_per_query_block: Some(412.5),
         seconds: Seconds { load: 0.1, search: 1.2, attention: 2.3, total: 3.6 },
         peak_memory_bytes: 612_000_000,
@@ -118,7 +119,7 @@ fn fidelity(shape: &Shape) -> Fidelity {
 
 fn record(shape: &Shape, summary: &Summary, layer: usize, n_sentences: usize) -> LayerRecord {
     let blocks = summary.blocks(layer);
-    let mut mask = BlockMask::empty(blocks, shape.n_heads, shape.top_k);
+    let mut mask = BlockMask::empty(blocks, Budgets::uniform(shape.n_heads, shape.top_k));
     let mut mass = vec![0.0; mask.kept.len()];
     let mut received = vec![0.0; shape.n_heads * shape.n_tokens];
     for head in 0..shape.n_heads {
@@ -140,6 +141,7 @@ fn record(shape: &Shape, summary: &Summary, layer: usize, n_sentences: usize) ->
         residual: vec![8.0; blocks.n_query_blocks()],
         proximity: Vec::new(),
         vertical: (0..shape.n_heads * n_sentences).map(|i| 0.01 * (i % 7) as f32).collect(),
+        recall: vec![0.97; shape.n_heads],
         mask,
         mass,
         received,

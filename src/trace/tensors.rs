@@ -14,7 +14,7 @@ use std::{
 use half::f16;
 use safetensors::{Dtype, tensor::Metadata};
 
-use super::{BlockMask, Summary, name};
+use super::{BlockMask, Budgets, Summary, name};
 use crate::error::Error;
 
 /// A length above that of any trace's header.
@@ -97,16 +97,19 @@ impl Tensors {
         is("offsets", &[Dtype::U32], &[t, 2])?;
         is("logits", &[Dtype::F32], &[summary.model.vocab_size])?;
         is("text", &[Dtype::U8], &[self.text.len()])?;
-        let rows = [n_heads, t.div_ceil(config.block_size_q), config.top_k];
         for &layer in &self.layers {
+            let shape = |n_rows: usize, width: usize| self.shape_of_rows(summary, layer, n_rows, width);
+            let rows = shape(t.div_ceil(config.block_size_q), 1)?;
             is(&name(layer, "received"), &[Dtype::F32], &[n_heads, t])?;
             is(&name(layer, "mass"), &[Dtype::F16], &rows)?;
             is(&name(layer, "kept"), &[Dtype::U16, Dtype::U32], &rows)?;
-            is(
-                &name(layer, "focus"),
-                &[Dtype::F16],
-                &[n_heads, summary.focus.len(), config.top_k * config.block_size_k],
-            )?;
+            is(&name(layer, "focus"), &[Dtype::F16], &shape(summary.focus.len(), config.block_size_k)?)?;
+            if config.proximity {
+                is(&name(layer, "proximity"), &[Dtype::F16], &rows)?;
+            }
+            if summary.recall.is_some() {
+                is(&name(layer, "recall"), &[Dtype::F32], &[n_heads])?;
+            }
         }
         let Some(n_sentences) = self.n_sentences() else { return Ok(()) };
         is("sentences", &[Dtype::U32], &[n_sentences, 2])?;
@@ -114,11 +117,36 @@ impl Tensors {
             is(&name(layer, "written"), &[Dtype::F32], &[n_heads, t.div_ceil(config.block_size_k)])?;
             is(&name(layer, "residual"), &[Dtype::F32], &[t.div_ceil(config.block_size_q)])?;
             is(&name(layer, "vertical"), &[Dtype::F32], &[n_heads, n_sentences])?;
-            if config.proximity {
-                is(&name(layer, "proximity"), &[Dtype::F16], &rows)?;
-            }
         }
         Ok(())
+    }
+
+    /// Returns the shape of a layer's rows, `n_rows` of each head and `width` numbers for each key block.
+    fn shape_of_rows(
+        &self,
+        summary: &Summary,
+        layer: usize,
+        n_rows: usize,
+        width: usize,
+    ) -> Result<Vec<usize>, String> {
+        if self.metadata.info(&name(layer, "top_k")).is_none() {
+            return Ok(vec![summary.model.n_heads, n_rows, summary.config.top_k * width]);
+        }
+        let budgets = self.budgets(summary, layer).map_err(|e| e.to_string())?;
+        let n = budgets.sum().checked_mul(n_rows).and_then(|n| n.checked_mul(width));
+        match n.filter(|_| !budgets.as_slice().contains(&0)) {
+            Some(n) => Ok(vec![n]),
+            None => Err(format!("budgets {:?} of {n_rows} rows", budgets.as_slice())),
+        }
+    }
+
+    /// Returns the budgets of a layer's heads; before version 3 all heads had the summary's.
+    pub(super) fn budgets(&self, summary: &Summary, layer: usize) -> Result<Budgets, Error> {
+        let (n_heads, name) = (summary.model.n_heads, name(layer, "top_k"));
+        if self.metadata.info(&name).is_none() {
+            return Ok(Budgets::uniform(n_heads, summary.config.top_k));
+        }
+        Ok(Budgets::new(self.u32s(&name, 0..n_heads)?.into_iter().map(|k| k as usize).collect()))
     }
 
     /// Counts the sentences of the prompt; `None` in a trace of version 1.

@@ -6,7 +6,7 @@ use streamtrace::{
         cpu,
         device::{AttentionShape, LayerAttention},
     },
-    trace::{LayerRecord, MIN_DISTANCE},
+    trace::{Budgets, LayerRecord, MIN_DISTANCE},
 };
 
 use crate::naive::{Head, assert_close};
@@ -61,6 +61,7 @@ impl Layer {
             attention.append(&tensor(keys, width), &tensor(values, width)).unwrap();
         }
         attention.index().unwrap();
+        attention.share_out(Budgets::uniform(n_heads, self.shape.config.top_k)).unwrap();
         let n_rows = CHUNK.next_multiple_of(blocks.block_size_q);
         let width = n_heads * head_dim;
         let queries = self.rows(self.heads.iter().map(|h| &h.queries));
@@ -94,7 +95,7 @@ impl Layer {
     fn assert_head(&self, h: usize, outputs: &[f32], record: &LayerRecord) {
         let (AttentionShape { blocks, n_heads, head_dim, sentences, focus, .. }, head) =
             (&self.shape, &self.heads[h]);
-        let n_focus_keys = record.mask.top_k * blocks.block_size_k;
+        let n_focus_keys = record.mask.budgets.top_k(h) * blocks.block_size_k;
         let (mut received, mut vertical) = (vec![0.0; blocks.n_tokens], vec![0.0; sentences.len()]);
         for query in 0..blocks.n_tokens {
             let kept = record.mask.kept(h, query / blocks.block_size_q);

@@ -81,14 +81,14 @@ fn a_trace_of_a_newer_version_asks_for_an_update() {
     let path = folder.path().join("a.trace");
     trace().save(&path).unwrap();
     let bytes = fs::read(&path).unwrap();
-    let (old, new) = (br#""version":"2""#, br#""version":"3""#);
+    let (old, new) = (br#""version":"3""#, br#""version":"4""#);
     let at = bytes.windows(old.len()).position(|window| window == old).unwrap();
     let newer = [&bytes[..at], new, &bytes[at + old.len()..]].concat();
     fs::write(&path, newer).unwrap();
     assert_says(
         "newer",
         Trace::open(&path),
-        &["format version 2 or older", "found version 3", "update streamtrace"],
+        &["format version 3 or older", "found version 4", "update streamtrace"],
     );
     for n in [10, bytes.len() / 2, bytes.len() - 1] {
         fs::write(&path, &bytes[..n]).unwrap();

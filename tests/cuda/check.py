@@ -35,6 +35,9 @@ SHAPES = [
     Shape(2500, 64, 8, 2, 1, 64, 20, 1, 6, beam=8, down=3, rescore=True, window=1500),
     Shape(3001, 128, 16, 2, 1, 128, 16, 1, 2, beam=8, down=2, rescore=True),
     Shape(1300, 32, 8, 2, 1, 256, 24, 1, 6, beam=16, down=2, rescore=True),
+    Shape(1500, 16, 4, 4, 2, 64, 60, 1, 4, beam=16, down=2, rescore=True),
+    Shape(901, 32, 4, 2, 1, 128, 30, 2, 8, beam=16, down=2, rescore=True, window=400),
+    Shape(700, 64, 4, 2, 1, 96, 40, 1, 16, beam=8, down=1),
 ]
 
 
@@ -176,6 +179,26 @@ def check_attention(shape, generator):
         close(f"recall, {kind}", shape, got, reference.recall(dense_p, reference.kept_keys(shape, mask, "cuda")), 1e-3)
 
 
+def check_sample(shape, generator):
+    q, k, v = inputs(shape, generator, False)
+    kept = new_mask(shape)
+    launch.search_hierarchical(shape, q, k, MIDDLE, None, kept, torch.zeros(1, dtype=torch.int64, device="cuda"))
+    blocks = sorted({0, shape.n_query_blocks // 2, shape.n_query_blocks - 1})
+    p = reference.attention(shape, q, k, v)[2]
+    want = reference.masses(shape, p, blocks)
+    masses, counts, sums, on_kept = launch.sample(shape, q, k, blocks, kept)
+    got = (masses.long() & 0xFFFFFFFF).double() / 2**31
+    close("sample masses", shape, got, want, 1e-3)
+    of_got = reference.histogram(shape, got, blocks, counts.shape[2])
+    same = (counts.cpu() - of_got).abs().sum().item() <= 0.01 * of_got.sum().item()  # masses at the edge of a bin may turn
+    report("sample histogram", shape, same and counts.sum().item() == of_got.sum().item(), f"{counts.sum().item()} candidates")
+    close("sample sums", shape, (sums.long() & 0xFFFFFFFF).sum(-1).double() / 2**31,
+          torch.stack([got[i, :, slice(*shape.candidates(b)[:2])].sum(-1) for i, b in enumerate(blocks)], 1), 1e-6)
+    mask = reference.kept_keys(shape, as_mask(kept.cpu()), "cuda")
+    want = torch.stack([(p * mask)[:, list(shape.queries(b))].sum(2).mean(1) for b in blocks], 1)
+    close("sample recall", shape, (on_kept.long() & 0xFFFFFFFF).double() / 2**31, want, 1e-3)
+
+
 def check_rest(generator):
     def normal(*size):
         return torch.randn(size, generator=generator, device="cuda").bfloat16()
@@ -208,6 +231,7 @@ def main():
     for shape in shapes:
         check_search(shape, generator)
         check_attention(shape, generator)
+        check_sample(shape, generator)
     torch.cuda.synchronize()
     print(f"{len(FAILED)} failed" + "".join(f"\n  {name}" for name in FAILED))
     sys.exit(1 if FAILED else 0)

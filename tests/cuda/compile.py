@@ -24,10 +24,10 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 KEPT = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "cuda"
 
 ARCHITECTURES = ["80", "86", "89", "90a", "100", "120"]
-FEW = [(64, 32, 8), (64, 64, 16), (128, 128, 64), (96, 16, 8), (256, 64, 16)]  # head dim, block q, block k
+FEW = [(64, 32, 8), (64, 64, 16), (128, 128, 64), (96, 16, 8), (256, 64, 16), (64, 16, 4)]  # head dim, block q, block k
 ESTIMATES = ["FIRST", "MIDDLE", "MEAN_SPREAD", "TWO_MEANS"]
 SOFT_CAPS = ["0.0f", "0x1.9p+9f"]  # none, and 800
-ALL = [(d, bq, bk) for d in (64, 96, 128, 256) for bq in (16, 32, 64, 128) for bk in (8, 16, 32, 64)]
+ALL = [(d, bq, bk) for d in (64, 96, 128, 256) for bq in (16, 32, 64, 128) for bk in (4, 8, 16, 32, 64)]
 
 
 def variants(file, shapes):
@@ -40,7 +40,7 @@ def variants(file, shapes):
         return [{"HEAD_DIM": d, "BLOCK_K": k} for d, k in sorted({(s[0], s[2]) for s in shapes})]
     found = []
     for d, q, k in shapes:
-        if file.endswith("_sm90.cu") and (q < 64 or d not in (64, 128)):
+        if file.endswith("_sm90.cu") and (q < 64 or k < 8 or d not in (64, 128)):
             continue
         blocks, whole = {"HEAD_DIM": d, "BLOCK_Q": q, "BLOCK_K": k}, shapes is ALL or d == 128
         caps = SOFT_CAPS if whole else SOFT_CAPS[:1]
@@ -49,6 +49,8 @@ def variants(file, shapes):
                 found.append({**blocks, "ESTIMATE": estimate, "RESCORE": rescore})
         elif file == "search_exhaustive.cu":
             found.append({**blocks, "ESTIMATE": "FIRST"})
+        elif file == "sample.cu":
+            found += [{**blocks, "ESTIMATE": "FIRST", "SOFT_CAP": c} for c in caps]
         elif file.startswith("attention_record"):
             found += [{**blocks, "ANCHORS": a, "SOFT_CAP": c} for a in (0, 1) for c in caps]
         elif file.startswith("attention"):
@@ -59,7 +61,7 @@ def variants(file, shapes):
 
 
 FILES = ["rms_norm.cu", "rope.cu", "written.cu", "elementwise.cu", "pyramid.cu", "clusters.cu", "search_hierarchical.cu", "search_exhaustive.cu",
-         "attention.cu", "attention_record.cu", "proximity.cu", "recall.cu", "sentences.cu", "search_hierarchical_sm90.cu", "attention_sm90.cu",
+         "attention.cu", "attention_record.cu", "proximity.cu", "recall.cu", "sentences.cu", "sample.cu", "search_hierarchical_sm90.cu", "attention_sm90.cu",
          "attention_record_sm90.cu"]
 
 

@@ -23,15 +23,16 @@ def _nvrtc():
 NVRTC = _nvrtc()
 
 
-ATTENTION = ["tiles.cu", "blocks.cu", "attention_rows.cu"]
-SEARCH = ["tiles.cu", "blocks.cu", "search.cu"]
+ATTENTION = ["tiles.cu", "blocks.cu", "soft_cap.cu", "attention_rows.cu"]
+SEARCH = ["tiles.cu", "blocks.cu", "soft_cap.cu", "search.cu"]
 PARTS = {
     "attention.cu": [*ATTENTION, "attention.cu"],
     "attention_sm90.cu": ["prelude_sm90.cu", *ATTENTION, "attention_sm90.cu"],
     "attention_record.cu": [*ATTENTION, "attention_record.cu"],
     "attention_record_sm90.cu": ["prelude_sm90.cu", *ATTENTION, "attention_record_sm90.cu"],
     "proximity.cu": ["blocks.cu", "proximity.cu"],
-    "search_exhaustive.cu": [*SEARCH, "score_warps.cu", "search_exhaustive.cu"],
+    "sample.cu": [*SEARCH, "score_warps.cu", "segments.cu", "sample.cu"],
+    "search_exhaustive.cu": [*SEARCH, "score_warps.cu", "segments.cu", "search_exhaustive.cu"],
     "search_hierarchical.cu": [*SEARCH, "score_warps.cu", "search_hierarchical.cu"],
     "search_hierarchical_sm90.cu": ["prelude_sm90.cu", *SEARCH, "score_warpgroups.cu", "search_hierarchical.cu"],
 }

@@ -1,5 +1,7 @@
 """The kernels as functions on torch tensors: outputs are made here; how they are launched the kernels say themselves."""
 
+import functools
+
 import torch
 
 import params
@@ -19,7 +21,7 @@ def gpu():
 
 def hopper(shape):
     """Whether the warpgroup kernels take this shape."""
-    return gpu().arch == "90a" and shape.block_q >= 64 and shape.head_dim in (64, 128)
+    return gpu().arch == "90a" and shape.block_q >= 64 and shape.block_k >= 8 and shape.head_dim in (64, 128)
 
 
 def n_blocks(shape, queries):
@@ -30,8 +32,14 @@ def pointer(x):
     return gpu().pointer(x)
 
 
+@functools.cache
+def budgets_of(n_heads, top_k):
+    """Of each head its budget, and those of the heads before it; kept for as long as kernels may read them."""
+    return torch.tensor([[top_k, head * top_k] for head in range(n_heads)], dtype=torch.int32, device="cuda")
+
+
 def mask_of(shape, kept):
-    return params.Mask(pointer(kept), shape.n_query_blocks, shape.top_k)
+    return params.Mask(pointer(kept), pointer(budgets_of(shape.n_heads, shape.top_k)), shape.n_query_blocks)
 
 
 def sizes_of(shape):
@@ -226,6 +234,31 @@ def record(shape, queries, keys, kept, lse, mass, received, focus_rows, focus, s
     file = "attention_record_sm90.cu" if on_hopper else "attention_record.cu"
     defines = {**blocks_of(shape), "ANCHORS": int(anchors is not None)}
     gpu().launch(file, "attention_record", defines, p, n_blocks(shape, queries), shape.n_heads, shape.top_k)
+
+
+def sample(shape, queries, keys, blocks, kept, n_segments=3, n_bins=128):
+    """Of sampled query blocks: masses [n_sampled, n_heads, n_key_blocks] i32, 2^31 is 1; counts and sums [n_heads, n_sampled, n_bins];
+    what of them falls on kept blocks, [n_heads, n_sampled]."""
+    defines = {**blocks_of(shape), "ESTIMATE": "FIRST"}
+    masses = new(shape, len(blocks), shape.n_heads, shape.n_key_blocks, dtype=torch.int32, fill=0)
+    norms = new(shape, shape.n_heads, n_segments, shape.block_q)
+    for i, block in enumerate(blocks):
+        rows = queries[list(shape.queries(block))].contiguous()
+        p = params.SampleParams(queries=pointer(rows), keys=pointer(keys), norms=pointer(norms), masses=pointer(masses[i]),
+                                sizes=sizes_of(shape), n_segments=n_segments, query_block=block)
+        for entry in ("sample_norms", "sample_masses"):
+            gpu().launch("sample.cu", entry, defines, p, n_segments, shape.n_heads)
+    listed = torch.tensor(blocks, dtype=torch.int32, device="cuda")
+    counts, sums = (new(shape, shape.n_heads, len(blocks), n_bins, dtype=torch.int32) for _ in range(2))
+    p = params.HistogramParams(masses=pointer(masses), sample=pointer(listed), counts=pointer(counts), sums=pointer(sums),
+                               sizes=sizes_of(shape), rule=rule_of(shape))
+    gpu().launch("sample.cu", "sample_histogram", defines, p, len(blocks), shape.n_heads)
+    on_kept = new(shape, shape.n_heads, len(blocks), dtype=torch.int32, fill=0)
+    p = params.SampleRecallParams(masses=pointer(masses), sample=pointer(listed), recall=pointer(on_kept), mask=mask_of(shape, kept),
+                                  sizes=sizes_of(shape))
+    gpu().launch("sample.cu", "sample_recall", defines, p, len(blocks), shape.n_heads)
+    torch.cuda.synchronize()
+    return masses, counts, sums, on_kept
 
 
 def recall(shape, lse_kept, lse_dense):

@@ -17,7 +17,7 @@ def structure(name, *fields):
     return type(name, (ctypes.Structure,), {"_fields_": listed, "__slots__": ()})
 
 
-Mask = structure("Mask", ("kept", pointer), ("n_query_blocks top_k", c_int))
+Mask = structure("Mask", ("kept budgets", pointer), ("n_query_blocks", c_int))
 Rows = structure("Rows", ("first_block n_rows", c_int))
 Sizes = structure("Sizes", ("n_tokens n_kv_heads window", c_int))
 Hidden = structure("Hidden", ("edges", pointer), ("n_hidden", c_int))
@@ -44,6 +44,9 @@ SearchParams = structure("SearchParams", ("queries keys", pointer), ("nodes", No
                          ("rule", Rule), ("first_block beam down max_frontier", c_int))
 ExhaustiveParams = structure("ExhaustiveParams", ("queries keys norms scores", pointer), ("mask", Mask), ("sizes", Sizes), ("rule", Rule),
                              ("n_segments first_block", c_int))
+SampleParams = structure("SampleParams", ("queries keys norms masses", pointer), ("sizes", Sizes), ("n_segments query_block", c_int))
+HistogramParams = structure("HistogramParams", ("masses sample counts sums", pointer), ("sizes", Sizes), ("rule", Rule))
+SampleRecallParams = structure("SampleRecallParams", ("masses sample recall", pointer), ("mask", Mask), ("sizes", Sizes))
 PyramidParams = structure("PyramidParams", ("keys means variances spans", pointer), ("n_tokens n_kv_heads n_spans n_nodes", c_int))
 ClusterParams = structure("ClusterParams", ("keys means spreads sums", pointer), ("n_tokens n_kv_heads n_nodes below n_children", c_int))
 ProximityParams = structure("ProximityParams", ("shares", pointer), ("mask", Mask), ("values weight before after out stays", pointer),

@@ -293,6 +293,24 @@ def record(shape, kept, p, focus, sentence, distance):
     return mass, received, rows, anchors
 
 
+def masses(shape, p_dense, sample):
+    """[n_sampled, n_heads, n_key_blocks]: mean over a query block's queries of what each key block gets of dense attention."""
+    pad = shape.n_key_blocks * shape.block_k - shape.n_tokens
+    of_blocks = torch.nn.functional.pad(p_dense, (0, pad)).view(shape.n_heads, shape.n_tokens, shape.n_key_blocks, shape.block_k).sum(3)
+    return torch.stack([of_blocks[:, list(shape.queries(block))].mean(1) for block in sample])
+
+
+def histogram(shape, of_blocks, sample, n_bins):
+    """[n_heads, n_sampled, n_bins]: how many candidates have a mass from 2^(-(bin + 1) / 4) to 2^(-bin / 4), the last bin all that have less."""
+    counts = torch.zeros(shape.n_heads, len(sample), n_bins, dtype=torch.int64)
+    for i, block in enumerate(sample):
+        c0, c1, _ = shape.candidates(block)
+        bins = (-4 * of_blocks[i, :, c0:c1].double().log2()).clamp(0, n_bins - 1).long().cpu()
+        for head in range(shape.n_heads):
+            counts[head, i] = torch.bincount(bins[head], minlength=n_bins)
+    return counts
+
+
 def recall(p_dense, mask):
     """[n_heads]: sum over rows of the dense mass on kept keys."""
     return (p_dense * mask).sum((1, 2))

@@ -10,7 +10,7 @@ pub fn save(path: &str) {
     let config = streamtrace::StreamConfig { block_size_q: 4, block_size_k: 2, top_k: 2, ..Default::default() };
     let blocks = Blocks { n_tokens: 5, block_size_q: 4, block_size_k: 2, window: None };
     let layer = LayerRecord {
-        mask: BlockMask { blocks, n_heads: 1, top_k: 2, kept: vec![0, 1, 0, 2] },
+        mask: BlockMask { blocks, budgets: Budgets::uniform(1, 2), kept: vec![0, 1, 0, 2] },
         mass: vec![0.75, 0.25, 0.5, 0.5],
         received: vec![1.0; 5],
         focus: vec![0.25; 4],
@@ -18,6 +18,7 @@ pub fn save(path: &str) {
         residual: vec![1.0; 2],
         vertical: vec![0.0],
         proximity: Vec::new(),
+        recall: vec![0.9],
     };
     let mut writer = TraceWriter::new(&[0, 1, 2, 3, 4], &offsets, text).unwrap();
     (0..2).for_each(|n| writer.layer(n, &layer).unwrap());
@@ -40,6 +41,7 @@ pub fn save(path: &str) {
         focus: Span { start: 4, end: 5 },
         next_token: NextToken { id: 0, text: ".".into(), logprob: 0.0 },
         pruned: 0.2,
+        recall: Some(Recall { mean: 0.9, least_head: 0.9, rows: 4 }),
         keys_read_per_query_block: None,
         seconds: Seconds::default(),
         peak_memory_bytes: 0,

@@ -24,7 +24,7 @@ fn parts(trace: &Trace, layer: usize, measure: RouteMeasure) -> Parts {
     for q in 0..mask.blocks.n_query_blocks() {
         let rows = 2 * q..(2 * q + 2).min(n);
         let mut row = Vec::new();
-        for head in 0..mask.n_heads {
+        for head in 0..mask.n_heads() {
             let written = trace.written(layer, head).unwrap();
             for (slot, &block) in mask.kept(head, q).iter().enumerate() {
                 let at = mask.row(head, q).start + slot;
@@ -39,7 +39,7 @@ fn parts(trace: &Trace, layer: usize, measure: RouteMeasure) -> Parts {
         let residual = match measure {
             RouteMeasure::Written => trace.residual(layer).unwrap()[q].into(),
             RouteMeasure::Proximity => 1.0 - row.iter().map(|edge| edge.2).sum::<f64>(),
-            RouteMeasure::Rollout => mask.n_heads as f64,
+            RouteMeasure::Rollout => mask.n_heads() as f64,
         };
         let sum = residual + row.iter().map(|edge| edge.2).sum::<f64>();
         for r in rows.clone() {

@@ -14,7 +14,7 @@ use streamtrace::{
         },
         search::{baseline, tree::Tree},
     },
-    trace::{BlockMask, Blocks},
+    trace::{BlockMask, Blocks, Budgets},
 };
 
 pub const ESTIMATES: [Estimate; 4] =
@@ -72,7 +72,7 @@ impl Case {
 
     /// Returns the kept blocks of every query block.
     pub fn mask(&self, search: Search) -> BlockMask {
-        let mut mask = BlockMask::empty(self.blocks, 1, self.config.top_k);
+        let mut mask = BlockMask::empty(self.blocks, Budgets::uniform(1, self.config.top_k));
         for query_block in 0..self.blocks.n_query_blocks() {
             let row = mask.row(0, query_block);
             mask.kept[row].copy_from_slice(&self.search_with(search, query_block));

@@ -53,7 +53,7 @@ proptest! {
         case.config = StreamConfig { block_size_q: bq, block_size_k: 1, ..case.config };
         case.config.top_k += case.config.always_kept();
         for query_block in 0..blocks.n_query_blocks() {
-            let split = Candidates::new(&blocks, &case.config, query_block);
+            let split = Candidates::new(&blocks, &case.config, query_block, case.config.top_k);
             let widths = Widths::new(&case.config, split.budget);
             let all_scored = split.candidates.len() <= case.config.split * widths.ranges;
             // Shares and products rank differently.

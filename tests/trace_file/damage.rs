@@ -210,6 +210,7 @@ fn tensors_that_do_not_fit_the_summary_are_refused() {
         "layers.0.received",
         "layers.1.mass",
         "layers.1.kept",
+        "layers.1.recall",
         "layers.0.focus",
         "layers.1.written",
         "layers.1.proximity",
@@ -272,7 +273,7 @@ fn kept_blocks_that_cannot_be_are_refused() {
         [(10, &[12]), (14, &[65_534]), (12, &[65_535]), (10, &[9, 8]), (10, &[8, 8]), (0, &[0, 1, 2, 5])];
     for (at, values) in wrong {
         let trace = open(&bytes.clone().u16s("layers.0.kept", at, values).written()).unwrap();
-        let expected = format!("in ascending order in row {} of layers.0.kept", at / 5);
+        let expected = format!("in ascending order in head 0, query block {} of layers.0.kept", at / 5);
         for error in [trace.head(0, 0).unwrap_err(), trace.mask(0).unwrap_err()] {
             assert!(error.to_string().contains(&expected), "{at} {values:?} {error}");
         }
@@ -282,7 +283,7 @@ fn kept_blocks_that_cannot_be_are_refused() {
     let in_focus = open(&bytes.clone().u16s("layers.0.kept", 5, &[9]).written()).unwrap();
     assert!(matches!(in_focus.attention_row(0, 0, 14), Err(Error::Trace { .. })));
     let windowed = open(&bytes.u16s("layers.1.kept", 10, &[0]).written()).unwrap();
-    assert!(windowed.mask(1).unwrap_err().to_string().contains("row 2 of layers.1.kept"));
+    assert!(windowed.mask(1).unwrap_err().to_string().contains("head 0, query block 2 of layers.1.kept"));
 }
 
 #[test]

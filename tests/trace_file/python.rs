@@ -15,7 +15,7 @@ import numpy as np
 expected = json.load(open(sys.argv[2]))
 with safe_open(sys.argv[1], framework="np") as trace:
     notes = trace.metadata()
-    assert notes["format"] == "streamtrace" and notes["version"] == "2", notes
+    assert notes["format"] == "streamtrace" and notes["version"] == "3", notes
     assert json.loads(notes["summary"]) == expected["summary"]
     assert set(trace.keys()) == set(expected["tensors"]), trace.keys()
     for name, values in expected["tensors"].items():
@@ -23,8 +23,8 @@ with safe_open(sys.argv[1], framework="np") as trace:
         assert str(tensor.dtype) == values["dtype"] and list(tensor.shape) == values["shape"], (name, tensor.dtype, tensor.shape)
         assert np.array_equal(tensor.ravel().astype(np.float64), np.array(values["values"], dtype=np.float64)), name
     assert bytes(trace.get_tensor("text")).decode() == expected["text"]
-    first = trace.get_slice("layers.0.mass")[0]
-    assert first.shape == tuple(expected["tensors"]["layers.0.mass"]["shape"][1:])
+    first = trace.get_slice("layers.0.vertical")[0]
+    assert first.shape == tuple(expected["tensors"]["layers.0.vertical"]["shape"][1:])
 print("same")
 "#;
 
@@ -42,15 +42,14 @@ fn expected(sample: &Sample, kept_type: &str) -> serde_json::Value {
     });
     for (i, record) in sample.layers.iter().enumerate() {
         let mask = &record.mask;
-        let rows = [n_heads, mask.blocks.n_query_blocks(), mask.top_k];
-        let focus = [n_heads, sample.summary.focus.len(), mask.top_k * mask.blocks.block_size_k];
+        let (rows, focus) = ([mask.kept.len()], [record.focus.len()]);
         let none = if kept_type == "uint16" { u16::MAX as u32 } else { u32::MAX };
         let kept: Vec<u32> = mask.kept.iter().map(|&b| b.min(none)).collect();
         let n_key_blocks = mask.blocks.n_key_blocks();
         tensors[format!("layers.{i}.written")] =
             json!({"dtype": "float32", "shape": [n_heads, n_key_blocks], "values": record.written});
         tensors[format!("layers.{i}.residual")] =
-            json!({"dtype": "float32", "shape": [rows[1]], "values": record.residual});
+            json!({"dtype": "float32", "shape": [mask.blocks.n_query_blocks()], "values": record.residual});
         tensors[format!("layers.{i}.proximity")] =
             json!({"dtype": "float16", "shape": rows, "values": record.proximity});
         tensors[format!("layers.{i}.vertical")] =
@@ -61,6 +60,10 @@ fn expected(sample: &Sample, kept_type: &str) -> serde_json::Value {
             json!({"dtype": "float16", "shape": rows, "values": record.mass});
         tensors[format!("layers.{i}.focus")] =
             json!({"dtype": "float16", "shape": focus, "values": record.focus});
+        tensors[format!("layers.{i}.top_k")] =
+            json!({"dtype": "uint32", "shape": [n_heads], "values": mask.budgets.as_slice()});
+        tensors[format!("layers.{i}.recall")] =
+            json!({"dtype": "float32", "shape": [n_heads], "values": record.recall});
         tensors[format!("layers.{i}.kept")] = json!({"dtype": kept_type, "shape": rows, "values": kept});
     }
     json!({"summary": sample.summary, "text": sample.text, "tensors": tensors})

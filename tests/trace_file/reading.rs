@@ -42,12 +42,13 @@ fn assert_head_holds(trace: &Trace, layer: usize, head: usize, record: &LayerRec
         assert_eq!(found.row(query_block).collect::<Vec<_>>(), expected);
     }
     let focus = trace.summary().focus;
-    let n_keys = mask.top_k * mask.blocks.block_size_k;
+    assert_eq!(trace.recall(layer).unwrap().unwrap(), record.recall);
     for token in focus.range() {
-        let row = (head * focus.len() + token - focus.start) * n_keys;
+        let row = mask.budgets.row(head, token - focus.start, focus.len());
+        let row = row.start * mask.blocks.block_size_k..row.end * mask.blocks.block_size_k;
         assert_eq!(
             trace.attention_row(layer, head, token).unwrap(),
-            focus_row(mask, head, token, &record.focus[row..row + n_keys])
+            focus_row(mask, head, token, &record.focus[row])
         );
     }
 }

@@ -1,8 +1,8 @@
 //! Small synthetic traces, and the values that should be read from them.
 
 use streamtrace::trace::{
-    BlockMask, Blocks, LayerRecord, ModelInfo, NextToken, Seconds, Span, StreamConfig, Summary, Trace,
-    TraceWriter, token_sentences,
+    BlockMask, Blocks, Budgets, LayerRecord, ModelInfo, NextToken, Recall, Seconds, Span, StreamConfig,
+    Summary, Trace, TraceWriter, token_sentences,
 };
 
 /// A trace and the values that it was made from.
@@ -65,14 +65,19 @@ impl Size {
         Blocks { n_tokens, block_size_q: self.block_size_q, block_size_k: self.block_size_k, window }
     }
 
+    /// Gives each head a block more than the one before.
+    fn budgets(&self) -> Budgets {
+        Budgets::new((0..self.n_heads).map(|head| self.top_k + head).collect())
+    }
+
     /// Keeps the newest visible blocks, or the oldest in every other head; half precision holds the numbers
     /// exactly.
     fn layer(&self, layer: usize) -> LayerRecord {
-        let mut mask = BlockMask::empty(self.blocks(layer), self.n_heads, self.top_k);
+        let mut mask = BlockMask::empty(self.blocks(layer), self.budgets());
         for head in 0..self.n_heads {
             for query_block in 0..mask.blocks.n_query_blocks() {
                 let visible = mask.blocks.visible(query_block);
-                let n = visible.len().min(self.top_k);
+                let n = visible.len().min(mask.budgets.top_k(head));
                 let mut kept: Vec<usize> = (visible.end - n..visible.end).collect();
                 kept[0] = if head % 2 == 0 { visible.start } else { kept[0] };
                 let row = mask.row(head, query_block);
@@ -82,11 +87,11 @@ impl Size {
         let exact = |n: usize, step: usize| {
             (0..n).map(|i| ((i * step + layer) % 512) as f32 / 512.0).collect::<Vec<_>>()
         };
-        let n_keys = self.top_k * self.block_size_k;
+        let n_keys = mask.budgets.sum() * self.block_size_k;
         LayerRecord {
             mass: exact(mask.kept.len(), 3),
             received: (0..self.n_heads * self.n_tokens).map(|i| (i + layer) as f32 / 7.0).collect(),
-            focus: exact(self.n_heads * self.focus.len() * n_keys, 5),
+            focus: exact(self.focus.len() * n_keys, 5),
             written: exact(self.n_heads * mask.blocks.n_key_blocks(), 7),
             residual: exact(mask.blocks.n_query_blocks(), 11),
             proximity: exact(mask.kept.len(), 17),
@@ -94,6 +99,7 @@ impl Size {
                 self.n_heads * token_sentences(&text(self.n_tokens).0, &text(self.n_tokens).1).len(),
                 13,
             ),
+            recall: exact(self.n_heads, 19),
             mask,
         }
     }
@@ -126,6 +132,7 @@ impl Size {
             focus: Span::from(self.focus.clone()),
             next_token: NextToken { id: 3, text: " \u{fffd}".into(), logprob: -0.1234567890123456 },
             pruned: 1.0 / 3.0,
+            recall: Some(Recall { mean: 0.875, least_head: 0.25, rows: 8 }),
             keys_read_per_query_block: Some(12.5),
             seconds: Seconds { load: 0.1, search: 1e-9, attention: 2.5, total: 1e6 },
             peak_memory_bytes: 1 << 40,

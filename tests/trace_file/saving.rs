@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use streamtrace::{
     error::Error,
-    trace::{Fidelity, RowsOf, Trace, TraceWriter},
+    trace::{Budgets, Fidelity, RowsOf, Trace, TraceWriter},
 };
 
 use crate::{reading::assert_holds, sample::small};
@@ -78,7 +78,7 @@ fn layers_that_do_not_fit_the_summary_are_refused() {
     short.layer(0, &record).unwrap();
     assert!(matches!(short.finish(sample.summary.clone(), &sample.logits), Err(Error::File { .. })));
     let mut empty = writer();
-    record.mask.top_k = 0;
+    record.mask.budgets = Budgets::uniform(3, 0);
     empty.layer(0, &record).unwrap();
     assert!(empty.finish(sample.summary.clone(), &sample.logits).is_err());
 }

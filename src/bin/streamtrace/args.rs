@@ -7,8 +7,8 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use streamtrace::{
-    DeviceChoice, Error, Estimate, LoadOptions, Message, Search, StreamConfig, Tracer, engine::serve::serve,
-    words::numbers::parse_bytes,
+    Budget, DeviceChoice, Error, Estimate, LoadOptions, Message, Search, StreamConfig, Tracer,
+    engine::serve::serve, words::numbers::parse_bytes,
 };
 
 /// A model. A heading of `--help` covers all arguments below it, so a verb's own arguments come first.
@@ -133,6 +133,15 @@ struct SearchArgs {
     /// Prune at least this share of the causal pairs, such as 0.95, with the largest top_k that does
     #[arg(long, value_name = "SHARE")]
     pruned: Option<f64>,
+    /// How a layer's budget is shared out among its heads; by-head if left out
+    #[arg(long, value_enum)]
+    budget: Option<Budget>,
+    /// Keep as many blocks in each head as bring its recall to this share, such as 0.95
+    #[arg(long, value_name = "SHARE", conflicts_with_all = ["top_k", "pruned", "baseline"])]
+    recall: Option<f64>,
+    /// Queries spread over the prompt for which every key is read, to tell recall and choose budgets
+    #[arg(long, value_name = "QUERIES", default_value_t = StreamConfig::default().sample)]
+    sample: usize,
     /// Tokens in a query block
     #[arg(long, value_name = "TOKENS", default_value_t = StreamConfig::default().block_size_q)]
     block_size_q: usize,
@@ -212,6 +221,9 @@ impl SearchArgs {
             block_size_k: self.block_size_k,
             top_k: self.top_k,
             pruned: self.pruned,
+            budget: self.budget.unwrap_or(default.budget),
+            recall: self.recall,
+            sample: self.sample,
             sink_blocks: self.sink_blocks,
             local_blocks: self.local_blocks,
             search,

@@ -11,6 +11,7 @@ use super::{
     proximity::Shares,
     queries::Queries,
     search::{
+        attention_share::mean_masses,
         estimate::{Index, index},
         exhaustive,
         hierarchical::{self, Indexed},
@@ -20,11 +21,11 @@ use super::{
 use crate::{
     engine::{
         device::{AttentionShape, LayerAttention, StageCosts},
-        search::{baseline, tree::Tree},
+        search::{Candidates, baseline, by_head::Survey, sample::Histogram, tree::Tree},
     },
     error::Error,
     protocol::Hidden,
-    trace::{BlockMask, Blocks, LayerRecord, MIN_DISTANCE, Search, Span},
+    trace::{BlockMask, Blocks, Budgets, LayerRecord, MIN_DISTANCE, Search, Span},
 };
 
 /// Keys and values of the whole prompt, and what search and attention have found so far.
@@ -39,6 +40,9 @@ pub struct Layer {
     indexed: usize,
     /// ‖W_O v‖ of each key, for each query head; empty until they are weighed. `[n_tokens]`
     written: Vec<Vec<f32>>,
+    /// Query blocks with the mean mass of their queries on each key block, by head.
+    /// `[n_sampled]([n_heads][n_key_blocks])`
+    sampled: Vec<(usize, Vec<Vec<f32>>)>,
     /// Of each token its sentence and 1 / tokens of that sentence. `[n_tokens]`
     sentences: Vec<(u32, f32)>,
     /// `[n_heads, capacity]`
@@ -92,10 +96,9 @@ impl Layer {
     pub fn new(shape: AttentionShape) -> Self {
         let n_tokens = shape.capacity;
         let n_heads = shape.n_heads;
-        let top_k = shape.config.top_k;
-        let mask = BlockMask::empty(Blocks { n_tokens, ..shape.blocks }, n_heads, top_k);
+        let mask = BlockMask::empty(Blocks { n_tokens, ..shape.blocks }, Budgets::uniform(n_heads, 0));
         let sentences = shape.token_sentences();
-        let proximity_room = |n: usize| vec![0.0; if shape.records_proximity() { n } else { 0 }];
+        let n_stays = if shape.records_proximity() { mask.blocks.n_query_blocks() } else { 0 };
         let empty = || vec![Vec::with_capacity(n_tokens * shape.head_dim); shape.n_kv_heads];
         Layer {
             keys: empty(),
@@ -106,15 +109,17 @@ impl Layer {
             anchors: vec![0.0; if sentences.is_empty() { 0 } else { n_heads * n_tokens }],
             sentences,
             shares: Vec::new(),
-            stays: proximity_room(mask.blocks.n_query_blocks()),
+            stays: vec![0.0; n_stays],
+            sampled: Vec::new(),
             record: LayerRecord {
-                mass: vec![0.0; mask.kept.len()],
-                proximity: proximity_room(mask.kept.len()),
+                mass: Vec::new(),
+                proximity: Vec::new(),
                 written: Vec::new(),
                 residual: Vec::new(),
                 vertical: Vec::new(),
                 received: vec![0.0; n_heads * n_tokens],
-                focus: vec![0.0; n_heads * shape.focus.len() * top_k * shape.blocks.block_size_k],
+                focus: Vec::new(),
+                recall: Vec::new(),
                 mask,
             },
             costs: StageCosts::default(),
@@ -151,6 +156,40 @@ impl LayerAttention for Layer {
         Ok(())
     }
 
+    fn sample(&mut self, queries: &Tensor, query_block: usize) -> Result<(), Error> {
+        let AttentionShape { blocks, soft_cap, .. } = self.shape;
+        let masses = self.for_each_block(queries, query_block, |head, query_block, queries| {
+            mean_masses(queries, &self.keys[self.shape.kv_head(head)], &blocks, query_block, soft_cap)
+        })?;
+        self.sampled.push((query_block, masses.into_iter().map(|(_, _, masses)| masses).collect()));
+        Ok(())
+    }
+
+    fn survey(&mut self) -> Result<Survey, Error> {
+        let AttentionShape { blocks, config, n_heads, .. } = &self.shape;
+        let histogram = |(query_block, masses): &(usize, Vec<Vec<f32>>), head: usize| {
+            let Candidates { candidates, .. } = Candidates::new(blocks, config, *query_block, 0);
+            Histogram::of(&masses[head], candidates)
+        };
+        let heads = (0..*n_heads).into_par_iter();
+        Ok(Survey {
+            sample: self.sampled.iter().map(|(query_block, _)| *query_block).collect(),
+            heads: heads
+                .map(|head| self.sampled.iter().map(|block| histogram(block, head)).collect())
+                .collect(),
+        })
+    }
+
+    fn share_out(&mut self, budgets: Budgets) -> Result<(), Error> {
+        let shape = &self.shape;
+        let mask = BlockMask::empty(self.record.mask.blocks, budgets);
+        self.record.mass = vec![0.0; mask.kept.len()];
+        self.record.proximity = vec![0.0; if shape.records_proximity() { mask.kept.len() } else { 0 }];
+        self.record.focus = vec![0.0; shape.focus.len() * mask.budgets.sum() * shape.blocks.block_size_k];
+        self.record.mask = mask;
+        Ok(())
+    }
+
     fn weigh(&mut self, weight: &Tensor) -> Result<(), Error> {
         let AttentionShape { n_heads, head_dim, .. } = self.shape;
         let lengths = |weight: &[f32], head: usize| {
@@ -165,9 +204,8 @@ impl LayerAttention for Layer {
 
     fn search(&mut self, queries: &Tensor, first_query_block: usize) -> Result<(), Error> {
         let start = Instant::now();
-        let top_k = self.shape.config.top_k;
         let found = self.for_each_block(queries, first_query_block, |head, query_block, queries| {
-            let mut row = vec![BlockMask::NONE; top_k];
+            let mut row = vec![BlockMask::NONE; self.record.mask.budgets.top_k(head)];
             let n_read = self.find(head, query_block, queries, &mut row);
             (row, n_read as u64)
         })?;
@@ -269,14 +307,27 @@ impl LayerAttention for Layer {
 
     fn into_record(self) -> Result<LayerRecord, Error> {
         let written = self.shape.written(&self.written.concat(), &self.record.received);
-        let proximity = self.shape.shares_of_update(self.record.proximity, &self.stays);
-        Ok(LayerRecord { written, proximity, vertical: self.shape.vertical(&self.anchors), ..self.record })
+        let recall = self.recall();
+        let proximity = self.shape.shares_of_update(&self.record.mask, self.record.proximity, &self.stays);
+        let vertical = self.shape.vertical(&self.anchors);
+        Ok(LayerRecord { written, proximity, recall, vertical, ..self.record })
     }
 }
 
 impl Layer {
-    /// Writes the blocks that a query block of a head keeps, `[top_k]`; returns the number of keys or nodes
-    /// read.
+    /// Returns the mean mass of each head on the kept blocks of the sampled query blocks; nothing if there are
+    /// none. `[n_heads]`
+    fn recall(&self) -> Vec<f32> {
+        let on_kept = |head: usize, (query_block, masses): &(usize, Vec<Vec<f32>>)| {
+            let kept = self.record.mask.kept(head, *query_block).iter();
+            kept.map(|&block| masses[head][block as usize]).sum::<f32>()
+        };
+        let n = self.sampled.len();
+        let mean = |head| self.sampled.iter().map(|block| on_kept(head, block)).sum::<f32>() / n as f32;
+        (0..if n == 0 { 0 } else { self.shape.n_heads }).map(mean).collect()
+    }
+
+    /// Writes the blocks that a query block of a head keeps; returns the number of keys or nodes read.
     fn find(&self, head: usize, query_block: usize, queries: &Queries, row: &mut [u32]) -> usize {
         let AttentionShape { blocks, config, .. } = &self.shape;
         let kv_head = self.shape.kv_head(head);
@@ -359,9 +410,9 @@ impl Layer {
         if let Some(anchors) = self.anchors.get_mut(head * capacity..) {
             keys.zip(&block.anchors).for_each(|(key, mass)| anchors[key] += mass);
         }
-        let n_keys = record.mask.top_k * blocks.block_size_k;
         for (query, probabilities) in &block.focus {
-            let at = (head * focus.len() + query - focus.start) * n_keys;
+            let row = record.mask.budgets.row(head, query - focus.start, focus.len());
+            let at = row.start * blocks.block_size_k;
             record.focus[at..at + probabilities.len()].copy_from_slice(probabilities);
         }
     }

@@ -5,7 +5,7 @@ use crate::{
         device::{Purpose, Sizes, VOCABULARY_CHUNK, in_layers},
         model::config::ModelConfig,
     },
-    protocol::{Layout, MemoryPlan},
+    protocol::{Layout, MemoryPlan, Weights},
     trace::{Estimate, Search, StreamConfig},
 };
 
@@ -47,6 +47,7 @@ pub fn plan(
         ("rotary angles".into(), n_ropes * run.tokens * run.head_dim * F32),
         (in_layers("pyramid", n_held), n_held * run.pyramid(config)),
         (in_layers("masks and masses", n_masks), run.masks(config).saturating_mul(n_masks)),
+        (in_layers("sampled masses", n_held), n_held * run.sampled_masses(config) * F32),
         ("what keys write, and get from later sentences".into(), 3 * run.tokens * run.heads * F32),
         ("proximity".into(), if config.proximity { run.proximity() } else { 0 }),
         ("a chunk of activations".into(), run.activations()),
@@ -61,7 +62,11 @@ pub fn plan(
         n_tokens,
         parts: parts.into_iter().filter(|part| part.1 > 0).collect(),
         limit: limit.unwrap_or_else(available),
-        layout: Layout { chunk_rows: chunk_rows(config), weights_ahead: false, hidden_on_host: false },
+        layout: Layout {
+            chunk_rows: chunk_rows(config),
+            weights: if purpose == Purpose::Generate { Weights::Held } else { Weights::Waiting },
+            hidden_on_host: false,
+        },
         slower: None,
     }
 }

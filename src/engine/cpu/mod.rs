@@ -91,6 +91,7 @@ impl Device for Cpu {
         config: &StreamConfig,
         purpose: Purpose,
         limit: Option<u64>,
+        _: u64,
     ) -> Result<MemoryPlan, Error> {
         Ok(memory::plan(model, n_tokens, config, purpose, limit))
     }

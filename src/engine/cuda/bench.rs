@@ -9,7 +9,7 @@ use crate::{
         model::config::Activation,
     },
     error::Error,
-    trace::{Blocks, Span, StreamConfig},
+    trace::{Blocks, Budgets, Span, StreamConfig},
 };
 
 /// The shape of a decoder's layers.
@@ -104,6 +104,7 @@ fn attention(
         (random(cuda, n_tokens, n_kv_heads * head_dim)?, random(cuda, n_tokens, n_kv_heads * head_dim)?);
     attention.append(&keys, &values)?;
     attention.index()?;
+    attention.share_out(Budgets::uniform(n_heads, shape.config.top_k))?;
     attention.search(&queries, 0)?;
     let n_read = attention.costs()?.keys_read.unwrap_or(0);
     let searched = Work::Products((2 * n_read * (shape.config.block_size_q * head_dim) as u64) as f64);

@@ -13,14 +13,16 @@ const WARP: &str = text!("warp");
 const TILES: &str = text!("tiles");
 const BLOCKS: &str = text!("blocks");
 const ATTENTION_ROWS: &str = text!("attention_rows");
+const SOFT_CAP: &str = text!("soft_cap");
 const SEARCH: &str = text!("search");
 const SCORE_WARPS: &str = text!("score_warps");
 const SCORE_WARPGROUPS: &str = text!("score_warpgroups");
+const SEGMENTS: &str = text!("segments");
 const SEARCH_HIERARCHICAL: &str = text!("search_hierarchical");
 
 /// Kernels that [`source`] knows.
 #[cfg(test)]
-pub const FILES: [&str; 16] = [
+pub const FILES: [&str; 17] = [
     "elementwise",
     "rms_norm",
     "rope",
@@ -30,6 +32,7 @@ pub const FILES: [&str; 16] = [
     "proximity",
     "sentences",
     "recall",
+    "sample",
     "search_exhaustive",
     "search_hierarchical",
     "search_hierarchical_sm90",
@@ -51,16 +54,19 @@ pub fn source(file: &str) -> String {
         "proximity" => &[BLOCKS, text!("proximity")],
         "sentences" => &[text!("sentences")],
         "recall" => &[text!("recall")],
-        "search_exhaustive" => &[TILES, BLOCKS, SEARCH, SCORE_WARPS, text!("search_exhaustive")],
-        "search_hierarchical" => &[TILES, BLOCKS, SEARCH, SCORE_WARPS, SEARCH_HIERARCHICAL],
+        "search_exhaustive" => {
+            &[TILES, BLOCKS, SOFT_CAP, SEARCH, SCORE_WARPS, SEGMENTS, text!("search_exhaustive")]
+        }
+        "sample" => &[TILES, BLOCKS, SOFT_CAP, SEARCH, SCORE_WARPS, SEGMENTS, text!("sample")],
+        "search_hierarchical" => &[TILES, BLOCKS, SOFT_CAP, SEARCH, SCORE_WARPS, SEARCH_HIERARCHICAL],
         "search_hierarchical_sm90" => {
             &[PRELUDE_SM90, TILES, BLOCKS, SEARCH, SCORE_WARPGROUPS, SEARCH_HIERARCHICAL]
         }
-        "attention" => &[TILES, BLOCKS, ATTENTION_ROWS, text!("attention")],
-        "attention_sm90" => &[PRELUDE_SM90, TILES, BLOCKS, ATTENTION_ROWS, text!("attention_sm90")],
-        "attention_record" => &[TILES, BLOCKS, ATTENTION_ROWS, text!("attention_record")],
+        "attention" => &[TILES, BLOCKS, SOFT_CAP, ATTENTION_ROWS, text!("attention")],
+        "attention_sm90" => &[PRELUDE_SM90, TILES, BLOCKS, SOFT_CAP, ATTENTION_ROWS, text!("attention_sm90")],
+        "attention_record" => &[TILES, BLOCKS, SOFT_CAP, ATTENTION_ROWS, text!("attention_record")],
         "attention_record_sm90" => {
-            &[PRELUDE_SM90, TILES, BLOCKS, ATTENTION_ROWS, text!("attention_record_sm90")]
+            &[PRELUDE_SM90, TILES, BLOCKS, SOFT_CAP, ATTENTION_ROWS, text!("attention_record_sm90")]
         }
         _ => &[],
     };

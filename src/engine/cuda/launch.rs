@@ -8,7 +8,7 @@ use super::{
 use crate::{
     engine::{device::AttentionShape, search::Widths},
     error::Error,
-    trace::{Estimate, Search},
+    trace::{Estimate, Search, StreamConfig},
 };
 
 /// One layer's shape as the kernels see it.
@@ -18,6 +18,7 @@ pub struct Settings {
     block_q: usize,
     block_k: usize,
     n_heads: usize,
+    /// The largest budget of a head.
     top_k: usize,
     /// Ranges that a round of the hierarchical search keeps, where nothing is always kept.
     widths: Widths,
@@ -44,10 +45,10 @@ impl Settings {
     pub fn new(shape: &AttentionShape, is_hopper: bool) -> Result<Self, Error> {
         let block_q = shape.blocks.block_size_q;
         let block_k = shape.blocks.block_size_k;
-        if ![16, 32, 64, 128].contains(&block_q) || ![8, 16, 32, 64].contains(&block_k) {
+        if ![16, 32, 64, 128].contains(&block_q) || ![4, 8, 16, 32, 64].contains(&block_k) {
             return Err(Error::setting(
                 "block sizes",
-                "on a GPU, query blocks of 16, 32, 64 or 128 tokens and key blocks of 8, 16, 32 or 64",
+                "on a GPU, query blocks of 16, 32, 64 or 128 tokens and key blocks of 4, 8, 16, 32 or 64",
                 format!("{block_q} and {block_k}"),
                 "choose such sizes, or the CPU",
             ));
@@ -67,7 +68,7 @@ impl Settings {
             split: shape.config.split,
             rescore: shape.config.rescore,
             always_kept: shape.config.always_kept(),
-            warpgroups: is_hopper && block_q >= 64 && matches!(shape.head_dim, 64 | 128),
+            warpgroups: is_hopper && block_q >= 64 && block_k >= 8 && matches!(shape.head_dim, 64 | 128),
             soft_cap: shape.soft_cap.map_or(0.0, |cap| cap * (shape.head_dim as f32).sqrt()),
             estimate: match shape.config.search {
                 Search::Hierarchical(Estimate::First) => "FIRST",
@@ -117,6 +118,18 @@ impl Settings {
     pub fn exhaustive(&self, entry: &'static str, n_blocks: usize) -> (Kernel, Work) {
         let estimate = [("ESTIMATE", Macro::Name("FIRST"))];
         (self.kernel("search_exhaustive", entry, &estimate), Work::new(n_blocks, self.n_heads))
+    }
+
+    /// Returns a kernel of kernels/sample.cu with its work: segments for "sample_norms" and "sample_masses",
+    /// query blocks for "sample_histogram" and "sample_recall".
+    pub fn sample(&self, entry: &'static str, items: usize) -> (Kernel, Work) {
+        let macros = [("ESTIMATE", Macro::Name("FIRST")), self.soft_cap()];
+        (self.kernel("sample", entry, &macros), Work::new(items, self.n_heads))
+    }
+
+    /// Returns these settings for heads of which the largest budget is `top_k`.
+    pub fn with_budget(self, config: &StreamConfig, top_k: usize) -> Self {
+        Settings { top_k, widths: Widths::new(config, top_k), ..self }
     }
 
     /// Returns the number of segments of the keys, so that few query blocks keep a whole card busy.

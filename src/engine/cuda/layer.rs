@@ -16,6 +16,7 @@ use super::{
     },
     pointer::TensorMap,
     proximity::{Around, Proximity},
+    sample::Sampled,
     stopwatch::Stopwatch,
     tensor::Tensor,
     vertical::Anchors,
@@ -24,11 +25,11 @@ use super::{
 use crate::{
     engine::{
         device::{AttentionShape, LayerAttention, StageCosts},
-        search::{Candidates, baseline},
+        search::{Candidates, baseline, by_head::Survey},
     },
     error::Error,
     protocol::{Edges, Hidden},
-    trace::{BlockMask, LayerRecord, Search},
+    trace::{BlockMask, Budgets, LayerRecord, Search},
 };
 
 /// Keys and values of one layer, and the results of search and attention.
@@ -43,13 +44,17 @@ pub struct Layer {
     pub(super) nodes: Option<Nodes>,
     /// Number of tokens that the nodes were made of.
     indexed: usize,
-    /// `[n_heads, n_query_blocks, top_k]`
+    budgets: Budgets,
+    /// Of each head its budget, and those of the heads before it. `[n_heads, 2]`
+    budgets_on_card: CudaSlice<u32>,
+    /// Rows as in [`BlockMask::kept`].
     pub(super) kept: CudaSlice<u32>,
     mass: CudaSlice<f32>,
     /// `[n_heads, n_tokens]`
     received: CudaSlice<f32>,
-    /// `[n_heads, n_focus, top_k · block_size_k]`
+    /// Rows of the focus tokens, key by key.
     focus: CudaSlice<f32>,
+    sampled: Option<Sampled>,
     anchors: Option<Anchors>,
     /// Once the values are weighed.
     written: Option<Written>,
@@ -76,8 +81,6 @@ fn numbers(edges: &Edges, stays: i32) -> [i32; EDGE] {
 impl Layer {
     pub fn new(gpu: Arc<Gpu>, shape: AttentionShape) -> Result<Self, Error> {
         let AttentionShape { capacity: n_tokens, n_heads, .. } = shape;
-        let top_k = shape.config.top_k;
-        let n_kept = n_heads * n_tokens.div_ceil(shape.blocks.block_size_q) * top_k;
         let width = shape.n_kv_heads * shape.head_dim;
         Ok(Layer {
             settings: Settings::new(&shape, gpu.is_hopper())?,
@@ -86,10 +89,13 @@ impl Layer {
             n_rows: 0,
             nodes: None,
             indexed: 0,
-            kept: gpu.alloc(n_kept)?,
-            mass: gpu.alloc(n_kept)?,
+            budgets: Budgets::default(),
+            budgets_on_card: gpu.alloc(0)?,
+            kept: gpu.alloc(0)?,
+            mass: gpu.alloc(0)?,
             received: gpu.zeros(n_heads * n_tokens)?,
-            focus: gpu.zeros(n_heads * shape.focus.len() * top_k * shape.blocks.block_size_k)?,
+            focus: gpu.alloc(0)?,
+            sampled: None,
             anchors: Anchors::new(&gpu, &shape)?,
             written: None,
             proximity: Proximity::new(&gpu, &shape)?,
@@ -120,19 +126,46 @@ impl LayerAttention for Layer {
         self.shape.blocks.n_tokens = n_tokens;
     }
 
-    /// Makes the nodes that the estimate reads, unless the present ones still serve; uploads the mask of a
-    /// search that reads no key.
+    /// Makes the nodes that the estimate reads, unless the present ones still serve.
     fn index(&mut self) -> Result<(), Error> {
-        let AttentionShape { blocks, config, n_heads, .. } = &self.shape;
-        if let Some(mask) = baseline::mask(*blocks, config, *n_heads) {
-            self.kept = self.gpu.upload(&mask.kept)?;
-        }
         if self.shape.is_indexed(self.indexed) {
             return Ok(());
         }
         self.nodes = Nodes::new(&self.gpu, &self.shape, &self.keys)?;
         self.indexed = self.shape.blocks.n_tokens;
         Ok(())
+    }
+
+    fn sample(&mut self, queries: &Tensor, query_block: usize) -> Result<(), Error> {
+        let Layer { gpu, shape, settings, sampled, .. } = self;
+        let sampled = match sampled.take().filter(|sampled| sampled.expects(query_block)) {
+            Some(expecting) => sampled.insert(expecting),
+            None => sampled.insert(Sampled::new(gpu, shape)?),
+        };
+        sampled.read(gpu, shape, settings, queries, &self.keys)
+    }
+
+    fn survey(&mut self) -> Result<Survey, Error> {
+        let none = Survey { sample: Vec::new(), heads: vec![Vec::new(); self.shape.n_heads] };
+        self.sampled
+            .as_ref()
+            .map_or(Ok(none), |sampled| sampled.survey(&self.gpu, &self.shape, &self.settings))
+    }
+
+    /// Makes room for a mask; uploads that of a search that reads no key.
+    fn share_out(&mut self, budgets: Budgets) -> Result<(), Error> {
+        let AttentionShape { blocks, config, n_heads, capacity, focus, .. } = &self.shape;
+        let n_kept = capacity.div_ceil(blocks.block_size_q) * budgets.sum();
+        self.kept = match baseline::mask(*blocks, config, *n_heads) {
+            Some(mask) => self.gpu.upload(&mask.kept)?,
+            None => self.gpu.alloc(n_kept)?,
+        };
+        self.mass = self.gpu.alloc(n_kept)?;
+        self.focus = self.gpu.zeros(focus.len() * budgets.sum() * blocks.block_size_k)?;
+        if let Some(proximity) = &mut self.proximity {
+            proximity.share_out(&self.gpu, n_kept)?;
+        }
+        self.set(budgets)
     }
 
     fn weigh(&mut self, weight: &Tensor) -> Result<(), Error> {
@@ -153,11 +186,13 @@ impl LayerAttention for Layer {
             }
         };
         let exact = first + n_pruned..found.end;
-        let keys_read = |block| {
-            Candidates::new(&self.shape.blocks, &self.shape.config, block)
+        let keys_read = |block, top_k| {
+            Candidates::new(&self.shape.blocks, &self.shape.config, block, top_k)
                 .keys_read(self.shape.blocks.block_size_k)
         };
-        *n_read += (self.shape.n_heads * exact.clone().map(keys_read).sum::<usize>()) as u64;
+        let budgets = self.budgets.as_slice();
+        let read = |block| budgets.iter().map(|&top_k| keys_read(block, top_k)).sum::<usize>();
+        *n_read += exact.clone().map(read).sum::<usize>() as u64;
         let start = Stopwatch::start(&self.gpu)?;
         self.search_hierarchical(queries, first, n_pruned)?;
         self.search_exhaustive(queries, first, exact)?;
@@ -169,7 +204,8 @@ impl LayerAttention for Layer {
         let (output, lse) = self.run("attention_sparse", queries, first_query_block)?;
         if let Some(proximity) = &mut self.proximity {
             let n_blocks = self.shape.query_blocks(first_query_block, queries.n_rows).len();
-            proximity.expect(&self.gpu, &self.shape, n_blocks)?;
+            let n_keys = n_blocks * self.budgets.sum() * self.shape.blocks.block_size_k;
+            proximity.expect(&self.gpu, n_keys)?;
         }
         if self.settings.takes_maps() {
             self.record(
@@ -202,7 +238,7 @@ impl LayerAttention for Layer {
 
     fn keep(&mut self, mask: BlockMask) -> Result<(), Error> {
         self.kept = self.gpu.upload(&mask.kept)?;
-        Ok(())
+        self.set(mask.budgets)
     }
 
     fn attend_without(&mut self, queries: &Tensor, first: usize, hidden: &Hidden) -> Result<Tensor, Error> {
@@ -235,8 +271,8 @@ impl LayerAttention for Layer {
         let (output, lse_dense) = self.run("attention_dense", queries, first)?;
         let Some((mask, kept_mass)) = measured else { return Ok(output) };
         if !self.has_mask {
-            self.shape.config.top_k = mask.top_k;
             self.kept = self.gpu.upload(&mask.kept)?;
+            self.set(mask.budgets.clone())?;
             self.has_mask = true;
         }
         let (_, lse_kept) = self.run("attention_sparse", queries, first)?;
@@ -267,35 +303,49 @@ impl LayerAttention for Layer {
 
     fn into_record(self) -> Result<LayerRecord, Error> {
         let gpu = &self.gpu;
-        let AttentionShape { blocks, n_heads, config, focus, .. } = &self.shape;
-        let mut mask = BlockMask::empty(*blocks, *n_heads, config.top_k);
+        let AttentionShape { blocks, n_heads, focus, .. } = &self.shape;
+        let recall = self.sampled.as_ref();
+        let recall = recall.map(|sampled| sampled.recall(gpu, &self.shape, &self.settings, self.mask()));
+        let recall = recall.transpose()?.unwrap_or_default();
+        let mut mask = BlockMask::empty(*blocks, self.budgets.clone());
         let n_kept = mask.kept.len();
         mask.kept = gpu.download(&self.kept, n_kept)?;
         let written =
             self.written.as_ref().map(|written| written.means_of_blocks(gpu, &self.shape, &self.received));
         let vertical = self.anchors.as_ref().map(|anchors| anchors.vertical(gpu, &self.shape));
+        let proximity =
+            self.proximity.map(|proximity| proximity.into_shares(gpu, &self.shape, &mask)).transpose()?;
+        let n_focus_keys = focus.len() * mask.budgets.sum() * blocks.block_size_k;
         Ok(LayerRecord {
             mask,
+            recall,
             mass: gpu.download(&self.mass, n_kept)?,
             written: written.transpose()?.unwrap_or_default(),
             vertical: vertical.transpose()?.unwrap_or_default(),
-            proximity: self
-                .proximity
-                .map_or(Ok(Vec::new()), |proximity| proximity.into_shares(gpu, &self.shape))?,
+            proximity: proximity.unwrap_or_default(),
             residual: Vec::new(),
             received: gpu.download(&self.received, n_heads * blocks.n_tokens)?,
-            focus: gpu.download(&self.focus, n_heads * focus.len() * config.top_k * blocks.block_size_k)?,
+            focus: gpu.download(&self.focus, n_focus_keys)?,
         })
     }
 }
 
 impl Layer {
+    /// Takes the budgets of the mask.
+    fn set(&mut self, budgets: Budgets) -> Result<(), Error> {
+        let head = |head| [budgets.top_k(head) as u32, budgets.row(head, 0, 1).start as u32];
+        self.budgets_on_card = self.gpu.upload(&(0..budgets.n_heads()).flat_map(head).collect::<Vec<_>>())?;
+        self.settings = self.settings.clone().with_budget(&self.shape.config, budgets.most());
+        self.budgets = budgets;
+        Ok(())
+    }
+
     /// Returns the mask of this layer.
     pub(super) fn mask(&self) -> Mask {
         Mask {
             kept: self.gpu.pointer(&self.kept),
+            budgets: self.gpu.pointer(&self.budgets_on_card),
             n_query_blocks: self.shape.blocks.n_query_blocks() as i32,
-            top_k: self.shape.config.top_k as i32,
         }
     }
 

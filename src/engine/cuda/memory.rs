@@ -5,7 +5,7 @@ use crate::{
         device::{Purpose, Sizes, VOCABULARY_CHUNK, in_layers},
         model::config::ModelConfig,
     },
-    protocol::{Layout, MemoryPlan},
+    protocol::{Layout, MemoryPlan, Weights},
     trace::{Estimate, Search, StreamConfig},
 };
 
@@ -36,21 +36,21 @@ pub fn plan(
     layouts.into_iter().map(plan).find(|plan| plan.total() <= limit).unwrap_or_else(|| plan(smallest))
 }
 
-/// All layouts, from the fastest to the smallest: first each layer waits for its weights, then chunks become smaller, then
-/// hidden states leave the card.
+/// All layouts, from the fastest to the smallest: first all weights stay on the card, then each layer's come while the one
+/// before it runs, then it waits for them, then chunks become smaller, then hidden states leave the card.
 fn layouts(block_size_q: usize, n_tokens: usize, purpose: Purpose) -> Vec<Layout> {
     // Chunks longer than the prompt are no different from the prompt.
     let whole = n_tokens.max(1).next_multiple_of(block_size_q);
     let rows = CHUNKS.map(|rows| rows.next_multiple_of(block_size_q).min(whole));
-    let waiting =
-        |hidden_on_host| rows.map(|chunk_rows| Layout { chunk_rows, weights_ahead: false, hidden_on_host });
-    let ahead = |hidden_on_host| Layout { chunk_rows: rows[0], weights_ahead: true, hidden_on_host };
+    let with = |weights, hidden_on_host| {
+        rows.map(|chunk_rows| Layout { chunk_rows, weights, hidden_on_host }).into_iter()
+    };
+    let of_a_layer = |on_host| with(Weights::Ahead, on_host).take(1).chain(with(Weights::Waiting, on_host));
     match purpose {
-        Purpose::Trace => [false, true]
-            .into_iter()
-            .flat_map(|host| [ahead(host)].into_iter().chain(waiting(host)))
-            .collect(),
-        Purpose::Generate => waiting(false).into(),
+        Purpose::Trace => {
+            with(Weights::Kept, false).take(1).chain([false, true].into_iter().flat_map(of_a_layer)).collect()
+        }
+        Purpose::Generate => with(Weights::Kept, false).collect(),
     }
 }
 
@@ -60,7 +60,7 @@ fn slower(layout: Layout, fastest: Layout) -> Option<String> {
     let reasons = [
         (layout.chunk_rows < fastest.chunk_rows, chunks.as_str()),
         (layout.hidden_on_host, "hidden states in the host's memory"),
-        (layout.weights_ahead != fastest.weights_ahead, "each layer waits for its weights"),
+        (layout.weights == Weights::Waiting, "each layer waits for its weights"),
     ];
     let reasons: Vec<&str> = reasons.into_iter().filter(|reason| reason.0).map(|reason| reason.1).collect();
     (!reasons.is_empty()).then(|| reasons.join(", "))
@@ -77,20 +77,25 @@ fn laid_out(
 ) -> MemoryPlan {
     let run = Sizes::new(model, n_tokens, config, layout.chunk_rows);
     let n = purpose.layers_held(model.n_layers) as u64;
-    let n_weights = if layout.weights_ahead { n + 1 } else { n };
+    let n_weights = match layout.weights {
+        Weights::Kept | Weights::Held => model.n_layers as u64,
+        Weights::Ahead => n + 1,
+        Weights::Waiting => n,
+    };
     let mut parts = vec![
         (in_layers("keys and values", n), n * 2 * run.tokens * run.kv_width * BF16),
         (in_layers("pyramid", n), n * run.nodes(config)),
         (in_layers("masks and masses", n), n * run.records(config)),
+        (in_layers("sampled masses", n), n * run.sampled_masses(config) * WORD),
         ("a chunk of activations".into(), run.chunk_of_activations(n_tokens, config)),
         ("proximity".into(), if config.proximity { run.proximities() } else { 0 }),
         (in_layers("weights", n_weights), n_weights * run.layer * BF16),
     ];
     let vocabulary = |rows: usize| rows as u64 * run.hidden * BF16;
-    let output = match purpose {
+    let output = match layout.weights {
+        Weights::Kept | Weights::Held => vocabulary(model.vocab_size),
         // A part of the output layer is there only after the layers.
-        Purpose::Trace => vocabulary(VOCABULARY_CHUNK).saturating_sub(parts.iter().map(|part| part.1).sum()),
-        Purpose::Generate => vocabulary(model.vocab_size),
+        _ => vocabulary(VOCABULARY_CHUNK).saturating_sub(parts.iter().map(|part| part.1).sum()),
     };
     parts.push(("output layer".into(), output));
     let (hidden_states, rows) = if layout.hidden_on_host {
@@ -191,20 +196,29 @@ mod tests {
 
     #[test]
     fn what_costs_most_time_is_given_up_last() {
-        let free = million(u64::MAX);
-        assert_eq!(
-            (free.layout, &free.slower),
-            (Layout { chunk_rows: 8192, weights_ahead: true, hidden_on_host: false }, &None)
-        );
+        let fastest = |weights| Layout { chunk_rows: 8192, weights, hidden_on_host: false };
+        let kept = million(u64::MAX);
+        assert_eq!((kept.layout, &kept.slower), (fastest(Weights::Kept), &None));
+        assert!(kept.weights() > 15_000_000_000, "{}", kept.weights());
+        // What comes while the layer before runs costs no time.
+        let free = million(kept.total() - 1);
+        assert_eq!((free.layout, &free.slower), (fastest(Weights::Ahead), &None));
+        let free = MemoryPlan { limit: u64::MAX, ..free };
         assert_eq!(million(free.total()), MemoryPlan { limit: free.total(), ..free.clone() });
-        let waiting = [8192, 4096, 2048, 1024, 512, 256].map(|rows| (rows, false));
+        let waiting = [8192, 4096, 2048, 1024, 512, 256].map(|rows| (rows, Weights::Waiting));
         let mut limit = free.total();
-        for (i, (rows, ahead)) in waiting.into_iter().chain([(8192, true)]).chain(waiting).enumerate() {
+        for (i, (rows, weights)) in
+            waiting.into_iter().chain([(8192, Weights::Ahead)]).chain(waiting).enumerate()
+        {
             let plan = million(limit - 1);
             let hidden_on_host = i >= waiting.len();
-            assert_eq!(plan.layout, Layout { chunk_rows: rows, weights_ahead: ahead, hidden_on_host });
+            assert_eq!(plan.layout, Layout { chunk_rows: rows, weights, hidden_on_host });
             let why = plan.slower.as_deref().unwrap();
-            assert_eq!(why.contains("each layer waits for its weights"), !ahead, "{why}");
+            assert_eq!(
+                why.contains("each layer waits for its weights"),
+                weights == Weights::Waiting,
+                "{why}"
+            );
             assert_eq!(why.contains(&format!("chunks of {rows} rows instead of 8192")), rows < 8192, "{why}");
             assert_eq!(why.contains("hidden states in the host's memory"), hidden_on_host, "{why}");
             assert!(plan.check().is_ok());

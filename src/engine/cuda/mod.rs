@@ -19,6 +19,7 @@ mod params;
 mod pointer;
 mod proximity;
 mod residual;
+mod sample;
 mod search;
 mod staging;
 mod stopwatch;
@@ -161,11 +162,12 @@ impl Device for Cuda {
         config: &StreamConfig,
         purpose: Purpose,
         limit: Option<u64>,
+        kept: u64,
     ) -> Result<MemoryPlan, Error> {
         let limit = match limit {
             Some(limit) => limit,
             // A sixteenth stays free: the memory pool takes somewhat more than its arrays.
-            None => self.gpu.available()? / 16 * 15,
+            None => (self.gpu.available()? + kept) / 16 * 15,
         };
         Ok(memory::plan(model, n_tokens, config, purpose, limit))
     }

@@ -15,8 +15,8 @@ type Floats = DevicePointer<f32>;
 #[repr(C)]
 pub struct Mask {
     pub kept: DevicePointer<u32>,
+    pub budgets: DevicePointer<u32>,
     pub n_query_blocks: i32,
-    pub top_k: i32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -136,6 +136,36 @@ pub struct ExhaustiveParams {
     pub rule: Rule,
     pub n_segments: i32,
     pub first_block: i32,
+}
+
+#[repr(C)]
+pub struct SampleParams {
+    pub queries: Bf16s,
+    pub keys: Bf16s,
+    pub norms: Floats,
+    pub masses: DevicePointer<u32>,
+    pub sizes: Sizes,
+    pub n_segments: i32,
+    pub query_block: i32,
+}
+
+#[repr(C)]
+pub struct HistogramParams {
+    pub masses: DevicePointer<u32>,
+    pub sample: DevicePointer<u32>,
+    pub counts: DevicePointer<u32>,
+    pub sums: DevicePointer<u32>,
+    pub sizes: Sizes,
+    pub rule: Rule,
+}
+
+#[repr(C)]
+pub struct SampleRecallParams {
+    pub masses: DevicePointer<u32>,
+    pub sample: DevicePointer<u32>,
+    pub recall: DevicePointer<u32>,
+    pub mask: Mask,
+    pub sizes: Sizes,
 }
 
 // ---- nodes: kernels/pyramid.cu and kernels/clusters.cu
@@ -313,16 +343,19 @@ macro_rules! kernel_params {
 }
 
 kernel_params! {
-    AttentionParams<Bf16s>, 80: "attention_sparse", "attention_dense";
+    AttentionParams<Bf16s>, 88: "attention_sparse", "attention_dense";
     AttentionParams<TensorMap>, 448: "attention_sparse", "attention_dense";
-    AttentionWithoutParams, 96: "attention_without";
-    RecordParams<Bf16s>, 136: "attention_record";
+    AttentionWithoutParams, 104: "attention_without";
+    RecordParams<Bf16s>, 144: "attention_record";
     RecordParams<TensorMap>, 384: "attention_record";
-    SearchParams, 112: "search_hierarchical";
-    ExhaustiveParams, 80: "exhaustive_norms", "exhaustive_scores", "exhaustive_select";
+    SearchParams, 120: "search_hierarchical";
+    ExhaustiveParams, 88: "exhaustive_norms", "exhaustive_scores", "exhaustive_select";
+    SampleParams, 56: "sample_norms", "sample_masses";
+    HistogramParams, 56: "sample_histogram";
+    SampleRecallParams, 64: "sample_recall";
     PyramidParams, 48: "pyramid_spans", "pyramid_top";
     ClusterParams, 56: "clusters_of_blocks", "clusters_of_nodes";
-    ProximityParams, 96: "proximity";
+    ProximityParams, 104: "proximity";
     GramParams, 24: "gram";
     WrittenParams, 32: "written";
     WrittenOfBlocksParams, 32: "written_of_blocks";
@@ -338,7 +371,7 @@ kernel_params! {
 }
 
 const _: () = assert!(size_of::<TensorMap>() == 128 && align_of::<TensorMap>() == 64);
-const _: () = assert!(size_of::<Mask>() == 16 && size_of::<Rows>() == 8 && size_of::<Sizes>() == 12);
+const _: () = assert!(size_of::<Mask>() == 24 && size_of::<Rows>() == 8 && size_of::<Sizes>() == 12);
 const _: () = assert!(size_of::<Hidden>() == 16 && size_of::<Focus>() == 16 && size_of::<Anchors>() == 32);
 const _: () = assert!(size_of::<Rule>() == 8 && size_of::<Nodes>() == 32);
 

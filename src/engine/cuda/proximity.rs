@@ -9,14 +9,13 @@ use super::{
     params::{Mask, ProximityParams, Rows},
     tensor::Tensor,
 };
-use crate::{engine::device::AttentionShape, error::Error};
+use crate::{engine::device::AttentionShape, error::Error, trace::BlockMask};
 
 /// A layer's record of proximity.
 pub struct Proximity {
-    /// Attention of the last rows to each key of their kept blocks. `[n_heads, query blocks, top_k ·
-    /// block_size_k]`
+    /// Attention of the last rows to each key of their kept blocks, row by row as the mask.
     pub shares: CudaSlice<f32>,
-    /// `[n_heads, n_query_blocks, top_k]`
+    /// As the mask's kept blocks.
     found: CudaSlice<f32>,
     /// `[n_query_blocks]`
     stays: CudaSlice<f32>,
@@ -40,13 +39,18 @@ impl Proximity {
             return Ok(None);
         }
         let n = shape.capacity.div_ceil(shape.blocks.block_size_q);
-        let found = gpu.zeros(shape.n_heads * n * shape.config.top_k)?;
-        Ok(Some(Proximity { shares: gpu.zeros(0)?, found, stays: gpu.zeros(n)? }))
+        Ok(Some(Proximity { shares: gpu.zeros(0)?, found: gpu.zeros(0)?, stays: gpu.zeros(n)? }))
     }
 
-    /// Makes room for the shares of `n_blocks` query blocks.
-    pub fn expect(&mut self, gpu: &Gpu, shape: &AttentionShape, n_blocks: usize) -> Result<(), Error> {
-        self.shares = gpu.zeros(shape.n_heads * n_blocks * shape.config.top_k * shape.blocks.block_size_k)?;
+    /// Makes room for masks of `n_kept` blocks.
+    pub fn share_out(&mut self, gpu: &Gpu, n_kept: usize) -> Result<(), Error> {
+        self.found = gpu.zeros(n_kept)?;
+        Ok(())
+    }
+
+    /// Makes room for the shares of `n_keys` keys of some query blocks' kept blocks.
+    pub fn expect(&mut self, gpu: &Gpu, n_keys: usize) -> Result<(), Error> {
+        self.shares = gpu.zeros(n_keys)?;
         Ok(())
     }
 
@@ -82,9 +86,9 @@ impl Proximity {
     }
 
     /// Returns the shares that [`LayerRecord::proximity`](crate::trace::LayerRecord) holds.
-    pub fn into_shares(self, gpu: &Gpu, shape: &AttentionShape) -> Result<Vec<f32>, Error> {
-        let n = shape.blocks.n_query_blocks();
-        let found = gpu.download(&self.found, shape.n_heads * n * shape.config.top_k)?;
-        Ok(shape.shares_of_update(found, &gpu.download(&self.stays, n)?))
+    pub fn into_shares(self, gpu: &Gpu, shape: &AttentionShape, mask: &BlockMask) -> Result<Vec<f32>, Error> {
+        let found = gpu.download(&self.found, mask.kept.len())?;
+        let stays = gpu.download(&self.stays, shape.blocks.n_query_blocks())?;
+        Ok(shape.shares_of_update(mask, found, &stays))
     }
 }

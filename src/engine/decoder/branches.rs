@@ -78,7 +78,6 @@ impl<D: Device> Decoder<'_, D> {
         branch: &Branch<D::Residual>,
         rows: Range<usize>,
     ) -> Result<Vec<Vec<f32>>, Error> {
-        let norm = self.final_norm()?;
-        self.logits(&branch.hidden, branch.position, rows, &norm, || self.output())
+        self.logits(&branch.hidden, branch.position, rows)
     }
 }

@@ -6,6 +6,7 @@ use super::Decoder;
 use crate::{
     engine::{device::Device, model::LayerWeights},
     error::Error,
+    protocol::Weights,
 };
 
 impl<D: Device> Decoder<'_, D> {
@@ -15,8 +16,11 @@ impl<D: Device> Decoder<'_, D> {
         &self,
         mut work: impl FnMut(usize, &LayerWeights<D::Tensor>) -> Result<(), Error>,
     ) -> Result<(), Error> {
+        if let Some(weights) = &self.resident {
+            return weights.layers.iter().enumerate().try_for_each(|(layer, weights)| work(layer, weights));
+        }
         let n_layers = self.model.config.n_layers;
-        let n_rooms = n_layers.min(if self.layout.weights_ahead { 2 } else { 1 });
+        let n_rooms = n_layers.min(if self.layout.weights == Weights::Ahead { 2 } else { 1 });
         thread::scope(|scope| {
             let (give, rooms) = mpsc::channel();
             let (send, filled) = mpsc::channel();

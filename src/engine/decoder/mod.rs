@@ -7,20 +7,23 @@
 
 pub mod branches;
 mod loader;
+pub mod resident;
 pub mod session;
 mod visitor;
 
 use std::{borrow::Borrow, ops::Range, sync::Arc};
 
 use super::{
-    device::{AttentionShape, Device, LayerAttention, StageCosts, VOCABULARY_CHUNK},
+    device::{AttentionShape, Device, LayerAttention, StageCosts},
     model::{LayerWeights, Linear, Model, rope::RopeConfig, weight::Weight},
+    search::{by_head, sample::sampled},
 };
 use crate::{
     error::Error,
     protocol::Layout,
-    trace::{BlockMask, Blocks, LayerRecord, Span, StreamConfig},
+    trace::{BlockMask, Blocks, Budget, Budgets, LayerRecord, Span, StreamConfig},
 };
+use resident::{AllWeights, output_parts};
 use visitor::{Dense, QueryChunk, Sampled, Sparse, Visitor};
 
 /// A model on a device, about to read a prompt.
@@ -35,6 +38,8 @@ pub struct Decoder<'a, D: Device> {
     pub sentences: Arc<[Span]>,
     /// As the device's plan chose it.
     pub layout: Layout,
+    /// All weights, if the layout has them on the device together.
+    pub resident: Option<Arc<AllWeights<D::Tensor>>>,
 }
 
 /// Rotary angles of every position, for each kind of layer.
@@ -69,7 +74,7 @@ impl<D: Device> Decoder<'_, D> {
         costs: &mut StageCosts,
         on_layer: impl FnMut(usize, LayerRecord) -> Result<(), Error>,
     ) -> Result<Vec<Vec<f32>>, Error> {
-        self.run(n_logits, &mut Sparse { costs, on_layer })
+        self.run(n_logits, true, &mut Sparse { costs, on_layer })
     }
 
     /// Runs the model densely; `mask` gives the blocks of a layer whose share of the dense attention mass is
@@ -84,7 +89,7 @@ impl<D: Device> Decoder<'_, D> {
         mask: impl FnMut(usize) -> Result<Option<BlockMask>, Error>,
         on_layer: impl FnMut(usize, Vec<f64>),
     ) -> Result<Vec<Vec<f32>>, Error> {
-        self.run(n_logits, &mut Dense::new(mask, on_layer))
+        self.run(n_logits, false, &mut Dense::new(mask, on_layer))
     }
 
     /// Runs as [`Decoder::sparse`], and measures as [`Decoder::dense`], of the sparse run's own queries and
@@ -101,10 +106,16 @@ impl<D: Device> Decoder<'_, D> {
     ) -> Result<(), Error> {
         let blocks = self.shape(0, self.tokens.len()).blocks;
         let dense = Dense::new(|layer| mask(layer).map(Some), on_layer);
-        self.run(1, &mut Sampled { costs, blocks, chunk: self.layout.chunk_rows, sample, dense }).map(drop)
+        let visitor = &mut Sampled { costs, blocks, chunk: self.layout.chunk_rows, sample, dense };
+        self.run(1, true, visitor).map(drop)
     }
 
-    fn run(&self, n_logits: usize, visitor: &mut impl Visitor<D>) -> Result<Vec<Vec<f32>>, Error> {
+    fn run(
+        &self,
+        n_logits: usize,
+        searches: bool,
+        visitor: &mut impl Visitor<D>,
+    ) -> Result<Vec<Vec<f32>>, Error> {
         let angles = self.angles(self.tokens.len())?;
         let mut hidden = self.embed(0)?;
         self.each_layer(|layer, weights| {
@@ -113,12 +124,11 @@ impl<D: Device> Decoder<'_, D> {
             let angles = self.angles_of(layer, &angles);
             let mut pass =
                 Pass { layer, weights, angles, attention: &mut attention, hidden: &mut hidden, first_row: 0 };
-            self.layer(&mut pass, |queries| visitor.attend(self.device, queries))?;
+            self.layer(&mut pass, searches, |queries| visitor.attend(self.device, queries))?;
             visitor.finish(layer, attention, lengths)
         })?;
-        let norm = self.final_norm()?;
         let n = self.tokens.len();
-        self.logits(&hidden, 0, n - n_logits.min(n)..n, &norm, || self.output())
+        self.logits(&hidden, 0, n - n_logits.min(n)..n)
     }
 
     /// Computes the rotary angles of `n_tokens` positions.
@@ -158,22 +168,25 @@ impl<D: Device> Decoder<'_, D> {
         self.model.layer(layer)?.try_map(|w| self.weight(w))
     }
 
-    fn final_norm(&self) -> Result<D::Tensor, Error> {
-        self.weight(&self.model.final_norm()?)
-    }
-
     fn weight(&self, weight: &Weight) -> Result<D::Tensor, Error> {
         self.device.weight(&weight.read()?.view())
     }
 
-    /// Takes rows through a layer; `attend` is the attention of a chunk of queries.
+    /// Takes rows through a layer; `attend` is the attention of a chunk of queries, which may search.
     fn layer(
         &self,
         pass: &mut Pass<D>,
+        searches: bool,
         attend: impl FnMut(QueryChunk<D>) -> Result<D::Tensor, Error>,
     ) -> Result<(), Error> {
         self.append(pass)?;
-        pass.attention.index()?;
+        if searches {
+            pass.attention.index()?;
+            // Rows that are added later keep the budgets of the prompt.
+            if pass.first_row == 0 {
+                self.share_out(pass)?;
+            }
+        }
         if !self.sentences.is_empty() {
             pass.attention.weigh(&pass.weights.output.weight)?;
         }
@@ -190,6 +203,32 @@ impl<D: Device> Decoder<'_, D> {
             pass.attention.append(&keys, &self.linear(&x, &weights.value)?)?;
         }
         Ok(())
+    }
+
+    /// Gives each head of a layer its budget, from a sample of its queries where budgets differ.
+    fn share_out(&self, pass: &mut Pass<D>) -> Result<(), Error> {
+        let shape = self.shape(pass.layer, self.tokens.len());
+        let (blocks, config) = (&shape.blocks, &shape.config);
+        for query_block in sampled(blocks, config) {
+            let rows = blocks.queries(query_block);
+            let chunk = self.layout.chunk_rows;
+            let first = rows.start / chunk * chunk;
+            let x = self.device.chunk(pass.hidden, rows.start / chunk)?;
+            let x = self.device.rows(&x, rows.start - first..rows.end - first)?;
+            let queries = self.queries(pass.weights, &x, rows.start, pass.angles)?;
+            pass.attention.sample(&queries, query_block)?;
+        }
+        let budgets = match config.budget {
+            Budget::ByHead if config.sample > 0 && !config.search.is_baseline() => {
+                let survey = pass.attention.survey()?;
+                match config.recall {
+                    Some(recall) => by_head::for_recall(&survey, blocks, config, recall),
+                    None => by_head::shared_out(&survey, blocks, config),
+                }
+            }
+            _ => Budgets::uniform(shape.n_heads, config.top_k),
+        };
+        pass.attention.share_out(budgets)
     }
 
     /// Replaces the pass's rows by what the layer makes of them, whose keys and values are all there.
@@ -324,9 +363,31 @@ impl<D: Device> Decoder<'_, D> {
         }
     }
 
-    /// Returns the logits that follow some rows, of hidden states from `first_row` on; `output` gives the
-    /// parts of the output layer. `[n_rows][vocab_size]`
-    fn logits<T: Borrow<D::Tensor>, O: Iterator<Item = Result<T, Error>>>(
+    /// Returns the logits that follow some rows, of hidden states from `first_row` on.
+    /// `[n_rows][vocab_size]`
+    fn logits(
+        &self,
+        hidden: &D::Residual,
+        first_row: usize,
+        rows: Range<usize>,
+    ) -> Result<Vec<Vec<f32>>, Error> {
+        match &self.resident {
+            Some(weights) => {
+                let output = || Ok(weights.output.iter().map(Ok));
+                self.logits_with(hidden, first_row, rows, &weights.final_norm, output)
+            }
+            None => {
+                let output = || {
+                    let table = self.model.output()?;
+                    Ok(output_parts(&table).map(|part| self.weight(&part)).collect::<Vec<_>>().into_iter())
+                };
+                self.logits_with(hidden, first_row, rows, &self.weight(&self.model.final_norm()?)?, output)
+            }
+        }
+    }
+
+    /// Returns logits; `output` gives the parts of the output layer.
+    fn logits_with<T: Borrow<D::Tensor>, O: Iterator<Item = Result<T, Error>>>(
         &self,
         hidden: &D::Residual,
         first_row: usize,
@@ -363,15 +424,5 @@ impl<D: Device> Decoder<'_, D> {
             logits.iter_mut().flatten().for_each(|l| *l = cap * (*l / cap).tanh());
         }
         Ok(logits)
-    }
-
-    /// Returns the output layer part by part: the whole may be too large for the device.
-    fn output(&self) -> Result<impl Iterator<Item = Result<D::Tensor, Error>>, Error> {
-        let table = self.model.output()?;
-        let n_rows = table.shape()[0];
-        Ok((0..n_rows).step_by(VOCABULARY_CHUNK).map(move |first| {
-            let rows = table.rows(first..n_rows.min(first + VOCABULARY_CHUNK));
-            self.weight(&rows)
-        }))
     }
 }

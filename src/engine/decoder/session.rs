@@ -4,11 +4,13 @@
 //! keep. A step therefore runs the last query block again through all layers, over the keys and values of the
 //! blocks before it: what it gives is what the whole prompt would give.
 
-use super::{Angles, Decoder, Pass, visitor::search_and_attend};
+use std::sync::Arc;
+
+use super::{Angles, Decoder, Pass, resident::AllWeights, visitor::search_and_attend};
 use crate::{
     engine::{
         device::{Device, LayerAttention},
-        model::{LayerWeights, Model},
+        model::Model,
     },
     error::Error,
     protocol::Layout,
@@ -21,11 +23,9 @@ pub struct Session<'a, D: Device> {
     device: &'a D,
     setting: Setting,
     tokens: Vec<u32>,
-    layers: Vec<(LayerWeights<D::Tensor>, D::Layer)>,
+    weights: Arc<AllWeights<D::Tensor>>,
+    layers: Vec<D::Layer>,
     angles: Angles<D::Angles>,
-    final_norm: D::Tensor,
-    /// Parts of the output layer.
-    output: Vec<D::Tensor>,
 }
 
 /// How a session runs.
@@ -41,22 +41,25 @@ pub struct Setting {
 }
 
 impl<'a, D: Device> Session<'a, D> {
-    /// Brings all weights to the device and makes room for keys and values.
+    /// Makes room for keys and values.
     ///
     /// # Errors
     /// [`Error::Device`], [`Error::Setting`] for sizes that the device does not have.
-    pub fn new(model: &'a Model, device: &'a D, setting: Setting) -> Result<Self, Error> {
-        let decoder = setting.decoder(model, device, &[]);
-        let layer =
-            |layer| Ok((decoder.weights(layer)?, device.layer(decoder.shape(layer, setting.capacity))?));
+    pub fn new(
+        model: &'a Model,
+        device: &'a D,
+        weights: Arc<AllWeights<D::Tensor>>,
+        setting: Setting,
+    ) -> Result<Self, Error> {
+        let decoder = setting.decoder(model, device, &weights, &[]);
+        let layer = |layer| device.layer(decoder.shape(layer, setting.capacity));
         Ok(Session {
             model,
             device,
             tokens: Vec::new(),
             layers: (0..model.config.n_layers).map(layer).collect::<Result<_, Error>>()?,
             angles: decoder.angles(setting.capacity)?,
-            final_norm: decoder.final_norm()?,
-            output: decoder.output()?.collect::<Result<_, _>>()?,
+            weights,
             setting,
         })
     }
@@ -76,15 +79,15 @@ impl<'a, D: Device> Session<'a, D> {
             return Err(Error::prompt(expected, found, "make room for as many tokens as are to come"));
         }
         self.tokens.extend_from_slice(tokens);
-        let Session { model, device, setting, tokens, layers, .. } = self;
-        let decoder = setting.decoder(model, *device, tokens);
+        let Session { model, device, setting, tokens, layers, weights, .. } = self;
+        let decoder = setting.decoder(model, *device, weights, tokens);
         let first_row = n_before / setting.config.block_size_q * setting.config.block_size_q;
         let mut hidden = decoder.embed(first_row)?;
-        for (layer, (weights, attention)) in layers.iter_mut().enumerate() {
+        for (layer, (weights, attention)) in weights.layers.iter().zip(layers).enumerate() {
             attention.resize(first_row, tokens.len());
             let angles = decoder.angles_of(layer, &self.angles);
             let mut pass = Pass { layer, weights, angles, attention, hidden: &mut hidden, first_row };
-            decoder.layer(&mut pass, |queries| {
+            decoder.layer(&mut pass, !setting.dense, |queries| {
                 if setting.dense {
                     return queries.attention.attend_dense(queries.rows, queries.first, None);
                 }
@@ -92,18 +95,22 @@ impl<'a, D: Device> Session<'a, D> {
             })?;
             on_layer(layer);
         }
-        let logits =
-            decoder.logits(&hidden, first_row, tokens.len() - 1..tokens.len(), &self.final_norm, || {
-                Ok(self.output.iter().map(Ok))
-            })?;
+        let logits = decoder.logits(&hidden, first_row, tokens.len() - 1..tokens.len())?;
         Ok(logits.into_iter().flatten().collect())
     }
 }
 
 impl Setting {
-    fn decoder<'t, D: Device>(&self, model: &'t Model, device: &'t D, tokens: &'t [u32]) -> Decoder<'t, D> {
+    fn decoder<'t, D: Device>(
+        &self,
+        model: &'t Model,
+        device: &'t D,
+        weights: &Arc<AllWeights<D::Tensor>>,
+        tokens: &'t [u32],
+    ) -> Decoder<'t, D> {
+        let resident = Some(weights.clone());
         let config = self.config.clone();
         let focus = Span::from(0..0);
-        Decoder { model, device, tokens, config, focus, sentences: [].into(), layout: self.layout }
+        Decoder { model, device, tokens, config, focus, sentences: [].into(), layout: self.layout, resident }
     }
 }

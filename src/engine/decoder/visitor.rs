@@ -69,7 +69,7 @@ where
         let measured = match &mut self.current {
             Some(measured) => measured,
             none => none.insert((self.mask)(queries.layer)?.map(|mask| {
-                let kept_mass = vec![0.0; mask.n_heads];
+                let kept_mass = vec![0.0; mask.n_heads()];
                 (mask, kept_mass)
             })),
         };

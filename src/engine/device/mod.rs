@@ -9,14 +9,17 @@ use std::ops::Range;
 
 use safetensors::tensor::TensorView;
 
-use super::model::{
-    config::{Activation, ModelConfig},
-    rope::Rotary,
+use super::{
+    model::{
+        config::{Activation, ModelConfig},
+        rope::Rotary,
+    },
+    search::by_head::Survey,
 };
 use crate::{
     error::Error,
     protocol::{Hidden, MemoryPlan},
-    trace::{BlockMask, LayerRecord, StreamConfig},
+    trace::{BlockMask, Budgets, LayerRecord, StreamConfig},
 };
 pub use costs::{Purpose, StageCosts};
 pub use shape::AttentionShape;
@@ -25,7 +28,7 @@ pub use sizes::{Sizes, in_layers};
 /// A processor that runs a decoder. Activations are chunks of the prompt, `[n_rows, width]`.
 pub trait Device: Sync {
     /// Activations or weights on the device.
-    type Tensor: Send;
+    type Tensor: Send + Sync;
     /// The residual stream between layers, in chunks of rows.
     type Residual;
     /// Rotary angles of every position.
@@ -37,7 +40,8 @@ pub trait Device: Sync {
     fn name(&self) -> String;
 
     /// Memory that a run of `model` over `n_tokens` will hold on the device at its peak. `config.top_k` is
-    /// the one that will be used; without a `limit` in bytes, the run may take all that is free.
+    /// the one that will be used; without a `limit` in bytes, the run may take all that is free, and what
+    /// weights `kept` from the runs before take.
     fn plan(
         &self,
         model: &ModelConfig,
@@ -45,6 +49,7 @@ pub trait Device: Sync {
         config: &StreamConfig,
         purpose: Purpose,
         limit: Option<u64>,
+        kept: u64,
     ) -> Result<MemoryPlan, Error>;
 
     /// Takes the memory of a run from the system, where the device can, and starts a new measurement of the
@@ -141,6 +146,16 @@ pub trait LayerAttention {
     /// Prepares the search, once all keys are there.
     fn index(&mut self) -> Result<(), Error>;
 
+    /// Reads every key for one query block, whose rows the queries are, and keeps the mean mass of its queries
+    /// on each key block.
+    fn sample(&mut self, queries: &Self::Tensor, query_block: usize) -> Result<(), Error>;
+
+    /// Returns what the sampled query blocks look at.
+    fn survey(&mut self) -> Result<Survey, Error>;
+
+    /// Makes room for masks with these budgets, and empties them.
+    fn share_out(&mut self, budgets: Budgets) -> Result<(), Error>;
+
     /// Takes ‖W_O v‖ of every head and key, once all values are there; `weight` is the output layer's
     /// `[hidden_size, n_heads · head_dim]`.
     fn weigh(&mut self, weight: &Self::Tensor) -> Result<(), Error>;
@@ -162,7 +177,7 @@ pub trait LayerAttention {
         first_query_block: usize,
     ) -> Result<(), Error>;
 
-    /// Keeps the blocks of a mask instead of searching; its budget is the shape's.
+    /// Keeps the blocks of a mask instead of searching.
     fn keep(&mut self, mask: BlockMask) -> Result<(), Error>;
 
     /// Attention over the kept blocks without the edges in `hidden`; nothing is recorded.

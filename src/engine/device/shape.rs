@@ -2,7 +2,7 @@
 
 use std::{ops::Range, sync::Arc};
 
-use crate::trace::{Blocks, Span, StreamConfig};
+use crate::trace::{BlockMask, Blocks, Span, StreamConfig};
 
 /// Sizes and settings of one layer's attention.
 #[derive(Clone, Debug)]
@@ -27,17 +27,20 @@ impl AttentionShape {
         self.config.proximity && !self.sentences.is_empty()
     }
 
-    /// Proximities of kept blocks `[n_heads, n_query_blocks, top_k]` as shares of their query block's sum
-    /// over all heads and what stays `[n_query_blocks]`; nothing if none were recorded.
-    pub fn shares_of_update(&self, mut proximity: Vec<f32>, stays: &[f32]) -> Vec<f32> {
+    /// Proximities of a mask's kept blocks as shares of their query block's sum over all heads and what stays
+    /// `[n_query_blocks]`; nothing if none were recorded.
+    pub fn shares_of_update(&self, mask: &BlockMask, mut proximity: Vec<f32>, stays: &[f32]) -> Vec<f32> {
+        if proximity.is_empty() {
+            return proximity;
+        }
         let mut sums = stays.to_vec();
-        let top_k = self.config.top_k.max(1);
-        let n = sums.len().max(1);
-        proximity.chunks(top_k).enumerate().for_each(|(row, near)| sums[row % n] += near.iter().sum::<f32>());
-        let rows = proximity.chunks_mut(top_k).enumerate();
-        rows.for_each(|(row, near)| {
-            near.iter_mut().for_each(|near| *near /= sums[row % n].max(f32::MIN_POSITIVE))
-        });
+        for (head, query_block) in mask.rows() {
+            sums[query_block] += proximity[mask.row(head, query_block)].iter().sum::<f32>();
+        }
+        for (head, query_block) in mask.rows() {
+            let sum = sums[query_block].max(f32::MIN_POSITIVE);
+            proximity[mask.row(head, query_block)].iter_mut().for_each(|near| *near /= sum);
+        }
         proximity
     }
 

@@ -1,6 +1,9 @@
 //! Sizes that the memory of a run is planned from, on either device.
 
-use crate::{engine::model::config::ModelConfig, trace::StreamConfig};
+use crate::{
+    engine::{model::config::ModelConfig, search::by_head},
+    trace::{Blocks, Budget, StreamConfig},
+};
 
 /// Sizes of a run, for products that may be large.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +22,7 @@ pub struct Sizes {
     pub layer: u64,
     pub query_blocks: u64,
     pub key_blocks: u64,
+    /// Blocks in a row of a head, mean over the heads, at most.
     pub top_k: u64,
     pub block_size_q: u64,
     pub block_size_k: u64,
@@ -33,8 +37,14 @@ impl Sizes {
         let [tokens, hidden, heads] = [n_tokens, model.hidden_size, model.n_heads].map(|n| n as u64);
         let [kv_heads, head_dim, inner] =
             [model.n_kv_heads, model.head_dim, model.intermediate_size].map(|n| n as u64);
-        let [top_k, block_size_q, block_size_k] =
-            [config.top_k, config.block_size_q, config.block_size_k].map(|n| n as u64);
+        let StreamConfig { block_size_q, block_size_k, .. } = *config;
+        let top_k = match config.budget {
+            Budget::ByHead => {
+                by_head::room(config.top_k, &Blocks { n_tokens, block_size_q, block_size_k, window: None })
+            }
+            Budget::Uniform => config.top_k,
+        };
+        let [top_k, block_size_q, block_size_k] = [top_k, block_size_q, block_size_k].map(|n| n as u64);
         let chunk = (chunk_rows as u64).min(tokens);
         Sizes {
             tokens,
@@ -59,6 +69,12 @@ impl Sizes {
     /// Keys of a query block's kept blocks.
     pub fn kept_keys(&self) -> u64 {
         self.top_k * self.block_size_k.min(self.tokens)
+    }
+
+    /// Masses of a layer's sampled query blocks on every key block.
+    pub fn sampled_masses(&self, config: &StreamConfig) -> u64 {
+        let n = (config.sample as u64).div_ceil(self.block_size_q).min(self.query_blocks.div_ceil(8));
+        n * self.heads * self.key_blocks
     }
 
     /// Tokens that are recorded key by key.

@@ -1,12 +1,12 @@
 //! Baselines for a search at the same budget: choices that read no key.
 
 use super::Candidates;
-use crate::trace::{BlockMask, Blocks, Search, StreamConfig};
+use crate::trace::{BlockMask, Blocks, Budgets, Search, StreamConfig};
 
-/// Writes sinks and the last blocks to `row`, `[top_k]` as in [`BlockMask`] (StreamingLLM, Xiao et al. 2024,
-/// arXiv 2309.17453). Returns the number of keys read: 0.
+/// Writes sinks and the last blocks to `row`, as long as the budget (StreamingLLM, Xiao et al. 2024, arXiv
+/// 2309.17453). Returns the number of keys read: 0.
 pub fn window(blocks: &Blocks, config: &StreamConfig, query_block: usize, row: &mut [u32]) -> usize {
-    let split = Candidates::new(blocks, config, query_block);
+    let split = Candidates::new(blocks, config, query_block, row.len());
     split.write(split.candidates.clone().rev().take(split.budget), row);
     0
 }
@@ -21,7 +21,7 @@ pub fn random(
     query_block: usize,
     row: &mut [u32],
 ) -> usize {
-    let split = Candidates::new(blocks, config, query_block);
+    let split = Candidates::new(blocks, config, query_block, row.len());
     let mut rng = fastrand::Rng::with_seed(mixed(mixed(seed, head as u64), query_block as u64));
     split.write(rng.choose_multiple(split.candidates.clone(), split.budget).into_iter(), row);
     0
@@ -36,8 +36,8 @@ pub fn mask(blocks: Blocks, config: &StreamConfig, n_heads: usize) -> Option<Blo
         }
         Search::Exhaustive | Search::Hierarchical(_) => return None,
     };
-    let mut mask = BlockMask::empty(blocks, n_heads, config.top_k);
-    for (head, query_block) in (0..n_heads).flat_map(|h| (0..blocks.n_query_blocks()).map(move |q| (h, q))) {
+    let mut mask = BlockMask::empty(blocks, Budgets::uniform(n_heads, config.top_k));
+    for (head, query_block) in mask.rows() {
         let row = mask.row(head, query_block);
         write(head, query_block, &mut mask.kept[row]);
     }

@@ -43,9 +43,8 @@ pub fn for_share(layers: &[Blocks], config: &StreamConfig, share: f64) -> Result
 /// Counts the pairs that are computed when each query block keeps `top_k` blocks; counts candidates as whole
 /// blocks.
 fn most_pairs(blocks: &Blocks, config: &StreamConfig, top_k: usize) -> u64 {
-    let settled = StreamConfig { top_k, ..config.clone() };
     let pairs = |query_block: usize| {
-        let split = Candidates::new(blocks, &settled, query_block);
+        let split = Candidates::new(blocks, config, query_block, top_k);
         let whole = blocks.queries(query_block).len() * blocks.block_size_k;
         let always: usize = split.sinks.chain(split.local).map(|k| blocks.pairs(query_block, k)).sum();
         always + split.budget.min(split.candidates.len()) * whole

@@ -5,10 +5,13 @@
 //! other searches, and for short prompts. The published estimates (one key for a range, mean and spread) are
 //! for comparison, and the baselines (window, random) show the value of a budget without reading any key.
 //! Every search gets the same [`budget`] and the same [`Candidates`]: all visible blocks between the sinks
-//! and the local blocks, which are always kept. Sliding windows hide blocks before any search.
+//! and the local blocks, which are always kept. Sliding windows hide blocks before any search. The budget of
+//! a layer goes to its heads [`by_head`], as a [`sample`] of query blocks says, or is the same for all.
 
 pub mod baseline;
 pub mod budget;
+pub mod by_head;
+pub mod sample;
 pub mod tree;
 
 use std::ops::Range;
@@ -26,13 +29,13 @@ pub struct Candidates {
 }
 
 impl Candidates {
-    /// Splits the blocks that `query_block` sees.
-    pub fn new(blocks: &Blocks, config: &StreamConfig, query_block: usize) -> Self {
+    /// Splits the blocks that `query_block` sees, of which it keeps `top_k`.
+    pub fn new(blocks: &Blocks, config: &StreamConfig, query_block: usize, top_k: usize) -> Self {
         let visible = blocks.visible(query_block);
         let sinks = visible.start..config.sink_blocks.clamp(visible.start, visible.end);
         let local_start = visible.end.saturating_sub(config.effective_local_blocks()).max(sinks.end);
         let local = local_start..visible.end;
-        let budget = config.top_k.saturating_sub(sinks.len() + local.len());
+        let budget = top_k.saturating_sub(sinks.len() + local.len());
         Candidates { candidates: sinks.end..local_start, sinks, local, budget }
     }
 
@@ -98,7 +101,7 @@ mod tests {
     fn candidates_lie_between_sinks_and_local_blocks() {
         let config = StreamConfig { top_k: 6, sink_blocks: 1, local_blocks: 3, ..StreamConfig::default() };
         let config = StreamConfig { block_size_q: 4, block_size_k: 2, ..config };
-        let split = |b: &Blocks, q| Candidates::new(b, &config, q);
+        let split = |b: &Blocks, q| Candidates::new(b, &config, q, config.top_k);
         let b = blocks(40, None);
         assert_eq!(split(&b, 0), Candidates { sinks: 0..1, candidates: 1..1, local: 1..2, budget: 4 });
         assert_eq!(split(&b, 9), Candidates { sinks: 0..1, candidates: 1..17, local: 17..20, budget: 2 });

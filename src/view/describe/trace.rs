@@ -5,7 +5,7 @@ use std::fmt;
 use crate::{
     trace::{
         AnswerFidelity, BlockMask, Blocks, CompareConfig, Covering, Fidelity, HeadTrace, LayerRecord,
-        ModelInfo, NextToken, RowsOf, Seconds, SentenceKind, Span, Summary, Trace,
+        ModelInfo, NextToken, Recall, RowsOf, Seconds, SentenceKind, Span, Summary, Trace,
     },
     words::{
         numbers::{count, format_bytes, millions, nats, percent, seconds, thousands},
@@ -24,6 +24,7 @@ show_as_table!(
     LayerRecord,
     ModelInfo,
     NextToken,
+    Recall,
     RowsOf,
     Seconds,
     SentenceKind,
@@ -65,7 +66,22 @@ impl Describe for Summary {
             .row("time", self.seconds.line())
             .row("memory", memory)
             .row("device", &self.device)
-            .maybe("recall", self.fidelity.as_ref().map(Fidelity::line))
+            .maybe("recall", self.recall.map(|told| told.line()))
+            .maybe("compared", self.fidelity.as_ref().map(Fidelity::line))
+    }
+}
+
+impl Describe for Recall {
+    fn table(&self) -> Table {
+        Table::new("Recall").row("told", self.line())
+    }
+}
+
+impl Recall {
+    /// Mean, least head and sample on one line.
+    pub(crate) fn line(&self) -> String {
+        let rows = count(self.rows, "sampled query");
+        format!("{:.3}, least head {:.3} ({rows} in each layer)", self.mean, self.least_head)
     }
 }
 
@@ -165,10 +181,16 @@ impl Describe for Blocks {
 
 impl Describe for BlockMask {
     fn table(&self) -> Table {
-        let all = self.blocks.causal_pairs() as f64 * self.n_heads as f64;
-        let table = self.blocks.table().titled(format!("Kept blocks of {}", count(self.n_heads, "head")));
+        let n_heads = self.n_heads();
+        let all = self.blocks.causal_pairs() as f64 * n_heads as f64;
+        let table = self.blocks.table().titled(format!("Kept blocks of {}", count(n_heads, "head")));
+        let least = self.budgets.as_slice().iter().min().copied().unwrap_or_default();
+        let kept = match self.budgets.most() {
+            most if most == least => count(most, "key block"),
+            most => format!("{} to {}, by head,", thousands(least as u64), count(most, "key block")),
+        };
         table
-            .row("kept", format!("up to {} per query block", count(self.top_k, "key block")))
+            .row("kept", format!("up to {kept} per query block"))
             .row("pruned", percent(1.0 - self.kept_pairs() as f64 / all))
     }
 }

@@ -7,7 +7,7 @@ use super::{
     canvas::{Canvas, Pen, Point, Type},
     figure::Figure,
     grid::{Cells, Grid},
-    labels::{facts, token, width},
+    labels::{facts, recall_of, token, width},
     layout::{Axis, Frame, MAX_TEXTS, SIDE, key_axis, query_axis, received_bars},
     legend::legend,
     rulers::{Mark, rulers, space},
@@ -36,6 +36,7 @@ pub struct AttentionMap {
     layer: usize,
     head: usize,
     attention: HeadTrace,
+    recall: Option<f64>,
     queries: Side,
     keys: Side,
     /// The attention of each query, key by key, if all queries lie in the focus.
@@ -62,6 +63,7 @@ impl Trace {
             layer,
             head,
             attention: self.head(layer, head)?,
+            recall: recall_of(self, layer, head)?,
             queries: Side::new(self, "queries", whole)?,
             keys: Side::new(self, "keys", whole)?,
             rows: None,
@@ -169,9 +171,7 @@ impl AttentionMap {
 
     fn facts(&self) -> String {
         let summary = self.trace.summary();
-        let recall =
-            summary.fidelity.as_ref().and_then(|f| f.recall_by_head.get(self.layer)?.get(self.head).copied());
-        facts(summary, self.attention.pruned(), recall)
+        facts(summary, self.attention.pruned(), self.recall)
     }
 
     /// Says what the colours measure, and how many tokens a cell covers.

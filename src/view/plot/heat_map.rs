@@ -49,6 +49,7 @@ struct Place {
 
 impl HeatMap {
     /// A map of layers and heads; `values` is `[n_layers][n_heads]`.
+    /// Makes a map of values `[n_layers][n_heads]`, of which NaN is none.
     pub(crate) fn by_layer_and_head(
         title: String,
         facts: String,
@@ -64,7 +65,10 @@ impl HeatMap {
             rows: names(values.len()),
             column_name: "head".into(),
             columns: names(values.iter().map(Vec::len).max().unwrap_or(0)),
-            values: values.iter().map(|row| row.iter().copied().map(Some).collect()).collect(),
+            values: values
+                .iter()
+                .map(|row| row.iter().map(|&v| (!v.is_nan()).then_some(v)).collect())
+                .collect(),
         }
     }
 

@@ -1,7 +1,8 @@
 //! Text of figures: ticks, tokens, and the line of facts below a title.
 
 use crate::{
-    trace::{Span, Summary},
+    error::Error,
+    trace::{Span, Summary, Trace},
     words::numbers::{count, percent, shortened, thousands},
 };
 
@@ -47,8 +48,24 @@ pub(super) fn width(text: &str) -> i32 {
     (text.chars().count() as f64 * 6.6).ceil() as i32
 }
 
-/// The facts below the title of a trace's figure: length, blocks, budget, share pruned, and recall if it was
-/// measured.
+/// Recall of a head below which its picture shows less than half of what it looks at.
+pub(super) const LOW_RECALL: f64 = 0.5;
+
+/// Returns a trace's recall: measured against dense attention, else as the run told it.
+pub(super) fn told_recall(summary: &Summary) -> Option<f64> {
+    summary.fidelity.as_ref().map(|f| f.recall).or(summary.recall.map(|told| told.mean))
+}
+
+/// Returns the recall of a head: measured against dense attention, else as the run told it.
+pub(super) fn recall_of(trace: &Trace, layer: usize, head: usize) -> Result<Option<f64>, Error> {
+    let measured =
+        trace.summary().fidelity.as_ref().and_then(|f| f.recall_by_head.get(layer)?.get(head).copied());
+    let told = trace.recall(layer)?.and_then(|recall| recall.get(head).copied());
+    Ok(measured.or(told.map(f64::from)))
+}
+
+/// The facts below the title of a trace's figure: length, blocks, budget, share pruned, and recall if it is
+/// known.
 pub(super) fn facts(summary: &Summary, pruned: f64, recall: Option<f64>) -> String {
     let config = &summary.config;
     let mut facts = vec![
@@ -57,7 +74,10 @@ pub(super) fn facts(summary: &Summary, pruned: f64, recall: Option<f64>) -> Stri
         format!("k = {}", thousands(config.top_k as u64)),
         format!("{} pruned", percent(pruned)),
     ];
-    facts.extend(recall.map(|recall| format!("recall {recall:.3}")));
+    facts.extend(recall.map(|recall| match recall < LOW_RECALL {
+        true => format!("recall {recall:.3}: most of what it looks at is pruned"),
+        false => format!("recall {recall:.3}"),
+    }));
     facts.join(" · ")
 }
 

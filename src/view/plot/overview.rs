@@ -5,9 +5,9 @@ use super::{
     canvas::{Canvas, Pen, Type},
     figure::Figure,
     grid::{Cells, Grid},
-    labels::{facts, width as text_width},
+    labels::{LOW_RECALL, facts, recall_of, told_recall, width as text_width},
     legend::legend,
-    theme::{LogScale, MUTED, OUTSIDE, PRUNED},
+    theme::{ALARM, LogScale, MUTED, OUTSIDE, PRUNED},
 };
 use crate::{
     error::Error,
@@ -93,13 +93,17 @@ fn figure(trace: &Trace, panels: &Panels, grids: &[Panel], scale: LogScale) -> F
     canvas.picture((left, top), size, &picture(panels, grids, scale), MAX_PICTURE);
     let title = title(trace);
     let facts = overview_facts(trace);
+    let low: Vec<(usize, usize)> =
+        panels.places().filter(|&place| has_low_recall(trace, panels, place)).collect();
     canvas.draw(|pen| {
         pen.text(&title, (14, 20), Type::TITLE);
         pen.text(&facts, (14, 39), Type::NOTE);
         label(pen, panels);
+        low.iter().for_each(|&place| outline(pen, panels, place));
     });
     let caption = "Attention mass on a key block, mean over a query block; largest in each cell";
-    let states = [("pruned", PRUNED), (outside(trace), OUTSIDE)];
+    let mut states = vec![("pruned", PRUNED), (outside(trace), OUTSIDE)];
+    states.extend((!low.is_empty()).then_some(("outlined: recall below 0.5", ALARM)));
     let end = legend(&mut canvas, (left, top + size.1 + 18), scale, caption, &states);
     let description =
         format!("Rows are layers, columns are heads; in each panel rows are queries, columns keys. {facts}.");
@@ -139,6 +143,18 @@ fn label(pen: &Pen, panels: &Panels) {
     }
 }
 
+/// Returns whether a panel shows less than half of what its head looks at, as far as is known.
+fn has_low_recall(trace: &Trace, panels: &Panels, (row, head): (usize, usize)) -> bool {
+    recall_of(trace, panels.layers[row], head).ok().flatten().is_some_and(|recall| recall < LOW_RECALL)
+}
+
+/// Draws a frame around a panel.
+fn outline(pen: &Pen, panels: &Panels, (row, head): (usize, usize)) {
+    let (x, y) = ((LEFT + panels.at(head)) as i32, (TOP + panels.at(row)) as i32);
+    let side = panels.side as i32;
+    pen.frame((x - 1, y - 1), (x + side, y + side), ALARM);
+}
+
 fn title(trace: &Trace) -> String {
     let layers = count(trace.n_layers(), "layer");
     let layers = match trace.layers().len() {
@@ -151,7 +167,7 @@ fn title(trace: &Trace) -> String {
 /// The facts of a whole trace, on one line.
 pub(crate) fn overview_facts(trace: &Trace) -> String {
     let summary = trace.summary();
-    facts(summary, summary.pruned, summary.fidelity.as_ref().map(|f| f.recall))
+    facts(summary, summary.pruned, told_recall(summary))
 }
 
 /// Says which keys no query sees.

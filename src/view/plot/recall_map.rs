@@ -1,37 +1,49 @@
 //! Recall as a map of layers and heads.
 
-use super::{heat_map::HeatMap, labels::facts};
+use super::{
+    heat_map::HeatMap,
+    labels::{facts, told_recall},
+};
 use crate::{
     error::Error,
-    trace::{Fidelity, RowsOf, Trace},
+    trace::{RowsOf, Trace},
     words::numbers::{count, shortened},
 };
 
 impl Trace {
-    /// A map of each head's recall: the share of its dense attention that falls on kept blocks.
+    /// A map of each head's recall: the share of its attention to all keys that falls on kept blocks, as it
+    /// was compared with dense attention, else as the run told it.
     ///
     /// # Errors
-    /// [`Error::Missing`] when the trace was not compared with dense attention.
+    /// [`Error::Missing`] when neither is there; [`Error::Trace`] when the file is damaged.
     pub fn recall_map(&self) -> Result<HeatMap, Error> {
-        let fidelity = self.summary().fidelity.as_ref().ok_or_else(|| {
-            Error::missing("recall", "of this trace", "it was not compared; use Tracer::compare first")
-        })?;
         let summary = self.summary();
         let title = format!("{} · recall of each head", shortened(&summary.model.name, 24));
-        let facts = facts(summary, summary.pruned, Some(fidelity.recall));
-        Ok(HeatMap::by_layer_and_head(title, facts, &measure(fidelity), &fidelity.recall_by_head))
+        let facts = facts(summary, summary.pruned, told_recall(summary));
+        if let Some(fidelity) = &summary.fidelity {
+            let measure = measure(fidelity.n_rows, fidelity.rows_of);
+            return Ok(HeatMap::by_layer_and_head(title, facts, &measure, &fidelity.recall_by_head));
+        }
+        let Some(told) = summary.recall else {
+            let fix = "trace again with a sample, or use Tracer::compare first";
+            return Err(Error::missing("recall", "of this trace", fix));
+        };
+        let of_layer = |layer| {
+            let recall = if self.layers().contains(&layer) { self.recall(layer)? } else { None };
+            Ok(recall
+                .map_or(vec![f64::NAN; self.n_heads()], |recall| recall.into_iter().map(f64::from).collect()))
+        };
+        let by_head = (0..self.n_layers()).map(of_layer).collect::<Result<Vec<_>, Error>>()?;
+        Ok(HeatMap::by_layer_and_head(title, facts, &measure(told.rows, RowsOf::Sparse), &by_head))
     }
 }
 
-fn measure(fidelity: &Fidelity) -> String {
-    let run = match fidelity.rows_of {
+fn measure(n_rows: usize, rows_of: RowsOf) -> String {
+    let run = match rows_of {
         RowsOf::Dense => "of a dense run",
         RowsOf::Sparse => "of the sparse run",
     };
-    format!(
-        "Share of the dense attention mass on kept keys, mean over {} {run}",
-        count(fidelity.n_rows, "row")
-    )
+    format!("Share of the dense attention mass on kept keys, mean over {} {run}", count(n_rows, "row"))
 }
 
 #[cfg(test)]

@@ -17,6 +17,8 @@ pub(super) const PRUNED: RGBColor = RGBColor(0xdd, 0xe2, 0xe8);
 /// Colour of cells that no query sees: keys after it, or before its window.
 pub(super) const OUTSIDE: RGBColor = PAPER;
 pub(super) const BAR: RGBColor = RGBColor(0x8b, 0x4a, 0x8f);
+/// Colour of frames around what must not be trusted.
+pub(super) const ALARM: RGBColor = RGBColor(0xc2, 0x1d, 0x1d);
 
 /// Colours of marked spans, dark enough for text on white paper.
 pub(super) const MARKS: [RGBColor; 6] = [

@@ -8,7 +8,7 @@ use std::f32::consts::LOG2_E;
 
 use crate::{
     engine::cpu::{
-        lanes::{LANES, Lanes, exp2, largest, lend, max_into, products, vectorized},
+        lanes::{LANES, Lanes, exp2, largest, lend, max_into, products, soft_cap, vectorized},
         queries::{Queries, QueryPanel, hide_invisible},
     },
     trace::Blocks,
@@ -34,7 +34,7 @@ pub fn score(
     let all: Vec<usize> = scored.iter().map(|item| item.1 as usize).chain(others).collect();
     scored.iter_mut().for_each(|item| item.0 = 0.0);
     for panel in &queries.panels {
-        let masses = masses(panel, keys, blocks, query_block, &all);
+        let masses = masses(panel, keys, blocks, query_block, &all, None);
         vectorized(
             #[inline(always)]
             || {
@@ -49,6 +49,30 @@ pub fn score(
     }
 }
 
+/// Returns the mean, over all queries, of the share of a query's attention that falls on each key block; 0 for
+/// those that are not visible. `[n_key_blocks]`
+pub fn mean_masses(
+    queries: &Queries,
+    keys: &[f32],
+    blocks: &Blocks,
+    query_block: usize,
+    soft_cap: Option<f32>,
+) -> Vec<f32> {
+    let visible: Vec<usize> = blocks.visible(query_block).collect();
+    let mut means = vec![0.0; blocks.n_key_blocks()];
+    for panel in &queries.panels {
+        let masses = masses(panel, keys, blocks, query_block, &visible, soft_cap);
+        let mut total = [0.0; LANES];
+        masses.iter().for_each(|mass| (0..LANES).for_each(|lane| total[lane] += mass[lane]));
+        for (&block, mass) in visible.iter().zip(&masses) {
+            means[block] += (0..panel.n).map(|lane| mass[lane] / total[lane]).sum::<f32>();
+        }
+    }
+    let n = blocks.queries(query_block).len() as f32;
+    means.iter_mut().for_each(|mean| *mean /= n);
+    means
+}
+
 /// Σ exp(q·k / √head_dim) over the visible keys of each block, times a factor that each query has for all
 /// blocks.
 fn masses(
@@ -57,6 +81,7 @@ fn masses(
     blocks: &Blocks,
     query_block: usize,
     all: &[usize],
+    cap: Option<f32>,
 ) -> Vec<Lanes> {
     let head_dim = panel.values.len();
     let scale = LOG2_E / (head_dim as f32).sqrt();
@@ -70,6 +95,13 @@ fn masses(
         tokens.extend(group.iter().flat_map(|&block| blocks.keys(block)));
         lend(tokens.len(), |found| {
             products(&panel.values, |i| &keys[tokens[i] * head_dim..][..head_dim], found);
+            if let Some(cap) = cap {
+                let cap = cap * (head_dim as f32).sqrt();
+                vectorized(
+                    #[inline(always)]
+                    || found.iter_mut().for_each(|lanes| soft_cap(lanes, cap)),
+                );
+            }
             let mut rest = &mut *found;
             for &block in group {
                 let keys = blocks.keys(block);

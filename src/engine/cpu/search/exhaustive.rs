@@ -8,8 +8,8 @@ use crate::{
 
 /// Writes the key blocks that a query block keeps: those that get the largest share of a query's attention.
 ///
-/// `keys` is `[n_tokens, head_dim]`; `row` `[top_k]` as in [`crate::trace::BlockMask`]. Returns the number of
-/// keys read.
+/// `keys` is `[n_tokens, head_dim]`; `row` is as long as the head's budget, and filled as in
+/// [`crate::trace::BlockMask`]. Returns the number of keys read.
 pub fn search(
     queries: &Queries,
     keys: &[f32],

@@ -26,7 +26,8 @@ pub struct Indexed<'a> {
     pub index: &'a dyn Index,
 }
 
-/// Writes the key blocks that a query block keeps, `[top_k]` as in [`crate::trace::BlockMask`].
+/// Writes the key blocks that a query block keeps; `row` is as long as its head's budget, and filled as in
+/// [`crate::trace::BlockMask`].
 ///
 /// Returns the number of rows of `[head_dim]` numbers that were read: keys, and what stands for several of
 /// them.

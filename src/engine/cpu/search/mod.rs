@@ -18,7 +18,7 @@ fn contested(
     query_block: usize,
     row: &mut [u32],
 ) -> Option<Candidates> {
-    let split = Candidates::new(blocks, config, query_block);
+    let split = Candidates::new(blocks, config, query_block, row.len());
     if split.candidates.len() > split.budget && split.budget > 0 {
         return Some(split);
     }

@@ -1,0 +1,133 @@
+//! Sampled query blocks on a GPU: what they look at, and how much of it their kept blocks hold.
+
+use cudarc::driver::CudaSlice;
+
+use super::{
+    gpu::Gpu,
+    launch::{Settings, rule, sizes},
+    params::{HistogramParams, Mask, SampleParams, SampleRecallParams},
+    tensor::Tensor,
+};
+use crate::{
+    engine::{
+        device::AttentionShape,
+        search::{
+            by_head::Survey,
+            sample::{Histogram, sampled},
+        },
+    },
+    error::Error,
+};
+
+/// 1 as a mass.
+const WHOLE: f32 = (1u32 << 31) as f32;
+
+/// Masses of a layer's sampled query blocks.
+pub struct Sampled {
+    sample: Vec<usize>,
+    on_card: CudaSlice<u32>,
+    /// Blocks that were read so far.
+    n_read: usize,
+    /// Mean mass of the queries on each key block; 2³¹ is 1. `[n_sampled, n_heads, n_key_blocks]`
+    masses: CudaSlice<u32>,
+}
+
+impl Sampled {
+    /// Makes room for the query blocks that a run samples.
+    pub fn new(gpu: &Gpu, shape: &AttentionShape) -> Result<Self, Error> {
+        let sample = sampled(&shape.blocks, &shape.config);
+        let on_card = gpu.upload(&sample.iter().map(|&block| block as u32).collect::<Vec<_>>())?;
+        let masses = gpu.zeros(sample.len() * shape.n_heads * shape.blocks.n_key_blocks())?;
+        Ok(Sampled { sample, on_card, n_read: 0, masses })
+    }
+
+    /// Returns whether the query block is the next one of the sample.
+    pub fn expects(&self, query_block: usize) -> bool {
+        self.sample.get(self.n_read) == Some(&query_block)
+    }
+
+    /// Reads every key for the next query block, whose rows the queries are.
+    pub fn read(
+        &mut self,
+        gpu: &Gpu,
+        shape: &AttentionShape,
+        settings: &Settings,
+        queries: &Tensor,
+        keys: &CudaSlice<u16>,
+    ) -> Result<(), Error> {
+        let n_key_blocks = shape.blocks.n_key_blocks();
+        let n_segments = settings.segments(1, n_key_blocks);
+        let norms = gpu.alloc::<f32>(shape.n_heads * n_segments * shape.blocks.block_size_q)?;
+        let params = SampleParams {
+            queries: gpu.pointer(&queries.data),
+            keys: gpu.pointer(keys),
+            norms: gpu.pointer(&norms),
+            masses: gpu.pointer_at(&self.masses, self.n_read * shape.n_heads * n_key_blocks),
+            sizes: sizes(shape),
+            n_segments: n_segments as i32,
+            query_block: self.sample[self.n_read] as i32,
+        };
+        for entry in ["sample_norms", "sample_masses"] {
+            let (kernel, work) = settings.sample(entry, n_segments);
+            // SAFETY: as the header of kernels/sample.cu says; the masses have room for each sampled block.
+            unsafe { gpu.launch(&kernel, work, &params)? };
+        }
+        self.n_read += 1;
+        Ok(())
+    }
+
+    /// Returns what the sampled query blocks look at.
+    pub fn survey(&self, gpu: &Gpu, shape: &AttentionShape, settings: &Settings) -> Result<Survey, Error> {
+        let n = self.sample.len();
+        let len = shape.n_heads * n * Histogram::BINS;
+        let [counts, sums] = [gpu.alloc::<u32>(len)?, gpu.alloc::<u32>(len)?];
+        let params = HistogramParams {
+            masses: gpu.pointer(&self.masses),
+            sample: gpu.pointer(&self.on_card),
+            counts: gpu.pointer(&counts),
+            sums: gpu.pointer(&sums),
+            sizes: sizes(shape),
+            rule: rule(shape),
+        };
+        let (kernel, work) = settings.sample("sample_histogram", n);
+        // SAFETY: as the header of kernels/sample.cu says.
+        unsafe { gpu.launch(&kernel, work, &params)? };
+        let [counts, sums] = [gpu.download(&counts, len)?, gpu.download(&sums, len)?];
+        let histograms = counts.chunks(Histogram::BINS).zip(sums.chunks(Histogram::BINS));
+        let histograms: Vec<Histogram> = histograms
+            .map(|(counts, sums)| Histogram {
+                counts: counts.into(),
+                masses: sums.iter().map(|&sum| sum as f32 / WHOLE).collect(),
+            })
+            .collect();
+        Ok(Survey {
+            sample: self.sample.clone(),
+            heads: histograms.chunks(n.max(1)).map(<[Histogram]>::to_vec).collect(),
+        })
+    }
+
+    /// Returns the mean mass of each head on the kept blocks of the sampled query blocks. `[n_heads]`
+    pub fn recall(
+        &self,
+        gpu: &Gpu,
+        shape: &AttentionShape,
+        settings: &Settings,
+        mask: Mask,
+    ) -> Result<Vec<f32>, Error> {
+        let n = self.sample.len();
+        let recall = gpu.zeros::<u32>(shape.n_heads * n)?;
+        let params = SampleRecallParams {
+            masses: gpu.pointer(&self.masses),
+            sample: gpu.pointer(&self.on_card),
+            recall: gpu.pointer(&recall),
+            mask,
+            sizes: sizes(shape),
+        };
+        let (kernel, work) = settings.sample("sample_recall", n);
+        // SAFETY: as the header of kernels/sample.cu says.
+        unsafe { gpu.launch(&kernel, work, &params)? };
+        let recall = gpu.download(&recall, shape.n_heads * n)?;
+        let mean = |recall: &[u32]| recall.iter().map(|&r| r as f32 / WHOLE).sum::<f32>() / n as f32;
+        Ok(recall.chunks(n.max(1)).map(mean).collect())
+    }
+}
