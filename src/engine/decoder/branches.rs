@@ -18,7 +18,7 @@ use crate::{
 pub struct Branch<R> {
     /// The first token of a query block.
     pub position: usize,
-    hidden: R,
+    pub hidden: R,
 }
 
 impl<D: Device> Decoder<'_, D> {
@@ -78,7 +78,6 @@ impl<D: Device> Decoder<'_, D> {
         branch: &Branch<D::Residual>,
         rows: Range<usize>,
     ) -> Result<Vec<Vec<f32>>, Error> {
-        let norm = self.final_norm()?;
-        self.logits(&branch.hidden, branch.position, rows, &norm, || self.output())
+        self.logits(&branch.hidden, branch.position, rows, &self.final_norm()?, self.output()?)
     }
 }

@@ -92,10 +92,9 @@ impl<'a, D: Device> Session<'a, D> {
             })?;
             on_layer(layer);
         }
-        let logits =
-            decoder.logits(&hidden, first_row, tokens.len() - 1..tokens.len(), &self.final_norm, || {
-                Ok(self.output.iter().map(Ok))
-            })?;
+        let last = tokens.len() - 1..tokens.len();
+        let output = self.output.iter().map(Ok);
+        let logits = decoder.logits(&hidden, first_row, last, &self.final_norm, output)?;
         Ok(logits.into_iter().flatten().collect())
     }
 }
