@@ -177,7 +177,7 @@ mod tests {
     fn the_99th_percentile_is_that_of_a_position() {
         // The sparse run's first token is less likely, position by position.
         let rows: Vec<Divergence> =
-            (0..200).map(|i| divergence(&[0.0, 0.0], &[-(i as f32), 0.0], 2)).collect();
+            (0..200).map(|i| divergence(&[0.0, 0.0], &[0.0 - i as f32, 0.0], 2)).collect();
         let all = summary(&rows);
         assert_eq!((all.n, all.p99_kl), (200, rows[197].kl()));
         // Where both are as likely, the first wins.
