@@ -50,11 +50,12 @@ impl<D: Device> Run<'_, D> {
         let (logits, written) = thread::scope(|scope| {
             let (send, records) = mpsc::sync_channel(0);
             let writing = scope.spawn(|| write_layers(writer, records));
-            let logits = decoder.sparse(1, &mut costs, move |layer, record| {
+            let hidden = decoder.sparse(&mut costs, move |layer, record| {
                 send.send((layer, record)).map_err(|_| stopped())?;
                 progress(clock.at(layer));
                 Ok(())
             });
+            let logits = hidden.and_then(|hidden| decoder.last_logits(&hidden, 1));
             (logits, writing.join().unwrap_or_else(|_| Err(stopped())))
         });
         let ((writer, told), logits) = (written?, logits?);
@@ -95,11 +96,12 @@ impl<D: Device> Run<'_, D> {
         let logits = if dense {
             self.dense_logits(&ids, answer_ids.len(), config)?
         } else {
-            decoder.sparse(answer_ids.len(), &mut costs, |layer, record| {
+            let hidden = decoder.sparse(&mut costs, |layer, record| {
                 kept_pairs += record.mask.kept_pairs();
                 (self.progress)(clock.at(layer));
                 Ok(())
-            })?
+            })?;
+            decoder.last_logits(&hidden, answer_ids.len())?
         };
         let tokens = answer_ids.iter().zip(&logits).map(|(&id, logits)| AnswerToken {
             id,
@@ -143,7 +145,8 @@ impl<D: Device> Run<'_, D> {
     ) -> Result<Vec<Vec<f32>>, Error> {
         let (decoder, _) = self.decoder(tokens, config)?;
         let clock = self.clock("dense", tokens.len());
-        decoder.dense(n, |_| Ok(None), |layer, _| (self.progress)(clock.at(layer)))
+        let hidden = decoder.dense(|_| Ok(None), |layer, _| (self.progress)(clock.at(layer)))?;
+        decoder.last_logits(&hidden, n)
     }
 
     /// Returns the tokens of a trace, if it is of this model.

@@ -77,11 +77,12 @@ impl<D: Device> Run<'_, D> {
         let (decoder, _) = self.decoder(tokens, config)?;
         let mut kept_pairs = 0;
         let clock = self.clock("trace", tokens.len());
-        let logits = decoder.sparse(wanted.len(), &mut StageCosts::default(), |layer, record| {
+        let hidden = decoder.sparse(&mut StageCosts::default(), |layer, record| {
             kept_pairs += record.mask.kept_pairs();
             (self.progress)(clock.at(layer));
             Ok(())
         })?;
+        let logits = decoder.last_logits(&hidden, wanted.len())?;
         let kl = kl(&dense[0], &logits[0]);
         let passes = match criterion {
             Criterion::KlAtMost(nats) => kl <= *nats,

@@ -30,8 +30,8 @@ pub use sentence_kind::SentenceKind;
 pub use sentences::{MIN_DISTANCE, sentences, token_sentences};
 pub use span::Span;
 pub use summary::{
-    AnswerFidelity, AnswerScore, AnswerToken, CompareConfig, Fidelity, ModelInfo, NextToken, Recall, RowsOf,
-    Seconds, Summary,
+    AnswerFidelity, AnswerScore, AnswerToken, CompareConfig, Fidelity, ModelInfo, NextToken,
+    PositionFidelity, Recall, RowsOf, Seconds, Summary,
 };
 pub use text::Covering;
 

@@ -170,9 +170,25 @@ pub struct Fidelity {
     /// Most likely next token of dense attention. None if it was not run.
     #[serde(default)]
     pub dense_next_token: Option<NextToken>,
+    /// The next token after many positions of the prompt. None if dense attention was not run over all rows.
+    #[serde(default)]
+    pub positions: Option<PositionFidelity>,
     /// How likely an answer is, if one was given.
     #[serde(default)]
     pub answer: Option<AnswerFidelity>,
+}
+
+/// The next token of a sparse run against that of dense attention, after positions spread evenly over the
+/// prompt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PositionFidelity {
+    pub n: usize,
+    /// Share of the positions after which both find the same token the most likely.
+    pub same_next_token: f64,
+    /// Mean of KL(dense ‖ sparse), in nats.
+    pub mean_kl: f64,
+    /// The KL, in nats, that 99 % of the positions do not exceed.
+    pub p99_kl: f64,
 }
 
 /// The run whose queries and keys the dense softmax was taken of.
@@ -208,8 +224,42 @@ pub struct CompareConfig {
     /// run: O(rows · T). If not set, dense attention is run over all rows: O(T²), and the next token is
     /// compared too.
     pub rows: Option<usize>,
+    /// Positions after which the next token is compared, spread evenly over the prompt; 256 if not set, 0
+    /// leaves them out. They need dense attention over all rows, so not beside `rows`, and a sparse run more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub positions: Option<usize>,
     /// Compare how likely this text is after the prompt. Dense attention is run for it.
     pub answer: Option<String>,
+}
+
+impl CompareConfig {
+    /// Positions that are compared if no number is set.
+    pub const DEFAULT_POSITIONS: usize = 256;
+
+    /// Returns the number of positions after which the next token is compared, at most.
+    pub fn n_positions(&self) -> usize {
+        self.positions.unwrap_or(if self.rows.is_some() { 0 } else { Self::DEFAULT_POSITIONS })
+    }
+
+    /// Checks that the measurements fit each other.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for no rows, and for positions beside rows.
+    pub fn validate(&self) -> Result<(), Error> {
+        let setting = |setting, expected, found: usize, fix| {
+            Err(Error::setting(setting, expected, found.to_string(), fix))
+        };
+        match (self.rows, self.positions) {
+            (Some(0), _) => setting("rows", "at least 1", 0, "leave it out to compare all rows"),
+            (Some(_), Some(n)) if n > 0 => setting(
+                "positions",
+                "none beside rows, for which dense attention is not run",
+                n,
+                "leave out one of the two",
+            ),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Summary {

@@ -2,8 +2,8 @@
 //! stray blocks.
 
 use streamtrace::trace::{
-    BlockMask, Blocks, Budgets, Fidelity, LayerRecord, ModelInfo, NextToken, Recall, RowsOf, Seconds, Span,
-    StreamConfig, Summary, Trace, TraceWriter, token_sentences,
+    BlockMask, Blocks, Budgets, Fidelity, LayerRecord, ModelInfo, NextToken, PositionFidelity, Recall,
+    RowsOf, Seconds, Span, StreamConfig, Summary, Trace, TraceWriter, token_sentences,
 };
 
 /// Geometry of a synthetic trace.
@@ -113,6 +113,7 @@ fn fidelity(shape: &Shape) -> Fidelity {
         same_next_token: Some(true),
         kl: Some(0.0012),
         dense_next_token: Some(NextToken { id: 3, text: "9".into(), logprob: -0.01 }),
+        positions: Some(PositionFidelity { n: 256, same_next_token: 0.9375, mean_kl: 0.021, p99_kl: 0.31 }),
         answer: None,
     }
 }

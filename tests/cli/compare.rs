@@ -14,6 +14,7 @@ fn compare_with_everything_kept_is_dense() {
             "dense_next_token",
             "kl",
             "n_rows",
+            "positions",
             "recall",
             "recall_by_head",
             "rows_of",
@@ -27,6 +28,14 @@ fn compare_with_everything_kept_is_dense() {
         assert!((measured["recall"].as_f64().unwrap() - 1.0).abs() < 1e-3, "{object}");
         assert!(measured["kl"].as_f64().unwrap() < 1e-6, "{object}");
         assert_eq!(measured["same_next_token"], true);
+        let positions = &measured["positions"];
+        assert_eq!(fields(positions), ["mean_kl", "n", "p99_kl", "same_next_token"]);
+        assert_eq!(
+            (&positions["n"], &positions["same_next_token"]),
+            (&256.into(), &1.0.into()),
+            "{positions}"
+        );
+        assert!(positions["p99_kl"].as_f64().unwrap() < 1e-6, "{positions}");
         // A budget of more blocks than exist keeps all of them.
         assert_eq!(
             object["config"]["top_k"].as_u64().unwrap(),
@@ -38,13 +47,18 @@ fn compare_with_everything_kept_is_dense() {
 
 #[test]
 fn compare_with_little_kept_is_less() {
-    let object =
-        object(&run("compare", &["--json", "--top-k", "6", "--sink-blocks", "1", "--local-blocks", "4"]));
+    let settings = ["--top-k", "6", "--sink-blocks", "1", "--local-blocks", "4", "--positions", "50"];
+    let object = object(&run("compare", &[&["--json"][..], &settings].concat()));
     let fidelity = &object["fidelity"];
     assert!(
         fidelity["recall"].as_f64().unwrap() < 0.999 && fidelity["kl"].as_f64().unwrap() > 0.0,
         "{object}"
     );
+    let positions = &fidelity["positions"];
+    let same = positions["same_next_token"].as_f64().unwrap();
+    assert_eq!(positions["n"], 50);
+    assert!(same < 1.0 && (same * 50.0).fract() == 0.0, "{positions}");
+    assert!(positions["p99_kl"].as_f64().unwrap() > positions["mean_kl"].as_f64().unwrap(), "{positions}");
 }
 
 #[test]
@@ -65,8 +79,8 @@ fn compare_measures_on_some_rows_scores_an_answer_and_draws() {
     let object = object(&run("compare", &settings));
     let fidelity = &object["fidelity"];
     assert_eq!(
-        (&fidelity["rows_of"], &fidelity["n_rows"], &fidelity["kl"]),
-        (&"sparse".into(), &128.into(), &Value::Null)
+        (&fidelity["rows_of"], &fidelity["n_rows"], &fidelity["kl"], &fidelity["positions"]),
+        (&"sparse".into(), &128.into(), &Value::Null, &Value::Null)
     );
     assert_eq!(fidelity["answer"]["dense_survives"], true);
     assert!(fidelity["answer"]["dense_logprob"].as_f64().unwrap() > -0.1);

@@ -26,13 +26,14 @@ fn compared(tracer: &Tracer, trace: &Trace, what: CompareConfig) -> Fidelity {
 #[test]
 fn recall_inside_a_sparse_run_is_that_of_a_dense_one_in_the_first_layer() {
     let (tracer, trace) = traced();
-    let [dense, sparse] =
-        [None, Some(1_000_000)].map(|rows| compared(&tracer, &trace, CompareConfig { rows, answer: None }));
+    let [dense, sparse] = [None, Some(1_000_000)]
+        .map(|rows| compared(&tracer, &trace, CompareConfig { rows, ..Default::default() }));
     assert_eq!(
         (dense.rows_of, dense.n_rows, sparse.rows_of, sparse.n_rows),
         (RowsOf::Dense, 1003, RowsOf::Sparse, 1003)
     );
     assert_eq!((sparse.same_next_token, sparse.kl, sparse.dense_next_token), (None, None, None));
+    assert_eq!((dense.positions.map(|positions| positions.n), sparse.positions), (Some(256), None));
     assert_eq!(sparse.recall_by_head.len(), trace.n_layers());
     for (a, b) in dense.recall_by_head[0].iter().zip(&sparse.recall_by_head[0]) {
         assert!((a - b).abs() < 1e-5 && *a < 0.9, "{a} {b}");
@@ -43,20 +44,60 @@ fn recall_inside_a_sparse_run_is_that_of_a_dense_one_in_the_first_layer() {
 #[test]
 fn a_sample_of_rows_is_whole_blocks_and_near_all_rows() {
     let (tracer, trace) = traced();
-    let [some, all] =
-        [300, 2000].map(|rows| compared(&tracer, &trace, CompareConfig { rows: Some(rows), answer: None }));
+    let [some, all] = [300, 2000]
+        .map(|rows| compared(&tracer, &trace, CompareConfig { rows: Some(rows), ..Default::default() }));
     assert_eq!(some.n_rows, 10 * 32, "whole blocks of 32");
     assert!((some.recall - all.recall).abs() < 0.03, "{} {}", some.recall, all.recall);
     assert!(some.recall != all.recall);
-    let one = compared(&tracer, &trace, CompareConfig { rows: Some(1), answer: None });
+    let one = compared(&tracer, &trace, CompareConfig { rows: Some(1), ..Default::default() });
     assert_eq!(one.n_rows, 32);
+}
+
+/// Both positions end a query block, so the prompt cut off after one keeps the same blocks, and its next token
+/// is compared by itself.
+#[test]
+fn positions_inside_a_prompt_are_compared_as_its_end_would_be() {
+    let config = StreamConfig {
+        top_k: 8,
+        sink_blocks: 1,
+        local_blocks: 4,
+        search: Search::Exhaustive,
+        ..StreamConfig::default()
+    };
+    let tracer = common::load(model()).unwrap().with(config);
+    // In two chunks of rows.
+    let words = common::prompt(128 * 12 + 127);
+    let two = CompareConfig { positions: Some(2), ..Default::default() };
+    let inside = compared(&tracer, &tracer.trace(&words).unwrap(), two).positions.unwrap();
+    let words: Vec<&str> = words.split(' ').collect();
+    let ends = [415, 1247].map(|last| {
+        let trace = tracer.trace(&words[..=last].join(" ")).unwrap();
+        compared(&tracer, &trace, CompareConfig { positions: Some(0), ..Default::default() })
+    });
+    let [first, second] = ends.each_ref().map(|end| end.kl.unwrap());
+    let same = ends.iter().filter(|end| end.same_next_token == Some(true)).count();
+    assert_eq!((inside.n, inside.same_next_token), (2, same as f64 / 2.0));
+    assert!((inside.mean_kl - (first + second) / 2.0).abs() < 1e-5, "{inside:?} {first} {second}");
+    assert!((inside.p99_kl - first.max(second)).abs() < 1e-5 && inside.p99_kl > 1e-3, "{inside:?}");
+}
+
+#[test]
+fn every_position_can_be_compared() {
+    let (tracer, trace) = traced();
+    let all = CompareConfig { positions: Some(1_000_000), ..Default::default() };
+    let [all, some] = [all, CompareConfig::default()].map(|what| compared(&tracer, &trace, what));
+    let (all, spread) = (all.positions.unwrap(), some.positions.unwrap());
+    assert_eq!((all.n, spread.n), (1003, 256));
+    assert!((all.mean_kl / spread.mean_kl - 1.0).abs() < 0.2, "{all:?} {spread:?}");
+    assert!((all.same_next_token - spread.same_next_token).abs() < 0.1 && all.same_next_token < 1.0);
 }
 
 #[test]
 fn an_answer_is_scored_as_by_itself() {
     let (tracer, trace) = traced();
-    let what = CompareConfig { rows: None, answer: Some(" w1 w2".into()) };
+    let what = CompareConfig { positions: Some(0), answer: Some(" w1 w2".into()), ..Default::default() };
     let fidelity = compared(&tracer, &trace, what);
+    assert_eq!(fidelity.positions, None);
     let answer = fidelity.answer.unwrap();
     let [sparse, dense] = [
         tracer.score(trace.text(), " w1 w2"),
@@ -71,10 +112,13 @@ fn an_answer_is_scored_as_by_itself() {
 #[test]
 fn comparisons_that_make_no_sense_are_refused() {
     let (tracer, trace) = traced();
-    let no_rows = tracer.compare_with(&trace, &CompareConfig { rows: Some(0), answer: None }).err();
-    assert!(matches!(&no_rows, Some(Error::Setting { setting, .. }) if setting == "rows"), "{no_rows:?}");
+    let refused = |what: CompareConfig| tracer.compare_with(&trace, &what).err();
+    for (rows, positions, wrong) in [(0, None, "rows"), (9, Some(9), "positions")] {
+        let error = refused(CompareConfig { rows: Some(rows), positions, answer: None });
+        assert!(matches!(&error, Some(Error::Setting { setting, .. }) if setting == wrong), "{error:?}");
+    }
     let no_answer =
-        tracer.compare_with(&trace, &CompareConfig { rows: Some(9), answer: Some(String::new()) }).err();
+        refused(CompareConfig { rows: Some(9), answer: Some(String::new()), ..Default::default() });
     assert!(matches!(no_answer, Some(Error::Prompt { .. })), "{no_answer:?}");
     assert!(matches!(trace.recall_map(), Err(Error::Missing { .. })));
 }

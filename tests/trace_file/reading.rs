@@ -2,7 +2,9 @@
 
 use streamtrace::{
     error::Error,
-    trace::{BlockMask, Fidelity, HeadTrace, LayerRecord, RowsOf, Span, Trace, TraceWriter},
+    trace::{
+        BlockMask, Fidelity, HeadTrace, LayerRecord, PositionFidelity, RowsOf, Span, Trace, TraceWriter,
+    },
 };
 
 use crate::sample::{Sample, Size, small};
@@ -187,6 +189,7 @@ fn a_comparison_is_kept_with_the_trace() {
         same_next_token: Some(true),
         kl: Some(1e-7),
         dense_next_token: None,
+        positions: Some(PositionFidelity { n: 7, same_next_token: 0.75, mean_kl: 0.125, p99_kl: 1.5 }),
         answer: None,
     };
     let compared = sample.trace.with_fidelity(fidelity.clone());
@@ -194,6 +197,13 @@ fn a_comparison_is_kept_with_the_trace() {
     let folder = tempfile::tempdir().unwrap();
     compared.save(folder.path().join("a.trace")).unwrap();
     assert_eq!(Trace::open(folder.path().join("a.trace")).unwrap().summary().fidelity, Some(fidelity));
+}
+
+#[test]
+fn comparisons_of_older_traces_are_read() {
+    let older = r#"{"recall_by_head":[[1.0]],"recall":1.0,"n_rows":9,"same_next_token":true,"kl":0.0}"#;
+    let fidelity: Fidelity = serde_json::from_str(older).unwrap();
+    assert_eq!((fidelity.rows_of, fidelity.positions, fidelity.answer), (RowsOf::Dense, None, None));
 }
 
 #[test]

@@ -59,6 +59,7 @@ fn a_trace_that_could_not_be_read_is_not_written() {
         same_next_token: None,
         kl: None,
         dense_next_token: None,
+        positions: None,
         answer: None,
     };
     let folder = tempfile::tempdir().unwrap();

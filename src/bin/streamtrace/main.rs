@@ -158,6 +158,10 @@ struct CompareArgs {
     /// compared
     #[arg(long)]
     rows: Option<usize>,
+    /// Compare the next token after this many positions, spread evenly over the prompt; 256 if left out, 0
+    /// for none
+    #[arg(long, conflicts_with = "rows")]
+    positions: Option<usize>,
     /// Compare how likely this text is after the prompt
     #[arg(long, value_name = "TEXT")]
     answer: Option<String>,
@@ -174,8 +178,8 @@ fn is_figure(file: &Path) -> bool {
 fn run(command: &Command) -> Result<(), Error> {
     match command {
         Command::Trace(args) => args.run(None),
-        Command::Compare(CompareArgs { run, rows, answer }) => {
-            run.run(Some(&CompareConfig { rows: *rows, answer: answer.clone() }))
+        Command::Compare(CompareArgs { run, rows, positions, answer }) => {
+            run.run(Some(&CompareConfig { rows: *rows, positions: *positions, answer: answer.clone() }))
         }
         Command::SmallestTopK(args) => args.run(),
         Command::Generate(args) => args.run(),

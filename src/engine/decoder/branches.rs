@@ -18,7 +18,7 @@ use crate::{
 pub struct Branch<R> {
     /// The first token of a query block.
     pub position: usize,
-    hidden: R,
+    pub hidden: R,
 }
 
 impl<D: Device> Decoder<'_, D> {

@@ -7,11 +7,12 @@
 
 pub mod branches;
 mod loader;
+mod logits;
 pub mod resident;
 pub mod session;
 mod visitor;
 
-use std::{borrow::Borrow, ops::Range, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     device::{AttentionShape, Device, LayerAttention, StageCosts},
@@ -23,7 +24,7 @@ use crate::{
     protocol::Layout,
     trace::{BlockMask, Blocks, Budget, Budgets, LayerRecord, Span, StreamConfig},
 };
-use resident::{AllWeights, output_parts};
+use resident::AllWeights;
 use visitor::{Dense, QueryChunk, Sampled, Sparse, Visitor};
 
 /// A model on a device, about to read a prompt.
@@ -63,33 +64,31 @@ struct Pass<'a, D: Device> {
 }
 
 impl<D: Device> Decoder<'_, D> {
-    /// Runs the model on kept key blocks alone; hands each layer's record to `on_layer`. Returns the logits
-    /// that follow the last `n_logits` tokens. `[n_logits][vocab_size]`
+    /// Runs the model on kept key blocks alone; hands each layer's record to `on_layer`. Returns the hidden
+    /// states after the last layer.
     ///
     /// # Errors
     /// [`Error::NotFinite`] naming the layer, [`Error::Device`], and what `on_layer` returns.
     pub fn sparse(
         &self,
-        n_logits: usize,
         costs: &mut StageCosts,
         on_layer: impl FnMut(usize, LayerRecord) -> Result<(), Error>,
-    ) -> Result<Vec<Vec<f32>>, Error> {
-        self.run(n_logits, true, &mut Sparse { costs, on_layer })
+    ) -> Result<D::Residual, Error> {
+        self.run(true, &mut Sparse { costs, on_layer })
     }
 
     /// Runs the model densely; `mask` gives the blocks of a layer whose share of the dense attention mass is
-    /// measured, if any, and `on_layer` gets it, summed over all queries, by head. Returns logits as
-    /// [`Decoder::sparse`].
+    /// measured, if any, and `on_layer` gets it, summed over all queries, by head. Returns hidden
+    /// states as [`Decoder::sparse`].
     ///
     /// # Errors
     /// As [`Decoder::sparse`].
     pub fn dense(
         &self,
-        n_logits: usize,
         mask: impl FnMut(usize) -> Result<Option<BlockMask>, Error>,
         on_layer: impl FnMut(usize, Vec<f64>),
-    ) -> Result<Vec<Vec<f32>>, Error> {
-        self.run(n_logits, false, &mut Dense::new(mask, on_layer))
+    ) -> Result<D::Residual, Error> {
+        self.run(false, &mut Dense::new(mask, on_layer))
     }
 
     /// Runs as [`Decoder::sparse`], and measures as [`Decoder::dense`], of the sparse run's own queries and
@@ -107,15 +106,10 @@ impl<D: Device> Decoder<'_, D> {
         let blocks = self.shape(0, self.tokens.len()).blocks;
         let dense = Dense::new(|layer| mask(layer).map(Some), on_layer);
         let visitor = &mut Sampled { costs, blocks, chunk: self.layout.chunk_rows, sample, dense };
-        self.run(1, true, visitor).map(drop)
+        self.run(true, visitor).map(drop)
     }
 
-    fn run(
-        &self,
-        n_logits: usize,
-        searches: bool,
-        visitor: &mut impl Visitor<D>,
-    ) -> Result<Vec<Vec<f32>>, Error> {
+    fn run(&self, searches: bool, visitor: &mut impl Visitor<D>) -> Result<D::Residual, Error> {
         let angles = self.angles(self.tokens.len())?;
         let mut hidden = self.embed(0)?;
         self.each_layer(|layer, weights| {
@@ -127,8 +121,7 @@ impl<D: Device> Decoder<'_, D> {
             self.layer(&mut pass, searches, |queries| visitor.attend(self.device, queries))?;
             visitor.finish(layer, attention, lengths)
         })?;
-        let n = self.tokens.len();
-        self.logits(&hidden, 0, n - n_logits.min(n)..n)
+        Ok(hidden)
     }
 
     /// Computes the rotary angles of `n_tokens` positions.
@@ -361,68 +354,5 @@ impl<D: Device> Decoder<'_, D> {
             found: "NaN, an infinity or nearly one".into(),
             fix,
         }
-    }
-
-    /// Returns the logits that follow some rows, of hidden states from `first_row` on.
-    /// `[n_rows][vocab_size]`
-    fn logits(
-        &self,
-        hidden: &D::Residual,
-        first_row: usize,
-        rows: Range<usize>,
-    ) -> Result<Vec<Vec<f32>>, Error> {
-        match &self.resident {
-            Some(weights) => {
-                let output = || Ok(weights.output.iter().map(Ok));
-                self.logits_with(hidden, first_row, rows, &weights.final_norm, output)
-            }
-            None => {
-                let output = || {
-                    let table = self.model.output()?;
-                    Ok(output_parts(&table).map(|part| self.weight(&part)).collect::<Vec<_>>().into_iter())
-                };
-                self.logits_with(hidden, first_row, rows, &self.weight(&self.model.final_norm()?)?, output)
-            }
-        }
-    }
-
-    /// Returns logits; `output` gives the parts of the output layer.
-    fn logits_with<T: Borrow<D::Tensor>, O: Iterator<Item = Result<T, Error>>>(
-        &self,
-        hidden: &D::Residual,
-        first_row: usize,
-        rows: Range<usize>,
-        norm: &D::Tensor,
-        output: impl Fn() -> Result<O, Error>,
-    ) -> Result<Vec<Vec<f32>>, Error> {
-        let mut logits = vec![Vec::with_capacity(self.model.config.vocab_size); rows.len()];
-        for (i, first) in self.chunks(first_row) {
-            let (start, end) = (
-                rows.start.max(first),
-                rows.end.min((first + self.layout.chunk_rows).min(self.tokens.len())),
-            );
-            if start >= end {
-                continue;
-            }
-            let x = self
-                .norm(&self.device.rows(&self.device.chunk(hidden, i)?, start - first..end - first)?, norm)?;
-            let place = &mut logits[start - rows.start..end - rows.start];
-            for part in output()? {
-                let values = self.device.to_host(&self.device.linear(&x, part?.borrow(), None)?)?;
-                let width = values.len() / place.len();
-                place
-                    .iter_mut()
-                    .zip(values.chunks(width))
-                    .for_each(|(row, part)| row.extend_from_slice(part));
-            }
-        }
-        if !logits.iter().flatten().all(|l| l.is_finite()) {
-            return Err(self.not_finite("the logits".into()));
-        }
-        // Only now: the cap would turn an infinity into a number.
-        if let Some(cap) = self.model.config.logit_soft_cap {
-            logits.iter_mut().flatten().for_each(|l| *l = cap * (*l / cap).tanh());
-        }
-        Ok(logits)
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use crate::{
     trace::{
         AnswerFidelity, BlockMask, Blocks, CompareConfig, Covering, Fidelity, HeadTrace, LayerRecord,
-        ModelInfo, NextToken, Recall, RowsOf, Seconds, SentenceKind, Span, Summary, Trace,
+        ModelInfo, NextToken, PositionFidelity, Recall, RowsOf, Seconds, SentenceKind, Span, Summary, Trace,
     },
     words::{
         numbers::{count, format_bytes, millions, nats, percent, seconds, thousands},
@@ -24,6 +24,7 @@ show_as_table!(
     LayerRecord,
     ModelInfo,
     NextToken,
+    PositionFidelity,
     Recall,
     RowsOf,
     Seconds,
@@ -251,6 +252,7 @@ impl Describe for Fidelity {
             )
             .maybe("of dense attention", self.dense_next_token.as_ref().map(NextToken::line))
             .maybe("KL(dense ‖ sparse)", self.kl.map(nats))
+            .maybe("over the prompt", self.positions.as_ref().map(PositionFidelity::line))
             .maybe("answer", self.answer.as_ref().map(AnswerFidelity::line))
     }
 }
@@ -263,8 +265,30 @@ impl Fidelity {
             .map(|same| if same { "; same next token" } else { "; different next token" });
         let kl = self.kl.map(|kl| format!(", KL {}", nats(kl)));
         let sample = (self.rows_of == RowsOf::Sparse).then(|| format!(", on {}", count(self.n_rows, "row")));
-        let rest = [token.map(String::from), kl, sample].into_iter().flatten().collect::<String>();
+        let positions = self.positions.as_ref().map(|positions| format!("; {}", positions.line()));
+        let rest = [token.map(String::from), kl, positions, sample].into_iter().flatten().collect::<String>();
         format!("{:.4} of the dense attention mass{rest}", self.recall)
+    }
+}
+
+impl Describe for PositionFidelity {
+    fn table(&self) -> Table {
+        Table::new(format!("Next tokens after {}", count(self.n, "position")))
+            .row("the same", percent(self.same_next_token))
+            .row("mean KL(dense ‖ sparse)", nats(self.mean_kl))
+            .row("99th percentile", nats(self.p99_kl))
+    }
+}
+
+impl PositionFidelity {
+    fn line(&self) -> String {
+        format!(
+            "{} of next tokens the same after {}, mean KL {}, 99th percentile {}",
+            percent(self.same_next_token),
+            count(self.n, "position"),
+            nats(self.mean_kl),
+            nats(self.p99_kl)
+        )
     }
 }
 
@@ -311,6 +335,7 @@ impl Describe for CompareConfig {
             .map_or("all, of a dense run".into(), |n| format!("{}, of a sparse run", count(n, "row")));
         Table::new("Compare with dense attention")
             .row("recall on", rows)
+            .row("next token after", count(self.n_positions(), "position"))
             .maybe("answer", self.answer.as_ref())
     }
 }

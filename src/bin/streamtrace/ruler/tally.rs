@@ -5,7 +5,7 @@ use streamtrace::{
     Error, GenerateConfig, Tracer,
     protocol::End,
     tasks::{Prompt, Task, score},
-    trace::{AnswerScore, Seconds},
+    trace::{AnswerScore, CompareConfig, Seconds},
     words::numbers,
 };
 
@@ -89,7 +89,8 @@ impl Tally {
         self.n_survives += usize::from(counts && survives);
         self.add(&answer);
         if let Some(dense) = dense {
-            let trace = tracer.compare(&tracer.trace(&prompt.text)?)?;
+            let recall_alone = CompareConfig { positions: Some(0), ..CompareConfig::default() };
+            let trace = tracer.compare_with(&tracer.trace(&prompt.text)?, &recall_alone)?;
             self.recall.extend(trace.summary().fidelity.as_ref().map(|fidelity| fidelity.recall));
             self.dense_scores.push(dense.score);
         }

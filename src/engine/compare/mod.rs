@@ -1,5 +1,7 @@
 //! Compares a trace with dense attention.
 
+mod positions;
+
 use super::{
     decoder::Decoder,
     device::{Device, StageCosts},
@@ -16,23 +18,26 @@ type Recall = Vec<Vec<f64>>;
 
 impl<D: Device> Run<'_, D> {
     pub fn compare(&mut self, trace: &Trace, what: &CompareConfig) -> Result<Fidelity, Error> {
-        if what.rows == Some(0) {
-            return Err(Error::setting("rows", "at least 1", "0", "leave it out to compare all rows"));
-        }
+        what.validate()?;
         let summary = trace.summary();
         let tokens = self.tokens_of(trace)?;
         // The trace's budget stays as it is: for a short prompt it is smaller than a new run may ask for.
         let (decoder, _) = self.planned(&tokens, summary.config.clone(), summary.focus)?;
         let mut fidelity = match what.rows {
             Some(rows) => self.on_rows(trace, &decoder, rows)?,
-            None => self.on_all_rows(trace, &decoder)?,
+            None => self.on_all_rows(trace, &decoder, what.n_positions())?,
         };
         let answer = |answer: &String| self.answer(trace, answer);
         fidelity.answer = what.answer.as_ref().map(answer).transpose()?;
         Ok(fidelity)
     }
 
-    fn on_all_rows(&mut self, trace: &Trace, decoder: &Decoder<'_, D>) -> Result<Fidelity, Error> {
+    fn on_all_rows(
+        &mut self,
+        trace: &Trace,
+        decoder: &Decoder<'_, D>,
+        n_positions: usize,
+    ) -> Result<Fidelity, Error> {
         let mut recall = Recall::new();
         let n_rows = decoder.tokens.len();
         let clock = self.clock("dense", n_rows);
@@ -40,8 +45,13 @@ impl<D: Device> Run<'_, D> {
             recall.push(shares(&kept_mass, n_rows));
             (self.progress)(clock.at(layer));
         };
-        let logits = decoder.dense(1, |layer| trace.mask(layer).map(Some), on_layer)?;
-        self.fidelity(trace, recall, n_rows, Some(&logits[0]))
+        let hidden = decoder.dense(|layer| trace.mask(layer).map(Some), on_layer)?;
+        let logits = decoder.last_logits(&hidden, 1)?;
+        let positions = spread(n_rows, n_positions);
+        let dense = decoder.states(&hidden, 0, &positions)?;
+        drop(hidden);
+        let fidelity = self.fidelity(trace, recall, n_rows, Some(&logits[0]))?;
+        Ok(Fidelity { positions: self.at_positions(trace, decoder, &positions, &dense)?, ..fidelity })
     }
 
     fn on_rows(&mut self, trace: &Trace, decoder: &Decoder<'_, D>, rows: usize) -> Result<Fidelity, Error> {
@@ -74,6 +84,7 @@ impl<D: Device> Run<'_, D> {
             same_next_token: dense_next_token.as_ref().map(|token| token.id == trace.summary().next_token.id),
             kl: dense.map(|dense| Ok::<_, Error>(kl(dense, &trace.logits()?))).transpose()?,
             dense_next_token,
+            positions: None,
             answer: None,
         })
     }
