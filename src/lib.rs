@@ -119,14 +119,14 @@ pub mod prelude {
         },
         tasks::{Prompt, ReasoningPrompt, Task, WordProblem},
         trace::SentenceKind,
-        view::plot::{AttentionMap, Figure, HeatMap},
+        view::plot::{AttentionMap, Figure, HeatMap, SideBySide},
     };
     /// Settings, and the types that methods return.
     pub use crate::{
         DeviceChoice, Effect, Estimate, GenerateConfig, Generated, LoadOptions, MemoryPlan, ScoreConfig,
         Search, SmallestTopK, StreamConfig,
         analysis::{AnchorConfig, Calibration, CausalConfig, RouteConfig, RouteMeasure, SuppressionMeasure},
-        tasks::RulerConfig,
+        tasks::{ChatFrame, RulerConfig},
         trace::CompareConfig,
     };
 }
