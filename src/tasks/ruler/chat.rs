@@ -43,3 +43,57 @@ impl Elastic for InChat {
         draft
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        error::Error,
+        tasks::{Prompt, RulerConfig, Task},
+    };
+
+    /// A stand-in for a tokenizer: four bytes a token.
+    fn bytes_over_4(text: &str) -> Result<usize, Error> {
+        Ok(text.len().div_ceil(4))
+    }
+
+    fn prompt(task: Task, n_tokens: usize, chat: Option<ChatFrame>) -> Result<Prompt, Error> {
+        RulerConfig { task, n_tokens, seed: 5, chat, ..Default::default() }.prompt(&mut bytes_over_4)
+    }
+
+    fn frame(before: &str) -> Option<ChatFrame> {
+        Some(ChatFrame { before: before.into(), after: "<end>\n<assistant>\n".into() })
+    }
+
+    #[test]
+    fn the_template_stands_around_the_task_and_the_answer_prefix_behind_it() {
+        for task in Task::ALL {
+            let plain = prompt(task, 6000, None).unwrap();
+            let chat = prompt(task, 6000, frame("<user>\né ")).unwrap();
+            let (message, prefix) =
+                chat.text.strip_prefix("<user>\né ").unwrap().split_once("<end>\n<assistant>\n").unwrap();
+            assert!(message.ends_with(&chat.text[chat.question.clone()]), "{task}");
+            assert!(plain.text.ends_with(prefix) && prefix.starts_with(' '), "{task}: {prefix}");
+            let task_only = format!("{message}{prefix}");
+            assert!(plain.text.starts_with(&task_only[..60]), "{task}");
+            let pieces = |prompt: &Prompt| {
+                let needles = prompt.needles.iter().map(|range| prompt.text[range.clone()].to_string());
+                needles.collect::<Vec<_>>()
+            };
+            if task.has_depth() {
+                assert_eq!(pieces(&chat), pieces(&plain), "{task}");
+            }
+            assert_eq!((chat.answer, chat.answers), (plain.answer, plain.answers));
+        }
+    }
+
+    #[test]
+    fn a_template_counts_among_the_tokens() {
+        let system = "You are a helpful assistant. ".repeat(80);
+        let chat = prompt(Task::NiahSingle2, 4000, frame(&system)).unwrap();
+        assert!((3936..=4000).contains(&chat.n_tokens), "{}", chat.n_tokens);
+        assert_eq!(chat.n_tokens, bytes_over_4(&chat.text).unwrap());
+        let error = prompt(Task::NiahSingle2, 500, frame(&system)).unwrap_err().to_string();
+        assert!(error.contains("at least ") && error.contains("n_tokens of 500"), "{error}");
+    }
+}

@@ -71,7 +71,11 @@ pub fn survives(score: &AnswerScore) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use streamtrace::trace::{AnswerToken, Seconds};
+    use streamtrace::{
+        DeviceChoice, LoadOptions,
+        tasks::RulerConfig,
+        trace::{AnswerToken, Seconds},
+    };
 
     use super::*;
 
@@ -93,6 +97,31 @@ mod tests {
             assert_eq!((written.at_answer("4640343"), written.separators()), (found, separators), "{text:?}");
         }
         assert_eq!(written(": 3F2A").at_answer("3f2a"), Some((": ", "3F2A")));
+    }
+
+    /// The words that lead up to the answer are those of the sparse run, else of the dense one, else those of
+    /// the task.
+    #[test]
+    fn an_answer_is_scored_after_the_words_of_the_model() {
+        let model = concat!(env!("CARGO_MANIFEST_DIR"), "/models/needle-6m");
+        let options = LoadOptions { model: model.into(), device: DeviceChoice::Cpu, memory: None };
+        let tracer = Tracer::load_with(options).unwrap();
+        let prompt = tracer.prompt(&RulerConfig { n_tokens: 400, ..RulerConfig::default() }).unwrap();
+        let right = format!(": \"{}\"", prompt.answers[0]);
+        for (sparse, dense, separators) in [
+            (right.as_str(), None, ": \""),
+            (": 12", None, ": "),
+            ("the end", None, " "),
+            ("the end", Some(right.as_str()), ": \""),
+        ] {
+            let score =
+                on_kept_blocks(&tracer, &prompt, &written(sparse), dense.map(written).as_ref()).unwrap();
+            let text: String = score.tokens.iter().map(|token| token.text.as_str()).collect();
+            assert_eq!(text, format!("{separators}{}", prompt.answers[0]));
+        }
+        let words = written(&format!(" the number {}", prompt.answers[0]));
+        let score = on_kept_blocks(&tracer, &prompt, &words, None).unwrap();
+        assert_eq!((score.tokens[0].text.trim(), score.tokens.len()), ("", 8), "{score:?}");
     }
 
     #[test]
