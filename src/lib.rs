@@ -116,7 +116,7 @@ pub mod prelude {
         Budget, DeviceChoice, Effect, Estimate, GenerateConfig, Generated, LoadOptions, MemoryPlan,
         ScoreConfig, Search, SmallestTopK, StreamConfig,
         analysis::{AnchorConfig, Calibration, CausalConfig, RouteConfig, RouteMeasure, SuppressionMeasure},
-        tasks::RulerConfig,
+        tasks::{ChatFrame, RulerConfig},
         trace::CompareConfig,
     };
     /// The types to start from, to ask with, and to show.
@@ -127,6 +127,6 @@ pub mod prelude {
         },
         tasks::{Prompt, ReasoningPrompt, Task, WordProblem},
         trace::SentenceKind,
-        view::plot::{AttentionMap, Figure, HeatMap},
+        view::plot::{AttentionMap, Figure, HeatMap, SideBySide},
     };
 }

@@ -7,7 +7,7 @@ use std::{fs, path::Path, process::Command};
 
 use candle_core::quantized::{GgmlDType, gguf_file::Value};
 use serde_json::{Value as Json, json};
-use streamtrace::{Error, Message};
+use streamtrace::{Error, Message, tasks::RulerConfig};
 use tempfile::TempDir;
 
 #[path = "gguf/writer.rs"]
@@ -206,4 +206,33 @@ fn the_command_line_asks_by_the_template() {
         serde_json::from_slice::<Json>(&output.stdout).unwrap()["n_tokens"].as_u64().unwrap()
     };
     assert_eq!((trace(&[]), trace(&["--chat"])), (2, 4));
+}
+
+#[test]
+fn a_task_is_asked_in_the_template_and_answered_behind_it() {
+    let template = "{{ bos_token }}[{{ messages[0].content | trim }}]\nmodel:\n";
+    let folder = model(json!({ "bos_token": "w7 ", "chat_template": template }));
+    let tracer = common::load(folder.path()).unwrap();
+    let frame = tracer.chat_frame().unwrap();
+    assert_eq!((frame.before.as_str(), frame.after.as_str()), ("w7 [", "]\nmodel:\n"));
+    let task = RulerConfig { n_tokens: 900, chat: Some(frame), ..RulerConfig::default() };
+    let prompt = tracer.prompt(&task).unwrap();
+    assert!(prompt.text.starts_with("w7 [A special magic number"), "{}", prompt.text);
+    assert!(prompt.text.contains("?]\nmodel:\n The special magic number for "), "{}", prompt.text);
+    assert_eq!(prompt.n_tokens, tracer.count_tokens(&prompt.text).unwrap());
+    assert!((836..=900).contains(&prompt.n_tokens), "{}", prompt.n_tokens);
+}
+
+#[test]
+fn a_template_that_changes_the_message_frames_nothing() {
+    let error =
+        |config: Json| common::load(model(config).path()).unwrap().chat_frame().unwrap_err().to_string();
+    for (template, times) in [("{{ messages[0].content | upper }}", 0), ("{{ messages[0].content * 2 }}", 2)]
+    {
+        let error = error(json!({ "chat_template": template }));
+        assert!(error.contains(&format!("writes it {times} times; give this model plain text")), "{error}");
+    }
+    assert!(
+        error(json!({})).contains("expected a chat template, found none; it is a base model: give it plain")
+    );
 }

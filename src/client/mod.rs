@@ -4,6 +4,7 @@ mod answers;
 mod causes;
 mod delivery;
 mod remote;
+mod tasks;
 mod tracer;
 
 pub use tracer::Tracer;

@@ -12,7 +12,6 @@ use crate::{
     error::Error,
     protocol::{Engine, LoadOptions, MemoryPlan, Message, Payload, Progress, Reply, Request, unexpected},
     start::default_engine,
-    tasks::{Prompt, ReasoningPrompt, RulerConfig, WordProblem},
     trace::{CompareConfig, ModelInfo, Span, StreamConfig, Trace},
     words::{
         numbers::{count, format_bytes},
@@ -150,22 +149,6 @@ impl Tracer {
     /// [`Error::Setting`] when the settings do not fit such a prompt, [`Error::Engine`].
     pub fn plan(&self, n_tokens: usize) -> Result<MemoryPlan, Error> {
         ask!(self, Request::Plan { n_tokens, config: self.config.clone() }, Plan)
-    }
-
-    /// Makes a task's prompt, fitted to this model's tokens.
-    ///
-    /// # Errors
-    /// [`Error::Prompt`] when the task does not fit the length.
-    pub fn prompt(&self, task: &RulerConfig) -> Result<Prompt, Error> {
-        task.prompt(&mut |text| self.count_tokens(text))
-    }
-
-    /// Makes a word problem's prompt, fitted to this model's tokens.
-    ///
-    /// # Errors
-    /// [`Error::Prompt`] when facts, question and chain alone are longer.
-    pub fn word_problem(&self, problem: &WordProblem, n_tokens: usize) -> Result<ReasoningPrompt, Error> {
-        problem.prompt(n_tokens, &mut |text| self.count_tokens(text))
     }
 
     /// Finds the key blocks that the model attends to over a prompt, and runs it on those alone.

@@ -41,6 +41,15 @@ impl Draft {
         }
     }
 
+    /// Appends another draft, with the roles of its pieces.
+    pub fn append(&mut self, other: Draft) {
+        let before = self.text.len();
+        self.text.push_str(&other.text);
+        self.marks.extend(
+            other.marks.into_iter().map(|(role, range)| (role, before + range.start..before + range.end)),
+        );
+    }
+
     /// Appends the sentences of a haystack, all with `role`, and between them the inserts in order of depth.
     pub fn scatter(&mut self, haystack: &[String], role: Role, inserts: &[Insert]) {
         let spot =

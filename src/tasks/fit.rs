@@ -117,7 +117,7 @@ fn measure(prompt: &mut dyn Elastic, n_units: usize, count: &mut CountTokens<'_>
 
 fn too_short(least: usize, n_tokens: usize) -> Error {
     Error::prompt(
-        format!("at least {least} tokens: introduction, needles and question alone take as many"),
+        format!("at least {least} tokens: all but the haystack takes as many"),
         format!("n_tokens of {n_tokens}"),
         format!("set n_tokens to {} or more", least + 64),
     )

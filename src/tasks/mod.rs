@@ -21,4 +21,4 @@ mod words;
 
 pub use fit::CountTokens;
 pub use reasoning::{ChainSentence, ReasoningPrompt, WordProblem};
-pub use ruler::{Prompt, RulerConfig, Task, score};
+pub use ruler::{ChatFrame, Prompt, RulerConfig, Task, find_answer, score};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::plot::{AttentionMap, Figure, HeatMap};
+use super::plot::{AttentionMap, Figure, HeatMap, SideBySide};
 use crate::{
     analysis::{CausalTest, HeadRanking, RetrievalHeads, Routes, SentenceMatrix, ThoughtAnchors},
     error::Error,
@@ -22,6 +22,13 @@ impl RetrievalHeads {
 
 impl HeatMap {
     /// Draws the map; a notebook calls this for the last value of a cell.
+    pub fn evcxr_display(&self) {
+        self.figure().evcxr_display();
+    }
+}
+
+impl SideBySide {
+    /// Draws the maps; a notebook calls this for the last value of a cell.
     pub fn evcxr_display(&self) {
         self.figure().evcxr_display();
     }

@@ -52,6 +52,13 @@ fn tasks_and_answers_that_cannot_be_measured_exit_with_1_and_a_sentence() {
         "--task",
         "niah_multivalue",
     ];
+    for verb in ["ruler", "retrieval-heads", "prompt"] {
+        assert_fails(
+            &[verb, "--model", MODEL, "--chat"],
+            &["expected a chat template, found none; it is a base model: give it plain text, without --chat"],
+        );
+    }
+    assert_fails(&ruler(&["--task", "qa_1"]), &["task \"qa_1\" does not exist", "SQuAD and HotpotQA"]);
     assert_fails(&heads, &["task: expected a task with one answer", "niah_multivalue, which has 4"]);
     let smallest = |more: &[&'static str]| {
         [&["smallest-top-k", "--device", "cpu", "--model", MODEL, "--prompt", "x"][..], more].concat()

@@ -1,6 +1,6 @@
 //! Prompts whose answer is known, the text that a model writes, and how often an answer survives.
 
-use std::process::Output;
+use std::{path::Path, process::Output};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -142,6 +142,66 @@ fn ruler_draws_scores_by_depth_and_length() {
     {
         assert!(svg.contains(part), "{part}");
     }
+    assert!(!svg.contains("dense"), "one map of what was run");
+}
+
+#[test]
+fn ruler_draws_dense_scores_beside_pruned_ones() {
+    let folder = TempDir::new().unwrap();
+    let out = folder.path().join("depths.svg");
+    let settings = ["--n-tokens", "300,500", "--n-prompts", "1", "--max-tokens", "9", "--depths", "2"];
+    let window =
+        ["--baseline", "window", "--top-k", "8", "--dense", "--json", "--out", out.to_str().unwrap()];
+    let scores = object(&ruler(&[&settings[..], &window].concat()))["niah_multikey_1"].clone();
+    let svg = std::fs::read_to_string(out).unwrap();
+    for part in ["dense attention", "pruned", "window search, at least ", "1 prompt a cell"] {
+        assert!(svg.contains(part), "{part}");
+    }
+    // Two depths of two lengths: the numbers in the cells are those of the table.
+    let total =
+        |field: &str| scores.as_array().unwrap().iter().map(|n| n[field].as_f64().unwrap()).sum::<f64>();
+    let right = 2.0 * (total("dense_score") + total("sparse_score"));
+    assert_eq!(svg.matches("\n1.00\n").count(), right as usize, "{scores}");
+    assert_eq!(svg.matches("\n0.00\n").count(), 8 - right as usize, "{scores}");
+}
+
+/// Returns a copy of the bundled model with a chat template.
+fn chat_model() -> TempDir {
+    let folder = TempDir::new().unwrap();
+    for name in ["config.json", "model.safetensors", "tokenizer.json"] {
+        std::fs::copy(Path::new(MODEL).join(name), folder.path().join(name)).unwrap();
+    }
+    let template = "<user>\n{% for m in messages %}{{ m.content }}\n{% endfor %}<model>\n";
+    std::fs::write(folder.path().join("chat_template.jinja"), template).unwrap();
+    folder
+}
+
+#[test]
+fn ruler_and_retrieval_heads_ask_in_the_chat_template() {
+    let folder = chat_model();
+    let model = folder.path().to_str().unwrap();
+    let chat = |verb: &str, more: &[&str]| {
+        let common = [verb, "--device", "cpu", "--model", model, "--chat", "--json", "--n-tokens", "800"];
+        let output = streamtrace(&[&common[..], more].concat());
+        assert_eq!(output.status.code(), Some(0), "{verb}: {}", stderr(&output));
+        object(&output)
+    };
+    let settings = ["--n-prompts", "2", "--max-tokens", "12", "--exhaustive", "--dense", "--top-k", "1000"];
+    let counted = &chat("ruler", &settings)["niah_multikey_1"];
+    assert_eq!(
+        (&counted["sparse_score"], &counted["dense_score"], &counted["counted"], &counted["survives"]),
+        (&1.0.into(), &1.0.into(), &2.into(), &2.into())
+    );
+    let best = chat("retrieval-heads", &["--n-prompts", "1", "--exhaustive"])["ranking"][0]["score"].clone();
+    assert!(best.as_f64().unwrap() > 0.5, "{best}");
+    let prompt = streamtrace(&["prompt", "--model", model, "--chat", "--json", "--n-tokens", "800"]);
+    let prompt = object(&prompt);
+    let text = prompt["text"].as_str().unwrap();
+    assert!(
+        text.starts_with("<user>\nA special") && text.contains("?\n<model>\n The special magic"),
+        "{text}"
+    );
+    assert!((736..=800).contains(&prompt["n_tokens"].as_u64().unwrap()), "{}", prompt["n_tokens"]);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::{
 use clap::{Args, ValueEnum};
 use streamtrace::{
     Budget, DeviceChoice, Error, Estimate, LoadOptions, Message, Search, StreamConfig, Tracer,
-    engine::serve::serve, words::numbers::parse_bytes,
+    engine::serve::serve, tasks::ChatFrame, words::numbers::parse_bytes,
 };
 
 /// A model. A heading of `--help` covers all arguments below it, so a verb's own arguments come first.
@@ -115,6 +115,21 @@ impl PromptArgs {
             std::fs::read_to_string(path)
         };
         read.map_err(Error::io("read the prompt", path))
+    }
+}
+
+/// How a task is asked
+#[derive(Args)]
+pub struct ChatArgs {
+    /// Ask in the model's chat template; as in RULER, the start of the answer stands after it
+    #[arg(long)]
+    chat: bool,
+}
+
+impl ChatArgs {
+    /// The chat template around a task, if there is to be one.
+    pub fn frame(&self, tracer: &Tracer) -> Result<Option<ChatFrame>, Error> {
+        self.chat.then(|| tracer.chat_frame()).transpose()
     }
 }
 

@@ -9,7 +9,7 @@ use streamtrace::{
 };
 
 use crate::{
-    args::ModelArgs,
+    args::{ChatArgs, ModelArgs},
     output::{Output, check_writable, markdown_table},
 };
 
@@ -34,6 +34,8 @@ pub struct RetrievalHeadsArgs {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     #[command(flatten)]
+    chat: ChatArgs,
+    #[command(flatten)]
     output: Output,
     #[command(flatten)]
     model: ModelArgs,
@@ -46,8 +48,12 @@ impl RetrievalHeadsArgs {
     pub fn run(&self) -> Result<(), Error> {
         check_writable(self.output.out.as_deref())?;
         let tracer = self.model.tracer()?;
+        let chat = self.chat.frame(&tracer)?;
+        let config = RulerConfig { task: self.task, n_tokens: self.n_tokens, chat, ..RulerConfig::default() };
         let seeds = self.seed..self.seed.saturating_add(self.n_prompts);
-        let prompts = seeds.map(|seed| self.one_prompt(&tracer, seed)).collect::<Result<Vec<_>, _>>()?;
+        let prompts = seeds
+            .map(|seed| one_prompt(&tracer, &RulerConfig { seed, ..config.clone() }))
+            .collect::<Result<Vec<_>, _>>()?;
         let heads = RetrievalHeads::mean(&prompts)?;
         if let Some(out) = &self.output.out {
             heads.map().save(out)?;
@@ -61,20 +67,19 @@ impl RetrievalHeadsArgs {
         }
         self.output.format.print(object, markdown_table(&header, &rows))
     }
+}
 
-    /// The scores of all heads on one prompt.
-    fn one_prompt(&self, tracer: &Tracer, seed: u64) -> Result<RetrievalHeads, Error> {
-        let config = RulerConfig { task: self.task, n_tokens: self.n_tokens, seed, ..RulerConfig::default() };
-        let prompt = tracer.prompt(&config)?;
-        let [reference] = &prompt.answers[..] else {
-            return Err(Error::setting(
-                "task",
-                "a task with one answer, which stands in one needle",
-                format!("{}, which has {}", self.task, prompt.answers.len()),
-                "choose one of niah_single_1 to niah_multikey_3",
-            ));
-        };
-        let (trace, answer) = tracer.trace_answer(&prompt.text, &prompt.answer)?;
-        trace.retrieval_heads(trace.find(reference)?, answer)
-    }
+/// The scores of all heads on one prompt.
+fn one_prompt(tracer: &Tracer, config: &RulerConfig) -> Result<RetrievalHeads, Error> {
+    let prompt = tracer.prompt(config)?;
+    let [reference] = &prompt.answers[..] else {
+        return Err(Error::setting(
+            "task",
+            "a task with one answer, which stands in one needle",
+            format!("{}, which has {}", config.task, prompt.answers.len()),
+            "choose one of niah_single_1 to niah_multikey_3",
+        ));
+    };
+    let (trace, answer) = tracer.trace_answer(&prompt.text, &prompt.answer)?;
+    trace.retrieval_heads(trace.find(reference)?, answer)
 }

@@ -12,7 +12,7 @@ use streamtrace::{
     tasks::{RulerConfig, Task},
 };
 
-use crate::output::print;
+use crate::{args::ChatArgs, output::print};
 
 #[derive(Args)]
 pub struct TaskPromptArgs {
@@ -31,6 +31,8 @@ pub struct TaskPromptArgs {
     /// Share of the haystack before the needle, 0 to 1; drawn from the seed if left out
     #[arg(long, value_name = "SHARE")]
     depth: Option<f64>,
+    #[command(flatten)]
+    chat: ChatArgs,
     /// Print one JSON object with prompt and answer, for programs
     #[arg(long)]
     json: bool,
@@ -40,8 +42,9 @@ impl TaskPromptArgs {
     pub fn run(&self) -> Result<(), Error> {
         let options = LoadOptions { model: self.model.clone(), device: DeviceChoice::Cpu, memory: None };
         let &TaskPromptArgs { task, n_tokens, seed, depth, .. } = self;
-        let prompt =
-            Tracer::load_with(options)?.prompt(&RulerConfig { task, n_tokens, seed, depth, essay: None })?;
+        let tracer = Tracer::load_with(options)?;
+        let chat = self.chat.frame(&tracer)?;
+        let prompt = tracer.prompt(&RulerConfig { task, n_tokens, seed, depth, chat, essay: None })?;
         if self.json {
             return print(json!(prompt));
         }

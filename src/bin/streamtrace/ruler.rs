@@ -1,6 +1,8 @@
 //! `streamtrace ruler`: RULER's scores, and how often the answer survives the pruning.
 
+mod picture;
 mod tally;
+mod written;
 
 use std::path::PathBuf;
 
@@ -9,14 +11,14 @@ use serde_json::{Map, Value, json};
 use streamtrace::{
     Error, Estimate, Search, StreamConfig, Tracer,
     tasks::{RulerConfig, Task},
-    view::plot::HeatMap,
 };
 
 use crate::{
-    args::ModelArgs,
+    args::{ChatArgs, ModelArgs},
     output::{Format, check_writable, markdown_row, markdown_table, print},
 };
-use tally::{HEADER, Tally, dense, mean, median};
+use tally::{HEADER, Tally};
+use written::Written;
 
 #[derive(Args)]
 pub struct RulerArgs {
@@ -38,7 +40,7 @@ pub struct RulerArgs {
     /// Seed of the first prompt; each next prompt takes the next seed
     #[arg(long, default_value_t = 1000)]
     seed: u64,
-    /// Run dense attention too, in O(T²): its score and recall; only prompts that it answers are counted
+    /// Run dense attention too, in O(T²): its score and recall; only answers that it gives can survive
     #[arg(long)]
     dense: bool,
     /// A text file to hide needles in, instead of generated prose
@@ -50,12 +52,14 @@ pub struct RulerArgs {
     /// Measure every search and baseline at the same budget
     #[arg(long, conflicts_with_all = ["exhaustive", "estimate", "baseline"])]
     baselines: bool,
-    /// Draw the scores of one task by depth and length: .svg or .png
+    /// Draw the scores of one task by depth and length, those of --dense beside them: .svg or .png
     #[arg(long, value_name = "FILE", conflicts_with = "baselines")]
     out: Option<PathBuf>,
     /// Number of depths in the picture of --out, evenly from the start to the end of the haystack
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(2..=100))]
     depths: u64,
+    #[command(flatten)]
+    chat: ChatArgs,
     #[command(flatten)]
     format: Format,
     #[command(flatten)]
@@ -84,6 +88,7 @@ impl RulerArgs {
             |path: &PathBuf| std::fs::read_to_string(path).map_err(Error::io("read the haystack", path));
         let essay = self.haystack.as_ref().map(read).transpose()?;
         let tracer = self.model.tracer()?;
+        let chat = self.chat.frame(&tracer)?;
         for &n_tokens in &self.n_tokens {
             tracer.plan(n_tokens)?.check()?;
         }
@@ -92,7 +97,8 @@ impl RulerArgs {
         }
         let (contenders, mut rows) = (self.contenders(&tracer), Vec::new());
         for (&task, &n_tokens) in tasks.iter().flat_map(|task| self.n_tokens.iter().map(move |n| (task, n))) {
-            let config = RulerConfig { task, n_tokens, essay: essay.clone(), ..RulerConfig::default() };
+            let (essay, chat) = (essay.clone(), chat.clone());
+            let config = RulerConfig { task, n_tokens, essay, chat, ..RulerConfig::default() };
             for (contender, tally) in contenders.iter().zip(self.measure(&contenders, &config)?) {
                 let row = Row { task, n_tokens, search: contender.name, tally };
                 if !self.format.json {
@@ -102,7 +108,7 @@ impl RulerArgs {
             }
         }
         if let Some(out) = &self.out {
-            self.heat_map(&tracer, &rows).save(out)?;
+            picture::scores(&tracer.model().name, &self.depths(), &rows).save(out)?;
         }
         match (self.format.json, self.baselines) {
             (false, _) => Ok(()),
@@ -167,7 +173,8 @@ impl RulerArgs {
         {
             let prompt = contenders[0].tracer.prompt(&RulerConfig { seed, depth, ..config.clone() })?;
             let max_tokens = self.max_tokens.map_or(config.task.answer_tokens(), |n| n as usize);
-            let dense = self.dense.then(|| dense(&contenders[0].tracer, &prompt, max_tokens)).transpose()?;
+            let dense = || Written::by(&contenders[0].tracer, &prompt, max_tokens, true);
+            let dense = self.dense.then(dense).transpose()?;
             for (contender, tally) in contenders.iter().zip(&mut tallies) {
                 tally.measure(&contender.tracer, &prompt, max_tokens, dense.as_ref())?;
             }
@@ -186,30 +193,6 @@ impl RulerArgs {
         match self.out {
             None => vec![None],
             Some(_) => (0..self.depths).map(|i| Some(i as f64 / (self.depths - 1) as f64)).collect(),
-        }
-    }
-
-    /// Scores by depth and length.
-    fn heat_map(&self, tracer: &Tracer, rows: &[Row]) -> HeatMap {
-        let (task, samples) = (rows[0].task, self.n_prompts as usize);
-        let scores = |depth: usize, row: &Row| mean(&row.tally.scores[depth * samples..][..samples]);
-        let depths = self.depths().into_iter().flatten();
-        let pruned = rows.iter().filter_map(|row| median(&row.tally.pruned)).fold(f64::INFINITY, f64::min);
-        HeatMap {
-            title: format!("{task} · {}", tracer.model().name),
-            facts: format!(
-                "{} search, at least {:.1} % pruned, {samples} prompts a cell",
-                rows[0].search,
-                100.0 * pruned
-            ),
-            measure: "RULER's score: share of the references in what the model writes".into(),
-            row_name: "depth".into(),
-            rows: depths.clone().map(|depth| format!("{:.0} %", 100.0 * depth)).collect(),
-            column_name: "tokens".into(),
-            columns: rows.iter().map(|row| row.n_tokens.to_string()).collect(),
-            values: (0..depths.count())
-                .map(|depth| rows.iter().map(|row| scores(depth, row)).collect())
-                .collect(),
         }
     }
 }

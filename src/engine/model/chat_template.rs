@@ -92,7 +92,7 @@ pub(super) fn missing(path: &Path) -> Error {
         path.display(),
         "a chat template",
         "none",
-        "it is a base model: write the prompt as plain text, or take the model that was made for chats",
+        "it is a base model: give it plain text, without --chat, or take the model that was made for chats",
     )
 }
 

@@ -36,8 +36,7 @@ impl List {
         &self.words[..Cwe::N_COMMON]
     }
 
-    /// Writes introduction, list with `n_others` other words, question and the beginning of the answer.
-    /// `common` is the role of the common words, `question` that of the question.
+    /// Writes introduction, list with `n_others` other words, and question. `common` is the role of the common words, `question` that of the question.
     fn write(&self, draft: &mut Draft, n_others: usize, common: Role, question: Role) {
         let others = &self.words[Cwe::N_COMMON..Cwe::N_COMMON + n_others];
         let common = self.common().iter().flat_map(|word| repeat_n((common, *word), self.common));
@@ -50,7 +49,6 @@ impl List {
             draft.push(word, role);
         }
         draft.push(CWE_QUESTION, question);
-        draft.push(CWE_PREFIX, Role::Filling);
     }
 }
 
@@ -82,6 +80,10 @@ impl Asks for Cwe {
         &self.answers
     }
 
+    fn prefix(&self) -> &str {
+        CWE_PREFIX
+    }
+
     /// The common words, numbered as in the example.
     fn answer(&self) -> String {
         numbered(self.list.common())
@@ -106,7 +108,7 @@ impl Elastic for Cwe {
     fn draft(&mut self, n_units: usize) -> Draft {
         let mut draft = Draft::default();
         self.example.write(&mut draft, self.n_example - Cwe::N_COMMON, Role::Filling, Role::Filling);
-        draft.push(&numbered(self.example.common()), Role::Filling);
+        draft.push(&format!("{CWE_PREFIX}{}", numbered(self.example.common())), Role::Filling);
         draft.push("\n", Role::Filling);
         self.list.write(&mut draft, n_units, Role::Needle, Role::Question);
         draft
@@ -156,6 +158,10 @@ impl Asks for Fwe {
         &self.answers
     }
 
+    fn prefix(&self) -> &str {
+        FWE_PREFIX
+    }
+
     fn answer(&self) -> String {
         format!(" {}.", self.answers.join(" "))
     }
@@ -181,7 +187,6 @@ impl Elastic for Fwe {
             draft.push(word, if asked { Role::Needle } else { Role::Filling });
         }
         draft.push(FWE_QUESTION, Role::Question);
-        draft.push(FWE_PREFIX, Role::Filling);
         draft
     }
 }

@@ -1,6 +1,7 @@
 //! RULER's synthetic tasks (Hsieh et al. 2024): prompts of any length with known answers and known positions
 //! of the needles.
 
+mod chat;
 mod counting;
 mod niah;
 mod score;
@@ -18,9 +19,11 @@ use super::{
     fit::{CountTokens, Elastic, fit},
 };
 use crate::error::Error;
+pub use chat::ChatFrame;
+use chat::InChat;
 use counting::{Cwe, Fwe};
 use niah::Niah;
-pub use score::score;
+pub use score::{find_answer, score};
 pub use task::Task;
 use vt::Vt;
 
@@ -29,7 +32,7 @@ use vt::Vt;
 #[serde(default, deny_unknown_fields)]
 pub struct RulerConfig {
     pub task: Task,
-    /// The largest number of tokens. The prompt is shorter by at most 1 %, 64 tokens or one haystack
+    /// The largest number of tokens, those of a chat template too. The prompt is shorter by at most 1 %, 64 tokens or one haystack
     /// sentence.
     pub n_tokens: usize,
     pub seed: u64,
@@ -38,11 +41,21 @@ pub struct RulerConfig {
     pub depth: Option<f64>,
     /// Text to hide needles in, instead of generated prose. Tasks whose haystack is not prose ignore it.
     pub essay: Option<String>,
+    /// The chat template around the task, such as [`Tracer::chat_frame`](crate::Tracer::chat_frame) makes. If
+    /// not set, the prompt is plain text.
+    pub chat: Option<ChatFrame>,
 }
 
 impl Default for RulerConfig {
     fn default() -> Self {
-        RulerConfig { task: Task::NiahSingle2, n_tokens: 16_384, seed: 0, depth: None, essay: None }
+        RulerConfig {
+            task: Task::NiahSingle2,
+            n_tokens: 16_384,
+            seed: 0,
+            depth: None,
+            essay: None,
+            chat: None,
+        }
     }
 }
 
@@ -87,17 +100,18 @@ impl RulerConfig {
         // Always drawn, so that setting the depth changes nothing else.
         let drawn = RulerConfig::depths()[rng.usize(..40)];
         let depth = self.depth.unwrap_or(drawn);
-        let mut prompt: Box<dyn Asks> = match self.task {
+        let prompt: Box<dyn Asks> = match self.task {
             Task::Cwe => Box::new(Cwe::new(self.n_tokens, rng)),
             Task::Fwe => Box::new(Fwe::new(self.n_tokens, rng)),
             Task::Vt => Box::new(Vt::new(depth, rng)),
             _ => Box::new(Niah::new(self, depth, rng)),
         };
-        let fitted = fit(&mut *prompt, self.n_tokens, count_tokens)?;
+        let mut prompt = InChat { task: prompt, frame: self.chat.clone().unwrap_or_default() };
+        let fitted = fit(&mut prompt, self.n_tokens, count_tokens)?;
         Ok(Prompt {
             task: self.task,
-            answers: prompt.answers().to_vec(),
-            answer: prompt.answer(),
+            answers: prompt.task.answers().to_vec(),
+            answer: prompt.task.answer(),
             needles: fitted.draft.ranges(Role::Needle),
             distractors: fitted.draft.ranges(Role::Distractor),
             question: fitted.draft.ranges(Role::Question).swap_remove(0),
@@ -131,12 +145,15 @@ impl RulerConfig {
     }
 }
 
-/// A prompt with a known answer.
+/// A task's prompt, up to its question, with a known answer.
 trait Asks: Elastic {
     /// The references for scoring.
     fn answers(&self) -> &[String];
 
-    /// The text that a model has to write.
+    /// RULER's answer prefix: the beginning of the answer, which stands after the question.
+    fn prefix(&self) -> &str;
+
+    /// The text that a model has to write after the prefix.
     fn answer(&self) -> String;
 }
 

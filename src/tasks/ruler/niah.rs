@@ -87,6 +87,10 @@ impl Asks for Niah {
         &self.answers
     }
 
+    fn prefix(&self) -> &str {
+        &self.asked.prefix
+    }
+
     fn answer(&self) -> String {
         self.asked.answer.clone()
     }
@@ -103,7 +107,6 @@ impl Elastic for Niah {
         draft.scatter(self.haystack.take(n_units), self.hay, &self.inserts);
         draft.push("\n", Role::Filling);
         draft.push(&self.asked.question, Role::Question);
-        draft.push(&self.asked.prefix, Role::Filling);
         draft
     }
 }

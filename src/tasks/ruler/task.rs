@@ -106,7 +106,11 @@ impl FromStr for Task {
             Error::missing(
                 "task",
                 format!("{name:?}"),
-                format!("choose one of {}", Task::ALL.map(Task::name).join(", ")),
+                format!(
+                    "choose one of {}; RULER's qa_1 and qa_2 ask about texts of SQuAD and HotpotQA, which are \
+                     not here",
+                    Task::ALL.map(Task::name).join(", ")
+                ),
             )
         })
     }

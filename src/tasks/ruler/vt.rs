@@ -52,6 +52,10 @@ impl Asks for Vt {
         &self.answers
     }
 
+    fn prefix(&self) -> &str {
+        &self.asked.prefix
+    }
+
     fn answer(&self) -> String {
         self.asked.answer.clone()
     }
@@ -64,7 +68,6 @@ impl Elastic for Vt {
         draft.scatter(self.haystack.take(n_units), Role::Filling, &self.inserts);
         draft.push("\n", Role::Filling);
         draft.push(&self.asked.question, Role::Question);
-        draft.push(&self.asked.prefix, Role::Filling);
         draft
     }
 }

@@ -23,7 +23,7 @@ impl Kind {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Question {
     pub question: String,
-    /// The beginning of the answer, which the prompt ends with.
+    /// RULER's answer prefix: the beginning of the answer, which the prompt ends with.
     pub prefix: String,
     /// The rest of the answer, which a model has to write.
     pub answer: String,

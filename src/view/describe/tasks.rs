@@ -3,14 +3,14 @@
 use std::ops::Range;
 
 use crate::{
-    tasks::{ChainSentence, Prompt, ReasoningPrompt, RulerConfig, Task, WordProblem},
+    tasks::{ChainSentence, ChatFrame, Prompt, ReasoningPrompt, RulerConfig, Task, WordProblem},
     words::{
         numbers::count,
         table::{Describe, Table, show_as_table},
     },
 };
 
-show_as_table!(ChainSentence, Prompt, ReasoningPrompt, RulerConfig, Task, WordProblem);
+show_as_table!(ChainSentence, ChatFrame, Prompt, ReasoningPrompt, RulerConfig, Task, WordProblem);
 
 /// The largest number of needles in a table.
 const SHOWN: usize = 4;
@@ -35,6 +35,15 @@ impl Describe for RulerConfig {
         Table::new(format!("{}, up to {}, seed {}", self.task, count(self.n_tokens, "token"), self.seed))
             .maybe("depth", self.depth)
             .maybe("essay", self.essay.as_ref().map(|essay| count(essay.len(), "byte")))
+            .maybe("chat", self.chat.as_ref().map(|_| "in a chat template"))
+    }
+}
+
+impl Describe for ChatFrame {
+    fn table(&self) -> Table {
+        Table::new("Chat template around a message")
+            .row("before", format!("{:?}", self.before))
+            .row("after", format!("{:?}", self.after))
     }
 }
 

@@ -13,7 +13,7 @@ use crate::error::Error;
 
 /// Width and height of all cells at most, and the smallest and largest width and height of one cell, in
 /// pixels.
-const WIDTH: usize = 640;
+pub(super) const WIDTH: usize = 640;
 const CELL_WIDTH: std::ops::RangeInclusive<usize> = 8..=64;
 const CELL_HEIGHT: std::ops::RangeInclusive<usize> = 8..=26;
 /// The smallest width and height of a cell that has room for its number.
@@ -40,9 +40,12 @@ pub struct HeatMap {
     pub values: Vec<Vec<Option<f64>>>,
 }
 
-/// The position and size of the cells in the figure.
-struct Place {
-    left: i32,
+/// The position and size of the map in the figure.
+pub(super) struct Place {
+    /// The upper left corner of the map with its title.
+    corner: Point,
+    /// The left edge of the cells.
+    pub left: i32,
     /// Width and height of a cell.
     cell: (usize, usize),
 }
@@ -74,23 +77,33 @@ impl HeatMap {
 
     /// Draws the map.
     pub fn figure(&self) -> Figure {
+        let place = self.place((0, 0), WIDTH);
+        let mut canvas = Canvas::default();
+        canvas.draw(|pen| self.draw(pen, &place, Type::TITLE));
+        let (right, bottom) = self.legend(&mut canvas, &place);
+        canvas.figure((right.max(self.right(&place)), bottom), &self.title, &self.description())
+    }
+
+    /// Returns the place of a map with its corner there, with cells at most so wide in all.
+    pub(super) fn place(&self, corner: Point, cells_width: usize) -> Place {
         let widest = self.rows.iter().map(|row| width(row)).max().unwrap_or(0);
         let share = |total: usize, n: usize, sizes: std::ops::RangeInclusive<usize>| {
             (total / n.max(1)).clamp(*sizes.start(), *sizes.end())
         };
-        let cell = (share(WIDTH, self.columns.len(), CELL_WIDTH), share(WIDTH, self.rows.len(), CELL_HEIGHT));
-        let place = Place { left: 44 + widest, cell };
-        let (right, bottom) = place.corner(self.rows.len(), self.columns.len());
-        let mut canvas = Canvas::default();
-        canvas.draw(|pen| self.draw(pen, &place));
-        let end = self.legend(&mut canvas, (place.left, bottom + 18));
-        let texts = [
-            width(&self.facts) + 28,
-            14 + width(&self.title) * 3 / 2,
-            place.left + width(&self.measure) + 14,
-        ];
-        let size = ((right + 20).max(place.left + BAR.0 + 90).max(texts.into_iter().max().unwrap_or(0)), end);
-        canvas.figure(size, &self.title, &self.description())
+        let cell =
+            (share(cells_width, self.columns.len(), CELL_WIDTH), share(WIDTH, self.rows.len(), CELL_HEIGHT));
+        Place { corner, left: corner.0 + 44 + widest, cell }
+    }
+
+    /// Returns the right edge of the map: of its cells or of its texts.
+    pub(super) fn right(&self, place: &Place) -> i32 {
+        let texts = (width(&self.facts) + 28).max(14 + width(&self.title) * 3 / 2);
+        (self.cells_end(place).0 + 20).max(place.corner.0 + texts)
+    }
+
+    /// Returns the lower right corner of the cells.
+    fn cells_end(&self, place: &Place) -> Point {
+        place.cell_corner(self.rows.len(), self.columns.len())
     }
 
     /// Saves the map as `.svg` or `.png`.
@@ -101,29 +114,31 @@ impl HeatMap {
         self.figure().save(path)
     }
 
-    fn draw(&self, pen: &Pen, place: &Place) {
-        pen.text(&self.title, (14, 20), Type::TITLE);
-        pen.text(&self.facts, (14, 39), Type::NOTE);
-        let (right, bottom) = place.corner(self.rows.len(), self.columns.len());
-        pen.text(&self.column_name, ((place.left + right) / 2, TOP - 30), Type::NOTE.centered());
-        pen.text(&self.row_name, (16, (TOP + bottom) / 2), Type::NOTE.upwards().centered());
+    pub(super) fn draw(&self, pen: &Pen, place: &Place, title: Type) {
+        let (x, y) = place.corner;
+        pen.text(&self.title, (x + 14, y + 20), title);
+        pen.text(&self.facts, (x + 14, y + 39), Type::NOTE);
+        let ((right, bottom), top) = (self.cells_end(place), y + TOP);
+        pen.text(&self.column_name, ((place.left + right) / 2, top - 30), Type::NOTE.centered());
+        pen.text(&self.row_name, (x + 16, (top + bottom) / 2), Type::NOTE.upwards().centered());
         for (row, name) in self.rows.iter().enumerate().step_by(place.stride(place.cell.1)) {
             let (_, y) = place.middle(row, 0);
             pen.text(name, (place.left - 7, y), Type::TEXT.before());
         }
         let widest = self.columns.iter().map(|name| width(name)).max().unwrap_or(0) as usize + 4;
         for (column, name) in self.columns.iter().enumerate().step_by(widest.div_ceil(place.cell.0).max(1)) {
-            pen.text(name, (place.middle(0, column).0, TOP - 11), Type::TEXT.centered());
+            pen.text(name, (place.middle(0, column).0, top - 11), Type::TEXT.centered());
         }
         for (row, values) in self.values.iter().enumerate() {
             values.iter().enumerate().for_each(|(column, &value)| place.cell(pen, row, column, value));
         }
     }
 
-    /// Draws the colour bar, and the colour of unknown cells if there are any; returns the legend's lower
-    /// edge.
-    fn legend(&self, canvas: &mut Canvas, (left, top): Point) -> i32 {
-        let bar = top + CAPTION;
+    /// Draws the colour bar below the cells, and the colour of unknown cells if there are any; returns the
+    /// legend's lower right corner.
+    pub(super) fn legend(&self, canvas: &mut Canvas, place: &Place) -> Point {
+        let left = place.left;
+        let bar = self.cells_end(place).1 + 18 + CAPTION;
         let ticks = (0..=4).map(|quarter| (quarter * BAR.0 / 4, (f64::from(quarter) / 4.0).to_string()));
         color_bar(canvas, (left, bar), &self.measure, ticks);
         if self.values.iter().flatten().any(Option::is_none) {
@@ -133,11 +148,11 @@ impl HeatMap {
                 pen.text("unknown", (x + 20, bar + 6), Type::TEXT);
             });
         }
-        bar + BAR.1 + 24
+        (left + (BAR.0 + 90).max(width(&self.measure) + 14), bar + BAR.1 + 24)
     }
 
     /// Describes the map in words.
-    fn description(&self) -> String {
+    pub(super) fn description(&self) -> String {
         let cells = self.values.iter().enumerate().flat_map(|(row, values)| {
             values.iter().enumerate().filter_map(move |(column, value)| Some((row, column, (*value)?)))
         });
@@ -156,13 +171,13 @@ impl HeatMap {
 }
 
 impl Place {
-    /// The lower right corner of `n_rows` × `n_columns` cells.
-    fn corner(&self, n_rows: usize, n_columns: usize) -> Point {
-        (self.left + (n_columns * self.cell.0) as i32, TOP + (n_rows * self.cell.1) as i32)
+    /// The upper left corner of a cell.
+    fn cell_corner(&self, row: usize, column: usize) -> Point {
+        (self.left + (column * self.cell.0) as i32, self.corner.1 + TOP + (row * self.cell.1) as i32)
     }
 
     fn middle(&self, row: usize, column: usize) -> Point {
-        let (left, top) = self.corner(row, column);
+        let (left, top) = self.cell_corner(row, column);
         (left + self.cell.0 as i32 / 2, top + self.cell.1 as i32 / 2)
     }
 
@@ -172,8 +187,8 @@ impl Place {
     }
 
     fn cell(&self, pen: &Pen, row: usize, column: usize, value: Option<f64>) {
-        let corner = self.corner(row, column);
-        let opposite = self.corner(row + 1, column + 1);
+        let corner = self.cell_corner(row, column);
+        let opposite = self.cell_corner(row + 1, column + 1);
         let inside = (opposite.0 - 1, opposite.1 - 1);
         pen.fill(corner, inside, value.map_or(PRUNED, kept_color));
         let has_room = self.cell.0 >= NUMBERED.0 && self.cell.1 >= NUMBERED.1;

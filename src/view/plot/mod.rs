@@ -23,6 +23,7 @@ mod route_graph;
 mod rulers;
 mod sentence_kinds;
 mod sentence_matrix;
+mod side_by_side;
 mod svg;
 mod theme;
 
@@ -30,3 +31,4 @@ pub use attention_map::AttentionMap;
 pub use figure::Figure;
 pub use heat_map::HeatMap;
 pub(crate) use overview::overview_facts;
+pub use side_by_side::SideBySide;

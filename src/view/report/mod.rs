@@ -9,7 +9,7 @@ use std::{io::Write, path::Path};
 
 use super::{
     Explore,
-    plot::{AttentionMap, Figure, HeatMap},
+    plot::{AttentionMap, Figure, HeatMap, SideBySide},
 };
 use crate::{
     analysis::{RetrievalHeads, Routes, SentenceMatrix, ThoughtAnchors},
@@ -135,7 +135,7 @@ macro_rules! has_figure {
     )*};
 }
 
-has_figure!(AttentionMap, HeatMap, Routes, SentenceMatrix, ThoughtAnchors);
+has_figure!(AttentionMap, HeatMap, Routes, SentenceMatrix, SideBySide, ThoughtAnchors);
 
 impl From<&RetrievalHeads> for Figure {
     fn from(heads: &RetrievalHeads) -> Figure {

@@ -2,30 +2,24 @@
 
 use serde_json::{Value, json};
 use streamtrace::{
-    Error, GenerateConfig, Tracer,
-    protocol::End,
-    tasks::{Prompt, Task, score},
+    Error, Tracer,
+    tasks::{Prompt, Task},
     trace::{AnswerScore, CompareConfig, Seconds},
     words::numbers,
 };
 
-/// The result of dense attention on one prompt.
-pub struct DenseAnswer {
-    pub score: f64,
-    /// Whether its answer begins with the right one.
-    pub survives: bool,
-}
+use super::written::{Written, on_kept_blocks, survives};
 
 #[derive(Default)]
 pub struct Tally {
-    /// Prompts that count for `n_survives`: all, or those that dense attention answers.
+    /// Prompts that count for `n_survives`: all, or those that dense attention answers by RULER's score.
     n_counted: usize,
-    /// Prompts whose answer stays the most likely at every token; of several references, as many written as
-    /// dense attention writes, or all.
+    /// Prompts whose answer stays the most likely at every token, after the model's own words before it; of
+    /// several references, as many written as dense attention writes, or all.
     n_survives: usize,
     /// RULER's score of each prompt.
     pub scores: Vec<f64>,
-    dense_scores: Vec<f64>,
+    pub dense_scores: Vec<f64>,
     recall: Vec<f64>,
     pub pruned: Vec<f64>,
     keys_read: Vec<f64>,
@@ -47,46 +41,26 @@ pub const HEADER: [&str; 11] = [
     "",
 ];
 
-/// The answer of a run that attends to everything.
-pub fn dense(tracer: &Tracer, prompt: &Prompt, max_tokens: usize) -> Result<DenseAnswer, Error> {
-    let written = written(tracer, prompt, max_tokens, true)?;
-    let survives = written.starts_with(&prompt.answer) || prompt.answer.starts_with(&written);
-    Ok(DenseAnswer { score: score(&written, &prompt.answers), survives })
-}
-
-/// What the model writes; one reference ends it, as nothing after it changes the score.
-fn written(tracer: &Tracer, prompt: &Prompt, max_tokens: usize, dense: bool) -> Result<String, Error> {
-    let stop = if prompt.answers.len() == 1 { prompt.answers.clone() } else { Vec::new() };
-    let how = GenerateConfig { max_tokens, stop, dense, ..GenerateConfig::default() };
-    let generated = tracer.generate_streaming(&prompt.text, &how, |_| {})?;
-    Ok(match generated.end {
-        End::Stop(reference) => generated.text + &reference,
-        End::EndOfText | End::MaxTokens => generated.text,
-    })
-}
-
 impl Tally {
-    /// Answers a prompt on what the search keeps, and compares with dense attention if its answer is given.
+    /// Answers a prompt on what the search keeps, and compares with what dense attention writes, if given.
     pub fn measure(
         &mut self,
         tracer: &Tracer,
         prompt: &Prompt,
         max_tokens: usize,
-        dense: Option<&DenseAnswer>,
+        dense: Option<&Written>,
     ) -> Result<(), Error> {
-        let sparse_score = score(&written(tracer, prompt, max_tokens, false)?, &prompt.answers);
-        self.scores.push(sparse_score);
-        let answer = tracer.score(&prompt.text, &prompt.answer)?;
-        let (survives, counts) = match &prompt.answers[..] {
-            [_] => (answer.survives(), dense.is_none_or(|dense| dense.survives)),
+        let sparse = Written::by(tracer, prompt, max_tokens, false)?;
+        let answer = on_kept_blocks(tracer, prompt, &sparse, dense)?;
+        let survives = match &prompt.answers[..] {
+            [_] => survives(&answer),
             // The model may write them in another order than asked for.
-            _ => (
-                sparse_score >= dense.map_or(1.0, |dense| dense.score),
-                dense.is_none_or(|dense| dense.score > 0.0),
-            ),
+            _ => sparse.score >= dense.map_or(1.0, |dense| dense.score),
         };
+        let counts = dense.is_none_or(|dense| dense.score > 0.0);
         self.n_counted += usize::from(counts);
         self.n_survives += usize::from(counts && survives);
+        self.scores.push(sparse.score);
         self.add(&answer);
         if let Some(dense) = dense {
             let recall_alone = CompareConfig { positions: Some(0), ..CompareConfig::default() };
