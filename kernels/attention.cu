@@ -1,5 +1,5 @@
-// attention: softmax(q . k / sqrt(HEAD_DIM)) V over the kept key blocks (attention_sparse), without some
-// pairs of them (attention_without), or over all (attention_dense).
+// attention: softmax(q . k / sqrt(HEAD_DIM)) V over the kept key blocks (attention_sparse) or over all
+// (attention_dense), and both without some pairs (attention_without, attention_dense_without).
 //
 // Dense attention is the same kernel with a mask that keeps every visible block, so both are one code.
 // Causal, with the layer's sliding window. Keys stream through shared memory in tiles with an online softmax:
@@ -8,11 +8,11 @@
 // queries [n_rows, n_heads, HEAD_DIM] bf16
 // keys    [n_tokens, n_kv_heads, HEAD_DIM] bf16
 // values  [n_tokens, n_kv_heads, HEAD_DIM] bf16
-// mask    ignored by attention_dense
+// mask    ignored by attention_dense and attention_dense_without
 // out     [n_rows, n_heads, HEAD_DIM] bf16
 // lse     [n_heads, n_rows] f32: ln sum_k exp(q . k / sqrt(HEAD_DIM)), or null
 // hidden  [n_hidden, 6] i32: head or -1 for all, first query, end, first key, end, and 1 for pairs that stay
-//         whatever else hides them; a query always sees itself (attention_without)
+//         whatever else hides them; a query always sees itself
 // grid (query blocks of these rows, n_heads): one warp for 16 queries
 // Compile with -D HEAD_DIM, BLOCK_Q (16 to 128), BLOCK_K (4 to 64), SOFT_CAP (attention_rows.cu). Any card
 // from sm_80.
@@ -31,6 +31,7 @@ constexpr int SHARED = 4 * STAGE + (QUERY_IN_SHARED ? BLOCK_Q * ROW : 0);
 GEOMETRY(attention_sparse, THREADS, 1, 1, SHARED, 0);
 GEOMETRY(attention_without, THREADS, 1, 1, SHARED, 0);
 GEOMETRY(attention_dense, THREADS, 1, 1, SHARED, 0);
+GEOMETRY(attention_dense_without, THREADS, 1, 1, SHARED, 0);
 
 typedef AttentionParams<const u16*> Params;
 typedef float Scores[TILE / 8][4];
@@ -237,6 +238,12 @@ KERNEL void __launch_bounds__(THREADS) attention_without(const __grid_constant__
     int query_block = p.attention.rows.first_block + blockIdx.x;
     Sight sight = sight_of(query_block, p.attention.sizes);
     attend<true>(p.attention, kept_row(p.attention.mask, query_block, sight), sight, p.hidden);
+}
+
+KERNEL void __launch_bounds__(THREADS)
+    attention_dense_without(const __grid_constant__ AttentionWithoutParams p) {
+    Sight sight = sight_of(p.attention.rows.first_block + blockIdx.x, p.attention.sizes);
+    attend<true>(p.attention, visible_row(sight), sight, p.hidden);
 }
 
 KERNEL void __launch_bounds__(THREADS) attention_dense(const __grid_constant__ Params p) {

@@ -18,10 +18,15 @@
 //           the query's sentence); received [n_heads, n_tokens] f32, added to: sum of p weight[q] over
 //           queries with sentence[q] >= sentence[key] + distance
 // grid (query blocks of these rows, n_heads); a thread block holds top_k kept blocks
-// Compile with -D HEAD_DIM, BLOCK_Q (16 to 128), BLOCK_K (4 to 64), ANCHORS (0 or 1), SOFT_CAP
+// Compile with -D HEAD_DIM, BLOCK_Q (16 to 128), BLOCK_K (4 to 64), ANCHORS, EXACT (0 or 1), SOFT_CAP
 // (attention_rows.cu).
 // Any card from sm_80.
 // Reference: tests/cuda/reference.py, record; src/engine/cpu/attend.rs
+
+// Whether queries attended to all keys: received and anchors are of all of them, the rest of the kept blocks.
+#ifndef EXACT
+#define EXACT 0
+#endif
 
 constexpr int TILE = 64;                               // keys in flight at a time
 constexpr int SLOTS = TILE / BLOCK_K;
@@ -96,6 +101,21 @@ DEVICE void dots_16(float (&dots)[2][4], u32 keys, const Columns& c) {
     }
 }
 
+// The place of a slot's block among the kept ones; -1 if it is none of them.
+DEVICE int place_of_slot(const Params& p, Row row, int query_block, int slot) {
+    if (slot >= row.count) return -1;
+    if (!EXACT) return slot;
+    const u32* kept = p.mask.kept + row_of_mask(p.mask, query_block);
+    u32 block = row.block(slot);
+    int first = 0, end = top_k_of(p.mask);  // what fills up the row is larger than any block
+    while (first < end) {
+        int middle = (first + end) / 2;
+        if (kept[middle] < block) first = middle + 1;
+        else end = middle;
+    }
+    return first < top_k_of(p.mask) && kept[first] == block ? first : -1;
+}
+
 // Where the probability of a focus token and key `place` of a slot belongs.
 DEVICE float* place_of_focus(const Params& p, int token, int slot, int place) {
     u64 row = row_of_head(p.mask, token - p.focus.first, p.focus.end - p.focus.first);
@@ -109,6 +129,8 @@ DEVICE void add_key(const float (&dots)[2][4], const Params& p, Row row, Sight s
     int slot = tile * SLOTS + i / BLOCK_K, key = key_of(row, slot, i % BLOCK_K);
     int sentence = ANCHORS && key < p.sizes.n_tokens ? (int)p.anchors.sentence[key] : UNSEEN;
     float sum = 0.0f, anchor = 0.0f;
+    bool has_focus = sight.first_query < p.focus.end && sight.end_query > p.focus.first;
+    int kept = has_focus ? place_of_slot(p, row, p.rows.first_block + blockIdx.x, slot) : -1;
 #pragma unroll
     for (int j = 0; j < 4; j++) {
         int token = c.token[j];
@@ -117,7 +139,7 @@ DEVICE void add_key(const float (&dots)[2][4], const Params& p, Row row, Sight s
         sum += probability;
         if (ANCHORS && sentence <= c.sentence[j]) anchor += probability * c.weight[j];
         bool in_focus = token >= p.focus.first && token < p.focus.end && token < sight.end_query;
-        if (in_focus && slot < row.count) *place_of_focus(p, token, slot, i % BLOCK_K) = probability;
+        if (in_focus && kept >= 0) *place_of_focus(p, token, kept, i % BLOCK_K) = probability;
     }
     sum = quad_sum(sum);
     if (ANCHORS) anchor = quad_sum(anchor);
@@ -146,11 +168,13 @@ DEVICE void write_tile(const Params& p, Row row, int tile, Sums sums) {
         if (key >= n_tokens) continue;
         atomicAdd(&p.received[(u64)blockIdx.y * n_tokens + key], sums.of_keys[i]);
         if (ANCHORS) atomicAdd(&p.anchors.received[(u64)blockIdx.y * n_tokens + key], sums.anchors[i]);
+        int kept = place_of_slot(p, row, p.rows.first_block + blockIdx.x, slot);
+        if (kept < 0) continue;
         if (p.shares) {
             u64 shares = row_of_head(p.mask, blockIdx.x, gridDim.x) * BLOCK_K;
-            p.shares[shares + tile * TILE + i] = sums.of_keys[i];
+            p.shares[shares + kept * BLOCK_K + i % BLOCK_K] = sums.of_keys[i];
         }
-        atomicAdd(&sums.of_blocks[slot], sums.of_keys[i]);
+        atomicAdd(&sums.of_blocks[kept], sums.of_keys[i]);
     }
 }
 
@@ -161,7 +185,7 @@ KERNEL void __launch_bounds__(THREADS) attention_record(const __grid_constant__ 
     Sums sums = {of_keys, of_keys + TILE, of_keys + 2 * TILE};
     int query_block = p.rows.first_block + blockIdx.x, top_k = top_k_of(p.mask);
     Sight sight = sight_of(query_block, p.sizes);
-    Row row = kept_row(p.mask, query_block, sight);
+    Row row = EXACT ? visible_row(sight) : kept_row(p.mask, query_block, sight);
     Columns columns;
     load_columns(columns, p, sight);
     for (int i = threadIdx.x; i < top_k; i += THREADS) sums.of_blocks[i] = 0.0f;

@@ -107,6 +107,13 @@ impl Tracer {
         self.with(StreamConfig { pruned: Some(share), ..self.config.clone() })
     }
 
+    /// Returns the same tracer, attending to all keys while it finds and records blocks as ever: the run is the
+    /// model's own, and masses are true shares of its softmax. O(T²) time, O(T) memory.
+    #[must_use]
+    pub fn exact(&self) -> Self {
+        self.with(StreamConfig { exact: true, ..self.config.clone() })
+    }
+
     /// Returns the same tracer with `top_k` key blocks kept for each query block and head; its other settings
     /// stay.
     pub fn top_k(&self, top_k: usize) -> Self {

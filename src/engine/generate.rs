@@ -23,6 +23,9 @@ use crate::{
     trace::{NextToken, Seconds, StreamConfig},
 };
 
+/// All weights on the device.
+type Ready<D> = Arc<AllWeights<<D as Device>::Tensor>>;
+
 impl<D: Device> Run<'_, D> {
     /// Writes after a prompt, and reports text as progress as soon as it is sure to stay.
     pub fn generate(
@@ -75,7 +78,7 @@ impl<D: Device> Run<'_, D> {
         n_prompt: usize,
         how: &GenerateConfig,
         config: &StreamConfig,
-    ) -> Result<(Setting, Arc<AllWeights<D::Tensor>>), Error> {
+    ) -> Result<(Setting, Ready<D>), Error> {
         // The last token that is written is not read.
         let capacity = n_prompt.saturating_add(how.max_tokens - 1);
         if u32::try_from(capacity).is_err() {
@@ -94,7 +97,8 @@ impl<D: Device> Run<'_, D> {
         let weights = self.prepare(&plan)?;
         let weights =
             weights.ok_or_else(|| Error::engine("no weights to write with", "please report this"))?;
-        Ok((Setting { config, dense: how.dense, capacity, layout: plan.layout }, weights))
+        let dense = how.dense || config.exact;
+        Ok((Setting { config, dense, capacity, layout: plan.layout }, weights))
     }
 }
 

@@ -91,13 +91,13 @@ impl<D: Device> Run<'_, D> {
         let (decoder, _) = self.decoder(&ids, config)?;
         let n_tokens = decoder.tokens.len();
         let mut costs = StageCosts::default();
-        let mut kept_pairs = 0;
+        let mut told = Told::default();
         let clock = self.clock("trace", n_tokens);
         let logits = if dense {
             self.dense_logits(&ids, answer_ids.len(), config)?
         } else {
             let hidden = decoder.sparse(&mut costs, |layer, record| {
-                kept_pairs += record.mask.kept_pairs();
+                told.add(&record);
                 (self.progress)(clock.at(layer));
                 Ok(())
             })?;
@@ -112,7 +112,8 @@ impl<D: Device> Run<'_, D> {
         });
         Ok(AnswerScore {
             tokens: tokens.collect(),
-            pruned: if dense { 0.0 } else { self.pruned(kept_pairs, n_tokens) },
+            pruned: if dense { 0.0 } else { self.pruned(told.kept_pairs, n_tokens) },
+            recall: told.recall(sampled_rows(&decoder.config, n_tokens)),
             keys_read_per_query_block: self.keys_read(&costs, &decoder),
             top_k: decoder.config.top_k,
             n_tokens,
@@ -268,9 +269,7 @@ fn write_layers(
 ) -> Result<(TraceWriter, Told), Error> {
     let mut told = Told::default();
     for (layer, record) in records {
-        told.kept_pairs += record.mask.kept_pairs();
-        told.budgets.extend(record.mask.budgets.as_slice());
-        told.recalls.extend(&record.recall);
+        told.add(&record);
         writer.layer(layer, &record)?;
     }
     Ok((writer, told))
@@ -285,6 +284,12 @@ struct Told {
 }
 
 impl Told {
+    fn add(&mut self, record: &LayerRecord) {
+        self.kept_pairs += record.mask.kept_pairs();
+        self.budgets.extend(record.mask.budgets.as_slice());
+        self.recalls.extend(&record.recall);
+    }
+
     /// Returns the settings with the mean budget, where a recall decided it.
     fn settled(&self, config: StreamConfig) -> StreamConfig {
         let n = self.budgets.len().max(1);
@@ -299,8 +304,11 @@ impl Told {
     }
 }
 
-/// Counts the queries that a run samples in each layer.
+/// Counts the queries of each layer whose recall a run tells: those that it samples, or in an exact run all.
 fn sampled_rows(config: &StreamConfig, n_tokens: usize) -> usize {
+    if config.exact {
+        return n_tokens;
+    }
     let StreamConfig { block_size_q, block_size_k, .. } = *config;
     let blocks = Blocks { n_tokens, block_size_q, block_size_k, window: None };
     sampled(&blocks, config).iter().map(|&query_block| blocks.queries(query_block).len()).sum()
@@ -318,14 +326,15 @@ pub(super) fn with_budget<D: Device>(
 ) -> Result<StreamConfig, Error> {
     config.validate()?;
     let model = run.model;
-    let mut settled = config.clone();
+    let mut settled = config.clone().with_blocks(n_tokens);
     if let Some(share) = config.pruned {
         let layers: Vec<Blocks> =
-            (0..model.config.n_layers).map(|layer| blocks(model, config, n_tokens, layer)).collect();
-        settled.top_k = budget::for_share(&layers, config, share)?;
+            (0..model.config.n_layers).map(|layer| blocks(model, &settled, n_tokens, layer)).collect();
+        settled.top_k = budget::for_share(&layers, &settled, share)?;
     }
     // More blocks than there are means all blocks.
-    settled.top_k = settled.top_k.min(n_tokens.div_ceil(config.block_size_k).max(1));
+    settled.top_k = settled.top_k.min(n_tokens.div_ceil(settled.block_size_k).max(1));
+    settled.validate()?;
     Ok(settled)
 }
 

@@ -10,7 +10,8 @@ use crate::error::Error;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StreamConfig {
-    /// Tokens in a query block; they share one set of kept key blocks.
+    /// Tokens in a query block; they share one set of kept key blocks. 0, here and for key blocks: by the
+    /// prompt, as [`StreamConfig::with_blocks`] says.
     pub block_size_q: usize,
     /// Tokens in a key block, the unit that is kept or pruned.
     pub block_size_k: usize,
@@ -34,6 +35,9 @@ pub struct StreamConfig {
     pub local_blocks: usize,
     /// How key blocks are found.
     pub search: Search,
+    /// Whether attention reads all keys while blocks are found and recorded as ever: the run is the model's own,
+    /// and masses are true shares of its softmax. O(T²) time, O(T) memory.
+    pub exact: bool,
     /// Ranges that the hierarchical search keeps in a round, more if its budget needs them; 0 for as many as
     /// it keeps blocks.
     pub beam: usize,
@@ -106,8 +110,8 @@ impl Search {
 impl Default for StreamConfig {
     fn default() -> Self {
         StreamConfig {
-            block_size_q: 32,
-            block_size_k: 8,
+            block_size_q: 0,
+            block_size_k: 0,
             top_k: 96,
             pruned: None,
             budget: Budget::ByHead,
@@ -116,6 +120,7 @@ impl Default for StreamConfig {
             sink_blocks: 1,
             local_blocks: 6,
             search: Search::Hierarchical(Estimate::TwoMeans),
+            exact: false,
             beam: 64,
             split: 4,
             rescore: true,
@@ -147,6 +152,22 @@ impl StreamConfig {
         }
     }
 
+    /// Longest prompt that is cut into small blocks.
+    const SHORT: usize = 12_288;
+
+    /// Returns the settings with block sizes for a prompt: those that are set; else 16 queries and 4 keys for
+    /// up to 12,288 tokens of which a share is pruned, 32 and 8 for others.
+    ///
+    /// Small blocks keep a short prompt's few pairs where they count; over a long one they would be too many.
+    pub fn with_blocks(self, n_tokens: usize) -> Self {
+        let is_short = n_tokens <= Self::SHORT && (self.pruned.is_some() || self.recall.is_some());
+        match (self.block_size_q, self.block_size_k) {
+            (0, 0) if is_short => StreamConfig { block_size_q: 16, block_size_k: 4, ..self },
+            (0, 0) => StreamConfig { block_size_q: 32, block_size_k: 8, ..self },
+            _ => self,
+        }
+    }
+
     /// Checks that the settings fit each other, for any prompt.
     ///
     /// # Errors
@@ -157,11 +178,11 @@ impl StreamConfig {
             Err(Error::setting(setting, expected, found, fix))
         };
         let (bq, bk) = (self.block_size_q, self.block_size_k);
-        if bq == 0 || bk == 0 || (bq % bk != 0 && bk % bq != 0) {
+        if (bq, bk) != (0, 0) && (bq == 0 || bk == 0 || (bq % bk != 0 && bk % bq != 0)) {
             let fix = "choose powers of two, such as 32 and 8".into();
             return setting(
                 "block sizes",
-                "sizes above 0 of which one divides the other",
+                "sizes above 0 of which one divides the other, or 0 and 0 to leave them out",
                 format!("{bq} and {bk}"),
                 fix,
             );
@@ -234,7 +255,7 @@ impl StreamConfig {
 
     /// Counts the local blocks in effect: at least those that hold a query block's own tokens.
     pub fn effective_local_blocks(&self) -> usize {
-        self.local_blocks.max(self.block_size_q.div_ceil(self.block_size_k))
+        self.local_blocks.max(self.block_size_q.div_ceil(self.block_size_k.max(1)))
     }
 
     /// Counts the key blocks that every query block keeps if it can see them.

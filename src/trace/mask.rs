@@ -53,6 +53,18 @@ impl BlockMask {
             .flat_map(move |head| (0..n_query_blocks).map(move |query_block| (head, query_block)))
     }
 
+    /// Returns the mean over all queries of the mass on their kept blocks, of masses in the order of `kept`.
+    /// `[n_heads]`
+    pub fn mean_mass(&self, mass: &[f32]) -> Vec<f32> {
+        let mut sums = vec![0.0; self.n_heads()];
+        for (head, query_block) in self.rows() {
+            let n = self.kept(head, query_block).len();
+            let on_kept: f32 = mass[self.row(head, query_block)][..n].iter().sum();
+            sums[head] += f64::from(on_kept) * self.blocks.queries(query_block).len() as f64;
+        }
+        sums.into_iter().map(|sum| (sum / self.blocks.n_tokens.max(1) as f64) as f32).collect()
+    }
+
     /// Counts the visible (query, key) pairs that all heads keep.
     pub fn kept_pairs(&self) -> u64 {
         let pairs = |(head, query_block)| {

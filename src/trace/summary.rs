@@ -1,6 +1,6 @@
 //! Everything a trace says about its run, apart from the masks.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, ops::Range};
 
 use serde::{Deserialize, Serialize};
 
@@ -96,6 +96,9 @@ pub struct AnswerScore {
     pub pruned: f64,
     /// As in [`Summary`]; `None` for a dense run, which searches nothing.
     pub keys_read_per_query_block: Option<f64>,
+    /// As in [`Summary`]; `None` for a dense run.
+    #[serde(default)]
+    pub recall: Option<Recall>,
     pub top_k: usize,
     pub n_tokens: usize,
     pub seconds: Seconds,
@@ -228,6 +231,9 @@ pub struct CompareConfig {
     /// leaves them out. They need dense attention over all rows, so not beside `rows`, and a sparse run more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub positions: Option<usize>,
+    /// Tokens that the positions are spread over; the whole prompt if not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub over: Option<Range<usize>>,
     /// Compare how likely this text is after the prompt. Dense attention is run for it.
     pub answer: Option<String>,
 }

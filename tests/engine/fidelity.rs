@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use streamtrace::{
-    Criterion, Error, ScoreConfig, Search, StreamConfig, Trace, Tracer,
+    Criterion, Error, Intervention, ScoreConfig, Search, StreamConfig, Trace, Tracer,
     trace::{CompareConfig, Fidelity, RowsOf},
 };
 
@@ -114,13 +114,52 @@ fn comparisons_that_make_no_sense_are_refused() {
     let (tracer, trace) = traced();
     let refused = |what: CompareConfig| tracer.compare_with(&trace, &what).err();
     for (rows, positions, wrong) in [(0, None, "rows"), (9, Some(9), "positions")] {
-        let error = refused(CompareConfig { rows: Some(rows), positions, answer: None });
+        let error = refused(CompareConfig { rows: Some(rows), positions, ..CompareConfig::default() });
         assert!(matches!(&error, Some(Error::Setting { setting, .. }) if setting == wrong), "{error:?}");
     }
     let no_answer =
         refused(CompareConfig { rows: Some(9), answer: Some(String::new()), ..Default::default() });
     assert!(matches!(no_answer, Some(Error::Prompt { .. })), "{no_answer:?}");
     assert!(matches!(trace.recall_map(), Err(Error::Missing { .. })));
+}
+
+/// An exact run is the model's own, whatever is recorded of it.
+#[test]
+fn an_exact_run_is_dense_and_knows_its_recall() {
+    let (tracer, sparse) = traced();
+    let trace = tracer.exact().trace(sparse.text()).unwrap();
+    let fidelity = compared(&tracer, &trace, CompareConfig::default());
+    let told = trace.summary().recall.unwrap();
+    assert_eq!((told.rows, fidelity.n_rows), (1003, 1003));
+    assert!(fidelity.kl.unwrap() < 1e-9 && fidelity.same_next_token == Some(true), "{fidelity:?}");
+    let positions = fidelity.positions.clone().unwrap();
+    assert!(positions.mean_kl < 1e-9 && positions.same_next_token == 1.0, "{positions:?}");
+    assert!((told.mean - fidelity.recall).abs() < 1e-4 && told.mean < 0.9, "{told:?} {}", fidelity.recall);
+    for layer in 0..trace.n_layers() {
+        let measured = &fidelity.recall_by_head[layer];
+        for (a, b) in trace.recall(layer).unwrap().unwrap().iter().zip(measured) {
+            assert!((f64::from(*a) - b).abs() < 1e-4, "{a} {b}");
+        }
+        for head in 0..trace.n_heads() {
+            let head = trace.head(layer, head).unwrap();
+            let received: f32 = head.received().iter().sum();
+            assert!((received - 1003.0).abs() < 0.01, "all attention is received: {received}");
+        }
+    }
+    let row = |trace: &Trace| trace.attention_row(5, 0, 1002).unwrap();
+    let sum = |row: &[(usize, f32)]| row.iter().map(|(_, p)| p).sum::<f32>();
+    assert!(sum(&row(&sparse)) > 0.999 && sum(&row(&trace)) < 0.99, "shares of the model's own softmax");
+}
+
+/// The run that interventions are compared with is the exact one, too.
+#[test]
+fn knocking_out_of_an_exact_run_is_against_the_exact_run() {
+    let (tracer, sparse) = traced();
+    let exact = tracer.exact();
+    let trace = exact.trace(sparse.text()).unwrap();
+    let nothing = [Intervention::without_span("nothing", 1002..1003)];
+    let effect = &exact.knock_out(&trace, &nothing, None).unwrap()[0];
+    assert!((effect.next.before - trace.summary().next_token.logprob).abs() < 1e-5, "{effect:?}");
 }
 
 /// The two budgets next to the result give the reported outcomes when run by themselves.

@@ -157,12 +157,12 @@ struct SearchArgs {
     /// Queries spread over the prompt for which every key is read, to tell recall and choose budgets
     #[arg(long, value_name = "QUERIES", default_value_t = StreamConfig::default().sample)]
     sample: usize,
-    /// Tokens in a query block
-    #[arg(long, value_name = "TOKENS", default_value_t = StreamConfig::default().block_size_q)]
-    block_size_q: usize,
-    /// Tokens in a key block
-    #[arg(long, value_name = "TOKENS", default_value_t = StreamConfig::default().block_size_k)]
-    block_size_k: usize,
+    /// Tokens in a query block; 32 if left out, or 16 for up to 12,288 tokens with --pruned or --recall
+    #[arg(long, value_name = "TOKENS")]
+    block_size_q: Option<usize>,
+    /// Tokens in a key block; 8 if left out, or 4 where query blocks have 16
+    #[arg(long, value_name = "TOKENS")]
+    block_size_k: Option<usize>,
     /// Key blocks at the start that are always kept
     #[arg(long, value_name = "BLOCKS", default_value_t = StreamConfig::default().sink_blocks)]
     sink_blocks: usize,
@@ -196,6 +196,9 @@ struct SearchArgs {
     /// Read every key: exact top-k blocks
     #[arg(long)]
     exhaustive: bool,
+    /// Attend to all keys while blocks are found: the model's own run, in O(T²) time and O(T) memory
+    #[arg(long)]
+    exact: bool,
     /// Read no key: sinks and the last blocks, or random ones
     #[arg(long, value_enum, conflicts_with_all = ["exhaustive", "estimate"])]
     baseline: Option<BaselineArg>,
@@ -231,9 +234,13 @@ impl SearchArgs {
             (None, None) if self.exhaustive => Search::Exhaustive,
             (None, None) => default.search,
         };
+        let (block_size_q, block_size_k) = match (self.block_size_q, self.block_size_k) {
+            (None, None) => (default.block_size_q, default.block_size_k),
+            (q, k) => (q.unwrap_or(32), k.unwrap_or(8)),
+        };
         StreamConfig {
-            block_size_q: self.block_size_q,
-            block_size_k: self.block_size_k,
+            block_size_q,
+            block_size_k,
             top_k: self.top_k,
             pruned: self.pruned,
             budget: self.budget.unwrap_or(default.budget),
@@ -242,6 +249,7 @@ impl SearchArgs {
             sink_blocks: self.sink_blocks,
             local_blocks: self.local_blocks,
             search,
+            exact: self.exact,
             beam: self.beam.unwrap_or(default.beam),
             split: self.split.unwrap_or(default.split),
             rescore: self.rescore.unwrap_or(default.rescore),

@@ -162,6 +162,9 @@ struct CompareArgs {
     /// for none
     #[arg(long, conflicts_with = "rows")]
     positions: Option<usize>,
+    /// Tokens that the positions are spread over, such as 2048..8192; all if left out
+    #[arg(long, value_name = "TOKENS", value_parser = args::tokens)]
+    over: Option<std::ops::Range<usize>>,
     /// Compare how likely this text is after the prompt
     #[arg(long, value_name = "TEXT")]
     answer: Option<String>,
@@ -178,8 +181,9 @@ fn is_figure(file: &Path) -> bool {
 fn run(command: &Command) -> Result<(), Error> {
     match command {
         Command::Trace(args) => args.run(None),
-        Command::Compare(CompareArgs { run, rows, positions, answer }) => {
-            run.run(Some(&CompareConfig { rows: *rows, positions: *positions, answer: answer.clone() }))
+        Command::Compare(CompareArgs { run, rows, positions, over, answer }) => {
+            let (over, answer) = (over.clone(), answer.clone());
+            run.run(Some(&CompareConfig { rows: *rows, positions: *positions, over, answer }))
         }
         Command::SmallestTopK(args) => args.run(),
         Command::Generate(args) => args.run(),

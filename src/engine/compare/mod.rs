@@ -25,7 +25,7 @@ impl<D: Device> Run<'_, D> {
         let (decoder, _) = self.planned(&tokens, summary.config.clone(), summary.focus)?;
         let mut fidelity = match what.rows {
             Some(rows) => self.on_rows(trace, &decoder, rows)?,
-            None => self.on_all_rows(trace, &decoder, what.n_positions())?,
+            None => self.on_all_rows(trace, &decoder, &positions(what, tokens.len())?)?,
         };
         let answer = |answer: &String| self.answer(trace, answer);
         fidelity.answer = what.answer.as_ref().map(answer).transpose()?;
@@ -36,7 +36,7 @@ impl<D: Device> Run<'_, D> {
         &mut self,
         trace: &Trace,
         decoder: &Decoder<'_, D>,
-        n_positions: usize,
+        positions: &[usize],
     ) -> Result<Fidelity, Error> {
         let mut recall = Recall::new();
         let n_rows = decoder.tokens.len();
@@ -47,11 +47,10 @@ impl<D: Device> Run<'_, D> {
         };
         let hidden = decoder.dense(|layer| trace.mask(layer).map(Some), on_layer)?;
         let logits = decoder.last_logits(&hidden, 1)?;
-        let positions = spread(n_rows, n_positions);
-        let dense = decoder.states(&hidden, 0, &positions)?;
+        let dense = decoder.states(&hidden, 0, positions)?;
         drop(hidden);
         let fidelity = self.fidelity(trace, recall, n_rows, Some(&logits[0]))?;
-        Ok(Fidelity { positions: self.at_positions(trace, decoder, &positions, &dense)?, ..fidelity })
+        Ok(Fidelity { positions: self.at_positions(trace, decoder, positions, &dense)?, ..fidelity })
     }
 
     fn on_rows(&mut self, trace: &Trace, decoder: &Decoder<'_, D>, rows: usize) -> Result<Fidelity, Error> {
@@ -101,6 +100,20 @@ impl<D: Device> Run<'_, D> {
             sparse_survives: sparse.survives(),
         })
     }
+}
+
+/// Returns the positions of a prompt after which the next token is compared, ascending.
+fn positions(what: &CompareConfig, n_tokens: usize) -> Result<Vec<usize>, Error> {
+    let over = what.over.clone().unwrap_or(0..n_tokens);
+    if over.start >= over.end || over.end > n_tokens {
+        return Err(Error::setting(
+            "over",
+            format!("a span of the prompt's {n_tokens} tokens"),
+            format!("{over:?}"),
+            "choose tokens of the prompt, or leave it out for all",
+        ));
+    }
+    Ok(spread(over.len(), what.n_positions()).into_iter().map(|at| over.start + at).collect())
 }
 
 /// Divides each sum by `n_rows`.

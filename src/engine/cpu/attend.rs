@@ -67,6 +67,29 @@ pub struct SparseBlock {
     pub anchors: Vec<f32>,
 }
 
+impl SparseBlock {
+    /// Returns what was recorded of the blocks `kept`, of those that it was recorded of.
+    pub fn of(self, blocks: &Blocks, recorded: &[u32], kept: &[u32]) -> Self {
+        if recorded.len() == kept.len() {
+            return self;
+        }
+        let mut places = Vec::new();
+        let mut at = 0;
+        let mut mass = Vec::with_capacity(kept.len());
+        for (&block, &on_block) in recorded.iter().zip(&self.mass) {
+            let n = blocks.keys(block as usize).len();
+            if kept.binary_search(&block).is_ok() {
+                places.extend(at..at + n);
+                mass.push(on_block);
+            }
+            at += n;
+        }
+        let of_kept = |values: &[f32]| places.iter().map(|&place| values[place]).collect::<Vec<f32>>();
+        let focus = self.focus.iter().map(|(query, values)| (*query, of_kept(values))).collect();
+        SparseBlock { mass, received: of_kept(&self.received), focus, ..self }
+    }
+}
+
 /// Settings of what is recorded beyond the mass on each key.
 #[derive(Clone, Copy, Default)]
 pub struct Recorded<'a> {

@@ -1,7 +1,7 @@
 //! One layer's attention on the CPU: keys, values and pyramids of every head, and the record, filled chunk by
 //! chunk.
 
-use std::time::Instant;
+use std::{borrow::Cow, time::Instant};
 
 use candle_core::Tensor;
 use rayon::prelude::*;
@@ -226,14 +226,14 @@ impl LayerAttention for Layer {
         let mask = &self.record.mask;
         let recorded = Recorded { focus: shape.focus, sentences: &self.sentences };
         let attended = self.for_each_block(queries, first_query_block, |head, query_block, queries| {
-            let kept = mask.kept(head, query_block);
-            sparse(queries, self.keys_values(head), &shape.blocks, query_block, kept, recorded)
+            let all = self.attended(mask, head, query_block);
+            sparse(queries, self.keys_values(head), &shape.blocks, query_block, &all, recorded)
         })?;
         let mut output = vec![0.0; queries.elem_count()];
         self.shares.clear();
         for (head, query_block, block) in attended {
             self.place(&mut output, first_query_block, head, query_block, &block.output);
-            self.note(head, query_block, &block);
+            let block = self.note(head, query_block, block);
             if self.shape.records_proximity() {
                 self.shares.push((head, query_block, block.received));
             }
@@ -270,8 +270,8 @@ impl LayerAttention for Layer {
         let blocks = self.shape.blocks;
         let attended = self.for_each_block(queries, first_query_block, |head, query_block, queries| {
             let hidden = hidden.of(head, blocks.queries(query_block).into());
-            let kept = self.record.mask.kept(head, query_block);
-            sparse_without(queries, self.keys_values(head), &blocks, query_block, kept, &hidden)
+            let all = self.attended(&self.record.mask, head, query_block);
+            sparse_without(queries, self.keys_values(head), &blocks, query_block, &all, &hidden)
         })?;
         let mut output = vec![0.0; queries.elem_count()];
         for (head, query_block, rows) in attended {
@@ -315,9 +315,20 @@ impl LayerAttention for Layer {
 }
 
 impl Layer {
-    /// Returns the mean mass of each head on the kept blocks of the sampled query blocks; nothing if there are
-    /// none. `[n_heads]`
+    /// Returns the key blocks that a query block attends to: those that it keeps, or in an exact run all.
+    fn attended<'a>(&self, mask: &'a BlockMask, head: usize, query_block: usize) -> Cow<'a, [u32]> {
+        match self.shape.config.exact {
+            true => self.shape.blocks.visible(query_block).map(|block| block as u32).collect(),
+            false => mask.kept(head, query_block).into(),
+        }
+    }
+
+    /// Returns the mean mass of each head on the kept blocks: in an exact run of all queries, else of the
+    /// sampled query blocks; nothing if there are none. `[n_heads]`
     fn recall(&self) -> Vec<f32> {
+        if self.shape.config.exact {
+            return self.record.mask.mean_mass(&self.record.mass);
+        }
         let on_kept = |head: usize, (query_block, masses): &(usize, Vec<Vec<f32>>)| {
             let kept = self.record.mask.kept(head, *query_block).iter();
             kept.map(|&block| masses[head][block as usize]).sum::<f32>()
@@ -396,25 +407,29 @@ impl Layer {
         }
     }
 
-    /// Adds what a block recorded to the layer's record.
-    fn note(&mut self, head: usize, query_block: usize, block: &SparseBlock) {
+    /// Adds what a block recorded of the key blocks that it attended to to the layer's record; returns it with
+    /// the kept ones alone.
+    fn note(&mut self, head: usize, query_block: usize, block: SparseBlock) -> SparseBlock {
         let blocks = self.shape.blocks;
+        let all = self.attended(&self.record.mask, head, query_block).into_owned();
         let focus = self.shape.focus;
         let record = &mut self.record;
-        let row = record.mask.row(head, query_block);
-        record.mass[row][..block.mass.len()].copy_from_slice(&block.mass);
-        let keys = record.mask.kept(head, query_block).iter().flat_map(|&b| blocks.keys(b as usize));
+        let keys = all.iter().flat_map(|&b| blocks.keys(b as usize));
         let capacity = self.shape.capacity;
         let received = &mut record.received[head * capacity..][..capacity];
         keys.clone().zip(&block.received).for_each(|(key, mass)| received[key] += mass);
         if let Some(anchors) = self.anchors.get_mut(head * capacity..) {
             keys.zip(&block.anchors).for_each(|(key, mass)| anchors[key] += mass);
         }
+        let block = block.of(&blocks, &all, record.mask.kept(head, query_block));
+        let row = record.mask.row(head, query_block);
+        record.mass[row][..block.mass.len()].copy_from_slice(&block.mass);
         for (query, probabilities) in &block.focus {
             let row = record.mask.budgets.row(head, query - focus.start, focus.len());
             let at = row.start * blocks.block_size_k;
             record.focus[at..at + probabilities.len()].copy_from_slice(probabilities);
         }
+        block
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Settings {
     always_kept: usize,
     /// Whether Hopper's kernels run.
     warpgroups: bool,
+    /// Whether queries attend to all keys.
+    exact: bool,
     /// Soft cap of the products of queries and keys; 0 for none.
     soft_cap: f32,
     /// Estimate of the hierarchical search, as kernels/search.cu names it.
@@ -69,6 +71,7 @@ impl Settings {
             rescore: shape.config.rescore,
             always_kept: shape.config.always_kept(),
             warpgroups: is_hopper && block_q >= 64 && block_k >= 8 && matches!(shape.head_dim, 64 | 128),
+            exact: shape.config.exact,
             soft_cap: shape.soft_cap.map_or(0.0, |cap| cap * (shape.head_dim as f32).sqrt()),
             estimate: match shape.config.search {
                 Search::Hierarchical(Estimate::First) => "FIRST",
@@ -83,6 +86,11 @@ impl Settings {
     /// Returns whether the attention kernels take queries, keys and values as tensor maps.
     pub fn takes_maps(&self) -> bool {
         self.warpgroups
+    }
+
+    /// Returns whether the record kernel takes tensor maps.
+    pub fn records_maps(&self) -> bool {
+        self.warpgroups && !self.exact
     }
 
     fn kernel(&self, file: &'static str, entry: &'static str, more: &[(&'static str, Macro)]) -> Kernel {
@@ -138,19 +146,21 @@ impl Settings {
     }
 
     /// Returns an attention kernel; `entry` is "attention_sparse", "attention_dense" or, for any card,
-    /// "attention_without".
+    /// these without some pairs, "attention_without" and "attention_dense_without".
     pub fn attention(&self, entry: &'static str, n_blocks: usize) -> (Kernel, Work) {
-        let on_hopper = self.warpgroups && entry != "attention_without";
+        let on_hopper = self.warpgroups && !entry.ends_with("_without");
         let file = if on_hopper { "attention_sm90" } else { "attention" };
         (self.kernel(file, entry, &[self.soft_cap()]), Work::new(n_blocks, self.n_heads))
     }
 
     /// Returns the record kernel; `anchors` says whether vertical scores are recorded.
     pub fn record(&self, n_blocks: usize, anchors: bool) -> (Kernel, Work) {
-        let file = if self.warpgroups { "attention_record_sm90" } else { "attention_record" };
+        let file = if self.records_maps() { "attention_record_sm90" } else { "attention_record" };
         let macros = [("ANCHORS", Macro::Number(anchors as usize)), self.soft_cap()];
         let work = Work { items: n_blocks, heads: self.n_heads, held: self.top_k };
-        (self.kernel(file, "attention_record", &macros), work)
+        let mut kernel = self.kernel(file, "attention_record", &macros);
+        kernel.macros.extend(self.exact.then_some(("EXACT", Macro::Number(1))));
+        (kernel, work)
     }
 }
 

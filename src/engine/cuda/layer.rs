@@ -201,13 +201,14 @@ impl LayerAttention for Layer {
 
     fn attend(&mut self, queries: &Tensor, first_query_block: usize) -> Result<Tensor, Error> {
         let start = Stopwatch::start(&self.gpu)?;
-        let (output, lse) = self.run("attention_sparse", queries, first_query_block)?;
+        let entry = if self.shape.config.exact { "attention_dense" } else { "attention_sparse" };
+        let (output, lse) = self.run(entry, queries, first_query_block)?;
         if let Some(proximity) = &mut self.proximity {
             let n_blocks = self.shape.query_blocks(first_query_block, queries.n_rows).len();
             let n_keys = n_blocks * self.budgets.sum() * self.shape.blocks.block_size_k;
             proximity.expect(&self.gpu, n_keys)?;
         }
-        if self.settings.takes_maps() {
+        if self.settings.records_maps() {
             self.record(
                 self.query_map(queries)?,
                 self.key_map(&self.keys)?,
@@ -242,8 +243,12 @@ impl LayerAttention for Layer {
     }
 
     fn attend_without(&mut self, queries: &Tensor, first: usize, hidden: &Hidden) -> Result<Tensor, Error> {
+        let (all, without) = match self.shape.config.exact {
+            true => ("attention_dense", "attention_dense_without"),
+            false => ("attention_sparse", "attention_without"),
+        };
         if hidden.is_empty() {
-            return Ok(self.run("attention_sparse", queries, first)?.0);
+            return Ok(self.run(all, queries, first)?.0);
         }
         let gpu = &self.gpu;
         let edges =
@@ -256,7 +261,7 @@ impl LayerAttention for Layer {
             hidden: params::Hidden { edges: gpu.pointer(&hidden), n_hidden: (hidden.len() / EDGE) as i32 },
         };
         let n_blocks = self.shape.query_blocks(first, queries.n_rows).len();
-        let (kernel, work) = self.settings.attention("attention_without", n_blocks);
+        let (kernel, work) = self.settings.attention(without, n_blocks);
         // SAFETY: as the header of kernels/attention.cu says.
         unsafe { gpu.launch(&kernel, work, &params)? };
         Ok(output)
@@ -304,9 +309,9 @@ impl LayerAttention for Layer {
     fn into_record(self) -> Result<LayerRecord, Error> {
         let gpu = &self.gpu;
         let AttentionShape { blocks, n_heads, focus, .. } = &self.shape;
-        let recall = self.sampled.as_ref();
+        let recall = self.sampled.as_ref().filter(|_| !self.shape.config.exact);
         let recall = recall.map(|sampled| sampled.recall(gpu, &self.shape, &self.settings, self.mask()));
-        let recall = recall.transpose()?.unwrap_or_default();
+        let mut recall = recall.transpose()?.unwrap_or_default();
         let mut mask = BlockMask::empty(*blocks, self.budgets.clone());
         let n_kept = mask.kept.len();
         mask.kept = gpu.download(&self.kept, n_kept)?;
@@ -315,11 +320,15 @@ impl LayerAttention for Layer {
         let vertical = self.anchors.as_ref().map(|anchors| anchors.vertical(gpu, &self.shape));
         let proximity =
             self.proximity.map(|proximity| proximity.into_shares(gpu, &self.shape, &mask)).transpose()?;
+        let mass = gpu.download(&self.mass, n_kept)?;
+        if self.shape.config.exact {
+            recall = mask.mean_mass(&mass);
+        }
         let n_focus_keys = focus.len() * mask.budgets.sum() * blocks.block_size_k;
         Ok(LayerRecord {
             mask,
             recall,
-            mass: gpu.download(&self.mass, n_kept)?,
+            mass,
             written: written.transpose()?.unwrap_or_default(),
             vertical: vertical.transpose()?.unwrap_or_default(),
             proximity: proximity.unwrap_or_default(),

@@ -345,7 +345,7 @@ macro_rules! kernel_params {
 kernel_params! {
     AttentionParams<Bf16s>, 88: "attention_sparse", "attention_dense";
     AttentionParams<TensorMap>, 448: "attention_sparse", "attention_dense";
-    AttentionWithoutParams, 104: "attention_without";
+    AttentionWithoutParams, 104: "attention_without", "attention_dense_without";
     RecordParams<Bf16s>, 144: "attention_record";
     RecordParams<TensorMap>, 384: "attention_record";
     SearchParams, 120: "search_hierarchical";

@@ -5,7 +5,7 @@ use crate::{
         Criterion, DeviceChoice, End, GenerateConfig, Generated, LoadOptions, MemoryPlan, Message, Progress,
         ScoreConfig, SmallestTopK, Tried,
     },
-    trace::{AnswerScore, AnswerToken, Estimate, Search, Span, StreamConfig},
+    trace::{AnswerScore, AnswerToken, Budget, Estimate, Search, Span, StreamConfig},
     words::{
         numbers::{count, format_bytes, percent, thousands},
         table::{Describe, Table, keys_read, show_as_table},
@@ -34,16 +34,24 @@ impl Describe for StreamConfig {
     fn table(&self) -> Table {
         let budget = match self.pruned {
             Some(share) => format!("blocks such that {} is pruned", percent(share)),
+            None if self.recall.is_some() => "blocks such that each head has its recall".into(),
             None => count(self.top_k, "key block"),
         };
+        let heads = match (self.recall, self.budget) {
+            (Some(recall), _) => format!("to a recall of {recall} in each head"),
+            (None, Budget::ByHead) => format!("by head, on a sample of {}", count(self.sample, "query")),
+            (None, Budget::Uniform) => "the same for all heads".into(),
+        };
+        let block = |size| if size == 0 { "by the prompt's length".into() } else { count(size, "token") };
         let focus =
             self.focus.clone().map_or(format!("the last {}", count(Self::DEFAULT_FOCUS, "token")), |f| {
                 format!("tokens {}", Span::from(f))
             });
         Table::new("Stream settings")
-            .row("query block", count(self.block_size_q, "token"))
-            .row("key block", count(self.block_size_k, "token"))
+            .row("query block", block(self.block_size_q))
+            .row("key block", block(self.block_size_k))
             .row("kept", budget)
+            .row("shared out", heads)
             .row("always kept", format!("first {}, last {}", self.sink_blocks, self.effective_local_blocks()))
             .row("search", format!("{:?}", self.search))
             .row("beam", self.beam)
@@ -262,6 +270,7 @@ mod tests {
             is_argmax,
         };
         let score = |is_argmax| AnswerScore {
+            recall: None,
             tokens: vec![token(true), token(is_argmax)],
             pruned: 0.95,
             keys_read_per_query_block: None,

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use streamtrace::{
     Error, Tracer,
     tasks::{Prompt, Task},
-    trace::{AnswerScore, CompareConfig, Seconds},
+    trace::{AnswerScore, Seconds},
     words::numbers,
 };
 
@@ -63,9 +63,6 @@ impl Tally {
         self.scores.push(sparse.score);
         self.add(&answer);
         if let Some(dense) = dense {
-            let recall_alone = CompareConfig { positions: Some(0), ..CompareConfig::default() };
-            let trace = tracer.compare_with(&tracer.trace(&prompt.text)?, &recall_alone)?;
-            self.recall.extend(trace.summary().fidelity.as_ref().map(|fidelity| fidelity.recall));
             self.dense_scores.push(dense.score);
         }
         Ok(())
@@ -74,6 +71,7 @@ impl Tally {
     fn add(&mut self, score: &AnswerScore) {
         self.pruned.push(score.pruned);
         self.keys_read.extend(score.keys_read_per_query_block);
+        self.recall.extend(score.recall.map(|recall| recall.mean));
         self.top_k.push(score.top_k as f64);
         self.seconds.push(score.seconds);
     }

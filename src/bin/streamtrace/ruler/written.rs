@@ -143,6 +143,7 @@ mod tests {
                 tokens: tokens.iter().map(token).collect(),
                 pruned: 0.0,
                 keys_read_per_query_block: None,
+                recall: None,
                 top_k: 1,
                 n_tokens: 9,
                 seconds: Seconds::default(),
