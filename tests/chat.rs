@@ -210,7 +210,7 @@ fn the_command_line_asks_by_the_template() {
 
 #[test]
 fn a_task_is_asked_in_the_template_and_answered_behind_it() {
-    let template = "{{ bos_token }}[{{ messages[0].content | trim }}]\nmodel:\n";
+    let template = "{{ bos_token }}[{{ messages[0].content | trim }}{{ ']\\nmodel:\\n' }}";
     let folder = model(json!({ "bos_token": "w7 ", "chat_template": template }));
     let tracer = common::load(folder.path()).unwrap();
     let frame = tracer.chat_frame().unwrap();

@@ -171,7 +171,7 @@ fn chat_model() -> TempDir {
     for name in ["config.json", "model.safetensors", "tokenizer.json"] {
         std::fs::copy(Path::new(MODEL).join(name), folder.path().join(name)).unwrap();
     }
-    let template = "<user>\n{% for m in messages %}{{ m.content }}\n{% endfor %}<model>\n";
+    let template = "<user>\n{% for m in messages %}{{ m.content }}\n{% endfor %}{{ '<model>\\n' }}";
     std::fs::write(folder.path().join("chat_template.jinja"), template).unwrap();
     folder
 }
