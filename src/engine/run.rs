@@ -22,7 +22,7 @@ use crate::{
         AnswerScore, AnswerToken, Blocks, LayerRecord, NextToken, Recall, Seconds, Span, StreamConfig,
         Summary, Trace, TraceWriter, token_sentences,
     },
-    words::numbers::format_bytes,
+    words::numbers::{count, format_bytes},
 };
 
 /// A model on a device, ready to read.
@@ -182,6 +182,16 @@ impl<D: Device> Run<'_, D> {
         Self: 't,
     {
         let config = with_budget(self, config, tokens.len())?;
+        if 2 * config.always_kept() > config.top_k
+            && config.top_k < tokens.len().div_ceil(config.block_size_k)
+        {
+            let (always, top_k) = (config.always_kept(), count(config.top_k, "key block"));
+            let note = format!(
+                "{always} of the {top_k} kept are the first and the last before each query: prune less, or lower \
+                 sink_blocks and local_blocks, to leave more to the search"
+            );
+            (self.progress)(Progress::Note(note));
+        }
         let focus = focus(&config, tokens.len())?;
         self.planned(tokens, config, focus)
     }

@@ -159,10 +159,18 @@ impl StreamConfig {
     /// up to 12,288 tokens of which a share is pruned, 32 and 8 for others.
     ///
     /// Small blocks keep a short prompt's few pairs where they count; over a long one they would be too many.
+    /// Where blocks are small, the default search reads every key for all queries: it would read half of them
+    /// anyway.
     pub fn with_blocks(self, n_tokens: usize) -> Self {
         let is_short = n_tokens <= Self::SHORT && (self.pruned.is_some() || self.recall.is_some());
+        let is_default = self.search == Search::Hierarchical(Estimate::TwoMeans) && self.exact_queries > 0;
         match (self.block_size_q, self.block_size_k) {
-            (0, 0) if is_short => StreamConfig { block_size_q: 16, block_size_k: 4, ..self },
+            (0, 0) if is_short => StreamConfig {
+                block_size_q: 16,
+                block_size_k: 4,
+                exact_queries: if is_default { n_tokens } else { self.exact_queries },
+                ..self
+            },
             (0, 0) => StreamConfig { block_size_q: 32, block_size_k: 8, ..self },
             _ => self,
         }
