@@ -380,7 +380,7 @@ mod tests {
         let trace = trace(&Shape::default());
         let fidelity = trace.summary().fidelity.as_ref().unwrap();
         let line = "93.8 % the same after 256 positions, mean KL 0.0210 nats, 99th percentile 0.3100 nats";
-        for shown in [fidelity.table().text(), fidelity.table().html(), fidelity.table().markdown()] {
+        for shown in [fidelity.table().text(), fidelity.table().html()] {
             assert!(shown.contains("over the prompt") && shown.contains(line), "{shown}");
         }
         let without = Fidelity { positions: None, ..fidelity.clone() };
