@@ -4,9 +4,9 @@ use streamtrace::trace::CompareConfig;
 
 use crate::{expected, tracer};
 
-/// The bounds leave room for other processors, and none for a search that does no better than one that reads no
-/// key: sinks and the last blocks alone have a recall of 0.785, the same token after 0.758 of the positions
-/// and a mean KL of 0.267. The default had 0.884, 0.820 and 0.092.
+/// The bounds leave room for other processors. Recall, share of the same token and mean KL are 0.895, 0.867 and
+/// 0.060; with as many blocks for each head 0.884, 0.820 and 0.092; with sinks and the last blocks alone 0.785,
+/// 0.758 and 0.267.
 #[test]
 fn most_of_a_text_goes_on_as_before_without_seven_tenths_of_the_attention() {
     let Some(tracer) = tracer() else { return };
@@ -16,7 +16,7 @@ fn most_of_a_text_goes_on_as_before_without_seven_tenths_of_the_attention() {
     let compared = tracer.compare_with(&trace, &CompareConfig::default()).unwrap();
     let fidelity = compared.summary().fidelity.as_ref().unwrap();
     let positions = fidelity.positions.as_ref().unwrap();
-    assert!(fidelity.recall > 0.83, "{}", fidelity.recall);
-    assert!(positions.same_next_token > 0.78 && positions.mean_kl < 0.15, "{positions:?}");
+    assert!(fidelity.recall > 0.86, "{}", fidelity.recall);
+    assert!(positions.same_next_token > 0.83 && positions.mean_kl < 0.09, "{positions:?}");
     assert!(positions.n == 256 && positions.p99_kl > positions.mean_kl, "{positions:?}");
 }
