@@ -97,7 +97,7 @@ struct NextTokens {
     top: Vec<(usize, f64)>,
 }
 
-/// With all blocks kept, by both ways of attention.
+/// With all blocks kept.
 #[test]
 fn next_tokens_are_as_likely_as_a_plain_forward_pass_finds_them() {
     let Some(tracer) = tracer() else { return };

@@ -342,9 +342,9 @@ pub(super) fn with_budget<D: Device>(
             (0..model.config.n_layers).map(|layer| blocks(model, &settled, n_tokens, layer)).collect();
         settled.top_k = budget::for_share(&layers, &settled, share)?;
     }
-    // More blocks than there are means all blocks.
-    settled.top_k = settled.top_k.min(n_tokens.div_ceil(settled.block_size_k).max(1));
     settled.validate()?;
+    // More blocks than there are means all blocks, be they fewer than are always kept.
+    settled.top_k = settled.top_k.min(n_tokens.div_ceil(settled.block_size_k).max(1));
     Ok(settled)
 }
 

@@ -265,7 +265,7 @@ impl Fidelity {
             .map(|same| if same { "; same next token" } else { "; different next token" });
         let kl = self.kl.map(|kl| format!(", KL {}", nats(kl)));
         let sample = (self.rows_of == RowsOf::Sparse).then(|| format!(", on {}", count(self.n_rows, "row")));
-        let positions = self.positions.as_ref().map(|positions| format!("; {}", positions.line()));
+        let positions = self.positions.as_ref().map(|positions| format!("; {}", positions.share()));
         let rest = [token.map(String::from), kl, positions, sample].into_iter().flatten().collect::<String>();
         format!("{:.4} of the dense attention mass{rest}", self.recall)
     }
@@ -282,13 +282,12 @@ impl Describe for PositionFidelity {
 
 impl PositionFidelity {
     fn line(&self) -> String {
-        format!(
-            "{} of next tokens the same after {}, mean KL {}, 99th percentile {}",
-            percent(self.same_next_token),
-            count(self.n, "position"),
-            nats(self.mean_kl),
-            nats(self.p99_kl)
-        )
+        let [mean, p99] = [self.mean_kl, self.p99_kl].map(nats);
+        format!("{}, mean KL {mean}, 99th percentile {p99}", self.share())
+    }
+
+    fn share(&self) -> String {
+        format!("{} the same after {}", percent(self.same_next_token), count(self.n, "position"))
     }
 }
 
@@ -369,11 +368,23 @@ mod tests {
             "98 %",
             "612 MB",
             "3.6 s",
-            "0.9934",
+            "0.9934 of the dense attention mass; same next token, KL 0.0012 nats; 93.8 % the same after 256 positions",
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }
         assert!(!text.contains('<'));
+    }
+
+    #[test]
+    fn a_comparison_says_how_the_whole_prompt_goes_on() {
+        let trace = trace(&Shape::default());
+        let fidelity = trace.summary().fidelity.as_ref().unwrap();
+        let line = "93.8 % the same after 256 positions, mean KL 0.0210 nats, 99th percentile 0.3100 nats";
+        for shown in [fidelity.table().text(), fidelity.table().html()] {
+            assert!(shown.contains("over the prompt") && shown.contains(line), "{shown}");
+        }
+        let without = Fidelity { positions: None, ..fidelity.clone() };
+        assert!(!without.table().text().contains("over the prompt"));
     }
 
     #[test]
