@@ -118,7 +118,7 @@ impl Trace {
         anchors.truncate(config.n_anchors);
         let behind = (verticals.n_behind > 0).then(|| {
             let behind = count(verticals.n_behind, "sentence");
-            format!("attention from {behind} behind them counts, too; trace with a focus over them to leave it out")
+            format!("attention from {behind} behind them counts, too; a trace whose focus covers them leaves it out")
         });
         let with_sinks = note_of_sinks(&sentences, &sinks, &receivers);
         Ok(ThoughtAnchors {
@@ -189,11 +189,10 @@ fn note_of_sinks(sentences: &[Sentence], sinks: &[Sink], receivers: &HeadRanking
     tokens.sort_unstable();
     let holds = |sentence: &Sentence| tokens.iter().any(|token| sentence.span.range().contains(token));
     let held = sentences.iter().enumerate().filter(|(_, sentence)| holds(sentence));
-    let named: Vec<String> = held.map(|(j, s)| format!("{j} ({:?})", shortened(&s.text, 30))).collect();
-    let what = count(named.len(), "sentence");
+    let named: Vec<String> = held.map(|(j, s)| format!("{j} “{}”", shortened(&s.text, 30))).collect();
     (!named.is_empty()).then(|| {
         format!(
-            "without {what} that hold a sink, a token most heads look at from everywhere: {}",
+            "no score for what holds a sink, a token that most heads look at from everywhere: {}",
             named.join(", ")
         )
     })

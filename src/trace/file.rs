@@ -55,7 +55,7 @@ use safetensors::{
 use super::{
     Budget, LayerRecord, StreamConfig, Summary, Trace, name,
     packed::{is_packed_name, pack, unpacked},
-    sentences::recorded_sentences,
+    sentences::{recorded_sentences, spread},
     tensors::Tensors,
 };
 use crate::{atomic_file::save, error::Error};
@@ -112,7 +112,7 @@ impl TraceWriter {
             let recall = bytes(&record.recall, f32::to_le_bytes);
             self.write(&name(layer, "recall"), Dtype::F32, &[n_heads], &recall)?;
         }
-        let vertical = self.spread(&record.vertical, n_heads);
+        let vertical = spread(&record.vertical, &self.counted, n_heads);
         let n_sentences = vertical.len() / n_heads.max(1);
         for (what, shape, values) in [
             ("vertical", &[n_heads, n_sentences][..], &vertical),
@@ -133,17 +133,6 @@ impl TraceWriter {
             false => (Dtype::U32, bytes(&mask.kept, u32::to_le_bytes)),
         };
         self.write(&name(layer, "kept"), dtype, &[mask.kept.len()], &kept)
-    }
-
-    /// Returns the vertical scores of all sentences, NaN where none was recorded. `[n_heads, n_sentences]`
-    fn spread(&self, recorded: &[f32], n_heads: usize) -> Vec<f32> {
-        let n_counted = self.counted.iter().filter(|counts| **counts).count();
-        if recorded.len() != n_heads * n_counted {
-            return recorded.to_vec();
-        }
-        let mut recorded = recorded.iter();
-        let all = (0..n_heads).flat_map(|_| &self.counted);
-        all.map(|counts| counts.then(|| recorded.next().copied()).flatten().unwrap_or(f32::NAN)).collect()
     }
 
     /// Closes the file and opens it as a trace.

@@ -16,8 +16,8 @@ const SHORTEST: usize = 10;
 /// Returns the bytes of each sentence of a text, in order, without the white space around it.
 ///
 /// It cuts after `.`, `?` and `!` where white space follows, after their full-width forms, and at blank
-/// lines; beyond the published rule, where an item of a list, a step, a heading or a code block begins, after
-/// headings and code blocks, and at special tokens such as `<|im_end|>` or `<think>`, which with the name of
+/// lines; beyond the published rule, where an item of a list, a step, a heading or a code block begins, but not
+/// after an item's number, after headings and code blocks, and at special tokens such as `<|im_end|>` or `<think>`, which with the name of
 /// the role after them are no sentences. Pieces under ten characters join the next one, the last before a
 /// special token the one before it.
 pub fn sentences(text: &str) -> Vec<Range<usize>> {
@@ -69,6 +69,7 @@ fn cuts(text: &str) -> Vec<usize> {
     cuts.extend(text.char_indices().filter_map(|(at, c)| {
         let rest = &text[at + c.len_utf8()..];
         let ends = match c {
+            '.' if numbers_item(&text[..at]) && rest.starts_with(' ') => false,
             '.' | '?' | '!' => rest.starts_with(char::is_whitespace),
             '。' | '？' | '！' => true,
             '\n' => rest.trim_start_matches([' ', '\t', '\r']).starts_with('\n'),
@@ -79,6 +80,13 @@ fn cuts(text: &str) -> Vec<usize> {
     cuts.sort_unstable();
     cuts.dedup();
     cuts
+}
+
+/// Returns whether a text ends with a line that holds nothing but a number.
+fn numbers_item(text: &str) -> bool {
+    let before = text.trim_end_matches(|c: char| c.is_ascii_digit());
+    let line = before.trim_end_matches([' ', '\t', '*', '#']);
+    before.len() < text.len() && (line.is_empty() || line.ends_with('\n'))
 }
 
 /// Returns a range without the white space at its ends.
@@ -109,6 +117,17 @@ pub(crate) fn recorded_sentences(text: &str, offsets: &[(usize, usize)]) -> Vec<
         stretches.iter_mut().for_each(|(_, counts)| *counts = true);
     }
     stretches
+}
+
+/// Returns the vertical scores of all sentences, NaN where none was recorded; as they are if they are not those
+/// of the sentences that count. `[n_heads, n_sentences]`
+pub(super) fn spread(recorded: &[f32], counts: &[bool], n_heads: usize) -> Vec<f32> {
+    if recorded.len() != n_heads * counts.iter().filter(|counts| **counts).count() {
+        return recorded.to_vec();
+    }
+    let mut recorded = recorded.iter();
+    let all = (0..n_heads).flat_map(|_| counts);
+    all.map(|counts| counts.then(|| recorded.next().copied()).flatten().unwrap_or(f32::NAN)).collect()
 }
 
 /// Returns the tokens of each piece, and whether it is a sentence.
@@ -210,6 +229,13 @@ mod tests {
         let counted: Vec<bool> =
             recorded_sentences(thought, &offsets).into_iter().map(|(_, counts)| counts).collect();
         assert_eq!(counted, [true, false, false]);
+    }
+
+    #[test]
+    fn scores_are_spread_over_the_sentences_that_count() {
+        let spread = |recorded: &[f32], counts: &[bool]| format!("{:?}", spread(recorded, counts, 2));
+        assert_eq!(spread(&[1.0, 2.0, 3.0, 4.0], &[true, false, true]), "[1.0, NaN, 2.0, 3.0, NaN, 4.0]");
+        assert_eq!(spread(&[1.0, 2.0], &[true, true]), "[1.0, 2.0]");
     }
 
     #[test]
