@@ -69,7 +69,8 @@ impl Trace {
             }
         }
         let names: Vec<String> = best.iter().map(|(layer, head)| format!("{layer}·{head}")).collect();
-        let measure = format!("peak attention of heads {}, by {}", names.join(", "), heads.how);
+        let without = if sinks.is_empty() { "" } else { ", without sinks" };
+        let measure = format!("peak attention of heads {}, by {}{without}", names.join(", "), heads.how);
         Ok(SentenceMatrix::new(measure, sentences, rows, &self.summary().model.name))
     }
 

@@ -196,7 +196,7 @@ mod tests {
         let anchors = trace.thought_anchors().unwrap();
         let n = anchors.sentences.len();
         assert!(
-            n == 24 && anchors.scores[0].is_none() && anchors.scores[1..n - 4].iter().all(Option::is_some)
+            n == 23 && anchors.scores[0].is_none() && anchors.scores[1..n - 4].iter().all(Option::is_some)
         );
         assert!(!anchors.anchors.contains(&0) && anchors.sinks == expected);
         assert!(
@@ -215,6 +215,7 @@ mod tests {
         let sentences = trace.labelled_sentences().unwrap();
         let heads = HeadRanking::ranked("by hand", [(1, 0, 1.0)]);
         let links = trace.sentence_links(&sentences, &heads, 1).unwrap();
+        assert_eq!(links.measure, "peak attention of heads 1·0, by by hand, without sinks");
         let share = |query: usize, keys: Span| {
             let row = trace.attention_row(1, 0, query).unwrap();
             row.iter().filter(|(key, _)| keys.range().contains(key)).map(|(_, p)| p).sum::<f32>()

@@ -182,9 +182,12 @@ mod tests {
 
     #[test]
     fn turns_and_lists_end_sentences() {
-        let text = "<|im_start|>user\nHow many are there?<|im_end|>\n<|im_start|>assistant\nI see two\n\
+        let text = "<|im_start|>user\nHow many are there?<|im_end|>\n<|im_start|>assistant\nI see two rows\n\
                     1. Count them\n2. Add them up.\nSix.<|im_end|>";
-        assert_eq!(cut(text), ["How many are there?", "I see two", "1. Count them", "2. Add them up.\nSix."]);
+        assert_eq!(
+            cut(text),
+            ["How many are there?", "I see two rows", "1. Count them", "2. Add them up.\nSix."]
+        );
         assert_eq!(cut("<think>\nYes.\n</think>\nIt is so."), ["Yes.", "It is so."]);
         assert_eq!(
             cut("We run it.\n```\nprint(1)\n```\nIt prints one"),
