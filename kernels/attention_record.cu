@@ -14,8 +14,8 @@
 // shares    [n_heads, query blocks of these rows, top_k * BLOCK_K] f32, zeroed by the caller, or null: sum
 //           over queries of p
 // focus     rows [n_heads, end - first, top_k * BLOCK_K] f32, zeroed by the caller: p of the focus tokens
-// anchors   where ANCHORS is 1: sentence [n_tokens] u32, non-decreasing; weight [n_tokens] f32 (1 / tokens in
-//           the query's sentence); received [n_heads, n_tokens] f32, added to: sum of p weight[q] over
+// anchors   where ANCHORS is 1: sentence [n_tokens] u32, non-decreasing but for 0 between sentences; weight
+//           [n_tokens] f32 (1 / tokens in the query's sentence, 0 between sentences); received [n_heads, n_tokens] f32, added to: sum of p weight[q] over
 //           queries with sentence[q] >= sentence[key] + distance
 // grid (query blocks of these rows, n_heads); a thread block holds top_k kept blocks
 // Compile with -D HEAD_DIM, BLOCK_Q (16 to 128), BLOCK_K (4 to 64), ANCHORS, EXACT (0 or 1), SOFT_CAP

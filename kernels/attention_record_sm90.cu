@@ -184,7 +184,7 @@ DEVICE void write_key(const Params& p, float sum, const Keys& k, int r, int tile
 
 // What the two keys of a thread get of all queries far enough behind them, from their probabilities.
 DEVICE void anchor_rows(float (&sums)[2], const float (&dots)[DOTS], const Keys& k, const Pair* pairs) {
-    // Sentences do not decrease.
+    // Sentences do not decrease, but for tokens between them, which weigh nothing as queries.
     bool all = __all_sync(~0u, max(k.sentence[0], k.sentence[1]) <= pairs[0].sentence[0]);
     sums[0] = sums[1] = 0.0f;
 #pragma unroll

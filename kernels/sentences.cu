@@ -1,6 +1,7 @@
 // sentences: what vertical scores need of sentences, and the scores themselves.
 //
-// sentences_of_tokens: sentence[t], the sentence of token t, and weight[t] = 1 / its tokens.
+// sentences_of_tokens: sentence[t], the sentence of token t, and weight[t] = 1 / its tokens; tokens between
+// sentences are left as they are: zeroed by the caller.
 // vertical_scores: the mean over a sentence's tokens of what they received, a mean over the sentences that
 // are far enough behind: out[h, i] = sum of anchors[h, t] over t in i, / (tokens in i * (n_sentences - i -
 // distance)); 0 where no sentence is that far.

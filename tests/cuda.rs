@@ -192,6 +192,30 @@ fn what_keys_write_and_sentences_receive_is_the_same() {
     }
 }
 
+/// Special tokens between turns, and what follows a thought, take no part.
+#[test]
+fn sentences_of_a_chat_receive_the_same() {
+    let Some(([cpu, gpu], _alone)) = both() else { return };
+    let (question, thought) = (needle(&cpu, 1_000, 5), needle(&cpu, 2_000, 6));
+    let prompt = format!(
+        "<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n<think>\n{thought}\n</think>\n\
+         It is said above. It is so.<|im_end|>\n"
+    );
+    for (block_size_q, block_size_k) in [(32, 8), (64, 32), (128, 64)] {
+        let search = Search::Exhaustive;
+        let config = StreamConfig { block_size_q, block_size_k, top_k: 40, search, ..Default::default() };
+        let [a, b] = [&cpu, &gpu].map(|tracer| tracer.with(config.clone()).trace(&prompt).unwrap());
+        for head in 0..a.n_heads() {
+            let [a, b] = [&a, &b].map(|trace| trace.vertical(0, head).unwrap());
+            let counts = |score: &f32| !score.is_nan();
+            assert!(a.iter().map(counts).eq(b.iter().map(counts)) && a.iter().any(|score| !counts(score)));
+            let [a, b] = [a, b].map(|scores| scores.into_iter().filter(counts).collect::<Vec<f32>>());
+            let vertical = relative(&a, &b);
+            assert!(vertical < 0.1, "head {head}: {vertical} with {config:?}");
+        }
+    }
+}
+
 #[test]
 fn blocks_are_as_near_to_what_they_become_part_of() {
     let Some(([cpu, gpu], _alone)) = both() else { return };

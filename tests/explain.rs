@@ -3,6 +3,8 @@
 
 #[path = "explain/anchors.rs"]
 mod anchors;
+#[path = "explain/chains.rs"]
+mod chains;
 mod common;
 #[path = "explain/interventions.rs"]
 mod interventions;

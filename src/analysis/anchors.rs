@@ -2,10 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{HeadRanking, RankedHead, Sentence, sentence::spans};
+use super::{HeadRanking, Sentence, Sink, vertical::Verticals};
 use crate::{
     error::Error,
-    trace::{MIN_DISTANCE, SentenceKind, Trace},
+    trace::{MIN_DISTANCE, SentenceKind, Span, Trace},
+    words::numbers::{count, shortened},
 };
 
 /// How thought anchors are found.
@@ -22,6 +23,8 @@ pub struct AnchorConfig {
     pub n_anchors: usize,
     /// Kinds of sentences that are left out, also of the heads' kurtosis.
     pub leave_out: Vec<SentenceKind>,
+    /// Tokens whose sentences are looked at instead of the chain of thought, see [`Trace::chain`].
+    pub over: Option<Span>,
     /// Sentences to take instead of the prompt's, in order.
     pub sentences: Option<Vec<Sentence>>,
     /// Heads to take instead of those of highest kurtosis in this prompt: from several prompts, or
@@ -37,18 +40,20 @@ impl Default for AnchorConfig {
             control_depth: false,
             n_anchors: 5,
             leave_out: Vec::new(),
+            over: None,
             sentences: None,
             heads: None,
         }
     }
 }
 
-/// The sentences of a prompt, and how much later ones attend to each.
+/// The sentences of a chain of thought, and how much later ones attend to each.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ThoughtAnchors {
     pub sentences: Vec<Sentence>,
     /// Receiver score of each sentence: mean vertical score over the receiver heads; `None` where nothing
-    /// comes late enough after it, and for kinds that are left out. `[n_sentences]`
+    /// comes late enough after it, for kinds that are left out, and where a sentence holds a sink of a
+    /// receiver head's layer. `[n_sentences]`
     pub scores: Vec<Option<f64>>,
     /// Sentences that are anchors, highest score first.
     pub anchors: Vec<usize>,
@@ -60,6 +65,12 @@ pub struct ThoughtAnchors {
     pub n_layers: usize,
     pub n_heads: usize,
     pub model: String,
+    /// Sinks among the sentences' tokens, see [`Trace::sinks`].
+    #[serde(default)]
+    pub sinks: Vec<Sink>,
+    /// What a reader should know: no chain of thought was found, what was left out, what else counts.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 impl ThoughtAnchors {
@@ -75,7 +86,11 @@ impl ThoughtAnchors {
 }
 
 impl Trace {
-    /// Returns the thought anchors of the prompt, by the heads of highest kurtosis.
+    /// Returns the thought anchors of the prompt's chain of thought, by the heads of highest kurtosis.
+    ///
+    /// The chain is the model's last turn, or what it thinks there ([`Trace::chain`]); in a prompt without
+    /// turns it is the whole prompt. A sentence that holds a sink ([`Trace::sinks`]) has no vertical score in
+    /// the heads of the sink's layer, and no part in their kurtosis.
     ///
     /// # Errors
     /// [`Error::Setting`] when there are too few sentences, [`Error::Trace`] for a file of version 1.
@@ -87,47 +102,26 @@ impl Trace {
     /// need token-level rows of all the sentences: trace with `StreamConfig::focus` over them.
     ///
     /// # Errors
-    /// As [`Trace::thought_anchors`]; [`Error::Missing`] when those rows were not recorded.
+    /// As [`Trace::thought_anchors`]; [`Error::Missing`] when those rows were not recorded, or for tokens
+    /// outside the prompt.
     pub fn thought_anchors_with(&self, config: &AnchorConfig) -> Result<ThoughtAnchors, Error> {
-        let recorded = self.labelled_sentences()?;
-        let sentences = config.sentences.clone().unwrap_or_else(|| recorded.clone());
-        if sentences.len() <= config.min_distance {
-            return Err(Error::setting(
-                "thought anchors",
-                format!(
-                    "more than {} sentences, the distance from which attention counts",
-                    config.min_distance
-                ),
-                format!("{}", sentences.len()),
-                "take a longer text, or a smaller min_distance",
-            ));
-        }
-        let from_file = spans(&sentences) == spans(&recorded)
-            && config.min_distance == MIN_DISTANCE
-            && !config.control_depth;
-        if !from_file {
-            self.check_recorded(&sentences)?;
-        }
-        let vertical = |head: &RankedHead| {
-            let mut scores = match from_file {
-                true => self.recorded_vertical(head.layer, head.head)?,
-                false => self.measured_vertical(head.layer, head.head, &sentences, config)?,
-            };
-            let left_out =
-                scores.iter_mut().zip(&sentences).filter(|(_, s)| config.leave_out.contains(&s.kind));
-            left_out.for_each(|(score, _)| *score = None);
-            Ok(scores)
-        };
-        let kurtosis = self.kurtosis_of_heads(vertical)?;
+        let (sentences, note) = self.looked_at(config)?;
+        let sinks = self.sinks(sentences[0].span.start..sentences[sentences.len() - 1].span.end)?;
+        let verticals = Verticals::new(self, &sentences, &sinks, config)?;
+        let kurtosis = self.kurtosis_of_heads(&verticals)?;
         let mut receivers = config.heads.clone().unwrap_or_else(|| kurtosis.clone());
         receivers.heads.retain(|head| head.layer < self.n_layers() && head.head < self.n_heads());
         receivers.heads.truncate(config.n_receiver_heads);
-        let scores = mean_scores(&receivers, sentences.len(), vertical)?;
+        let scores = verticals.mean(&receivers)?;
         let mut anchors: Vec<usize> = peaks(&scores);
         anchors.sort_by(|&a, &b| scores[b].unwrap_or(f64::MIN).total_cmp(&scores[a].unwrap_or(f64::MIN)));
         anchors.truncate(config.n_anchors);
+        let behind = (verticals.n_behind > 0).then(|| {
+            let behind = count(verticals.n_behind, "sentence");
+            format!("attention from {behind} behind them counts, too; a trace whose focus covers them leaves it out")
+        });
+        let with_sinks = note_of_sinks(&sentences, &sinks, &receivers);
         Ok(ThoughtAnchors {
-            sentences,
             scores,
             anchors,
             receivers,
@@ -136,14 +130,48 @@ impl Trace {
             n_layers: self.n_layers(),
             n_heads: self.n_heads(),
             model: self.summary().model.name.clone(),
+            sinks,
+            notes: [note, behind, with_sinks].into_iter().flatten().collect(),
+            sentences,
         })
     }
 
+    /// Returns the sentences that are looked at, and a note where the prompt does not look like a chain.
+    fn looked_at(&self, config: &AnchorConfig) -> Result<(Vec<Sentence>, Option<String>), Error> {
+        let over = match (config.over, &config.sentences) {
+            (Some(over), _) => Some(self.checked("stretch", over)?),
+            (None, Some(_)) => None,
+            (None, None) => self.chain()?,
+        };
+        let mut sentences = config.sentences.clone().map_or_else(|| self.labelled_sentences(), Ok)?;
+        sentences.retain(|s| over.is_none_or(|over| s.span.start < over.end && s.span.end > over.start));
+        if sentences.len() <= config.min_distance {
+            return Err(Error::setting(
+                "thought anchors",
+                format!(
+                    "more than {} sentences, the distance from which attention counts",
+                    config.min_distance
+                ),
+                format!(
+                    "{}{}",
+                    sentences.len(),
+                    if over.is_some() { " in the stretch that is looked at" } else { "" }
+                ),
+                "take a longer text or stretch, or a smaller min_distance",
+            ));
+        }
+        let filler = sentences.iter().filter(|sentence| sentence.kind == SentenceKind::Filler).count();
+        let is_guess = config.sentences.is_none() && over.is_none() && 2 * filler > sentences.len();
+        let note = "no turn of the model and no <think> found: these are the sentences of the whole prompt, which do \
+                    not read like a chain of thought";
+        Ok((sentences, is_guess.then(|| note.into())))
+    }
+
     /// Ranks all heads by the kurtosis of their vertical scores, read one after the other.
-    fn kurtosis_of_heads(&self, vertical: impl Fn(&RankedHead) -> Scores) -> Result<HeadRanking, Error> {
+    fn kurtosis_of_heads(&self, verticals: &Verticals) -> Result<HeadRanking, Error> {
         let heads = (0..self.n_layers()).flat_map(|layer| (0..self.n_heads()).map(move |head| (layer, head)));
         let of_head = |(layer, head)| {
-            let scores = vertical(&RankedHead { layer, head, score: 0.0 })?;
+            let scores = verticals.of(layer, head)?;
             Ok(kurtosis(&scores.into_iter().flatten().collect::<Vec<f64>>()))
         };
         Ok(HeadRanking::new(
@@ -152,45 +180,22 @@ impl Trace {
             &heads.map(of_head).collect::<Result<Vec<_>, Error>>()?,
         ))
     }
-
-    /// Returns the vertical scores as the run recorded them.
-    fn recorded_vertical(&self, layer: usize, head: usize) -> Result<Vec<Option<f64>>, Error> {
-        let scores = self.vertical(layer, head)?;
-        let n = scores.len();
-        Ok(scores
-            .into_iter()
-            .enumerate()
-            .map(|(j, score)| (j + MIN_DISTANCE < n).then_some(f64::from(score)))
-            .collect())
-    }
-
-    /// Computes the vertical scores from token-level rows.
-    fn measured_vertical(
-        &self,
-        layer: usize,
-        head: usize,
-        sentences: &[Sentence],
-        config: &AnchorConfig,
-    ) -> Result<Vec<Option<f64>>, Error> {
-        let attention = self.sentence_attention(layer, head, &spans(sentences))?;
-        let attention = if config.control_depth { attention.ranked() } else { attention };
-        Ok(attention.vertical(config.min_distance))
-    }
 }
 
-/// Vertical scores of a head. `[n_sentences]`
-type Scores = Result<Vec<Option<f64>>, Error>;
-
-/// Returns the mean of the heads' vertical scores; `None` where a head's is missing, or without heads.
-/// `[n_sentences]`
-fn mean_scores(heads: &HeadRanking, n: usize, vertical: impl Fn(&RankedHead) -> Scores) -> Scores {
-    let mut means = vec![if heads.heads.is_empty() { None } else { Some(0.0) }; n];
-    for head in &heads.heads {
-        for (mean, score) in means.iter_mut().zip(vertical(head)?) {
-            *mean = mean.zip(score).map(|(mean, score)| mean + score / heads.heads.len() as f64);
-        }
-    }
-    Ok(means)
+/// Says which sentences have no score because they hold a sink of a receiver head's layer.
+fn note_of_sinks(sentences: &[Sentence], sinks: &[Sink], receivers: &HeadRanking) -> Option<String> {
+    let of_receiver = |sink: &&Sink| receivers.heads.iter().any(|head| head.layer == sink.layer);
+    let mut tokens: Vec<usize> = sinks.iter().filter(of_receiver).map(|sink| sink.token).collect();
+    tokens.sort_unstable();
+    let holds = |sentence: &Sentence| tokens.iter().any(|token| sentence.span.range().contains(token));
+    let held = sentences.iter().enumerate().filter(|(_, sentence)| holds(sentence));
+    let named: Vec<String> = held.map(|(j, s)| format!("{j} “{}”", shortened(&s.text, 30))).collect();
+    (!named.is_empty()).then(|| {
+        format!(
+            "no score for what holds a sink, a token that most heads look at from everywhere: {}",
+            named.join(", ")
+        )
+    })
 }
 
 /// Returns the sentences whose score is above those of the neighbours that have one.

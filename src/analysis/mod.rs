@@ -12,8 +12,10 @@ mod routes;
 mod sentence;
 mod sentence_attention;
 mod sentence_matrix;
+mod sinks;
 #[cfg(test)]
 pub(crate) mod synthetic;
+mod vertical;
 
 pub use anchors::{AnchorConfig, ThoughtAnchors};
 pub use auc::auc;
@@ -26,3 +28,4 @@ pub use routes::{RouteConfig, Routes};
 pub use sentence::Sentence;
 pub use sentence_attention::SentenceAttention;
 pub use sentence_matrix::{SentenceMatrix, SuppressionMeasure};
+pub use sinks::Sink;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::Error,
-    trace::{SentenceKind, Span, Trace},
+    trace::{SentenceKind, Span, Trace, is_divider},
 };
 
 /// A sentence of a prompt.
@@ -19,16 +19,23 @@ pub struct Sentence {
 }
 
 impl Trace {
-    /// Returns the prompt's sentences, with kinds by [`SentenceKind::of`].
+    /// Returns the prompt's sentences, with kinds by [`SentenceKind::of`]; what stands before the chain of
+    /// thought, if there is one, sets up the problem. Special tokens between turns are no sentences.
     ///
     /// # Errors
     /// [`Error::Trace`] when the file is damaged.
     pub fn labelled_sentences(&self) -> Result<Vec<Sentence>, Error> {
-        let sentence = |span: Span| {
+        let chain = self.chain()?.map_or(0, |chain| chain.start);
+        let mut sentences = Vec::new();
+        for span in self.sentences()? {
             let text = self.span_text(span)?.trim().to_string();
-            Ok(Sentence { span, kind: SentenceKind::of(&text), text })
-        };
-        self.sentences()?.into_iter().map(sentence).collect()
+            if !is_divider(&text) {
+                let kind =
+                    if span.end <= chain { SentenceKind::ProblemSetup } else { SentenceKind::of(&text) };
+                sentences.push(Sentence { span, text, kind });
+            }
+        }
+        Ok(sentences)
     }
 
     /// Returns the caller's own sentences: bytes of the prompt's text, in order, each with its kind.

@@ -41,9 +41,21 @@ impl Trace {
         head: usize,
         sentences: &[Span],
     ) -> Result<SentenceAttention, Error> {
+        self.sentence_attention_without(layer, head, sentences, &[])
+    }
+
+    /// Returns the same with nothing on some keys, such as sinks.
+    pub(super) fn sentence_attention_without(
+        &self,
+        layer: usize,
+        head: usize,
+        sentences: &[Span],
+        keys: &[usize],
+    ) -> Result<SentenceAttention, Error> {
         check(sentences, self.n_tokens())?;
         let focus = self.summary().focus;
-        let of_token = of_tokens(sentences, self.n_tokens());
+        let mut of_token = of_tokens(sentences, self.n_tokens());
+        keys.iter().for_each(|&key| of_token[key] = None);
         let mut rows = Vec::new();
         for (i, sentence) in sentences.iter().enumerate() {
             if focus.start <= sentence.start && sentence.end <= focus.end {

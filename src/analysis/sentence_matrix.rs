@@ -39,7 +39,7 @@ pub struct SentenceMatrix {
 
 impl Trace {
     /// How strongly each sentence looks at the ones before it: the largest attention of one of its tokens on the whole of an
-    /// earlier sentence, mean over the best heads of a ranking.
+    /// earlier sentence but for sinks ([`Trace::sinks`]), mean over the best heads of a ranking.
     ///
     /// Not the mean over tokens, because a sentence that needs another reads it at a single token, such as a number.
     ///
@@ -54,8 +54,14 @@ impl Trace {
         self.check_recorded(sentences)?;
         let mut rows: Vec<Vec<f64>> = (0..sentences.len()).map(|i| vec![0.0; i]).collect();
         let best = heads.best(n_heads);
+        let sinks = match (sentences.first(), sentences.last()) {
+            (Some(first), Some(last)) => self.sinks(first.span.start..last.span.end)?,
+            _ => Vec::new(),
+        };
         for &(layer, head) in &best {
-            let attention = self.sentence_attention(layer, head, &spans(sentences))?;
+            let sinks: Vec<usize> =
+                sinks.iter().filter(|sink| sink.layer == layer).map(|sink| sink.token).collect();
+            let attention = self.sentence_attention_without(layer, head, &spans(sentences), &sinks)?;
             for (i, row) in rows.iter_mut().enumerate() {
                 for (j, to) in row.iter_mut().enumerate() {
                     *to += f64::from(attention.peak(i, j).unwrap_or_default()) / best.len() as f64;
@@ -63,7 +69,8 @@ impl Trace {
             }
         }
         let names: Vec<String> = best.iter().map(|(layer, head)| format!("{layer}·{head}")).collect();
-        let measure = format!("peak attention of heads {}, by {}", names.join(", "), heads.how);
+        let without = if sinks.is_empty() { "" } else { ", without sinks" };
+        let measure = format!("peak attention of heads {}, by {}{without}", names.join(", "), heads.how);
         Ok(SentenceMatrix::new(measure, sentences, rows, &self.summary().model.name))
     }
 

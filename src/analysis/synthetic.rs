@@ -27,6 +27,8 @@ pub fn made_up_anchors(n: usize, text: &str) -> ThoughtAnchors {
         n_layers: 6,
         n_heads: 8,
         model: "synthetic".into(),
+        sinks: Vec::new(),
+        notes: Vec::new(),
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
     protocol::{LayerProgress, MemoryPlan, Progress, Weights},
     trace::{
         AnswerScore, AnswerToken, Blocks, LayerRecord, NextToken, Recall, Seconds, Span, StreamConfig,
-        Summary, Trace, TraceWriter, token_sentences,
+        Summary, Trace, TraceWriter, recorded_sentences,
     },
     words::numbers::{count, format_bytes},
 };
@@ -42,7 +42,8 @@ impl<D: Device> Run<'_, D> {
         let start = Instant::now();
         let Encoding { ids, offsets } = self.model.tokenizer.encode(prompt)?;
         let (mut decoder, plan) = self.decoder(&ids, config)?;
-        decoder.sentences = token_sentences(prompt, &offsets).into();
+        let sentences = recorded_sentences(prompt, &offsets).into_iter();
+        decoder.sentences = sentences.filter_map(|(span, counts)| counts.then_some(span)).collect();
         let writer = TraceWriter::new(&ids, &offsets, prompt)?;
         let mut costs = StageCosts::default();
         let clock = self.clock("trace", ids.len());

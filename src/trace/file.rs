@@ -16,7 +16,7 @@
 //! | `layers.N.residual` | `[n_query_blocks]` | F32 | mean length of the residual stream at a block |
 //! | `layers.N.proximity` | rows of query blocks | F16 | share by L1 proximity |
 //! | `layers.N.vertical` | `[n_heads, n_sentences]` | F32 | vertical score of each sentence |
-//! | `sentences` | `[n_sentences, 2]` | U32 | tokens of each sentence, first and end |
+//! | `sentences` | `[n_sentences, 2]` | U32 | tokens of each sentence, first and end; they make up the prompt |
 //! | `layers.N.kept` | rows of query blocks | U16 or U32 | kept key blocks, ascending |
 //!
 //! Rows lie one after the other: all of the first head, then all of the second; a row of head `h` has
@@ -27,7 +27,8 @@
 //! of their kept blocks. `written` weighs the keys by the attention that they received. `residual` is
 //! measured before the layer, at a block's queries. `proximity` is the share of a kept block in the later
 //! residual stream of its query block; it is there only if asked for. The largest value of its type fills up
-//! a row of `kept`. `recall` is there if query blocks were sampled.
+//! a row of `kept`. `recall` is there if query blocks were sampled. `vertical` is NaN for the special tokens
+//! between turns and for what follows the chain of thought: their attention does not count in the other scores.
 //!
 //! Version 2 had no `top_k` and `recall`: all heads had the summary's `top_k`, and rows were arrays
 //! `[n_heads, n_rows, top_k]`.
@@ -54,7 +55,7 @@ use safetensors::{
 use super::{
     Budget, LayerRecord, StreamConfig, Summary, Trace, name,
     packed::{is_packed_name, pack, unpacked},
-    sentences::token_sentences,
+    sentences::{recorded_sentences, spread},
     tensors::Tensors,
 };
 use crate::{atomic_file::save, error::Error};
@@ -67,15 +68,19 @@ pub struct TraceWriter {
     file: BufWriter<File>,
     n_written: usize,
     tensors: Vec<(String, TensorInfo)>,
+    /// For each sentence whether its vertical score was recorded. `[n_sentences]`
+    counted: Vec<bool>,
 }
 
 impl TraceWriter {
     /// # Errors
     /// [`Error::File`] when the system's temporary folder cannot be written.
     pub fn new(tokens: &[u32], offsets: &[(usize, usize)], text: &str) -> Result<Self, Error> {
-        let sentences: Vec<u32> =
-            token_sentences(text, offsets).iter().flat_map(|s| [s.start as u32, s.end as u32]).collect();
+        let sentences = recorded_sentences(text, offsets);
         let mut writer = TraceWriter::empty()?;
+        writer.counted = sentences.iter().map(|(_, counts)| *counts).collect();
+        let sentences: Vec<u32> =
+            sentences.iter().flat_map(|(s, _)| [s.start as u32, s.end as u32]).collect();
         let offsets: Vec<u32> = offsets.iter().flat_map(|o| [o.0 as u32, o.1 as u32]).collect();
         writer.write("tokens", Dtype::U32, &[tokens.len()], &bytes(tokens, u32::to_le_bytes))?;
         writer.write("offsets", Dtype::U32, &[tokens.len(), 2], &bytes(&offsets, u32::to_le_bytes))?;
@@ -91,7 +96,7 @@ impl TraceWriter {
 
     pub(super) fn empty() -> Result<Self, Error> {
         let file = tempfile::tempfile().map_err(Error::io("create", &std::env::temp_dir()))?;
-        Ok(TraceWriter { file: BufWriter::new(file), n_written: 0, tensors: Vec::new() })
+        Ok(TraceWriter { file: BufWriter::new(file), n_written: 0, tensors: Vec::new(), counted: Vec::new() })
     }
 
     /// Appends a layer.
@@ -107,9 +112,10 @@ impl TraceWriter {
             let recall = bytes(&record.recall, f32::to_le_bytes);
             self.write(&name(layer, "recall"), Dtype::F32, &[n_heads], &recall)?;
         }
-        let n_sentences = record.vertical.len() / n_heads.max(1);
+        let vertical = spread(&record.vertical, &self.counted, n_heads);
+        let n_sentences = vertical.len() / n_heads.max(1);
         for (what, shape, values) in [
-            ("vertical", &[n_heads, n_sentences][..], &record.vertical),
+            ("vertical", &[n_heads, n_sentences][..], &vertical),
             ("written", &[n_heads, mask.blocks.n_key_blocks()], &record.written),
             ("residual", &[n_query_blocks], &record.residual),
             ("received", &[n_heads, mask.blocks.n_tokens], &record.received),

@@ -4,6 +4,7 @@ mod blocks;
 mod budgets;
 mod config;
 mod file;
+mod lines;
 mod mask;
 mod packed;
 mod pieces;
@@ -16,6 +17,7 @@ mod summary;
 pub(crate) mod synthetic;
 mod tensors;
 mod text;
+mod turns;
 
 use std::{ops::Range, sync::Arc};
 
@@ -27,6 +29,7 @@ pub use mask::BlockMask;
 pub(crate) use pieces::Pieces;
 pub use record::LayerRecord;
 pub use sentence_kind::SentenceKind;
+pub(crate) use sentences::recorded_sentences;
 pub use sentences::{MIN_DISTANCE, sentences, token_sentences};
 pub use span::Span;
 pub use summary::{
@@ -34,6 +37,7 @@ pub use summary::{
     PositionFidelity, Recall, RowsOf, Seconds, Summary,
 };
 pub use text::Covering;
+pub(crate) use turns::is_divider;
 
 use crate::error::Error;
 use tensors::Tensors;
@@ -52,7 +56,9 @@ use tensors::Tensors;
 /// | which blocks a head keeps, with their mass | [`head`](Trace::head), [`mask`](Trace::mask) |
 /// | where one token looks, key by key | [`attention_row`](Trace::attention_row) |
 /// | which heads read a span | [`readers`](Trace::readers), [`retrieval_heads`](Trace::retrieval_heads) |
+/// | where the chain of thought stands | [`chain`](Trace::chain) |
 /// | which sentences later ones come back to | [`thought_anchors`](Trace::thought_anchors) |
+/// | which tokens most heads look at from everywhere | [`sinks`](Trace::sinks) |
 /// | which sentence looks at which | [`sentence_links`](Trace::sentence_links) |
 /// | by which heads a span reaches the output | [`routes`](Trace::routes) |
 /// | how it looks | [`overview`](Trace::overview), [`attention_map`](Trace::attention_map) |
@@ -231,7 +237,8 @@ impl Trace {
     }
 
     /// Returns the vertical scores of the sentences in one head: the mean attention that each of
-    /// [`Trace::sentences`] gets from those at least [`MIN_DISTANCE`] after it. `[n_sentences]`
+    /// [`Trace::sentences`] gets from those at least [`MIN_DISTANCE`] after it. Special tokens between turns and
+    /// what follows the chain of thought take no part; theirs is NaN. `[n_sentences]`
     ///
     /// # Errors
     /// As [`Trace::head`], and [`Error::Trace`] for a file too old to hold it.
@@ -240,6 +247,15 @@ impl Trace {
         self.check_head(head)?;
         let n = self.recorded("vertical scores")?;
         self.tensors.floats(&name(layer, "vertical"), head * n..(head + 1) * n)
+    }
+
+    /// Returns the attention mass that some keys of a head received, summed over all queries. `[n_keys]`
+    ///
+    /// # Errors
+    /// As [`Trace::head`].
+    pub(crate) fn received(&self, layer: usize, head: usize, keys: Span) -> Result<Vec<f32>, Error> {
+        let first = head * self.n_tokens();
+        self.tensors.floats(&name(layer, "received"), first + keys.start..first + keys.end)
     }
 
     /// Returns the number of sentences, in a trace with the additions of version 2 of the file.

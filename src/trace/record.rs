@@ -25,8 +25,8 @@ pub struct LayerRecord {
     /// there, as a share of the sum over all heads and the part that stays; empty if it was not asked for.
     /// Rows as in [`BlockMask::kept`].
     pub proximity: Vec<f32>,
-    /// Mean attention that each sentence gets from the sentences at least [`MIN_DISTANCE`] after it.
-    /// `[n_heads, n_sentences]`
+    /// Mean attention that each sentence gets from the sentences at least [`MIN_DISTANCE`] after it; of the
+    /// sentences whose score is recorded. `[n_heads, n_recorded]`
     pub vertical: Vec<f32>,
     /// Share of each head's attention to all visible keys that falls on its kept blocks: mean over sampled
     /// query blocks, with the run's own queries and keys; empty if none were sampled. `[n_heads]`

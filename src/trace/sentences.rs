@@ -2,7 +2,10 @@
 
 use std::ops::Range;
 
-use super::Span;
+use super::{
+    Span, lines,
+    turns::{chain, dividers},
+};
 
 /// The least distance, in sentences, from which attention counts for a recorded vertical score.
 pub const MIN_DISTANCE: usize = 4;
@@ -13,39 +16,77 @@ const SHORTEST: usize = 10;
 /// Returns the bytes of each sentence of a text, in order, without the white space around it.
 ///
 /// It cuts after `.`, `?` and `!` where white space follows, after their full-width forms, and at blank
-/// lines. Pieces under ten characters join the next one, the last of a text the one before it.
+/// lines; beyond the published rule, where an item of a list, a step, a heading or a code block begins, but not
+/// after an item's number, after headings and code blocks, and at special tokens such as `<|im_end|>` or `<think>`, which with the name of
+/// the role after them are no sentences. Pieces under ten characters join the next one, the last before a
+/// special token the one before it.
 pub fn sentences(text: &str) -> Vec<Range<usize>> {
-    let mut found: Vec<Range<usize>> = Vec::new();
+    pieces(text).into_iter().filter(|piece| piece.is_sentence).map(|piece| piece.bytes).collect()
+}
+
+/// A sentence, or the special tokens between two turns.
+struct Piece {
+    bytes: Range<usize>,
+    is_sentence: bool,
+}
+
+/// Returns the pieces of a text, in order; only white space lies between them.
+fn pieces(text: &str) -> Vec<Piece> {
+    let mut pieces = Vec::new();
     let mut start = 0;
-    for end in cuts(text).chain([text.len()]) {
+    for divider in dividers(text) {
+        pieces.extend(sentences_in(text, start..divider.start));
+        start = divider.end;
+        pieces.push(Piece { bytes: divider, is_sentence: false });
+    }
+    pieces.extend(sentences_in(text, start..text.len()));
+    pieces
+}
+
+/// Returns the sentences between two special tokens.
+fn sentences_in(text: &str, section: Range<usize>) -> Vec<Piece> {
+    let mut found: Vec<Range<usize>> = Vec::new();
+    let mut start = section.start;
+    for end in cuts(&text[section.clone()]).into_iter().map(|at| section.start + at).chain([section.end]) {
         let piece = trimmed(text, start..end);
         if text[piece.clone()].chars().count() >= SHORTEST {
             found.push(piece);
             start = end;
         }
     }
-    let rest = trimmed(text, start..text.len());
+    let rest = trimmed(text, start..section.end);
     match found.last_mut() {
         Some(last) if !rest.is_empty() => last.end = rest.end,
         None if !rest.is_empty() => found.push(rest),
         _ => {}
     }
-    found
+    found.into_iter().map(|bytes| Piece { bytes, is_sentence: true }).collect()
 }
 
-/// Returns the bytes after which a sentence may begin.
-fn cuts(text: &str) -> impl Iterator<Item = usize> + '_ {
-    text.char_indices().filter_map(|(at, c)| {
-        let end = at + c.len_utf8();
-        let next = text[end..].chars().next();
+/// Returns the bytes after which a sentence may begin, ascending.
+fn cuts(text: &str) -> Vec<usize> {
+    let mut cuts = lines::cuts(text);
+    cuts.extend(text.char_indices().filter_map(|(at, c)| {
+        let rest = &text[at + c.len_utf8()..];
         let ends = match c {
-            '.' | '?' | '!' => next.is_some_and(char::is_whitespace),
+            '.' if numbers_item(&text[..at]) && rest.starts_with(' ') => false,
+            '.' | '?' | '!' => rest.starts_with(char::is_whitespace),
             '。' | '？' | '！' => true,
-            '\n' => next == Some('\n'),
+            '\n' => rest.trim_start_matches([' ', '\t', '\r']).starts_with('\n'),
             _ => false,
         };
-        ends.then_some(end)
-    })
+        ends.then_some(at + c.len_utf8())
+    }));
+    cuts.sort_unstable();
+    cuts.dedup();
+    cuts
+}
+
+/// Returns whether a text ends with a line that holds nothing but a number.
+fn numbers_item(text: &str) -> bool {
+    let before = text.trim_end_matches(|c: char| c.is_ascii_digit());
+    let line = before.trim_end_matches([' ', '\t', '*', '#']);
+    before.len() < text.len() && (line.is_empty() || line.ends_with('\n'))
 }
 
 /// Returns a range without the white space at its ends.
@@ -55,28 +96,56 @@ fn trimmed(text: &str, range: Range<usize>) -> Range<usize> {
     start..start + piece.trim().len()
 }
 
-/// Returns the tokens of each sentence of a text: stretches that follow each other and make up the whole
-/// prompt.
+/// Returns the tokens of each sentence of a text, and of the special tokens between turns: stretches that
+/// follow each other and make up the whole prompt.
 ///
-/// `offsets` are the bytes of each token. A token belongs to the sentence in which it begins, white space
+/// `offsets` are the bytes of each token. A token belongs to the stretch in which it begins, white space
 /// before a sentence to that sentence; a sentence in which no token begins is part of its neighbour. A text
 /// without sentences is one stretch.
 pub fn token_sentences(text: &str, offsets: &[(usize, usize)]) -> Vec<Span> {
-    let ends: Vec<usize> = sentences(text).iter().map(|s| s.end).collect();
-    let mut spans: Vec<Span> = Vec::new();
-    let (mut sentence, mut token) = (0, 0);
-    while token < offsets.len() {
-        let start = token;
-        let end = ends.get(sentence).copied().filter(|_| sentence + 1 < ends.len()).unwrap_or(usize::MAX);
-        while token < offsets.len() && offsets[token].0 < end {
-            token += 1;
-        }
-        if token > start {
-            spans.push(Span { start, end: token });
-        }
-        sentence += 1;
+    stretches(text, offsets).into_iter().map(|(span, _)| span).collect()
+}
+
+/// Returns the same stretches, each with whether its vertical score is recorded: the score of a sentence up to
+/// the end of the chain of thought, or of the prompt where there is none.
+pub(crate) fn recorded_sentences(text: &str, offsets: &[(usize, usize)]) -> Vec<(Span, bool)> {
+    let end = chain(text).map_or(usize::MAX, |chain| chain.end);
+    let mut stretches = stretches(text, offsets);
+    stretches.iter_mut().for_each(|(span, counts)| *counts &= offsets[span.start].0 < end);
+    // A prompt of special tokens alone.
+    if stretches.iter().all(|(_, counts)| !counts) {
+        stretches.iter_mut().for_each(|(_, counts)| *counts = true);
     }
-    spans
+    stretches
+}
+
+/// Returns the vertical scores of all sentences, NaN where none was recorded; as they are if they are not those
+/// of the sentences that count. `[n_heads, n_sentences]`
+pub(super) fn spread(recorded: &[f32], counts: &[bool], n_heads: usize) -> Vec<f32> {
+    if recorded.len() != n_heads * counts.iter().filter(|counts| **counts).count() {
+        return recorded.to_vec();
+    }
+    let mut recorded = recorded.iter();
+    let all = (0..n_heads).flat_map(|_| counts);
+    all.map(|counts| counts.then(|| recorded.next().copied()).flatten().unwrap_or(f32::NAN)).collect()
+}
+
+/// Returns the tokens of each piece, and whether it is a sentence.
+fn stretches(text: &str, offsets: &[(usize, usize)]) -> Vec<(Span, bool)> {
+    let mut stretches = Vec::new();
+    let (mut start, mut pieces) = (0, pieces(text).into_iter().peekable());
+    while start < offsets.len() {
+        let piece = pieces.next();
+        let bytes =
+            piece.as_ref().filter(|_| pieces.peek().is_some()).map_or(usize::MAX, |piece| piece.bytes.end);
+        let n = offsets[start..].iter().take_while(|offset| offset.0 < bytes).count();
+        if n > 0 {
+            let span = Span { start, end: start + n };
+            stretches.push((span, piece.is_none_or(|piece| piece.is_sentence)));
+        }
+        start += n;
+    }
+    stretches
 }
 
 #[cfg(test)]
@@ -101,6 +170,75 @@ mod tests {
             cut("今日は天気がとてもいいです。明日は雨が降るでしょうか？"),
             ["今日は天気がとてもいいです。", "明日は雨が降るでしょうか？"]
         );
+    }
+
+    /// The published rule knows `\r\n\r\n`, too.
+    #[test]
+    fn a_blank_line_may_hold_white_space() {
+        for blank in ["\n\n", "\r\n\r\n", "\n \t\n", "\n\n\n"] {
+            assert_eq!(cut(&format!("The first line{blank}And another")), ["The first line", "And another"]);
+        }
+    }
+
+    #[test]
+    fn turns_and_lists_end_sentences() {
+        let text = "<|im_start|>user\nHow many are there?<|im_end|>\n<|im_start|>assistant\nI see two rows\n\
+                    1. Count them\n2. Add them up.\nSix.<|im_end|>";
+        assert_eq!(
+            cut(text),
+            ["How many are there?", "I see two rows", "1. Count them", "2. Add them up.\nSix."]
+        );
+        assert_eq!(cut("<think>\nYes.\n</think>\nIt is so."), ["Yes.", "It is so."]);
+        assert_eq!(
+            cut("We run it.\n```\nprint(1)\n```\nIt prints one"),
+            ["We run it.", "```\nprint(1)\n```", "It prints one"]
+        );
+    }
+
+    #[test]
+    fn special_tokens_are_stretches_of_their_own() {
+        let parts = [
+            "<|im_start|>",
+            "user",
+            "\n",
+            "How many",
+            " are there?",
+            "<|im_end|>",
+            "\n",
+            "<|im_start|>",
+            "assistant",
+            "\n",
+            "I count them.",
+            " They are six.",
+            "<|im_end|>",
+            "\n",
+        ];
+        let ends: Vec<usize> = parts
+            .iter()
+            .scan(0, |end, part| {
+                *end += part.len();
+                Some(*end)
+            })
+            .collect();
+        let offsets: Vec<(usize, usize)> =
+            ends.iter().zip(parts).map(|(&end, part)| (end - part.len(), end)).collect();
+        let found = recorded_sentences(&parts.concat(), &offsets);
+        let expected =
+            [(0..3, false), (3..5, true), (5..10, false), (10..11, true), (11..12, true), (12..14, false)];
+        assert_eq!(found, expected.map(|(range, counts)| (Span::from(range), counts)));
+        // What follows a thought is a sentence, but none whose attention is counted.
+        let thought = "It is so.</think>It is.";
+        let offsets = [(0, 9), (9, 17), (17, 23)];
+        let counted: Vec<bool> =
+            recorded_sentences(thought, &offsets).into_iter().map(|(_, counts)| counts).collect();
+        assert_eq!(counted, [true, false, false]);
+    }
+
+    #[test]
+    fn scores_are_spread_over_the_sentences_that_count() {
+        let spread = |recorded: &[f32], counts: &[bool]| format!("{:?}", spread(recorded, counts, 2));
+        assert_eq!(spread(&[1.0, 2.0, 3.0, 4.0], &[true, false, true]), "[1.0, NaN, 2.0, 3.0, NaN, 4.0]");
+        assert_eq!(spread(&[1.0, 2.0], &[true, true]), "[1.0, 2.0]");
     }
 
     #[test]

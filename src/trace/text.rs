@@ -109,7 +109,8 @@ impl Trace {
         Ok(self.covering(bytes.clone())?.span)
     }
 
-    /// Returns the tokens of each sentence of the prompt; together they are the whole prompt.
+    /// Returns the tokens of each sentence of the prompt, and of the special tokens between turns; together
+    /// they are the whole prompt.
     ///
     /// # Errors
     /// [`Error::Trace`] when the file is damaged.

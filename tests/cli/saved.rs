@@ -90,6 +90,33 @@ fn anchors_and_routes_of_a_saved_trace_are_said_and_drawn() {
 }
 
 #[test]
+fn anchors_are_of_the_stretch_between_two_texts() {
+    let folder = TempDir::new().unwrap();
+    let trace = saved(folder.path());
+    let said = |arguments: &[&str]| {
+        object(&streamtrace(&[&["thought-anchors", &trace, "--json"], arguments].concat()))
+    };
+    let texts = |said: &serde_json::Value| -> Vec<String> {
+        let sentences = said["sentences"].as_array().unwrap().iter();
+        sentences.map(|sentence| sentence["text"].as_str().unwrap().to_string()).collect()
+    };
+    let all = texts(&said(&[]));
+    let n = all.len();
+    let (from, to) = (&all[1][..20], &all[n - 2]);
+    assert!(all.iter().filter(|text| text.contains(from)).count() == 1, "{all:?}");
+    assert_eq!(texts(&said(&["--from", from])), all[1..]);
+    let some = said(&["--from", from, "--to", to]);
+    assert_eq!(texts(&some), all[1..n - 1]);
+    assert!(some["notes"].to_string().contains("attention from 1 sentence behind them counts"), "{some}");
+    assert_fails(
+        &["thought-anchors", &trace, "--from", to, "--to", from],
+        &["--to that ends after --from begins", "swap them"],
+    );
+    assert_fails(&["thought-anchors", &trace, "--from", "nowhere in it"], &["does not contain it"]);
+    assert_fails(&["thought-anchors", &trace, "--from", to], &["more than 4 sentences", "in the stretch"]);
+}
+
+#[test]
 fn heads_are_ranked_by_their_attention_on_a_text() {
     let folder = TempDir::new().unwrap();
     let trace = saved(folder.path());

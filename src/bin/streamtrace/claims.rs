@@ -44,6 +44,13 @@ pub struct AnchorsArgs {
         default_value_t = AnchorConfig::default().min_distance
     )]
     min_distance: usize,
+    /// Look at the sentences from this text on (its first occurrence), not at the chain of thought: the model's
+    /// last turn, or what it thinks there; without turns, the whole prompt
+    #[arg(long, value_name = "TEXT")]
+    from: Option<String>,
+    /// Look at the sentences up to this text (its last occurrence), not at the chain of thought
+    #[arg(long, value_name = "TEXT")]
+    to: Option<String>,
     /// Write the chart as .svg or .png, or the text with its anchors highlighted as .html
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -54,17 +61,36 @@ pub struct AnchorsArgs {
 impl AnchorsArgs {
     pub fn run(&self) -> Result<(), Error> {
         check_writable(self.out.as_deref())?;
+        let trace = Trace::open(&self.trace)?;
         let config = AnchorConfig {
+            over: self.over(&trace)?,
             n_receiver_heads: self.n_receiver_heads,
             n_anchors: self.n_anchors,
             min_distance: self.min_distance,
             ..AnchorConfig::default()
         };
-        let anchors = Trace::open(&self.trace)?.thought_anchors_with(&config)?;
+        let anchors = trace.thought_anchors_with(&config)?;
         if let Some(out) = &self.out {
             anchors.save(out)?;
         }
         self.format.print(&anchors, &anchors)
+    }
+
+    /// Returns the tokens from `--from` to `--to`; `None` without either.
+    fn over(&self, trace: &Trace) -> Result<Option<Span>, Error> {
+        let start = self.from.as_ref().map(|text| trace.find(text)).transpose()?;
+        let end = self.to.as_ref().map(|text| trace.find_last(text)).transpose()?;
+        if start.is_none() && end.is_none() {
+            return Ok(None);
+        }
+        let (start, end) =
+            (start.map_or(0, |span| span.start), end.map_or(trace.n_tokens(), |span| span.end));
+        if start < end {
+            return Ok(Some(Span { start, end }));
+        }
+        let expected = format!("a --to that ends after --from begins, at token {start}");
+        let fix = "swap them, or choose texts that occur in that order";
+        Err(Error::setting("the stretch to look at", expected, format!("its end at token {end}"), fix))
     }
 }
 

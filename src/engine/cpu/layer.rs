@@ -25,7 +25,7 @@ use crate::{
     },
     error::Error,
     protocol::Hidden,
-    trace::{BlockMask, Blocks, Budgets, LayerRecord, MIN_DISTANCE, Search, Span},
+    trace::{BlockMask, Blocks, Budgets, LayerRecord, MIN_DISTANCE, Search},
 };
 
 /// Keys and values of the whole prompt, and what search and attention have found so far.
@@ -43,7 +43,7 @@ pub struct Layer {
     /// Query blocks with the mean mass of their queries on each key block, by head.
     /// `[n_sampled]([n_heads][n_key_blocks])`
     sampled: Vec<(usize, Vec<Vec<f32>>)>,
-    /// Of each token its sentence and 1 / tokens of that sentence. `[n_tokens]`
+    /// Of each token its sentence and 1 / tokens of that sentence, 0 between sentences. `[n_tokens]`
     sentences: Vec<(u32, f32)>,
     /// `[n_heads, capacity]`
     anchors: Vec<f32>,
@@ -57,11 +57,14 @@ pub struct Layer {
 }
 
 impl AttentionShape {
-    /// For each token its sentence and 1 / tokens of that sentence; nothing if no sentences are recorded.
-    /// `[n_tokens]`
+    /// For each token its sentence and 1 / tokens of that sentence, which is 0 between sentences: what looks
+    /// from there does not count. Nothing if no sentences are recorded. `[n_tokens]`
     fn token_sentences(&self) -> Vec<(u32, f32)> {
-        let shares = |(i, s): (usize, &Span)| std::iter::repeat_n((i as u32, 1.0 / s.len() as f32), s.len());
-        self.sentences.iter().enumerate().flat_map(shares).collect()
+        let mut of = vec![(0, 0.0); if self.sentences.is_empty() { 0 } else { self.capacity }];
+        for (i, sentence) in self.sentences.iter().enumerate() {
+            of[sentence.range()].fill((i as u32, 1.0 / sentence.len() as f32));
+        }
+        of
     }
 
     /// Returns what the keys of each block write, weighted by what they received; both are `[n_heads,

@@ -14,7 +14,7 @@ pub struct Anchors {
     /// First token and end of each sentence. `[n_sentences, 2]`
     spans: CudaSlice<u32>,
     n_sentences: usize,
-    /// The sentence of each token, and 1 / tokens of that sentence. `[n_tokens]`
+    /// The sentence of each token, and 1 / tokens of that sentence; both 0 between sentences. `[n_tokens]`
     sentence: CudaSlice<u32>,
     weight: CudaSlice<f32>,
     /// `[n_heads, n_tokens]`
@@ -33,8 +33,8 @@ impl Anchors {
         let anchors = Anchors {
             spans: gpu.upload(&spans)?,
             n_sentences,
-            sentence: gpu.alloc(n_tokens)?,
-            weight: gpu.alloc(n_tokens)?,
+            sentence: gpu.zeros(n_tokens)?,
+            weight: gpu.zeros(n_tokens)?,
             received: gpu.zeros(shape.n_heads * n_tokens)?,
         };
         let params = SentenceParams {

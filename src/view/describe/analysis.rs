@@ -38,6 +38,7 @@ impl Describe for ThoughtAnchors {
             self.receivers.best(ROWS).iter().map(|(layer, head)| format!("{layer}·{head}")).collect();
         let table = Table::new(format!("Thought anchors of {}", count(self.sentences.len(), "sentence")))
             .row("heads", format!("{} by {}", heads.join(", "), self.receivers.how));
+        let table = self.notes.iter().fold(table, |table, note| table.row("note", note));
         let line = |j: usize| {
             let sentence = &self.sentences[j];
             format!(

@@ -4,7 +4,7 @@ use super::{
     canvas::{Canvas, Pen, Type},
     figure::Figure,
     head_scores::HeadScores,
-    labels::{ticks, width},
+    labels::{lines, ticks, width},
     sentence_kinds::kinds_legend,
     theme::{INK, LINE, MUTED},
 };
@@ -34,6 +34,7 @@ impl ThoughtAnchors {
             pen.text(&self.facts(), (14, 39), Type::NOTE);
             pen.text("mean attention from later sentences", (14, 60), Type::NOTE);
             self.bars(pen);
+            self.left_out(pen);
             self.numbers(pen);
             self.score_axis(pen);
             self.sentence_axis(pen);
@@ -41,6 +42,7 @@ impl ThoughtAnchors {
             end = kinds_legend(pen, (14, end + 6), AREA.0 + 48, |kind| {
                 self.sentences.iter().any(|s| s.kind == kind)
             });
+            end = self.noted(pen, end);
         });
         let right = (LEFT + AREA.0 + 20).max(14 + width(&self.facts()));
         canvas.figure((right, end + 6), &self.title(), &self.description())
@@ -103,6 +105,15 @@ impl ThoughtAnchors {
         }
     }
 
+    /// Marks the sentences that have no score though others come late enough after them, where there is room.
+    fn left_out(&self, pen: &Pen) {
+        let with_later = self.sentences.len().saturating_sub(self.min_distance);
+        for j in (0..with_later).filter(|&j| self.score(j).is_none() && self.bar_width() >= LETTERED) {
+            let middle = (self.x(j) + self.x(j + 1)) / 2;
+            pen.text("×", (middle, TOP + AREA.1 - 8), Type::TEXT.colored(MUTED).centered());
+        }
+    }
+
     /// Writes each anchor's number above its bar, where there is room.
     fn numbers(&self, pen: &Pen) {
         let most = self.most();
@@ -154,16 +165,27 @@ impl ThoughtAnchors {
         y
     }
 
+    /// Writes the notes below `top`; returns their lower edge.
+    fn noted(&self, pen: &Pen, top: i32) -> i32 {
+        let mut y = top;
+        for line in self.notes.iter().flat_map(|note| lines(note, AREA.0 + 48)) {
+            y += 15;
+            pen.text(&line, (14, y), Type::NOTE);
+        }
+        y + if y > top { 8 } else { 0 }
+    }
+
     fn description(&self) -> String {
         let anchor =
             |(_, j): (usize, usize)| format!("sentence {j}, {:?}", shortened(&self.sentences[j].text, 60));
         let anchors: Vec<String> = self.places().map(anchor).collect();
         format!(
             "Bars are the mean attention that each sentence gets from those at least {} later. {}. The \
-             highest peaks: {}.",
+             highest peaks: {}.{}",
             self.min_distance,
             self.facts(),
-            anchors.join("; ")
+            anchors.join("; "),
+            self.notes.iter().map(|note| format!(" Note: {note}.")).collect::<String>()
         )
     }
 
@@ -196,6 +218,21 @@ mod tests {
             assert!(!chart.svg().contains("style=") && !heads.svg().contains("style="));
             assert!(anchors.anchors.iter().all(|j| chart.svg().contains(&format!("Some words {j}."))), "{n}");
         }
+    }
+
+    #[test]
+    fn notes_stand_below_and_sentences_left_out_are_marked() {
+        let mut anchors = made_up_anchors(30, "Some words");
+        let plain = anchors.figure();
+        anchors.scores[2] = None;
+        anchors.notes = vec!["a sentence holds a sink, ".repeat(9)];
+        let noted = anchors.figure();
+        assert_eq!(plain.svg().matches('×').count() + 1, noted.svg().matches('×').count());
+        assert!(noted.size().1 > plain.size().1 + 25 && noted.size().0 == plain.size().0);
+        assert!(
+            noted.svg().contains("a sentence holds a sink, a sentence")
+                && anchors.html().contains("holds a sink")
+        );
     }
 
     /// A file may hold any values.

@@ -24,9 +24,11 @@ impl ThoughtAnchors {
         let legend: String = SentenceKind::ALL.into_iter().filter(occurs).map(legend).collect();
         let text: String =
             self.sentences.iter().enumerate().map(|(j, sentence)| self.highlighted(j, sentence)).collect();
+        let note = |note: &String| format!("<br><span style=\"opacity:0.7\">Note: {}</span>", escaped(note));
+        let notes: String = self.notes.iter().map(note).collect();
         format!(
             "<div style=\"line-height:1.7;max-width:760px\"><p><b>{}</b><br>\
-             <span style=\"opacity:0.7\">{}</span></p>\
+             <span style=\"opacity:0.7\">{}</span>{notes}</p>\
              <ol style=\"margin:0 0 10px\">{list}</ol><p style=\"font-size:85%\">{legend}</p>\
              <p style=\"max-height:560px;overflow:auto\">{text}</p></div>",
             escaped(&self.title()),

@@ -48,6 +48,21 @@ pub(super) fn width(text: &str) -> i32 {
     (text.chars().count() as f64 * 6.6).ceil() as i32
 }
 
+/// Breaks a text into lines no wider than `room` pixels; a single word may be wider.
+pub(super) fn lines(text: &str, room: i32) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if width(line) + width(word) + width(" ") <= room => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.into()),
+        }
+    }
+    lines
+}
+
 /// Recall of a head below which its picture shows less than half of what it looks at.
 pub(super) const LOW_RECALL: f64 = 0.5;
 
