@@ -51,7 +51,7 @@ impl MemoryPlan {
     }
 
     /// Returns the bytes of the weights and the output layer.
-    pub(crate) fn weights(&self) -> u64 {
+    pub fn weights(&self) -> u64 {
         let is_weights = |name: &str| name.starts_with("weights") || name == "output layer";
         self.parts.iter().filter(|(name, _)| is_weights(name)).map(|part| part.1).sum()
     }

@@ -29,6 +29,7 @@ pub use mask::BlockMask;
 pub(crate) use pieces::Pieces;
 pub use record::LayerRecord;
 pub use sentence_kind::SentenceKind;
+#[cfg(feature = "engine")]
 pub(crate) use sentences::recorded_sentences;
 pub use sentences::{MIN_DISTANCE, sentences, token_sentences};
 pub use span::Span;

@@ -200,7 +200,7 @@ fn has_word(text: &str, word: &str) -> bool {
     text.match_indices(word).any(|(at, _)| {
         let before = text[..at].chars().next_back();
         let after = text[at + word.len()..].chars().next();
-        !is_part(before) && !(is_part(word.chars().next_back()) && is_part(after))
+        !(is_part(before) || is_part(word.chars().next_back()) && is_part(after))
     })
 }
 
