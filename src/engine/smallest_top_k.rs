@@ -29,8 +29,9 @@ impl<D: Device> Run<'_, D> {
         config: &StreamConfig,
     ) -> Result<SmallestTopK, Error> {
         criterion.validate()?;
-        let config =
-            StreamConfig { pruned: None, top_k: config.top_k.max(config.always_kept()), ..config.clone() };
+        // Without a share to prune, the blocks are the same for prompts of all lengths.
+        let config = StreamConfig { pruned: None, recall: None, ..config.clone() }.with_blocks(prompt.len());
+        let config = StreamConfig { top_k: config.top_k.max(config.always_kept()), ..config };
         let reference = self.reference(prompt, criterion, &config)?;
         let n_key_blocks = reference.tokens.len().div_ceil(config.block_size_k);
         let mut tried = Vec::new();

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use streamtrace::{
-    Criterion, Error, Intervention, ScoreConfig, Search, StreamConfig, Trace, Tracer,
+    Budget, Criterion, Error, Intervention, ScoreConfig, Search, StreamConfig, Trace, Tracer,
     trace::{CompareConfig, Fidelity, RowsOf},
 };
 
@@ -61,6 +61,10 @@ fn positions_inside_a_prompt_are_compared_as_its_end_would_be() {
         top_k: 8,
         sink_blocks: 1,
         local_blocks: 4,
+        // By what a query block sees alone, not by a sample of the prompt.
+        budget: Budget::Uniform,
+        block_size_q: 32,
+        block_size_k: 8,
         search: Search::Exhaustive,
         ..StreamConfig::default()
     };
@@ -120,7 +124,9 @@ fn comparisons_that_make_no_sense_are_refused() {
     let no_answer =
         refused(CompareConfig { rows: Some(9), answer: Some(String::new()), ..Default::default() });
     assert!(matches!(no_answer, Some(Error::Prompt { .. })), "{no_answer:?}");
-    assert!(matches!(trace.recall_map(), Err(Error::Missing { .. })));
+    let unsampled = StreamConfig { sample: 0, budget: Budget::Uniform, ..StreamConfig::default() };
+    let silent = tracer.with(unsampled).trace(trace.text()).unwrap();
+    assert!(matches!(silent.recall_map(), Err(Error::Missing { .. })));
 }
 
 /// An exact run is the model's own, whatever is recorded of it.
