@@ -80,7 +80,7 @@ fn saved(folder: &Path) -> String {
 }
 
 /// The fields of a trace's summary, as its file has them.
-const SUMMARY_FIELDS: [&str; 13] = [
+const SUMMARY_FIELDS: [&str; 14] = [
     "config",
     "device",
     "fidelity",
@@ -92,6 +92,7 @@ const SUMMARY_FIELDS: [&str; 13] = [
     "peak_memory_bytes",
     "planned_memory_bytes",
     "pruned",
+    "recall",
     "seconds",
     "version",
 ];

@@ -183,7 +183,7 @@ impl<D: Device> Run<'_, D> {
         Self: 't,
     {
         let config = with_budget(self, config, tokens.len())?;
-        if 2 * config.always_kept() > config.top_k
+        if config.always_kept() > config.top_k / 2
             && config.top_k < tokens.len().div_ceil(config.block_size_k)
         {
             let (always, top_k) = (config.always_kept(), count(config.top_k, "key block"));

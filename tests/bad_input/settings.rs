@@ -28,8 +28,9 @@ fn prompts_without_tokens_are_refused() {
 
 #[test]
 fn settings_that_do_not_fit_are_refused_before_anything_runs() {
-    let ok = StreamConfig { top_k: 8, sink_blocks: 1, local_blocks: 4, ..StreamConfig::default() };
-    let cases: [(StreamConfig, &[&str]); 18] = [
+    let blocks = StreamConfig { block_size_q: 32, block_size_k: 8, ..StreamConfig::default() };
+    let ok = StreamConfig { top_k: 8, sink_blocks: 1, local_blocks: 4, ..blocks };
+    let cases: [(StreamConfig, &[&str]); 22] = [
         (StreamConfig { top_k: 0, ..ok.clone() }, &["top_k: expected at least 5", "found 0", "raise top_k"]),
         (StreamConfig { top_k: 4, ..ok.clone() }, &["top_k: expected at least 5", "found 4"]),
         (
@@ -57,6 +58,16 @@ fn settings_that_do_not_fit_are_refused_before_anything_runs() {
         (
             StreamConfig { beam: usize::MAX, ..ok.clone() },
             &["beam: expected at most", "0 the published search"],
+        ),
+        (StreamConfig { recall: Some(1.0), ..ok.clone() }, &["recall: expected a share above 0", "found 1"]),
+        (StreamConfig { recall: Some(f64::NAN), ..ok.clone() }, &["recall", "found NaN"]),
+        (
+            StreamConfig { recall: Some(0.9), pruned: Some(0.5), ..ok.clone() },
+            &["recall: expected no share to prune beside it", "leave out one of them"],
+        ),
+        (
+            StreamConfig { recall: Some(0.9), sample: 0, ..ok.clone() },
+            &["recall: expected a sample and budgets by head", "sample 512 queries"],
         ),
         (StreamConfig { split: 3, ..ok.clone() }, &["split: expected 2, 4 or 8", "found 3"]),
         (

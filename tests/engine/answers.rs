@@ -1,7 +1,7 @@
 //! Answers of an engine process.
 
 use streamtrace::{
-    Error, ScoreConfig, Search, StreamConfig,
+    Budget, Error, ScoreConfig, Search, StreamConfig,
     trace::{AnswerScore, Fidelity},
 };
 
@@ -80,8 +80,8 @@ fn clones_share_the_engine() {
 /// The exhaustive search reads every visible key if there are more candidates than the budget holds.
 #[test]
 fn what_a_search_reads_is_counted() {
-    let config =
-        StreamConfig { top_k: 8, sink_blocks: 1, local_blocks: 4, beam: 8, ..StreamConfig::default() };
+    let uniform = StreamConfig { budget: Budget::Uniform, ..StreamConfig::default() };
+    let config = StreamConfig { top_k: 8, sink_blocks: 1, local_blocks: 4, beam: 8, ..uniform };
     let (tracer, prompt) = (common::load(model()).unwrap(), common::prompt(1000));
     let read = |search| {
         let tracer = tracer.with(StreamConfig { search, ..config.clone() });

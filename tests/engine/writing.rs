@@ -1,15 +1,17 @@
 //! Generation: each step gives the result of running the whole text again.
 
 use serde_json::json;
-use streamtrace::{GenerateConfig, Search, StreamConfig, Tracer, protocol::End};
+use streamtrace::{Budget, GenerateConfig, Search, StreamConfig, Tracer, protocol::End};
 
 use crate::{
     common,
     fixture::{Engines, model},
 };
 
+/// Budgets by head would be those of the first prompt in one case, of each longer one in the other.
 fn config(search: Search) -> StreamConfig {
-    StreamConfig { top_k: 8, sink_blocks: 1, local_blocks: 4, search, ..StreamConfig::default() }
+    let uniform = StreamConfig { budget: Budget::Uniform, ..StreamConfig::default() };
+    StreamConfig { top_k: 8, sink_blocks: 1, local_blocks: 4, search, ..uniform }
 }
 
 /// Returns the greedy choices from traces of the prompt with all text so far, in words of the test's
