@@ -4,7 +4,7 @@ use std::fs;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use streamtrace::{error::Error, trace::Trace};
+use streamtrace::{Budget, error::Error, trace::Trace};
 
 use crate::sample::{Size, small};
 
@@ -152,9 +152,9 @@ fn files_that_are_no_traces_are_refused() {
 #[test]
 fn a_newer_version_asks_for_an_update() {
     let bytes = Bytes::of(small().windows(&[None]));
-    let newer = refused(&bytes.clone().note("version", "3").written());
+    let newer = refused(&bytes.clone().note("version", "4").written());
     assert!(
-        newer.contains("expected format version 2 or older, found version 3; update streamtrace"),
+        newer.contains("expected format version 3 or older, found version 4; update streamtrace"),
         "{newer}"
     );
     for version in ["", "0", "-1", "1.0", "99999999999"] {
@@ -199,6 +199,27 @@ fn an_older_trace_is_read_without_what_it_lacks() {
     }
 }
 
+/// Before version 3 all heads had the summary's budget, and rows stood in arrays of three dimensions.
+#[test]
+fn a_trace_without_budgets_by_head_is_read() {
+    let sample = Size { n_heads: 1, ..small() }.windows(&[None]);
+    let now = sample.sample().trace;
+    let mut bytes = Bytes::of(sample).note("version", "2");
+    for tensor in ["layers.0.top_k", "layers.0.recall"] {
+        bytes = bytes.rename(tensor, &format!("other.{tensor}"));
+    }
+    for (tensor, shape) in
+        [("mass", [1, 3, 5]), ("kept", [1, 3, 5]), ("proximity", [1, 3, 5]), ("focus", [1, 4, 10])]
+    {
+        bytes.header[format!("layers.0.{tensor}")]["shape"] = json!(shape);
+    }
+    let trace = open(&bytes.summary("/recall", json!(null)).written()).unwrap();
+    assert_eq!((trace.head(0, 0), trace.mask(0)), (now.head(0, 0), now.mask(0)));
+    assert_eq!(trace.attention_row(0, 0, 14), now.attention_row(0, 0, 14));
+    assert_eq!((trace.recall(0), trace.summary().recall), (Ok(None), None));
+    assert_eq!(trace.summary().config.budget, Budget::Uniform);
+}
+
 #[test]
 fn tensors_that_do_not_fit_the_summary_are_refused() {
     let bytes = Bytes::of(small().windows(&[None, Some(5)]));
@@ -224,8 +245,8 @@ fn tensors_that_do_not_fit_the_summary_are_refused() {
     wrong.header["layers.1.mass"]["dtype"] = "BF16".into();
     assert!(refused(&wrong.written()).contains("layers.1.mass of BF16"));
     let mut wrong = bytes.clone();
-    wrong.header["layers.1.kept"]["shape"] = json!([9, 5]);
-    assert!(refused(&wrong.written()).contains("layers.1.kept of U16 [9, 5]"));
+    wrong.header["layers.1.kept"]["shape"] = json!([6, 9]);
+    assert!(refused(&wrong.written()).contains("layers.1.kept of U16 [6, 9]"));
     let mut wrong = bytes.clone();
     let text = wrong.header["text"]["data_offsets"][0].as_u64().unwrap() as usize;
     wrong.data[text] = 0xff;
@@ -240,7 +261,6 @@ fn summaries_with_impossible_sizes_are_refused() {
         "/model/n_layers",
         "/model/n_heads",
         "/model/vocab_size",
-        "/config/top_k",
         "/config/block_size_q",
         "/config/block_size_k",
     ];
@@ -248,6 +268,9 @@ fn summaries_with_impossible_sizes_are_refused() {
         for value in [0, 1, 4, 24, 1 << 31, 1 << 33, u64::MAX / 2, u64::MAX] {
             refused(&bytes.clone().summary(path, json!(value)).written());
         }
+    }
+    for value in [0, 1 << 33, u64::MAX] {
+        refused(&bytes.clone().summary("/config/top_k", json!(value)).written());
     }
     for (start, end) in [(9, 3), (0, 24), (0, u64::MAX), (u64::MAX, u64::MAX)] {
         refused(&bytes.clone().summary("/focus", json!({"start": start, "end": end})).written());

@@ -77,7 +77,7 @@ fn layers_that_do_not_fit_the_summary_are_refused() {
     let mut record = sample.layers[0].clone();
     record.mass.pop();
     short.layer(0, &record).unwrap();
-    assert!(matches!(short.finish(sample.summary.clone(), &sample.logits), Err(Error::File { .. })));
+    assert!(matches!(short.finish(sample.summary.clone(), &sample.logits), Err(Error::Trace { .. })));
     let mut empty = writer();
     record.mask.budgets = Budgets::uniform(3, 0);
     empty.layer(0, &record).unwrap();
