@@ -38,6 +38,9 @@ pub struct Settings {
 /// Thread blocks that keep a card busy.
 const BUSY: usize = 512;
 
+/// Most nodes that the hierarchical search holds on any card.
+const MAX_FRONTIER: usize = 3904;
+
 /// Fewest key blocks of a segment that is worth a thread block.
 const SEGMENT: usize = 512;
 
@@ -111,6 +114,11 @@ impl Settings {
         // Beside the best, a range that reaches past the candidates may stay at either end.
         let ranges = self.split * (self.widths.ranges + 2);
         ranges.max(self.widths.survivors + self.always_kept).next_multiple_of(64)
+    }
+
+    /// Returns whether the budgets are small enough for the hierarchical search; else every key is read.
+    pub fn searches_hierarchically(&self) -> bool {
+        self.max_frontier() <= MAX_FRONTIER
     }
 
     pub fn search_hierarchical(&self, n_blocks: usize) -> (Kernel, Work) {

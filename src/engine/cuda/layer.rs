@@ -180,6 +180,7 @@ impl LayerAttention for Layer {
         let n_pruned = match self.shape.config.search {
             Search::Window | Search::Random { .. } => return Ok(()),
             Search::Exhaustive => 0,
+            Search::Hierarchical(_) if !self.settings.searches_hierarchically() => 0,
             Search::Hierarchical(_) => {
                 let first_exact = self.shape.config.first_exact_block(self.shape.blocks.n_tokens);
                 first_exact.saturating_sub(first).min(found.len())

@@ -11,6 +11,9 @@ use crate::trace::{Blocks, Budgets, StreamConfig};
 /// Times the mean that a head may have at most.
 const MOST: usize = 8;
 
+/// Blocks that a head may have at most, unless the mean is more: a GPU's search holds as many at a time.
+const MOST_BLOCKS: usize = 3072;
+
 /// Sampled query blocks of a layer, and the masses of their candidates for each head.
 pub struct Survey {
     pub sample: Vec<usize>,
@@ -58,7 +61,8 @@ impl Steps {
 /// Returns the budgets of a layer's heads that keep no more pairs than `config.top_k` for each would.
 pub fn shared_out(survey: &Survey, blocks: &Blocks, config: &StreamConfig) -> Budgets {
     let n_heads = survey.heads.len();
-    let most = blocks.n_key_blocks().min(config.top_k.saturating_mul(MOST));
+    let most = config.top_k.saturating_mul(MOST).min(MOST_BLOCKS.max(config.top_k));
+    let most = most.min(blocks.n_key_blocks());
     let steps = Steps::new(blocks, config, most);
     let mut pairs = n_heads as u64 * cost(blocks, config, config.top_k);
     let mut room = (n_heads * room(config.top_k, blocks)).saturating_sub(n_heads * steps.top_k[0]);
