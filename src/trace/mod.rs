@@ -101,6 +101,11 @@ impl HeadTrace {
         kept.zip(mass).map(|(&block, &mass)| (block as usize, mass))
     }
 
+    /// Returns the budget: the key blocks that a query block keeps if it can see as many.
+    pub fn top_k(&self) -> usize {
+        self.top_k
+    }
+
     /// Returns the attention mass that each key token received, summed over all queries. `[n_tokens]`
     pub fn received(&self) -> &[f32] {
         &self.received

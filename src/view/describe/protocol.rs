@@ -39,7 +39,7 @@ impl Describe for StreamConfig {
         };
         let heads = match (self.recall, self.budget) {
             (Some(recall), _) => format!("to a recall of {recall} in each head"),
-            (None, Budget::ByHead) => format!("by head, on a sample of {}", count(self.sample, "query")),
+            (None, Budget::ByHead) => format!("by head, on a sample of {}", count(self.sample, "row")),
             (None, Budget::Uniform) => "the same for all heads".into(),
         };
         let block = |size| if size == 0 { "by the prompt's length".into() } else { count(size, "token") };

@@ -81,7 +81,7 @@ impl Describe for Recall {
 impl Recall {
     /// Mean, least head and sample on one line.
     pub(crate) fn line(&self) -> String {
-        let rows = count(self.rows, "sampled query");
+        let rows = count(self.rows, "sampled row");
         format!("{:.3}, least head {:.3} ({rows} in each layer)", self.mean, self.least_head)
     }
 }

@@ -171,7 +171,7 @@ impl AttentionMap {
 
     fn facts(&self) -> String {
         let summary = self.trace.summary();
-        facts(summary, self.attention.pruned(), self.recall)
+        facts(summary, self.attention.top_k(), self.attention.pruned(), self.recall)
     }
 
     /// Says what the colours measure, and how many tokens a cell covers.

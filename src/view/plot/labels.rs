@@ -81,12 +81,12 @@ pub(super) fn recall_of(trace: &Trace, layer: usize, head: usize) -> Result<Opti
 
 /// The facts below the title of a trace's figure: length, blocks, budget, share pruned, and recall if it is
 /// known.
-pub(super) fn facts(summary: &Summary, pruned: f64, recall: Option<f64>) -> String {
+pub(super) fn facts(summary: &Summary, top_k: usize, pruned: f64, recall: Option<f64>) -> String {
     let config = &summary.config;
     let mut facts = vec![
         count(summary.n_tokens, "token"),
         format!("query blocks of {}, key blocks of {}", config.block_size_q, config.block_size_k),
-        format!("k = {}", thousands(config.top_k as u64)),
+        format!("k = {}", thousands(top_k as u64)),
         format!("{} pruned", percent(pruned)),
     ];
     facts.extend(recall.map(|recall| match recall < LOW_RECALL {

@@ -167,7 +167,7 @@ fn title(trace: &Trace) -> String {
 /// The facts of a whole trace, on one line.
 pub(crate) fn overview_facts(trace: &Trace) -> String {
     let summary = trace.summary();
-    facts(summary, summary.pruned, told_recall(summary))
+    facts(summary, summary.config.top_k, summary.pruned, told_recall(summary))
 }
 
 /// Says which keys no query sees.

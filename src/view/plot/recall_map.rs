@@ -19,7 +19,7 @@ impl Trace {
     pub fn recall_map(&self) -> Result<HeatMap, Error> {
         let summary = self.summary();
         let title = format!("{} · recall of each head", shortened(&summary.model.name, 24));
-        let facts = facts(summary, summary.pruned, told_recall(summary));
+        let facts = facts(summary, summary.config.top_k, summary.pruned, told_recall(summary));
         if let Some(fidelity) = &summary.fidelity {
             let measure = measure(fidelity.n_rows, fidelity.rows_of);
             return Ok(HeatMap::by_layer_and_head(title, facts, &measure, &fidelity.recall_by_head));
