@@ -174,6 +174,8 @@ def main():
             same, kl, tail = against(hidden)
             print(f"| {blocks} {rank} {share} {' '.join(more)} | {share_pruned:.3f} | {same:.4f} | {kl:.5f} | {tail:.3f} | {recall:.3f} | {least:.3f} |",
                   flush=True)
+            if "layers" in more:
+                print("pruned by layer:", *(f"{found[2]:.2f}" for found in FOUND), flush=True)
 
 
 if __name__ == "__main__":

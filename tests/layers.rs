@@ -21,7 +21,7 @@ const FLOORS: &[&[&str]] = &[
 /// The same inside the engine.
 const ENGINE_FLOORS: &[&[&str]] = &[
     &["model", "search", "raster"],
-    &["device"],
+    &["device", "told"],
     &["cpu", "cuda", "decoder"],
     &["run"],
     &["compare", "generate"],

@@ -14,6 +14,7 @@ mod run;
 pub mod search;
 pub mod serve;
 mod smallest_top_k;
+mod told;
 
 use std::time::Instant;
 

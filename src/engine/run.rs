@@ -13,14 +13,15 @@ use super::{
     },
     device::{Device, Purpose, StageCosts},
     model::{Model, tokenizer::Encoding},
-    search::{budget, sample::sampled},
+    search::budget,
+    told::{Told, sampled_rows},
 };
 use crate::{
     error::Error,
     protocol::{LayerProgress, MemoryPlan, Progress, Weights},
     trace::{
-        AnswerScore, AnswerToken, Blocks, LayerRecord, NextToken, Recall, Seconds, Span, StreamConfig,
-        Summary, Trace, TraceWriter, recorded_sentences,
+        AnswerScore, AnswerToken, Blocks, LayerRecord, NextToken, Seconds, Span, StreamConfig, Summary,
+        Trace, TraceWriter, recorded_sentences,
     },
     words::numbers::{count, format_bytes},
 };
@@ -284,45 +285,6 @@ fn write_layers(
         writer.layer(layer, &record)?;
     }
     Ok((writer, told))
-}
-
-/// What the records of all layers and heads say about the run.
-#[derive(Default)]
-struct Told {
-    kept_pairs: u64,
-    budgets: Vec<usize>,
-    recalls: Vec<f32>,
-}
-
-impl Told {
-    fn add(&mut self, record: &LayerRecord) {
-        self.kept_pairs += record.mask.kept_pairs();
-        self.budgets.extend(record.mask.budgets.as_slice());
-        self.recalls.extend(&record.recall);
-    }
-
-    /// Returns the settings with the mean budget, where a recall decided it.
-    fn settled(&self, config: StreamConfig) -> StreamConfig {
-        let n = self.budgets.len().max(1);
-        let mean = (self.budgets.iter().sum::<usize>() + n / 2) / n;
-        StreamConfig { top_k: if config.recall.is_some() { mean } else { config.top_k }, ..config }
-    }
-
-    fn recall(&self, rows: usize) -> Option<Recall> {
-        let recalls = || self.recalls.iter().map(|&recall| f64::from(recall));
-        let mean = recalls().sum::<f64>() / self.recalls.len() as f64;
-        recalls().reduce(f64::min).map(|least_head| Recall { mean, least_head, rows })
-    }
-}
-
-/// Counts the queries of each layer whose recall a run tells: those that it samples, or in an exact run all.
-fn sampled_rows(config: &StreamConfig, n_tokens: usize) -> usize {
-    if config.exact {
-        return n_tokens;
-    }
-    let StreamConfig { block_size_q, block_size_k, .. } = *config;
-    let blocks = Blocks { n_tokens, block_size_q, block_size_k, window: None };
-    sampled(&blocks, config).iter().map(|&query_block| blocks.queries(query_block).len()).sum()
 }
 
 fn stopped() -> Error {

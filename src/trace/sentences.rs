@@ -16,10 +16,10 @@ const SHORTEST: usize = 10;
 /// Returns the bytes of each sentence of a text, in order, without the white space around it.
 ///
 /// It cuts after `.`, `?` and `!` where white space follows, after their full-width forms, and at blank
-/// lines; beyond the published rule, where an item of a list, a step, a heading or a code block begins, but not
-/// after an item's number, after headings and code blocks, and at special tokens such as `<|im_end|>` or `<think>`, which with the name of
-/// the role after them are no sentences. Pieces under ten characters join the next one, the last before a
-/// special token the one before it.
+/// lines. Beyond the published rule it cuts where an item of a list, a step, a heading or a code block begins,
+/// but not after an item's number; after headings and code blocks; and at special tokens such as
+/// `<|im_end|>` or `<think>`, which with the name of the role after them are no sentences. Pieces under ten
+/// characters join the next one, the last before a special token the one before it.
 pub fn sentences(text: &str) -> Vec<Range<usize>> {
     pieces(text).into_iter().filter(|piece| piece.is_sentence).map(|piece| piece.bytes).collect()
 }

@@ -164,6 +164,8 @@ impl LayerAttention for Layer {
         let masses = self.for_each_block(queries, query_block, |head, query_block, queries| {
             mean_masses(queries, &self.keys[self.shape.kv_head(head)], &blocks, query_block, soft_cap)
         })?;
+        // A prompt that is still shorter than a query block is sampled again when it grows.
+        self.sampled.retain(|(sampled, _)| *sampled < query_block);
         self.sampled.push((query_block, masses.into_iter().map(|(_, _, masses)| masses).collect()));
         Ok(())
     }

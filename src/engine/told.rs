@@ -1,0 +1,45 @@
+//! What a run tells about itself: pairs kept, budgets and recall, over all layers and heads.
+
+use super::search::sample::sampled;
+use crate::trace::{Blocks, LayerRecord, Recall, StreamConfig};
+
+/// What the records of all layers and heads say about the run.
+#[derive(Default)]
+pub(super) struct Told {
+    pub kept_pairs: u64,
+    budgets: Vec<usize>,
+    recalls: Vec<f32>,
+}
+
+impl Told {
+    /// Takes the record of a layer.
+    pub fn add(&mut self, record: &LayerRecord) {
+        self.kept_pairs += record.mask.kept_pairs();
+        self.budgets.extend(record.mask.budgets.as_slice());
+        self.recalls.extend(&record.recall);
+    }
+
+    /// Returns the settings with the mean budget, where a recall decided it.
+    pub fn settled(&self, config: StreamConfig) -> StreamConfig {
+        let n = self.budgets.len().max(1);
+        let mean = (self.budgets.iter().sum::<usize>() + n / 2) / n;
+        StreamConfig { top_k: if config.recall.is_some() { mean } else { config.top_k }, ..config }
+    }
+
+    /// Returns the recall of `rows` queries in each layer; `None` if none was recorded.
+    pub fn recall(&self, rows: usize) -> Option<Recall> {
+        let recalls = || self.recalls.iter().map(|&recall| f64::from(recall));
+        let mean = recalls().sum::<f64>() / self.recalls.len() as f64;
+        recalls().reduce(f64::min).map(|least_head| Recall { mean, least_head, rows })
+    }
+}
+
+/// Counts the queries of each layer whose recall a run tells: those that it samples, or in an exact run all.
+pub(super) fn sampled_rows(config: &StreamConfig, n_tokens: usize) -> usize {
+    if config.exact {
+        return n_tokens;
+    }
+    let StreamConfig { block_size_q, block_size_k, .. } = *config;
+    let blocks = Blocks { n_tokens, block_size_q, block_size_k, window: None };
+    sampled(&blocks, config).iter().map(|&query_block| blocks.queries(query_block).len()).sum()
+}
