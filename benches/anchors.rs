@@ -3,7 +3,7 @@
 //!
 //! A prompt is a word problem whose facts are scattered over prose, followed by the chain of thought; the
 //! truth is known by construction. Options: `-- --prompts 24 --tokens 8192 --pruned 0.97 --search
-//! exhaustive|default --sinks 1 --local 5`. Prompts of even number calibrate the heads, and those of odd
+//! exhaustive|default --sinks 1 --local 5 --model MODEL`. Prompts of even number calibrate the heads, and those of odd
 //! number are reported; kurtosis, which needs no truth, is the mean over all. Plan and setup are left out as
 //! targets. The dense run is the same with all blocks kept.
 
@@ -18,7 +18,7 @@ use streamtrace::{
     trace::SentenceKind,
 };
 
-use common::{bundled, option, option_or};
+use common::{model, option, option_or};
 
 /// As in the binary.
 #[global_allocator]
@@ -44,7 +44,7 @@ struct Run {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let tracer = bundled()?;
+    let tracer = model()?;
     let n_prompts: u64 = option_or("--prompts", 24)?;
     let n_tokens: usize = option_or("--tokens", 8192)?;
     let pruned: f64 = option_or("--pruned", 0.97)?;

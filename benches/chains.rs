@@ -3,7 +3,7 @@
 //!
 //! A prompt is a word problem whose facts are scattered over prose, followed by the worked chain of thought.
 //! Prints the share of the chain's tokens at which the most likely token is that of dense attention. Options:
-//! `-- --prompts 12 --tokens 8192 --pruned 0.97 --seed 1000`.
+//! `-- --prompts 12 --tokens 8192 --pruned 0.97 --seed 1000 --model MODEL`.
 
 mod common;
 
@@ -11,14 +11,14 @@ use std::error::Error;
 
 use streamtrace::{Estimate, ScoreConfig, Search, StreamConfig, tasks::WordProblem};
 
-use common::{bundled, option_or};
+use common::{model, option_or};
 
 /// As in the binary.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let tracer = bundled()?;
+    let tracer = model()?;
     let (n_prompts, n_tokens, seed): (u64, usize, u64) =
         (option_or("--prompts", 12)?, option_or("--tokens", 8192)?, option_or("--seed", 1000)?);
     let share = option_or("--pruned", 0.97)?;

@@ -17,7 +17,7 @@ use streamtrace::{
     tasks::{RulerConfig, Task},
 };
 
-use common::{bundled, option, option_or};
+use common::{model, option, option_or};
 
 /// As in the binary.
 #[global_allocator]
@@ -33,7 +33,7 @@ struct Row {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let tracer = bundled()?;
+    let tracer = model()?;
     let n_prompts: u64 = option_or("--prompts", 50)?;
     let n_tokens: usize = option_or("--tokens", 16384)?;
     let pruned: f64 = option_or("--pruned", 0.95)?;

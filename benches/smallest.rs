@@ -13,14 +13,14 @@ use streamtrace::{
     tasks::{RulerConfig, Task},
 };
 
-use common::{bundled, option_or};
+use common::{model, option_or};
 
 /// As in the binary.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let tracer = bundled()?;
+    let tracer = model()?;
     let (n_prompts, n_tokens, seed): (u64, usize, u64) =
         (option_or("--prompts", 50)?, option_or("--tokens", 8192)?, option_or("--seed", 1000)?);
     let exact = tracer.with(StreamConfig { search: Search::Exhaustive, ..StreamConfig::default() });

@@ -15,7 +15,7 @@ use streamtrace::{
     tasks::{RulerConfig, Task},
 };
 
-use common::{bundled, option_or};
+use common::{model, option_or};
 
 /// As in the binary.
 #[global_allocator]
@@ -25,7 +25,7 @@ const LENGTHS: usize = 5;
 const WARM_UP: usize = 2 * LENGTHS;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let tracer = bundled()?;
+    let tracer = model()?;
     let (n_traces, longest): (usize, usize) = (option_or("--traces", 200)?, option_or("--tokens", 8192)?);
     // The shortest prompt is shorter than a chunk, and its length is odd.
     let lengths: [usize; LENGTHS] = [longest, longest / 2, longest / 3, longest / 7, longest / 20];

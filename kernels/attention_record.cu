@@ -1,7 +1,8 @@
 // attention_record: the record of one layer's attention, key by key, from the mask and each row's
 // log-sum-exp.
 //
-// p(q, key) = exp(q . key / sqrt(HEAD_DIM) - lse[q]) over kept, visible keys. Keys are the rows of the
+// p(q, key) = exp(q . key / sqrt(HEAD_DIM) - lse[q]) over kept, visible keys, or where ALL_KEYS is 1 over all
+// visible keys: then only what keys receive is recorded, received and anchors. Keys are the rows of the
 // products and queries the columns, so the sum over queries stays inside a thread.
 //
 // queries   [n_rows, n_heads, HEAD_DIM] bf16
@@ -9,24 +10,21 @@
 // lse       [n_heads, n_rows] f32
 // mass      [n_heads, n_query_blocks, top_k] f32: mean over the block's queries of the mass on a kept block;
 //           0 fills up
-// received  [n_heads, n_tokens] f32, added to: sum over queries of p. Order of addition is not fixed: last
-//           bits vary
+// received  [n_heads, n_tokens] f32, added to, or null: sum over queries of p. Order of addition is not
+//           fixed: last bits vary
 // shares    [n_heads, query blocks of these rows, top_k * BLOCK_K] f32, zeroed by the caller, or null: sum
 //           over queries of p
 // focus     rows [n_heads, end - first, top_k * BLOCK_K] f32, zeroed by the caller: p of the focus tokens
 // anchors   where ANCHORS is 1: sentence [n_tokens] u32, non-decreasing but for 0 between sentences; weight
-//           [n_tokens] f32 (1 / tokens in the query's sentence, 0 between sentences); received [n_heads, n_tokens] f32, added to: sum of p weight[q] over
-//           queries with sentence[q] >= sentence[key] + distance
-// grid (query blocks of these rows, n_heads); a thread block holds top_k kept blocks
-// Compile with -D HEAD_DIM, BLOCK_Q (16 to 128), BLOCK_K (4 to 64), ANCHORS, EXACT (0 or 1), SOFT_CAP
+//           [n_tokens] f32 (1 / tokens in the query's sentence, 0 between sentences); received [n_heads,
+//           n_tokens] f32, added to: sum of p weight[q] over queries with sentence[q] >= sentence[key] +
+//           distance
+// grid (query blocks of these rows, n_heads); a thread block holds top_k kept blocks, or where ALL_KEYS is 1
+// none
+// Compile with -D HEAD_DIM, BLOCK_Q (16 to 128), BLOCK_K (4 to 64), ANCHORS, ALL_KEYS (0 or 1), SOFT_CAP
 // (attention_rows.cu).
 // Any card from sm_80.
 // Reference: tests/cuda/reference.py, record; src/engine/cpu/attend.rs
-
-// Whether queries attended to all keys: received and anchors are of all of them, the rest of the kept blocks.
-#ifndef EXACT
-#define EXACT 0
-#endif
 
 constexpr int TILE = 64;                               // keys in flight at a time
 constexpr int SLOTS = TILE / BLOCK_K;
@@ -101,21 +99,6 @@ DEVICE void dots_16(float (&dots)[2][4], u32 keys, const Columns& c) {
     }
 }
 
-// The place of a slot's block among the kept ones; -1 if it is none of them.
-DEVICE int place_of_slot(const Params& p, Row row, int query_block, int slot) {
-    if (slot >= row.count) return -1;
-    if (!EXACT) return slot;
-    const u32* kept = p.mask.kept + row_of_mask(p.mask, query_block);
-    u32 block = row.block(slot);
-    int first = 0, end = top_k_of(p.mask);  // what fills up the row is larger than any block
-    while (first < end) {
-        int middle = (first + end) / 2;
-        if (kept[middle] < block) first = middle + 1;
-        else end = middle;
-    }
-    return first < top_k_of(p.mask) && kept[first] == block ? first : -1;
-}
-
 // Where the probability of a focus token and key `place` of a slot belongs.
 DEVICE float* place_of_focus(const Params& p, int token, int slot, int place) {
     u64 row = row_of_head(p.mask, token - p.focus.first, p.focus.end - p.focus.first);
@@ -129,8 +112,7 @@ DEVICE void add_key(const float (&dots)[2][4], const Params& p, Row row, Sight s
     int slot = tile * SLOTS + i / BLOCK_K, key = key_of(row, slot, i % BLOCK_K);
     int sentence = ANCHORS && key < p.sizes.n_tokens ? (int)p.anchors.sentence[key] : UNSEEN;
     float sum = 0.0f, anchor = 0.0f;
-    bool has_focus = sight.first_query < p.focus.end && sight.end_query > p.focus.first;
-    int kept = has_focus ? place_of_slot(p, row, p.rows.first_block + blockIdx.x, slot) : -1;
+    bool kept = !ALL_KEYS && slot < row.count;
 #pragma unroll
     for (int j = 0; j < 4; j++) {
         int token = c.token[j];
@@ -139,7 +121,7 @@ DEVICE void add_key(const float (&dots)[2][4], const Params& p, Row row, Sight s
         sum += probability;
         if (ANCHORS && sentence <= c.sentence[j]) anchor += probability * c.weight[j];
         bool in_focus = token >= p.focus.first && token < p.focus.end && token < sight.end_query;
-        if (in_focus && kept >= 0) *place_of_focus(p, token, kept, i % BLOCK_K) = probability;
+        if (in_focus && kept) *place_of_focus(p, token, slot, i % BLOCK_K) = probability;
     }
     sum = quad_sum(sum);
     if (ANCHORS) anchor = quad_sum(anchor);
@@ -166,15 +148,14 @@ DEVICE void write_tile(const Params& p, Row row, int tile, Sums sums) {
         int slot = tile * SLOTS + i / BLOCK_K;
         int key = slot < row.count ? row.block(slot) * BLOCK_K + i % BLOCK_K : n_tokens;
         if (key >= n_tokens) continue;
-        atomicAdd(&p.received[(u64)blockIdx.y * n_tokens + key], sums.of_keys[i]);
+        if (p.received) atomicAdd(&p.received[(u64)blockIdx.y * n_tokens + key], sums.of_keys[i]);
         if (ANCHORS) atomicAdd(&p.anchors.received[(u64)blockIdx.y * n_tokens + key], sums.anchors[i]);
-        int kept = place_of_slot(p, row, p.rows.first_block + blockIdx.x, slot);
-        if (kept < 0) continue;
+        if (ALL_KEYS) continue;
         if (p.shares) {
             u64 shares = row_of_head(p.mask, blockIdx.x, gridDim.x) * BLOCK_K;
-            p.shares[shares + kept * BLOCK_K + i % BLOCK_K] = sums.of_keys[i];
+            p.shares[shares + slot * BLOCK_K + i % BLOCK_K] = sums.of_keys[i];
         }
-        atomicAdd(&sums.of_blocks[kept], sums.of_keys[i]);
+        atomicAdd(&sums.of_blocks[slot], sums.of_keys[i]);
     }
 }
 
@@ -183,9 +164,9 @@ KERNEL void __launch_bounds__(THREADS) attention_record(const __grid_constant__ 
     u32 stages = shared_address(shared);
     float* of_keys = (float*)(shared + 2 * STAGE);
     Sums sums = {of_keys, of_keys + TILE, of_keys + 2 * TILE};
-    int query_block = p.rows.first_block + blockIdx.x, top_k = top_k_of(p.mask);
+    int query_block = p.rows.first_block + blockIdx.x, top_k = ALL_KEYS ? 0 : top_k_of(p.mask);
     Sight sight = sight_of(query_block, p.sizes);
-    Row row = EXACT ? visible_row(sight) : kept_row(p.mask, query_block, sight);
+    Row row = ALL_KEYS ? visible_row(sight) : kept_row(p.mask, query_block, sight);
     Columns columns;
     load_columns(columns, p, sight);
     for (int i = threadIdx.x; i < top_k; i += THREADS) sums.of_blocks[i] = 0.0f;
@@ -202,7 +183,7 @@ KERNEL void __launch_bounds__(THREADS) attention_record(const __grid_constant__ 
         write_tile(p, row, tile, sums);
         __syncthreads();
     }
-    float* mass = p.mass + row_of_mask(p.mask, query_block);
+    float* mass = ALL_KEYS ? nullptr : p.mass + row_of_mask(p.mask, query_block);
     for (int i = threadIdx.x; i < top_k; i += THREADS) {
         mass[i] = sums.of_blocks[i] / (sight.end_query - sight.first_query);
     }

@@ -7,9 +7,10 @@
 // queries, keys: maps of queries [n_rows, n_heads, HEAD_DIM] and keys [n_tokens, n_kv_heads, HEAD_DIM] bf16;
 // boxes of 64 rows for queries, BLOCK_K rows for keys
 // All else: as in attention_record.cu
-// grid (query blocks of these rows, n_heads); a thread block holds top_k kept blocks
-// Compile with -D HEAD_DIM (64 or 128), BLOCK_Q (64 or 128), BLOCK_K (8 to 64), ANCHORS (0 or 1), SOFT_CAP
-// (attention_rows.cu) for sm_90a.
+// grid (query blocks of these rows, n_heads); a thread block holds top_k kept blocks, or where ALL_KEYS is 1
+// none
+// Compile with -D HEAD_DIM (64 or 128), BLOCK_Q (64 or 128), BLOCK_K (8 to 64), ANCHORS, ALL_KEYS (0 or 1),
+// SOFT_CAP (attention_rows.cu) for sm_90a.
 // Reference: attention_record.cu and tests/cuda/reference.py, record
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
@@ -39,11 +40,11 @@ struct Ring {
     u32 query, keys, query_full, full, empty;
 };
 
-// The kept blocks of a row, in shared memory.
+// The kept blocks of a row in shared memory, or without a mask all from `first` on.
 struct Kept {
     u32* blocks;
-    int count;
-    DEVICE int block(int slot) const { return (int)blocks[slot]; }
+    int first, count;
+    DEVICE int block(int slot) const { return ALL_KEYS ? first + slot : (int)blocks[slot]; }
 };
 
 // ---- copies
@@ -172,12 +173,13 @@ DEVICE void write_focus(Focus focus, int top_k, const float (&dots)[DOTS], const
 DEVICE void write_key(const Params& p, float sum, const Keys& k, int r, int tile, float* pieces) {
     int lane = threadIdx.x % 32, key = k.key[r];
     if (lane % 4 == 0 && key < p.sizes.n_tokens) {
-        atomicAdd(&p.received[(u64)blockIdx.y * p.sizes.n_tokens + key], sum);
+        if (p.received) atomicAdd(&p.received[(u64)blockIdx.y * p.sizes.n_tokens + key], sum);
         if (p.shares) {
             u64 shares = row_of_head(p.mask, blockIdx.x, gridDim.x) * BLOCK_K;
             p.shares[shares + tile * TILE + k.i + r * 8] = sum;
         }
     }
+    if (ALL_KEYS) return;
     sum = sum_across_quads(sum);
     if (lane == 0) pieces[tile * PIECES + threadIdx.x / 32 * 2 + r] = sum;
 }
@@ -236,17 +238,17 @@ DEVICE Kept load_row(const Mask& mask, int query_block, u32* blocks) {
         if (i < top_k) blocks[i] = block;
         count += __syncthreads_count(block != NONE);
     }
-    return {blocks, count};
+    return {blocks, 0, count};
 }
 
 DEVICE void record_all(const Params& p, Kept row, Sight sight, int n_tiles, Ring ring, const Pair* pairs,
                        float* pieces) {
     Focus focus = p.focus;
-    focus.rows += row_of_head(p.mask, 0, focus.end - focus.first) * BLOCK_K;
-    const int window = p.sizes.window, top_k = top_k_of(p.mask);
+    if (!ALL_KEYS) focus.rows += row_of_head(p.mask, 0, focus.end - focus.first) * BLOCK_K;
+    const int window = p.sizes.window, top_k = ALL_KEYS ? 0 : top_k_of(p.mask);
     Columns columns;
     load_columns(columns, p, sight);
-    bool has_focus = sight.first_query < focus.end && sight.end_query > focus.first;
+    bool has_focus = !ALL_KEYS && sight.first_query < focus.end && sight.end_query > focus.first;
     barrier_wait(ring.query_full, 0);
     for (int tile = 0; tile < n_tiles; tile++) {
         Keys keys = keys_of(p, row, tile);
@@ -273,13 +275,14 @@ KERNEL void __launch_bounds__(THREADS, BLOCK_Q == 64 ? 4 : 3)
     __shared__ __align__(8) u64 barriers[1 + 2 * STAGES];
     __shared__ Pair pairs[ANCHORS ? BLOCK_Q / 2 : 1];
     Ring ring = make_ring(shared, barriers);
-    int top_k = top_k_of(p.mask);
+    int top_k = ALL_KEYS ? 0 : top_k_of(p.mask);
     u32* blocks = (u32*)(shared + (ring.keys - shared_address(shared)) + STAGES * STAGE_BYTES);
     float* pieces = (float*)(blocks + top_k);
 
     int query_block = p.rows.first_block + blockIdx.x;
     Sight sight = sight_of(query_block, p.sizes);
-    Kept row = load_row(p.mask, query_block, blocks);
+    Row all = visible_row(sight);
+    Kept row = ALL_KEYS ? Kept{nullptr, all.first, all.count} : load_row(p.mask, query_block, blocks);
     int n_tiles = (row.count + SLOTS - 1) / SLOTS;
     if (ANCHORS) load_pairs(pairs, p, sight);
     if (threadIdx.x == 0) init_barriers(ring);
@@ -290,6 +293,7 @@ KERNEL void __launch_bounds__(THREADS, BLOCK_Q == 64 ? 4 : 3)
     } else {
         record_all(p, row, sight, n_tiles, ring, pairs, pieces);
     }
+    if (ALL_KEYS) return;
     __syncthreads();
     float* mass = p.mass + row_of_mask(p.mask, query_block);
     for (int slot = threadIdx.x; slot < top_k; slot += THREADS) {

@@ -1,12 +1,16 @@
-//! Helpers of the benchmarks: the bundled model on the available device, and the options after `--`.
+//! Helpers of the benchmarks: the model on the available device, and the options after `--`.
 
-use std::{path::Path, str::FromStr};
+use std::{
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use streamtrace::{DeviceChoice, Error, LoadOptions, Tracer};
 
-/// The bundled model, on a GPU if there is one.
-pub fn bundled() -> Result<Tracer, Error> {
-    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/needle-6m");
+/// The model of `--model`, or the bundled one, on a GPU if there is one.
+pub fn model() -> Result<Tracer, Error> {
+    let bundled = || Path::new(env!("CARGO_MANIFEST_DIR")).join("models/needle-6m");
+    let model = option("--model").map_or_else(bundled, PathBuf::from);
     let tracer = Tracer::load_with(LoadOptions { model, device: DeviceChoice::Auto, memory: None })?;
     eprintln!("{}", tracer.device());
     Ok(tracer)

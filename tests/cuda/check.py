@@ -175,6 +175,11 @@ def check_attention(shape, generator):
         plain = launch.new(shape, shape.n_heads, shape.n_tokens, fill=0.0)
         launch.record(shape, q, k, kept, lse, mass, plain, rows, focus, warpgroups=warpgroups)
         close(f"record received alone, {kind}", shape, plain, want[1], 1e-3)
+        received, anchors = (launch.new(shape, shape.n_heads, shape.n_tokens, fill=0.0) for _ in range(2))
+        launch.record(shape, q, k, kept, lse_dense, None, received, None, range(0), sentence, weight, anchors, 4, 0, warpgroups, True)
+        of_all = reference.received(dense_p, sentence, 4)
+        close(f"record received, all keys, {kind}", shape, received, of_all[0], 1e-3)
+        close(f"record anchors, all keys, {kind}", shape, anchors, of_all[1], 1e-3)
         got = launch.recall(shape, lse, lse_dense)
         close(f"recall, {kind}", shape, got, reference.recall(dense_p, reference.kept_keys(shape, mask, "cuda")), 1e-3)
 

@@ -52,7 +52,7 @@ def variants(file, shapes):
         elif file == "sample.cu":
             found += [{**blocks, "ESTIMATE": "FIRST", "SOFT_CAP": c} for c in caps]
         elif file.startswith("attention_record"):
-            found += [{**blocks, "ANCHORS": a, "SOFT_CAP": c} for a in (0, 1) for c in caps]
+            found += [{**blocks, "ANCHORS": a, "ALL_KEYS": k, "SOFT_CAP": c} for a in (0, 1) for k in (0, 1) for c in caps]
         elif file.startswith("attention"):
             found += [{**blocks, "SOFT_CAP": c} for c in caps]
         else:

@@ -220,8 +220,8 @@ def attention(shape, queries, keys, values, kept, out, lse, first_block=0, warpg
 
 
 def record(shape, queries, keys, kept, lse, mass, received, focus_rows, focus, sentence=None, weight=None, anchors=None, distance=4,
-           first_block=0, warpgroups=None):
-    """Adds to `received`, `anchors` (if given) and writes `mass` and `focus_rows`; `focus` is a range of tokens."""
+           first_block=0, warpgroups=None, all_keys=False):
+    """Adds to `received`, `anchors` (if given) and writes `mass` and `focus_rows`, without `all_keys`; `focus` is a range of tokens."""
     on_hopper = hopper(shape) if warpgroups is None else warpgroups
     rest = {"mask": mask_of(shape, kept), "lse": pointer(lse), "mass": pointer(mass), "received": pointer(received), "shares": None,
             "focus": params.Focus(pointer(focus_rows), focus.start, focus.stop),
@@ -232,8 +232,8 @@ def record(shape, queries, keys, kept, lse, mass, received, focus_rows, focus, s
     else:
         p = params.RecordParams(pointer(queries), pointer(keys), **rest)
     file = "attention_record_sm90.cu" if on_hopper else "attention_record.cu"
-    defines = {**blocks_of(shape), "ANCHORS": int(anchors is not None)}
-    gpu().launch(file, "attention_record", defines, p, n_blocks(shape, queries), shape.n_heads, shape.top_k)
+    defines = {**blocks_of(shape), "ANCHORS": int(anchors is not None), "ALL_KEYS": int(all_keys)}
+    gpu().launch(file, "attention_record", defines, p, n_blocks(shape, queries), shape.n_heads, 0 if all_keys else shape.top_k)
 
 
 def sample(shape, queries, keys, blocks, kept, n_segments=3, n_bins=128):

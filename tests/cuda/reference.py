@@ -270,12 +270,16 @@ def attention(shape, queries, keys, values, kept=None):
     return (p @ v).transpose(0, 1), scores.logsumexp(-1), p
 
 
-def record(shape, kept, p, focus, sentence, distance):
-    """`(mass, received, focus, anchors)` of `kept`, from the probabilities of all pairs."""
-    received = p.sum(1)
+def received(p, sentence, distance):
+    """What each key receives of the probabilities of all pairs, and of sentences far enough behind it, [n_heads, n_tokens] each."""
     n_in_sentence = torch.bincount(sentence.long())[sentence.long()].double()
     far = sentence[:, None].long() >= sentence[None, :].long() + distance
-    anchors = (p * far / n_in_sentence[:, None]).sum(1)
+    return p.sum(1), (p * far / n_in_sentence[:, None]).sum(1)
+
+
+def record(shape, kept, p, focus, sentence, distance):
+    """`(mass, received, focus, anchors)` of `kept`, from the probabilities of all pairs."""
+    of_keys, anchors = received(p, sentence, distance)
     mass = torch.zeros(kept.shape, dtype=torch.float64, device=p.device)
     rows = torch.zeros(shape.n_heads, len(focus), shape.top_k * shape.block_k, dtype=torch.float64, device=p.device)
     for head in range(shape.n_heads):
@@ -290,7 +294,7 @@ def record(shape, kept, p, focus, sentence, distance):
                     if token in tokens:
                         at = slot * shape.block_k
                         rows[head, i, at : at + keys.stop - keys.start] = p[head, token, keys]
-    return mass, received, rows, anchors
+    return mass, of_keys, rows, anchors
 
 
 def masses(shape, p_dense, sample):

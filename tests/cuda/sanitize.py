@@ -46,6 +46,7 @@ def run(shape):
         rows = launch.new(shape, shape.n_heads, len(focus), shape.top_k * shape.block_k, fill=0.0)
         launch.record(shape, q, k, kept, lse, mass, received, rows, focus, sentence, weight, anchors, 4, 0, warpgroups)
         launch.record(shape, q, k, kept, lse, mass, received, rows, focus, warpgroups=warpgroups)
+        launch.record(shape, q, k, kept, dense_lse, None, received, None, range(0), sentence, weight, anchors, 4, 0, warpgroups, True)
         launch.recall(shape, lse, dense_lse)
     torch.cuda.synchronize()
 

@@ -21,6 +21,7 @@ use super::{
     model::{
         config::{Activation, ModelConfig},
         rope::Rotary,
+        weight::Weight,
     },
 };
 use crate::{error::Error, protocol::MemoryPlan, trace::StreamConfig};
@@ -105,11 +106,15 @@ impl Device for Cpu {
         memory::peak()
     }
 
-    fn weight(&self, weight: &TensorView) -> Result<Tensor, Error> {
-        Ok(weight.load(&candle_core::Device::Cpu)?.to_dtype(DType::F32)?)
+    fn tensor(&self, numbers: &TensorView) -> Result<Tensor, Error> {
+        Ok(numbers.load(&candle_core::Device::Cpu)?.to_dtype(DType::F32)?)
     }
 
-    fn refill(&self, room: &mut Tensor, weight: &TensorView) -> Result<(), Error> {
+    fn weight(&self, weight: &Weight) -> Result<Tensor, Error> {
+        self.tensor(&weight.read()?.view())
+    }
+
+    fn refill(&self, room: &mut Tensor, weight: &Weight) -> Result<(), Error> {
         *room = self.weight(weight)?;
         Ok(())
     }

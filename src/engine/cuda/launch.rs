@@ -1,9 +1,11 @@
 //! Chooses the search and attention kernels of a layer, their macros and their amount of work.
 
+use std::ops::Range;
+
 use super::{
     macros::Macro,
     module::{Kernel, Work},
-    params::{Rule, Sizes},
+    params::{Rows, Rule, Sizes},
 };
 use crate::{
     engine::{device::AttentionShape, search::Widths},
@@ -16,7 +18,7 @@ use crate::{
 pub struct Settings {
     head_dim: usize,
     block_q: usize,
-    block_k: usize,
+    pub(super) block_k: usize,
     n_heads: usize,
     /// The largest budget of a head.
     top_k: usize,
@@ -25,10 +27,9 @@ pub struct Settings {
     split: usize,
     rescore: bool,
     always_kept: usize,
+    is_hopper: bool,
     /// Whether Hopper's kernels run.
     warpgroups: bool,
-    /// Whether queries attend to all keys.
-    exact: bool,
     /// Soft cap of the products of queries and keys; 0 for none.
     soft_cap: f32,
     /// Estimate of the hierarchical search, as kernels/search.cu names it.
@@ -40,6 +41,10 @@ const BUSY: usize = 512;
 
 /// Most nodes that the hierarchical search holds on any card.
 const MAX_FRONTIER: usize = 3904;
+
+/// Blocks of kernels that read all keys, on Hopper.
+const WIDE_Q: usize = 128;
+const WIDE_K: usize = 64;
 
 /// Fewest key blocks of a segment that is worth a thread block.
 const SEGMENT: usize = 512;
@@ -73,8 +78,8 @@ impl Settings {
             split: shape.config.split,
             rescore: shape.config.rescore,
             always_kept: shape.config.always_kept(),
+            is_hopper: is_hopper && matches!(shape.head_dim, 64 | 128),
             warpgroups: is_hopper && block_q >= 64 && block_k >= 8 && matches!(shape.head_dim, 64 | 128),
-            exact: shape.config.exact,
             soft_cap: shape.soft_cap.map_or(0.0, |cap| cap * (shape.head_dim as f32).sqrt()),
             estimate: match shape.config.search {
                 Search::Hierarchical(Estimate::First) => "FIRST",
@@ -86,14 +91,25 @@ impl Settings {
         })
     }
 
-    /// Returns whether the attention kernels take queries, keys and values as tensor maps.
-    pub fn takes_maps(&self) -> bool {
-        self.warpgroups
+    /// Returns the settings of kernels that read all keys of some tokens of the prompt's `n_tokens`: without
+    /// a mask, blocks are as large as the card takes them.
+    pub fn reading_all(&self, tokens: Range<usize>, n_tokens: usize) -> Settings {
+        let whole = tokens.start % WIDE_Q == 0 && (tokens.len() % WIDE_Q == 0 || tokens.end == n_tokens);
+        match self.is_hopper && whole {
+            true => Settings { block_q: WIDE_Q, block_k: WIDE_K, warpgroups: true, ..self.clone() },
+            false => self.clone(),
+        }
     }
 
-    /// Returns whether the record kernel takes tensor maps.
-    pub fn records_maps(&self) -> bool {
-        self.warpgroups && !self.exact
+    /// Returns rows of tokens as kernels take them, and the number of their query blocks.
+    pub fn rows(&self, tokens: &Range<usize>) -> (Rows, usize) {
+        let first_block = (tokens.start / self.block_q) as i32;
+        (Rows { first_block, n_rows: tokens.len() as i32 }, tokens.len().div_ceil(self.block_q))
+    }
+
+    /// Returns whether the attention and record kernels take queries, keys and values as tensor maps.
+    pub fn takes_maps(&self) -> bool {
+        self.warpgroups
     }
 
     fn kernel(&self, file: &'static str, entry: &'static str, more: &[(&'static str, Macro)]) -> Kernel {
@@ -161,14 +177,14 @@ impl Settings {
         (self.kernel(file, entry, &[self.soft_cap()]), Work::new(n_blocks, self.n_heads))
     }
 
-    /// Returns the record kernel; `anchors` says whether vertical scores are recorded.
-    pub fn record(&self, n_blocks: usize, anchors: bool) -> (Kernel, Work) {
-        let file = if self.records_maps() { "attention_record_sm90" } else { "attention_record" };
-        let macros = [("ANCHORS", Macro::Number(anchors as usize)), self.soft_cap()];
-        let work = Work { items: n_blocks, heads: self.n_heads, held: self.top_k };
-        let mut kernel = self.kernel(file, "attention_record", &macros);
-        kernel.macros.extend(self.exact.then_some(("EXACT", Macro::Number(1))));
-        (kernel, work)
+    /// Returns the record kernel; `anchors` says whether vertical scores are recorded, `all_keys` whether
+    /// what all keys receive is, and nothing else.
+    pub fn record(&self, n_blocks: usize, anchors: bool, all_keys: bool) -> (Kernel, Work) {
+        let file = if self.warpgroups { "attention_record_sm90" } else { "attention_record" };
+        let [of_anchors, of_all] = [anchors, all_keys].map(|yes| Macro::Number(yes as usize));
+        let macros = [("ANCHORS", of_anchors), ("ALL_KEYS", of_all), self.soft_cap()];
+        let held = if all_keys { 0 } else { self.top_k };
+        (self.kernel(file, "attention_record", &macros), Work { items: n_blocks, heads: self.n_heads, held })
     }
 }
 

@@ -7,14 +7,10 @@ use cudarc::driver::CudaSlice;
 
 use super::{
     gpu::Gpu,
-    launch::{Settings, sizes},
+    launch::Settings,
     module::{Kernel, Work},
     nodes::Nodes,
-    params::{
-        self, AttentionParams, AttentionWithoutParams, Focus, KernelParams, Mask, RecallParams, RecordParams,
-        Rows,
-    },
-    pointer::TensorMap,
+    params::{self, AttentionWithoutParams, Mask, RecallParams, Rows},
     proximity::{Around, Proximity},
     sample::Sampled,
     stopwatch::Stopwatch,
@@ -39,7 +35,7 @@ pub struct Layer {
     pub(super) settings: Settings,
     /// `[capacity, n_kv_heads, head_dim]`, of which `n_rows` are there.
     pub(super) keys: CudaSlice<u16>,
-    values: CudaSlice<u16>,
+    pub(super) values: CudaSlice<u16>,
     n_rows: usize,
     pub(super) nodes: Option<Nodes>,
     /// Number of tokens that the nodes were made of.
@@ -49,16 +45,16 @@ pub struct Layer {
     budgets_on_card: CudaSlice<u32>,
     /// Rows as in [`BlockMask::kept`].
     pub(super) kept: CudaSlice<u32>,
-    mass: CudaSlice<f32>,
+    pub(super) mass: CudaSlice<f32>,
     /// `[n_heads, n_tokens]`
-    received: CudaSlice<f32>,
+    pub(super) received: CudaSlice<f32>,
     /// Rows of the focus tokens, key by key.
-    focus: CudaSlice<f32>,
+    pub(super) focus: CudaSlice<f32>,
     sampled: Option<Sampled>,
-    anchors: Option<Anchors>,
+    pub(super) anchors: Option<Anchors>,
     /// Once the values are weighed.
     written: Option<Written>,
-    proximity: Option<Proximity>,
+    pub(super) proximity: Option<Proximity>,
     /// Whether `kept` holds the mask that a dense run compares with.
     has_mask: bool,
     /// Nodes and keys that the hierarchical search read, and keys that were read one by one.
@@ -202,25 +198,16 @@ impl LayerAttention for Layer {
 
     fn attend(&mut self, queries: &Tensor, first_query_block: usize) -> Result<Tensor, Error> {
         let start = Stopwatch::start(&self.gpu)?;
-        let entry = if self.shape.config.exact { "attention_dense" } else { "attention_sparse" };
-        let (output, lse) = self.run(entry, queries, first_query_block)?;
+        let (output, lse) = match self.shape.config.exact {
+            true => self.attention_dense(queries, first_query_block)?,
+            false => self.attention_sparse(queries, first_query_block)?,
+        };
         if let Some(proximity) = &mut self.proximity {
             let n_blocks = self.shape.query_blocks(first_query_block, queries.n_rows).len();
             let n_keys = n_blocks * self.budgets.sum() * self.shape.blocks.block_size_k;
             proximity.expect(&self.gpu, n_keys)?;
         }
-        if self.settings.records_maps() {
-            self.record(
-                self.query_map(queries)?,
-                self.key_map(&self.keys)?,
-                queries,
-                first_query_block,
-                &lse,
-            )?;
-        } else {
-            let tensors = [&*queries.data, &self.keys].map(|x| self.gpu.pointer(x));
-            self.record(tensors[0], tensors[1], queries, first_query_block, &lse)?;
-        }
+        self.record(queries, first_query_block, &lse)?;
         self.attending.stop(&self.gpu, start)?;
         Ok(output)
     }
@@ -244,24 +231,28 @@ impl LayerAttention for Layer {
     }
 
     fn attend_without(&mut self, queries: &Tensor, first: usize, hidden: &Hidden) -> Result<Tensor, Error> {
-        let (all, without) = match self.shape.config.exact {
-            true => ("attention_dense", "attention_dense_without"),
-            false => ("attention_sparse", "attention_without"),
-        };
+        let exact = self.shape.config.exact;
         if hidden.is_empty() {
-            return Ok(self.run(all, queries, first)?.0);
+            let all = if exact {
+                self.attention_dense(queries, first)
+            } else {
+                self.attention_sparse(queries, first)
+            };
+            return Ok(all?.0);
         }
         let gpu = &self.gpu;
         let edges =
             |edges: &[Edges], stays: i32| edges.iter().flat_map(|e| numbers(e, stays)).collect::<Vec<i32>>();
         let hidden = gpu.upload(&[edges(&hidden.hide, 0), edges(&hidden.keep, 1)].concat())?;
         let output = Tensor::new(gpu, queries.n_rows, queries.width)?;
-        let [of_queries, keys, values] = [&*queries.data, &self.keys, &self.values].map(|x| gpu.pointer(x));
+        let tensors = [&*queries.data, &self.keys, &self.values].map(|x| gpu.pointer(x));
+        let rows = Rows { first_block: first as i32, n_rows: queries.n_rows as i32 };
         let params = AttentionWithoutParams {
-            attention: self.attention_params([of_queries, keys, values], queries, first, &output, None),
+            attention: self.attention_params(tensors, rows, &output, None),
             hidden: params::Hidden { edges: gpu.pointer(&hidden), n_hidden: (hidden.len() / EDGE) as i32 },
         };
         let n_blocks = self.shape.query_blocks(first, queries.n_rows).len();
+        let without = if exact { "attention_dense_without" } else { "attention_without" };
         let (kernel, work) = self.settings.attention(without, n_blocks);
         // SAFETY: as the header of kernels/attention.cu says.
         unsafe { gpu.launch(&kernel, work, &params)? };
@@ -274,14 +265,14 @@ impl LayerAttention for Layer {
         first: usize,
         measured: Option<(&BlockMask, &mut [f64])>,
     ) -> Result<Tensor, Error> {
-        let (output, lse_dense) = self.run("attention_dense", queries, first)?;
+        let (output, lse_dense) = self.attention_dense(queries, first)?;
         let Some((mask, kept_mass)) = measured else { return Ok(output) };
         if !self.has_mask {
             self.kept = self.gpu.upload(&mask.kept)?;
             self.set(mask.budgets.clone())?;
             self.has_mask = true;
         }
-        let (_, lse_kept) = self.run("attention_sparse", queries, first)?;
+        let (_, lse_kept) = self.attention_sparse(queries, first)?;
         let recall = self.gpu.zeros::<f32>(self.shape.n_heads)?;
         let params = RecallParams {
             lse_kept: self.gpu.pointer(&lse_kept),
@@ -357,100 +348,5 @@ impl Layer {
             budgets: self.gpu.pointer(&self.budgets_on_card),
             n_query_blocks: self.shape.blocks.n_query_blocks() as i32,
         }
-    }
-
-    /// Records the attention of rows whose log-sum-exp is `lse`; `of_queries` and `of_keys` are their
-    /// tensors.
-    fn record<T>(
-        &self,
-        of_queries: T,
-        of_keys: T,
-        queries: &Tensor,
-        first: usize,
-        lse: &CudaSlice<f32>,
-    ) -> Result<(), Error>
-    where
-        RecordParams<T>: KernelParams,
-    {
-        let gpu = &self.gpu;
-        let focus = &self.shape.focus;
-        let params = RecordParams {
-            queries: of_queries,
-            keys: of_keys,
-            mask: self.mask(),
-            lse: gpu.pointer(lse),
-            mass: gpu.pointer(&self.mass),
-            received: gpu.pointer(&self.received),
-            shares: self.proximity.as_ref().map(|proximity| gpu.pointer(&proximity.shares)),
-            focus: Focus { rows: gpu.pointer(&self.focus), first: focus.start as i32, end: focus.end as i32 },
-            anchors: Anchors::params(self.anchors.as_ref(), gpu),
-            rows: Rows { first_block: first as i32, n_rows: queries.n_rows as i32 },
-            sizes: sizes(&self.shape),
-        };
-        let n_blocks = self.shape.query_blocks(first, queries.n_rows).len();
-        let (kernel, work) = self.settings.record(n_blocks, self.anchors.is_some());
-        // SAFETY: as the headers of kernels/attention_record.cu and attention_record_sm90.cu say.
-        unsafe { gpu.launch(&kernel, work, &params) }
-    }
-
-    /// Returns output and log-sum-exp of "attention_sparse" or "attention_dense".
-    fn run(
-        &self,
-        entry: &'static str,
-        queries: &Tensor,
-        first: usize,
-    ) -> Result<(Tensor, CudaSlice<f32>), Error> {
-        let gpu = &self.gpu;
-        let output = Tensor::new(gpu, queries.n_rows, queries.width)?;
-        let lse = gpu.alloc::<f32>(self.shape.n_heads * queries.n_rows)?;
-        let (kernel, work) =
-            self.settings.attention(entry, self.shape.query_blocks(first, queries.n_rows).len());
-        // SAFETY: as the headers of kernels/attention.cu and attention_sm90.cu say.
-        unsafe {
-            if self.settings.takes_maps() {
-                let maps = [self.query_map(queries)?, self.key_map(&self.keys)?, self.key_map(&self.values)?];
-                gpu.launch(&kernel, work, &self.attention_params(maps, queries, first, &output, Some(&lse)))?;
-            } else {
-                let pointers = [&*queries.data, &self.keys, &self.values].map(|x| gpu.pointer(x));
-                gpu.launch(
-                    &kernel,
-                    work,
-                    &self.attention_params(pointers, queries, first, &output, Some(&lse)),
-                )?;
-            }
-        }
-        Ok((output, lse))
-    }
-
-    /// Returns the parameters of attention; `tensors` are those of queries, keys and values.
-    fn attention_params<T>(
-        &self,
-        tensors: [T; 3],
-        rows: &Tensor,
-        first: usize,
-        output: &Tensor,
-        lse: Option<&CudaSlice<f32>>,
-    ) -> AttentionParams<T> {
-        let [queries, keys, values] = tensors;
-        AttentionParams {
-            queries,
-            keys,
-            values,
-            mask: self.mask(),
-            out: self.gpu.pointer(&output.data),
-            lse: lse.map(|lse| self.gpu.pointer(lse)),
-            rows: Rows { first_block: first as i32, n_rows: rows.n_rows as i32 },
-            sizes: sizes(&self.shape),
-        }
-    }
-
-    fn query_map(&self, queries: &Tensor) -> Result<TensorMap, Error> {
-        self.gpu.map(&queries.data, queries.n_rows, self.shape.n_heads, self.shape.head_dim, 64)
-    }
-
-    /// Returns a map of this layer's keys or values.
-    fn key_map(&self, x: &CudaSlice<u16>) -> Result<TensorMap, Error> {
-        let AttentionShape { blocks, n_kv_heads, head_dim, .. } = self.shape;
-        self.gpu.map(x, blocks.n_tokens, n_kv_heads, head_dim, blocks.block_size_k)
     }
 }

@@ -4,6 +4,7 @@
 //! The crate builds without CUDA; [`Cuda::open`] says what is missing to run. All unsafe code of the crate is
 //! here, except for the maps of weights.
 
+mod attention;
 pub mod bench;
 mod compile;
 mod gpu;
@@ -40,6 +41,7 @@ use super::{
     model::{
         config::{Activation, ModelConfig},
         rope::Rotary,
+        weight::Weight,
     },
 };
 use crate::{error::Error, protocol::MemoryPlan, trace::StreamConfig};
@@ -180,12 +182,16 @@ impl Device for Cuda {
         self.gpu.peak()
     }
 
-    fn weight(&self, weight: &TensorView) -> Result<Tensor, Error> {
-        Tensor::upload(&self.gpu, weight)
+    fn tensor(&self, numbers: &TensorView) -> Result<Tensor, Error> {
+        Tensor::upload(&self.gpu, numbers)
     }
 
-    fn refill(&self, room: &mut Tensor, weight: &TensorView) -> Result<(), Error> {
-        room.refill(&self.gpu, weight)
+    fn weight(&self, weight: &Weight) -> Result<Tensor, Error> {
+        Tensor::upload(&self.gpu, &weight.read()?.view())
+    }
+
+    fn refill(&self, room: &mut Tensor, weight: &Weight) -> Result<(), Error> {
+        room.refill(&self.gpu, &weight.read()?.view())
     }
 
     fn residual(&self, on_host: bool) -> Result<Residual, Error> {

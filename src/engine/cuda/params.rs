@@ -84,7 +84,7 @@ pub struct RecordParams<Tensor> {
     pub mask: Mask,
     pub lse: Floats,
     pub mass: Floats,
-    pub received: Floats,
+    pub received: Option<Floats>,
     pub shares: Option<Floats>,
     pub focus: Focus,
     pub anchors: Anchors,

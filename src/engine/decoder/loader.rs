@@ -44,8 +44,6 @@ impl<D: Device> Decoder<'_, D> {
     /// Loads a layer's weights into the memory of another's.
     fn refill(&self, layer: usize, room: &mut LayerWeights<D::Tensor>) -> Result<(), Error> {
         let mut weights = self.model.layer(layer)?;
-        room.all()
-            .zip(weights.all())
-            .try_for_each(|(room, weight)| self.device.refill(room, &weight.read()?.view()))
+        room.all().zip(weights.all()).try_for_each(|(room, weight)| self.device.refill(room, weight))
     }
 }

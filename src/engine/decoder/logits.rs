@@ -48,8 +48,8 @@ impl<D: Device> Decoder<'_, D> {
         if let Some(weights) = &self.resident {
             return self.each_part(states, &weights.final_norm, weights.output.iter().map(Ok), on_part);
         }
-        let (norm, table) = (self.weight(&self.model.final_norm()?)?, self.model.output()?);
-        self.each_part(states, &norm, output_parts(&table).map(|part| self.weight(&part)), on_part)
+        let (norm, table) = (self.device.weight(&self.model.final_norm()?)?, self.model.output()?);
+        self.each_part(states, &norm, output_parts(&table).map(|part| self.device.weight(&part)), on_part)
     }
 
     /// Returns the logits that follow some rows of hidden states from `first_row` on. `[n_rows][vocab_size]`
@@ -100,6 +100,6 @@ impl<D: Device> Decoder<'_, D> {
         let bytes: Vec<u8> = states.iter().flat_map(|x| x.to_le_bytes()).collect();
         let shape = vec![states.len() / hidden_size, hidden_size];
         let view = TensorView::new(Dtype::F32, shape, &bytes).expect("whole rows of 4 bytes a number");
-        self.device.weight(&view)
+        self.device.tensor(&view)
     }
 }

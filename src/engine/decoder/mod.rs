@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use super::{
     device::{AttentionShape, Device, LayerAttention, StageCosts},
-    model::{LayerWeights, Linear, Model, rope::RopeConfig, weight::Weight},
+    model::{LayerWeights, Linear, Model, rope::RopeConfig},
     search::{by_head, sample::sampled},
 };
 use crate::{
@@ -146,7 +146,7 @@ impl<D: Device> Decoder<'_, D> {
         let embedding = self.model.embedding()?;
         let mut hidden = self.device.residual(self.layout.hidden_on_host)?;
         for (i, ids) in self.tokens[first_row..].chunks(self.layout.chunk_rows).enumerate() {
-            let rows = self.device.weight(&embedding.gathered(ids.iter().map(|&id| id as usize))?.view())?;
+            let rows = self.device.tensor(&embedding.gathered(ids.iter().map(|&id| id as usize))?.view())?;
             self.device.put(&mut hidden, i, rows)?;
         }
         Ok(hidden)
@@ -158,11 +158,7 @@ impl<D: Device> Decoder<'_, D> {
     }
 
     fn weights(&self, layer: usize) -> Result<LayerWeights<D::Tensor>, Error> {
-        self.model.layer(layer)?.try_map(|w| self.weight(w))
-    }
-
-    fn weight(&self, weight: &Weight) -> Result<D::Tensor, Error> {
-        self.device.weight(&weight.read()?.view())
+        self.model.layer(layer)?.try_map(|weight| self.device.weight(weight))
     }
 
     /// Takes rows through a layer; `attend` is the attention of a chunk of queries, which may search.

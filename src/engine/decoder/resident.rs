@@ -23,7 +23,7 @@ pub struct AllWeights<T> {
 
 impl<T> AllWeights<T> {
     fn load<D: Device<Tensor = T>>(model: &Model, device: &D, bytes: u64) -> Result<Self, Error> {
-        let to_device = |weight: &Weight| device.weight(&weight.read()?.view());
+        let to_device = |weight: &Weight| device.weight(weight);
         let layer = |layer| model.layer(layer)?.try_map(to_device);
         Ok(AllWeights {
             layers: (0..model.config.n_layers).map(layer).collect::<Result<_, Error>>()?,

@@ -13,6 +13,7 @@ use super::{
     model::{
         config::{Activation, ModelConfig},
         rope::Rotary,
+        weight::Weight,
     },
     search::by_head::Survey,
 };
@@ -59,11 +60,14 @@ pub trait Device: Sync {
     /// Most memory held since [`Device::reserve`], in bytes; 0 where it cannot be measured.
     fn peak(&self) -> u64;
 
-    /// Copies a weight to the device.
-    fn weight(&self, weight: &TensorView) -> Result<Self::Tensor, Error>;
+    /// Brings numbers to the device.
+    fn tensor(&self, numbers: &TensorView) -> Result<Self::Tensor, Error>;
 
-    /// Copies a weight into the buffer of one that is not needed any more, asynchronously.
-    fn refill(&self, room: &mut Self::Tensor, weight: &TensorView) -> Result<(), Error>;
+    /// Brings a weight to the device.
+    fn weight(&self, weight: &Weight) -> Result<Self::Tensor, Error>;
+
+    /// Brings a weight into the memory of one that is not needed any more, asynchronously.
+    fn refill(&self, room: &mut Self::Tensor, weight: &Weight) -> Result<(), Error>;
 
     /// An empty residual stream, kept in the host's memory if `on_host`.
     fn residual(&self, on_host: bool) -> Result<Self::Residual, Error>;

@@ -1,0 +1,168 @@
+//! Attention of one layer on a GPU, over kept blocks or over all keys, and its record.
+
+use std::ops::Range;
+
+use cudarc::driver::CudaSlice;
+
+use super::{
+    launch::{Settings, sizes},
+    layer::Layer,
+    module::{Kernel, Work},
+    params::{AttentionParams, Focus, KernelParams, RecordParams, Rows},
+    pointer::TensorMap,
+    tensor::Tensor,
+    vertical::Anchors,
+};
+use crate::error::Error;
+
+/// Rows of output and their log-sum-exp.
+type Attended = (Tensor, CudaSlice<f32>);
+
+/// What a pass over probabilities records.
+#[derive(Clone, Copy)]
+struct Recorded {
+    /// Of all keys what they receive, and nothing else; else of kept blocks, and their mass.
+    all_keys: bool,
+    received: bool,
+    anchors: bool,
+}
+
+impl Layer {
+    /// Computes attention over the kept blocks.
+    pub(super) fn attention_sparse(&self, queries: &Tensor, first: usize) -> Result<Attended, Error> {
+        self.run(&self.settings, "attention_sparse", queries, first)
+    }
+
+    /// Computes attention over all keys.
+    pub(super) fn attention_dense(&self, queries: &Tensor, first: usize) -> Result<Attended, Error> {
+        self.run(&self.reading_all(queries, first), "attention_dense", queries, first)
+    }
+
+    /// Records the attention of rows whose log-sum-exp is `lse`. In an exact run keys receive from all
+    /// queries that see them, which takes a pass of its own.
+    pub(super) fn record(&self, queries: &Tensor, first: usize, lse: &CudaSlice<f32>) -> Result<(), Error> {
+        let (exact, anchors) = (self.shape.config.exact, self.anchors.is_some());
+        let kept = Recorded { all_keys: false, received: !exact, anchors: anchors && !exact };
+        self.record_with(&self.settings, kept, queries, first, lse)?;
+        if !exact {
+            return Ok(());
+        }
+        let all = Recorded { all_keys: true, received: true, anchors };
+        self.record_with(&self.reading_all(queries, first), all, queries, first, lse)
+    }
+
+    /// Returns the parameters of attention; `tensors` are those of queries, keys and values.
+    pub(super) fn attention_params<T>(
+        &self,
+        tensors: [T; 3],
+        rows: Rows,
+        output: &Tensor,
+        lse: Option<&CudaSlice<f32>>,
+    ) -> AttentionParams<T> {
+        let [queries, keys, values] = tensors;
+        AttentionParams {
+            queries,
+            keys,
+            values,
+            mask: self.mask(),
+            out: self.gpu.pointer(&output.data),
+            lse: lse.map(|lse| self.gpu.pointer(lse)),
+            rows,
+            sizes: sizes(&self.shape),
+        }
+    }
+
+    /// Returns the tokens of queries whose first is that of query block `first`.
+    fn tokens(&self, queries: &Tensor, first: usize) -> Range<usize> {
+        let start = first * self.shape.blocks.block_size_q;
+        start..start + queries.n_rows
+    }
+
+    fn reading_all(&self, queries: &Tensor, first: usize) -> Settings {
+        self.settings.reading_all(self.tokens(queries, first), self.shape.blocks.n_tokens)
+    }
+
+    fn run(
+        &self,
+        settings: &Settings,
+        entry: &'static str,
+        queries: &Tensor,
+        first: usize,
+    ) -> Result<Attended, Error> {
+        let gpu = &self.gpu;
+        let output = Tensor::new(gpu, queries.n_rows, queries.width)?;
+        let lse = gpu.alloc::<f32>(self.shape.n_heads * queries.n_rows)?;
+        let (rows, n_blocks) = settings.rows(&self.tokens(queries, first));
+        let launch = settings.attention(entry, n_blocks);
+        if settings.takes_maps() {
+            let [keys, values] = [&self.keys, &self.values].map(|x| self.key_map(settings, x));
+            let maps = [self.query_map(queries)?, keys?, values?];
+            self.launch(launch, &self.attention_params(maps, rows, &output, Some(&lse)))?;
+        } else {
+            let pointers = [&*queries.data, &self.keys, &self.values].map(|x| gpu.pointer(x));
+            self.launch(launch, &self.attention_params(pointers, rows, &output, Some(&lse)))?;
+        }
+        Ok((output, lse))
+    }
+
+    fn record_with(
+        &self,
+        settings: &Settings,
+        what: Recorded,
+        queries: &Tensor,
+        first: usize,
+        lse: &CudaSlice<f32>,
+    ) -> Result<(), Error> {
+        let (rows, n_blocks) = settings.rows(&self.tokens(queries, first));
+        let launch = settings.record(n_blocks, what.anchors, what.all_keys);
+        if settings.takes_maps() {
+            let maps = [self.query_map(queries)?, self.key_map(settings, &self.keys)?];
+            self.launch(launch, &self.record_params(maps, what, rows, lse))
+        } else {
+            let pointers = [&*queries.data, &self.keys].map(|x| self.gpu.pointer(x));
+            self.launch(launch, &self.record_params(pointers, what, rows, lse))
+        }
+    }
+
+    /// Returns the parameters of the record; `tensors` are those of queries and keys.
+    fn record_params<T>(
+        &self,
+        tensors: [T; 2],
+        what: Recorded,
+        rows: Rows,
+        lse: &CudaSlice<f32>,
+    ) -> RecordParams<T> {
+        let (gpu, focus) = (&self.gpu, &self.shape.focus);
+        let [queries, keys] = tensors;
+        let shares = self.proximity.as_ref().filter(|_| !what.all_keys);
+        RecordParams {
+            queries,
+            keys,
+            mask: self.mask(),
+            lse: gpu.pointer(lse),
+            mass: gpu.pointer(&self.mass),
+            received: what.received.then(|| gpu.pointer(&self.received)),
+            shares: shares.map(|proximity| gpu.pointer(&proximity.shares)),
+            focus: Focus { rows: gpu.pointer(&self.focus), first: focus.start as i32, end: focus.end as i32 },
+            anchors: Anchors::params(self.anchors.as_ref().filter(|_| what.anchors), gpu),
+            rows,
+            sizes: sizes(&self.shape),
+        }
+    }
+
+    fn launch(&self, (kernel, work): (Kernel, Work), params: &impl KernelParams) -> Result<(), Error> {
+        // SAFETY: as the headers of kernels/attention.cu, attention_record.cu and those for Hopper say: the
+        // parameters are of this layer and of rows of its prompt.
+        unsafe { self.gpu.launch(&kernel, work, params) }
+    }
+
+    fn query_map(&self, queries: &Tensor) -> Result<TensorMap, Error> {
+        self.gpu.map(&queries.data, queries.n_rows, self.shape.n_heads, self.shape.head_dim, 64)
+    }
+
+    /// Returns a map of this layer's keys or values.
+    fn key_map(&self, settings: &Settings, x: &CudaSlice<u16>) -> Result<TensorMap, Error> {
+        let shape = &self.shape;
+        self.gpu.map(x, shape.blocks.n_tokens, shape.n_kv_heads, shape.head_dim, settings.block_k)
+    }
+}
