@@ -92,7 +92,13 @@ fn families_have_the_same_logits() {
         common::set(&mut config, changes);
         let folder = common::folder(&config, &common::random_weights(&config, Dtype::BF16), 1);
         for (block_size_q, search) in [(32, Search::Exhaustive), (64, Search::Exhaustive)] {
-            let config = StreamConfig { block_size_q, top_k: usize::MAX, search, ..Default::default() };
+            let config = StreamConfig {
+                block_size_q,
+                block_size_k: 8,
+                top_k: usize::MAX,
+                search,
+                ..Default::default()
+            };
             let [cpu, gpu] = [DeviceChoice::Cpu, DeviceChoice::Cuda].map(|device| {
                 let options = LoadOptions { model: folder.path().into(), device, memory: None };
                 Tracer::load_with(options).unwrap().with(config.clone()).trace(&common::prompt(203)).unwrap()
@@ -306,6 +312,8 @@ fn every_layout_gives_the_same() {
     let Some(([_, gpu], _alone)) = both() else { return };
     let prompt = needle(&gpu, 20_000, 1);
     let roomy = gpu.trace(&prompt).unwrap();
+    // Its weights would stay on the card beside those of the runs below.
+    drop(gpu);
     let (mut limit, mut n_layouts) = (roomy.summary().planned_memory_bytes, 1);
     loop {
         let trace = match load_within(DeviceChoice::Cuda, Some(limit - 1)).unwrap().trace(&prompt) {

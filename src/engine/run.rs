@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     decoder::{
-        Decoder,
+        Decoder, Pending,
         resident::{AllWeights, Resident},
     },
     device::{Device, Purpose, StageCosts},
@@ -20,8 +20,8 @@ use crate::{
     error::Error,
     protocol::{LayerProgress, MemoryPlan, Progress, Weights},
     trace::{
-        AnswerScore, AnswerToken, Blocks, LayerRecord, NextToken, Seconds, Span, StreamConfig, Summary,
-        Trace, TraceWriter, recorded_sentences,
+        AnswerScore, AnswerToken, Blocks, NextToken, Seconds, Span, StreamConfig, Summary, Trace,
+        TraceWriter, recorded_sentences,
     },
     words::numbers::{count, format_bytes},
 };
@@ -52,7 +52,9 @@ impl<D: Device> Run<'_, D> {
         let (logits, written) = thread::scope(|scope| {
             let (send, records) = mpsc::sync_channel(0);
             let writing = scope.spawn(|| write_layers(writer, records));
+            let collects_at_once = decoder.layout.weights == Weights::Waiting;
             let hidden = decoder.sparse(&mut costs, move |layer, record| {
+                let record = if collects_at_once { collected(record)? } else { record };
                 send.send((layer, record)).map_err(|_| stopped())?;
                 progress(clock.at(layer));
                 Ok(())
@@ -99,7 +101,7 @@ impl<D: Device> Run<'_, D> {
             self.dense_logits(&ids, answer_ids.len(), config)?
         } else {
             let hidden = decoder.sparse(&mut costs, |layer, record| {
-                told.add(&record);
+                told.add(&record()?);
                 (self.progress)(clock.at(layer));
                 Ok(())
             })?;
@@ -277,14 +279,21 @@ impl<D: Device> Run<'_, D> {
 /// Writes layers as they come, while the next one runs; returns the writer and what they tell.
 fn write_layers(
     mut writer: TraceWriter,
-    records: mpsc::Receiver<(usize, LayerRecord)>,
+    records: mpsc::Receiver<(usize, Pending)>,
 ) -> Result<(TraceWriter, Told), Error> {
     let mut told = Told::default();
     for (layer, record) in records {
+        let record = record()?;
         told.add(&record);
         writer.layer(layer, &record)?;
     }
     Ok((writer, told))
+}
+
+/// Brings a record to the host: where memory is short, it leaves the device before the next layer runs.
+fn collected(record: Pending) -> Result<Pending, Error> {
+    let record = record()?;
+    Ok(Box::new(move || Ok(record)))
 }
 
 fn stopped() -> Error {

@@ -79,7 +79,7 @@ impl<D: Device> Run<'_, D> {
         let mut kept_pairs = 0;
         let clock = self.clock("trace", tokens.len());
         let hidden = decoder.sparse(&mut StageCosts::default(), |layer, record| {
-            kept_pairs += record.mask.kept_pairs();
+            kept_pairs += record()?.mask.kept_pairs();
             (self.progress)(clock.at(layer));
             Ok(())
         })?;

@@ -63,6 +63,9 @@ use crate::{atomic_file::save, error::Error};
 /// Version of the layout above; a reader refuses a newer one.
 const FORMAT_VERSION: u32 = 3;
 
+/// Numbers that are converted together: few enough for a processor's cache.
+const AT_A_TIME: usize = 1 << 16;
+
 /// Writes a trace layer by layer into a temporary file that vanishes unless the trace is saved.
 pub struct TraceWriter {
     file: BufWriter<File>,
@@ -82,15 +85,10 @@ impl TraceWriter {
         let sentences: Vec<u32> =
             sentences.iter().flat_map(|(s, _)| [s.start as u32, s.end as u32]).collect();
         let offsets: Vec<u32> = offsets.iter().flat_map(|o| [o.0 as u32, o.1 as u32]).collect();
-        writer.write("tokens", Dtype::U32, &[tokens.len()], &bytes(tokens, u32::to_le_bytes))?;
-        writer.write("offsets", Dtype::U32, &[tokens.len(), 2], &bytes(&offsets, u32::to_le_bytes))?;
-        writer.write(
-            "sentences",
-            Dtype::U32,
-            &[sentences.len() / 2, 2],
-            &bytes(&sentences, u32::to_le_bytes),
-        )?;
-        writer.write("text", Dtype::U8, &[text.len()], text.as_bytes())?;
+        writer.write("tokens", Dtype::U32, &[tokens.len()], tokens, u32::to_le_bytes)?;
+        writer.write("offsets", Dtype::U32, &[tokens.len(), 2], &offsets, u32::to_le_bytes)?;
+        writer.write("sentences", Dtype::U32, &[sentences.len() / 2, 2], &sentences, u32::to_le_bytes)?;
+        writer.write("text", Dtype::U8, &[text.len()], text.as_bytes(), u8::to_le_bytes)?;
         Ok(writer)
     }
 
@@ -107,10 +105,9 @@ impl TraceWriter {
         let mask = &record.mask;
         let (n_heads, n_query_blocks) = (mask.n_heads(), mask.blocks.n_query_blocks());
         let top_k: Vec<u32> = mask.budgets.as_slice().iter().map(|&k| k as u32).collect();
-        self.write(&name(layer, "top_k"), Dtype::U32, &[n_heads], &bytes(&top_k, u32::to_le_bytes))?;
+        self.write(&name(layer, "top_k"), Dtype::U32, &[n_heads], &top_k, u32::to_le_bytes)?;
         if !record.recall.is_empty() {
-            let recall = bytes(&record.recall, f32::to_le_bytes);
-            self.write(&name(layer, "recall"), Dtype::F32, &[n_heads], &recall)?;
+            self.write(&name(layer, "recall"), Dtype::F32, &[n_heads], &record.recall, f32::to_le_bytes)?;
         }
         let vertical = spread(&record.vertical, &self.counted, n_heads);
         let n_sentences = vertical.len() / n_heads.max(1);
@@ -120,19 +117,19 @@ impl TraceWriter {
             ("residual", &[n_query_blocks], &record.residual),
             ("received", &[n_heads, mask.blocks.n_tokens], &record.received),
         ] {
-            self.write(&name(layer, what), Dtype::F32, shape, &bytes(values, f32::to_le_bytes))?;
+            self.write(&name(layer, what), Dtype::F32, shape, values, f32::to_le_bytes)?;
         }
         let rows = [("mass", &record.mass), ("focus", &record.focus), ("proximity", &record.proximity)];
         for (what, values) in
             rows.into_iter().filter(|(what, values)| *what != "proximity" || !values.is_empty())
         {
-            self.write(&name(layer, what), Dtype::F16, &[values.len()], &f16_bytes(values))?;
+            self.write_halves(&name(layer, what), values)?;
         }
-        let (dtype, kept) = match mask.blocks.n_key_blocks() < u16::MAX as usize {
-            true => (Dtype::U16, bytes(&mask.kept, |b| (b as u16).to_le_bytes())),
-            false => (Dtype::U32, bytes(&mask.kept, u32::to_le_bytes)),
-        };
-        self.write(&name(layer, "kept"), dtype, &[mask.kept.len()], &kept)
+        let (kept, shape) = (name(layer, "kept"), [mask.kept.len()]);
+        match mask.blocks.n_key_blocks() < u16::MAX as usize {
+            true => self.write(&kept, Dtype::U16, &shape, &mask.kept, |b| (b as u16).to_le_bytes()),
+            false => self.write(&kept, Dtype::U32, &shape, &mask.kept, u32::to_le_bytes),
+        }
     }
 
     /// Closes the file and opens it as a trace.
@@ -140,7 +137,7 @@ impl TraceWriter {
     /// # Errors
     /// [`Error::File`] when the disk is full, [`Error::Trace`] when the layers do not fit the summary.
     pub fn finish(mut self, summary: Summary, logits: &[f32]) -> Result<Trace, Error> {
-        self.write("logits", Dtype::F32, &[logits.len()], &bytes(logits, f32::to_le_bytes))?;
+        self.write("logits", Dtype::F32, &[logits.len()], logits, f32::to_le_bytes)?;
         let layers = (0..summary.model.n_layers).collect();
         self.close(summary, layers)
     }
@@ -156,32 +153,50 @@ impl TraceWriter {
         Ok(Trace { summary, tensors: Arc::new(tensors) })
     }
 
-    pub(super) fn write(
+    /// Appends a tensor; `bytes` gives those of a number as they stand in the file.
+    pub(super) fn write<T: Copy, const N: usize>(
         &mut self,
         name: &str,
         dtype: Dtype,
         shape: &[usize],
-        bytes: &[u8],
+        values: &[T],
+        bytes: impl Fn(T) -> [u8; N],
     ) -> Result<(), Error> {
-        self.file.write_all(bytes).map_err(Error::io("write", &std::env::temp_dir()))?;
-        let data_offsets = (self.n_written, self.n_written + bytes.len());
-        self.n_written = data_offsets.1;
-        self.tensors.push((name.into(), TensorInfo { dtype, shape: shape.to_vec(), data_offsets }));
+        let mut buffer = Vec::new();
+        for values in values.chunks(AT_A_TIME) {
+            buffer.resize(values.len() * N, 0);
+            buffer.as_chunks_mut().0.iter_mut().zip(values).for_each(|(to, &value)| *to = bytes(value));
+            self.append(&buffer)?;
+        }
+        self.note(name, dtype, shape, values.len() * N);
         Ok(())
     }
-}
 
-/// Returns the bytes of numbers as they stand in the file.
-fn bytes<T: Copy, const N: usize>(values: &[T], of: impl Fn(T) -> [u8; N]) -> Vec<u8> {
-    let mut bytes = vec![0; values.len() * N];
-    bytes.as_chunks_mut().0.iter_mut().zip(values).for_each(|(to, &value)| *to = of(value));
-    bytes
-}
+    /// Appends a tensor of one dimension in f16.
+    fn write_halves(&mut self, name: &str, values: &[f32]) -> Result<(), Error> {
+        let mut halves = Vec::new();
+        let mut buffer = Vec::new();
+        for values in values.chunks(AT_A_TIME) {
+            halves.resize(values.len(), f16::ZERO);
+            halves.convert_from_f32_slice(values);
+            buffer.clear();
+            buffer.extend(halves.iter().flat_map(|half| half.to_le_bytes()));
+            self.append(&buffer)?;
+        }
+        self.note(name, Dtype::F16, &[values.len()], 2 * values.len());
+        Ok(())
+    }
 
-fn f16_bytes(values: &[f32]) -> Vec<u8> {
-    let mut halves = vec![f16::ZERO; values.len()];
-    halves.convert_from_f32_slice(values);
-    bytes(&halves, f16::to_le_bytes)
+    fn append(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.file.write_all(bytes).map_err(Error::io("write", &std::env::temp_dir()))
+    }
+
+    /// Notes the tensor whose bytes were appended.
+    fn note(&mut self, name: &str, dtype: Dtype, shape: &[usize], n_bytes: usize) {
+        let data_offsets = (self.n_written, self.n_written + n_bytes);
+        self.n_written = data_offsets.1;
+        self.tensors.push((name.into(), TensorInfo { dtype, shape: shape.to_vec(), data_offsets }));
+    }
 }
 
 impl Trace {

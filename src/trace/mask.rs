@@ -68,8 +68,16 @@ impl BlockMask {
     /// Counts the visible (query, key) pairs that all heads keep.
     pub fn kept_pairs(&self) -> u64 {
         let pairs = |(head, query_block)| {
-            let kept = self.kept(head, query_block).iter();
-            kept.map(|&k| self.blocks.pairs(query_block, k as usize) as u64).sum::<u64>()
+            let kept = self.kept(head, query_block);
+            // Rows ascend: blocks that every query sees whole lie between those at either end, of which the last
+            // block of the prompt may be shorter.
+            let is_full = |&block: &u32| self.blocks.is_full(query_block, block as usize);
+            let first = kept.iter().position(is_full).unwrap_or(kept.len());
+            let end = kept.iter().rposition(is_full).unwrap_or(first);
+            let at_ends = kept[..first].iter().chain(&kept[end..]);
+            let at_ends: usize = at_ends.map(|&block| self.blocks.pairs(query_block, block as usize)).sum();
+            let of_full = self.blocks.queries(query_block).len() * self.blocks.block_size_k;
+            ((end - first) * of_full + at_ends) as u64
         };
         self.rows().map(pairs).sum()
     }

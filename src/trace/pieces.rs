@@ -23,7 +23,8 @@ impl Trace {
         let mut writer = TraceWriter::empty()?;
         for layer in [None].into_iter().chain(layers.iter().copied().map(Some)) {
             for (name, info) in self.tensors_of(layer) {
-                writer.write(&name, info.dtype, &info.shape, &self.tensors.bytes(&name)?)?;
+                let bytes = self.tensors.bytes(&name)?;
+                writer.write(&name, info.dtype, &info.shape, &bytes, u8::to_le_bytes)?;
             }
         }
         writer.close(self.summary.clone(), layers)
@@ -90,7 +91,9 @@ impl Pieces {
             return Err(format!("another piece than one of layer {next} or later"));
         }
         for (name, view) in tensors.iter() {
-            writer.write(name, view.dtype(), view.shape(), view.data()).map_err(|e| e.to_string())?;
+            writer
+                .write(name, view.dtype(), view.shape(), view.data(), u8::to_le_bytes)
+                .map_err(|e| e.to_string())?;
         }
         self.layers.extend(layer);
         Ok(())

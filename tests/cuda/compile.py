@@ -30,12 +30,17 @@ SOFT_CAPS = ["0.0f", "0x1.9p+9f"]  # none, and 800
 ALL = [(d, bq, bk) for d in (64, 96, 128, 256) for bq in (16, 32, 64, 128) for bk in (4, 8, 16, 32, 64)]
 
 
+FORMATS = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "MXFP4"]
+
+
 def variants(file, shapes):
     """Macros with which a file is compiled."""
     if file in ("rms_norm.cu", "elementwise.cu", "recall.cu", "sentences.cu"):
         return [{}]
     if file in ("rope.cu", "written.cu"):
         return [{"HEAD_DIM": d} for d in sorted({s[0] for s in shapes})]
+    if file == "dequantize.cu":
+        return [{"FORMAT": f} for f in FORMATS]
     if file in ("clusters.cu", "pyramid.cu"):
         return [{"HEAD_DIM": d, "BLOCK_K": k} for d, k in sorted({(s[0], s[2]) for s in shapes})]
     found = []
@@ -61,7 +66,7 @@ def variants(file, shapes):
 
 
 FILES = ["rms_norm.cu", "rope.cu", "written.cu", "elementwise.cu", "pyramid.cu", "clusters.cu", "search_hierarchical.cu", "search_exhaustive.cu",
-         "attention.cu", "attention_record.cu", "proximity.cu", "recall.cu", "sentences.cu", "sample.cu", "search_hierarchical_sm90.cu", "attention_sm90.cu",
+         "attention.cu", "attention_record.cu", "proximity.cu", "recall.cu", "sentences.cu", "sample.cu", "dequantize.cu", "search_hierarchical_sm90.cu", "attention_sm90.cu",
          "attention_record_sm90.cu"]
 
 

@@ -266,3 +266,11 @@ def recall(shape, lse_kept, lse_dense):
     p = params.RecallParams(lse_kept=pointer(lse_kept), lse_dense=pointer(lse_dense), recall=pointer(total), n_rows=lse_kept.shape[1])
     gpu().launch("recall.cu", "recall", {}, p, shape.n_heads)
     return total
+
+
+def dequantize(format, blocks, n_rows, width, head_dim=0, factor=1.0, offset=0.0):
+    """`blocks` [n_rows, bytes of a row] u8 to [n_rows, width] bf16."""
+    out = torch.empty(n_rows, width, device="cuda", dtype=torch.bfloat16)
+    p = params.DequantizeParams(pointer(blocks), pointer(out), n_rows * width // 8, width, head_dim, factor, offset)
+    gpu().launch("dequantize.cu", "dequantize", {"FORMAT": format}, p, n_rows * width // 8, 1)
+    return out

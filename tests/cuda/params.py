@@ -57,6 +57,8 @@ WrittenOfBlocksParams = structure("WrittenOfBlocksParams", ("lengths received me
 SentenceParams = structure("SentenceParams", ("spans sentence weight", pointer), ("n_sentences", c_int))
 VerticalParams = structure("VerticalParams", ("anchors spans out", pointer), ("n_tokens n_sentences distance", c_int))
 RecallParams = structure("RecallParams", ("lse_kept lse_dense recall", pointer), ("n_rows", c_int))
+DequantizeParams = structure("DequantizeParams", ("blocks out", pointer), ("n_vectors", c_uint64), ("width head_dim", c_int),
+                             ("factor offset", c_float))
 PairParams = structure("PairParams", ("x y out", pointer), ("n_vectors", c_uint64))
 BiasParams = structure("BiasParams", ("x bias", pointer), ("n_vectors", c_uint64), ("width", c_int))
 FiniteParams = structure("FiniteParams", ("x found", pointer), ("n_vectors", c_uint64))

@@ -1,9 +1,14 @@
-//! `streamtrace bench`: the time of each stage of a layer on this GPU.
+//! `streamtrace bench`: the time of each stage of a layer on this GPU, or of whole runs of a model.
 
-use clap::{Args, ValueEnum};
+mod peers;
+mod whole;
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum, builder::ArgPredicate};
 use serde_json::json;
 use streamtrace::{
-    Error, StreamConfig,
+    DeviceChoice, Error, LoadOptions, StreamConfig,
     engine::{
         cuda::{
             Cuda,
@@ -11,14 +16,29 @@ use streamtrace::{
         },
         device::Device,
     },
+    words::numbers::parse_bytes,
 };
 
 use crate::output::{Format, markdown_table, print};
+use whole::{Row, Whole};
 
 #[derive(Args)]
 pub struct BenchArgs {
+    /// Time whole runs of this model instead: load, trace, prompt and writing, and llama.cpp and PyTorch beside
+    /// them where Python finds xllamacpp, torch and transformers
+    #[arg(long, value_name = "MODEL")]
+    model: Option<PathBuf>,
+    /// Where the model runs
+    #[arg(long, value_enum, default_value = "auto", requires = "model")]
+    device: DeviceChoice,
+    /// Most memory that the model may use, such as 8GB
+    #[arg(long, value_name = "AMOUNT", value_parser = parse_bytes, requires = "model")]
+    memory: Option<u64>,
+    /// Share of the causal pairs that the model's traces prune
+    #[arg(long, value_name = "SHARE", default_value_t = 0.95, requires = "model")]
+    pruned: f64,
     /// The model whose layer shape is timed, with random weights
-    #[arg(long, value_enum, default_value = "llama-8b")]
+    #[arg(long, value_enum, default_value = "llama-8b", conflicts_with = "model")]
     shape: ShapeArg,
     /// Lengths of the prompt in tokens, separated by commas
     #[arg(
@@ -26,7 +46,8 @@ pub struct BenchArgs {
         alias = "tokens",
         value_name = "TOKENS",
         value_delimiter = ',',
-        default_value = "16384,131072,1048576"
+        default_value = "16384,131072,1048576",
+        default_value_if("model", ArgPredicate::IsPresent, "8192")
     )]
     n_tokens: Vec<usize>,
     /// Tokens in a query block
@@ -70,6 +91,33 @@ impl From<ShapeArg> for LayerShape {
 
 impl BenchArgs {
     pub fn run(&self) -> Result<(), Error> {
+        match &self.model {
+            Some(model) => self.of_model(model.clone()),
+            None => self.of_layer(),
+        }
+    }
+
+    fn of_model(&self, model: PathBuf) -> Result<(), Error> {
+        let config = StreamConfig { pruned: Some(self.pruned), ..StreamConfig::default() };
+        config.validate()?;
+        let options = LoadOptions { model: model.clone(), device: self.device, memory: self.memory };
+        let whole = Whole::open(options, config)?;
+        let mut rows = Vec::new();
+        for &n_tokens in &self.n_tokens {
+            let mut found = whole.rows(n_tokens, self.repeats)?;
+            found.extend(peers::rows(&model, whole.device(), found[1].n_tokens));
+            if !self.format.json {
+                print(whole_table(whole.device(), &found))?;
+            }
+            rows.extend(found);
+        }
+        if !self.format.json {
+            return Ok(());
+        }
+        print(json!({ "device": whole.device(), "model": model, "pruned": self.pruned, "rows": rows }))
+    }
+
+    fn of_layer(&self) -> Result<(), Error> {
         let cuda = Cuda::open()?;
         let blocks = |tokens: usize| tokens.div_ceil(self.block_size_k.max(1));
         let config = StreamConfig {
@@ -99,6 +147,27 @@ impl BenchArgs {
         let shape = LayerShape::from(self.shape);
         print(json!({ "device": cuda.name(), "shape": shape, "config": config, "rows": rows }))
     }
+}
+
+/// The runs of a model, and an empty line.
+fn whole_table(device: &str, runs: &[Row]) -> String {
+    let mut rows = Vec::new();
+    for run in runs {
+        let limit = run.limit.map_or(["–".into(), "–".into()], |limit| {
+            [format!("{limit:.4}"), format!("{:.0} %", 100.0 * limit / run.seconds)]
+        });
+        let [limit, share] = limit;
+        let rate = format!("{:.0}", run.n_tokens as f64 / run.seconds);
+        rows.push(vec![
+            run.name.clone(),
+            run.n_tokens.to_string(),
+            format!("{:.4}", run.seconds),
+            rate,
+            limit,
+            share,
+        ]);
+    }
+    markdown_table(&[device, "tokens", "s", "tokens/s", "limit, s", "of the limit"], &rows) + "\n"
 }
 
 /// A layer's stages, and an empty line.

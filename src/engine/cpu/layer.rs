@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     engine::{
-        device::{AttentionShape, LayerAttention, StageCosts},
+        device::{AttentionShape, Collect, LayerAttention, StageCosts},
         search::{Candidates, baseline, by_head::Survey, sample::Histogram, tree::Tree},
     },
     error::Error,
@@ -310,12 +310,13 @@ impl LayerAttention for Layer {
         Ok(self.costs)
     }
 
-    fn into_record(self) -> Result<LayerRecord, Error> {
+    fn into_record(self) -> Result<impl Collect + 'static, Error> {
         let written = self.shape.written(&self.written.concat(), &self.record.received);
         let recall = self.recall();
         let proximity = self.shape.shares_of_update(&self.record.mask, self.record.proximity, &self.stays);
         let vertical = self.shape.vertical(&self.anchors);
-        Ok(LayerRecord { written, proximity, recall, vertical, ..self.record })
+        let record = LayerRecord { written, proximity, recall, vertical, ..self.record };
+        Ok(move || Ok(record))
     }
 }
 

@@ -7,8 +7,8 @@ use std::{
 };
 
 use cudarc::driver::{
-    CudaContext, CudaGraph, CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DeviceRepr, DriverError,
-    LaunchConfig, PinnedHostSlice, PushKernelArg,
+    CudaContext, CudaEvent, CudaGraph, CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DeviceRepr,
+    DriverError, LaunchConfig, PinnedHostSlice, PushKernelArg,
     sys::{self, CUfunction_attribute_enum, CUresult},
 };
 
@@ -25,12 +25,15 @@ pub struct Gpu {
     pub stream: Arc<CudaStream>,
     /// The stream that brings weights meanwhile.
     pub copies: Arc<CudaStream>,
+    /// The stream that brings records back meanwhile.
+    records: Arc<CudaStream>,
     pub name: String,
     /// "sm_90a"
     pub architecture: String,
     loaded: Mutex<HashMap<Kernel, Loaded>>,
     to_card: Mutex<Staging>,
     from_card: Mutex<Staging>,
+    of_records: Mutex<Staging>,
 }
 
 impl Gpu {
@@ -58,10 +61,11 @@ impl Gpu {
         // meanwhile.
         unsafe { context.disable_event_tracking() };
         let stream = || context.new_stream().map_err(|e| failed(&name, "a stream cannot be made", e));
-        let (stream, copies) = (stream()?, stream()?);
-        let [to_card, from_card] = [Way::ToCard, Way::FromCard].map(|way| Mutex::new(Staging::new(way)));
+        let (stream, copies, records) = (stream()?, stream()?, stream()?);
+        let [to_card, from_card, of_records] =
+            [Way::ToCard, Way::FromCard, Way::FromCard].map(|way| Mutex::new(Staging::new(way)));
         let loaded = Mutex::default();
-        let gpu = Gpu { stream, copies, name, architecture, loaded, to_card, from_card };
+        let gpu = Gpu { stream, copies, records, name, architecture, loaded, to_card, from_card, of_records };
         gpu.keep_freed_memory()?;
         Ok(gpu)
     }
@@ -204,12 +208,39 @@ impl Gpu {
         len: usize,
     ) -> Result<Vec<T>, Error> {
         self.make_current()?;
+        self.bring(&self.from_card, &self.stream, from, len)
+    }
+
+    /// Marks the point to which the card has work.
+    pub fn mark(&self) -> Result<CudaEvent, Error> {
+        self.stream.record_event(None).map_err(|e| self.failed("its work cannot be marked", e))
+    }
+
+    /// Returns the first `len` values as they are at a mark, while the card goes on.
+    pub fn collect<T: DeviceRepr + Default + Clone>(
+        &self,
+        mark: &CudaEvent,
+        from: &CudaSlice<T>,
+        len: usize,
+    ) -> Result<Vec<T>, Error> {
+        self.make_current()?;
+        self.records.wait(mark).map_err(|e| self.failed("its work cannot be waited for", e))?;
+        self.bring(&self.of_records, &self.records, from, len)
+    }
+
+    fn bring<T: DeviceRepr + Default + Clone>(
+        &self,
+        staging: &Mutex<Staging>,
+        stream: &Arc<CudaStream>,
+        from: &CudaSlice<T>,
+        len: usize,
+    ) -> Result<Vec<T>, Error> {
         let (from, mut values) = (from.slice(..len), vec![T::default(); len]);
-        let mut staging = self.from_card.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut staging = staging.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: the bytes of plain numbers; both are as long.
         let copied = unsafe {
             let bytes = std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(&values[..]));
-            staging.download(&self.stream, from.device_ptr(&self.stream).0, bytes)
+            staging.download(stream, from.device_ptr(stream).0, bytes)
         };
         copied.map_err(|e| self.failed("a copy from the card failed", e))?;
         Ok(values)

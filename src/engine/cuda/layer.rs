@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     engine::{
-        device::{AttentionShape, LayerAttention, StageCosts},
+        device::{AttentionShape, Collect, LayerAttention, StageCosts},
         search::{Candidates, baseline, by_head::Survey},
     },
     error::Error,
@@ -298,35 +298,45 @@ impl LayerAttention for Layer {
         })
     }
 
-    fn into_record(self) -> Result<LayerRecord, Error> {
-        let gpu = &self.gpu;
-        let AttentionShape { blocks, n_heads, focus, .. } = &self.shape;
-        let recall = self.sampled.as_ref().filter(|_| !self.shape.config.exact);
-        let recall = recall.map(|sampled| sampled.recall(gpu, &self.shape, &self.settings, self.mask()));
-        let mut recall = recall.transpose()?.unwrap_or_default();
-        let mut mask = BlockMask::empty(*blocks, self.budgets.clone());
-        let n_kept = mask.kept.len();
-        mask.kept = gpu.download(&self.kept, n_kept)?;
+    fn into_record(self) -> Result<impl Collect + 'static, Error> {
+        let (gpu, shape) = (self.gpu.clone(), self.shape.clone());
+        let sampled = self.sampled.as_ref().filter(|_| !shape.config.exact);
+        let recall = sampled.map(|sampled| sampled.recall(&gpu, &shape, &self.settings, self.mask()));
         let written =
-            self.written.as_ref().map(|written| written.means_of_blocks(gpu, &self.shape, &self.received));
-        let vertical = self.anchors.as_ref().map(|anchors| anchors.vertical(gpu, &self.shape));
-        let proximity =
-            self.proximity.map(|proximity| proximity.into_shares(gpu, &self.shape, &mask)).transpose()?;
-        let mass = gpu.download(&self.mass, n_kept)?;
-        if self.shape.config.exact {
-            recall = mask.mean_mass(&mass);
-        }
-        let n_focus_keys = focus.len() * mask.budgets.sum() * blocks.block_size_k;
-        Ok(LayerRecord {
-            mask,
-            recall,
-            mass,
-            written: written.transpose()?.unwrap_or_default(),
-            vertical: vertical.transpose()?.unwrap_or_default(),
-            proximity: proximity.unwrap_or_default(),
-            residual: Vec::new(),
-            received: gpu.download(&self.received, n_heads * blocks.n_tokens)?,
-            focus: gpu.download(&self.focus, n_focus_keys)?,
+            self.written.as_ref().map(|written| written.means_of_blocks(&gpu, &shape, &self.received));
+        let vertical = self.anchors.as_ref().map(|anchors| anchors.vertical(&gpu, &shape));
+        let (recall, written, vertical) = (recall.transpose()?, written.transpose()?, vertical.transpose()?);
+        let Layer { budgets, kept, mass, received, focus, proximity, .. } = self;
+        let done = gpu.mark()?;
+        Ok(move || {
+            let collect = |from: &CudaSlice<f32>, len| gpu.collect(&done, from, len);
+            let AttentionShape { blocks, n_heads, .. } = shape;
+            let mut mask = BlockMask { blocks, budgets, kept: Vec::new() };
+            let n_kept = blocks.n_query_blocks() * mask.budgets.sum();
+            mask.kept = gpu.collect(&done, &kept, n_kept)?;
+            let mass = collect(&mass, n_kept)?;
+            let recall = match (shape.config.exact, recall) {
+                (true, _) => mask.mean_mass(&mass),
+                (false, Some(of_blocks)) => {
+                    Sampled::means(&gpu.collect(&done, &of_blocks, of_blocks.len())?, n_heads)
+                }
+                (false, None) => Vec::new(),
+            };
+            let some =
+                |from: Option<CudaSlice<f32>>| from.map_or(Ok(Vec::new()), |from| collect(&from, from.len()));
+            let n_focus_keys = shape.focus.len() * mask.budgets.sum() * blocks.block_size_k;
+            Ok(LayerRecord {
+                recall,
+                mass,
+                written: some(written)?,
+                vertical: some(vertical)?,
+                proximity: proximity
+                    .map_or(Ok(Vec::new()), |proximity| proximity.into_shares(&gpu, &done, &shape, &mask))?,
+                residual: Vec::new(),
+                received: collect(&received, n_heads * blocks.n_tokens)?,
+                focus: collect(&focus, n_focus_keys)?,
+                mask,
+            })
         })
     }
 }

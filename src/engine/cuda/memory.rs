@@ -82,10 +82,15 @@ fn laid_out(
         Weights::Ahead => n + 1,
         Weights::Waiting => n,
     };
+    // A layer's record leaves the card while the next layer runs.
+    let n_records = match (purpose, layout.weights) {
+        (Purpose::Trace, Weights::Kept | Weights::Held | Weights::Ahead) => (model.n_layers as u64).min(2),
+        _ => n,
+    };
     let mut parts = vec![
         (in_layers("keys and values", n), n * 2 * run.tokens * run.kv_width * BF16),
         (in_layers("pyramid", n), n * run.nodes(config)),
-        (in_layers("masks and masses", n), n * run.records(config)),
+        (in_layers("masks and masses", n_records), n_records * run.records(config)),
         (in_layers("sampled masses", n), n * run.sampled_masses(config) * WORD),
         ("a chunk of activations".into(), run.chunk_of_activations(n_tokens, config)),
         ("proximity".into(), if config.proximity { run.proximities() } else { 0 }),

@@ -1,6 +1,6 @@
 //! How near what each kept block writes comes to what a query block's residual stream becomes, on a GPU.
 
-use cudarc::driver::CudaSlice;
+use cudarc::driver::{CudaEvent, CudaSlice};
 
 use super::{
     gpu::Gpu,
@@ -86,9 +86,15 @@ impl Proximity {
     }
 
     /// Returns the shares that [`LayerRecord::proximity`](crate::trace::LayerRecord) holds.
-    pub fn into_shares(self, gpu: &Gpu, shape: &AttentionShape, mask: &BlockMask) -> Result<Vec<f32>, Error> {
-        let found = gpu.download(&self.found, mask.kept.len())?;
-        let stays = gpu.download(&self.stays, shape.blocks.n_query_blocks())?;
+    pub fn into_shares(
+        self,
+        gpu: &Gpu,
+        done: &CudaEvent,
+        shape: &AttentionShape,
+        mask: &BlockMask,
+    ) -> Result<Vec<f32>, Error> {
+        let found = gpu.collect(done, &self.found, mask.kept.len())?;
+        let stays = gpu.collect(done, &self.stays, shape.blocks.n_query_blocks())?;
         Ok(shape.shares_of_update(mask, found, &stays))
     }
 }

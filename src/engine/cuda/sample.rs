@@ -106,14 +106,14 @@ impl Sampled {
         })
     }
 
-    /// Returns the mean mass of each head on the kept blocks of the sampled query blocks. `[n_heads]`
+    /// Returns the mass on the kept blocks of each sampled query block; 2³¹ is 1. `[n_heads, n_sampled]`
     pub fn recall(
         &self,
         gpu: &Gpu,
         shape: &AttentionShape,
         settings: &Settings,
         mask: Mask,
-    ) -> Result<Vec<f32>, Error> {
+    ) -> Result<CudaSlice<u32>, Error> {
         let n = self.sample.len();
         let recall = gpu.zeros::<u32>(shape.n_heads * n)?;
         let params = SampleRecallParams {
@@ -126,8 +126,13 @@ impl Sampled {
         let (kernel, work) = settings.sample("sample_recall", n);
         // SAFETY: as the header of kernels/sample.cu says.
         unsafe { gpu.launch(&kernel, work, &params)? };
-        let recall = gpu.download(&recall, shape.n_heads * n)?;
+        Ok(recall)
+    }
+
+    /// Returns the mean of what [`Sampled::recall`] gives for each head. `[n_heads]`
+    pub fn means(recall: &[u32], n_heads: usize) -> Vec<f32> {
+        let n = recall.len() / n_heads.max(1);
         let mean = |recall: &[u32]| recall.iter().map(|&r| r as f32 / WHOLE).sum::<f32>() / n as f32;
-        Ok(recall.chunks(n.max(1)).map(mean).collect())
+        recall.chunks(n.max(1)).map(mean).collect()
     }
 }

@@ -60,7 +60,7 @@ impl Anchors {
     }
 
     /// Returns the vertical scores. `[n_heads, n_sentences]`
-    pub fn vertical(&self, gpu: &Gpu, shape: &AttentionShape) -> Result<Vec<f32>, Error> {
+    pub fn vertical(&self, gpu: &Gpu, shape: &AttentionShape) -> Result<CudaSlice<f32>, Error> {
         let out = gpu.alloc::<f32>(shape.n_heads * self.n_sentences)?;
         let params = VerticalParams {
             anchors: gpu.pointer(&self.received),
@@ -73,6 +73,6 @@ impl Anchors {
         let kernel = Kernel::new("sentences", "vertical_scores");
         // SAFETY: as the header of kernels/sentences.cu says.
         unsafe { gpu.launch(&kernel, Work::new(self.n_sentences, shape.n_heads), &params)? };
-        gpu.download(&out, shape.n_heads * self.n_sentences)
+        Ok(out)
     }
 }

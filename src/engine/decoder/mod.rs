@@ -22,9 +22,10 @@ use super::{
 use crate::{
     error::Error,
     protocol::Layout,
-    trace::{BlockMask, Blocks, Budget, Budgets, LayerRecord, Span, StreamConfig},
+    trace::{BlockMask, Blocks, Budget, Budgets, Span, StreamConfig},
 };
 use resident::AllWeights;
+pub use visitor::Pending;
 use visitor::{Dense, QueryChunk, Sampled, Sparse, Visitor};
 
 /// A model on a device, about to read a prompt.
@@ -72,7 +73,7 @@ impl<D: Device> Decoder<'_, D> {
     pub fn sparse(
         &self,
         costs: &mut StageCosts,
-        on_layer: impl FnMut(usize, LayerRecord) -> Result<(), Error>,
+        on_layer: impl FnMut(usize, Pending) -> Result<(), Error>,
     ) -> Result<D::Residual, Error> {
         self.run(true, &mut Sparse { costs, on_layer })
     }

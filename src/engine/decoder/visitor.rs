@@ -27,20 +27,25 @@ pub(super) trait Visitor<D: Device> {
     fn finish(&mut self, layer: usize, attention: D::Layer, residual: Vec<f32>) -> Result<(), Error>;
 }
 
+/// A layer's record, which a call brings to the host; the call may be in another thread, while the next layer
+/// runs.
+pub type Pending = Box<dyn FnOnce() -> Result<LayerRecord, Error> + Send>;
+
 /// Searches, attends to what was kept, and records it.
 pub(super) struct Sparse<'a, F> {
     pub costs: &'a mut StageCosts,
     pub on_layer: F,
 }
 
-impl<D: Device, F: FnMut(usize, LayerRecord) -> Result<(), Error>> Visitor<D> for Sparse<'_, F> {
+impl<D: Device, F: FnMut(usize, Pending) -> Result<(), Error>> Visitor<D> for Sparse<'_, F> {
     fn attend(&mut self, _: &D, queries: QueryChunk<D>) -> Result<D::Tensor, Error> {
         search_and_attend(queries)
     }
 
     fn finish(&mut self, layer: usize, mut attention: D::Layer, residual: Vec<f32>) -> Result<(), Error> {
         *self.costs += attention.costs()?;
-        (self.on_layer)(layer, LayerRecord { residual, ..attention.into_record()? })
+        let collect = attention.into_record()?;
+        (self.on_layer)(layer, Box::new(move || Ok(LayerRecord { residual, ..collect()? })))
     }
 }
 

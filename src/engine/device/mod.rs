@@ -2,6 +2,7 @@
 //! written once.
 
 mod costs;
+mod rates;
 mod shape;
 mod sizes;
 
@@ -23,6 +24,7 @@ use crate::{
     trace::{BlockMask, Budgets, LayerRecord, StreamConfig},
 };
 pub use costs::{Purpose, StageCosts};
+pub use rates::{Rates, rates};
 pub use shape::AttentionShape;
 pub use sizes::{Sizes, in_layers};
 
@@ -204,9 +206,15 @@ pub trait LayerAttention {
     /// Waits for search and attention; returns the time they took so far, and the keys read.
     fn costs(&mut self) -> Result<StageCosts, Error>;
 
-    /// The record of the layer's sparse attention.
-    fn into_record(self) -> Result<LayerRecord, Error>;
+    /// Ends the layer; returns the record of its sparse attention, to be collected in any thread while the
+    /// device goes on.
+    fn into_record(self) -> Result<impl Collect + 'static, Error>;
 }
+
+/// A record that is still on the device: a call brings it to the host.
+pub trait Collect: FnOnce() -> Result<LayerRecord, Error> + Send {}
+
+impl<F: FnOnce() -> Result<LayerRecord, Error> + Send> Collect for F {}
 
 /// Rows of the output layer that are on the device together.
 pub const VOCABULARY_CHUNK: usize = 16_384;

@@ -208,6 +208,19 @@ impl Model {
         })
     }
 
+    /// Counts the numbers of the weights of all layers, and of the output layer.
+    ///
+    /// # Errors
+    /// As [`Model::layer`].
+    pub fn n_weights(&self) -> Result<[u64; 2], Error> {
+        let count = |weight: &Weight| weight.shape().iter().product::<usize>() as u64;
+        let mut in_layers = 0;
+        for layer in 0..self.config.n_layers {
+            in_layers += self.layer(layer)?.all().map(|weight| count(weight)).sum::<u64>();
+        }
+        Ok([in_layers, count(&self.output()?)])
+    }
+
     fn norm(&self, name: &str, width: usize) -> Result<Weight<'_>, Error> {
         Ok(self.get(name, &[width])?.plus(self.config.norm_offset))
     }

@@ -1,0 +1,54 @@
+//! Quantised weights come to the card in the file's blocks, and become bf16 there.
+
+use std::sync::{Arc, PoisonError};
+
+use cudarc::driver::{CudaSlice, CudaStream};
+
+use super::{
+    gpu::Gpu,
+    macros::Macro,
+    module::{Kernel, Work},
+    params::DequantizeParams,
+    pointer::DevicePointer,
+    staging::PIECE,
+};
+use crate::{engine::model::weight::Blocks, error::Error};
+
+impl Gpu {
+    /// Brings rows of `width` numbers to the card, piece by piece, and dequantises each into its place in `to`
+    /// on the stream; returns before the last one has arrived.
+    pub fn dequantize(
+        &self,
+        stream: &Arc<CudaStream>,
+        blocks: &Blocks,
+        width: usize,
+        to: &mut CudaSlice<u16>,
+    ) -> Result<(), Error> {
+        let failed = |e| self.failed("a weight could not be copied to the card", e);
+        let row_bytes = blocks.bytes.len() / (to.len() / width).max(1);
+        // Rows change places only inside a head, so a piece holds whole heads.
+        let together = row_bytes * blocks.interleaved.max(1);
+        let piece = (PIECE / together).max(1) * together;
+        self.make_current()?;
+        let mut staging = self.to_card.lock().unwrap_or_else(PoisonError::into_inner);
+        for (i, bytes) in blocks.bytes.chunks(piece).enumerate() {
+            let at = i * piece / row_bytes * width;
+            let params = DequantizeParams {
+                blocks: staging.stage(i, stream, bytes).map_err(failed)?,
+                out: self.pointer_at(to, at),
+                n_vectors: (bytes.len() / row_bytes * width / 8) as u64,
+                width: width as i32,
+                head_dim: blocks.interleaved as i32,
+                factor: blocks.factor,
+                offset: blocks.offset,
+            };
+            let mut kernel = Kernel::new("dequantize", "dequantize");
+            kernel.macros.push(("FORMAT", Macro::Name(blocks.format.name())));
+            // SAFETY: as the header of kernels/dequantize.cu says: the piece holds whole rows, whose place is
+            // inside `to`.
+            unsafe { self.launch_on(stream, &kernel, Work::new(params.n_vectors as usize, 1), &params)? };
+            staging.release(i, stream).map_err(failed)?;
+        }
+        Ok(())
+    }
+}
