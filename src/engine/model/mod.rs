@@ -4,9 +4,13 @@
 pub mod chat_template;
 pub mod config;
 mod config_file;
+mod dequantise;
+pub mod format;
 pub mod gguf;
 pub mod hub;
+mod pairs;
 pub mod rope;
+mod seen;
 pub mod tokenizer;
 pub mod weight;
 pub mod weights;
@@ -109,9 +113,9 @@ impl Model {
         let gguf = Gguf::open(path)?;
         let config = gguf.config()?;
         let beside = path.with_file_name("tokenizer.json");
-        let tokenizer = match gguf.tokenizer() {
+        let tokenizer = match gguf.tokenizer(config.vocab_size) {
             Err(_) if beside.exists() => Tokenizer::read(&beside, config.vocab_size)?,
-            json => Tokenizer::parse(json?.to_string().as_bytes(), path, config.vocab_size)?,
+            own => own?,
         };
         let name =
             path.file_stem().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned());
