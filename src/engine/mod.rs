@@ -29,6 +29,7 @@ use self::{
 use crate::{
     error::Error,
     protocol::{DeviceChoice, Engine, LoadOptions, Payload, Progress, Reply, Request},
+    trace::LoadSeconds,
 };
 
 /// An engine without a model until it is asked to load one.
@@ -41,8 +42,8 @@ struct Loaded {
     model: Model,
     options: LoadOptions,
     processor: Processor,
-    /// Seconds that loading took.
-    seconds: f64,
+    /// What loading took.
+    seconds: LoadSeconds,
 }
 
 /// Where models run.
@@ -140,16 +141,18 @@ impl Local {
         progress: &'a mut dyn FnMut(Progress),
     ) -> Result<Run<'a, D>, Error> {
         let Loaded { model, options, seconds, .. } = self.loaded()?;
-        Ok(Run { model, device, resident, memory: options.memory, load_seconds: *seconds, progress })
+        model.check_files()?;
+        Ok(Run { model, device, resident, memory: options.memory, load: *seconds, progress })
     }
 }
 
 impl Loaded {
     fn open(options: LoadOptions, progress: &mut dyn FnMut(Progress)) -> Result<Self, Error> {
-        let start = Instant::now();
         let model = Model::load(&options.model, progress)?;
+        let start = Instant::now();
         let processor = Processor::open(options.device, progress)?;
-        Ok(Loaded { model, options, processor, seconds: start.elapsed().as_secs_f64() })
+        let seconds = LoadSeconds { device: start.elapsed().as_secs_f64(), ..model.seconds };
+        Ok(Loaded { model, options, processor, seconds })
     }
 }
 

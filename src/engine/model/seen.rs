@@ -9,6 +9,7 @@ use std::{
 use crate::error::Error;
 
 /// A file as it was when it was opened.
+#[derive(Clone)]
 pub struct Seen {
     path: PathBuf,
     n_bytes: u64,

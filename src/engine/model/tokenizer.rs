@@ -150,11 +150,11 @@ impl Kind {
     }
 }
 
-/// Calls the tokenizer, which panics for a file that is cut off or contradicts itself, and returns that as an
+/// Calls the crate, which panics for a tokenizer that is cut off or contradicts itself, and returns that as an
 /// error.
-fn guarded<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+pub(super) fn guarded<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(result) => result.map_err(|e| e.to_string()),
-        Err(_) => Err("a tokenizer.json that is cut off or contradicts itself".into()),
+        Err(_) => Err("a tokenizer that is cut off or contradicts itself".into()),
     }
 }

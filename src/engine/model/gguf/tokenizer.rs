@@ -10,7 +10,7 @@ use super::Gguf;
 use crate::{
     engine::model::{
         pairs::{Pairs, merges::Merges, vocabulary::Vocabulary},
-        tokenizer::{PairTokenizer, Tokenizer},
+        tokenizer::{PairTokenizer, Tokenizer, guarded},
     },
     error::Error,
 };
@@ -45,7 +45,7 @@ struct Around {
 pub fn from_metadata(gguf: &Gguf, vocab_size: usize) -> Result<Tokenizer, Error> {
     let metadata = Metadata::read(gguf)?;
     let around = if metadata.is_pieces { metadata.pieces() } else { metadata.byte_level()? };
-    let tokenizer = metadata.tokenizer(around).map_err(|why| {
+    let tokenizer = guarded(|| metadata.tokenizer(around)).map_err(|why| {
         Error::model(gguf.path.display(), "a tokenizer", why, "the file is damaged: download it again")
     })?;
     Tokenizer::of_pairs(tokenizer, &gguf.path, vocab_size)
