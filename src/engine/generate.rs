@@ -67,8 +67,12 @@ impl<D: Device> Run<'_, D> {
         if text.n_shown < written.len() {
             (self.progress)(Progress::Text(written[text.n_shown..].into()));
         }
-        let seconds =
-            Seconds { load: self.load_seconds, total: start.elapsed().as_secs_f64(), ..Seconds::default() };
+        let seconds = Seconds {
+            load: self.load.total(),
+            load_parts: Some(self.load),
+            total: start.elapsed().as_secs_f64(),
+            ..Seconds::default()
+        };
         Ok(Generated { text: written, tokens: text.tokens, end, n_prompt: ids.len(), top_k, seconds })
     }
 

@@ -16,7 +16,7 @@ pub mod serve;
 mod smallest_top_k;
 mod told;
 
-use std::time::Instant;
+use std::{thread, time::Instant};
 
 use self::{
     cpu::Cpu,
@@ -29,6 +29,7 @@ use self::{
 use crate::{
     error::Error,
     protocol::{DeviceChoice, Engine, LoadOptions, Payload, Progress, Reply, Request},
+    trace::LoadSeconds,
 };
 
 /// An engine without a model until it is asked to load one.
@@ -41,8 +42,8 @@ struct Loaded {
     model: Model,
     options: LoadOptions,
     processor: Processor,
-    /// Seconds that loading took.
-    seconds: f64,
+    /// What loading took.
+    seconds: LoadSeconds,
 }
 
 /// Where models run.
@@ -140,16 +141,26 @@ impl Local {
         progress: &'a mut dyn FnMut(Progress),
     ) -> Result<Run<'a, D>, Error> {
         let Loaded { model, options, seconds, .. } = self.loaded()?;
-        Ok(Run { model, device, resident, memory: options.memory, load_seconds: *seconds, progress })
+        model.check_files()?;
+        Ok(Run { model, device, resident, memory: options.memory, load: *seconds, progress })
     }
 }
 
 impl Loaded {
     fn open(options: LoadOptions, progress: &mut dyn FnMut(Progress)) -> Result<Self, Error> {
-        let start = Instant::now();
-        let model = Model::load(&options.model, progress)?;
-        let processor = Processor::open(options.device, progress)?;
-        Ok(Loaded { model, options, processor, seconds: start.elapsed().as_secs_f64() })
+        let choice = options.device;
+        // The device opens while the model is read: what is told of it is the wait that is left.
+        thread::scope(|scope| {
+            let opening = scope.spawn(move || Processor::open(choice));
+            let model = Model::load(&options.model, progress)?;
+            let start = Instant::now();
+            let opened =
+                opening.join().unwrap_or_else(|_| Err(Error::engine("no device", "please report this")));
+            let (processor, note) = opened?;
+            note.into_iter().for_each(|note| progress(Progress::Note(note)));
+            let seconds = LoadSeconds { device: start.elapsed().as_secs_f64(), ..model.seconds };
+            Ok(Loaded { model, options, processor, seconds })
+        })
     }
 }
 
@@ -164,17 +175,18 @@ impl Loaded {
 }
 
 impl Processor {
-    fn open(choice: DeviceChoice, progress: &mut dyn FnMut(Progress)) -> Result<Self, Error> {
+    /// Opens the chosen device; returns a note where it is another than one would want.
+    fn open(choice: DeviceChoice) -> Result<(Self, Option<String>), Error> {
         let cpu = || Processor::Cpu(Resident::default());
-        match (choice, || Cuda::open().map(|cuda| Processor::Cuda(Box::new(cuda), Resident::default()))) {
-            (DeviceChoice::Cpu, _) => Ok(cpu()),
-            (DeviceChoice::Cuda, open) => open(),
+        let gpu = || Cuda::open().map(|cuda| Processor::Cuda(Box::new(cuda), Resident::default()));
+        match choice {
+            DeviceChoice::Cpu => Ok((cpu(), None)),
+            DeviceChoice::Cuda => Ok((gpu()?, None)),
             // A machine without NVIDIA's driver has no GPU to miss.
-            (DeviceChoice::Auto, _) if !libraries::found()[0] => Ok(cpu()),
-            (DeviceChoice::Auto, open) => Ok(open().unwrap_or_else(|why| {
-                progress(Progress::Note(format!("on the CPU: {why}")));
-                cpu()
-            })),
+            DeviceChoice::Auto if !libraries::found()[0] => Ok((cpu(), None)),
+            DeviceChoice::Auto => {
+                Ok(gpu().map_or_else(|why| (cpu(), Some(format!("on the CPU: {why}"))), |gpu| (gpu, None)))
+            }
         }
     }
 }

@@ -20,8 +20,8 @@ use crate::{
     error::Error,
     protocol::{LayerProgress, MemoryPlan, Progress, Weights},
     trace::{
-        AnswerScore, AnswerToken, Blocks, NextToken, Seconds, Span, StreamConfig, Summary, Trace,
-        TraceWriter, recorded_sentences,
+        AnswerScore, AnswerToken, Blocks, LoadSeconds, NextToken, Seconds, Span, StreamConfig, Summary,
+        Trace, TraceWriter, recorded_sentences,
     },
     words::numbers::{count, format_bytes},
 };
@@ -33,8 +33,8 @@ pub(super) struct Run<'a, D: Device> {
     pub resident: &'a Resident<D>,
     /// Most memory to take, in bytes.
     pub memory: Option<u64>,
-    /// Seconds that loading the model took.
-    pub load_seconds: f64,
+    /// What loading the model took.
+    pub load: LoadSeconds,
     pub progress: &'a mut dyn FnMut(Progress),
 }
 
@@ -264,7 +264,8 @@ impl<D: Device> Run<'_, D> {
 
     fn seconds(&self, costs: &StageCosts, start: Instant) -> Seconds {
         Seconds {
-            load: self.load_seconds,
+            load: self.load.total(),
+            load_parts: Some(self.load),
             search: costs.search.as_secs_f64(),
             attention: costs.attention.as_secs_f64(),
             total: start.elapsed().as_secs_f64(),

@@ -34,7 +34,7 @@ pub(crate) use sentences::recorded_sentences;
 pub use sentences::{MIN_DISTANCE, sentences, token_sentences};
 pub use span::Span;
 pub use summary::{
-    AnswerFidelity, AnswerScore, AnswerToken, CompareConfig, Fidelity, ModelInfo, NextToken,
+    AnswerFidelity, AnswerScore, AnswerToken, CompareConfig, Fidelity, LoadSeconds, ModelInfo, NextToken,
     PositionFidelity, Recall, RowsOf, Seconds, Summary,
 };
 pub use text::Covering;

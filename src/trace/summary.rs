@@ -149,9 +149,30 @@ pub struct Recall {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Seconds {
     pub load: f64,
+    /// What `load` is made of. None in older traces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load_parts: Option<LoadSeconds>,
     pub search: f64,
     pub attention: f64,
     pub total: f64,
+}
+
+/// Where the time of loading a model went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LoadSeconds {
+    /// Finding the model by its path or its name on the hub, with its download if there was one.
+    pub find: f64,
+    /// Reading the configuration, and mapping and checking the weights.
+    pub files: f64,
+    pub tokenizer: f64,
+    /// Opening the device, with its libraries and kernels.
+    pub device: f64,
+}
+
+impl LoadSeconds {
+    pub fn total(&self) -> f64 {
+        self.find + self.files + self.tokenizer + self.device
+    }
 }
 
 /// A sparse run against dense attention on the same prompt.
@@ -283,6 +304,14 @@ impl Summary {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_of_older_traces_are_read() {
+        let older = serde_json::json!({ "load": 0.5, "search": 1.0, "attention": 2.0, "total": 3.0 });
+        let seconds: Seconds = serde_json::from_value(older.clone()).unwrap();
+        assert_eq!((seconds.load, seconds.load_parts), (0.5, None));
+        assert_eq!(serde_json::to_value(seconds).unwrap(), older);
+    }
 
     #[test]
     fn compared_answers_of_older_traces_are_read() {

@@ -2,8 +2,8 @@
 //! stray blocks.
 
 use streamtrace::trace::{
-    BlockMask, Blocks, Budgets, Fidelity, LayerRecord, ModelInfo, NextToken, PositionFidelity, Recall,
-    RowsOf, Seconds, Span, StreamConfig, Summary, Trace, TraceWriter, token_sentences,
+    BlockMask, Blocks, Budgets, Fidelity, LayerRecord, LoadSeconds, ModelInfo, NextToken, PositionFidelity,
+    Recall, RowsOf, Seconds, Span, StreamConfig, Summary, Trace, TraceWriter, token_sentences,
 };
 
 /// Geometry of a synthetic trace.
@@ -80,7 +80,13 @@ fn summary(shape: &Shape) -> Summary {
         pruned: 0.951,
         recall: Some(Recall { mean: 0.97, least_head: 0.97, rows: 512 }),
         keys_read_per_query_block: Some(412.5),
-        seconds: Seconds { load: 0.1, search: 1.2, attention: 2.3, total: 3.6 },
+        seconds: Seconds {
+            load: 0.1,
+            load_parts: Some(LoadSeconds { find: 0.0, files: 0.01, tokenizer: 0.03, device: 0.06 }),
+            search: 1.2,
+            attention: 2.3,
+            total: 3.6,
+        },
         peak_memory_bytes: 612_000_000,
         planned_memory_bytes: 700_000_000,
         device: "cpu".into(),

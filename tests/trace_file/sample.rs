@@ -1,8 +1,8 @@
 //! Small synthetic traces, and the values that should be read from them.
 
 use streamtrace::trace::{
-    BlockMask, Blocks, Budgets, LayerRecord, ModelInfo, NextToken, Recall, Seconds, Span, StreamConfig,
-    Summary, Trace, TraceWriter, token_sentences,
+    BlockMask, Blocks, Budgets, LayerRecord, LoadSeconds, ModelInfo, NextToken, Recall, Seconds, Span,
+    StreamConfig, Summary, Trace, TraceWriter, token_sentences,
 };
 
 /// A trace and the values that it was made from.
@@ -134,7 +134,13 @@ impl Size {
             pruned: 1.0 / 3.0,
             recall: Some(Recall { mean: 0.875, least_head: 0.25, rows: 8 }),
             keys_read_per_query_block: Some(12.5),
-            seconds: Seconds { load: 0.1, search: 1e-9, attention: 2.5, total: 1e6 },
+            seconds: Seconds {
+                load: 0.1,
+                load_parts: Some(LoadSeconds { tokenizer: 0.1, ..LoadSeconds::default() }),
+                search: 1e-9,
+                attention: 2.5,
+                total: 1e6,
+            },
             peak_memory_bytes: 1 << 40,
             planned_memory_bytes: 7,
             device: "cpu".into(),

@@ -9,10 +9,36 @@ use super::{
     macros::Macro,
     module::{Kernel, Work},
     params::DequantizeParams,
-    pointer::DevicePointer,
     staging::PIECE,
 };
-use crate::{engine::model::weight::Blocks, error::Error};
+use crate::{
+    engine::model::{format::Format, weight::Blocks},
+    error::Error,
+};
+
+/// Returns the name that a format has in kernels/dequantize.cu; `None` for one that is read on the host.
+pub fn name_of(format: Format) -> Option<&'static str> {
+    Some(match format {
+        Format::Q4_0 => "Q4_0",
+        Format::Q4_1 => "Q4_1",
+        Format::Q5_0 => "Q5_0",
+        Format::Q5_1 => "Q5_1",
+        Format::Q8_0 => "Q8_0",
+        Format::Q2_K => "Q2_K",
+        Format::Q3_K => "Q3_K",
+        Format::Q4_K => "Q4_K",
+        Format::Q5_K => "Q5_K",
+        Format::Q6_K => "Q6_K",
+        Format::IQ4_NL => "IQ4_NL",
+        Format::IQ4_XS => "IQ4_XS",
+        Format::MXFP4 => "MXFP4",
+        _ => return None,
+    })
+}
+
+fn no_kernel(gpu: &Gpu, format: Format) -> Error {
+    Error::device(&gpu.name, format!("no kernel dequantises {format}"), "choose the CPU")
+}
 
 impl Gpu {
     /// Brings rows of `width` numbers to the card, piece by piece, and dequantises each into its place in `to`
@@ -24,6 +50,7 @@ impl Gpu {
         width: usize,
         to: &mut CudaSlice<u16>,
     ) -> Result<(), Error> {
+        let name = name_of(blocks.format).ok_or_else(|| no_kernel(self, blocks.format))?;
         let failed = |e| self.failed("a weight could not be copied to the card", e);
         let row_bytes = blocks.bytes.len() / (to.len() / width).max(1);
         // Rows change places only inside a head, so a piece holds whole heads.
@@ -43,7 +70,7 @@ impl Gpu {
                 offset: blocks.offset,
             };
             let mut kernel = Kernel::new("dequantize", "dequantize");
-            kernel.macros.push(("FORMAT", Macro::Name(blocks.format.name())));
+            kernel.macros.push(("FORMAT", Macro::Name(name)));
             // SAFETY: as the header of kernels/dequantize.cu says: the piece holds whole rows, whose place is
             // inside `to`.
             unsafe { self.launch_on(stream, &kernel, Work::new(params.n_vectors as usize, 1), &params)? };

@@ -31,7 +31,7 @@ pub struct Gpu {
     /// "sm_90a"
     pub architecture: String,
     loaded: Mutex<HashMap<Kernel, Loaded>>,
-    to_card: Mutex<Staging>,
+    pub(super) to_card: Mutex<Staging>,
     from_card: Mutex<Staging>,
     of_records: Mutex<Staging>,
 }
@@ -342,6 +342,21 @@ impl Gpu {
         work: Work,
         params: &P,
     ) -> Result<(), Error> {
+        // SAFETY: the caller vouches for the addresses.
+        unsafe { self.launch_on(&self.stream, kernel, work, params) }
+    }
+
+    /// Starts a kernel on another stream than the one that runs everything.
+    ///
+    /// # Safety
+    /// As [`Gpu::launch`].
+    pub unsafe fn launch_on<P: KernelParams>(
+        &self,
+        stream: &Arc<CudaStream>,
+        kernel: &Kernel,
+        work: Work,
+        params: &P,
+    ) -> Result<(), Error> {
         if work.items == 0 || work.heads == 0 {
             return Ok(());
         }
@@ -355,7 +370,7 @@ impl Gpu {
         self.allow_shared(kernel, &loaded, config)?;
         // SAFETY: the kernel takes these parameters, which the driver copies; the caller vouches for what
         // they lead to.
-        let launched = unsafe { self.stream.launch_builder(&loaded.function).arg(params).launch(config) };
+        let launched = unsafe { stream.launch_builder(&loaded.function).arg(params).launch(config) };
         launched.map(drop).map_err(|e| self.failed(&format!("kernel {} did not start", kernel.entry), e))
     }
 

@@ -22,13 +22,14 @@ const SEARCH_HIERARCHICAL: &str = text!("search_hierarchical");
 
 /// Kernels that [`source`] knows.
 #[cfg(test)]
-pub const FILES: [&str; 17] = [
+pub const FILES: [&str; 18] = [
     "elementwise",
     "rms_norm",
     "rope",
     "pyramid",
     "clusters",
     "written",
+    "dequantize",
     "proximity",
     "sentences",
     "recall",
@@ -51,6 +52,7 @@ pub fn source(file: &str) -> String {
         "pyramid" => &[text!("pyramid")],
         "clusters" => &[text!("clusters")],
         "written" => &[text!("written")],
+        "dequantize" => &[text!("dequantize")],
         "proximity" => &[BLOCKS, text!("proximity")],
         "sentences" => &[text!("sentences")],
         "recall" => &[text!("recall")],

@@ -6,6 +6,7 @@
 
 mod attention;
 pub mod bench;
+mod blocks;
 mod compile;
 mod gpu;
 mod kernels;
@@ -41,7 +42,7 @@ use super::{
     model::{
         config::{Activation, ModelConfig},
         rope::Rotary,
-        weight::Weight,
+        weight::{Blocks, Weight},
     },
 };
 use crate::{error::Error, protocol::MemoryPlan, trace::StreamConfig};
@@ -135,6 +136,11 @@ fn n_vectors(x: &Tensor) -> u64 {
     x.len() as u64 / 8
 }
 
+/// Returns the blocks of a weight that the card dequantises.
+fn blocks_on_card<'a>(weight: &Weight<'a>) -> Option<Blocks<'a>> {
+    weight.blocks().filter(|blocks| blocks::name_of(blocks.format).is_some())
+}
+
 /// Checks that sizes agree: a mismatch is a bug of the decoder, but no reason to crash a notebook.
 fn same(what: &str, expected: usize, found: usize) -> Result<(), Error> {
     if expected == found {
@@ -187,11 +193,22 @@ impl Device for Cuda {
     }
 
     fn weight(&self, weight: &Weight) -> Result<Tensor, Error> {
-        Tensor::upload(&self.gpu, &weight.read()?.view())
+        let Some(blocks) = blocks_on_card(weight) else {
+            return Tensor::upload(&self.gpu, &weight.read()?.view());
+        };
+        let (n_rows, width) = tensor::rows_of(weight.shape());
+        Tensor::filled(&self.gpu, n_rows, width, |data| {
+            self.gpu.dequantize(&self.gpu.stream, &blocks, width, data)
+        })
     }
 
     fn refill(&self, room: &mut Tensor, weight: &Weight) -> Result<(), Error> {
-        room.refill(&self.gpu, &weight.read()?.view())
+        match blocks_on_card(weight) {
+            Some(blocks) if weight.shape() == [room.n_rows, room.width] => {
+                room.dequantize(&self.gpu, &blocks)
+            }
+            _ => room.refill(&self.gpu, &weight.read()?.view()),
+        }
     }
 
     fn residual(&self, on_host: bool) -> Result<Residual, Error> {

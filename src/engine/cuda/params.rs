@@ -318,6 +318,19 @@ pub struct RopeParams {
     pub scale: f32,
 }
 
+// ---- kernels/dequantize.cu
+
+#[repr(C)]
+pub struct DequantizeParams {
+    pub blocks: DevicePointer<u8>,
+    pub out: Bf16s,
+    pub n_vectors: u64,
+    pub width: i32,
+    pub head_dim: i32,
+    pub factor: f32,
+    pub offset: f32,
+}
+
 // ---- which kernels take them
 
 /// The one argument of some kernels.
@@ -368,6 +381,7 @@ kernel_params! {
     RmsNormParams, 32: "rms_norm";
     LengthsParams, 24: "lengths";
     RopeParams, 56: "rope";
+    DequantizeParams, 40: "dequantize";
 }
 
 const _: () = assert!(size_of::<TensorMap>() == 128 && align_of::<TensorMap>() == 64);

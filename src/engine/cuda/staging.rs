@@ -6,6 +6,8 @@ use std::sync::Arc;
 use cudarc::driver::{CudaContext, CudaEvent, CudaStream, DriverError, PinnedHostSlice, result, sys};
 use rayon::prelude::*;
 
+use super::pointer::DevicePointer;
+
 /// Direction of use: memory that is quick for the card to read is slow for the processor to read.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Way {
@@ -21,12 +23,14 @@ pub struct Staging {
 
 struct Piece {
     bytes: PinnedHostSlice<u8>,
+    /// Memory on the card that is as long, for bytes that a kernel takes from there.
+    on_card: Option<OnCard>,
     /// When the last copy is done.
     copied: CudaEvent,
 }
 
 /// Bytes of a piece, and of what a thread copies of it at a time.
-const PIECE: usize = 16 << 20;
+pub const PIECE: usize = 16 << 20;
 const PART: usize = 1 << 19;
 
 impl Staging {
@@ -55,6 +59,32 @@ impl Staging {
             piece.copied.record(stream)?;
         }
         Ok(())
+    }
+
+    /// Copies bytes, at most a piece, to memory on the card that they have until [`Staging::release`] and then
+    /// until what the stream does with them is done; waits until the last but one are.
+    pub fn stage(
+        &mut self,
+        i: usize,
+        stream: &Arc<CudaStream>,
+        from: &[u8],
+    ) -> Result<DevicePointer<u8>, DriverError> {
+        let piece = self.piece(i, stream)?;
+        piece.copied.synchronize()?;
+        let pinned = &mut piece.bytes.as_mut_slice()?[..from.len()];
+        copy(from, pinned);
+        if piece.on_card.is_none() {
+            piece.on_card = Some(OnCard::new(stream.context())?);
+        }
+        let address = piece.on_card.as_ref().map_or(0, |on_card| on_card.address);
+        // SAFETY: both pieces are as long; neither is written again before the event of `release`.
+        unsafe { result::memcpy_htod_async(address, pinned, stream.cu_stream())? };
+        Ok(DevicePointer::new(address))
+    }
+
+    /// Gives back the bytes of [`Staging::stage`], whose work is on the stream.
+    pub fn release(&mut self, i: usize, stream: &Arc<CudaStream>) -> Result<(), DriverError> {
+        self.piece(i, stream)?.copied.record(stream)
     }
 
     /// Copies from an address on the card, after all that was started on the stream before.
@@ -93,9 +123,31 @@ impl Staging {
     fn piece(&mut self, i: usize, stream: &Arc<CudaStream>) -> Result<&mut Piece, DriverError> {
         if self.pieces.len() <= i % 2 {
             let bytes = pinned(stream.context(), PIECE, self.way)?;
-            self.pieces.push(Piece { bytes, copied: stream.record_event(None)? });
+            self.pieces.push(Piece { bytes, on_card: None, copied: stream.record_event(None)? });
         }
         Ok(&mut self.pieces[i % 2])
+    }
+}
+
+/// A piece's memory on the card, apart from that of runs.
+struct OnCard {
+    address: u64,
+    context: Arc<CudaContext>,
+}
+
+impl OnCard {
+    fn new(context: &Arc<CudaContext>) -> Result<Self, DriverError> {
+        context.bind_to_thread()?;
+        // SAFETY: written before it is read.
+        let address = unsafe { result::malloc_sync(PIECE)? };
+        Ok(OnCard { address, context: context.clone() })
+    }
+}
+
+impl Drop for OnCard {
+    fn drop(&mut self) {
+        // SAFETY: allocated above; the driver waits for what still uses it.
+        let _ = self.context.bind_to_thread().and_then(|()| unsafe { result::free_sync(self.address) });
     }
 }
 

@@ -7,7 +7,7 @@ use half::{bf16, f16};
 use safetensors::{Dtype, tensor::TensorView};
 
 use super::gpu::Gpu;
-use crate::error::Error;
+use crate::{engine::model::weight::Blocks, error::Error};
 
 /// `[n_rows, width]` bf16; a vector is one row. A copy is the same memory.
 #[derive(Clone)]
@@ -45,10 +45,7 @@ impl Tensor {
 
     /// Uploads a weight of any floating-point type.
     pub fn upload(gpu: &Gpu, view: &TensorView) -> Result<Self, Error> {
-        let (n_rows, width) = match view.shape() {
-            [width] => (1, *width),
-            shape => (shape[0], shape[1..].iter().product()),
-        };
+        let (n_rows, width) = rows_of(view.shape());
         Tensor::filled(gpu, n_rows, width, |data| gpu.upload_bytes(&gpu.stream, &bf16_bytes(view)?, data))
     }
 
@@ -66,12 +63,30 @@ impl Tensor {
         }
     }
 
+    /// Brings a quantised weight of the same shape into this one's memory, while the card works on.
+    pub fn dequantize(&mut self, gpu: &Gpu, blocks: &Blocks) -> Result<(), Error> {
+        if Arc::get_mut(&mut self.data).is_none() {
+            self.data = Tensor::new(gpu, self.n_rows, self.width)?.data;
+        }
+        let Some(data) = Arc::get_mut(&mut self.data) else { return Ok(()) };
+        gpu.dequantize(&gpu.copies, blocks, self.width, data)?;
+        gpu.wait_for(&gpu.copies)
+    }
+
     pub fn to_host(&self, gpu: &Gpu) -> Result<Vec<f32>, Error> {
         Ok(gpu
             .download(&self.data, self.len())?
             .into_iter()
             .map(|bits| bf16::from_bits(bits).to_f32())
             .collect())
+    }
+}
+
+/// Returns the number of rows of a shape, and their width; a vector is one row.
+pub fn rows_of(shape: &[usize]) -> (usize, usize) {
+    match shape {
+        [width] => (1, *width),
+        shape => (shape[0], shape[1..].iter().product()),
     }
 }
 

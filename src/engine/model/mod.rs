@@ -4,16 +4,24 @@
 pub mod chat_template;
 pub mod config;
 mod config_file;
+mod dequantise;
+pub mod format;
 pub mod gguf;
 pub mod hub;
+mod pairs;
 pub mod rope;
+mod seen;
 pub mod tokenizer;
 pub mod weight;
 pub mod weights;
 
-use std::{ops::Range, path::Path};
+use std::{ops::Range, path::Path, time::Instant};
 
-use crate::{error::Error, protocol::Progress, trace::ModelInfo};
+use crate::{
+    error::Error,
+    protocol::Progress,
+    trace::{LoadSeconds, ModelInfo},
+};
 use chat_template::ChatTemplate;
 use config::ModelConfig;
 use gguf::Gguf;
@@ -31,12 +39,14 @@ pub struct Model {
     pub end_of_text: Vec<u32>,
     /// The chat template, or the reason that the model has none.
     pub chat: Result<ChatTemplate, Error>,
+    /// What opening took; nothing for the device.
+    pub seconds: LoadSeconds,
     weights: Weights,
     /// The prefix of the names of the decoder's tensors.
     prefix: &'static str,
 }
 
-/// A vocabulary of more bytes may take a second to read, which is reported.
+/// A `tokenizer.json` of more bytes may take a second to read, which is reported.
 const LARGE: u64 = 4 << 20;
 
 /// The prefix of a decoder on its own, and beside a vision model before and since version 5 of
@@ -49,14 +59,15 @@ impl Model {
     /// # Errors
     /// As [`hub::find`] and [`Model::open`].
     pub fn load(model: &Path, report: &mut dyn FnMut(Progress)) -> Result<Self, Error> {
+        let start = Instant::now();
         let found = hub::find(model, report)?;
-        let vocabulary =
-            if found.path.is_dir() { found.path.join("tokenizer.json") } else { found.path.clone() };
-        if std::fs::metadata(vocabulary).is_ok_and(|file| file.len() > LARGE) {
+        let find = start.elapsed().as_secs_f64();
+        if std::fs::metadata(found.path.join("tokenizer.json")).is_ok_and(|file| file.len() > LARGE) {
             report(Progress::Loading(format!("load: the vocabulary of {}", model.display())));
         }
         let model = Self::open(&found.path)?;
-        Ok(Model { name: found.name.unwrap_or(model.name), ..model })
+        let seconds = LoadSeconds { find, ..model.seconds };
+        Ok(Model { name: found.name.unwrap_or(model.name), seconds, ..model })
     }
 
     /// Opens a folder or a GGUF file and checks that it has all the decoder needs; weights are mapped, not
@@ -65,7 +76,8 @@ impl Model {
     /// # Errors
     /// [`Error::File`] and [`Error::Model`], which name the file and its fault.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let model = if path.extension().is_some_and(|e| e == "gguf") {
+        let start = Instant::now();
+        let mut model = if path.extension().is_some_and(|e| e == "gguf") {
             Self::open_gguf(path)?
         } else {
             Self::open_folder(path)?
@@ -76,13 +88,15 @@ impl Model {
         for layer in 0..model.config.n_layers {
             model.layer(layer)?;
         }
+        model.seconds.files = start.elapsed().as_secs_f64() - model.seconds.tokenizer;
         Ok(model)
     }
 
     fn open_folder(folder: &Path) -> Result<Self, Error> {
         std::fs::read_dir(folder).map_err(Error::io("read the model folder", folder))?;
         let config = ModelConfig::read(&folder.join("config.json"))?;
-        let tokenizer = Tokenizer::read(&folder.join("tokenizer.json"), config.vocab_size)?;
+        let (tokenizer, seconds) =
+            timed(|| Tokenizer::read(&folder.join("tokenizer.json"), config.vocab_size))?;
         let weights = Weights::open(folder)?;
         let name =
             folder.canonicalize().ok().and_then(|f| Some(f.file_name()?.to_string_lossy().into_owned()));
@@ -98,6 +112,7 @@ impl Model {
             tokenizer,
             end_of_text,
             chat,
+            seconds,
             weights,
             prefix,
         })
@@ -109,10 +124,10 @@ impl Model {
         let gguf = Gguf::open(path)?;
         let config = gguf.config()?;
         let beside = path.with_file_name("tokenizer.json");
-        let tokenizer = match gguf.tokenizer() {
-            Err(_) if beside.exists() => Tokenizer::read(&beside, config.vocab_size)?,
-            json => Tokenizer::parse(json?.to_string().as_bytes(), path, config.vocab_size)?,
-        };
+        let (tokenizer, seconds) = timed(|| match gguf.tokenizer(config.vocab_size) {
+            Err(_) if beside.exists() => Tokenizer::read(&beside, config.vocab_size),
+            own => own,
+        })?;
         let name =
             path.file_stem().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned());
         let end_of_text = gguf.end_of_text();
@@ -123,9 +138,18 @@ impl Model {
             tokenizer,
             end_of_text,
             chat,
+            seconds,
             weights: Weights::from_gguf(gguf, path),
             prefix: PREFIXES[0],
         })
+    }
+
+    /// Checks that no file of weights has been written since it was opened.
+    ///
+    /// # Errors
+    /// [`Error::Model`], which names the file.
+    pub fn check_files(&self) -> Result<(), Error> {
+        self.weights.check_files()
     }
 
     /// Describes the model for a trace.
@@ -228,6 +252,13 @@ impl Model {
     fn get(&self, name: &str, shape: &[usize]) -> Result<Weight<'_>, Error> {
         self.weights.get(&format!("{}{name}", self.prefix), shape)
     }
+}
+
+/// Opens a tokenizer and measures the time.
+fn timed(open: impl FnOnce() -> Result<Tokenizer, Error>) -> Result<(Tokenizer, LoadSeconds), Error> {
+    let start = Instant::now();
+    let tokenizer = open()?;
+    Ok((tokenizer, LoadSeconds { tokenizer: start.elapsed().as_secs_f64(), ..LoadSeconds::default() }))
 }
 
 /// Reads the tokens that end a text from `generation_config.json`, or from `config.json` if that has none;

@@ -1,14 +1,30 @@
-//! `tokenizer.json`: text to token ids and back.
+//! Text to token ids and back, by a `tokenizer.json` or the vocabulary of a GGUF file.
 
 use std::{
+    fmt::Display,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
 };
 
+use tokenizers::{
+    DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, TokenizerImpl,
+};
+
+use super::pairs::Pairs;
 use crate::error::Error;
 
-/// A Hugging Face tokenizer, checked against the model's vocabulary.
-pub struct Tokenizer(tokenizers::Tokenizer);
+/// A tokenizer, checked against the model's vocabulary.
+pub struct Tokenizer(Kind);
+
+enum Kind {
+    /// Of a `tokenizer.json`.
+    Json(Box<tokenizers::Tokenizer>),
+    Pairs(Box<PairTokenizer>),
+}
+
+/// A tokenizer of Hugging Face's parts around a model of our own.
+pub type PairTokenizer =
+    TokenizerImpl<Pairs, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
 
 /// A prompt in tokens.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,21 +59,38 @@ impl Tokenizer {
         tokenizer
             .with_truncation(None)
             .map_err(|e| Error::model(&path, "no truncation", e, "download it again"))?;
-        let words = tokenizer.get_vocab(true).into_values().max();
+        let largest = tokenizer.get_vocab(true).into_values().max();
+        Self::checked(Kind::Json(Box::new(tokenizer)), largest, &path, vocab_size)
+    }
+
+    /// Takes the tokenizer of a GGUF file; errors name `path`.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when it has an id of `vocab_size` or above.
+    pub fn of_pairs(tokenizer: PairTokenizer, path: &Path, vocab_size: usize) -> Result<Self, Error> {
+        let largest = tokenizer.get_model().vocabulary.len().checked_sub(1).map(|id| id as u32);
+        Self::checked(Kind::Pairs(Box::new(tokenizer)), largest, &path.display(), vocab_size)
+    }
+
+    /// Checks a tokenizer whose vocabulary has ids up to `largest`.
+    fn checked(
+        kind: Kind,
+        largest: Option<u32>,
+        path: &impl Display,
+        vocab_size: usize,
+    ) -> Result<Self, Error> {
         // A token that the post-processor adds, such as a start token, need not be in the vocabulary.
-        let added = guarded(|| tokenizer.encode("", true))
-            .ok()
-            .and_then(|added| added.get_ids().iter().copied().max());
-        let largest = words.max(added).map_or(0, |id| id as usize);
+        let added = guarded(|| kind.encode("")).ok().and_then(|added| added.get_ids().iter().copied().max());
+        let largest = largest.max(added).map_or(0, |id| id as usize);
         if largest >= vocab_size {
             return Err(Error::model(
-                &path,
+                path,
                 format!("ids below {vocab_size}"),
                 format!("id {largest}"),
                 "this tokenizer belongs to another model",
             ));
         }
-        Ok(Tokenizer(tokenizer))
+        Ok(Tokenizer(kind))
     }
 
     /// Splits a text into tokens.
@@ -70,7 +103,7 @@ impl Tokenizer {
         if text.is_empty() {
             return Err(Error::prompt(expected, "an empty text", fix));
         }
-        let encoding = guarded(|| self.0.encode(text, true)).map_err(|e| Error::prompt(expected, e, fix))?;
+        let encoding = guarded(|| self.0.encode(text)).map_err(|e| Error::prompt(expected, e, fix))?;
         if encoding.is_empty() {
             return Err(Error::prompt(expected, "a text without tokens", fix));
         }
@@ -95,15 +128,33 @@ impl Tokenizer {
     }
 
     fn decode(&self, ids: &[u32]) -> String {
-        guarded(|| self.0.decode(ids, false)).unwrap_or_default()
+        guarded(|| self.0.decode(ids)).unwrap_or_default()
     }
 }
 
-/// Calls the tokenizer, which panics for a file that is cut off or contradicts itself, and returns that as an
+impl Kind {
+    /// Splits a text, with the tokens that the model wants around it.
+    fn encode(&self, text: &str) -> tokenizers::Result<tokenizers::Encoding> {
+        match self {
+            Kind::Json(tokenizer) => tokenizer.encode(text, true),
+            Kind::Pairs(tokenizer) => tokenizer.encode(text, true),
+        }
+    }
+
+    /// Puts a text together, with its special tokens.
+    fn decode(&self, ids: &[u32]) -> tokenizers::Result<String> {
+        match self {
+            Kind::Json(tokenizer) => tokenizer.decode(ids, false),
+            Kind::Pairs(tokenizer) => tokenizer.decode(ids, false),
+        }
+    }
+}
+
+/// Calls the crate, which panics for a tokenizer that is cut off or contradicts itself, and returns that as an
 /// error.
-fn guarded<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+pub(super) fn guarded<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(result) => result.map_err(|e| e.to_string()),
-        Err(_) => Err("a tokenizer.json that is cut off or contradicts itself".into()),
+        Err(_) => Err("a tokenizer that is cut off or contradicts itself".into()),
     }
 }

@@ -3,11 +3,11 @@
 
 use std::{borrow::Cow, ops::Range};
 
-use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use half::{bf16, f16};
 use rayon::prelude::*;
 use safetensors::{Dtype, tensor::TensorView};
 
+use super::{dequantise, format::Format};
 use crate::error::Error;
 
 /// A tensor of a mapped file.
@@ -29,7 +29,21 @@ pub enum Stored {
     /// f32, f16 or bf16.
     Plain(Dtype),
     /// llama.cpp's blocks, each of a scale and a few bits per number.
-    Quantized(GgmlDType),
+    Quantized(Format),
+}
+
+/// A tensor in llama.cpp's blocks, as a device needs it to read the numbers itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Blocks<'a> {
+    pub format: Format,
+    /// Row after row of whole blocks, in the file's order.
+    pub bytes: &'a [u8],
+    /// Every number `x` is read as `factor · x + offset`.
+    pub factor: f32,
+    pub offset: f32,
+    /// Rows of each head if the file has them in the order 0, head_dim / 2, 1, head_dim / 2 + 1, …;
+    /// otherwise 0.
+    pub interleaved: usize,
 }
 
 /// The numbers of a tensor, borrowed from the file where they can be used unchanged.
@@ -51,7 +65,7 @@ impl Stored {
     pub fn row_bytes(self, width: usize) -> Option<usize> {
         let (block, bytes) = match self {
             Stored::Plain(dtype) => (1, dtype.bitsize() / 8),
-            Stored::Quantized(dtype) => (dtype.block_size(), dtype.type_size()),
+            Stored::Quantized(format) => (format.block_size(), format.block_bytes()),
         };
         (width / block).checked_mul(bytes).filter(|_| width.is_multiple_of(block))
     }
@@ -69,6 +83,15 @@ impl<'a> Weight<'a> {
 
     pub fn stored(&self) -> Stored {
         self.stored
+    }
+
+    /// Returns the blocks of a quantised tensor, for a device that reads them itself.
+    pub fn blocks(&self) -> Option<Blocks<'a>> {
+        let Weight { bytes, factor, offset, interleaved, .. } = *self;
+        match self.stored {
+            Stored::Plain(_) => None,
+            Stored::Quantized(format) => Some(Blocks { format, bytes, factor, offset, interleaved }),
+        }
     }
 
     /// Multiplies all numbers by `factor`.
@@ -123,32 +146,41 @@ impl<'a> Weight<'a> {
         let (dtype, data) = match self.stored {
             Stored::Plain(dtype) if (self.factor, self.offset) == (1.0, 0.0) => (dtype, bytes),
             Stored::Plain(dtype) => (Dtype::F32, self.mapped(plain(dtype, &bytes)).into()),
-            Stored::Quantized(dtype) => {
-                let width = shape.last().copied().unwrap_or(1);
-                (Dtype::F32, self.dequantized(dtype, width, &bytes)?.into())
-            }
+            Stored::Quantized(format) => (Dtype::F32, self.dequantised(format, &bytes)?.into()),
         };
         Ok(Values { dtype, shape, data })
     }
 
-    /// Decodes rows of `width` numbers from quantized blocks.
-    fn dequantized(&self, dtype: GgmlDType, width: usize, bytes: &[u8]) -> Result<Vec<u8>, Error> {
-        let n_row = width / dtype.block_size() * dtype.type_size();
-        let n_rows_at_a_time = (1 << 18) / width + 1;
-        let part = |bytes: &[u8]| -> candle_core::Result<Vec<u8>> {
-            let storage = QStorage::from_data(Cow::Borrowed(bytes), &candle_core::Device::Cpu, dtype)?;
-            let rows =
-                QTensor::new(storage, (bytes.len() / n_row, width))?.dequantize(&candle_core::Device::Cpu)?;
-            Ok(self.mapped(rows.flatten_all()?.to_vec1()?.into_iter()))
+    /// Decodes blocks; returns the bytes of f32.
+    fn dequantised(&self, format: Format, blocks: &[u8]) -> Result<Vec<u8>, Error> {
+        let n_blocks = (1 << 18) / format.block_size();
+        let mut numbers = vec![0; blocks.len() / format.block_bytes() * format.block_size() * 4];
+        let parts = blocks.par_chunks(n_blocks * format.block_bytes());
+        let places = numbers.par_chunks_mut(n_blocks * format.block_size() * 4);
+        let read = |(blocks, place): (&[u8], &mut [u8])| {
+            let numbers = dequantise::numbers(format, blocks)?;
+            place
+                .as_chunks_mut()
+                .0
+                .iter_mut()
+                .zip(numbers)
+                .for_each(|(to, x)| *to = self.changed(x).to_le_bytes());
+            Ok(())
         };
-        let parts: candle_core::Result<Vec<_>> =
-            bytes.par_chunks(n_rows_at_a_time * n_row).map(part).collect();
-        Ok(parts?.concat())
+        parts.zip(places).try_for_each(read).map_err(|e: candle_core::Error| {
+            Error::device("cpu", format!("{format} cannot be read: {e}"), "choose another file of this model")
+        })?;
+        Ok(numbers)
+    }
+
+    /// Applies `factor` and `offset`.
+    fn changed(&self, x: f32) -> f32 {
+        self.factor * x + self.offset
     }
 
     /// Applies `factor` and `offset`; returns the bytes of f32.
     fn mapped(&self, numbers: impl Iterator<Item = f32>) -> Vec<u8> {
-        numbers.flat_map(|x| (self.factor * x + self.offset).to_le_bytes()).collect()
+        numbers.flat_map(|x| self.changed(x).to_le_bytes()).collect()
     }
 }
 

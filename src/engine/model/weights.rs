@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::{
     gguf::Gguf,
+    seen::Seen,
     weight::{Stored, Weight},
 };
 use crate::error::Error;
@@ -18,6 +19,8 @@ use crate::error::Error;
 /// Named tensors; a tensor is copied only when it is used.
 pub struct Weights {
     files: Files,
+    /// The files when they were opened.
+    seen: Vec<Seen>,
     /// The model folder or the GGUF file.
     path: PathBuf,
 }
@@ -45,17 +48,27 @@ impl Weights {
     pub fn open(folder: &Path) -> Result<Self, Error> {
         let mut shards = Vec::new();
         let mut shard_by_name = BTreeMap::new();
+        let mut seen = Vec::new();
         for file in files(folder)? {
-            let shard = map(&file)?;
+            let shard = map(&file, &mut seen)?;
             shard_by_name.extend(shard.tensors().into_iter().map(|(name, _)| (name, shards.len())));
             shards.push(shard);
         }
-        Ok(Weights { files: Files::Safetensors { shards, shard_by_name }, path: folder.into() })
+        Ok(Weights { files: Files::Safetensors { shards, shard_by_name }, seen, path: folder.into() })
     }
 
     /// The weights in an open GGUF file; errors name `path`.
     pub fn from_gguf(gguf: Gguf, path: &Path) -> Self {
-        Weights { files: Files::Gguf(Box::new(gguf)), path: path.into() }
+        let seen = vec![gguf.seen.clone()];
+        Weights { files: Files::Gguf(Box::new(gguf)), seen, path: path.into() }
+    }
+
+    /// Checks that no file has been written since it was opened.
+    ///
+    /// # Errors
+    /// [`Error::Model`], which names the file.
+    pub fn check_files(&self) -> Result<(), Error> {
+        self.seen.iter().try_for_each(Seen::check)
     }
 
     /// Whether there is a tensor of this name.
@@ -135,8 +148,9 @@ pub(super) fn is_inside(file: &str) -> bool {
 }
 
 #[expect(unsafe_code, reason = "weights are mapped")]
-fn map(path: &Path) -> Result<MmapedSafetensors, Error> {
-    std::fs::File::open(path).map_err(Error::io("read", path))?;
+fn map(path: &Path, seen: &mut Vec<Seen>) -> Result<MmapedSafetensors, Error> {
+    let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
+    seen.push(Seen::open(path, &file)?);
     // SAFETY: the map is read-only; tools replace a weights file and do not rewrite it in place while it is
     // in use.
     unsafe { MmapedSafetensors::new(path) }.map_err(|e| damaged(path, e))

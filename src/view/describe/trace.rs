@@ -5,7 +5,8 @@ use std::fmt;
 use crate::{
     trace::{
         AnswerFidelity, BlockMask, Blocks, CompareConfig, Covering, Fidelity, HeadTrace, LayerRecord,
-        ModelInfo, NextToken, PositionFidelity, Recall, RowsOf, Seconds, SentenceKind, Span, Summary, Trace,
+        LoadSeconds, ModelInfo, NextToken, PositionFidelity, Recall, RowsOf, Seconds, SentenceKind, Span,
+        Summary, Trace,
     },
     words::{
         numbers::{count, format_bytes, millions, nats, percent, seconds, thousands},
@@ -22,6 +23,7 @@ show_as_table!(
     Fidelity,
     HeadTrace,
     LayerRecord,
+    LoadSeconds,
     ModelInfo,
     NextToken,
     PositionFidelity,
@@ -65,6 +67,7 @@ impl Describe for Summary {
             .row("key by key", format!("tokens {}", self.focus))
             .row("next token", self.next_token.line())
             .row("time", self.seconds.line())
+            .maybe("load", self.seconds.load_parts.map(|parts| parts.line()))
             .row("memory", memory)
             .row("device", &self.device)
             .maybe("recall", self.recall.map(|told| told.line()))
@@ -131,6 +134,7 @@ impl Describe for Seconds {
     fn table(&self) -> Table {
         Table::new("Time")
             .row("load", seconds(self.load))
+            .maybe("of which", self.load_parts.map(|parts| parts.line()))
             .row("search", seconds(self.search))
             .row("attention", seconds(self.attention))
             .row("total", seconds(self.total))
@@ -142,6 +146,25 @@ impl Seconds {
         let [total, load, search, attention] =
             [self.total, self.load, self.search, self.attention].map(seconds);
         format!("{total}: load {load}, search {search}, attention {attention}")
+    }
+}
+
+impl Describe for LoadSeconds {
+    fn table(&self) -> Table {
+        Table::new("Time of loading")
+            .row("find", seconds(self.find))
+            .row("files", seconds(self.files))
+            .row("tokenizer", seconds(self.tokenizer))
+            .row("device", seconds(self.device))
+    }
+}
+
+impl LoadSeconds {
+    /// All parts on one line.
+    fn line(&self) -> String {
+        let [find, files, tokenizer, device] =
+            [self.find, self.files, self.tokenizer, self.device].map(seconds);
+        format!("find {find}, files {files}, tokenizer {tokenizer}, device {device}")
     }
 }
 
@@ -368,6 +391,7 @@ mod tests {
             "98 %",
             "612 MB",
             "3.6 s",
+            "find 0 ms, files 10 ms, tokenizer 30 ms, device 60 ms",
             "0.9934 of the dense attention mass; same next token, KL 0.0012 nats; 93.8 % the same after 256 positions",
         ] {
             assert!(text.contains(part), "{part} in {text}");

@@ -98,6 +98,7 @@ impl Tally {
         };
         Seconds {
             load: of(|s| s.load),
+            load_parts: None,
             search: of(|s| s.search),
             attention: of(|s| s.attention),
             total: of(|s| s.total),

@@ -104,7 +104,7 @@ fn rope_scaling(gguf: &Gguf, head_dim: usize) -> Result<Option<Value>, Error> {
         return Ok(Some(scaling));
     }
     let kind = gguf.text(&format!("{}.rope.scaling.type", gguf.architecture));
-    Ok(kind.filter(|&kind| kind != "none").map(|kind| {
+    Ok(kind.filter(|kind| kind != "none").map(|kind| {
         scaling["rope_type"] = json!(kind);
         scaling
     }))

@@ -5,25 +5,26 @@
 //! model.
 
 mod config;
+mod header;
 mod names;
+mod reader;
 mod tokenizer;
 
 use std::{
-    io::Cursor,
-    panic::{AssertUnwindSafe, catch_unwind},
+    borrow::Cow,
     path::{Path, PathBuf},
 };
 
-use candle_core::quantized::{
-    GgmlDType,
-    gguf_file::{Content, TensorInfo, Value},
-};
 use memmap2::Mmap;
 use safetensors::Dtype;
 
+use self::header::{Header, Tensor};
 use super::{
     chat_template::{self, ChatTemplate},
     config::ModelConfig,
+    format::Format,
+    seen::Seen,
+    tokenizer::Tokenizer,
     weight::{Stored, Weight},
 };
 use crate::error::Error;
@@ -31,8 +32,10 @@ use crate::error::Error;
 /// An open file; a tensor is read only when it is used.
 pub struct Gguf {
     path: PathBuf,
+    /// The file when it was mapped.
+    pub seen: Seen,
     map: Mmap,
-    content: Content,
+    header: Header,
     /// "llama", "qwen2", … as llama.cpp names them.
     architecture: String,
 }
@@ -42,21 +45,15 @@ impl Gguf {
     ///
     /// # Errors
     /// [`Error::File`] when the file cannot be read; [`Error::Model`] when it is damaged, cut off, without an
-    /// architecture, or of an unknown type of quantisation.
+    /// architecture, or has a tensor in a format that is not read.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let map = map(path)?;
-        // A header that lies about its alignment makes the reader divide by zero.
-        let content = catch_unwind(AssertUnwindSafe(|| Content::read(&mut Cursor::new(&map[..]))));
-        let content = content
-            .map_err(|_| "a header that makes no sense".to_string())
-            .and_then(|c| c.map_err(|e| e.to_string()));
-        let content = content.map_err(|why| damaged(path, "a whole GGUF file", &why))?;
-        let architecture = match content.metadata.get("general.architecture") {
-            Some(Value::String(name)) => name.clone(),
-            _ => return Err(damaged(path, "the key general.architecture", "none")),
+        let (map, seen) = map(path)?;
+        let header = Header::read(path, &map)?;
+        let Some(architecture) = header.text(&map, "general.architecture").map(Cow::into_owned) else {
+            return Err(damaged(path, "the key general.architecture", "none"));
         };
-        let gguf = Gguf { path: path.into(), map, content, architecture };
-        gguf.content.tensor_infos.iter().try_for_each(|(name, info)| gguf.weight(name, info).map(drop))?;
+        let gguf = Gguf { path: path.into(), seen, map, header, architecture };
+        gguf.header.tensors.iter().try_for_each(|(name, tensor)| gguf.weight(name, tensor).map(drop))?;
         Ok(gguf)
     }
 
@@ -66,12 +63,12 @@ impl Gguf {
     /// [`Error::Model`] when the file ends before the tensor does, or its rows should be whole heads and are
     /// not.
     pub fn get(&self, name: &str) -> Result<Option<Weight<'_>>, Error> {
-        let Some((name, info)) = names::in_gguf(&self.architecture, name)
-            .and_then(|n| self.content.tensor_infos.get_key_value(&n))
+        let Some((name, tensor)) =
+            names::in_gguf(&self.architecture, name).and_then(|n| self.header.tensors.get_key_value(&n))
         else {
             return Ok(None);
         };
-        let weight = self.weight(name, info)?;
+        let weight = self.weight(name, tensor)?;
         if self.architecture != "llama" || !(name.contains("attn_q.") || name.contains("attn_k.")) {
             return Ok(Some(weight));
         }
@@ -86,7 +83,8 @@ impl Gguf {
 
     /// Counts the numbers of all tensors.
     pub fn n_parameters(&self) -> u64 {
-        self.content.tensor_infos.values().map(|info| info.shape.elem_count() as u64).sum()
+        let sizes = self.header.tensors.values().map(|tensor| tensor.shape.iter().product::<usize>() as u64);
+        sizes.sum()
     }
 
     /// Returns the tokens that end a text.
@@ -103,12 +101,13 @@ impl Gguf {
         config::from_metadata(self)
     }
 
-    /// Makes a `tokenizer.json` of the file's vocabulary.
+    /// Makes a tokenizer of the file's vocabulary, for a model of `vocab_size` tokens.
     ///
     /// # Errors
-    /// [`Error::Model`] when the file has no tokenizer or one of an unknown kind.
-    pub fn tokenizer(&self) -> Result<serde_json::Value, Error> {
-        tokenizer::from_metadata(self)
+    /// [`Error::Model`] when the file has no tokenizer, one of an unknown kind, or one that is damaged or has
+    /// an id of `vocab_size` or above.
+    pub fn tokenizer(&self, vocab_size: usize) -> Result<Tokenizer, Error> {
+        tokenizer::from_metadata(self, vocab_size)
     }
 
     /// Returns the chat template.
@@ -120,29 +119,22 @@ impl Gguf {
             self.text("tokenizer.chat_template").ok_or_else(|| chat_template::missing(&self.path))?;
         let special = |name: &str| {
             let id = self.number(&format!("tokenizer.ggml.{name}_token_id"))? as usize;
-            let Value::String(token) = self.list("tokenizer.ggml.tokens").get(id)? else { return None };
-            Some((format!("{name}_token"), token.as_str().into()))
+            let token = self.texts("tokenizer.ggml.tokens").nth(id)?;
+            Some((format!("{name}_token"), token.into_owned().into()))
         };
         let special_tokens = ["bos", "eos"].into_iter().filter_map(special).collect();
-        Ok(ChatTemplate { path: self.path.clone(), source: source.into(), special_tokens })
+        Ok(ChatTemplate { path: self.path.clone(), source: source.into_owned(), special_tokens })
     }
 
-    /// Returns the tensor that `info` describes.
-    fn weight(&self, name: &str, info: &TensorInfo) -> Result<Weight<'_>, Error> {
-        let shape = info.shape.dims().to_vec();
-        let stored = match info.ggml_dtype {
-            GgmlDType::F32 => Stored::Plain(Dtype::F32),
-            GgmlDType::F16 => Stored::Plain(Dtype::F16),
-            GgmlDType::BF16 => Stored::Plain(Dtype::BF16),
-            quantized => Stored::Quantized(quantized),
-        };
+    /// Returns the tensor that the header describes.
+    fn weight(&self, name: &str, tensor: &Tensor) -> Result<Weight<'_>, Error> {
+        let shape = tensor.shape.clone();
+        let stored = self.stored(name, tensor.format)?;
         let width = shape.last().copied().unwrap_or(1);
         let n_rows = shape.iter().rev().skip(1).try_fold(1, |n: usize, &rows| n.checked_mul(rows));
         let n_bytes = stored.row_bytes(width).zip(n_rows).and_then(|(row, n)| row.checked_mul(n));
-        let start =
-            self.content.tensor_data_offset.checked_add(info.offset).and_then(|at| usize::try_from(at).ok());
         let n_bytes = n_bytes.filter(|_| !shape.contains(&0));
-        let range = start.zip(n_bytes).and_then(|(start, n)| Some(start..start.checked_add(n)?));
+        let range = n_bytes.and_then(|n| Some(tensor.start..tensor.start.checked_add(n)?));
         // Blocks are read in place and hold numbers of up to 8 bytes, so they must be aligned to 8.
         let bytes = range.filter(|range| range.start.is_multiple_of(8)).and_then(|range| self.map.get(range));
         match bytes {
@@ -155,6 +147,26 @@ impl Gguf {
         }
     }
 
+    /// Returns how the tensor `name` of llama.cpp's format `number` is stored.
+    fn stored(&self, name: &str, number: u32) -> Result<Stored, Error> {
+        match Format::of_number(number) {
+            Some(Format::F32) => Ok(Stored::Plain(Dtype::F32)),
+            Some(Format::F16) => Ok(Stored::Plain(Dtype::F16)),
+            Some(Format::BF16) => Ok(Stored::Plain(Dtype::BF16)),
+            Some(format) if format.is_read() => Ok(Stored::Quantized(format)),
+            other => {
+                let found = other.map_or(format!("type {number}, which is not known"), |f| f.to_string());
+                let expected = format!("{name} as {}", Format::all_read());
+                Err(Error::model(
+                    self.path.display(),
+                    expected,
+                    found,
+                    "choose a file quantised as one of these",
+                ))
+            }
+        }
+    }
+
     fn head_dim(&self) -> usize {
         let hidden = self.architecture_number("embedding_length").unwrap_or(1.0);
         let n_heads = self.architecture_number("attention.head_count").unwrap_or(1.0);
@@ -163,19 +175,7 @@ impl Gguf {
 
     /// Returns the number under `key` in the metadata, of any numeric type.
     fn number(&self, key: &str) -> Option<f64> {
-        match *self.content.metadata.get(key)? {
-            Value::F32(x) => Some(x.into()),
-            Value::F64(x) => Some(x),
-            Value::U64(x) => Some(x as f64),
-            Value::I64(x) => Some(x as f64),
-            Value::U32(x) => Some(x.into()),
-            Value::I32(x) => Some(x.into()),
-            Value::U16(x) => Some(x.into()),
-            Value::I16(x) => Some(x.into()),
-            Value::U8(x) => Some(x.into()),
-            Value::I8(x) => Some(x.into()),
-            _ => None,
-        }
+        self.header.number(key)
     }
 
     /// Returns the number under `key` with the architecture's prefix.
@@ -184,45 +184,36 @@ impl Gguf {
     }
 
     /// Returns the text under `key`.
-    fn text(&self, key: &str) -> Option<&str> {
-        match self.content.metadata.get(key)? {
-            Value::String(text) => Some(text),
-            _ => None,
-        }
+    fn text(&self, key: &str) -> Option<Cow<'_, str>> {
+        self.header.text(&self.map, key)
     }
 
     /// Returns the truth value under `key`.
     fn switch(&self, key: &str) -> Option<bool> {
-        match self.content.metadata.get(key)? {
-            Value::Bool(on) => Some(*on),
-            _ => None,
-        }
+        self.header.switch(key)
     }
 
-    /// Returns the list under `key`, or an empty one.
-    fn list(&self, key: &str) -> &[Value] {
-        match self.content.metadata.get(key) {
-            Some(Value::Array(values)) => values,
-            _ => &[],
-        }
+    /// Returns the texts under `key`, none if there is no list.
+    fn texts(&self, key: &str) -> impl Iterator<Item = Cow<'_, str>> {
+        self.header.texts(&self.map, key)
+    }
+
+    /// Returns the numbers under `key`, none if there is no list.
+    fn numbers(&self, key: &str) -> impl Iterator<Item = f64> {
+        self.header.numbers(&self.map, key)
     }
 }
 
 #[expect(unsafe_code, reason = "weights are mapped")]
-fn map(path: &Path) -> Result<Mmap, Error> {
+fn map(path: &Path) -> Result<(Mmap, Seen), Error> {
     let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
+    let seen = Seen::open(path, &file)?;
     // SAFETY: the map is read-only; tools replace a weights file and do not rewrite it in place while it is
     // in use.
-    unsafe { Mmap::map(&file) }.map_err(Error::io("read", path))
+    Ok((unsafe { Mmap::map(&file) }.map_err(Error::io("read", path))?, seen))
 }
 
-/// The error for a file that is damaged or quantised in an unknown way.
+/// The error for a file that is damaged.
 fn damaged(path: &Path, expected: &str, found: &str) -> Error {
-    Error::model(
-        path.display(),
-        expected,
-        found.lines().next().unwrap_or_default(),
-        "download it again, or choose a file quantised as F16, BF16, Q8_0, Q6_K, Q5_K, Q4_K, Q4_0 \
-         or a type like them",
-    )
+    Error::model(path.display(), expected, found, "download it again, or choose another file of this model")
 }

@@ -1,43 +1,57 @@
-//! Translates the vocabulary of a GGUF file to a `tokenizer.json`.
+//! A tokenizer of the vocabulary in a GGUF file.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
 
-use candle_core::quantized::gguf_file::Value as Stored;
-use serde_json::{Map, Value, json};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokenizers::{AddedToken, TokenizerBuilder};
 
 use super::Gguf;
-use crate::error::Error;
+use crate::{
+    engine::model::{
+        pairs::{Pairs, merges::Merges, vocabulary::Vocabulary},
+        tokenizer::{PairTokenizer, Tokenizer, guarded},
+    },
+    error::Error,
+};
 
 /// Kinds of tokens, by llama.cpp's numbers.
-const NORMAL: i64 = 1;
-const CONTROL: i64 = 3;
-const USER_DEFINED: i64 = 4;
+const NORMAL: u32 = 1;
+const CONTROL: u32 = 3;
+const USER_DEFINED: u32 = 4;
 
 /// The character that stands for a space in SentencePiece's vocabularies.
 const SPACE: &str = "\u{2581}";
 
-/// The vocabulary of a file.
-struct Vocabulary<'a> {
+/// The metadata of a file that say how its model cuts texts.
+struct Metadata<'a> {
     gguf: &'a Gguf,
-    tokens: Vec<&'a str>,
-    kinds: Vec<i64>,
+    /// The kind of each token; the last ones may be missing.
+    kinds: Vec<u32>,
+    /// The name of the rules that cut a text into words.
+    pre: Option<Cow<'a, str>>,
+    /// Whether the vocabulary is one of SentencePiece.
+    is_pieces: bool,
 }
 
-/// Makes a `tokenizer.json` of a file's metadata.
-pub fn from_metadata(gguf: &Gguf) -> Result<Value, Error> {
-    let vocabulary = Vocabulary::read(gguf);
-    let mut json = match gguf.text("tokenizer.ggml.model") {
-        Some("gpt2") => vocabulary.byte_level()?,
-        Some("llama") => vocabulary.sentence_piece(),
-        other => return Err(unknown(gguf, "tokenizer.ggml.model gpt2 or llama", other)),
-    };
-    json["version"] = json!("1.0");
-    json["added_tokens"] = vocabulary.added_tokens();
-    json["post_processor"] = vocabulary.post_processor();
-    Ok(json)
+/// Hugging Face's descriptions of what happens to a text before and after the model cuts its words.
+struct Around {
+    normalizer: Value,
+    pre_tokenizer: Value,
+    decoder: Value,
 }
 
-/// The error for a tokenizer that cannot be translated.
+/// Makes a tokenizer of a file's metadata, for a model of `vocab_size` tokens.
+pub fn from_metadata(gguf: &Gguf, vocab_size: usize) -> Result<Tokenizer, Error> {
+    let metadata = Metadata::read(gguf)?;
+    let around = if metadata.is_pieces { metadata.pieces() } else { metadata.byte_level()? };
+    let tokenizer = guarded(|| metadata.tokenizer(around)).map_err(|why| {
+        Error::model(gguf.path.display(), "a tokenizer", why, "the file is damaged: download it again")
+    })?;
+    Tokenizer::of_pairs(tokenizer, &gguf.path, vocab_size)
+}
+
+/// The error for a tokenizer that cannot be made.
 fn unknown(gguf: &Gguf, expected: &str, found: Option<&str>) -> Error {
     Error::model(
         gguf.path.display(),
@@ -47,46 +61,69 @@ fn unknown(gguf: &Gguf, expected: &str, found: Option<&str>) -> Error {
     )
 }
 
-impl<'a> Vocabulary<'a> {
-    fn read(gguf: &'a Gguf) -> Self {
-        let tokens = gguf.list("tokenizer.ggml.tokens").iter().map(|token| match token {
-            Stored::String(token) => token.as_str(),
-            _ => "",
-        });
-        let kind = |kind: &Stored| kind.to_i64().or(kind.to_i32().map(Into::into)).unwrap_or(NORMAL);
-        let kinds = gguf.list("tokenizer.ggml.token_type").iter().map(kind);
-        Vocabulary { gguf, tokens: tokens.collect(), kinds: kinds.collect() }
+impl<'a> Metadata<'a> {
+    fn read(gguf: &'a Gguf) -> Result<Self, Error> {
+        let is_pieces = match gguf.text("tokenizer.ggml.model").as_deref() {
+            Some("gpt2") => false,
+            Some("llama") => true,
+            other => return Err(unknown(gguf, "tokenizer.ggml.model gpt2 or llama", other)),
+        };
+        let kinds = gguf.numbers("tokenizer.ggml.token_type").map(|kind| kind as u32);
+        Ok(Metadata { gguf, kinds: kinds.collect(), pre: gguf.text("tokenizer.ggml.pre"), is_pieces })
     }
 
-    fn kind(&self, id: usize) -> i64 {
+    fn kind(&self, id: usize) -> u32 {
         self.kinds.get(id).copied().unwrap_or(NORMAL)
     }
 
-    fn ids(&self) -> Map<String, Value> {
-        self.tokens.iter().enumerate().map(|(id, token)| (token.to_string(), json!(id))).collect()
+    fn tokenizer(&self, around: Around) -> tokenizers::Result<PairTokenizer> {
+        let vocabulary = Vocabulary::new(self.gguf.texts("tokenizer.ggml.tokens"));
+        let (start, added) = (self.post_processor(&vocabulary), self.added_tokens(&vocabulary));
+        let mut tokenizer: PairTokenizer = TokenizerBuilder::new()
+            .with_model(self.model(vocabulary)?)
+            .with_normalizer(part(around.normalizer)?)
+            .with_pre_tokenizer(part(around.pre_tokenizer)?)
+            .with_decoder(part(around.decoder)?)
+            .with_post_processor(part(start)?)
+            .build()?;
+        tokenizer.add_tokens(added)?;
+        Ok(tokenizer)
+    }
+
+    fn model(&self, vocabulary: Vocabulary) -> Result<Pairs, String> {
+        if !self.is_pieces {
+            let merges = Merges::listed(&vocabulary, self.gguf.texts("tokenizer.ggml.merges"))?;
+            let whole_words = self.is_one_of(&["llama-bpe", "tekken"]);
+            return Ok(Pairs { vocabulary, merges, bytes: Vec::new(), unknown: None, whole_words });
+        }
+        let mut scores = self.gguf.numbers("tokenizer.ggml.scores");
+        let scores = (0..vocabulary.len()).map(|id| {
+            let score = scores.next().filter(|score| !score.is_nan()).unwrap_or(0.0);
+            (self.kind(id) == NORMAL).then_some(score as f32)
+        });
+        let merges = Merges::scored(scores);
+        let bytes = (0..=255u8).map(|byte| vocabulary.id(&format!("<0x{byte:02X}>"))).collect();
+        let unknown = self.id("unknown").filter(|&id| vocabulary.token(id).is_some());
+        Ok(Pairs { vocabulary, merges, bytes, unknown, whole_words: false })
     }
 
     /// Returns the tokens that are matched in a text before it is cut into words.
-    fn added_tokens(&self) -> Value {
-        let added = (0..self.tokens.len()).filter(|&id| [CONTROL, USER_DEFINED].contains(&self.kind(id)));
-        let word = |id: usize| {
-            json!({
-                "id": id, "content": self.tokens[id], "single_word": false, "lstrip": false,
-                "rstrip": false, "normalized": false, "special": self.kind(id) == CONTROL,
-            })
+    fn added_tokens(&self, vocabulary: &Vocabulary) -> Vec<AddedToken> {
+        let added = (0..vocabulary.len()).filter(|&id| [CONTROL, USER_DEFINED].contains(&self.kind(id)));
+        let token = |id: usize| {
+            let text = vocabulary.token(id as u32).unwrap_or_default();
+            AddedToken::from(text, self.kind(id) == CONTROL).normalized(false)
         };
-        added.map(word).collect()
+        added.map(token).collect()
     }
 
     /// Returns the post-processor that puts the start token before a text, or null if the model takes no
     /// start token.
-    fn post_processor(&self) -> Value {
-        let is_piece = self.gguf.text("tokenizer.ggml.model") == Some("llama");
-        let by_kind = is_piece || self.pre().is_some_and(|pre| ["llama-bpe", "tekken"].contains(&pre));
-        let id = self.gguf.number("tokenizer.ggml.bos_token_id").map(|id| id as usize);
-        let Some((id, token)) = id.and_then(|id| Some((id, self.tokens.get(id)?))) else {
+    fn post_processor(&self, vocabulary: &Vocabulary) -> Value {
+        let Some((id, token)) = self.id("bos").and_then(|id| Some((id, vocabulary.token(id)?))) else {
             return Value::Null;
         };
+        let by_kind = self.is_pieces || self.is_one_of(&["llama-bpe", "tekken"]);
         if !self.gguf.switch("tokenizer.ggml.add_bos_token").unwrap_or(by_kind) {
             return Value::Null;
         }
@@ -96,20 +133,26 @@ impl<'a> Vocabulary<'a> {
             "type": "TemplateProcessing",
             "single": [special, text("A")],
             "pair": [special, text("A"), text("B")],
-            "special_tokens": { *token: { "id": token, "ids": [id], "tokens": [token] } },
+            "special_tokens": { token: { "id": token, "ids": [id], "tokens": [token] } },
         })
     }
 
-    /// Returns the name of the rules that cut a text into words.
-    fn pre(&self) -> Option<&'a str> {
-        self.gguf.text("tokenizer.ggml.pre")
+    /// Returns the id of a token with a part to play, such as "bos".
+    fn id(&self, part: &str) -> Option<u32> {
+        self.gguf.number(&format!("tokenizer.ggml.{part}_token_id")).map(|id| id as u32)
     }
 
-    /// Returns a tokenizer of byte pairs, over words cut by a pattern.
-    fn byte_level(&self) -> Result<Value, Error> {
-        let Some((pattern, digits)) = self.pre().and_then(word_rules) else {
+    /// Whether the rules that cut a text into words have one of these names.
+    fn is_one_of(&self, names: &[&str]) -> bool {
+        self.pre.as_deref().is_some_and(|pre| names.contains(&pre))
+    }
+
+    /// Returns what surrounds a model of byte pairs: words cut by a pattern, whose bytes are written as
+    /// characters.
+    fn byte_level(&self) -> Result<Around, Error> {
+        let Some((pattern, digits)) = self.pre.as_deref().and_then(word_rules) else {
             let known = "tokenizer.ggml.pre llama-bpe, qwen2, gpt-2, gpt-4o, tekken, smollm or one like them";
-            return Err(unknown(self.gguf, known, self.pre()));
+            return Err(unknown(self.gguf, known, self.pre.as_deref()));
         };
         let mut cuts = Vec::new();
         if digits {
@@ -127,26 +170,15 @@ impl<'a> Vocabulary<'a> {
             })
         };
         cuts.push(bytes(pattern.is_none()));
-        let merges = self
-            .gguf
-            .list("tokenizer.ggml.merges")
-            .iter()
-            .filter_map(|merge| merge.to_string().ok()?.split_once(' '));
-        let is_one_of = |names: &[&str]| self.pre().is_some_and(|pre| names.contains(&pre));
-        Ok(json!({
-            "normalizer": if is_one_of(&["qwen2"]) { json!({ "type": "NFC" }) } else { Value::Null },
-            "pre_tokenizer": { "type": "Sequence", "pretokenizers": cuts },
-            "decoder": bytes(true),
-            "model": { "type": "BPE", "vocab": self.ids(), "merges": merges.collect::<Vec<_>>(),
-                "ignore_merges": is_one_of(&["llama-bpe", "tekken"]) },
-        }))
+        Ok(Around {
+            normalizer: if self.is_one_of(&["qwen2"]) { json!({ "type": "NFC" }) } else { Value::Null },
+            pre_tokenizer: json!({ "type": "Sequence", "pretokenizers": cuts }),
+            decoder: bytes(true),
+        })
     }
 
-    /// Returns a tokenizer of pieces, merged by score from the highest; a character in no piece becomes its
-    /// bytes.
-    fn sentence_piece(&self) -> Value {
-        let unknown =
-            self.gguf.number("tokenizer.ggml.unknown_token_id").and_then(|id| self.tokens.get(id as usize));
+    /// Returns what surrounds a model of pieces, which cuts the whole text as one word.
+    fn pieces(&self) -> Around {
         let spaced = self.gguf.switch("tokenizer.ggml.add_space_prefix").unwrap_or(true);
         let replace =
             |from: &str, to: &str| json!({ "type": "Replace", "pattern": { "String": from }, "content": to });
@@ -154,39 +186,18 @@ impl<'a> Vocabulary<'a> {
         let after = spaced.then(|| json!({ "type": "Strip", "content": " ", "start": 1, "stop": 0 }));
         let normalizers: Vec<Value> = before.into_iter().chain([replace(" ", SPACE)]).collect();
         let decoders = [replace(SPACE, " "), json!({ "type": "ByteFallback" }), json!({ "type": "Fuse" })];
-        json!({
-            "normalizer": { "type": "Sequence", "normalizers": normalizers },
-            "pre_tokenizer": null,
-            "decoder": {
-                "type": "Sequence",
-                "decoders": decoders.into_iter().chain(after).collect::<Vec<_>>(),
-            },
-            "model": {
-                "type": "BPE", "vocab": self.ids(), "merges": self.merges(), "unk_token": unknown,
-                "fuse_unk": true, "byte_fallback": true,
-            },
-        })
-    }
-
-    /// Returns every pair of pieces that make a third one, in the order of the third one's score from the
-    /// highest.
-    fn merges(&self) -> Vec<(&'a str, &'a str)> {
-        let scores = self.gguf.list("tokenizer.ggml.scores");
-        let score = |id: usize| scores.get(id).and_then(|score| score.to_f32().ok()).unwrap_or(0.0);
-        let pieces: Vec<usize> = (0..self.tokens.len()).filter(|&id| self.kind(id) == NORMAL).collect();
-        let ids: HashMap<&str, usize> = pieces.iter().map(|&id| (self.tokens[id], id)).collect();
-        let mut merges = Vec::new();
-        for &id in &pieces {
-            let piece = self.tokens[id];
-            let cuts = piece.char_indices().skip(1).map(|(at, _)| piece.split_at(at));
-            let halves = cuts.filter_map(|(a, b)| Some((score(id), *ids.get(a)?, *ids.get(b)?)));
-            let from = merges.len();
-            merges.extend(halves);
-            merges[from..].sort_by_key(|&(_, a, b)| (a, b));
+        let decoders: Vec<Value> = decoders.into_iter().chain(after).collect();
+        Around {
+            normalizer: json!({ "type": "Sequence", "normalizers": normalizers }),
+            pre_tokenizer: Value::Null,
+            decoder: json!({ "type": "Sequence", "decoders": decoders }),
         }
-        merges.sort_by(|a, b| b.0.total_cmp(&a.0));
-        merges.into_iter().map(|(_, a, b)| (self.tokens[a], self.tokens[b])).collect()
     }
+}
+
+/// Makes a part of a tokenizer of its description; none of null.
+fn part<T: DeserializeOwned>(description: Value) -> tokenizers::Result<Option<T>> {
+    Ok(serde_json::from_value(description)?)
 }
 
 /// Returns the pattern that cuts a text into words, `None` for GPT-2's, and whether each digit is cut off
