@@ -94,7 +94,9 @@ impl Whole {
     /// Returns the median seconds of dense runs that write so many tokens, and the tokens read and written.
     fn median(&self, prompt: &str, max_tokens: usize, repeats: usize) -> Result<(f64, usize), Error> {
         let how = GenerateConfig { max_tokens, dense: true, ..GenerateConfig::default() };
-        let run = || self.tracer.generate_with(prompt, &how);
+        // A share to prune may be more than a short prompt has.
+        let writer = self.tracer.with(StreamConfig::default());
+        let run = || writer.generate_with(prompt, &how);
         let runs = (0..repeats.max(1)).map(|_| run()).collect::<Result<Vec<Generated>, Error>>()?;
         let seconds: Vec<f64> = runs.iter().map(|run| run.seconds.total).collect();
         Ok((median(&seconds), runs[0].n_prompt + runs[0].tokens.len()))
