@@ -3,4 +3,5 @@
 mod analysis;
 mod protocol;
 mod tasks;
+mod times;
 mod trace;

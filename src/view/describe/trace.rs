@@ -5,11 +5,10 @@ use std::fmt;
 use crate::{
     trace::{
         AnswerFidelity, BlockMask, Blocks, CompareConfig, Covering, Fidelity, HeadTrace, LayerRecord,
-        LoadSeconds, ModelInfo, NextToken, PositionFidelity, Recall, RowsOf, Seconds, SentenceKind, Span,
-        Summary, Trace,
+        ModelInfo, NextToken, PositionFidelity, Recall, RowsOf, SentenceKind, Span, Summary, Trace,
     },
     words::{
-        numbers::{count, format_bytes, millions, nats, percent, seconds, thousands},
+        numbers::{count, format_bytes, millions, nats, percent, thousands},
         table::{Describe, Table, keys_read, show_as_table},
     },
 };
@@ -23,13 +22,11 @@ show_as_table!(
     Fidelity,
     HeadTrace,
     LayerRecord,
-    LoadSeconds,
     ModelInfo,
     NextToken,
     PositionFidelity,
     Recall,
     RowsOf,
-    Seconds,
     SentenceKind,
     Span,
     Summary,
@@ -127,44 +124,6 @@ impl NextToken {
     /// Text and probability on one line.
     pub(crate) fn line(&self) -> String {
         format!("{:?}, probability {}", self.text, percent(self.logprob.exp()))
-    }
-}
-
-impl Describe for Seconds {
-    fn table(&self) -> Table {
-        Table::new("Time")
-            .row("load", seconds(self.load))
-            .maybe("of which", self.load_parts.map(|parts| parts.line()))
-            .row("search", seconds(self.search))
-            .row("attention", seconds(self.attention))
-            .row("total", seconds(self.total))
-    }
-}
-
-impl Seconds {
-    fn line(&self) -> String {
-        let [total, load, search, attention] =
-            [self.total, self.load, self.search, self.attention].map(seconds);
-        format!("{total}: load {load}, search {search}, attention {attention}")
-    }
-}
-
-impl Describe for LoadSeconds {
-    fn table(&self) -> Table {
-        Table::new("Time of loading")
-            .row("find", seconds(self.find))
-            .row("files", seconds(self.files))
-            .row("tokenizer", seconds(self.tokenizer))
-            .row("device", seconds(self.device))
-    }
-}
-
-impl LoadSeconds {
-    /// All parts on one line.
-    fn line(&self) -> String {
-        let [find, files, tokenizer, device] =
-            [self.find, self.files, self.tokenizer, self.device].map(seconds);
-        format!("find {find}, files {files}, tokenizer {tokenizer}, device {device}")
     }
 }
 
