@@ -5,10 +5,11 @@ use std::ops::Range;
 use cudarc::driver::CudaSlice;
 
 use super::{
+    kernel_params::KernelParams,
     launch::{Settings, sizes},
     layer::Layer,
     module::{Kernel, Work},
-    params::{AttentionParams, Focus, KernelParams, RecordParams, Rows},
+    params::{AttentionParams, Focus, RecordParams, Rows},
     pointer::TensorMap,
     tensor::Tensor,
     vertical::Anchors,

@@ -7,14 +7,14 @@ use std::{
 };
 
 use cudarc::driver::{
-    CudaContext, CudaEvent, CudaGraph, CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DeviceRepr,
-    DriverError, LaunchConfig, PinnedHostSlice, PushKernelArg,
+    CudaContext, CudaGraph, CudaSlice, CudaStream, DevicePtr, DeviceRepr, DriverError, LaunchConfig,
+    PushKernelArg,
     sys::{self, CUfunction_attribute_enum, CUresult},
 };
 
 use super::{
+    kernel_params::KernelParams,
     module::{Kernel, Loaded, Work},
-    params::KernelParams,
     pointer::{DevicePointer, TensorMap},
     staging::{Staging, Way},
 };
@@ -26,14 +26,14 @@ pub struct Gpu {
     /// The stream that brings weights meanwhile.
     pub copies: Arc<CudaStream>,
     /// The stream that brings records back meanwhile.
-    records: Arc<CudaStream>,
+    pub(super) records: Arc<CudaStream>,
     pub name: String,
     /// "sm_90a"
     pub architecture: String,
     loaded: Mutex<HashMap<Kernel, Loaded>>,
     pub(super) to_card: Mutex<Staging>,
-    from_card: Mutex<Staging>,
-    of_records: Mutex<Staging>,
+    pub(super) from_card: Mutex<Staging>,
+    pub(super) of_records: Mutex<Staging>,
 }
 
 impl Gpu {
@@ -173,108 +173,6 @@ impl Gpu {
         self.stream
             .alloc_zeros(len.max(1))
             .map_err(|e| self.failed(&format!("{} bytes could not be had", len * size_of::<T>()), e))
-    }
-
-    pub fn upload<T: DeviceRepr>(&self, values: &[T]) -> Result<CudaSlice<T>, Error> {
-        let mut to = self.alloc(values.len())?;
-        if !values.is_empty() {
-            self.stream
-                .memcpy_htod(values, &mut to)
-                .map_err(|e| self.failed("a copy to the card failed", e))?;
-        }
-        Ok(to)
-    }
-
-    /// Copies bytes of a mapped file to the card.
-    pub fn upload_bytes(
-        &self,
-        stream: &Arc<CudaStream>,
-        from: &[u8],
-        to: &mut CudaSlice<u16>,
-    ) -> Result<(), Error> {
-        debug_assert_eq!(from.len(), to.num_bytes());
-        self.make_current()?;
-        let mut staging = self.to_card.lock().unwrap_or_else(PoisonError::into_inner);
-        let address = to.device_ptr_mut(stream).0;
-        // SAFETY: both are as long.
-        let copied = unsafe { staging.upload(stream, from, address) };
-        copied.map_err(|e| self.failed("a weight could not be copied to the card", e))
-    }
-
-    /// Returns the first `len` values; waits for everything before.
-    pub fn download<T: DeviceRepr + Default + Clone>(
-        &self,
-        from: &CudaSlice<T>,
-        len: usize,
-    ) -> Result<Vec<T>, Error> {
-        self.make_current()?;
-        self.bring(&self.from_card, &self.stream, from, len)
-    }
-
-    /// Marks the point to which the card has work.
-    pub fn mark(&self) -> Result<CudaEvent, Error> {
-        self.stream.record_event(None).map_err(|e| self.failed("its work cannot be marked", e))
-    }
-
-    /// Returns the first `len` values as they are at a mark, while the card goes on.
-    pub fn collect<T: DeviceRepr + Default + Clone>(
-        &self,
-        mark: &CudaEvent,
-        from: &CudaSlice<T>,
-        len: usize,
-    ) -> Result<Vec<T>, Error> {
-        self.make_current()?;
-        self.records.wait(mark).map_err(|e| self.failed("its work cannot be waited for", e))?;
-        self.bring(&self.of_records, &self.records, from, len)
-    }
-
-    fn bring<T: DeviceRepr + Default + Clone>(
-        &self,
-        staging: &Mutex<Staging>,
-        stream: &Arc<CudaStream>,
-        from: &CudaSlice<T>,
-        len: usize,
-    ) -> Result<Vec<T>, Error> {
-        let (from, mut values) = (from.slice(..len), vec![T::default(); len]);
-        let mut staging = staging.lock().unwrap_or_else(PoisonError::into_inner);
-        // SAFETY: the bytes of plain numbers; both are as long.
-        let copied = unsafe {
-            let bytes = std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(&values[..]));
-            staging.download(stream, from.device_ptr(stream).0, bytes)
-        };
-        copied.map_err(|e| self.failed("a copy from the card failed", e))?;
-        Ok(values)
-    }
-
-    /// Takes memory of the host that the card copies to and from at full speed.
-    pub fn pinned(&self, len: usize) -> Result<PinnedHostSlice<u16>, Error> {
-        // SAFETY: written before it is read.
-        let pinned = unsafe { self.stream.context().alloc_pinned(len) };
-        pinned.map_err(|e| {
-            self.failed(&format!("{} bytes of the host's memory could not be pinned", 2 * len), e)
-        })
-    }
-
-    pub fn store(&self, from: &CudaSlice<u16>, to: &mut PinnedHostSlice<u16>) -> Result<(), Error> {
-        self.stream.memcpy_dtoh(from, to).map_err(|e| self.failed("a copy to the host failed", e))
-    }
-
-    pub fn fetch(&self, from: &PinnedHostSlice<u16>, to: &mut CudaSlice<u16>) -> Result<(), Error> {
-        self.stream.memcpy_htod(from, to).map_err(|e| self.failed("a copy from the host failed", e))
-    }
-
-    /// Copies `len` values.
-    pub fn copy<T: DeviceRepr>(
-        &self,
-        from: &CudaSlice<T>,
-        at: usize,
-        to: &mut CudaSlice<T>,
-        to_at: usize,
-        len: usize,
-    ) -> Result<(), Error> {
-        let copied =
-            self.stream.memcpy_dtod(&from.slice(at..at + len), &mut to.slice_mut(to_at..to_at + len));
-        copied.map_err(|e| self.failed("a copy on the card failed", e))
     }
 
     /// Captures the launches of `work` for replay; it must not wait, and must give back the memory that it

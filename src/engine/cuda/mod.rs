@@ -8,7 +8,9 @@ mod attention;
 pub mod bench;
 mod blocks;
 mod compile;
+mod copies;
 mod gpu;
+mod kernel_params;
 mod kernels;
 mod launch;
 mod layer;
@@ -47,9 +49,10 @@ use super::{
 };
 use crate::{error::Error, protocol::MemoryPlan, trace::StreamConfig};
 use gpu::Gpu;
+use kernel_params::KernelParams;
 pub use layer::Layer;
 use module::{Kernel, Work};
-use params::{BiasParams, FiniteParams, KernelParams, LengthsParams, PairParams, RmsNormParams, RopeParams};
+use params::{BiasParams, FiniteParams, LengthsParams, PairParams, RmsNormParams, RopeParams};
 use residual::Residual;
 pub use tensor::Tensor;
 
