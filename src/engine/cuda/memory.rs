@@ -80,7 +80,7 @@ fn laid_out(
     let n_weights = match layout.weights {
         Weights::Kept | Weights::Held => model.n_layers as u64,
         Weights::Ahead => n + 1,
-        Weights::Waiting => n,
+        Weights::Waiting | Weights::Mapped => n,
     };
     let mut parts = vec![
         (in_layers("keys and values", n), n * 2 * run.tokens * run.kv_width * BF16),
@@ -188,6 +188,7 @@ mod tests {
             output_bias: false,
             mlp_bias: false,
             qk_norm: false,
+            in_blocks: 0,
             windows: vec![None; 32],
         };
         let config = StreamConfig { block_size_q: 128, block_size_k: 64, top_k: 32, ..Default::default() };

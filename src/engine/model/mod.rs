@@ -65,17 +65,19 @@ impl Model {
     /// # Errors
     /// [`Error::File`] and [`Error::Model`], which name the file and its fault.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let model = if path.extension().is_some_and(|e| e == "gguf") {
+        let mut model = if path.extension().is_some_and(|e| e == "gguf") {
             Self::open_gguf(path)?
         } else {
             Self::open_folder(path)?
         };
         model.embedding()?;
-        model.output()?;
         model.final_norm()?;
+        let in_blocks = |weight: &Weight| weight.in_file().map_or(0, |blocks| blocks.bytes().len() as u64);
+        let mut bytes = in_blocks(&model.output()?);
         for layer in 0..model.config.n_layers {
-            model.layer(layer)?;
+            bytes += model.layer(layer)?.all().map(|weight| in_blocks(weight)).sum::<u64>();
         }
+        model.config.in_blocks = bytes;
         Ok(model)
     }
 

@@ -12,6 +12,7 @@ use std::{
     io::Cursor,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use candle_core::quantized::{
@@ -31,7 +32,7 @@ use crate::error::Error;
 /// An open file; a tensor is read only when it is used.
 pub struct Gguf {
     path: PathBuf,
-    map: Mmap,
+    map: Arc<Mmap>,
     content: Content,
     /// "llama", "qwen2", … as llama.cpp names them.
     architecture: String,
@@ -44,7 +45,7 @@ impl Gguf {
     /// [`Error::File`] when the file cannot be read; [`Error::Model`] when it is damaged, cut off, without an
     /// architecture, or of an unknown type of quantisation.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let map = map(path)?;
+        let map = Arc::new(map(path)?);
         // A header that lies about its alignment makes the reader divide by zero.
         let content = catch_unwind(AssertUnwindSafe(|| Content::read(&mut Cursor::new(&map[..]))));
         let content = content
@@ -146,7 +147,7 @@ impl Gguf {
         // Blocks are read in place and hold numbers of up to 8 bytes, so they must be aligned to 8.
         let bytes = range.filter(|range| range.start.is_multiple_of(8)).and_then(|range| self.map.get(range));
         match bytes {
-            Some(bytes) => Ok(Weight::new(shape, bytes, stored)),
+            Some(bytes) => Ok(Weight::new(shape, bytes, stored).mapped_in(&self.map)),
             None => Err(damaged(
                 &self.path,
                 &format!("{name} {shape:?} in a whole file"),
