@@ -38,6 +38,8 @@ pub enum Weights {
     Kept,
     /// All are there for the run.
     Held,
+    /// All are multiplied where the file is mapped; a prompt gets one layer's at a time as numbers.
+    Mapped,
     /// The next layer's arrive while a layer runs.
     Ahead,
     /// A layer waits for its own.

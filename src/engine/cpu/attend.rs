@@ -26,11 +26,11 @@ pub struct KeysValues<'a> {
 }
 
 impl<'a> KeysValues<'a> {
-    fn key(&self, token: usize) -> &'a [f32] {
+    pub fn key(&self, token: usize) -> &'a [f32] {
         &self.keys[token * self.head_dim..][..self.head_dim]
     }
 
-    fn value(&self, token: usize) -> &'a [f32] {
+    pub fn value(&self, token: usize) -> &'a [f32] {
         &self.values[token * self.head_dim..][..self.head_dim]
     }
 
@@ -47,7 +47,7 @@ impl<'a> KeysValues<'a> {
     }
 
     /// Makes a query·key a power of two: 1/√head_dim, and log₂e for the softmax in base 2.
-    fn scale(&self) -> f32 {
+    pub fn scale(&self) -> f32 {
         std::f32::consts::LOG2_E / (self.head_dim as f32).sqrt()
     }
 }

@@ -271,11 +271,11 @@ pub fn geglu(gate: &[f32], up: &[f32], out: &mut [f32]) {
     }
 }
 
-/// `cap · tanh(x / cap)` of each lane. An infinity becomes a NaN, so that it is found, and not taken for the
+/// `cap · tanh(x / cap)` of each number. An infinity becomes a NaN, so that it is found, and not taken for the
 /// cap.
 #[inline(always)]
-pub fn soft_cap(lanes: &mut Lanes, cap: f32) {
-    for x in lanes {
+pub fn soft_cap(numbers: &mut [f32], cap: f32) {
+    for x in numbers {
         let e = exp2(x.abs() * (-2.0 * std::f32::consts::LOG2_E / cap));
         *x = (cap * (1.0 - e) / (1.0 + e)).copysign(*x) + 0.0 * *x;
     }

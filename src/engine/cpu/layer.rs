@@ -3,7 +3,6 @@
 
 use std::{borrow::Cow, time::Instant};
 
-use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::{
@@ -16,7 +15,8 @@ use super::{
         exhaustive,
         hierarchical::{self, Indexed},
     },
-    with_slice,
+    tensor::{Tensor, with_slice},
+    written::{gram, length},
 };
 use crate::{
     engine::{
@@ -25,19 +25,21 @@ use crate::{
     },
     error::Error,
     protocol::Hidden,
-    trace::{BlockMask, Blocks, Budgets, LayerRecord, MIN_DISTANCE, Search},
+    trace::{BlockMask, Blocks, Budgets, LayerRecord, Search},
 };
 
 /// Keys and values of the whole prompt, and what search and attention have found so far.
 pub struct Layer {
     pub(super) shape: AttentionShape,
     /// Per key-value head. `[n_tokens, head_dim]`
-    keys: Vec<Vec<f32>>,
-    values: Vec<Vec<f32>>,
+    pub(super) keys: Vec<Vec<f32>>,
+    pub(super) values: Vec<Vec<f32>>,
     /// Per key-value head; empty unless the search is hierarchical.
     indices: Vec<Box<dyn Index>>,
     /// Tokens that the indices were made of.
     indexed: usize,
+    /// Queries of the prompt's last query block, for the steps to come. `[n_queries, n_heads · head_dim]`
+    pub(super) last_queries: Vec<f32>,
     /// ‖W_O v‖ of each key, for each query head; empty until they are weighed. `[n_tokens]`
     written: Vec<Vec<f32>>,
     /// Query blocks with the mean mass of their queries on each key block, by head.
@@ -56,45 +58,6 @@ pub struct Layer {
     pub(super) costs: StageCosts,
 }
 
-impl AttentionShape {
-    /// For each token its sentence and 1 / tokens of that sentence, which is 0 between sentences: what looks
-    /// from there does not count. Nothing if no sentences are recorded. `[n_tokens]`
-    fn token_sentences(&self) -> Vec<(u32, f32)> {
-        let mut of = vec![(0, 0.0); if self.sentences.is_empty() { 0 } else { self.capacity }];
-        for (i, sentence) in self.sentences.iter().enumerate() {
-            of[sentence.range()].fill((i as u32, 1.0 / sentence.len() as f32));
-        }
-        of
-    }
-
-    /// Returns what the keys of each block write, weighted by what they received; both are `[n_heads,
-    /// n_tokens]`, the result `[n_heads, n_key_blocks]`. Nothing if nothing was weighed.
-    fn written(&self, lengths: &[f32], received: &[f32]) -> Vec<f32> {
-        let mean_length = |(lengths, received): (&[f32], &[f32])| {
-            // Keys that nobody looks at count a little, so that there is a mean.
-            let weights = || received.iter().map(|mass| mass + 1e-9);
-            lengths.iter().zip(weights()).map(|(l, w)| l * w).sum::<f32>() / weights().sum::<f32>()
-        };
-        let t = self.blocks.n_tokens;
-        let bk = self.blocks.block_size_k;
-        let heads = lengths.par_chunks(t).zip(received.par_chunks(t));
-        heads.flat_map_iter(|(l, r)| l.chunks(bk).zip(r.chunks(bk)).map(mean_length)).collect()
-    }
-
-    /// Vertical scores from what each token received of its share. `anchors` is `[n_heads, n_tokens]`;
-    /// `[n_heads, n_sentences]`
-    fn vertical(&self, anchors: &[f32]) -> Vec<f32> {
-        let n = self.sentences.len();
-        let mean = |row: &[f32], i: usize| {
-            let after = n.saturating_sub(i + MIN_DISTANCE);
-            let sum: f32 = row[self.sentences[i].range()].iter().sum();
-            if after == 0 { 0.0 } else { sum / (self.sentences[i].len() * after) as f32 }
-        };
-        let rows = anchors.par_chunks(self.blocks.n_tokens).take(if n > 0 { self.n_heads } else { 0 });
-        rows.flat_map_iter(|row| (0..n).map(move |i| mean(row, i))).collect()
-    }
-}
-
 impl Layer {
     pub fn new(shape: AttentionShape) -> Self {
         let n_tokens = shape.capacity;
@@ -108,6 +71,7 @@ impl Layer {
             values: empty(),
             indices: Vec::new(),
             indexed: 0,
+            last_queries: Vec::new(),
             written: Vec::new(),
             anchors: vec![0.0; if sentences.is_empty() { 0 } else { n_heads * n_tokens }],
             sentences,
@@ -208,6 +172,7 @@ impl LayerAttention for Layer {
     }
 
     fn search(&mut self, queries: &Tensor, first_query_block: usize) -> Result<(), Error> {
+        self.remember(queries, first_query_block)?;
         let start = Instant::now();
         let found = self.for_each_block(queries, first_query_block, |head, query_block, queries| {
             let mut row = vec![BlockMask::NONE; self.record.mask.budgets.top_k(head)];
@@ -234,7 +199,7 @@ impl LayerAttention for Layer {
             let all = self.attended(mask, head, query_block);
             sparse(queries, self.keys_values(head), &shape.blocks, query_block, &all, recorded)
         })?;
-        let mut output = vec![0.0; queries.elem_count()];
+        let mut output = vec![0.0; queries.numbers()?.elem_count()];
         self.shares.clear();
         for (head, query_block, block) in attended {
             self.place(&mut output, first_query_block, head, query_block, &block.output);
@@ -244,7 +209,7 @@ impl LayerAttention for Layer {
             }
         }
         self.costs += StageCosts { attention: start.elapsed(), ..StageCosts::default() };
-        Ok(Tensor::from_vec(output, queries.shape(), queries.device())?)
+        Tensor::of_rows(output, self.shape.n_heads * self.shape.head_dim)
     }
 
     fn proximity(
@@ -278,11 +243,15 @@ impl LayerAttention for Layer {
             let all = self.attended(&self.record.mask, head, query_block);
             sparse_without(queries, self.keys_values(head), &blocks, query_block, &all, &hidden)
         })?;
-        let mut output = vec![0.0; queries.elem_count()];
+        let mut output = vec![0.0; queries.numbers()?.elem_count()];
         for (head, query_block, rows) in attended {
             self.place(&mut output, first_query_block, head, query_block, &rows);
         }
-        Ok(Tensor::from_vec(output, queries.shape(), queries.device())?)
+        Tensor::of_rows(output, self.shape.n_heads * self.shape.head_dim)
+    }
+
+    fn step(&mut self, query: &Tensor, dense: bool) -> Result<Option<Tensor>, Error> {
+        with_slice(query, |query| self.attend_last(query, dense))?
     }
 
     fn attend_dense(
@@ -296,14 +265,14 @@ impl LayerAttention for Layer {
             let kept = mask.map_or(&[][..], |mask| mask.kept(head, query_block));
             dense(queries, self.keys_values(head), &self.shape.blocks, query_block, kept)
         })?;
-        let mut output = vec![0.0; queries.elem_count()];
+        let mut output = vec![0.0; queries.numbers()?.elem_count()];
         for (head, query_block, (rows, mass)) in attended {
             self.place(&mut output, first_query_block, head, query_block, &rows);
             if let Some(kept_mass) = &mut kept_mass {
                 kept_mass[head] += mass;
             }
         }
-        Ok(Tensor::from_vec(output, queries.shape(), queries.device())?)
+        Tensor::of_rows(output, self.shape.n_heads * self.shape.head_dim)
     }
 
     fn costs(&mut self) -> Result<StageCosts, Error> {
@@ -322,7 +291,12 @@ impl LayerAttention for Layer {
 
 impl Layer {
     /// Returns the key blocks that a query block attends to: those that it keeps, or in an exact run all.
-    fn attended<'a>(&self, mask: &'a BlockMask, head: usize, query_block: usize) -> Cow<'a, [u32]> {
+    pub(super) fn attended<'a>(
+        &self,
+        mask: &'a BlockMask,
+        head: usize,
+        query_block: usize,
+    ) -> Cow<'a, [u32]> {
         match self.shape.config.exact {
             true => self.shape.blocks.visible(query_block).map(|block| block as u32).collect(),
             false => mask.kept(head, query_block).into(),
@@ -345,7 +319,7 @@ impl Layer {
     }
 
     /// Writes the blocks that a query block of a head keeps; returns the number of keys or nodes read.
-    fn find(&self, head: usize, query_block: usize, queries: &Queries, row: &mut [u32]) -> usize {
+    pub(super) fn find(&self, head: usize, query_block: usize, queries: &Queries, row: &mut [u32]) -> usize {
         let AttentionShape { blocks, config, .. } = &self.shape;
         let kv_head = self.shape.kv_head(head);
         let keys = &self.keys[kv_head];
@@ -367,7 +341,7 @@ impl Layer {
         &self.values[self.shape.kv_head(head)][key * self.shape.head_dim..][..self.shape.head_dim]
     }
 
-    fn keys_values(&self, head: usize) -> KeysValues<'_> {
+    pub(super) fn keys_values(&self, head: usize) -> KeysValues<'_> {
         let kv_head = self.shape.kv_head(head);
         let AttentionShape { head_dim, soft_cap, .. } = self.shape;
         KeysValues { keys: &self.keys[kv_head], values: &self.values[kv_head], head_dim, soft_cap }
@@ -382,7 +356,7 @@ impl Layer {
     ) -> Result<Vec<(usize, usize, R)>, Error> {
         let AttentionShape { blocks, n_heads, head_dim, .. } = self.shape;
         let stride = n_heads * head_dim;
-        let query_blocks = self.shape.query_blocks(first_query_block, rows.elem_count() / stride);
+        let query_blocks = self.shape.query_blocks(first_query_block, rows.numbers()?.elem_count() / stride);
         let first_position = blocks.queries(first_query_block).start;
         let tasks: Vec<_> =
             (0..n_heads).flat_map(|head| query_blocks.clone().map(move |q| (head, q))).collect();
@@ -437,24 +411,6 @@ impl Layer {
         }
         block
     }
-}
-
-/// W_Oᵀ W_O of one head, whose columns of the rows of `weight` start at `first`. `[head_dim, head_dim]`
-fn gram(weight: &[f32], width: usize, first: usize, head_dim: usize) -> Vec<f32> {
-    let mut gram = vec![0.0; head_dim * head_dim];
-    for row in weight.chunks(width) {
-        let row = &row[first..][..head_dim];
-        for (&a, to) in row.iter().zip(gram.chunks_mut(head_dim)) {
-            to.iter_mut().zip(row).for_each(|(to, &b)| *to += a * b);
-        }
-    }
-    gram
-}
-
-/// √(vᵀ G v)
-fn length(gram: &[f32], v: &[f32]) -> f32 {
-    let product = |(row, &a): (&[f32], &f32)| a * row.iter().zip(v).map(|(g, b)| g * b).sum::<f32>();
-    gram.chunks(v.len()).zip(v).map(product).sum::<f32>().max(0.0).sqrt()
 }
 
 fn append(heads: &mut [Vec<f32>], rows: &[f32], head_dim: usize) {

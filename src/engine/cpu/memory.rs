@@ -64,7 +64,11 @@ pub fn plan(
         limit: limit.unwrap_or_else(available),
         layout: Layout {
             chunk_rows: chunk_rows(config),
-            weights: if purpose == Purpose::Generate { Weights::Held } else { Weights::Waiting },
+            weights: match purpose {
+                Purpose::Generate if model.in_blocks > 0 => Weights::Mapped,
+                Purpose::Generate => Weights::Held,
+                Purpose::Trace => Weights::Waiting,
+            },
             hidden_on_host: false,
         },
         slower: None,

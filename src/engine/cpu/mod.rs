@@ -1,18 +1,23 @@
 //! The decoder's operations on the CPU: products and norms by candle, search, attention and activation by our
 //! own vector code, in parallel over heads and query blocks by rayon. Everything is f32, whatever the weights
-//! are stored in.
+//! are stored in; only the few rows of a step of writing are multiplied with the blocks themselves.
 
 pub mod attend;
+pub mod blocks;
 pub mod lanes;
 mod layer;
 pub mod memory;
+mod one_query;
 mod proximity;
 pub mod queries;
 pub mod search;
+mod step;
+mod tensor;
+mod written;
 
 use std::ops::Range;
 
-use candle_core::{D, DType, Tensor, safetensors::Load};
+use candle_core::{D, DType, Tensor as Numbers, safetensors::Load};
 use rayon::prelude::*;
 use safetensors::tensor::TensorView;
 
@@ -25,8 +30,11 @@ use super::{
     },
 };
 use crate::{error::Error, protocol::MemoryPlan, trace::StreamConfig};
+use blocks::Blocks;
 use lanes::{geglu, swiglu, vectorized};
 pub use layer::Layer;
+pub use tensor::Tensor;
+use tensor::with_slice;
 
 /// Numbers that one thread works on at a time.
 const PART: usize = 1 << 15;
@@ -36,15 +44,15 @@ pub struct Cpu;
 
 /// The residual stream between layers.
 pub struct Residual {
-    chunks: Vec<Tensor>,
+    chunks: Vec<Numbers>,
     /// Whether all numbers put so far are finite.
     is_finite: bool,
 }
 
 /// Cosines and sines of every position. `[n_tokens, n_rotated / 2]`
 pub struct Angles {
-    cos: Tensor,
-    sin: Tensor,
+    cos: Numbers,
+    sin: Numbers,
     head_dim: usize,
 }
 
@@ -59,17 +67,6 @@ impl From<candle_core::Error> for Error {
     }
 }
 
-/// Calls `work` with the numbers of a contiguous f32 tensor.
-fn with_slice<R>(x: &Tensor, work: impl FnOnce(&[f32]) -> R) -> Result<R, Error> {
-    let (storage, layout) = x.storage_and_layout();
-    match (&*storage, layout.contiguous_offsets()) {
-        (candle_core::Storage::Cpu(storage), Some((start, end))) => {
-            Ok(work(&storage.as_slice::<f32>()?[start..end]))
-        }
-        _ => Err(candle_core::Error::Msg("a tensor that is not contiguous on the CPU".into()).into()),
-    }
-}
-
 /// Whether all numbers are below [`TOO_LARGE`].
 fn has_norm(x: &Tensor) -> Result<bool, Error> {
     with_slice(x, |x| x.iter().all(|v| v.abs() < TOO_LARGE))
@@ -80,6 +77,7 @@ impl Device for Cpu {
     type Residual = Residual;
     type Angles = Angles;
     type Layer = Layer;
+    const STEPS: bool = true;
 
     fn name(&self) -> String {
         "cpu".into()
@@ -107,11 +105,18 @@ impl Device for Cpu {
     }
 
     fn tensor(&self, numbers: &TensorView) -> Result<Tensor, Error> {
-        Ok(numbers.load(&candle_core::Device::Cpu)?.to_dtype(DType::F32)?)
+        Ok(numbers.load(&candle_core::Device::Cpu)?.to_dtype(DType::F32)?.into())
     }
 
     fn weight(&self, weight: &Weight) -> Result<Tensor, Error> {
         self.tensor(&weight.read()?.view())
+    }
+
+    fn weight_in_file(&self, weight: &Weight) -> Result<Tensor, Error> {
+        match weight.in_file().and_then(Blocks::new) {
+            Some(blocks) => Ok(Tensor::Blocks(blocks)),
+            None => self.weight(weight),
+        }
     }
 
     fn refill(&self, room: &mut Tensor, weight: &Weight) -> Result<(), Error> {
@@ -125,6 +130,7 @@ impl Device for Cpu {
 
     fn put(&self, residual: &mut Residual, i: usize, x: Tensor) -> Result<(), Error> {
         residual.is_finite &= has_norm(&x)?;
+        let x = x.numbers()?.clone();
         match residual.chunks.get_mut(i) {
             Some(chunk) => *chunk = x,
             None => residual.chunks.push(x),
@@ -133,7 +139,7 @@ impl Device for Cpu {
     }
 
     fn chunk(&self, residual: &Residual, i: usize) -> Result<Tensor, Error> {
-        Ok(residual.chunks[i].clone())
+        Ok(residual.chunks[i].clone().into())
     }
 
     fn is_finite(&self, residual: &Residual) -> Result<bool, Error> {
@@ -142,20 +148,28 @@ impl Device for Cpu {
 
     fn rms_norm(&self, x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor, Error> {
         // What has no norm must be found, and not become 0.
-        let x = if has_norm(x)? { x.clone() } else { (x * f64::NAN)? };
-        Ok(candle_nn::ops::rms_norm(&x, weight, eps as f32)?)
+        let numbers = x.numbers()?;
+        let x = if has_norm(x)? { numbers.clone() } else { (numbers * f64::NAN)? };
+        Ok(candle_nn::ops::rms_norm(&x, weight.numbers()?, eps as f32)?.into())
     }
 
     fn linear(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor, Error> {
-        let y = x.matmul(&weight.t()?)?;
+        let y = match weight {
+            Tensor::Numbers(weight) => x.numbers()?.matmul(&weight.t()?)?,
+            Tensor::Blocks(blocks) => {
+                let product = with_slice(x, |x| blocks.multiply(x))?;
+                Numbers::from_vec(product, (x.numbers()?.dim(0)?, blocks.n_out()), &candle_core::Device::Cpu)?
+            }
+        };
         Ok(match bias {
-            Some(bias) => y.broadcast_add(bias)?,
-            None => y,
+            Some(bias) => y.broadcast_add(bias.numbers()?)?.into(),
+            None => y.into(),
         })
     }
 
     fn gated(&self, gate: &Tensor, up: &Tensor, activation: Activation) -> Result<Tensor, Error> {
-        let mut out = vec![0.0; gate.elem_count()];
+        let shape = gate.numbers()?.shape();
+        let mut out = vec![0.0; shape.elem_count()];
         with_slice(gate, |gate| {
             with_slice(up, |up| {
                 let parts = out.par_chunks_mut(PART).zip(gate.par_chunks(PART)).zip(up.par_chunks(PART));
@@ -170,11 +184,11 @@ impl Device for Cpu {
                 });
             })
         })??;
-        Ok(Tensor::from_vec(out, gate.shape(), gate.device())?)
+        Ok(Numbers::from_vec(out, shape, &candle_core::Device::Cpu)?.into())
     }
 
     fn add(&self, x: &Tensor, y: &Tensor) -> Result<Tensor, Error> {
-        Ok((x + y)?)
+        Ok((x.numbers()? + y.numbers()?)?.into())
     }
 
     fn angles(&self, n_tokens: usize, rotary: &Rotary) -> Result<Angles, Error> {
@@ -183,7 +197,7 @@ impl Device for Cpu {
                 let angle = move |f: &f64| (rotary.scale * trigonometric(t as f64 * f)) as f32;
                 rotary.inverse_frequencies.iter().map(angle)
             };
-            Tensor::from_iter((0..n_tokens).flat_map(row), &candle_core::Device::Cpu)?
+            Numbers::from_iter((0..n_tokens).flat_map(row), &candle_core::Device::Cpu)?
                 .reshape((n_tokens, rotary.inverse_frequencies.len()))
         };
         Ok(Angles { cos: table(f64::cos)?, sin: table(f64::sin)?, head_dim: rotary.head_dim })
@@ -197,12 +211,13 @@ impl Device for Cpu {
         angles: &Angles,
         scale: f32,
     ) -> Result<Tensor, Error> {
-        let (n_rows, width) = x.dims2()?;
+        let (n_rows, width) = x.numbers()?.dims2()?;
         let Angles { cos, sin, head_dim } = angles;
-        let mut x = x.reshape((1, n_rows, width / head_dim, *head_dim))?;
+        let mut x: Tensor = x.numbers()?.reshape((1, n_rows, width / head_dim, *head_dim))?.into();
         if let Some((weight, eps)) = norm {
             x = self.rms_norm(&x, weight, eps)?;
         }
+        let x = x.numbers()?;
         let [cos, sin] = [cos, sin].map(|table| table.narrow(0, first_position, n_rows));
         let cos = cos?;
         let sin = sin?;
@@ -211,22 +226,22 @@ impl Device for Cpu {
             candle_nn::rotary_emb::rope_thd(&x.narrow(D::Minus1, 0, n_rotated)?.contiguous()?, &cos, &sin)?;
         let x = match head_dim - n_rotated {
             0 => rotated,
-            n => Tensor::cat(&[&rotated, &x.narrow(D::Minus1, n_rotated, n)?], D::Minus1)?,
+            n => Numbers::cat(&[&rotated, &x.narrow(D::Minus1, n_rotated, n)?], D::Minus1)?,
         };
         let x = if scale == 1.0 { x } else { (x * scale as f64)? };
-        Ok(x.reshape((n_rows, width))?)
+        Ok(x.reshape((n_rows, width))?.into())
     }
 
     fn rows(&self, x: &Tensor, rows: Range<usize>) -> Result<Tensor, Error> {
-        Ok(x.narrow(0, rows.start, rows.len())?.contiguous()?)
+        Ok(x.numbers()?.narrow(0, rows.start, rows.len())?.contiguous()?.into())
     }
 
     fn to_host(&self, x: &Tensor) -> Result<Vec<f32>, Error> {
-        Ok(x.flatten_all()?.to_vec1()?)
+        Ok(x.numbers()?.flatten_all()?.to_vec1()?)
     }
 
     fn lengths(&self, x: &Tensor) -> Result<Vec<f32>, Error> {
-        let width = x.dim(D::Minus1)?;
+        let width = x.numbers()?.dim(D::Minus1)?;
         with_slice(x, |x| x.chunks(width).map(|row| row.iter().map(|v| v * v).sum::<f32>().sqrt()).collect())
     }
 

@@ -80,7 +80,7 @@ fn laid_out(
     let n_weights = match layout.weights {
         Weights::Kept | Weights::Held => model.n_layers as u64,
         Weights::Ahead => n + 1,
-        Weights::Waiting => n,
+        Weights::Waiting | Weights::Mapped => n,
     };
     // A layer's record leaves the card while the next layer runs.
     let n_records = match (purpose, layout.weights) {
@@ -193,6 +193,7 @@ mod tests {
             output_bias: false,
             mlp_bias: false,
             qk_norm: false,
+            in_blocks: 0,
             windows: vec![None; 32],
         };
         let config = StreamConfig { block_size_q: 128, block_size_k: 64, top_k: 32, ..Default::default() };

@@ -14,25 +14,35 @@ impl<D: Device> Decoder<'_, D> {
     /// the weights' buffer is reused.
     pub(super) fn each_layer(
         &self,
+        work: impl FnMut(usize, &LayerWeights<D::Tensor>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.each_layer_from(0, work)
+    }
+
+    /// As [`Decoder::each_layer`], from layer `first` on.
+    pub(super) fn each_layer_from(
+        &self,
+        first: usize,
         mut work: impl FnMut(usize, &LayerWeights<D::Tensor>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         if let Some(weights) = &self.resident {
-            return weights.layers.iter().enumerate().try_for_each(|(layer, weights)| work(layer, weights));
+            let layers = weights.layers.iter().enumerate().skip(first);
+            return { layers }.try_for_each(|(layer, weights)| work(layer, weights));
         }
         let n_layers = self.model.config.n_layers;
-        let n_rooms = n_layers.min(if self.layout.weights == Weights::Ahead { 2 } else { 1 });
+        let n_rooms = (n_layers - first).min(if self.layout.weights == Weights::Ahead { 2 } else { 1 });
         thread::scope(|scope| {
             let (give, rooms) = mpsc::channel();
             let (send, filled) = mpsc::channel();
-            for layer in 0..n_rooms {
+            for layer in first..first + n_rooms {
                 let _ = send.send(self.weights(layer));
             }
             scope.spawn(move || {
-                for (layer, mut room) in (n_rooms..n_layers).zip(rooms) {
+                for (layer, mut room) in (first + n_rooms..n_layers).zip(rooms) {
                     let _ = send.send(self.refill(layer, &mut room).map(|()| room));
                 }
             });
-            for (layer, weights) in (0..n_layers).zip(filled) {
+            for (layer, weights) in (first..n_layers).zip(filled) {
                 let weights = weights?;
                 work(layer, &weights)?;
                 let _ = give.send(weights);

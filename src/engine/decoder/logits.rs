@@ -95,7 +95,7 @@ impl<D: Device> Decoder<'_, D> {
     }
 
     /// Brings hidden states back to the device that they came from: no number changes.
-    fn on_device(&self, states: &[f32]) -> Result<D::Tensor, Error> {
+    pub(super) fn on_device(&self, states: &[f32]) -> Result<D::Tensor, Error> {
         let hidden_size = self.model.config.hidden_size;
         let bytes: Vec<u8> = states.iter().flat_map(|x| x.to_le_bytes()).collect();
         let shape = vec![states.len() / hidden_size, hidden_size];

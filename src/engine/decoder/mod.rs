@@ -195,6 +195,18 @@ impl<D: Device> Decoder<'_, D> {
         Ok(())
     }
 
+    /// Takes the prompt's last row, alone in `pass`, through a layer; returns whether the other rows of its
+    /// query block stay what they are. Otherwise nothing comes of it.
+    fn step(&self, pass: &mut Pass<D>, dense: bool) -> Result<bool, Error> {
+        self.append(pass)?;
+        let x = self.device.chunk(pass.hidden, 0)?;
+        let queries = self.queries(pass.weights, &x, pass.first_row, pass.angles)?;
+        let Some(attended) = pass.attention.step(&queries, dense)? else { return Ok(false) };
+        let after = self.after_attention(pass.weights, &x, attended)?;
+        self.device.put(pass.hidden, 0, self.after_mlp(pass.weights, after)?)?;
+        self.check(pass).map(|()| true)
+    }
+
     /// Gives each head of a layer its budget, from a sample of its queries where budgets differ.
     fn share_out(&self, pass: &mut Pass<D>) -> Result<(), Error> {
         let shape = self.shape(pass.layer, self.tokens.len());
@@ -242,6 +254,11 @@ impl<D: Device> Decoder<'_, D> {
             drop(x);
             self.device.put(pass.hidden, i, self.after_mlp(weights, after)?)?;
         }
+        self.check(pass)
+    }
+
+    /// Checks that the layer left numbers.
+    fn check(&self, pass: &Pass<D>) -> Result<(), Error> {
         if self.device.is_finite(pass.hidden)? {
             return Ok(());
         }

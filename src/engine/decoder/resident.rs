@@ -22,8 +22,16 @@ pub struct AllWeights<T> {
 }
 
 impl<T> AllWeights<T> {
-    fn load<D: Device<Tensor = T>>(model: &Model, device: &D, bytes: u64) -> Result<Self, Error> {
-        let to_device = |weight: &Weight| device.weight(weight);
+    /// Brings all weights to a device, or leaves them in their file if `mapped`.
+    fn load<D: Device<Tensor = T>>(
+        model: &Model,
+        device: &D,
+        mapped: bool,
+        bytes: u64,
+    ) -> Result<Self, Error> {
+        let to_device = |weight: &Weight| {
+            if mapped { device.weight_in_file(weight) } else { device.weight(weight) }
+        };
         let layer = |layer| model.layer(layer)?.try_map(to_device);
         Ok(AllWeights {
             layers: (0..model.config.n_layers).map(layer).collect::<Result<_, Error>>()?,
@@ -65,9 +73,9 @@ impl<D: Device> Resident<D> {
         match layout.weights {
             Weights::Ahead | Weights::Waiting => return Ok(None),
             Weights::Kept if place.is_some() => return Ok(place.clone()),
-            Weights::Kept | Weights::Held => {}
+            Weights::Kept | Weights::Held | Weights::Mapped => {}
         }
-        let weights = Arc::new(AllWeights::load(model, device, bytes)?);
+        let weights = Arc::new(AllWeights::load(model, device, layout.weights == Weights::Mapped, bytes)?);
         if layout.weights == Weights::Kept {
             *place = Some(weights.clone());
         }

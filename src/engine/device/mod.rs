@@ -39,6 +39,9 @@ pub trait Device: Sync {
     /// Keys and values of one layer, and all that search and attention make of them.
     type Layer: LayerAttention<Tensor = Self::Tensor>;
 
+    /// Whether [`LayerAttention::step`] takes a row through attention alone.
+    const STEPS: bool = false;
+
     /// "cpu", or the GPU's name.
     fn name(&self) -> String;
 
@@ -67,6 +70,11 @@ pub trait Device: Sync {
 
     /// Brings a weight to the device.
     fn weight(&self, weight: &Weight) -> Result<Self::Tensor, Error>;
+
+    /// Takes a weight for products of a few rows: where it lies in its file, if the device multiplies there.
+    fn weight_in_file(&self, weight: &Weight) -> Result<Self::Tensor, Error> {
+        self.weight(weight)
+    }
 
     /// Brings a weight into the memory of one that is not needed any more, asynchronously.
     fn refill(&self, room: &mut Self::Tensor, weight: &Weight) -> Result<(), Error>;
@@ -193,6 +201,13 @@ pub trait LayerAttention {
         first_query_block: usize,
         hidden: &Hidden,
     ) -> Result<Self::Tensor, Error>;
+
+    /// Attention of the prompt's last row `[1, n_heads · head_dim]`, whose keys and values are there: over all
+    /// keys if `dense`, else over the blocks that the search keeps for its query block. Returns `None` if
+    /// with it the block's other rows keep other blocks than before: they must run again, with it.
+    fn step(&mut self, _query: &Self::Tensor, _dense: bool) -> Result<Option<Self::Tensor>, Error> {
+        Ok(None)
+    }
 
     /// Attention over all keys. If `measured` gives a mask and sums `[n_heads]`, adds to each head's sum the
     /// mass, summed over queries, on the mask's blocks.

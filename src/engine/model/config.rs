@@ -53,6 +53,8 @@ pub struct ModelConfig {
     pub qk_norm: bool,
     /// The sliding window of each layer, in tokens. `[n_layers]`
     pub windows: Vec<Option<usize>>,
+    /// Bytes of the weights that lie in the file in blocks, of all layers and the output layer.
+    pub in_blocks: u64,
 }
 
 /// The function applied to the gate of a feed-forward block.
@@ -133,6 +135,7 @@ impl ModelConfig {
             mlp_bias: file.mlp_bias,
             qk_norm: ["qwen3", "gemma3_text"].contains(&family),
             windows: windows(&file)?,
+            in_blocks: 0,
         })
     }
 }

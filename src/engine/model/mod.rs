@@ -83,11 +83,13 @@ impl Model {
             Self::open_folder(path)?
         };
         model.embedding()?;
-        model.output()?;
         model.final_norm()?;
+        let in_blocks = |weight: &Weight| weight.in_file().map_or(0, |blocks| blocks.bytes().len() as u64);
+        let mut bytes = in_blocks(&model.output()?);
         for layer in 0..model.config.n_layers {
-            model.layer(layer)?;
+            bytes += model.layer(layer)?.all().map(|weight| in_blocks(weight)).sum::<u64>();
         }
+        model.config.in_blocks = bytes;
         model.seconds.files = start.elapsed().as_secs_f64() - model.seconds.tokenizer;
         Ok(model)
     }

@@ -1,9 +1,10 @@
 //! One tensor of a model's files: where it lies, and how its numbers are read. A tensor is copied only when
 //! it is used.
 
-use std::{borrow::Cow, ops::Range};
+use std::{borrow::Cow, ops::Range, sync::Arc};
 
 use half::{bf16, f16};
+use memmap2::Mmap;
 use rayon::prelude::*;
 use safetensors::{Dtype, tensor::TensorView};
 
@@ -21,6 +22,39 @@ pub struct Weight<'a> {
     offset: f32,
     /// Rows of each head if the file has its rotary pairs side by side, (0, 1), (2, 3), …; otherwise 0.
     interleaved: usize,
+    /// The map that the bytes lie in, if it can be shared.
+    map: Option<&'a Arc<Mmap>>,
+}
+
+/// The blocks of a quantized weight, which keep their file mapped.
+pub struct InFile {
+    map: Arc<Mmap>,
+    range: Range<usize>,
+    pub format: Format,
+    /// `[n_rows, width]`
+    pub shape: [usize; 2],
+    /// As of a [`Weight`].
+    pub interleaved: usize,
+}
+
+impl InFile {
+    /// Returns the blocks, row by row in file order.
+    pub fn bytes(&self) -> &[u8] {
+        &self.map[self.range.clone()]
+    }
+
+    /// Returns the row in the file of a row of the weight.
+    pub fn row_in_file(&self, row: usize) -> usize {
+        row_in_file(row, self.interleaved)
+    }
+}
+
+/// Returns the row in the file of a row, where heads of `head_dim` rows are interleaved, if it is not 0.
+fn row_in_file(row: usize, head_dim: usize) -> usize {
+    match head_dim / 2 {
+        0 => row,
+        half => row / head_dim * head_dim + row % half * 2 + row % head_dim / half,
+    }
 }
 
 /// The format in which numbers are stored.
@@ -74,7 +108,27 @@ impl Stored {
 impl<'a> Weight<'a> {
     /// Wraps `bytes`, whose length must be what `shape` and `stored` give.
     pub(super) fn new(shape: Vec<usize>, bytes: &'a [u8], stored: Stored) -> Self {
-        Weight { shape, bytes, stored, factor: 1.0, offset: 0.0, interleaved: 0 }
+        Weight { shape, bytes, stored, factor: 1.0, offset: 0.0, interleaved: 0, map: None }
+    }
+
+    /// Lets blocks be used after the weight is gone; `map` is where the bytes lie.
+    pub(super) fn mapped_in(self, map: &'a Arc<Mmap>) -> Self {
+        Weight { map: Some(map), ..self }
+    }
+
+    /// Returns the blocks as they are stored; `None` for numbers that are not in blocks, or not used
+    /// unchanged, or of no matrix.
+    pub fn in_file(&self) -> Option<InFile> {
+        let (map, Stored::Quantized(format), &[n_rows, width]) = (self.map?, self.stored, &self.shape[..])
+        else {
+            return None;
+        };
+        if (self.factor, self.offset) != (1.0, 0.0) {
+            return None;
+        }
+        let start = (self.bytes.as_ptr() as usize).checked_sub(map.as_ptr() as usize)?;
+        let (range, shape) = (start..start + self.bytes.len(), [n_rows, width]);
+        Some(InFile { map: map.clone(), range, format, shape, interleaved: self.interleaved })
     }
 
     pub fn shape(&self) -> &[usize] {
@@ -124,10 +178,7 @@ impl<'a> Weight<'a> {
         if self.interleaved == 0 {
             return self.decoded(Cow::Borrowed(self.bytes), self.shape.clone());
         }
-        let head_dim = self.interleaved;
-        let half = head_dim / 2;
-        let row_in_file = |row: usize| row / head_dim * head_dim + row % half * 2 + row % head_dim / half;
-        self.gathered((0..self.shape[0]).map(row_in_file))
+        self.gathered((0..self.shape[0]).map(|row| row_in_file(row, self.interleaved)))
     }
 
     /// Reads the numbers of `rows`, in that order.

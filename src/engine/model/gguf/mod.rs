@@ -13,6 +13,7 @@ mod tokenizer;
 use std::{
     borrow::Cow,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use memmap2::Mmap;
@@ -34,7 +35,7 @@ pub struct Gguf {
     path: PathBuf,
     /// The file when it was mapped.
     pub seen: Seen,
-    map: Mmap,
+    map: Arc<Mmap>,
     header: Header,
     /// "llama", "qwen2", … as llama.cpp names them.
     architecture: String,
@@ -48,6 +49,7 @@ impl Gguf {
     /// architecture, or has a tensor in a format that is not read.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let (map, seen) = map(path)?;
+        let map = Arc::new(map);
         let header = Header::read(path, &map)?;
         let Some(architecture) = header.text(&map, "general.architecture").map(Cow::into_owned) else {
             return Err(damaged(path, "the key general.architecture", "none"));
@@ -138,7 +140,7 @@ impl Gguf {
         // Blocks are read in place and hold numbers of up to 8 bytes, so they must be aligned to 8.
         let bytes = range.filter(|range| range.start.is_multiple_of(8)).and_then(|range| self.map.get(range));
         match bytes {
-            Some(bytes) => Ok(Weight::new(shape, bytes, stored)),
+            Some(bytes) => Ok(Weight::new(shape, bytes, stored).mapped_in(&self.map)),
             None => Err(damaged(
                 &self.path,
                 &format!("{name} {shape:?} in a whole file"),

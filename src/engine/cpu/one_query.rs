@@ -1,0 +1,50 @@
+//! Attention of one query to some keys.
+
+use super::{
+    attend::KeysValues,
+    lanes::{exp2, soft_cap, vectorized},
+};
+
+/// Numbers that are summed side by side.
+const WIDE: usize = 16;
+
+/// Softmax and value sum over `tokens`, which the query sees; `query` and `output` are `[head_dim]`.
+pub fn attend_one(query: &[f32], kv: KeysValues, tokens: &[usize], output: &mut [f32]) {
+    vectorized(
+        #[inline(always)]
+        || {
+            let mut weights: Vec<f32> = tokens.iter().map(|&token| product(query, kv.key(token))).collect();
+            if let Some(cap) = kv.soft_cap {
+                let cap = cap * (kv.head_dim as f32).sqrt();
+                weights.iter_mut().for_each(|weight| soft_cap(std::slice::from_mut(weight), cap));
+            }
+            softmax(&mut weights, kv.scale());
+            output.fill(0.0);
+            for (&weight, &token) in weights.iter().zip(tokens) {
+                output.iter_mut().zip(kv.value(token)).for_each(|(sum, value)| *sum += weight * value);
+            }
+        },
+    );
+}
+
+/// The inner product.
+#[inline(always)]
+fn product(a: &[f32], b: &[f32]) -> f32 {
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<WIDE>(), b.as_chunks::<WIDE>());
+    let mut sums = [0.0; WIDE];
+    for (a, b) in a.iter().zip(b) {
+        for i in 0..WIDE {
+            sums[i] += a[i] * b[i];
+        }
+    }
+    sums.iter().sum::<f32>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>()
+}
+
+/// Softmax in base 2 of scores times `scale`.
+#[inline(always)]
+fn softmax(scores: &mut [f32], scale: f32) {
+    let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max) * scale;
+    scores.iter_mut().for_each(|score| *score = exp2(*score * scale - most));
+    let inverse = 1.0 / scores.iter().sum::<f32>();
+    scores.iter_mut().for_each(|weight| *weight *= inverse);
+}
