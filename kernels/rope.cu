@@ -10,7 +10,9 @@
 // x, out      [n_rows, n_heads, HEAD_DIM] bf16; out may be x
 // norm_weight [HEAD_DIM] bf16 or null
 // frequency   [n_rotated / 2] f64
-// position of row r = first_position + r; n_rotated <= HEAD_DIM, even
+// position of row r = first_position + r, or with starts [ceil(n_rows / stretch)] u32, else null, starts[r /
+// stretch] + r % stretch
+// n_rotated <= HEAD_DIM, even
 // grid (n_rows, n_heads / HEADS, rounded up): one warp a head
 // Compile with -D HEAD_DIM=64, 96, 128 or 256.
 // Reference: tests/cuda/reference.py, rope
@@ -24,11 +26,12 @@ GEOMETRY(rope, THREADS, 1, HEADS, 0, 0);
 struct RopeParams {
     const u16 *x, *norm_weight;
     const double* frequency;
+    const u32* starts;
     u16* out;
-    int n_heads, n_rotated, first_position;
+    int n_heads, n_rotated, first_position, stretch;
     float eps, turn, scale;
 };
-static_assert(sizeof(RopeParams) == 56, "as in src/engine/cuda/params.rs");
+static_assert(sizeof(RopeParams) == 72, "as in src/engine/cuda/params.rs");
 
 KERNEL void rope(const __grid_constant__ RopeParams p) {
     __shared__ float cosine[HEAD_DIM / 2], sine[HEAD_DIM / 2], values[HEADS][HEAD_DIM];
@@ -36,8 +39,9 @@ KERNEL void rope(const __grid_constant__ RopeParams p) {
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, head = blockIdx.y * HEADS + warp;
     int n_heads = p.n_heads, n_rotated = p.n_rotated, half = n_rotated / 2;
     const double two_pi = 6.283185307179586;
+    int r = blockIdx.x, position = p.starts ? (int)p.starts[r / p.stretch] + r % p.stretch : p.first_position + r;
     for (int d = threadIdx.x; d < half; d += THREADS) {
-        double angle = (double)(p.first_position + (int)blockIdx.x) * p.frequency[d];
+        double angle = (double)position * p.frequency[d];
         float reduced = (float)(angle - two_pi * floor(angle / two_pi));
         sincosf(reduced, &sine[d], &cosine[d]);
         sine[d] *= p.turn, cosine[d] *= p.turn;

@@ -1,23 +1,23 @@
 // sample: what sampled query blocks look at, every key read, and how much of it their kept blocks hold. O(T)
 // time for a query block.
 //
-// sample_norms, then sample_masses, for one query block each time: mass(block) = mean over the query block's
-// queries of the share of its attention to the visible keys that falls on the key block.
+// sample_norms, then sample_masses: mass(block) = mean over a sampled query block's queries of the share of its
+// attention to the visible keys that falls on the key block.
 // sample_histogram: how many candidates of each sampled query block have about the same mass.
 // sample_recall: the mass on the kept blocks.
 // Reference: tests/cuda/reference.py, sample_masses; src/engine/cpu/search/attention_share.rs, mean_masses;
 // src/engine/search/sample.rs, Histogram
 //
-// queries [n_rows, n_heads, HEAD_DIM] bf16, row 0 is the first token of the query block
+// queries [n_rows, n_heads, HEAD_DIM] bf16, those of the sampled query blocks of this launch one after the
+//         other
 // keys    [n_tokens, n_kv_heads, HEAD_DIM] bf16
-// norms   [n_heads, n_segments, BLOCK_Q] f32
-// masses  [n_heads, n_key_blocks] u32 of the query block, zeroed by the caller; of all sampled ones [n_sampled,
-//         n_heads, n_key_blocks]: 2^31 is 1
-// sample  [n_sampled] u32: query blocks
+// norms   [n_heads, n_sampled, n_segments, BLOCK_Q] f32
+// masses  [n_sampled, n_heads, n_key_blocks] u32, zeroed by the caller: 2^31 is 1
+// sample  [n_sampled] u32: query blocks, ascending
 // counts, sums [n_heads, n_sampled, BINS] u32: of the masses from 2^(-(bin + 1) / 4) to
 //         2^(-bin / 4), the last bin of all that are less
 // recall  [n_heads, n_sampled] u32, zeroed by the caller: 2^31 is 1
-// grid norms and masses (n_segments, n_heads), histogram and recall (n_sampled, n_heads)
+// grid norms and masses (n_sampled n_segments, n_heads), histogram and recall (n_sampled, n_heads)
 // Stands after segments.cu. Compile with -D HEAD_DIM, BLOCK_Q (16 to 128), BLOCK_K (4 to 64), SOFT_CAP
 // (soft_cap.cu), ESTIMATE=FIRST.
 
@@ -31,10 +31,11 @@ GEOMETRY(sample_recall, COUNTING, 1, 1, 0, 0);
 
 struct SampleParams {
     const u16 *queries, *keys;
+    const u32* sample;
     float* norms;
     u32* masses;
     Sizes sizes;
-    int n_segments, query_block;
+    int n_segments;
 };
 static_assert(sizeof(SampleParams) == 56, "as in src/engine/cuda/params.rs");
 
@@ -57,9 +58,10 @@ static_assert(sizeof(SampleRecallParams) == 64, "as in src/engine/cuda/params.rs
 template <Pass PASS, typename Done>
 DEVICE void sample(const SampleParams& p, Done done) {
     extern __shared__ __align__(16) u8 shared[];
-    Sight sight = sight_of(p.query_block, p.sizes);
+    int sampled = blockIdx.x / p.n_segments;
+    Sight sight = sight_of(p.sample[sampled], p.sizes);
     Queries q;
-    load_queries(q, p.queries, sight, sight.first_query, shared);
+    load_queries(q, p.queries, sight, sight.first_query - sampled * BLOCK_Q, shared);
     Search s = search_of(p.keys, Nodes{}, p.sizes, Candidates{sight.first_column, sight.end_column, 0});
     int2 segment = segment_of(sight.first_column, sight.end_column, p.n_segments);
     if (PASS == KEY_MASSES) join_norms(q, norms_of(p.norms, p.n_segments), p.n_segments);
@@ -74,7 +76,8 @@ KERNEL void __launch_bounds__(THREADS, MIN_BLOCKS) sample_norms(const __grid_con
 }
 
 KERNEL void __launch_bounds__(THREADS, MIN_BLOCKS) sample_masses(const __grid_constant__ SampleParams p) {
-    u32* out = p.masses + (u64)blockIdx.y * ((p.sizes.n_tokens + BLOCK_K - 1) / BLOCK_K);
+    int n_key_blocks = (p.sizes.n_tokens + BLOCK_K - 1) / BLOCK_K;
+    u32* out = p.masses + ((u64)(blockIdx.x / p.n_segments) * gridDim.y + blockIdx.y) * n_key_blocks;
     sample<KEY_MASSES>(p, [&](int block, u32 mass) { out[block] = mass; });
 }
 

@@ -69,11 +69,11 @@ def rms_norm(x, weight, eps):
     return out
 
 
-def rope(x, norm_weight, frequency, n_rotated, first_position, eps, turn=1.0, scale=1.0):
+def rope(x, norm_weight, frequency, n_rotated, first_position, eps, turn=1.0, scale=1.0, starts=None, stretch=1):
     rows, heads, dim = x.shape
     out = new(None, *x.shape, dtype=torch.bfloat16)
-    p = params.RopeParams(x=pointer(x), norm_weight=pointer(norm_weight), frequency=pointer(frequency), out=pointer(out), n_heads=heads,
-                          n_rotated=n_rotated, first_position=first_position, eps=eps, turn=turn, scale=scale)
+    p = params.RopeParams(x=pointer(x), norm_weight=pointer(norm_weight), frequency=pointer(frequency), starts=pointer(starts),
+                          out=pointer(out), n_heads=heads, n_rotated=n_rotated, first_position=first_position, stretch=stretch, eps=eps, turn=turn, scale=scale)
     gpu().launch("rope.cu", "rope", {"HEAD_DIM": dim}, p, rows, heads)
     return out
 
@@ -241,14 +241,13 @@ def sample(shape, queries, keys, blocks, kept, n_segments=3, n_bins=128):
     what of them falls on kept blocks, [n_heads, n_sampled]."""
     defines = {**blocks_of(shape), "ESTIMATE": "FIRST"}
     masses = new(shape, len(blocks), shape.n_heads, shape.n_key_blocks, dtype=torch.int32, fill=0)
-    norms = new(shape, shape.n_heads, n_segments, shape.block_q)
-    for i, block in enumerate(blocks):
-        rows = queries[list(shape.queries(block))].contiguous()
-        p = params.SampleParams(queries=pointer(rows), keys=pointer(keys), norms=pointer(norms), masses=pointer(masses[i]),
-                                sizes=sizes_of(shape), n_segments=n_segments, query_block=block)
-        for entry in ("sample_norms", "sample_masses"):
-            gpu().launch("sample.cu", entry, defines, p, n_segments, shape.n_heads)
+    norms = new(shape, shape.n_heads, len(blocks) * n_segments, shape.block_q)
     listed = torch.tensor(blocks, dtype=torch.int32, device="cuda")
+    rows = queries[[token for block in blocks for token in shape.queries(block)]].contiguous()
+    p = params.SampleParams(queries=pointer(rows), keys=pointer(keys), sample=pointer(listed), norms=pointer(norms), masses=pointer(masses),
+                            sizes=sizes_of(shape), n_segments=n_segments)
+    for entry in ("sample_norms", "sample_masses"):
+        gpu().launch("sample.cu", entry, defines, p, len(blocks) * n_segments, shape.n_heads)
     counts, sums = (new(shape, shape.n_heads, len(blocks), n_bins, dtype=torch.int32) for _ in range(2))
     p = params.HistogramParams(masses=pointer(masses), sample=pointer(listed), counts=pointer(counts), sums=pointer(sums),
                                sizes=sizes_of(shape), rule=rule_of(shape))

@@ -44,7 +44,7 @@ SearchParams = structure("SearchParams", ("queries keys", pointer), ("nodes", No
                          ("rule", Rule), ("first_block beam down max_frontier", c_int))
 ExhaustiveParams = structure("ExhaustiveParams", ("queries keys norms scores", pointer), ("mask", Mask), ("sizes", Sizes), ("rule", Rule),
                              ("n_segments first_block", c_int))
-SampleParams = structure("SampleParams", ("queries keys norms masses", pointer), ("sizes", Sizes), ("n_segments query_block", c_int))
+SampleParams = structure("SampleParams", ("queries keys sample norms masses", pointer), ("sizes", Sizes), ("n_segments", c_int))
 HistogramParams = structure("HistogramParams", ("masses sample counts sums", pointer), ("sizes", Sizes), ("rule", Rule))
 SampleRecallParams = structure("SampleRecallParams", ("masses sample recall", pointer), ("mask", Mask), ("sizes", Sizes))
 PyramidParams = structure("PyramidParams", ("keys means variances spans", pointer), ("n_tokens n_kv_heads n_spans n_nodes", c_int))
@@ -64,7 +64,7 @@ BiasParams = structure("BiasParams", ("x bias", pointer), ("n_vectors", c_uint64
 FiniteParams = structure("FiniteParams", ("x found", pointer), ("n_vectors", c_uint64))
 RmsNormParams = structure("RmsNormParams", ("x weight out", pointer), ("hidden", c_int), ("eps", c_float))
 LengthsParams = structure("LengthsParams", ("x length", pointer), ("hidden", c_int))
-RopeParams = structure("RopeParams", ("x norm_weight frequency out", pointer), ("n_heads n_rotated first_position", c_int),
+RopeParams = structure("RopeParams", ("x norm_weight frequency starts out", pointer), ("n_heads n_rotated first_position stretch", c_int),
                        ("eps turn scale", c_float))
 
 

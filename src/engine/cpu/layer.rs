@@ -123,14 +123,20 @@ impl LayerAttention for Layer {
         Ok(())
     }
 
-    fn sample(&mut self, queries: &Tensor, query_block: usize) -> Result<(), Error> {
+    fn sample(&mut self, queries: &Tensor, query_blocks: &[usize]) -> Result<(), Error> {
         let AttentionShape { blocks, soft_cap, .. } = self.shape;
-        let masses = self.for_each_block(queries, query_block, |head, query_block, queries| {
-            mean_masses(queries, &self.keys[self.shape.kv_head(head)], &blocks, query_block, soft_cap)
-        })?;
-        // A prompt that is still shorter than a query block is sampled again when it grows.
-        self.sampled.retain(|(sampled, _)| *sampled < query_block);
-        self.sampled.push((query_block, masses.into_iter().map(|(_, _, masses)| masses).collect()));
+        let mut first_row = 0;
+        for &query_block in query_blocks {
+            let n_rows = blocks.queries(query_block).len();
+            let rows = queries.numbers()?.narrow(0, first_row, n_rows)?.into();
+            first_row += n_rows;
+            let masses = self.for_each_block(&rows, query_block, |head, query_block, queries| {
+                mean_masses(queries, &self.keys[self.shape.kv_head(head)], &blocks, query_block, soft_cap)
+            })?;
+            // A prompt that is still shorter than a query block is sampled again when it grows.
+            self.sampled.retain(|(sampled, _)| *sampled < query_block);
+            self.sampled.push((query_block, masses.into_iter().map(|(_, _, masses)| masses).collect()));
+        }
         Ok(())
     }
 

@@ -72,6 +72,17 @@ fn has_norm(x: &Tensor) -> Result<bool, Error> {
     with_slice(x, |x| x.iter().all(|v| v.abs() < TOO_LARGE))
 }
 
+/// Returns some rows, one stretch after the other.
+fn stretches_of(x: &Numbers, stretches: &[Range<usize>]) -> candle_core::Result<Numbers> {
+    match stretches {
+        [rows] => x.narrow(0, rows.start, rows.len()),
+        _ => {
+            let parts = stretches.iter().map(|rows| x.narrow(0, rows.start, rows.len()));
+            Numbers::cat(&parts.collect::<candle_core::Result<Vec<_>>>()?, 0)
+        }
+    }
+}
+
 impl Device for Cpu {
     type Tensor = Tensor;
     type Residual = Residual;
@@ -207,7 +218,7 @@ impl Device for Cpu {
         &self,
         x: &Tensor,
         norm: Option<(&Tensor, f64)>,
-        first_position: usize,
+        positions: &[Range<usize>],
         angles: &Angles,
         scale: f32,
     ) -> Result<Tensor, Error> {
@@ -218,9 +229,8 @@ impl Device for Cpu {
             x = self.rms_norm(&x, weight, eps)?;
         }
         let x = x.numbers()?;
-        let [cos, sin] = [cos, sin].map(|table| table.narrow(0, first_position, n_rows));
-        let cos = cos?;
-        let sin = sin?;
+        let cos = stretches_of(cos, positions)?;
+        let sin = stretches_of(sin, positions)?;
         let n_rotated = 2 * cos.dim(D::Minus1)?;
         let rotated =
             candle_nn::rotary_emb::rope_thd(&x.narrow(D::Minus1, 0, n_rotated)?.contiguous()?, &cos, &sin)?;
@@ -232,8 +242,8 @@ impl Device for Cpu {
         Ok(x.reshape((n_rows, width))?.into())
     }
 
-    fn rows(&self, x: &Tensor, rows: Range<usize>) -> Result<Tensor, Error> {
-        Ok(x.numbers()?.narrow(0, rows.start, rows.len())?.contiguous()?.into())
+    fn rows(&self, x: &Tensor, stretches: &[Range<usize>]) -> Result<Tensor, Error> {
+        Ok(stretches_of(x.numbers()?, stretches)?.contiguous()?.into())
     }
 
     fn to_host(&self, x: &Tensor) -> Result<Vec<f32>, Error> {

@@ -60,7 +60,7 @@ kernel_params! {
     FiniteParams, 24: "is_finite";
     RmsNormParams, 32: "rms_norm";
     LengthsParams, 24: "lengths";
-    RopeParams, 56: "rope";
+    RopeParams, 72: "rope";
     DequantizeParams, 40: "dequantize";
 }
 

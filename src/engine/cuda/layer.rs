@@ -132,13 +132,13 @@ impl LayerAttention for Layer {
         Ok(())
     }
 
-    fn sample(&mut self, queries: &Tensor, query_block: usize) -> Result<(), Error> {
+    fn sample(&mut self, queries: &Tensor, query_blocks: &[usize]) -> Result<(), Error> {
         let Layer { gpu, shape, settings, sampled, .. } = self;
-        let sampled = match sampled.take().filter(|sampled| sampled.expects(query_block)) {
+        let sampled = match sampled.take().filter(|sampled| sampled.expects(query_blocks)) {
             Some(expecting) => sampled.insert(expecting),
             None => sampled.insert(Sampled::new(gpu, shape)?),
         };
-        sampled.read(gpu, shape, settings, queries, &self.keys)
+        sampled.read(gpu, shape, settings, queries, query_blocks.len(), &self.keys)
     }
 
     fn survey(&mut self) -> Result<Survey, Error> {

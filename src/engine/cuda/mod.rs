@@ -318,20 +318,28 @@ impl Device for Cuda {
         &self,
         x: &Tensor,
         norm: Option<(&Tensor, f64)>,
-        first_position: usize,
+        positions: &[Range<usize>],
         angles: &Angles,
         scale: f32,
     ) -> Result<Tensor, Error> {
         let n_heads = x.width / angles.head_dim;
         let out = Tensor::new(&self.gpu, x.n_rows, x.width)?;
+        let starts = match positions {
+            [_] => None,
+            _ => Some(self.gpu.upload(&positions.iter().map(|p| p.start as u32).collect::<Vec<_>>())?),
+        };
+        let first = positions.first().cloned().unwrap_or_default();
+        same("positions", x.n_rows, positions.iter().map(Range::len).sum())?;
         let params = RopeParams {
             x: self.gpu.pointer(&x.data),
             norm_weight: norm.map(|(weight, _)| self.gpu.pointer(&weight.data)),
             frequency: self.gpu.pointer(&angles.inverse_frequencies),
+            starts: starts.as_ref().map(|starts| self.gpu.pointer(starts)),
             out: self.gpu.pointer(&out.data),
             n_heads: n_heads as i32,
             n_rotated: angles.n_rotated as i32,
-            first_position: first_position as i32,
+            first_position: first.start as i32,
+            stretch: first.len() as i32,
             eps: norm.map_or(0.0, |(_, eps)| eps as f32),
             turn: angles.scale as f32,
             scale,
@@ -342,9 +350,15 @@ impl Device for Cuda {
         Ok(out)
     }
 
-    fn rows(&self, x: &Tensor, rows: Range<usize>) -> Result<Tensor, Error> {
-        Tensor::filled(&self.gpu, rows.len(), x.width, |out| {
-            self.gpu.copy(&x.data, rows.start * x.width, out, 0, rows.len() * x.width)
+    fn rows(&self, x: &Tensor, stretches: &[Range<usize>]) -> Result<Tensor, Error> {
+        let n_rows = stretches.iter().map(Range::len).sum();
+        Tensor::filled(&self.gpu, n_rows, x.width, |out| {
+            let mut at = 0;
+            for rows in stretches {
+                self.gpu.copy(&x.data, rows.start * x.width, out, at, rows.len() * x.width)?;
+                at += rows.len() * x.width;
+            }
+            Ok(())
         })
     }
 

@@ -140,11 +140,11 @@ pub struct ExhaustiveParams {
 pub struct SampleParams {
     pub queries: Bf16s,
     pub keys: Bf16s,
+    pub sample: DevicePointer<u32>,
     pub norms: Floats,
     pub masses: DevicePointer<u32>,
     pub sizes: Sizes,
     pub n_segments: i32,
-    pub query_block: i32,
 }
 
 #[repr(C)]
@@ -307,10 +307,12 @@ pub struct RopeParams {
     pub x: Bf16s,
     pub norm_weight: Option<Bf16s>,
     pub frequency: DevicePointer<f64>,
+    pub starts: Option<DevicePointer<u32>>,
     pub out: Bf16s,
     pub n_heads: i32,
     pub n_rotated: i32,
     pub first_position: i32,
+    pub stretch: i32,
     pub eps: f32,
     pub turn: f32,
     pub scale: f32,

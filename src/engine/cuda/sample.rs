@@ -41,38 +41,39 @@ impl Sampled {
         Ok(Sampled { sample, on_card, n_read: 0, masses })
     }
 
-    /// Returns whether the query block is the next one of the sample.
-    pub fn expects(&self, query_block: usize) -> bool {
-        self.sample.get(self.n_read) == Some(&query_block)
+    /// Returns whether the query blocks are the next ones of the sample.
+    pub fn expects(&self, query_blocks: &[usize]) -> bool {
+        self.sample[self.n_read..].starts_with(query_blocks)
     }
 
-    /// Reads every key for the next query block, whose rows the queries are.
+    /// Reads every key for the next `n` query blocks, whose rows the queries are.
     pub fn read(
         &mut self,
         gpu: &Gpu,
         shape: &AttentionShape,
         settings: &Settings,
         queries: &Tensor,
+        n: usize,
         keys: &CudaSlice<u16>,
     ) -> Result<(), Error> {
         let n_key_blocks = shape.blocks.n_key_blocks();
-        let n_segments = settings.segments(1, n_key_blocks);
-        let norms = gpu.alloc::<f32>(shape.n_heads * n_segments * shape.blocks.block_size_q)?;
+        let n_segments = settings.segments(n, n_key_blocks);
+        let norms = gpu.alloc::<f32>(shape.n_heads * n * n_segments * shape.blocks.block_size_q)?;
         let params = SampleParams {
             queries: gpu.pointer(&queries.data),
             keys: gpu.pointer(keys),
+            sample: gpu.pointer_at(&self.on_card, self.n_read),
             norms: gpu.pointer(&norms),
             masses: gpu.pointer_at(&self.masses, self.n_read * shape.n_heads * n_key_blocks),
             sizes: sizes(shape),
             n_segments: n_segments as i32,
-            query_block: self.sample[self.n_read] as i32,
         };
         for entry in ["sample_norms", "sample_masses"] {
-            let (kernel, work) = settings.sample(entry, n_segments);
+            let (kernel, work) = settings.sample(entry, n * n_segments);
             // SAFETY: as the header of kernels/sample.cu says; the masses have room for each sampled block.
             unsafe { gpu.launch(&kernel, work, &params)? };
         }
-        self.n_read += 1;
+        self.n_read += n;
         Ok(())
     }
 

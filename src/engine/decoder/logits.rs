@@ -33,7 +33,7 @@ impl<D: Device> Decoder<'_, D> {
             let chunk = self.device.chunk(hidden, i)?;
             for run in rows.chunk_by(|a, b| a + 1 == *b) {
                 let at = run[0] - first_row - i * self.layout.chunk_rows;
-                states.extend(self.device.to_host(&self.device.rows(&chunk, at..at + run.len())?)?);
+                states.extend(self.device.to_host(&self.device.rows(&chunk, &[at..at + run.len()])?)?);
             }
         }
         Ok(states)

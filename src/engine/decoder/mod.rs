@@ -12,7 +12,7 @@ pub mod resident;
 pub mod session;
 mod visitor;
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use super::{
     device::{AttentionShape, Device, LayerAttention, StageCosts},
@@ -153,6 +153,11 @@ impl<D: Device> Decoder<'_, D> {
         Ok(hidden)
     }
 
+    /// Returns the rows of the chunk that starts at a row.
+    fn rows_from(&self, row: usize) -> Range<usize> {
+        row..(row + self.layout.chunk_rows).min(self.tokens.len())
+    }
+
     /// Returns number and first row of each chunk of the rows from `first_row` on.
     fn chunks(&self, first_row: usize) -> impl Iterator<Item = (usize, usize)> {
         (first_row..self.tokens.len()).step_by(self.layout.chunk_rows).enumerate()
@@ -189,7 +194,8 @@ impl<D: Device> Decoder<'_, D> {
         let norm = weights.key_norm.as_ref().map(|norm| (norm, self.model.config.rms_norm_eps));
         for (i, row) in self.chunks(pass.first_row) {
             let x = self.norm(&self.device.chunk(pass.hidden, i)?, &weights.attention_norm)?;
-            let keys = self.device.rope(&self.linear(&x, &weights.key)?, norm, row, pass.angles, 1.0)?;
+            let (keys, positions) = (self.linear(&x, &weights.key)?, [self.rows_from(row)]);
+            let keys = self.device.rope(&keys, norm, &positions, pass.angles, 1.0)?;
             pass.attention.append(&keys, &self.linear(&x, &weights.value)?)?;
         }
         Ok(())
@@ -200,7 +206,7 @@ impl<D: Device> Decoder<'_, D> {
     fn step(&self, pass: &mut Pass<D>, dense: bool) -> Result<bool, Error> {
         self.append(pass)?;
         let x = self.device.chunk(pass.hidden, 0)?;
-        let queries = self.queries(pass.weights, &x, pass.first_row, pass.angles)?;
+        let queries = self.queries(pass.weights, &x, &[pass.first_row..self.tokens.len()], pass.angles)?;
         let Some(attended) = pass.attention.step(&queries, dense)? else { return Ok(false) };
         let after = self.after_attention(pass.weights, &x, attended)?;
         self.device.put(pass.hidden, 0, self.after_mlp(pass.weights, after)?)?;
@@ -211,14 +217,15 @@ impl<D: Device> Decoder<'_, D> {
     fn share_out(&self, pass: &mut Pass<D>) -> Result<(), Error> {
         let shape = self.shape(pass.layer, self.tokens.len());
         let (blocks, config) = (&shape.blocks, &shape.config);
-        for query_block in sampled(blocks, config) {
-            let rows = blocks.queries(query_block);
-            let chunk = self.layout.chunk_rows;
-            let first = rows.start / chunk * chunk;
-            let x = self.device.chunk(pass.hidden, rows.start / chunk)?;
-            let x = self.device.rows(&x, rows.start - first..rows.end - first)?;
-            let queries = self.queries(pass.weights, &x, rows.start, pass.angles)?;
-            pass.attention.sample(&queries, query_block)?;
+        let chunk_of = |query_block: usize| blocks.queries(query_block).start / self.layout.chunk_rows;
+        for of_chunk in sampled(blocks, config).chunk_by(|a, b| chunk_of(*a) == chunk_of(*b)) {
+            let i = chunk_of(of_chunk[0]);
+            let first = i * self.layout.chunk_rows;
+            let positions: Vec<Range<usize>> = of_chunk.iter().map(|&block| blocks.queries(block)).collect();
+            let rows: Vec<_> = positions.iter().map(|rows| rows.start - first..rows.end - first).collect();
+            let x = self.device.rows(&self.device.chunk(pass.hidden, i)?, &rows)?;
+            let queries = self.queries(pass.weights, &x, &positions, pass.angles)?;
+            pass.attention.sample(&queries, of_chunk)?;
         }
         let budgets = match config.budget {
             Budget::ByHead if config.sample > 0 && !config.search.is_baseline() => {
@@ -243,7 +250,7 @@ impl<D: Device> Decoder<'_, D> {
         for (i, row) in self.chunks(pass.first_row) {
             let x = self.device.chunk(pass.hidden, i)?;
             let first = row / self.config.block_size_q;
-            let rows = self.queries(weights, &x, row, pass.angles)?;
+            let rows = self.queries(weights, &x, &[self.rows_from(row)], pass.angles)?;
             let attention = &mut *pass.attention;
             let attended = attend(QueryChunk { layer: pass.layer, attention, rows: &rows, first })?;
             drop(rows);
@@ -321,7 +328,7 @@ impl<D: Device> Decoder<'_, D> {
         &self,
         weights: &LayerWeights<D::Tensor>,
         x: &D::Tensor,
-        position: usize,
+        positions: &[Range<usize>],
         angles: &D::Angles,
     ) -> Result<D::Tensor, Error> {
         let x = self.norm(x, &weights.attention_norm)?;
@@ -329,7 +336,7 @@ impl<D: Device> Decoder<'_, D> {
         self.device.rope(
             &self.linear(&x, &weights.query)?,
             norm,
-            position,
+            positions,
             angles,
             self.model.config.query_scale,
         )

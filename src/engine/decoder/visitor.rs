@@ -113,7 +113,7 @@ where
         for &first in self.sample {
             let block = self.blocks.queries(first);
             if here.contains(&block.start) {
-                let rows = &device.rows(rows, block.start - start..block.end - start)?;
+                let rows = &device.rows(rows, &[block.start - start..block.end - start])?;
                 Visitor::<D>::attend(&mut self.dense, device, QueryChunk { layer, attention, rows, first })?;
             }
         }

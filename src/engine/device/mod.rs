@@ -117,20 +117,21 @@ pub trait Device: Sync {
     /// The angles of `n_tokens` positions.
     fn angles(&self, n_tokens: usize, rotary: &Rotary) -> Result<Self::Angles, Error>;
 
-    /// Rotates each head's pairs of dimensions by the angles of their positions, after an RMS norm of each
+    /// Rotates each head's pairs of dimensions by the angles of their positions, stretches of equal length but
+    /// for the last, after an RMS norm of each
     /// head if `norm` gives its weight `[head_dim]` and eps, and multiplies all by `scale`. `x` is `[n_rows,
     /// n_heads · head_dim]`.
     fn rope(
         &self,
         x: &Self::Tensor,
         norm: Option<(&Self::Tensor, f64)>,
-        first_position: usize,
+        positions: &[Range<usize>],
         angles: &Self::Angles,
         scale: f32,
     ) -> Result<Self::Tensor, Error>;
 
-    /// A copy of some rows.
-    fn rows(&self, x: &Self::Tensor, rows: Range<usize>) -> Result<Self::Tensor, Error>;
+    /// A copy of some rows, one stretch after the other.
+    fn rows(&self, x: &Self::Tensor, stretches: &[Range<usize>]) -> Result<Self::Tensor, Error>;
 
     /// All numbers, row by row.
     fn to_host(&self, x: &Self::Tensor) -> Result<Vec<f32>, Error>;
@@ -160,9 +161,9 @@ pub trait LayerAttention {
     /// Prepares the search, once all keys are there.
     fn index(&mut self) -> Result<(), Error>;
 
-    /// Reads every key for one query block, whose rows the queries are, and keeps the mean mass of its queries
-    /// on each key block.
-    fn sample(&mut self, queries: &Self::Tensor, query_block: usize) -> Result<(), Error>;
+    /// Reads every key for some query blocks, whose rows the queries are, and keeps the mean mass of each
+    /// block's queries on each key block.
+    fn sample(&mut self, queries: &Self::Tensor, query_blocks: &[usize]) -> Result<(), Error>;
 
     /// Returns what the sampled query blocks look at.
     fn survey(&mut self) -> Result<Survey, Error>;
