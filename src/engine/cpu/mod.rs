@@ -15,7 +15,7 @@ mod step;
 mod tensor;
 mod written;
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use candle_core::{D, DType, Tensor as Numbers, safetensors::Load};
 use rayon::prelude::*;
@@ -114,7 +114,7 @@ impl Device for Cpu {
 
     fn weight_in_file(&self, weight: &Weight) -> Result<Tensor, Error> {
         match weight.in_file().and_then(Blocks::new) {
-            Some(blocks) => Ok(Tensor::Blocks(blocks)),
+            Some(blocks) => Ok(Tensor::Blocks(Arc::new(blocks))),
             None => self.weight(weight),
         }
     }

@@ -4,7 +4,10 @@ use std::marker::PhantomData;
 
 use pulp::NullaryFnOnce;
 
-use super::{Format, Group, Instructions, Rows, simd::Plain};
+use super::{
+    Format, Group, Instructions, Rows,
+    simd::{Plain, Scale},
+};
 
 /// Rows of activations that a block is multiplied with once it is read.
 const TOGETHER: usize = 4;
@@ -62,7 +65,7 @@ fn dot<F: Format, S: Instructions, const N: usize>(
     rows: &Rows,
     first: usize,
 ) -> [f32; N] {
-    let mut sums = [[0.0; 16]; N];
+    let mut sums = [simd.zero(); N];
     let mut offsets = [0.0; N];
     let rows: [_; N] = std::array::from_fn(|i| rows.row(first + i));
     for (b, block) in blocks.iter().enumerate() {
@@ -74,23 +77,38 @@ fn dot<F: Format, S: Instructions, const N: usize>(
                 let at = b * F::GROUPS + group;
                 for i in 0..N {
                     let (codes, scales, halves) = rows[i];
-                    let pairs = simd.pairs(&weights.codes, &codes[at]);
-                    add::<F>(&mut sums[i], &pairs, scales[at], &weights);
-                    offsets[i] += weights.offset[0] * halves[at][0] + weights.offset[1] * halves[at][1];
+                    let scale = scale::<F>(scales[at], &weights);
+                    sums[i] = simd.add(sums[i], &weights.codes, &codes[at], scale);
+                    let [first, last] = halves[at];
+                    if F::OFFSETS {
+                        offsets[i] += match F::WHOLE {
+                            true => weights.offset[0] * (first + last),
+                            false => weights.offset[0] * first + weights.offset[1] * last,
+                        };
+                    }
                 }
             },
         );
     }
-    std::array::from_fn(|i| sums[i].iter().sum::<f32>() + offsets[i])
+    std::array::from_fn(|i| sum(simd.numbers(sums[i])) + offsets[i])
 }
 
-/// Adds the products of a group to a row's sums.
+/// The scale of products with a group.
 #[inline(always)]
-fn add<F: Format>(sums: &mut [f32; 16], pairs: &[f32; 16], scale: f32, weights: &Group) {
-    let scale = [scale * weights.scale[0], scale * weights.scale[1]];
-    for i in 0..16 {
-        // Where both are the same, one vector serves.
-        let scale = if F::WHOLE { scale[0] } else { scale[i / 8] };
-        sums[i] = pairs[i].mul_add(scale, sums[i]);
+fn scale<F: Format>(row: f32, weights: &Group) -> Scale {
+    match F::WHOLE {
+        true => Scale::Whole(row * weights.scale[0]),
+        false => Scale::Halves([row * weights.scale[0], row * weights.scale[1]]),
     }
+}
+
+/// The sum of all numbers, of halves side by side.
+#[inline(always)]
+fn sum(mut sums: [f32; 16]) -> f32 {
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            sums[i] += sums[i + half];
+        }
+    }
+    sums[0]
 }

@@ -5,16 +5,24 @@ mod dot;
 mod format;
 mod rows;
 mod simd;
+mod team;
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    hint::spin_loop,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
-use candle_core::{quantized::GgmlDType, utils::barrier_pool};
+use candle_core::quantized::GgmlDType;
 
 use crate::engine::model::weight::InFile;
 use dot::products;
 use format::{Format, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
 use rows::Rows;
 use simd::Instructions;
+use team::{Task, Team};
 
 /// Bytes of weights that a thread multiplies with at a time.
 const PART: usize = 1 << 15;
@@ -65,23 +73,20 @@ impl Blocks {
     }
 
     /// Multiplies rows `[n_rows, n_in]`; returns `[n_rows, n_out]`.
-    pub fn multiply(&self, x: &[f32]) -> Vec<f32> {
+    pub fn multiply(self: &Arc<Self>, x: &[f32]) -> Vec<f32> {
         let [n_out, n_in] = self.weight.shape;
-        let rows = Rows::new(x, n_in);
-        let bytes = self.weight.bytes();
-        let row_bytes = bytes.len() / n_out;
-        let part = (PART / row_bytes).max(1);
-        let mut out = vec![0.0; n_out * rows.n_rows];
-        let parts = bytes.chunks(part * row_bytes).zip(out.chunks_mut(part * rows.n_rows));
-        let parts: Vec<_> = parts.map(Mutex::new).collect();
-        barrier_pool().execute_chunked(parts.len(), |range| {
-            for part in &parts[range] {
-                let (bytes, out) = &mut *part.lock().unwrap_or_else(PoisonError::into_inner);
-                (self.products)(bytes, &rows, out);
-            }
+        let rows_of_part = (PART / (self.weight.bytes().len() / n_out)).max(1);
+        let task = Arc::new(Product {
+            blocks: self.clone(),
+            rows: Rows::new(x, n_in),
+            rows_of_part,
+            next: AtomicUsize::new(0),
+            parts: vec![OnceLock::new(); n_out.div_ceil(rows_of_part)],
         });
-        drop(parts);
-        self.in_order(out, rows.n_rows)
+        Team::get().work(task.clone());
+        let mut out = Vec::with_capacity(n_out * task.rows.n_rows);
+        task.parts.iter().for_each(|part| out.extend_from_slice(wait_for(part)));
+        self.in_order(out, task.rows.n_rows)
     }
 
     /// Puts products in file order, `[n_out, n_rows]`, in the order of the model's rows, `[n_rows, n_out]`.
@@ -92,5 +97,43 @@ impl Blocks {
         let n_out = self.weight.shape[0];
         let place = |i: usize| self.weight.row_in_file(i % n_out) * n_rows + i / n_out;
         (0..products.len()).map(|i| products[place(i)]).collect()
+    }
+}
+
+/// Rows times a weight, in parts of its rows.
+struct Product {
+    blocks: Arc<Blocks>,
+    rows: Rows,
+    rows_of_part: usize,
+    /// The next part that nobody works on.
+    next: AtomicUsize,
+    /// `[rows_of_part, n_rows]` each.
+    parts: Vec<OnceLock<Vec<f32>>>,
+}
+
+impl Task for Product {
+    fn work(&self) {
+        let Blocks { weight, products } = &*self.blocks;
+        let bytes = weight.bytes();
+        let part_bytes = self.rows_of_part * (bytes.len() / weight.shape[0]);
+        loop {
+            let i = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some(part) = self.parts.get(i) else { return };
+            let bytes = &bytes[i * part_bytes..bytes.len().min((i + 1) * part_bytes)];
+            let n = bytes.len() * self.rows_of_part / part_bytes;
+            let mut out = vec![0.0; n * self.rows.n_rows];
+            products(bytes, &self.rows, &mut out);
+            let _ = part.set(out);
+        }
+    }
+}
+
+/// Waits for a part that another thread works on.
+fn wait_for(part: &OnceLock<Vec<f32>>) -> &[f32] {
+    loop {
+        match part.get() {
+            Some(products) => return products,
+            None => spin_loop(),
+        }
     }
 }
