@@ -1,6 +1,8 @@
 //! GGUF files, written here with candle, run like the folders that they came from.
 #![cfg(feature = "engine")]
 
+#[path = "gguf/blocks.rs"]
+mod blocks;
 mod common;
 #[path = "gguf/writer.rs"]
 mod writer;

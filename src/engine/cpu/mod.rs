@@ -10,10 +10,10 @@ pub mod memory;
 mod one_query;
 mod proximity;
 pub mod queries;
+mod record;
 pub mod search;
 mod step;
 mod tensor;
-mod written;
 
 use std::{ops::Range, sync::Arc};
 
@@ -109,7 +109,10 @@ impl Device for Cpu {
     }
 
     fn weight(&self, weight: &Weight) -> Result<Tensor, Error> {
-        self.tensor(&weight.read()?.view())
+        match weight.in_file().and_then(Blocks::new) {
+            Some(blocks) => Tensor::of_rows(blocks.numbers(), weight.shape()[1]),
+            None => self.tensor(&weight.read()?.view()),
+        }
     }
 
     fn weight_in_file(&self, weight: &Weight) -> Result<Tensor, Error> {

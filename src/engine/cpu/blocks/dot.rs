@@ -13,35 +13,84 @@ use super::{
 const TOGETHER: usize = 4;
 
 /// Multiplies rows of activations with rows of weights; `out` is `[n_weight_rows, n_rows]`.
-pub fn products<F: Format>(weights: &[u8], rows: &Rows, out: &mut [f32]) {
+pub fn multiply<F: Format>(weights: &[u8], rows: &Rows, out: &mut [f32]) {
+    dispatch(Multiply::<F> { weights, rows, out, format: PhantomData });
+}
+
+/// Reads a row of weights.
+pub fn read<F: Format>(weights: &[u8], out: &mut [f32]) {
+    dispatch(Read::<F> { weights, out, format: PhantomData });
+}
+
+/// Work to be compiled for an instruction set; a closure would not be inlined.
+trait Work {
+    fn run<S: Instructions>(self, simd: S);
+}
+
+/// Work and an instruction set.
+struct With<S, W>(S, W);
+
+impl<S: Instructions, W: Work> NullaryFnOnce for With<S, W> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        self.1.run(self.0);
+    }
+}
+
+/// Runs work with the best instruction set that the processor has.
+fn dispatch(work: impl Work) {
     #[cfg(target_arch = "x86_64")]
     {
         use pulp::x86::{V3, V4};
         if let Some(simd) = V4::try_new() {
-            return simd.vectorize(Products::<F, _> { simd, weights, rows, out, format: PhantomData });
+            return simd.vectorize(With(simd, work));
         }
         if let Some(simd) = V3::try_new() {
-            return simd.vectorize(Products::<F, _> { simd, weights, rows, out, format: PhantomData });
+            return simd.vectorize(With(simd, work));
         }
     }
-    pulp::Arch::new().dispatch(Products::<F, _> { simd: Plain, weights, rows, out, format: PhantomData });
+    pulp::Arch::new().dispatch(With(Plain, work));
 }
 
-/// The products, to be compiled for an instruction set; a closure would not be inlined.
-struct Products<'a, F, S> {
-    simd: S,
+struct Read<'a, F> {
+    weights: &'a [u8],
+    out: &'a mut [f32],
+    format: PhantomData<F>,
+}
+
+impl<F: Format> Work for Read<'_, F> {
+    #[inline(always)]
+    fn run<S: Instructions>(self, simd: S) {
+        let groups = self.out.as_chunks_mut::<32>().0.chunks_exact_mut(F::GROUPS);
+        for (block, out) in F::blocks(self.weights).iter().zip(groups) {
+            F::groups(
+                simd,
+                block,
+                #[inline(always)]
+                |group, weights| {
+                    for i in 0..32 {
+                        let product = weights.scale[i / 16] * f32::from(weights.codes[i]);
+                        out[group][i] = if F::OFFSETS { product + weights.offset[i / 16] } else { product };
+                    }
+                },
+            );
+        }
+    }
+}
+
+struct Multiply<'a, F> {
     weights: &'a [u8],
     rows: &'a Rows,
     out: &'a mut [f32],
     format: PhantomData<F>,
 }
 
-impl<F: Format, S: Instructions> NullaryFnOnce for Products<'_, F, S> {
-    type Output = ();
-
+impl<F: Format> Work for Multiply<'_, F> {
     #[inline(always)]
-    fn call(self) {
-        let Products { simd, weights, rows, out, .. } = self;
+    fn run<S: Instructions>(self, simd: S) {
+        let Multiply { weights, rows, out, .. } = self;
         let n_blocks = rows.n_groups / F::GROUPS;
         let weights = F::blocks(weights).chunks_exact(n_blocks);
         for (blocks, out) in weights.zip(out.chunks_exact_mut(rows.n_rows)) {

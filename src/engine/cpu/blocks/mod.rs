@@ -1,5 +1,5 @@
 //! Products of a few rows with weights as they are stored, in blocks: what writing token by token does. The
-//! rows are rounded to 8 bits; nothing is copied.
+//! rows are rounded to 8 bits; the weights are not copied.
 
 mod dot;
 mod format;
@@ -16,9 +16,10 @@ use std::{
 };
 
 use candle_core::quantized::GgmlDType;
+use rayon::prelude::*;
 
 use crate::engine::model::weight::InFile;
-use dot::products;
+use dot::{multiply, read};
 use format::{Format, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
 use rows::Rows;
 use simd::Instructions;
@@ -45,26 +46,57 @@ impl Group {
 /// A weight in its file, `[n_out, n_in]`, in blocks that can be multiplied.
 pub struct Blocks {
     weight: InFile,
-    products: fn(&[u8], &Rows, &mut [f32]),
+    format: Operations,
+}
+
+/// What can be done with a format's blocks.
+#[derive(Clone, Copy)]
+struct Operations {
+    /// Multiplies rows of weights with rows of activations; the products are `[n_weight_rows, n_rows]`.
+    multiply: fn(&[u8], &Rows, &mut [f32]),
+    /// Reads a row of weights.
+    read: fn(&[u8], &mut [f32]),
+}
+
+impl Operations {
+    fn of<F: Format>() -> Self {
+        Operations { multiply: multiply::<F>, read: read::<F> }
+    }
 }
 
 impl Blocks {
     /// Wraps a weight; returns `None` if its format is unknown.
     pub fn new(weight: InFile) -> Option<Self> {
-        let products = match weight.dtype {
-            GgmlDType::Q4_0 => products::<Q4_0>,
-            GgmlDType::Q4_1 => products::<Q4_1>,
-            GgmlDType::Q5_0 => products::<Q5_0>,
-            GgmlDType::Q5_1 => products::<Q5_1>,
-            GgmlDType::Q8_0 => products::<Q8_0>,
-            GgmlDType::Q2K => products::<Q2K>,
-            GgmlDType::Q3K => products::<Q3K>,
-            GgmlDType::Q4K => products::<Q4K>,
-            GgmlDType::Q5K => products::<Q5K>,
-            GgmlDType::Q6K => products::<Q6K>,
+        let format = match weight.dtype {
+            GgmlDType::Q4_0 => Operations::of::<Q4_0>(),
+            GgmlDType::Q4_1 => Operations::of::<Q4_1>(),
+            GgmlDType::Q5_0 => Operations::of::<Q5_0>(),
+            GgmlDType::Q5_1 => Operations::of::<Q5_1>(),
+            GgmlDType::Q8_0 => Operations::of::<Q8_0>(),
+            GgmlDType::Q2K => Operations::of::<Q2K>(),
+            GgmlDType::Q3K => Operations::of::<Q3K>(),
+            GgmlDType::Q4K => Operations::of::<Q4K>(),
+            GgmlDType::Q5K => Operations::of::<Q5K>(),
+            GgmlDType::Q6K => Operations::of::<Q6K>(),
             _ => return None,
         };
-        Some(Blocks { weight, products })
+        Some(Blocks { weight, format })
+    }
+
+    /// Returns the numbers, `[n_out, n_in]`.
+    pub fn numbers(&self) -> Vec<f32> {
+        let [n_out, n_in] = self.weight.shape;
+        let bytes = self.weight.bytes();
+        let row_bytes = bytes.len() / n_out;
+        let rows_of_part = (PART / row_bytes).max(1);
+        let mut numbers = vec![0.0; n_out * n_in];
+        numbers.par_chunks_mut(rows_of_part * n_in).enumerate().for_each(|(part, numbers)| {
+            for (i, numbers) in numbers.chunks_mut(n_in).enumerate() {
+                let row = self.weight.row_in_file(part * rows_of_part + i);
+                (self.format.read)(&bytes[row * row_bytes..][..row_bytes], numbers);
+            }
+        });
+        numbers
     }
 
     /// Numbers of a row of products.
@@ -113,7 +145,7 @@ struct Product {
 
 impl Task for Product {
     fn work(&self) {
-        let Blocks { weight, products } = &*self.blocks;
+        let Blocks { weight, format } = &*self.blocks;
         let bytes = weight.bytes();
         let part_bytes = self.rows_of_part * (bytes.len() / weight.shape[0]);
         loop {
@@ -122,7 +154,7 @@ impl Task for Product {
             let bytes = &bytes[i * part_bytes..bytes.len().min((i + 1) * part_bytes)];
             let n = bytes.len() * self.rows_of_part / part_bytes;
             let mut out = vec![0.0; n * self.rows.n_rows];
-            products(bytes, &self.rows, &mut out);
+            (format.multiply)(bytes, &self.rows, &mut out);
             let _ = part.set(out);
         }
     }
