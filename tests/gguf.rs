@@ -6,6 +6,8 @@ mod blocks;
 mod common;
 #[path = "gguf/header.rs"]
 mod header;
+#[path = "gguf/products.rs"]
+mod products;
 #[path = "gguf/raw.rs"]
 mod raw;
 #[path = "gguf/writer.rs"]

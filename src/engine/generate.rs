@@ -12,7 +12,7 @@ use super::{
     },
     device::{Device, Purpose},
     model::{Model, tokenizer::Encoding},
-    run::{Run, argmax, log_softmax, with_budget},
+    run::{Run, argmax, log_probability, with_budget},
 };
 use crate::{
     error::Error,
@@ -131,7 +131,7 @@ struct Text<'a> {
 impl Text<'_> {
     fn push(&mut self, id: u32, logits: &[f32]) {
         let text = self.model.tokenizer.text(id);
-        let logprob = log_softmax(logits)[id as usize];
+        let logprob = log_probability(logits, id);
         self.tokens.push(NextToken { id, text, logprob });
     }
 

@@ -110,7 +110,7 @@ impl<D: Device> Run<'_, D> {
         let tokens = answer_ids.iter().zip(&logits).map(|(&id, logits)| AnswerToken {
             id,
             text: self.model.tokenizer.text(id),
-            logprob: log_softmax(logits)[id as usize],
+            logprob: log_probability(logits, id),
             most_likely: argmax(logits),
             is_argmax: argmax(logits) == id,
         });
@@ -244,7 +244,7 @@ impl<D: Device> Run<'_, D> {
 
     pub(super) fn next_token(&self, logits: &[f32]) -> NextToken {
         let id = argmax(logits);
-        NextToken { id, text: self.model.tokenizer.text(id), logprob: log_softmax(logits)[id as usize] }
+        NextToken { id, text: self.model.tokenizer.text(id), logprob: log_probability(logits, id) }
     }
 
     /// Returns the share of the causal pairs of all layers and heads that were not computed.
@@ -343,6 +343,13 @@ pub(super) fn focus(config: &StreamConfig, n_tokens: usize) -> Result<Span, Erro
 /// Returns the index of the first of the largest logits.
 pub(super) fn argmax(logits: &[f32]) -> u32 {
     (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b]).then(b.cmp(&a))).unwrap_or(0) as u32
+}
+
+/// Returns the natural logarithm of the probability of one token.
+pub(super) fn log_probability(logits: &[f32], id: u32) -> f64 {
+    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max) as f64;
+    let total = logits.iter().map(|&l| (l as f64 - most).exp()).sum::<f64>().ln();
+    logits[id as usize] as f64 - most - total
 }
 
 /// Returns the natural logarithms of the probabilities.

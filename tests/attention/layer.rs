@@ -1,9 +1,9 @@
 //! A whole layer on the CPU, and the expected records by the definition of its heads.
 
-use candle_core::{Device, Tensor};
+use candle_core::Device;
 use streamtrace::{
     engine::{
-        cpu,
+        cpu::{self, Tensor},
         device::{AttentionShape, LayerAttention},
     },
     trace::{Budgets, LayerRecord, MIN_DISTANCE},
@@ -16,12 +16,13 @@ const CHUNK: usize = 64;
 
 /// Copies rows to the CPU, `[n_rows, width]`.
 pub fn tensor(rows: &[f32], width: usize) -> Tensor {
-    Tensor::from_slice(rows, (rows.len() / width, width), &Device::Cpu).unwrap()
+    let shape = (rows.len() / width, width);
+    candle_core::Tensor::from_slice(rows, shape, &Device::Cpu).unwrap().into()
 }
 
 /// Returns all numbers of a tensor, row by row.
 pub fn numbers(x: &Tensor) -> Vec<f32> {
-    x.flatten_all().unwrap().to_vec1().unwrap()
+    x.numbers().unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
 /// A layer's heads: each has its own queries; groups share keys and values.

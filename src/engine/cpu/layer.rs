@@ -6,9 +6,10 @@ use std::{borrow::Cow, time::Instant};
 use rayon::prelude::*;
 
 use super::{
-    attend::{KeysValues, Recorded, SparseBlock, dense, sparse, sparse_without},
+    attend::{KeysValues, Recorded, dense, sparse, sparse_without},
     proximity::Shares,
     queries::Queries,
+    record::{gram, length},
     search::{
         attention_share::mean_masses,
         estimate::{Index, index},
@@ -16,7 +17,6 @@ use super::{
         hierarchical::{self, Indexed},
     },
     tensor::{Tensor, with_slice},
-    written::{gram, length},
 };
 use crate::{
     engine::{
@@ -44,11 +44,11 @@ pub struct Layer {
     written: Vec<Vec<f32>>,
     /// Query blocks with the mean mass of their queries on each key block, by head.
     /// `[n_sampled]([n_heads][n_key_blocks])`
-    sampled: Vec<(usize, Vec<Vec<f32>>)>,
+    pub(super) sampled: Vec<(usize, Vec<Vec<f32>>)>,
     /// Of each token its sentence and 1 / tokens of that sentence, 0 between sentences. `[n_tokens]`
     sentences: Vec<(u32, f32)>,
     /// `[n_heads, capacity]`
-    anchors: Vec<f32>,
+    pub(super) anchors: Vec<f32>,
     /// Of the rows that were attended last, if proximity is recorded.
     pub(super) shares: Vec<Shares>,
     /// Proximity of what stays in the residual stream; empty if proximity is not recorded. `[n_query_blocks]`
@@ -309,21 +309,6 @@ impl Layer {
         }
     }
 
-    /// Returns the mean mass of each head on the kept blocks: in an exact run of all queries, else of the
-    /// sampled query blocks; nothing if there are none. `[n_heads]`
-    fn recall(&self) -> Vec<f32> {
-        if self.shape.config.exact {
-            return self.record.mask.mean_mass(&self.record.mass);
-        }
-        let on_kept = |head: usize, (query_block, masses): &(usize, Vec<Vec<f32>>)| {
-            let kept = self.record.mask.kept(head, *query_block).iter();
-            kept.map(|&block| masses[head][block as usize]).sum::<f32>()
-        };
-        let n = self.sampled.len();
-        let mean = |head| self.sampled.iter().map(|block| on_kept(head, block)).sum::<f32>() / n as f32;
-        (0..if n == 0 { 0 } else { self.shape.n_heads }).map(mean).collect()
-    }
-
     /// Writes the blocks that a query block of a head keeps; returns the number of keys or nodes read.
     pub(super) fn find(&self, head: usize, query_block: usize, queries: &Queries, row: &mut [u32]) -> usize {
         let AttentionShape { blocks, config, .. } = &self.shape;
@@ -391,31 +376,6 @@ impl Layer {
         for (i, row) in rows.chunks(head_dim).enumerate() {
             output[((first + i) * n_heads + head) * head_dim..][..head_dim].copy_from_slice(row);
         }
-    }
-
-    /// Adds what a block recorded of the key blocks that it attended to to the layer's record; returns it with
-    /// the kept ones alone.
-    fn note(&mut self, head: usize, query_block: usize, block: SparseBlock) -> SparseBlock {
-        let blocks = self.shape.blocks;
-        let all = self.attended(&self.record.mask, head, query_block).into_owned();
-        let focus = self.shape.focus;
-        let record = &mut self.record;
-        let keys = all.iter().flat_map(|&b| blocks.keys(b as usize));
-        let capacity = self.shape.capacity;
-        let received = &mut record.received[head * capacity..][..capacity];
-        keys.clone().zip(&block.received).for_each(|(key, mass)| received[key] += mass);
-        if let Some(anchors) = self.anchors.get_mut(head * capacity..) {
-            keys.zip(&block.anchors).for_each(|(key, mass)| anchors[key] += mass);
-        }
-        let block = block.of(&blocks, &all, record.mask.kept(head, query_block));
-        let row = record.mask.row(head, query_block);
-        record.mass[row][..block.mass.len()].copy_from_slice(&block.mass);
-        for (query, probabilities) in &block.focus {
-            let row = record.mask.budgets.row(head, query - focus.start, focus.len());
-            let at = row.start * blocks.block_size_k;
-            record.focus[at..at + probabilities.len()].copy_from_slice(probabilities);
-        }
-        block
     }
 }
 

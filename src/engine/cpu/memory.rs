@@ -52,10 +52,10 @@ pub fn plan(
         ("proximity".into(), if config.proximity { run.proximity() } else { 0 }),
         ("a chunk of activations".into(), run.activations()),
         ("a chunk's attention".into(), run.attention()),
-        (in_layers("weights", n_held), run.layer * (n_held * F32 + STORED)),
+        run.weights(model, purpose),
         ("embedding and output layer".into(), run.output(model, purpose)),
         ("prompt".into(), run.tokens * PROMPT),
-        ("mapped weights".into(), (STORED * n_parameters(model, run.layer)).min(MAPPED)),
+        ("mapped weights".into(), mapped(model, run.layer)),
         ("program".into(), PROGRAM),
     ];
     MemoryPlan {
@@ -114,13 +114,33 @@ impl Sizes {
         self.heads * self.chunk_blocks * block_numbers * F32
     }
 
+    /// Name and bytes of the weights that are held as numbers: those of a layer, or of all if a run writes and
+    /// cannot multiply with them in their file.
+    fn weights(&self, model: &ModelConfig, purpose: Purpose) -> (String, u64) {
+        if model.in_blocks > 0 {
+            return (in_layers("weights", 1), self.layer * F32);
+        }
+        let n_held = purpose.layers_held(model.n_layers) as u64;
+        (in_layers("weights", n_held), self.layer * (n_held * F32 + STORED))
+    }
+
     /// Bytes of the output layer: all of it to write tokens, a part at a time to trace.
     fn output(&self, model: &ModelConfig, purpose: Purpose) -> u64 {
         let part = VOCABULARY_CHUNK.min(model.vocab_size) as u64 * self.hidden;
         match purpose {
             Purpose::Trace => part * (F32 + STORED),
+            // Its logits, and their probabilities to draw from.
+            Purpose::Generate if model.in_blocks > 0 => 4 * model.vocab_size as u64 * F32,
             Purpose::Generate => model.vocab_size as u64 * self.hidden * F32 + part * STORED,
         }
+    }
+}
+
+/// Bytes of the weights file that stay resident.
+fn mapped(model: &ModelConfig, layer: u64) -> u64 {
+    match model.in_blocks {
+        0 => (STORED * n_parameters(model, layer)).min(MAPPED),
+        bytes => bytes,
     }
 }
 

@@ -10,12 +10,12 @@ pub mod memory;
 mod one_query;
 mod proximity;
 pub mod queries;
+mod record;
 pub mod search;
 mod step;
 mod tensor;
-mod written;
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use candle_core::{D, DType, Tensor as Numbers, safetensors::Load};
 use rayon::prelude::*;
@@ -120,12 +120,15 @@ impl Device for Cpu {
     }
 
     fn weight(&self, weight: &Weight) -> Result<Tensor, Error> {
-        self.tensor(&weight.read()?.view())
+        match weight.in_file().and_then(Blocks::new) {
+            Some(blocks) => Tensor::of_rows(blocks.numbers(), weight.shape()[1]),
+            None => self.tensor(&weight.read()?.view()),
+        }
     }
 
     fn weight_in_file(&self, weight: &Weight) -> Result<Tensor, Error> {
         match weight.in_file().and_then(Blocks::new) {
-            Some(blocks) => Ok(Tensor::Blocks(blocks)),
+            Some(blocks) => Ok(Tensor::Blocks(Arc::new(blocks))),
             None => self.weight(weight),
         }
     }

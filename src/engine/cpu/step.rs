@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::utils::barrier_pool;
+use rayon::prelude::*;
 
 use super::{Layer, Tensor, one_query::attend_one, queries::Queries, tensor::with_slice};
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Keys times dimensions that are worth waking a thread for.
-const WORTH: usize = 1 << 15;
+const WORTH: usize = 1 << 21;
 
 impl Layer {
     /// Keeps the queries of the prompt's last query block, if they are among these rows.
@@ -115,6 +115,6 @@ fn in_parallel(n_heads: usize, cost: usize, work: impl Fn(usize) + Sync) {
     if cost < WORTH {
         (0..n_heads).for_each(work);
     } else {
-        barrier_pool().execute_chunked(n_heads, |heads| heads.for_each(&work));
+        (0..n_heads).into_par_iter().for_each(&work);
     }
 }

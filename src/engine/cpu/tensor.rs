@@ -1,5 +1,7 @@
 //! What the CPU multiplies: numbers in memory, or weights in blocks where the file is mapped.
 
+use std::sync::Arc;
+
 use candle_core::Storage;
 
 use super::blocks::Blocks;
@@ -9,7 +11,7 @@ use crate::error::Error;
 pub enum Tensor {
     /// f32.
     Numbers(candle_core::Tensor),
-    Blocks(Blocks),
+    Blocks(Arc<Blocks>),
 }
 
 impl From<candle_core::Tensor> for Tensor {

@@ -227,8 +227,11 @@ impl<D: Device> Decoder<'_, D> {
             let queries = self.queries(pass.weights, &x, &positions, pass.angles)?;
             pass.attention.sample(&queries, of_chunk)?;
         }
+        let shares = config.sample > 0 && !config.search.is_baseline();
+        // Where the budget is for all blocks, it is also for those that are to come.
+        let has_all = config.recall.is_none() && config.top_k >= blocks.n_key_blocks();
         let budgets = match config.budget {
-            Budget::ByHead if config.sample > 0 && !config.search.is_baseline() => {
+            Budget::ByHead if shares && !has_all => {
                 let survey = pass.attention.survey()?;
                 match config.recall {
                     Some(recall) => by_head::for_recall(&survey, blocks, config, recall),

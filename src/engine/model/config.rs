@@ -53,7 +53,8 @@ pub struct ModelConfig {
     pub qk_norm: bool,
     /// The sliding window of each layer, in tokens. `[n_layers]`
     pub windows: Vec<Option<usize>>,
-    /// Bytes of the weights that lie in the file in blocks, of all layers and the output layer.
+    /// Bytes of all layers and the output layer, if some lie in the file in blocks: of blocks as they are, of
+    /// other weights in f32. 0 if none do.
     pub in_blocks: u64,
 }
 

@@ -53,6 +53,22 @@ const LARGE: u64 = 4 << 20;
 /// `transformers`.
 const PREFIXES: [&str; 3] = ["model.", "language_model.model.", "model.language_model."];
 
+/// Bytes of weights in blocks, and of others in f32.
+#[derive(Default)]
+struct BlockSizes {
+    in_blocks: u64,
+    others: u64,
+}
+
+impl BlockSizes {
+    fn add(&mut self, weight: &Weight) {
+        match weight.in_file() {
+            Some(blocks) => self.in_blocks += blocks.bytes().len() as u64,
+            None => self.others += 4 * weight.shape().iter().product::<usize>() as u64,
+        }
+    }
+}
+
 impl Model {
     /// Finds a model by its path or its name on the hub, downloads it if need be, and opens it.
     ///
@@ -84,12 +100,12 @@ impl Model {
         };
         model.embedding()?;
         model.final_norm()?;
-        let in_blocks = |weight: &Weight| weight.in_file().map_or(0, |blocks| blocks.bytes().len() as u64);
-        let mut bytes = in_blocks(&model.output()?);
+        let mut sizes = BlockSizes::default();
+        sizes.add(&model.output()?);
         for layer in 0..model.config.n_layers {
-            bytes += model.layer(layer)?.all().map(|weight| in_blocks(weight)).sum::<u64>();
+            model.layer(layer)?.all().for_each(|weight| sizes.add(weight));
         }
-        model.config.in_blocks = bytes;
+        model.config.in_blocks = if sizes.in_blocks > 0 { sizes.in_blocks + sizes.others } else { 0 };
         model.seconds.files = start.elapsed().as_secs_f64() - model.seconds.tokenizer;
         Ok(model)
     }

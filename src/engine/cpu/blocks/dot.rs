@@ -4,41 +4,93 @@ use std::marker::PhantomData;
 
 use pulp::NullaryFnOnce;
 
-use super::{Format, Group, Instructions, Rows, simd::Plain};
+use super::{
+    Format, Group, Instructions, Rows,
+    simd::{Plain, Scale},
+};
 
 /// Rows of activations that a block is multiplied with once it is read.
 const TOGETHER: usize = 4;
 
 /// Multiplies rows of activations with rows of weights; `out` is `[n_weight_rows, n_rows]`.
-pub fn products<F: Format>(weights: &[u8], rows: &Rows, out: &mut [f32]) {
+pub fn multiply<F: Format>(weights: &[u8], rows: &Rows, out: &mut [f32]) {
+    dispatch(Multiply::<F> { weights, rows, out, format: PhantomData });
+}
+
+/// Reads a row of weights.
+pub fn read<F: Format>(weights: &[u8], out: &mut [f32]) {
+    dispatch(Read::<F> { weights, out, format: PhantomData });
+}
+
+/// Work to be compiled for an instruction set; a closure would not be inlined.
+trait Work {
+    fn run<S: Instructions>(self, simd: S);
+}
+
+/// Work and an instruction set.
+struct With<S, W>(S, W);
+
+impl<S: Instructions, W: Work> NullaryFnOnce for With<S, W> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        self.1.run(self.0);
+    }
+}
+
+/// Runs work with the best instruction set that the processor has.
+fn dispatch(work: impl Work) {
     #[cfg(target_arch = "x86_64")]
     {
         use pulp::x86::{V3, V4};
         if let Some(simd) = V4::try_new() {
-            return simd.vectorize(Products::<F, _> { simd, weights, rows, out, format: PhantomData });
+            return simd.vectorize(With(simd, work));
         }
         if let Some(simd) = V3::try_new() {
-            return simd.vectorize(Products::<F, _> { simd, weights, rows, out, format: PhantomData });
+            return simd.vectorize(With(simd, work));
         }
     }
-    pulp::Arch::new().dispatch(Products::<F, _> { simd: Plain, weights, rows, out, format: PhantomData });
+    pulp::Arch::new().dispatch(With(Plain, work));
 }
 
-/// The products, to be compiled for an instruction set; a closure would not be inlined.
-struct Products<'a, F, S> {
-    simd: S,
+struct Read<'a, F> {
+    weights: &'a [u8],
+    out: &'a mut [f32],
+    format: PhantomData<F>,
+}
+
+impl<F: Format> Work for Read<'_, F> {
+    #[inline(always)]
+    fn run<S: Instructions>(self, simd: S) {
+        let groups = self.out.as_chunks_mut::<32>().0.chunks_exact_mut(F::GROUPS);
+        for (block, out) in F::blocks(self.weights).iter().zip(groups) {
+            F::groups(
+                simd,
+                block,
+                #[inline(always)]
+                |group, weights| {
+                    for i in 0..32 {
+                        let product = weights.scale[i / 16] * f32::from(weights.codes[i]);
+                        out[group][i] = if F::OFFSETS { product + weights.offset[i / 16] } else { product };
+                    }
+                },
+            );
+        }
+    }
+}
+
+struct Multiply<'a, F> {
     weights: &'a [u8],
     rows: &'a Rows,
     out: &'a mut [f32],
     format: PhantomData<F>,
 }
 
-impl<F: Format, S: Instructions> NullaryFnOnce for Products<'_, F, S> {
-    type Output = ();
-
+impl<F: Format> Work for Multiply<'_, F> {
     #[inline(always)]
-    fn call(self) {
-        let Products { simd, weights, rows, out, .. } = self;
+    fn run<S: Instructions>(self, simd: S) {
+        let Multiply { weights, rows, out, .. } = self;
         let n_blocks = rows.n_groups / F::GROUPS;
         let weights = F::blocks(weights).chunks_exact(n_blocks);
         for (blocks, out) in weights.zip(out.chunks_exact_mut(rows.n_rows)) {
@@ -62,7 +114,7 @@ fn dot<F: Format, S: Instructions, const N: usize>(
     rows: &Rows,
     first: usize,
 ) -> [f32; N] {
-    let mut sums = [[0.0; 16]; N];
+    let mut sums = [simd.zero(); N];
     let mut offsets = [0.0; N];
     let rows: [_; N] = std::array::from_fn(|i| rows.row(first + i));
     for (b, block) in blocks.iter().enumerate() {
@@ -74,23 +126,38 @@ fn dot<F: Format, S: Instructions, const N: usize>(
                 let at = b * F::GROUPS + group;
                 for i in 0..N {
                     let (codes, scales, halves) = rows[i];
-                    let pairs = simd.pairs(&weights.codes, &codes[at]);
-                    add::<F>(&mut sums[i], &pairs, scales[at], &weights);
-                    offsets[i] += weights.offset[0] * halves[at][0] + weights.offset[1] * halves[at][1];
+                    let scale = scale::<F>(scales[at], &weights);
+                    sums[i] = simd.add(sums[i], &weights.codes, &codes[at], scale);
+                    let [first, last] = halves[at];
+                    if F::OFFSETS {
+                        offsets[i] += match F::WHOLE {
+                            true => weights.offset[0] * (first + last),
+                            false => weights.offset[0] * first + weights.offset[1] * last,
+                        };
+                    }
                 }
             },
         );
     }
-    std::array::from_fn(|i| sums[i].iter().sum::<f32>() + offsets[i])
+    std::array::from_fn(|i| sum(simd.numbers(sums[i])) + offsets[i])
 }
 
-/// Adds the products of a group to a row's sums.
+/// The scale of products with a group.
 #[inline(always)]
-fn add<F: Format>(sums: &mut [f32; 16], pairs: &[f32; 16], scale: f32, weights: &Group) {
-    let scale = [scale * weights.scale[0], scale * weights.scale[1]];
-    for i in 0..16 {
-        // Where both are the same, one vector serves.
-        let scale = if F::WHOLE { scale[0] } else { scale[i / 8] };
-        sums[i] = pairs[i].mul_add(scale, sums[i]);
+fn scale<F: Format>(row: f32, weights: &Group) -> Scale {
+    match F::WHOLE {
+        true => Scale::Whole(row * weights.scale[0]),
+        false => Scale::Halves([row * weights.scale[0], row * weights.scale[1]]),
     }
+}
+
+/// The sum of all numbers, of halves side by side.
+#[inline(always)]
+fn sum(mut sums: [f32; 16]) -> f32 {
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            sums[i] += sums[i + half];
+        }
+    }
+    sums[0]
 }

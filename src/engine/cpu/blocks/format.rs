@@ -7,7 +7,9 @@ use super::{Group, Instructions};
 pub trait Format {
     const GROUPS: usize;
     /// Whether the halves of a group have the same scale and offset.
-    const WHOLE: bool = true;
+    const WHOLE: bool;
+    /// Whether there are offsets other than 0.
+    const OFFSETS: bool;
     type Block: Copy;
 
     /// Cuts bytes into blocks.
@@ -19,13 +21,14 @@ pub trait Format {
 
 /// Declares a format with its bytes per block and groups per block.
 macro_rules! format {
-    ($(#[$doc:meta])* $name:ident, $bytes:expr, $groups:expr, $whole:expr, $read:path) => {
+    ($(#[$doc:meta])* $name:ident, $bytes:expr, $groups:expr, $whole:expr, $offsets:expr, $read:path) => {
         $(#[$doc])*
         pub struct $name;
 
         impl Format for $name {
             const GROUPS: usize = $groups;
             const WHOLE: bool = $whole;
+            const OFFSETS: bool = $offsets;
             type Block = [u8; $bytes];
 
             #[inline(always)]
@@ -41,25 +44,21 @@ macro_rules! format {
     };
 }
 
-format!(Q4_0, 18, 1, true, q4_0);
-format!(Q4_1, 20, 1, true, q4_1);
-format!(Q5_0, 22, 1, true, q5_0);
-format!(Q5_1, 24, 1, true, q5_1);
-format!(Q8_0, 34, 1, true, q8_0);
-format!(Q2K, 84, 8, false, q2k);
-format!(Q3K, 110, 8, false, q3k);
-format!(Q4K, 144, 8, true, q4k);
-format!(Q5K, 176, 8, true, q5k);
-format!(Q6K, 210, 8, false, q6k);
+format!(Q4_0, 18, 1, true, false, q4_0);
+format!(Q4_1, 20, 1, true, true, q4_1);
+format!(Q5_0, 22, 1, true, false, q5_0);
+format!(Q5_1, 24, 1, true, true, q5_1);
+format!(Q8_0, 34, 1, true, false, q8_0);
+format!(Q2K, 84, 8, false, true, q2k);
+format!(Q3K, 110, 8, false, false, q3k);
+format!(Q4K, 144, 8, true, true, q4k);
+format!(Q5K, 176, 8, true, true, q5k);
+format!(Q6K, 210, 8, false, false, q6k);
 
 /// The f16 whose bytes start at `at`.
 #[inline(always)]
-fn f16<const N: usize>(block: &[u8; N], at: usize) -> f32 {
-    let bits = u32::from(u16::from_le_bytes([block[at], block[at + 1]]));
-    // The exponent of f16 counts from 15, that of f32 from 127: 2¹¹² lies between; so do subnormal numbers.
-    let magnitude = f32::from_bits((bits & 0x7fff) << 13) * f32::from_bits((127 + 112) << 23);
-    let magnitude = if bits & 0x7c00 == 0x7c00 { f32::INFINITY } else { magnitude };
-    f32::from_bits(magnitude.to_bits() | (bits & 0x8000) << 16)
+fn f16<const N: usize>(simd: impl Instructions, block: &[u8; N], at: usize) -> f32 {
+    simd.f16(u16::from_le_bytes([block[at], block[at + 1]]))
 }
 
 /// `N` bytes from `at` on.
@@ -91,45 +90,42 @@ fn nibbles(packed: [u8; 16]) -> [i8; 32] {
     codes
 }
 
-/// The low halves of 16 bytes, then the high ones, with a fifth bit each.
 #[inline(always)]
-fn five_bits(simd: impl Instructions, packed: [u8; 16], fifth: [u8; 4]) -> [i8; 32] {
-    let (low, high) = (nibbles(packed), simd.sixteens(u32::from_le_bytes(fifth)));
-    codes(|i| low[i] | high[i])
-}
-
-#[inline(always)]
-fn q4_0(_: impl Instructions, block: &[u8; 18], mut on_group: impl FnMut(usize, Group)) {
+fn q4_0(simd: impl Instructions, block: &[u8; 18], mut on_group: impl FnMut(usize, Group)) {
     let nibbles = nibbles(bytes(block, 2));
-    on_group(0, Group::whole(codes(|i| nibbles[i] - 8), f16(block, 0), 0.0));
+    on_group(0, Group::whole(codes(|i| nibbles[i] - 8), f16(simd, block, 0), 0.0));
 }
 
 #[inline(always)]
-fn q4_1(_: impl Instructions, block: &[u8; 20], mut on_group: impl FnMut(usize, Group)) {
-    on_group(0, Group::whole(nibbles(bytes(block, 4)), f16(block, 0), f16(block, 2)));
+fn q4_1(simd: impl Instructions, block: &[u8; 20], mut on_group: impl FnMut(usize, Group)) {
+    on_group(0, Group::whole(nibbles(bytes(block, 4)), f16(simd, block, 0), f16(simd, block, 2)));
 }
 
 #[inline(always)]
 fn q5_0(simd: impl Instructions, block: &[u8; 22], mut on_group: impl FnMut(usize, Group)) {
-    let five = five_bits(simd, bytes(block, 6), bytes(block, 2));
-    on_group(0, Group::whole(codes(|i| five[i] - 16), f16(block, 0), 0.0));
+    let low = nibbles(bytes(block, 6));
+    // The fifth bit counts 16, and all codes are 16 too many.
+    let missing = simd.sixteens(!u32::from_le_bytes(bytes(block, 2)));
+    on_group(0, Group::whole(codes(|i| low[i] - missing[i]), f16(simd, block, 0), 0.0));
 }
 
 #[inline(always)]
 fn q5_1(simd: impl Instructions, block: &[u8; 24], mut on_group: impl FnMut(usize, Group)) {
-    let five = five_bits(simd, bytes(block, 8), bytes(block, 4));
-    on_group(0, Group::whole(five, f16(block, 0), f16(block, 2)));
+    let low = nibbles(bytes(block, 8));
+    let fifth = simd.sixteens(u32::from_le_bytes(bytes(block, 4)));
+    let codes = codes(|i| low[i] | fifth[i]);
+    on_group(0, Group::whole(codes, f16(simd, block, 0), f16(simd, block, 2)));
 }
 
 #[inline(always)]
-fn q8_0(_: impl Instructions, block: &[u8; 34], mut on_group: impl FnMut(usize, Group)) {
+fn q8_0(simd: impl Instructions, block: &[u8; 34], mut on_group: impl FnMut(usize, Group)) {
     let stored: [u8; 32] = bytes(block, 2);
-    on_group(0, Group::whole(codes(|i| stored[i] as i8), f16(block, 0), 0.0));
+    on_group(0, Group::whole(codes(|i| stored[i] as i8), f16(simd, block, 0), 0.0));
 }
 
 #[inline(always)]
-fn q2k(_: impl Instructions, block: &[u8; 84], mut on_group: impl FnMut(usize, Group)) {
-    let (scale, offset) = (f16(block, 80), f16(block, 82));
+fn q2k(simd: impl Instructions, block: &[u8; 84], mut on_group: impl FnMut(usize, Group)) {
+    let (scale, offset) = (f16(simd, block, 80), f16(simd, block, 82));
     for group in 0..8 {
         let packed: [u8; 32] = bytes(block, 16 + group / 4 * 32);
         let scales = [block[2 * group], block[2 * group + 1]];
@@ -145,9 +141,9 @@ fn q2k(_: impl Instructions, block: &[u8; 84], mut on_group: impl FnMut(usize, G
 }
 
 #[inline(always)]
-fn q3k(_: impl Instructions, block: &[u8; 110], mut on_group: impl FnMut(usize, Group)) {
+fn q3k(simd: impl Instructions, block: &[u8; 110], mut on_group: impl FnMut(usize, Group)) {
     let high: [u8; 32] = bytes(block, 0);
-    let scale = f16(block, 108);
+    let scale = f16(simd, block, 108);
     let six_bits = |i: usize| {
         let low = if i < 8 { block[96 + i] & 15 } else { block[96 + i - 8] >> 4 };
         let top = block[104 + i % 4] >> (i / 4 * 2) & 3;
@@ -184,8 +180,8 @@ fn six_bits<const N: usize>(block: &[u8; N], group: usize) -> [f32; 2] {
 }
 
 #[inline(always)]
-fn q4k(_: impl Instructions, block: &[u8; 144], mut on_group: impl FnMut(usize, Group)) {
-    let (scale, offset) = (f16(block, 0), f16(block, 2));
+fn q4k(simd: impl Instructions, block: &[u8; 144], mut on_group: impl FnMut(usize, Group)) {
+    let (scale, offset) = (f16(simd, block, 0), f16(simd, block, 2));
     for group in 0..8 {
         let packed: [u8; 32] = bytes(block, 16 + group / 2 * 32);
         let [s, o] = six_bits(block, group);
@@ -195,8 +191,8 @@ fn q4k(_: impl Instructions, block: &[u8; 144], mut on_group: impl FnMut(usize, 
 }
 
 #[inline(always)]
-fn q5k(_: impl Instructions, block: &[u8; 176], mut on_group: impl FnMut(usize, Group)) {
-    let (scale, offset) = (f16(block, 0), f16(block, 2));
+fn q5k(simd: impl Instructions, block: &[u8; 176], mut on_group: impl FnMut(usize, Group)) {
+    let (scale, offset) = (f16(simd, block, 0), f16(simd, block, 2));
     let high: [u8; 32] = bytes(block, 16);
     for group in 0..8 {
         let packed: [u8; 32] = bytes(block, 48 + group / 2 * 32);
@@ -207,8 +203,8 @@ fn q5k(_: impl Instructions, block: &[u8; 176], mut on_group: impl FnMut(usize, 
 }
 
 #[inline(always)]
-fn q6k(_: impl Instructions, block: &[u8; 210], mut on_group: impl FnMut(usize, Group)) {
-    let scale = f16(block, 208);
+fn q6k(simd: impl Instructions, block: &[u8; 210], mut on_group: impl FnMut(usize, Group)) {
+    let scale = f16(simd, block, 208);
     for group in 0..8 {
         let (half, quarter) = (group / 4, group % 4);
         let low: [u8; 32] = bytes(block, half * 64 + quarter % 2 * 32);

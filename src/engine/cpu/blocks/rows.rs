@@ -1,5 +1,7 @@
 //! Rows of activations in groups of 32 codes of 8 bits, for products with weights in blocks.
 
+use crate::engine::cpu::lanes::vectorized;
+
 /// Rows in groups of 32 numbers, `scale · code` each.
 pub struct Rows {
     pub n_rows: usize,
@@ -24,9 +26,14 @@ impl Rows {
             scales: vec![0.0; groups.len()],
             sums: vec![[0.0; 2]; groups.len()],
         };
-        for (i, group) in groups.iter().enumerate() {
-            (rows.scales[i], rows.sums[i]) = round(group, &mut rows.codes[i]);
-        }
+        vectorized(
+            #[inline(always)]
+            || {
+                for (i, group) in groups.iter().enumerate() {
+                    (rows.scales[i], rows.sums[i]) = round(group, &mut rows.codes[i]);
+                }
+            },
+        );
         rows
     }
 
@@ -38,17 +45,27 @@ impl Rows {
     }
 }
 
+/// 1.5 · 2²³: adding it leaves the rounded integer in the low bits.
+const ROUND: f32 = 12_582_912.0;
+
 /// Writes the codes of a group; returns its scale, and the sum of the numbers that each half's codes stand for.
+#[inline(always)]
 fn round(numbers: &[f32; 32], codes: &mut [i16; 32]) -> (f32, [f32; 2]) {
-    let most = numbers.iter().fold(0.0f32, |most, x| most.max(x.abs()));
-    if !numbers.iter().all(|x| x.is_finite()) {
-        return (f32::NAN, [f32::NAN; 2]);
+    let mut most = [0.0f32; 8];
+    let mut lost = 0.0;
+    for (i, x) in numbers.iter().enumerate() {
+        most[i % 8] = most[i % 8].max(x.abs());
+        // NaN for an infinity or a NaN, which a maximum passes over.
+        lost += x * 0.0;
     }
-    let scale = most / 127.0;
-    let steps = if scale == 0.0 { 0.0 } else { 127.0 / most };
-    for (code, x) in codes.iter_mut().zip(numbers) {
-        *code = (x * steps).round_ties_even() as i16;
+    let most = most.iter().fold(0.0, |most: f32, &x| most.max(x));
+    let scale = most / 127.0 + lost;
+    // Beyond, 127 steps are too many to count.
+    let steps = if most < 1e-36 { 0.0 } else { 127.0 / most };
+    let mut sums = [0; 2];
+    for (i, x) in numbers.iter().enumerate() {
+        codes[i] = ((x * steps + ROUND).to_bits() as i32 - ROUND.to_bits() as i32) as i16;
+        sums[i / 16] += i32::from(codes[i]);
     }
-    let sum = |half: &[i16]| scale * half.iter().map(|&code| i32::from(code)).sum::<i32>() as f32;
-    (scale, [sum(&codes[..16]), sum(&codes[16..])])
+    (scale, sums.map(|sum| scale * sum as f32))
 }

@@ -1,8 +1,8 @@
-//! What attention writes, and what later sentences look at: the parts of a record that are computed once a
-//! layer is done.
+//! The record of a layer's attention: what each block adds to it, and what is computed once the layer is done.
 
 use rayon::prelude::*;
 
+use super::{Layer, attend::SparseBlock};
 use crate::{engine::device::AttentionShape, trace::MIN_DISTANCE};
 
 impl AttentionShape {
@@ -41,6 +41,48 @@ impl AttentionShape {
         };
         let rows = anchors.par_chunks(self.blocks.n_tokens).take(if n > 0 { self.n_heads } else { 0 });
         rows.flat_map_iter(|row| (0..n).map(move |i| mean(row, i))).collect()
+    }
+}
+
+impl Layer {
+    /// Returns the mean mass of each head on the kept blocks: in an exact run of all queries, else of the
+    /// sampled query blocks; nothing if there are none. `[n_heads]`
+    pub(super) fn recall(&self) -> Vec<f32> {
+        if self.shape.config.exact {
+            return self.record.mask.mean_mass(&self.record.mass);
+        }
+        let on_kept = |head: usize, (query_block, masses): &(usize, Vec<Vec<f32>>)| {
+            let kept = self.record.mask.kept(head, *query_block).iter();
+            kept.map(|&block| masses[head][block as usize]).sum::<f32>()
+        };
+        let n = self.sampled.len();
+        let mean = |head| self.sampled.iter().map(|block| on_kept(head, block)).sum::<f32>() / n as f32;
+        (0..if n == 0 { 0 } else { self.shape.n_heads }).map(mean).collect()
+    }
+
+    /// Adds what a block recorded of the key blocks that it attended to to the layer's record; returns it with
+    /// the kept ones alone.
+    pub(super) fn note(&mut self, head: usize, query_block: usize, block: SparseBlock) -> SparseBlock {
+        let blocks = self.shape.blocks;
+        let all = self.attended(&self.record.mask, head, query_block).into_owned();
+        let focus = self.shape.focus;
+        let record = &mut self.record;
+        let keys = all.iter().flat_map(|&b| blocks.keys(b as usize));
+        let capacity = self.shape.capacity;
+        let received = &mut record.received[head * capacity..][..capacity];
+        keys.clone().zip(&block.received).for_each(|(key, mass)| received[key] += mass);
+        if let Some(anchors) = self.anchors.get_mut(head * capacity..) {
+            keys.zip(&block.anchors).for_each(|(key, mass)| anchors[key] += mass);
+        }
+        let block = block.of(&blocks, &all, record.mask.kept(head, query_block));
+        let row = record.mask.row(head, query_block);
+        record.mass[row][..block.mass.len()].copy_from_slice(&block.mass);
+        for (query, probabilities) in &block.focus {
+            let row = record.mask.budgets.row(head, query - focus.start, focus.len());
+            let at = row.start * blocks.block_size_k;
+            record.focus[at..at + probabilities.len()].copy_from_slice(probabilities);
+        }
+        block
     }
 }
 
