@@ -4,10 +4,14 @@ use std::{borrow::Cow, sync::Arc};
 
 use cudarc::driver::CudaSlice;
 use half::{bf16, f16};
+use rayon::prelude::*;
 use safetensors::{Dtype, tensor::TensorView};
 
 use super::gpu::Gpu;
 use crate::{engine::model::weight::Blocks, error::Error};
+
+/// Numbers that a thread rounds at a time.
+const AT_A_TIME: usize = 1 << 16;
 
 /// `[n_rows, width]` bf16; a vector is one row. A copy is the same memory.
 #[derive(Clone)]
@@ -92,17 +96,29 @@ pub fn rows_of(shape: &[usize]) -> (usize, usize) {
 
 /// Returns the numbers in bf16.
 fn bf16_bytes<'a>(view: &TensorView<'a>) -> Result<Cow<'a, [u8]>, Error> {
-    let (bytes, rounded) = (view.data(), |x: f32| bf16::from_f32(x).to_le_bytes());
+    let bytes = view.data();
     match view.dtype() {
         Dtype::BF16 => Ok(bytes.into()),
-        Dtype::F16 => {
-            Ok(bytes.as_chunks().0.iter().flat_map(|b| rounded(f16::from_le_bytes(*b).to_f32())).collect())
-        }
-        Dtype::F32 => Ok(bytes.as_chunks().0.iter().flat_map(|b| rounded(f32::from_le_bytes(*b))).collect()),
+        Dtype::F16 => Ok(rounded(bytes.as_chunks().0, |b| f16::from_le_bytes(b).to_f32()).into()),
+        Dtype::F32 => Ok(rounded(bytes.as_chunks().0, f32::from_le_bytes).into()),
         other => Err(Error::device(
             "cuda",
             format!("weights of type {other:?}"),
             "convert them to bf16, f16 or f32",
         )),
     }
+}
+
+/// Rounds numbers to bf16; `number` reads one.
+fn rounded<const N: usize>(numbers: &[[u8; N]], number: impl Fn([u8; N]) -> f32 + Sync) -> Vec<u8> {
+    let mut bytes = vec![0; 2 * numbers.len()];
+    let parts = bytes.par_chunks_mut(2 * AT_A_TIME).zip(numbers.par_chunks(AT_A_TIME));
+    parts.for_each(|(to, from)| {
+        to.as_chunks_mut()
+            .0
+            .iter_mut()
+            .zip(from)
+            .for_each(|(to, &x)| *to = bf16::from_f32(number(x)).to_le_bytes());
+    });
+    bytes
 }

@@ -147,8 +147,8 @@ impl<D: Device> Decoder<'_, D> {
         let embedding = self.model.embedding()?;
         let mut hidden = self.device.residual(self.layout.hidden_on_host)?;
         for (i, ids) in self.tokens[first_row..].chunks(self.layout.chunk_rows).enumerate() {
-            let rows = self.device.tensor(&embedding.gathered(ids.iter().map(|&id| id as usize))?.view())?;
-            self.device.put(&mut hidden, i, rows)?;
+            let bytes = embedding.gathered(ids.iter().map(|&id| id as usize));
+            self.device.put(&mut hidden, i, self.device.weight(&embedding.of_rows(&bytes))?)?;
         }
         Ok(hidden)
     }

@@ -178,19 +178,24 @@ impl<'a> Weight<'a> {
         if self.interleaved == 0 {
             return self.decoded(Cow::Borrowed(self.bytes), self.shape.clone());
         }
-        self.gathered((0..self.shape[0]).map(|row| row_in_file(row, self.interleaved)))
+        let bytes = self.gathered((0..self.shape[0]).map(|row| row_in_file(row, self.interleaved)));
+        self.decoded(Cow::Owned(bytes), self.shape.clone())
     }
 
-    /// Reads the numbers of `rows`, in that order.
-    ///
-    /// # Errors
-    /// As [`Weight::read`].
-    pub fn gathered(&self, rows: impl ExactSizeIterator<Item = usize>) -> Result<Values<'a>, Error> {
+    /// Copies the bytes of `rows`, in that order.
+    pub fn gathered(&self, rows: impl ExactSizeIterator<Item = usize>) -> Vec<u8> {
         let n = self.bytes.len() / self.shape[0];
-        let shape = [&[rows.len()], &self.shape[1..]].concat();
         let mut bytes = Vec::with_capacity(rows.len() * n);
         rows.for_each(|row| bytes.extend_from_slice(&self.bytes[row * n..][..n]));
-        self.decoded(Cow::Owned(bytes), shape)
+        bytes
+    }
+
+    /// Returns the weight whose rows have these bytes, as [`Weight::gathered`] copies them.
+    pub fn of_rows<'b>(&self, bytes: &'b [u8]) -> Weight<'b> {
+        let n_rows = bytes.len() / (self.bytes.len() / self.shape[0]);
+        let shape = [&[n_rows], &self.shape[1..]].concat();
+        let Weight { stored, factor, offset, .. } = *self;
+        Weight { shape, bytes, stored, factor, offset, interleaved: 0, map: None }
     }
 
     fn decoded(&self, bytes: Cow<'a, [u8]>, shape: Vec<usize>) -> Result<Values<'a>, Error> {
