@@ -2,6 +2,8 @@
 //! GGUF file. The crate `tokenizers` has one too, but takes seconds to build it of a large vocabulary.
 
 pub mod merges;
+#[cfg(test)]
+mod tests;
 pub mod vocabulary;
 
 use std::{
