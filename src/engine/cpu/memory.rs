@@ -21,6 +21,9 @@ const STORED: u64 = 2;
 /// Program, tokenizer, and memory that the allocator keeps of earlier pieces of other sizes.
 const PROGRAM: u64 = 80_000_000;
 
+/// The same of a model whose vocabulary lies in a file with blocks, and what each of its tokens adds.
+const WITH_BLOCKS: [u64; 2] = [37_000_000, 480];
+
 /// Bytes of a token's text, id and offsets, and of what remains of the tokenizer's work.
 const PROMPT: u64 = 400;
 
@@ -56,7 +59,7 @@ pub fn plan(
         ("embedding and output layer".into(), run.output(model, purpose)),
         ("prompt".into(), run.tokens * PROMPT),
         ("mapped weights".into(), mapped(model, run.layer)),
-        ("program".into(), PROGRAM),
+        ("program".into(), program(model)),
     ];
     MemoryPlan {
         n_tokens,
@@ -134,6 +137,12 @@ impl Sizes {
             Purpose::Generate => model.vocab_size as u64 * self.hidden * F32 + part * STORED,
         }
     }
+}
+
+/// Bytes of program and tokenizer.
+fn program(model: &ModelConfig) -> u64 {
+    let [program, token] = WITH_BLOCKS;
+    if model.in_blocks > 0 { program + token * model.vocab_size as u64 } else { PROGRAM }
 }
 
 /// Bytes of the weights file that stay resident.

@@ -70,9 +70,9 @@ impl<F: Format> Work for Read<'_, F> {
                 block,
                 #[inline(always)]
                 |group, weights| {
-                    for i in 0..32 {
+                    for (i, out) in out[group].iter_mut().enumerate() {
                         let product = weights.scale[i / 16] * f32::from(weights.codes[i]);
-                        out[group][i] = if F::OFFSETS { product + weights.offset[i / 16] } else { product };
+                        *out = if F::OFFSETS { product + weights.offset[i / 16] } else { product };
                     }
                 },
             );

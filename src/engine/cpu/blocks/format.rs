@@ -73,8 +73,8 @@ fn bytes<const N: usize, const BLOCK: usize>(block: &[u8; BLOCK], at: usize) -> 
 #[inline(always)]
 fn codes(code: impl Fn(usize) -> i8) -> [i8; 32] {
     let mut codes = [0; 32];
-    for i in 0..32 {
-        codes[i] = code(i);
+    for (i, to) in codes.iter_mut().enumerate() {
+        *to = code(i);
     }
     codes
 }
