@@ -17,6 +17,8 @@ mod numbers;
 mod settings;
 #[path = "bad_input/traces.rs"]
 mod traces;
+#[path = "bad_input/unusual.rs"]
+mod unusual;
 
 use std::path::Path;
 

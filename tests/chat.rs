@@ -7,7 +7,7 @@ use std::{fs, path::Path, process::Command};
 
 use candle_core::quantized::{GgmlDType, gguf_file::Value};
 use serde_json::{Value as Json, json};
-use streamtrace::{Error, Message, tasks::RulerConfig};
+use streamtrace::{Error, Message, Tracer, tasks::RulerConfig};
 use tempfile::TempDir;
 
 #[path = "gguf/writer.rs"]
@@ -155,7 +155,7 @@ fn broken_templates_are_refused_when_they_are_asked_for() {
     let folder = model(json!({ "chat_template": "{{ messages }}" }));
     let path = folder.path().join("tokenizer_config.json");
     fs::write(&path, &fs::read(&path).unwrap()[..9]).unwrap();
-    assert_broken(folder.path(), &["tokenizer_config.json", "the tokenizer's configuration", "EOF"]);
+    assert_broken(folder.path(), &["tokenizer_config.json", "expected JSON", "EOF"]);
 }
 
 #[test]
@@ -206,6 +206,60 @@ fn the_command_line_asks_by_the_template() {
         serde_json::from_slice::<Json>(&output.stdout).unwrap()["n_tokens"].as_u64().unwrap()
     };
     assert_eq!((trace(&[]), trace(&["--chat"])), (2, 4));
+}
+
+#[test]
+fn a_template_gets_arguments() {
+    let template = "{{ messages[0].content }}{% if enable_thinking is defined and not enable_thinking %} quick{% endif %}\
+                    {% if tools %} {{ tools[0].name }}{% endif %}{% if add_generation_prompt %} >{% endif %}";
+    let folder = model(json!({ "chat_template": template }));
+    let tracer = common::load(folder.path()).unwrap();
+    let said = |tracer: &Tracer| tracer.chat_prompt(&[Message::user("w1")]).unwrap();
+    assert_eq!(said(&tracer), "w1 >");
+    let quick = tracer.template_argument("enable_thinking", false);
+    assert_eq!(said(&quick), "w1 quick >");
+    assert_eq!(said(&quick.template_argument("enable_thinking", true)), "w1 >");
+    let with_tools = quick.template_argument("tools", json!([{ "name": "search" }]));
+    assert_eq!(said(&with_tools.template_argument("add_generation_prompt", false)), "w1 quick search");
+    let frame = quick.chat_frame().unwrap();
+    assert_eq!(frame.after, " quick >");
+    let error = tracer.template_argument("messages", 3).chat_prompt(&[Message::user("w1")]).unwrap_err();
+    assert!(error.to_string().contains("template argument messages: expected another name"), "{error}");
+}
+
+/// The command line gives a whole conversation and arguments, and says what a user may not expect.
+#[test]
+fn the_command_line_gives_conversations_and_arguments() {
+    let template =
+        "{% for m in messages %}{{ m.role }} {{ m.content }} {% endfor %}{% if short %}w1{% endif %}";
+    let folder = model(json!({ "chat_template": template }));
+    let tokenizer = folder.path().join("tokenizer.json");
+    let mut json: Json = serde_json::from_slice(&fs::read(&tokenizer).unwrap()).unwrap();
+    json["added_tokens"] = json!([{ "id": 9, "content": "w9", "special": true, "single_word": false, "lstrip": false,
+        "rstrip": false, "normalized": false }]);
+    fs::write(tokenizer, json.to_string()).unwrap();
+    let conversation = folder.path().join("conversation.json");
+    fs::write(
+        &conversation,
+        r#"[{"role": "system", "content": "w2"}, {"role": "user", "content": "w3 w9"}]"#,
+    )
+    .unwrap();
+    let trace = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_streamtrace"));
+        command.args(["trace", "--json", "--device", "cpu", "--model"]).arg(folder.path());
+        let output = command.arg("--messages").arg(&conversation).args(arguments).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        (serde_json::from_slice::<Json>(&output.stdout).expect(&said)["n_tokens"].as_u64().unwrap(), said)
+    };
+    let (n_tokens, said) = trace(&[]);
+    assert_eq!(n_tokens, 5);
+    assert!(said.contains("a message (user) has the special token w9: the model reads it as one"), "{said}");
+    let (n_tokens, said) = trace(&["--chat", "--template-arg", "short=True", "--template-arg", "shrt=1"]);
+    assert_eq!(n_tokens, 6);
+    assert!(
+        said.contains("the model's chat template does not know shrt") && !said.contains("know short"),
+        "{said}"
+    );
 }
 
 #[test]

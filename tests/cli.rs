@@ -13,6 +13,8 @@ mod ruler;
 mod saved;
 #[path = "cli/signals.rs"]
 mod signals;
+#[path = "cli/texts.rs"]
+mod texts;
 #[path = "cli/trace.rs"]
 mod trace;
 

@@ -86,7 +86,7 @@ fn conversations_are_written_as_hugging_face_writes_them() {
     let Some(model) = model() else { return };
     let template = model.chat.unwrap();
     for Chat { messages, prompt } in expected("chats.json") {
-        assert_eq!(template.prompt(&messages).unwrap(), prompt);
+        assert_eq!(template.prompt(&messages, &Default::default()).unwrap(), prompt);
     }
 }
 

@@ -7,6 +7,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use serde_json::{Map, Value};
+
 use super::delivery::Delivery;
 use crate::{
     error::Error,
@@ -45,6 +47,8 @@ pub struct Tracer {
     pub(super) device: String,
     pub(super) config: StreamConfig,
     pub(super) delivery: Delivery,
+    /// Arguments of the chat template, by name.
+    pub(super) template_arguments: Map<String, Value>,
 }
 
 impl Tracer {
@@ -93,6 +97,7 @@ impl Tracer {
             device,
             config: StreamConfig::default(),
             delivery,
+            template_arguments: Map::new(),
         })
     }
 
@@ -147,7 +152,17 @@ impl Tracer {
     /// [`Error::Model`] when it has none or a broken one, [`Error::Prompt`] for messages that the template
     /// does not take, [`Error::Engine`].
     pub fn chat_prompt(&self, messages: &[Message]) -> Result<String, Error> {
-        ask!(self, Request::Chat { messages: messages.to_vec() }, Prompt)
+        let (messages, arguments) = (messages.to_vec(), self.template_arguments.clone());
+        ask!(self, Request::Chat { messages, arguments }, Prompt)
+    }
+
+    /// Returns the same tracer, whose chat template gets the argument `name`, such as `enable_thinking` with the
+    /// value `false`; its other settings stay.
+    #[must_use]
+    pub fn template_argument(&self, name: &str, value: impl Into<Value>) -> Self {
+        let mut tracer = self.clone();
+        tracer.template_arguments.insert(name.into(), value.into());
+        tracer
     }
 
     /// Plans the memory that a trace of `n_tokens` would need.

@@ -67,8 +67,9 @@ impl Engine for Local {
             Request::CountTokens { text } => {
                 Ok((Reply::Count(self.loaded()?.model.tokenizer.encode(&text)?.ids.len()), Payload::None))
             }
-            Request::Chat { messages } => {
-                let prompt = self.loaded()?.model.chat.clone()?.prompt(&messages)?;
+            Request::Chat { messages, arguments } => {
+                let (prompt, notes) = self.loaded()?.model.chat_prompt(&messages, &arguments)?;
+                notes.into_iter().for_each(|note| progress(Progress::Note(note)));
                 Ok((Reply::Prompt(prompt), Payload::None))
             }
             Request::Rasterize { svg, scale } => {

@@ -19,6 +19,7 @@ mod score;
 pub mod smallest_top_k;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 pub use chat::Message;
 pub use generate::{End, GenerateConfig, Generated};
@@ -44,8 +45,12 @@ pub enum Request {
     Model,
     /// Count the tokens of a text.
     CountTokens { text: String },
-    /// Make a prompt of messages by the model's chat template.
-    Chat { messages: Vec<Message> },
+    /// Make a prompt of messages by the model's chat template, which gets these arguments.
+    Chat {
+        messages: Vec<Message>,
+        #[serde(default, skip_serializing_if = "Map::is_empty")]
+        arguments: Map<String, Value>,
+    },
     /// Plan the memory of a trace of `n_tokens`.
     Plan { n_tokens: usize, config: StreamConfig },
     /// Trace a prompt. The reply carries the trace.

@@ -4,3 +4,4 @@ pub(crate) mod html;
 pub mod numbers;
 pub(crate) mod safe;
 pub(crate) mod table;
+pub mod text_file;

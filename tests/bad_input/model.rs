@@ -34,7 +34,7 @@ fn assert_refused(what: &str, words: &[&str], damage: impl FnOnce(&Path)) {
     assert_eq!(names(folder.path()), before, "{what}");
 }
 
-fn edit(path: &Path, change: impl FnOnce(&mut Value)) {
+pub fn edit(path: &Path, change: impl FnOnce(&mut Value)) {
     let mut json = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
     change(&mut json);
     fs::write(path, json.to_string()).unwrap();
@@ -128,7 +128,7 @@ fn files_that_are_cut_off_are_refused() {
     for n in [0, 1, n_bytes("config.json") / 2, n_bytes("config.json") - 1] {
         assert_refused(
             &format!("{n} bytes of config"),
-            &["config.json", "EOF", "is this the config.json"],
+            &["config.json", "expected JSON", "EOF", "cut off"],
             |folder| {
                 cut(&folder.join("config.json"), n);
             },
@@ -188,7 +188,7 @@ fn configurations_of_other_models_are_refused() {
             &["rope factor", "above 0", "0"],
         ),
         (json!({ "rope_theta": 0.0 }), &["rope_theta above 0", "0"]),
-        (json!({ "hidden_size": null }), &["a decoder's configuration", "null", "expected usize"]),
+        (json!({ "hidden_size": null }), &["a decoder's configuration", "missing field `hidden_size`"]),
         (json!({ "hidden_size": -64 }), &["-64", "is this the config.json"]),
         (json!({ "hidden_size": 0 }), &["sizes above 0"]),
         (json!({ "num_hidden_layers": 0 }), &["sizes above 0"]),
@@ -287,9 +287,6 @@ fn tokenizers_of_other_models_are_refused() {
             fs::write(tokenizer(folder), common::tokenizer(200).to_string()).unwrap();
         },
     );
-    assert_refused("an added word", &["ids below 97", "id 97", "belongs to another model"], |folder| {
-        edit(&tokenizer(folder), |json| json["added_tokens"] = json!([added("<new>", 97)]));
-    });
     assert_refused(
         "a start token past the vocabulary",
         &["ids below 97", "id 500", "belongs to another model"],
@@ -302,12 +299,12 @@ fn tokenizers_of_other_models_are_refused() {
     });
 }
 
-fn added(content: &str, id: u32) -> Value {
+pub fn added(content: &str, id: u32) -> Value {
     json!({ "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true })
 }
 
 /// Returns a post-processor that puts a token before each text.
-fn start_token(id: u32) -> Value {
+pub fn start_token(id: u32) -> Value {
     let special = json!({ "SpecialToken": { "id": "<s>", "type_id": 0 } });
     json!({
         "type": "TemplateProcessing",

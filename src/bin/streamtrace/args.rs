@@ -7,8 +7,8 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use streamtrace::{
-    Budget, DeviceChoice, Error, Estimate, LoadOptions, Message, Search, StreamConfig, Tracer,
-    engine::serve::serve, tasks::ChatFrame, words::numbers::parse_bytes,
+    Budget, DeviceChoice, Error, Estimate, LoadOptions, Search, StreamConfig, Tracer, engine::serve::serve,
+    words::numbers::parse_bytes,
 };
 
 /// A model. A heading of `--help` covers all arguments below it, so a verb's own arguments come first.
@@ -72,64 +72,6 @@ pub struct ServeArgs {
 impl ServeArgs {
     pub fn run(&self) -> Result<(), Error> {
         serve(self.model.as_ref().map(|model| self.place.options(model)))
-    }
-}
-
-#[derive(Args)]
-#[command(next_help_heading = "Prompt")]
-pub struct PromptArgs {
-    /// The prompt
-    #[arg(
-        long,
-        value_name = "TEXT",
-        required_unless_present = "prompt_file",
-        conflicts_with = "prompt_file"
-    )]
-    prompt: Option<String>,
-    /// File that holds the prompt; - for standard input
-    #[arg(long, value_name = "FILE")]
-    prompt_file: Option<PathBuf>,
-    /// Send the prompt as a user's message, in the model's chat template
-    #[arg(long)]
-    chat: bool,
-}
-
-impl PromptArgs {
-    /// The prompt, and the model that reads it.
-    pub fn with_tracer(&self, model: &ModelArgs) -> Result<(String, Tracer), Error> {
-        let mut prompt = self.read()?;
-        let tracer = model.tracer()?;
-        if self.chat {
-            prompt = tracer.chat_prompt(&[Message::user(prompt)])?;
-        }
-        Ok((prompt, tracer))
-    }
-
-    fn read(&self) -> Result<String, Error> {
-        let Some(path) = &self.prompt_file else {
-            return Ok(self.prompt.clone().unwrap_or_default());
-        };
-        let read = if path.as_os_str() == "-" {
-            std::io::read_to_string(std::io::stdin())
-        } else {
-            std::fs::read_to_string(path)
-        };
-        read.map_err(Error::io("read the prompt", path))
-    }
-}
-
-/// How a task is asked
-#[derive(Args)]
-pub struct ChatArgs {
-    /// Ask in the model's chat template; as in RULER, the start of the answer stands after it
-    #[arg(long)]
-    chat: bool,
-}
-
-impl ChatArgs {
-    /// The chat template around a task, if there is to be one.
-    pub fn frame(&self, tracer: &Tracer) -> Result<Option<ChatFrame>, Error> {
-        self.chat.then(|| tracer.chat_frame()).transpose()
     }
 }
 

@@ -46,10 +46,10 @@ pub struct AnchorsArgs {
     min_distance: usize,
     /// Look at the sentences from this text on (its first occurrence), not at the chain of thought: the model's
     /// last turn, or what it thinks there; without turns, the whole prompt
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     from: Option<String>,
     /// Look at the sentences up to this text (its last occurrence), not at the chain of thought
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     to: Option<String>,
     /// Write the chart as .svg or .png, or the text with its anchors highlighted as .html
     #[arg(long, value_name = "FILE")]
@@ -98,11 +98,11 @@ impl AnchorsArgs {
 #[derive(Args)]
 pub struct Ends {
     /// Text of the prompt where the route starts (its first occurrence)
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     from: String,
     /// Text of the prompt where the route ends (its last occurrence); the last token if left out, for
     /// test-routes the tokens that predict --answer
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     to: Option<String>,
     /// Number of edges to keep: the most important ones
     #[arg(long, alias = "edges", value_name = "EDGES", default_value_t = RouteConfig::default().n_edges)]
@@ -153,7 +153,7 @@ pub struct TestRoutesArgs {
     #[command(flatten)]
     ends: Ends,
     /// Text of the prompt whose probability is measured (its last occurrence); the next token if left out
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     answer: Option<String>,
     /// Number of random routes to compare with, each through the same layers and with as many edges
     #[arg(long, alias = "controls", value_name = "ROUTES", default_value_t = 20)]

@@ -6,10 +6,7 @@ use clap::Args;
 use serde_json::json;
 use streamtrace::{Error, GenerateConfig};
 
-use crate::{
-    args::{ModelArgs, PromptArgs},
-    output::print,
-};
+use crate::{args::ModelArgs, output::print, prompt_args::PromptArgs};
 
 #[derive(Args)]
 pub struct GenerateArgs {
@@ -26,7 +23,7 @@ pub struct GenerateArgs {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Stop at this text; may be given several times
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     stop: Vec<String>,
     /// Attend to everything instead of what the search keeps
     #[arg(long)]

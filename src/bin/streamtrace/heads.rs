@@ -9,8 +9,9 @@ use streamtrace::{
 };
 
 use crate::{
-    args::{ChatArgs, ModelArgs},
+    args::ModelArgs,
     output::{Output, check_writable, markdown_table},
+    prompt_args::ChatArgs,
 };
 
 #[derive(Args)]

@@ -13,6 +13,7 @@ mod heads;
 mod output;
 mod pictures;
 mod prompt;
+mod prompt_args;
 mod readers;
 mod ruler;
 mod smallest;
@@ -25,7 +26,7 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 use streamtrace::{Error, Trace, trace::CompareConfig};
 
-use args::{ModelArgs, PromptArgs, ServeArgs};
+use args::{ModelArgs, ServeArgs};
 use bench::BenchArgs;
 use claims::{AnchorsArgs, RoutesArgs, TestRoutesArgs};
 use doctor::DoctorArgs;
@@ -34,6 +35,7 @@ use heads::RetrievalHeadsArgs;
 use output::{Format, check_writable};
 use pictures::{AttentionMapArgs, EdgesArgs, ExploreArgs, OverviewArgs, ReportArgs};
 use prompt::TaskPromptArgs;
+use prompt_args::PromptArgs;
 use readers::ReadersArgs;
 use ruler::RulerArgs;
 use smallest::SmallestArgs;
@@ -166,7 +168,7 @@ struct CompareArgs {
     #[arg(long, value_name = "TOKENS", value_parser = args::tokens)]
     over: Option<std::ops::Range<usize>>,
     /// Compare how likely this text is after the prompt
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     answer: Option<String>,
     #[command(flatten)]
     run: RunArgs,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::Args;
-use streamtrace::{Error, Report, Trace, view::plot::Figure};
+use streamtrace::{Error, Report, Trace, view::plot::Figure, words::text_file::read_text};
 
 use crate::args::tokens;
 
@@ -27,7 +27,7 @@ pub struct AttentionMapArgs {
     #[arg(long, value_name = "TOKENS", value_parser = tokens)]
     keys: Option<Range<usize>>,
     /// Mark a text of the prompt (its first occurrence); may be given several times
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     mark: Vec<String>,
     #[command(flatten)]
     picture: Picture,
@@ -107,7 +107,7 @@ pub struct ReportArgs {
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// Title of the report; the trace's file name if left out
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     title: Option<String>,
     /// Markdown file that the report begins with
     #[arg(long, value_name = "FILE")]
@@ -132,7 +132,7 @@ impl ReportArgs {
     }
 
     fn text(&self) -> Result<String, Error> {
-        let read = |path: &Path| std::fs::read_to_string(path).map_err(Error::io("read", path));
+        let read = |path: &Path| read_text("read", path);
         self.text.as_deref().map_or(Ok(String::new()), read)
     }
 }

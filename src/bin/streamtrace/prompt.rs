@@ -12,7 +12,7 @@ use streamtrace::{
     tasks::{RulerConfig, Task},
 };
 
-use crate::{args::ChatArgs, output::print};
+use crate::{output::print, prompt_args::ChatArgs};
 
 #[derive(Args)]
 pub struct TaskPromptArgs {

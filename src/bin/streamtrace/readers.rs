@@ -12,7 +12,7 @@ pub struct ReadersArgs {
     /// The trace to read
     trace: PathBuf,
     /// Text of the prompt that the heads attend to (its first occurrence)
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     span: String,
     /// Tokens whose attention is measured, such as 100..200; the last token if left out
     #[arg(long, value_name = "TOKENS", value_parser = tokens)]

@@ -11,11 +11,13 @@ use serde_json::{Map, Value, json};
 use streamtrace::{
     Error, Estimate, Search, StreamConfig, Tracer,
     tasks::{RulerConfig, Task},
+    words::text_file::read_text,
 };
 
 use crate::{
-    args::{ChatArgs, ModelArgs},
+    args::ModelArgs,
     output::{Format, check_writable, markdown_row, markdown_table, print},
+    prompt_args::ChatArgs,
 };
 use tally::{HEADER, Tally};
 use written::Written;
@@ -84,8 +86,7 @@ impl RulerArgs {
     pub fn run(&self) -> Result<(), Error> {
         let tasks = self.tasks()?;
         check_writable(self.out.as_deref())?;
-        let read =
-            |path: &PathBuf| std::fs::read_to_string(path).map_err(Error::io("read the haystack", path));
+        let read = |path: &PathBuf| read_text("read the haystack", path);
         let essay = self.haystack.as_ref().map(read).transpose()?;
         let tracer = self.model.tracer()?;
         let chat = self.chat.frame(&tracer)?;

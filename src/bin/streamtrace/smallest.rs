@@ -6,14 +6,15 @@ use serde_json::json;
 use streamtrace::{Criterion, Error, Search, SmallestTopK, StreamConfig};
 
 use crate::{
-    args::{ModelArgs, PromptArgs},
+    args::ModelArgs,
     output::{Format, markdown_table},
+    prompt_args::PromptArgs,
 };
 
 #[derive(Args)]
 pub struct SmallestArgs {
     /// The answer that must survive: at each of its tokens the most likely one; the next token if left out
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     answer: Option<String>,
     /// Preserve the next token's distribution instead: KL(dense ‖ sparse) is at most NATS
     #[arg(long, value_name = "NATS", conflicts_with = "answer")]

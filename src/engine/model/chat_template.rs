@@ -11,6 +11,7 @@ use minijinja::{
 use serde::Serialize;
 use serde_json::{Map, Value as Json, json, ser::Formatter};
 
+use super::json_file;
 use crate::{error::Error, protocol::Message};
 
 /// Most steps that a template may take: far more than any conversation needs.
@@ -38,12 +39,7 @@ impl ChatTemplate {
     /// cannot be read.
     pub fn read(folder: &Path) -> Result<Self, Error> {
         let path = folder.join("tokenizer_config.json");
-        let config: Json = if path.exists() {
-            serde_json::from_slice(&std::fs::read(&path).map_err(Error::io("read", &path))?)
-                .map_err(|e| broken(&path, "the tokenizer's configuration", &e.to_string()))?
-        } else {
-            Json::Null
-        };
+        let config = if path.exists() { json_file::read(&path)? } else { Json::Null };
         let special_tokens = special_tokens(&config);
         let file = folder.join("chat_template.jinja");
         if file.exists() {
@@ -56,12 +52,21 @@ impl ChatTemplate {
         }
     }
 
-    /// Renders `messages` as the text after which the model writes the next message.
+    /// Renders `messages` as the text after which the model writes the next message; the template also gets
+    /// `arguments`.
     ///
     /// # Errors
-    /// [`Error::Prompt`] when the template refuses the messages, [`Error::Model`] when the template is
-    /// broken.
-    pub fn prompt(&self, messages: &[Message]) -> Result<String, Error> {
+    /// [`Error::Setting`] for an argument named "messages", [`Error::Prompt`] when the template refuses the
+    /// messages, [`Error::Model`] when the template is broken.
+    pub fn prompt(&self, messages: &[Message], arguments: &Map<String, Json>) -> Result<String, Error> {
+        if let Some(given) = arguments.get("messages") {
+            return Err(Error::setting(
+                "template argument messages",
+                "another name: the messages are given apart",
+                given,
+                "leave it out, and give a conversation by --messages",
+            ));
+        }
         let environment = environment();
         let source = without_generation_marks(&self.source);
         let template = environment.template_from_str(&source).map_err(|e| self.failed(&e))?;
@@ -70,6 +75,7 @@ impl ChatTemplate {
         given.insert("add_generation_prompt".into(), json!(true));
         // Templates compare these with none, so they must be defined.
         given.extend(["tools", "documents"].map(|name| (name.into(), Json::Null)));
+        given.extend(arguments.clone());
         template.render(Serde(&given)).map_err(|e| self.failed(&e))
     }
 

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{
     config_file::{ConfigFile, RopeFile, Unsupported},
+    json_file,
     rope::{RopeConfig, RopeScaling},
 };
 use crate::error::Error;
@@ -77,16 +78,17 @@ impl ModelConfig {
     /// [`Error::File`] when the file cannot be read, [`Error::Model`] when its architecture or a setting is
     /// not supported.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-        let json = serde_json::from_str(&text).map_err(|e| Unsupported::broken(&e).at(path))?;
-        Self::parse(json).map_err(|unsupported| unsupported.at(path))
+        Self::parse(json_file::read(path)?).map_err(|unsupported| unsupported.at(path))
     }
 
     /// Reads the contents of a `config.json`.
     pub(super) fn parse(json: Value) -> Result<Self, Unsupported> {
         let file = ConfigFile::parse(json)?;
         let n_kv_heads = file.num_key_value_heads.unwrap_or(file.num_attention_heads);
-        let head_dim = file.head_dim.unwrap_or(file.hidden_size / file.num_attention_heads.max(1));
+        let head_dim = file
+            .head_dim
+            .filter(|&size| size > 0)
+            .unwrap_or(file.hidden_size / file.num_attention_heads.max(1));
         let n_heads = file.num_attention_heads;
         let sizes = [
             file.hidden_size,
@@ -269,8 +271,7 @@ fn longrope_attention_factor(factor: f64, original: f64) -> f64 {
 fn windows(file: &ConfigFile) -> Result<Vec<Option<usize>>, Unsupported> {
     let n_layers = file.num_hidden_layers;
     let family = file.model_type.as_str();
-    let window = match (family, file.sliding_window) {
-        (_, Some(0)) => return Err(Unsupported::new("a sliding_window above 0, or none", "0")),
+    let window = match (family, file.sliding_window.filter(|&window| window > 0)) {
         ("llama", _) => None,
         ("qwen2" | "qwen3", window) => window.filter(|_| file.use_sliding_window.unwrap_or(false)),
         (_, window) => window,

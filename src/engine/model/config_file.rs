@@ -94,9 +94,11 @@ impl ConfigFile {
         if !FAMILIES.contains(&family) {
             return Err(Unsupported::new(&format!("model_type {}", FAMILIES.join(", ")), family));
         }
-        let json = if family == "gemma3" { text_part(&json) } else { json };
+        let mut json = if family == "gemma3" { text_part(&json) } else { json };
+        drop_nulls(&mut json);
         let file: Self = serde_json::from_value(json).map_err(|e| Unsupported::broken(&e))?;
-        if let Some(quantization) = &file.quantization_config {
+        let quantization = file.quantization_config.as_ref();
+        if let Some(quantization) = quantization.filter(|settings| **settings != json!({})) {
             let method = quantization["quant_method"].as_str().unwrap_or("a quantization_config");
             let found = Unsupported::new("weights in f32, f16 or bf16", method);
             return Err(found.with_fix("take the model that is not quantized, or its GGUF file"));
@@ -123,7 +125,21 @@ fn text_part(json: &Value) -> Value {
     for (name, value) in json["text_config"].as_object().into_iter().flatten() {
         text[name] = value.clone();
     }
+    // How the weights are stored is said once for all parts.
+    if let Some(quantization) =
+        json.get("quantization_config").filter(|_| text["quantization_config"].is_null())
+    {
+        text["quantization_config"] = quantization.clone();
+    }
     text
+}
+
+/// Removes fields that are null, which is another way of leaving them out.
+fn drop_nulls(json: &mut Value) {
+    if let Some(fields) = json.as_object_mut() {
+        fields.retain(|_, value| !value.is_null());
+        fields.values_mut().for_each(drop_nulls);
+    }
 }
 
 /// A setting that is not supported, before the file's path is known.

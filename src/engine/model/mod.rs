@@ -8,18 +8,22 @@ mod dequantise;
 pub mod format;
 pub mod gguf;
 pub mod hub;
+mod json_file;
 mod pairs;
 pub mod rope;
 mod seen;
+mod start_token;
 pub mod tokenizer;
 pub mod weight;
 pub mod weights;
 
 use std::{ops::Range, path::Path, time::Instant};
 
+use serde_json::{Map, Value};
+
 use crate::{
     error::Error,
-    protocol::Progress,
+    protocol::{Message, Progress},
     trace::{LoadSeconds, ModelInfo},
 };
 use chat_template::ChatTemplate;
@@ -168,6 +172,32 @@ impl Model {
     /// [`Error::Model`], which names the file.
     pub fn check_files(&self) -> Result<(), Error> {
         self.weights.check_files()
+    }
+
+    /// Makes the prompt that asks for the next message; returns it with notes on what the user may not expect.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when the model has no template; as [`ChatTemplate::prompt`].
+    pub fn chat_prompt(
+        &self,
+        messages: &[Message],
+        arguments: &Map<String, Value>,
+    ) -> Result<(String, Vec<String>), Error> {
+        let template = self.chat.as_ref().map_err(Clone::clone)?;
+        let prompt = template.prompt(messages, arguments)?;
+        let unknown = arguments.keys().filter(|name| !template.source.contains(name.as_str()));
+        let mut notes: Vec<String> = unknown
+            .map(|name| format!("the model's chat template does not know {name}, so it has no effect"))
+            .collect();
+        for message in messages {
+            if let Some(token) = self.tokenizer.special_in(&message.content) {
+                let role = &message.role;
+                notes.push(format!(
+                    "a message ({role}) has the special token {token}: the model reads it as one, not as text"
+                ));
+            }
+        }
+        Ok((prompt, notes))
     }
 
     /// Describes the model for a trace.

@@ -6,15 +6,20 @@ use std::{
     path::Path,
 };
 
+use serde_json::Value;
 use tokenizers::{
     DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, TokenizerImpl,
 };
 
-use super::pairs::Pairs;
+use super::{json_file, pairs::Pairs, start_token};
 use crate::error::Error;
 
 /// A tokenizer, checked against the model's vocabulary.
-pub struct Tokenizer(Kind);
+pub struct Tokenizer {
+    kind: Kind,
+    /// The number of rows of the model's embedding: a prompt's ids are below it.
+    vocab_size: usize,
+}
 
 enum Kind {
     /// Of a `tokenizer.json`.
@@ -36,13 +41,16 @@ pub struct Encoding {
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json` at `path`.
+    /// Reads `tokenizer.json` at `path`, with the start and end tokens of the `tokenizer_config.json` beside it.
     ///
     /// # Errors
-    /// [`Error::File`] when the file is missing, [`Error::Model`] when it is damaged or has an id of
-    /// `vocab_size` or above.
+    /// [`Error::File`] when a file cannot be read, [`Error::Model`] when one is damaged, or the vocabulary has an
+    /// id of `vocab_size` or above. Added tokens may: models carry some that they have no embedding for.
     pub fn read(path: &Path, vocab_size: usize) -> Result<Self, Error> {
-        Self::parse(&std::fs::read(path).map_err(Error::io("read", path))?, path, vocab_size)
+        let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+        let config = path.with_file_name("tokenizer_config.json");
+        let config = if config.exists() { json_file::read(&config)? } else { Value::Null };
+        Self::with_config(&bytes, &config, path, vocab_size)
     }
 
     /// Parses the contents of a `tokenizer.json`; errors name `path`.
@@ -50,7 +58,13 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::read`].
     pub fn parse(bytes: &[u8], path: &Path, vocab_size: usize) -> Result<Self, Error> {
+        Self::with_config(bytes, &Value::Null, path, vocab_size)
+    }
+
+    /// Parses a `tokenizer.json` with the `tokenizer_config.json` beside it.
+    fn with_config(bytes: &[u8], config: &Value, path: &Path, vocab_size: usize) -> Result<Self, Error> {
         let path = path.display();
+        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         let mut tokenizer = guarded(|| tokenizers::Tokenizer::from_bytes(bytes)).map_err(|why| {
             Error::model(&path, "a tokenizer", why, "the file is damaged: download it again")
         })?;
@@ -59,7 +73,10 @@ impl Tokenizer {
         tokenizer
             .with_truncation(None)
             .map_err(|e| Error::model(&path, "no truncation", e, "download it again"))?;
-        let largest = tokenizer.get_vocab(true).into_values().max();
+        // A tokenizer that contradicts itself is found by the check below.
+        let _ = guarded(|| start_token::apply(&mut tokenizer, config));
+        let added = tokenizer.get_added_tokens_decoder();
+        let largest = tokenizer.get_vocab(false).into_values().filter(|id| !added.contains_key(id)).max();
         Self::checked(Kind::Json(Box::new(tokenizer)), largest, &path, vocab_size)
     }
 
@@ -68,7 +85,9 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Model`] when it has an id of `vocab_size` or above.
     pub fn of_pairs(tokenizer: PairTokenizer, path: &Path, vocab_size: usize) -> Result<Self, Error> {
-        let largest = tokenizer.get_model().vocabulary.len().checked_sub(1).map(|id| id as u32);
+        let added = tokenizer.get_added_tokens_decoder();
+        let ids = 0..tokenizer.get_model().vocabulary.len() as u32;
+        let largest = ids.rev().find(|id| !added.contains_key(id));
         Self::checked(Kind::Pairs(Box::new(tokenizer)), largest, &path.display(), vocab_size)
     }
 
@@ -90,24 +109,30 @@ impl Tokenizer {
                 "this tokenizer belongs to another model",
             ));
         }
-        Ok(Tokenizer(kind))
+        Ok(Tokenizer { kind, vocab_size })
     }
 
     /// Splits a text into tokens.
     ///
     /// # Errors
-    /// [`Error::Prompt`] when the text gives no token.
+    /// [`Error::Prompt`] when the text gives no token, or one that the model has no embedding for.
     pub fn encode(&self, text: &str) -> Result<Encoding, Error> {
         let expected = "a text of at least one token";
         let fix = "give some text";
         if text.is_empty() {
             return Err(Error::prompt(expected, "an empty text", fix));
         }
-        let encoding = guarded(|| self.0.encode(text)).map_err(|e| Error::prompt(expected, e, fix))?;
+        let encoding = guarded(|| self.kind.encode(text)).map_err(|e| Error::prompt(expected, e, fix))?;
         if encoding.is_empty() {
             return Err(Error::prompt(expected, "a text without tokens", fix));
         }
         let ids = encoding.get_ids();
+        if let Some(at) = ids.iter().position(|&id| id as usize >= self.vocab_size) {
+            let expected =
+                format!("tokens that the model has an embedding for, with ids below {}", self.vocab_size);
+            let found = format!("{}, id {}", encoding.get_tokens()[at], ids[at]);
+            return Err(Error::prompt(expected, found, "leave this token out of the text"));
+        }
         let offsets = encoding.get_offsets();
         // Chat templates write the start token at the start of the text: skips the one that the tokenizer
         // adds.
@@ -127,8 +152,19 @@ impl Tokenizer {
         self.continuation(id, &[id])
     }
 
+    /// Returns the first special token that stands in a text, such as `<|im_end|>`.
+    pub fn special_in(&self, text: &str) -> Option<String> {
+        let added = match &self.kind {
+            Kind::Json(tokenizer) => tokenizer.get_added_tokens_decoder(),
+            Kind::Pairs(tokenizer) => tokenizer.get_added_tokens_decoder(),
+        };
+        let special = added.into_values().filter(|token| token.special && !token.content.is_empty());
+        let found = special.filter_map(|token| Some((text.find(&token.content)?, token.content)));
+        found.min().map(|(_, token)| token)
+    }
+
     fn decode(&self, ids: &[u32]) -> String {
-        guarded(|| self.0.decode(ids)).unwrap_or_default()
+        guarded(|| self.kind.decode(ids)).unwrap_or_default()
     }
 }
 
