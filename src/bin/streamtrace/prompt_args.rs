@@ -152,7 +152,7 @@ mod tests {
             r#"{"messages": [{"role": "user", "content": "Hi"}]}"#,
             r#"[{"role": "user", "content": [{"type": "text", "text": "H"}, {"type": "text", "text": "i"}]}]"#,
         ] {
-            assert_eq!(messages(json).unwrap(), [user.clone()], "{json}");
+            assert_eq!(messages(json).unwrap(), std::slice::from_ref(&user), "{json}");
         }
         for (json, found) in [
             ("Hi", "no JSON: expected value at line 1 column 1"),

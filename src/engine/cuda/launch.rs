@@ -94,8 +94,8 @@ impl Settings {
     /// Returns the settings of kernels that read all keys of some tokens of the prompt's `n_tokens`: without
     /// a mask, blocks are as large as the card takes them.
     pub fn reading_all(&self, tokens: Range<usize>, n_tokens: usize) -> Settings {
-        let whole = tokens.start % WIDE_Q == 0 && (tokens.len() % WIDE_Q == 0 || tokens.end == n_tokens);
-        match self.is_hopper && whole {
+        let is_whole = tokens.len().is_multiple_of(WIDE_Q) || tokens.end == n_tokens;
+        match self.is_hopper && is_whole && tokens.start.is_multiple_of(WIDE_Q) {
             true => Settings { block_q: WIDE_Q, block_k: WIDE_K, warpgroups: true, ..self.clone() },
             false => self.clone(),
         }

@@ -3,7 +3,7 @@
 //! The output layer comes part by part, and so do the logits: whoever needs but a few numbers of each row
 //! never holds `[n_rows, vocab_size]`.
 
-use std::{borrow::Borrow, ops::Range};
+use std::{borrow::Borrow, ops::Range, slice};
 
 use safetensors::{Dtype, tensor::TensorView};
 
@@ -33,7 +33,8 @@ impl<D: Device> Decoder<'_, D> {
             let chunk = self.device.chunk(hidden, i)?;
             for run in rows.chunk_by(|a, b| a + 1 == *b) {
                 let at = run[0] - first_row - i * self.layout.chunk_rows;
-                states.extend(self.device.to_host(&self.device.rows(&chunk, &[at..at + run.len()])?)?);
+                let rows = self.device.rows(&chunk, slice::from_ref(&(at..at + run.len())))?;
+                states.extend(self.device.to_host(&rows)?);
             }
         }
         Ok(states)

@@ -12,7 +12,7 @@ pub mod resident;
 pub mod session;
 mod visitor;
 
-use std::{ops::Range, sync::Arc};
+use std::{ops::Range, slice, sync::Arc};
 
 use super::{
     device::{AttentionShape, Device, LayerAttention, StageCosts},
@@ -206,7 +206,8 @@ impl<D: Device> Decoder<'_, D> {
     fn step(&self, pass: &mut Pass<D>, dense: bool) -> Result<bool, Error> {
         self.append(pass)?;
         let x = self.device.chunk(pass.hidden, 0)?;
-        let queries = self.queries(pass.weights, &x, &[pass.first_row..self.tokens.len()], pass.angles)?;
+        let position = pass.first_row..self.tokens.len();
+        let queries = self.queries(pass.weights, &x, slice::from_ref(&position), pass.angles)?;
         let Some(attended) = pass.attention.step(&queries, dense)? else { return Ok(false) };
         let after = self.after_attention(pass.weights, &x, attended)?;
         self.device.put(pass.hidden, 0, self.after_mlp(pass.weights, after)?)?;

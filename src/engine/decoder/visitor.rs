@@ -1,6 +1,8 @@
 //! Runs of the decoder differ in their attention alone: a visitor computes it and takes what each layer
 //! leaves.
 
+use std::slice;
+
 use crate::{
     engine::device::{Device, LayerAttention, StageCosts},
     error::Error,
@@ -113,7 +115,8 @@ where
         for &first in self.sample {
             let block = self.blocks.queries(first);
             if here.contains(&block.start) {
-                let rows = &device.rows(rows, &[block.start - start..block.end - start])?;
+                let of_block = block.start - start..block.end - start;
+                let rows = &device.rows(rows, slice::from_ref(&of_block))?;
                 Visitor::<D>::attend(&mut self.dense, device, QueryChunk { layer, attention, rows, first })?;
             }
         }

@@ -1,6 +1,9 @@
 //! The rates that a device reaches, as limits to measure runs against.
 
-use std::time::{Duration, Instant};
+use std::{
+    slice,
+    time::{Duration, Instant},
+};
 
 use safetensors::{Dtype, tensor::TensorView};
 
@@ -48,7 +51,7 @@ pub fn rates<D: Device>(device: &D) -> Result<Rates, Error> {
 
 /// Returns the least seconds of several runs, each until its result can be read.
 fn seconds<D: Device>(device: &D, run: impl Fn() -> Result<D::Tensor, Error>) -> Result<f64, Error> {
-    let read = |x: &D::Tensor| device.to_host(&device.rows(x, &[0..1])?);
+    let read = |x: &D::Tensor| device.to_host(&device.rows(x, slice::from_ref(&(0..1)))?);
     read(&run()?)?;
     let mut least = f64::INFINITY;
     for _ in 0..5 {
