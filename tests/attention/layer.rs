@@ -1,10 +1,9 @@
 //! A whole layer on the CPU, and the expected records by the definition of its heads.
 
-use candle_core::Device;
 use streamtrace::{
     engine::{
         cpu::{self, Tensor},
-        device::{AttentionShape, LayerAttention},
+        device::{AttentionShape, Device, LayerAttention},
     },
     trace::{Budgets, LayerRecord, MIN_DISTANCE},
 };
@@ -16,13 +15,12 @@ const CHUNK: usize = 64;
 
 /// Copies rows to the CPU, `[n_rows, width]`.
 pub fn tensor(rows: &[f32], width: usize) -> Tensor {
-    let shape = (rows.len() / width, width);
-    candle_core::Tensor::from_slice(rows, shape, &Device::Cpu).unwrap().into()
+    Tensor::of_rows(rows.into(), width).unwrap()
 }
 
 /// Returns all numbers of a tensor, row by row.
 pub fn numbers(x: &Tensor) -> Vec<f32> {
-    x.numbers().unwrap().flatten_all().unwrap().to_vec1().unwrap()
+    cpu::Cpu.to_host(x).unwrap()
 }
 
 /// A layer's heads: each has its own queries; groups share keys and values.

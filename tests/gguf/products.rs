@@ -1,6 +1,6 @@
 //! Products with blocks as they lie in a file are those of the numbers that they stand for.
 
-use candle_core::{Tensor as Numbers, quantized::GgmlDType};
+use candle_core::quantized::GgmlDType;
 use safetensors::Dtype;
 use serde_json::json;
 use streamtrace::{
@@ -78,8 +78,7 @@ fn products_are_those_of_the_numbers() {
         for (name, n_rows) in NAMES.into_iter().flat_map(|name| [1, 4, 7].map(|n_rows| (name, n_rows))) {
             let weight = weight(&gguf, name);
             let x: Vec<f32> = (0..n_rows * WIDTH).map(|_| random.f32() - 0.3).collect();
-            let rows: Tensor =
-                Numbers::from_vec(x.clone(), (n_rows, WIDTH), &candle_core::Device::Cpu).unwrap().into();
+            let rows = Tensor::of_rows(x.clone(), WIDTH).unwrap();
             let blocks = Cpu.weight_in_file(&weight).unwrap();
             assert!(matches!(blocks, Tensor::Blocks(_)));
             let product = Cpu.to_host(&Cpu.linear(&rows, &blocks, None).unwrap()).unwrap();
@@ -112,7 +111,7 @@ fn a_number_that_is_none_is_found() {
     for lost in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let mut x = vec![0.5; WIDTH];
         x[77] = lost;
-        let rows: Tensor = Numbers::from_vec(x, (1, WIDTH), &candle_core::Device::Cpu).unwrap().into();
+        let rows = Tensor::of_rows(x, WIDTH).unwrap();
         let product = Cpu.to_host(&Cpu.linear(&rows, &blocks, None).unwrap()).unwrap();
         assert!(product.iter().all(|x| x.is_nan()), "{lost}");
     }

@@ -96,7 +96,7 @@ impl Whole {
         let how = GenerateConfig { max_tokens, dense: true, ..GenerateConfig::default() };
         // A share to prune may be more than a short prompt has.
         let writer = self.tracer.with(StreamConfig::default());
-        let run = || writer.generate_with(prompt, &how);
+        let run = || writer.generate_streaming(prompt, &how, |_| {});
         let runs = (0..repeats.max(1)).map(|_| run()).collect::<Result<Vec<Generated>, Error>>()?;
         let seconds: Vec<f64> = runs.iter().map(|run| run.seconds.total).collect();
         Ok((median(&seconds), runs[0].n_prompt + runs[0].tokens.len()))

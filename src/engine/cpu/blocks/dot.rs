@@ -161,3 +161,49 @@ fn sum(mut sums: [f32; 16]) -> f32 {
     }
     sums[0]
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{
+        Device, Tensor,
+        quantized::{GgmlDType, QTensor},
+    };
+
+    use super::{super::format::*, *};
+
+    const WIDTH: usize = 512;
+
+    /// Products of 6 rows with 5 rows of weights, by one instruction set.
+    fn by<F: Format>(simd: impl Instructions, weights: &[u8], rows: &Rows) -> Vec<f32> {
+        let mut out = vec![0.0; 30];
+        Multiply::<F> { weights, rows, out: &mut out, format: PhantomData }.run(simd);
+        out
+    }
+
+    fn agree<F: Format>(dtype: GgmlDType) {
+        let mut random = fastrand::Rng::with_seed(5);
+        let mut numbers = |n| -> Vec<f32> { (0..n * WIDTH).map(|_| random.f32() - 0.4).collect() };
+        let weights = Tensor::from_vec(numbers(5), (5, WIDTH), &Device::Cpu).unwrap();
+        let weights = QTensor::quantize(&weights, dtype).unwrap();
+        let (bytes, rows) = (weights.data().unwrap(), Rows::new(&numbers(6), WIDTH));
+        let plain = by::<F>(Plain, &bytes, &rows);
+        let is_near = |found: &[f32]| found.iter().zip(&plain).all(|(a, b)| (a - b).abs() < 1e-3);
+        let mut dispatched = vec![0.0; 30];
+        multiply::<F>(&bytes, &rows, &mut dispatched);
+        assert!(is_near(&dispatched), "{dtype:?}: {dispatched:?} for {plain:?}");
+        #[cfg(target_arch = "x86_64")]
+        if let Some(simd) = pulp::x86::V3::try_new() {
+            let found = by::<F>(simd, &bytes, &rows);
+            assert!(is_near(&found), "{dtype:?}: {found:?} for {plain:?}");
+        }
+    }
+
+    /// A format without offsets, with a fifth bit, with both, and with scales of half a group.
+    #[test]
+    fn instruction_sets_agree() {
+        agree::<Q8_0>(GgmlDType::Q8_0);
+        agree::<Q5_0>(GgmlDType::Q5_0);
+        agree::<Q5_1>(GgmlDType::Q5_1);
+        agree::<Q6K>(GgmlDType::Q6K);
+    }
+}
