@@ -53,6 +53,8 @@ fn summary() -> Summary {
             vocab_size: 4,
             n_parameters: 8_000_000_000,
             windows: vec![None; N_LAYERS],
+            context_length: None,
+            fingerprint: None,
         },
         config,
         n_tokens: N_TOKENS,

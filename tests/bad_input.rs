@@ -13,6 +13,8 @@ mod model;
 mod mount;
 #[path = "bad_input/numbers.rs"]
 mod numbers;
+#[path = "bad_input/places.rs"]
+mod places;
 #[path = "bad_input/settings.rs"]
 mod settings;
 #[path = "bad_input/traces.rs"]

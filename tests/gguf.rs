@@ -318,3 +318,37 @@ fn a_file_that_has_been_written_since_is_loaded_again() {
     fs::remove_file(&path).unwrap();
     assert_eq!(again.trace(PROMPT).unwrap().logits(), trace.logits());
 }
+
+/// Ollama names its files by a hash; a folder may hold one file alone.
+#[test]
+fn a_file_is_known_by_its_first_bytes_and_found_in_its_folder() {
+    let (folder, path) = quantized(GgmlDType::Q8_0);
+    let name = |path: &Path| common::load(path).unwrap().model().name.clone();
+    assert_eq!(name(folder.path()), "needle");
+    let blob = folder.path().join("sha256-6a0746a1ec1a");
+    let mut writer = Writer::of_folder("qwen3", &bundled(), GgmlDType::Q8_0);
+    writer.set("general.name", Value::String("Needle 6M".into()));
+    writer.write(&blob);
+    assert_eq!(name(&blob), "Needle 6M");
+    // It is the same model as its folder, with other numbers.
+    let trace = trace(&bundled(), PROMPT).unwrap();
+    common::load(&path).unwrap().compare(&trace).unwrap();
+}
+
+#[test]
+fn parts_and_experts_are_named() {
+    let (_folder, path) = quantized(GgmlDType::Q8_0);
+    for (key, value, words) in [
+        (
+            "split.count",
+            Value::U16(2),
+            ["a GGUF file in one piece, found part 1 of 2", "llama-gguf-split --merge"],
+        ),
+        ("qwen3.expert_count", Value::U32(4), ["a model without experts", "qwen3.expert_count 4"]),
+    ] {
+        let mut writer = Writer::of_folder("qwen3", &bundled(), GgmlDType::Q8_0);
+        writer.set(key, value);
+        writer.write(&path);
+        assert_refused(&path, &words);
+    }
+}

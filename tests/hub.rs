@@ -48,6 +48,8 @@ impl User {
             "HF_ENDPOINT",
             "HF_HUB_OFFLINE",
             "HF_HUB_CACHE",
+            "HUGGINGFACE_HUB_CACHE",
+            "XDG_CACHE_HOME",
             "HF_TOKEN",
             "http_proxy",
             "HTTP_PROXY",
@@ -56,7 +58,7 @@ impl User {
         ] {
             command.env_remove(name);
         }
-        command.envs(self.variables.clone()).env("HF_HOME", self.home.path()).current_dir(self.home.path());
+        command.env("HF_HOME", self.home.path()).envs(self.variables.clone()).current_dir(self.home.path());
         command.args(["trace", "--device", "cpu", "--prompt", "w1 w2 w3 w4", "--json", "--model", model]);
         command.output().unwrap()
     }
@@ -111,6 +113,35 @@ fn a_cached_model_is_found_without_a_network() {
             &["tiny/other", "a folder or file of that name, or a cached model"],
         );
     }
+}
+
+#[test]
+fn the_cache_is_where_the_hubs_tools_look() {
+    let cached = User::offline();
+    cached.cache(folder(1).path());
+    let home = cached.home.path().display().to_string();
+    let parent = TempDir::new().unwrap();
+    std::os::unix::fs::symlink(cached.home.path(), parent.path().join("huggingface")).unwrap();
+    let parent = parent.path().display().to_string();
+    for variables in [
+        vec![("HF_HUB_CACHE", format!("{home}/hub")), ("HUGGINGFACE_HUB_CACHE", "/nowhere".into())],
+        vec![("HUGGINGFACE_HUB_CACHE", format!("{home}/hub"))],
+        vec![("HF_HOME", String::new()), ("XDG_CACHE_HOME", parent.clone())],
+        vec![("HF_HOME", "~/huggingface".into()), ("HOME", parent.clone())],
+    ] {
+        let mut user = User::offline();
+        user.variables.extend(variables);
+        user.assert_traces("tiny/llama");
+    }
+}
+
+#[test]
+fn a_repository_without_a_tokenizer_is_said_to_have_none() {
+    let folder = folder(1);
+    fs::remove_file(folder.path().join("tokenizer.json")).unwrap();
+    let server = Server::of(folder.path(), COMMIT, Answer::Whole);
+    let words = ["tiny/llama: expected a tokenizer.json in the repository, found none", "save_pretrained"];
+    User::new(&server).assert_refused("tiny/llama", &words);
 }
 
 #[test]

@@ -37,6 +37,7 @@ impl<D: Device> Run<'_, D> {
         let start = Instant::now();
         how.validate()?;
         let Encoding { ids, .. } = self.model.tokenizer.encode(prompt)?;
+        self.note_length(ids.len());
         let (setting, weights) = self.setting(ids.len(), how, config)?;
         let top_k = (!how.dense).then_some(setting.config.top_k);
         let mut session = Session::new(self.model, self.device, weights, setting)?;

@@ -20,8 +20,8 @@ use crate::{
     error::Error,
     protocol::{LayerProgress, MemoryPlan, Progress, Weights},
     trace::{
-        AnswerScore, AnswerToken, Blocks, LoadSeconds, NextToken, Seconds, Span, StreamConfig, Summary,
-        Trace, TraceWriter, recorded_sentences,
+        AnswerScore, AnswerToken, Blocks, LoadSeconds, ModelInfo, NextToken, Seconds, Span, StreamConfig,
+        Summary, Trace, TraceWriter, recorded_sentences,
     },
     words::numbers::{count, format_bytes},
 };
@@ -42,6 +42,7 @@ impl<D: Device> Run<'_, D> {
     pub fn trace(&mut self, prompt: &str, config: &StreamConfig) -> Result<Trace, Error> {
         let start = Instant::now();
         let Encoding { ids, offsets } = self.model.tokenizer.encode(prompt)?;
+        self.note_length(ids.len());
         let (mut decoder, plan) = self.decoder(&ids, config)?;
         let sentences = recorded_sentences(prompt, &offsets).into_iter();
         decoder.sentences = sentences.filter_map(|(span, counts)| counts.then_some(span)).collect();
@@ -155,15 +156,18 @@ impl<D: Device> Run<'_, D> {
     }
 
     /// Returns the tokens of a trace, if it is of this model.
-    pub(super) fn tokens_of(&self, trace: &Trace) -> Result<Vec<u32>, Error> {
-        let info = self.model.info();
-        if trace.summary().model != info {
+    pub(super) fn tokens_of(&mut self, trace: &Trace) -> Result<Vec<u32>, Error> {
+        let (info, traced) = (self.model.info(), &trace.summary().model);
+        if let Some([own, others]) = info.unlike(traced) {
             return Err(Error::setting(
                 "trace",
-                format!("a trace of {}, the model that is loaded", info.name),
-                format!("a trace of {}", trace.summary().model.name),
+                format!("a trace of {}, the model that is loaded, which has {own}", info.name),
+                format!("a trace of {}, which has {others}", traced.name),
                 "load the model that made the trace",
             ));
+        }
+        if let Some(note) = other_weights(&info, traced) {
+            (self.progress)(Progress::Note(note));
         }
         let tokens = trace.tokens()?;
         match tokens.iter().find(|&&id| id as usize >= info.vocab_size) {
@@ -174,6 +178,18 @@ impl<D: Device> Run<'_, D> {
                 format!("id {id}"),
                 "the file is damaged: trace the prompt again",
             )),
+        }
+    }
+
+    /// Reports a prompt that is longer than the model was made for.
+    pub(super) fn note_length(&mut self, n_tokens: usize) {
+        if let Some(length) = self.model.info().exceeded_by(n_tokens) {
+            let (prompt, length) = (count(n_tokens, "token"), count(length, "token"));
+            let note = format!(
+                "the prompt has {prompt}, and the model was made for {length}: what it does past them says little \
+                 about it"
+            );
+            (self.progress)(Progress::Note(note));
         }
     }
 
@@ -274,6 +290,22 @@ impl<D: Device> Run<'_, D> {
 
     pub(super) fn clock(&self, stage: &'static str, n_tokens: usize) -> Clock {
         Clock { start: Instant::now(), stage, n_tokens, n_layers: self.model.config.n_layers }
+    }
+}
+
+/// Says that a trace may be of other weights than those of the model that is loaded, of the same sizes.
+fn other_weights(loaded: &ModelInfo, traced: &ModelInfo) -> Option<String> {
+    let [own, others] = [&loaded.name, &traced.name];
+    match (&loaded.fingerprint, &traced.fingerprint) {
+        (Some(a), Some(b)) if a != b => Some(format!(
+            "the trace was made with {others}, whose weights differ from those of {own}, the model that is loaded, or \
+             are stored in another format: the numbers are not those of the same run"
+        )),
+        (_, None) if own != others => Some(format!(
+            "the trace was made with {others} by an older version, which did not record its weights: they may differ \
+             from those of {own}, the model that is loaded"
+        )),
+        _ => None,
     }
 }
 

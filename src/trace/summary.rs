@@ -55,9 +55,42 @@ pub struct ModelInfo {
     pub n_parameters: u64,
     /// Sliding window of each layer, in tokens. `[n_layers]`
     pub windows: Vec<Option<usize>>,
+    /// Tokens of the longest prompt that the model was made for; `None` if its files do not say, and in older
+    /// traces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context_length: Option<usize>,
+    /// A hash over some bytes of the weights as they are stored; `None` in older traces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
 }
 
 impl ModelInfo {
+    /// Returns the length of context that a prompt of `n_tokens` exceeds; `None` if it does not.
+    pub fn exceeded_by(&self, n_tokens: usize) -> Option<usize> {
+        self.context_length.filter(|&length| n_tokens > length)
+    }
+
+    /// Returns in what another model differs so that a trace cannot be of both, as this model's and the other's
+    /// setting; `None` if it fits. Names, formats and weights may differ.
+    pub(crate) fn unlike(&self, other: &ModelInfo) -> Option<[String; 2]> {
+        // llama.cpp calls a Mistral a Llama.
+        let architecture = |model: &ModelInfo| model.architecture.replace("mistral", "llama");
+        let settings = |model: &ModelInfo| {
+            [
+                format!("architecture {}", architecture(model)),
+                format!("{} layers", model.n_layers),
+                format!("{} heads", model.n_heads),
+                format!("{} key-value heads", model.n_kv_heads),
+                format!("heads of size {}", model.head_dim),
+                format!("hidden size {}", model.hidden_size),
+                format!("a vocabulary of {}", model.vocab_size),
+                format!("sliding windows {:?}", model.windows),
+            ]
+        };
+        let pairs = settings(self).into_iter().zip(settings(other));
+        pairs.map(<[String; 2]>::from).find(|[own, other]| own != other)
+    }
+
     /// Returns the layers that a user has chosen, ascending, each once.
     ///
     /// # Errors

@@ -107,6 +107,8 @@ fn model(shape: &Shape) -> ModelInfo {
         vocab_size: 4,
         n_parameters: 6_260_000,
         windows: vec![shape.window; shape.n_layers],
+        context_length: None,
+        fingerprint: None,
     }
 }
 

@@ -144,9 +144,14 @@ fn files_that_are_cut_off_are_refused() {
         );
     }
     assert_refused("weights that are text", &["a whole safetensors file"], |folder| {
-        fs::write(folder.join("model.safetensors"), "version https://git-lfs.github.com/spec/v1\n".repeat(9))
-            .unwrap();
+        fs::write(folder.join("model.safetensors"), "weights of a model\n".repeat(9)).unwrap();
     });
+    for name in ["model.safetensors", "tokenizer.json", "config.json"] {
+        let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n";
+        assert_refused("a pointer", &[name, "a pointer of Git LFS", "git lfs pull"], |folder| {
+            fs::write(folder.join(name), pointer).unwrap();
+        });
+    }
 }
 
 #[test]

@@ -86,3 +86,42 @@ fn conversations_that_are_none_are_refused_before_the_model_is_opened() {
     fs::write(&path, r#"[{"role": "user", "text": "Hi"}]"#).unwrap();
     assert_fails(&arguments, &["a.json: expected a list of messages", "found \"text\" in message 0"]);
 }
+
+/// The notes of a run that a user would otherwise not expect.
+#[test]
+fn long_prompts_and_traces_of_other_weights_are_noted() {
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for name in ["copy", "other"] {
+        fs::create_dir(at(name)).unwrap();
+        for entry in fs::read_dir(MODEL).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file()) {
+            fs::copy(entry.path(), at(name).join(entry.file_name())).unwrap();
+        }
+    }
+    let config = at("copy").join("config.json");
+    let mut json: serde_json::Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
+    json["max_position_embeddings"] = 8.into();
+    fs::write(config, json.to_string()).unwrap();
+    let weights = at("other").join("model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    let half = bytes.len() / 2;
+    // Signs and low bits change, numbers stay numbers.
+    bytes[half..].iter_mut().step_by(2).for_each(|byte| *byte ^= 1);
+    fs::write(weights, bytes).unwrap();
+
+    let (copy, other, trace) =
+        (at("copy").display().to_string(), at("other").display().to_string(), saved(folder.path()));
+    let said = |arguments: &[&str]| {
+        let output = streamtrace(&[arguments, &["--device", "cpu"]].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        stderr(&output).to_string()
+    };
+    let long =
+        said(&["trace", "--model", &copy, "--prompt", "one two three four five six seven eight nine ten"]);
+    assert!(long.contains("and the model was made for 8 tokens"), "{long}");
+    let test = |model: &str| {
+        said(&["test-routes", &trace, "--model", model, "--from", "special", "--n-random", "1"])
+    };
+    assert!(!test(&copy).contains("whose weights differ"));
+    assert!(test(&other).contains("made with needle-6m, whose weights differ from those of other"));
+}

@@ -33,6 +33,8 @@ pub fn save(path: &str) {
         vocab_size: 1,
         n_parameters: 1,
         windows: vec![None; 2],
+        context_length: None,
+        fingerprint: None,
     };
     let summary = Summary {
         model,

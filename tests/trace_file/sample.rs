@@ -124,6 +124,8 @@ impl Size {
             vocab_size,
             n_parameters: u64::MAX,
             windows: self.windows.clone(),
+            context_length: None,
+            fingerprint: None,
         };
         Summary {
             model,

@@ -16,7 +16,7 @@ use hf_hub::{
     api::sync::{Api, ApiBuilder, ApiError},
 };
 
-use super::weights;
+use super::{place, weights};
 use crate::{error::Error, protocol::Progress, words::numbers::format_bytes};
 
 /// The path of a model, and its name.
@@ -40,7 +40,7 @@ const PERIOD: Duration = Duration::from_secs(2);
 /// Finds a model by its path or, if no such file exists, by its name on the hub: `owner/name` or
 /// `owner/name/file.gguf`, with `@revision` for a revision other than the main one.
 ///
-/// `HF_HOME` and `HF_HUB_CACHE` set the cache's folder, `HF_TOKEN` or the cache's token the user,
+/// `HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE`, `HF_HOME` and `XDG_CACHE_HOME` set the cache's folder, `HF_TOKEN` or the cache's token the user,
 /// `HF_ENDPOINT` the server; with `HF_HUB_OFFLINE` only the cache is used. A download that broke off is
 /// resumed.
 ///
@@ -48,7 +48,8 @@ const PERIOD: Duration = Duration::from_secs(2);
 /// [`Error::Model`] when neither exists, or the hub refuses the model.
 pub fn find(model: &Path, report: &mut dyn FnMut(Progress)) -> Result<Found, Error> {
     if model.exists() {
-        return Ok(Found { path: model.into(), name: None });
+        let path = place::of(model)?;
+        return Ok(Found { name: place::name(&path), path });
     }
     let Some(name) = Name::parse(model) else {
         return Err(Error::model(
@@ -65,13 +66,18 @@ pub fn find(model: &Path, report: &mut dyn FnMut(Progress)) -> Result<Found, Err
     Ok(Found { path, name: Some(name.title()) })
 }
 
-/// Returns the absolute path of the hub's cache.
+/// Returns the absolute path of the hub's cache, by the variables that the hub's own tools know.
 fn cache_folder() -> PathBuf {
-    let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let home = || {
-        variable("HF_HOME").unwrap_or_else(|| env::home_dir().unwrap_or_default().join(".cache/huggingface"))
+    let user = || env::home_dir().unwrap_or_default();
+    let variable = |name: &str| {
+        let path = env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)?;
+        // A shell replaces ~ only at the start of a word.
+        Some(path.strip_prefix("~").map(|inside| user().join(inside)).unwrap_or(path))
     };
-    let folder = variable("HF_HUB_CACHE").unwrap_or_else(|| home().join("hub"));
+    let caches = || variable("XDG_CACHE_HOME").unwrap_or_else(|| user().join(".cache"));
+    let home = || variable("HF_HOME").unwrap_or_else(|| caches().join("huggingface"));
+    let folder = ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"].into_iter().find_map(variable);
+    let folder = folder.unwrap_or_else(|| home().join("hub"));
     std::path::absolute(&folder).unwrap_or(folder)
 }
 
@@ -194,6 +200,10 @@ impl Name {
         }
         let weights = [INDEX, "model.safetensors"].into_iter().find(|name| all.contains(name));
         let Some(weights) = weights else { return Err(self.without_weights(&all)) };
+        if let Some(missing) = ["config.json", "tokenizer.json"].into_iter().find(|name| !all.contains(name))
+        {
+            return Err(self.without(missing));
+        }
         let exists = |name: &&&str| all.contains(*name);
         for file in ["config.json", "tokenizer.json", weights].iter().chain(OPTIONAL.iter().filter(exists)) {
             fetch(file)?;
@@ -236,6 +246,19 @@ impl Name {
             .download_with_progress(file, reporting)
             .map(drop)
             .map_err(|e| self.failed(endpoint, &e))
+    }
+
+    /// The error for a model without a file that it needs.
+    fn without(&self, missing: &str) -> Error {
+        let fix = match missing {
+            "tokenizer.json" => format!(
+                "make one in Python: AutoTokenizer.from_pretrained(\"{}\").save_pretrained(FOLDER), and put it into a \
+                 folder with the model's other files",
+                self.id
+            ),
+            _ => "choose a repository with a whole model".into(),
+        };
+        Error::model(&self.id, format!("a {missing} in the repository"), "none", fix)
     }
 
     /// The error for a model without safetensors; names its GGUF files.

@@ -4,12 +4,15 @@
 pub mod chat_template;
 pub mod config;
 mod config_file;
+mod context;
 mod dequantise;
+mod fingerprint;
 pub mod format;
 pub mod gguf;
 pub mod hub;
 mod json_file;
 mod pairs;
+mod place;
 pub mod rope;
 mod seen;
 mod start_token;
@@ -45,6 +48,9 @@ pub struct Model {
     pub chat: Result<ChatTemplate, Error>,
     /// What opening took; nothing for the device.
     pub seconds: LoadSeconds,
+    /// Tokens of the longest prompt that the model was made for; `None` if its files do not say.
+    context_length: Option<usize>,
+    fingerprint: Option<String>,
     weights: Weights,
     /// The prefix of the names of the decoder's tensors.
     prefix: &'static str,
@@ -97,11 +103,7 @@ impl Model {
     /// [`Error::File`] and [`Error::Model`], which name the file and its fault.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let start = Instant::now();
-        let mut model = if path.extension().is_some_and(|e| e == "gguf") {
-            Self::open_gguf(path)?
-        } else {
-            Self::open_folder(path)?
-        };
+        let mut model = if place::is_gguf(path) { Self::open_gguf(path)? } else { Self::open_folder(path)? };
         model.embedding()?;
         model.final_norm()?;
         let mut sizes = BlockSizes::default();
@@ -110,13 +112,16 @@ impl Model {
             model.layer(layer)?.all().for_each(|weight| sizes.add(weight));
         }
         model.config.in_blocks = if sizes.in_blocks > 0 { sizes.in_blocks + sizes.others } else { 0 };
+        model.fingerprint = model.fingerprint();
         model.seconds.files = start.elapsed().as_secs_f64() - model.seconds.tokenizer;
         Ok(model)
     }
 
     fn open_folder(folder: &Path) -> Result<Self, Error> {
         std::fs::read_dir(folder).map_err(Error::io("read the model folder", folder))?;
-        let config = ModelConfig::read(&folder.join("config.json"))?;
+        let file = folder.join("config.json");
+        let json = json_file::read(&file)?;
+        let config = ModelConfig::parse(json.clone()).map_err(|unsupported| unsupported.at(&file))?;
         let (tokenizer, seconds) =
             timed(|| Tokenizer::read(&folder.join("tokenizer.json"), config.vocab_size))?;
         let weights = Weights::open(folder)?;
@@ -130,6 +135,8 @@ impl Model {
         let chat = ChatTemplate::read(folder);
         Ok(Model {
             name: name.unwrap_or_else(|| "model".into()),
+            context_length: context::of_json(&json, &config),
+            fingerprint: None,
             config,
             tokenizer,
             end_of_text,
@@ -150,12 +157,16 @@ impl Model {
             Err(_) if beside.exists() => Tokenizer::read(&beside, config.vocab_size),
             own => own,
         })?;
-        let name =
+        let own = gguf.name().filter(|_| place::is_blob(path));
+        let stem =
             path.file_stem().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned());
+        let name = own.unwrap_or(stem);
         let end_of_text = gguf.end_of_text();
         let chat = gguf.chat();
         Ok(Model {
             name,
+            context_length: gguf.context_length(&config),
+            fingerprint: None,
             config,
             tokenizer,
             end_of_text,
@@ -214,6 +225,8 @@ impl Model {
             vocab_size: config.vocab_size,
             n_parameters: self.weights.n_parameters(),
             windows: config.windows.clone(),
+            context_length: self.context_length,
+            fingerprint: self.fingerprint.clone(),
         }
     }
 

@@ -135,6 +135,11 @@ impl<'a> Weight<'a> {
         &self.shape
     }
 
+    /// Returns the tensor's bytes in the file.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     pub fn stored(&self) -> Stored {
         self.stored
     }

@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::{
     gguf::Gguf,
+    json_file, place,
     seen::Seen,
     weight::{Stored, Weight},
 };
@@ -125,11 +126,12 @@ impl Weights {
 /// Returns the paths of a folder's safetensors files.
 pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let path = folder.join("model.safetensors.index.json");
+    let whole = folder.join("model.safetensors");
     if !path.exists() {
-        return Ok(vec![folder.join("model.safetensors")]);
+        place::check_has_safetensors(folder)?;
+        return Ok(vec![whole]);
     }
-    let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-    let index: Index = serde_json::from_str(&text).map_err(|e| damaged(&path, e))?;
+    let index: Index = serde_json::from_value(json_file::read(&path)?).map_err(|e| damaged(&path, e))?;
     let names: BTreeSet<String> = index.weight_map.into_values().collect();
     if let Some(outside) = names.iter().find(|name| !is_inside(name)) {
         return Err(Error::model(
@@ -139,7 +141,11 @@ pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
             "choose another model",
         ));
     }
-    Ok(names.iter().map(|name| folder.join(name)).collect())
+    let shards: Vec<PathBuf> = names.iter().map(|name| folder.join(name)).collect();
+    // An index that was left beside a whole file names files that are gone.
+    let is_left_over =
+        whole.exists() && !shards.contains(&whole) && !shards.iter().all(|shard| shard.exists());
+    Ok(if is_left_over { vec![whole] } else { shards })
 }
 
 /// Whether the relative path `file` stays in its folder.
@@ -153,7 +159,8 @@ fn map(path: &Path, seen: &mut Vec<Seen>) -> Result<MmapedSafetensors, Error> {
     seen.push(Seen::open(path, &file)?);
     // SAFETY: the map is read-only; tools replace a weights file and do not rewrite it in place while it is
     // in use.
-    unsafe { MmapedSafetensors::new(path) }.map_err(|e| damaged(path, e))
+    unsafe { MmapedSafetensors::new(path) }
+        .map_err(|e| place::check_is_no_pointer_file(path).err().unwrap_or_else(|| damaged(path, e)))
 }
 
 /// The error for a file that is not whole safetensors.

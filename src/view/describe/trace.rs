@@ -57,6 +57,7 @@ impl Describe for Summary {
         );
         Table::new(format!("Trace of {}", count(self.n_tokens, "token")))
             .row("model", self.model.line())
+            .maybe("too long", too_long(self))
             .row("blocks", format!("{query_blocks}, {key_blocks}"))
             .row("kept", format!("{kept} per query block and head"))
             .row("pruned", format!("{} of all causal pairs", percent(self.pruned)))
@@ -70,6 +71,12 @@ impl Describe for Summary {
             .maybe("recall", self.recall.map(|told| told.line()))
             .maybe("compared", self.fidelity.as_ref().map(Fidelity::line))
     }
+}
+
+/// Says that a prompt is longer than the model was made for.
+fn too_long(summary: &Summary) -> Option<String> {
+    let length = summary.model.exceeded_by(summary.n_tokens)?;
+    Some(format!("the model was made for prompts of {}", count(length, "token")))
 }
 
 impl Describe for Recall {
@@ -99,6 +106,10 @@ impl Describe for ModelInfo {
             .row("hidden size", thousands(self.hidden_size as u64))
             .row("vocabulary", thousands(self.vocab_size as u64))
             .maybe("sliding window", window)
+            .maybe(
+                "made for",
+                self.context_length.map(|length| format!("prompts of {}", count(length, "token"))),
+            )
     }
 }
 

@@ -79,12 +79,16 @@ pub(super) fn recall_of(trace: &Trace, layer: usize, head: usize) -> Result<Opti
     Ok(measured.or(told.map(f64::from)))
 }
 
-/// The facts below the title of a trace's figure: length, blocks, budget, share pruned, and recall if it is
+/// The facts below the title of a trace's figure: length, and whether the model was made for it, blocks, budget, share pruned, and recall if it is
 /// known.
 pub(super) fn facts(summary: &Summary, top_k: usize, pruned: f64, recall: Option<f64>) -> String {
     let config = &summary.config;
+    let n_tokens = count(summary.n_tokens, "token");
     let mut facts = vec![
-        count(summary.n_tokens, "token"),
+        match summary.model.exceeded_by(summary.n_tokens) {
+            Some(length) => format!("{n_tokens}, the model was made for {}", thousands(length as u64)),
+            None => n_tokens,
+        },
         format!("query blocks of {}, key blocks of {}", config.block_size_q, config.block_size_k),
         format!("k = {}", thousands(top_k as u64)),
         format!("{} pruned", percent(pruned)),

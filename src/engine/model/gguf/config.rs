@@ -25,6 +25,10 @@ pub fn from_metadata(gguf: &Gguf) -> Result<ModelConfig, Error> {
         let expected = format!("general.architecture {names}");
         return Err(Unsupported::new(&expected, &gguf.architecture).at(&gguf.path));
     };
+    if let Some(n) = gguf.architecture_number("expert_count").filter(|&n| n > 0.0) {
+        let found = format!("a mixture of experts ({}.expert_count {n})", gguf.architecture);
+        return Err(Unsupported::new("a model without experts", &found).at(&gguf.path));
+    }
     let mut config =
         ModelConfig::parse(json(gguf, family)?).map_err(|unsupported| unsupported.at(&gguf.path))?;
     config.norm_offset = 0.0; // llama.cpp stores the weights with the offset added

@@ -23,7 +23,9 @@ use self::header::{Header, Tensor};
 use super::{
     chat_template::{self, ChatTemplate},
     config::ModelConfig,
+    context,
     format::Format,
+    place,
     seen::Seen,
     tokenizer::Tokenizer,
     weight::{Stored, Weight},
@@ -50,7 +52,18 @@ impl Gguf {
     pub fn open(path: &Path) -> Result<Self, Error> {
         let (map, seen) = map(path)?;
         let map = Arc::new(map);
+        place::check_is_no_pointer(path, &map)?;
         let header = Header::read(path, &map)?;
+        if let Some(n_parts) = header.number("split.count").filter(|&n| n > 1.0) {
+            let part = header.number("split.no").unwrap_or(0.0) + 1.0;
+            let fix = "download all parts and join them by llama.cpp's `llama-gguf-split --merge FIRST-PART WHOLE.gguf`";
+            return Err(Error::model(
+                path.display(),
+                "a GGUF file in one piece",
+                format!("part {part} of {n_parts}"),
+                fix,
+            ));
+        }
         let Some(architecture) = header.text(&map, "general.architecture").map(Cow::into_owned) else {
             return Err(damaged(path, "the key general.architecture", "none"));
         };
@@ -101,6 +114,16 @@ impl Gguf {
     /// [`Error::Model`] when the architecture or a setting is not supported.
     pub fn config(&self) -> Result<ModelConfig, Error> {
         config::from_metadata(self)
+    }
+
+    /// Returns the model's name, if the file has it.
+    pub fn name(&self) -> Option<String> {
+        self.text("general.name").map(Cow::into_owned)
+    }
+
+    /// Returns the tokens of the longest prompt that the model was made for; `None` if the file does not say.
+    pub fn context_length(&self, config: &ModelConfig) -> Option<usize> {
+        context::length(self.architecture_number("context_length"), config)
     }
 
     /// Makes a tokenizer of the file's vocabulary, for a model of `vocab_size` tokens.

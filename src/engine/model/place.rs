@@ -1,0 +1,171 @@
+//! Where a model lies on this machine: folders as the hub's tools and other programs leave them, files that belong to
+//! a model, and what is none.
+
+use std::{
+    fs,
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use super::json_file;
+use crate::error::Error;
+
+/// What every GGUF file starts with.
+const GGUF: &[u8] = b"GGUF";
+
+/// What Git leaves in place of a file that Git LFS keeps.
+const POINTER: &[u8] = b"version https://git-lfs";
+
+/// Returns the model folder or the GGUF file that `path` means: a folder of the hub's cache means its snapshot, a
+/// folder with one GGUF file that file, and a weights file its folder.
+///
+/// # Errors
+/// [`Error::Model`] for a folder with several GGUF files, or with an adapter alone; [`Error::File`] when a folder
+/// cannot be read.
+pub fn of(path: &Path) -> Result<PathBuf, Error> {
+    if !path.is_dir() {
+        let folder = path.parent().filter(|folder| folder.join("config.json").exists());
+        let names_folder = path.to_string_lossy().ends_with(".safetensors")
+            || path.to_string_lossy().ends_with(".safetensors.index.json");
+        return Ok(folder.filter(|_| names_folder).unwrap_or(path).into());
+    }
+    if path.join("config.json").exists() {
+        return Ok(path.into());
+    }
+    if let Some(snapshot) = snapshot(path)? {
+        return of(&snapshot);
+    }
+    let ggufs: Vec<PathBuf> = files(path)?
+        .into_iter()
+        .filter(|file| file.extension().is_some_and(|ending| ending == "gguf"))
+        .collect();
+    match &ggufs[..] {
+        [] => check_is_no_adapter(path).map(|()| path.into()),
+        [file] => Ok(file.clone()),
+        [first, ..] => Err(Error::model(
+            path.display(),
+            "one model",
+            format!("{} GGUF files", ggufs.len()),
+            format!("give the path of a file, such as {}", first.display()),
+        )),
+    }
+}
+
+/// Returns the snapshot that a folder `models--owner--name` of the hub's cache means: that of its main branch, or its
+/// only one.
+fn snapshot(folder: &Path) -> Result<Option<PathBuf>, Error> {
+    let snapshots = folder.join("snapshots");
+    if !snapshots.is_dir() {
+        return Ok(None);
+    }
+    let main = fs::read_to_string(folder.join("refs/main")).ok();
+    let main = main.map(|hash| snapshots.join(hash.trim())).filter(|snapshot| snapshot.is_dir());
+    let all = files(&snapshots)?;
+    match (main, &all[..]) {
+        (Some(main), _) => Ok(Some(main)),
+        (None, [only]) => Ok(Some(only.clone())),
+        (None, all) => Err(Error::model(
+            folder.display(),
+            "a snapshot of the main branch",
+            format!("{} snapshots", all.len()),
+            format!("give the path of one in {}", snapshots.display()),
+        )),
+    }
+}
+
+/// Returns the files and folders in a folder, sorted.
+fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let entries = fs::read_dir(folder).map_err(Error::io("read the model folder", folder))?;
+    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    files.sort();
+    Ok(files)
+}
+
+/// Returns the name of a model in the hub's cache, `name` in `models--owner--name/snapshots/hash`: the last folder is
+/// named by a hash.
+pub fn name(folder: &Path) -> Option<String> {
+    let folder = folder.canonicalize().ok()?;
+    let snapshots = folder.parent().filter(|parent| parent.ends_with("snapshots") && folder.is_dir())?;
+    let id = snapshots.parent()?.file_name()?.to_str()?.strip_prefix("models--")?;
+    id.rsplit("--").next().map(Into::into)
+}
+
+/// Whether a path is that of a GGUF file: by its name, or by its first bytes, such as one of Ollama's blobs.
+pub fn is_gguf(path: &Path) -> bool {
+    let begins = || {
+        let mut first = [0; 4];
+        fs::File::open(path).and_then(|mut file| file.read_exact(&mut first)).is_ok() && first == GGUF
+    };
+    path.extension().is_some_and(|ending| ending == "gguf") || begins()
+}
+
+/// Whether a file is named by a hash, as Ollama does.
+pub fn is_blob(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("sha256"))
+}
+
+/// Checks that a folder without `config.json` is not that of an adapter.
+fn check_is_no_adapter(folder: &Path) -> Result<(), Error> {
+    let path = folder.join("adapter_config.json");
+    if !path.exists() {
+        return Ok(());
+    }
+    let config = json_file::read(&path)?;
+    let base = config["base_model_name_or_path"].as_str().unwrap_or("a model that it does not name");
+    Err(Error::model(
+        folder.display(),
+        "a whole model",
+        format!("an adapter of {base}"),
+        "merge it into its model in Python, by merge_and_unload() of peft, and save that",
+    ))
+}
+
+/// Checks that a folder without `model.safetensors` has no weights of another kind.
+///
+/// # Errors
+/// [`Error::Model`] for weights as PyTorch pickles them.
+pub fn check_has_safetensors(folder: &Path) -> Result<(), Error> {
+    if folder.join("model.safetensors").exists() {
+        return Ok(());
+    }
+    let is_pickled = |file: &&PathBuf| {
+        file.extension().is_some_and(|ending| ["bin", "pth", "pt"].iter().any(|e| ending == *e))
+    };
+    match files(folder)?.iter().find(is_pickled) {
+        None => Ok(()),
+        Some(file) => Err(Error::model(
+            folder.display(),
+            "model.safetensors, or shards with an index",
+            file.file_name().unwrap_or_default().display(),
+            "convert it in Python: AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(FOLDER)",
+        )),
+    }
+}
+
+/// Checks that the file whose first bytes these are is not what Git leaves in place of a large file.
+///
+/// # Errors
+/// [`Error::Model`] for a pointer of Git LFS.
+pub fn check_is_no_pointer(path: &Path, first: &[u8]) -> Result<(), Error> {
+    if !first.starts_with(POINTER) {
+        return Ok(());
+    }
+    Err(Error::model(
+        path.display(),
+        "the file itself",
+        "a pointer of Git LFS to it",
+        "run `git lfs pull` in its folder, or download the file",
+    ))
+}
+
+/// Checks the same of a file.
+///
+/// # Errors
+/// As [`check_is_no_pointer`].
+pub fn check_is_no_pointer_file(path: &Path) -> Result<(), Error> {
+    let mut first = vec![0; POINTER.len()];
+    match fs::File::open(path).and_then(|mut file| file.read_exact(&mut first)) {
+        Ok(()) => check_is_no_pointer(path, &first),
+        Err(_) => Ok(()),
+    }
+}
