@@ -12,7 +12,8 @@ use super::{
     },
     device::{Device, Purpose},
     model::{Model, tokenizer::Encoding},
-    run::{Run, argmax, log_probability, with_budget},
+    probabilities::{argmax, log_probability},
+    run::{Run, with_budget},
 };
 use crate::{
     error::Error,

@@ -6,7 +6,8 @@ use super::{
     compare::kl,
     decoder::{Decoder, branches::Branch},
     device::Device,
-    run::{Run, argmax, log_softmax},
+    probabilities::{argmax, log_softmax},
+    run::Run,
 };
 use crate::{
     error::Error,

@@ -1,5 +1,6 @@
 //! The engine in this process: opens the model, runs it, answers.
 
+mod clock;
 mod compare;
 pub mod cpu;
 #[expect(unsafe_code, reason = "calls of CUDA's libraries")]
@@ -9,6 +10,7 @@ pub mod device;
 mod generate;
 mod knock_out;
 pub mod model;
+mod probabilities;
 pub mod raster;
 mod run;
 pub mod search;

@@ -7,18 +7,20 @@ use std::{
 };
 
 use super::{
+    clock::Clock,
     decoder::{
         Decoder, Pending,
         resident::{AllWeights, Resident},
     },
     device::{Device, Purpose, StageCosts},
     model::{Model, tokenizer::Encoding},
+    probabilities::{argmax, log_probability},
     search::budget,
     told::{Told, sampled_rows},
 };
 use crate::{
     error::Error,
-    protocol::{LayerProgress, MemoryPlan, Progress, Weights},
+    protocol::{MemoryPlan, Progress, Weights},
     trace::{
         AnswerScore, AnswerToken, Blocks, LoadSeconds, ModelInfo, NextToken, Seconds, Span, StreamConfig,
         Summary, Trace, TraceWriter, recorded_sentences,
@@ -289,7 +291,7 @@ impl<D: Device> Run<'_, D> {
     }
 
     pub(super) fn clock(&self, stage: &'static str, n_tokens: usize) -> Clock {
-        Clock { start: Instant::now(), stage, n_tokens, n_layers: self.model.config.n_layers }
+        Clock::start(stage, n_tokens, self.model.config.n_layers)
     }
 }
 
@@ -369,48 +371,5 @@ pub(super) fn focus(config: &StreamConfig, n_tokens: usize) -> Result<Span, Erro
             format!("{range:?}"),
             "choose tokens of the prompt, or leave it out for the last ones",
         )),
-    }
-}
-
-/// Returns the index of the first of the largest logits.
-pub(super) fn argmax(logits: &[f32]) -> u32 {
-    (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b]).then(b.cmp(&a))).unwrap_or(0) as u32
-}
-
-/// Returns the natural logarithm of the probability of one token.
-pub(super) fn log_probability(logits: &[f32], id: u32) -> f64 {
-    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max) as f64;
-    let total = logits.iter().map(|&l| (l as f64 - most).exp()).sum::<f64>().ln();
-    logits[id as usize] as f64 - most - total
-}
-
-/// Returns the natural logarithms of the probabilities.
-pub(super) fn log_softmax(logits: &[f32]) -> Vec<f64> {
-    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max) as f64;
-    let total = logits.iter().map(|&l| (l as f64 - most).exp()).sum::<f64>().ln();
-    logits.iter().map(|&l| l as f64 - most - total).collect()
-}
-
-/// Measures the speed of the layers.
-pub(super) struct Clock {
-    start: Instant,
-    stage: &'static str,
-    n_tokens: usize,
-    n_layers: usize,
-}
-
-impl Clock {
-    /// Returns the progress when a layer is done.
-    pub fn at(&self, layer: usize) -> Progress {
-        let done = (layer + 1) as f64;
-        let seconds = self.start.elapsed().as_secs_f64().max(1e-9);
-        let whole = seconds / done * self.n_layers as f64;
-        Progress::Layer(LayerProgress {
-            stage: self.stage.into(),
-            layer: layer + 1,
-            n_layers: self.n_layers,
-            tokens_per_second: self.n_tokens as f64 / whole,
-            seconds_left: (whole - seconds).max(0.0),
-        })
     }
 }

@@ -3,7 +3,8 @@
 use super::{
     compare::kl,
     device::{Device, StageCosts},
-    run::{Run, argmax, log_softmax},
+    probabilities::{argmax, log_softmax},
+    run::Run,
 };
 use crate::{
     error::Error,

@@ -72,6 +72,7 @@ impl ModelInfo {
 
     /// Returns in what another model differs so that a trace cannot be of both, as this model's and the other's
     /// setting; `None` if it fits. Names, formats and weights may differ.
+    #[cfg(feature = "engine")]
     pub(crate) fn unlike(&self, other: &ModelInfo) -> Option<[String; 2]> {
         // llama.cpp calls a Mistral a Llama.
         let architecture = |model: &ModelInfo| model.architecture.replace("mistral", "llama");

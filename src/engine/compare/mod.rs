@@ -5,7 +5,8 @@ mod positions;
 use super::{
     decoder::Decoder,
     device::{Device, StageCosts},
-    run::{Run, log_softmax},
+    probabilities::log_softmax,
+    run::Run,
     search::sample::spread,
 };
 use crate::{

@@ -3,11 +3,7 @@
 use rayon::prelude::*;
 
 use crate::{
-    engine::{
-        decoder::Decoder,
-        device::Device,
-        run::{Run, argmax},
-    },
+    engine::{decoder::Decoder, device::Device, probabilities::argmax, run::Run},
     error::Error,
     trace::{PositionFidelity, Trace},
 };
