@@ -152,10 +152,18 @@ fn broken_templates_are_refused_when_they_are_asked_for() {
         common::random_model(json!({ "model_type": "llama" })).path(),
         &["a chat template", "none", "a base model"],
     );
+}
+
+/// It also says which tokens start and end a prompt: without it, plain text would be read as another text.
+#[test]
+fn a_damaged_tokenizer_config_is_refused_at_once() {
     let folder = model(json!({ "chat_template": "{{ messages }}" }));
     let path = folder.path().join("tokenizer_config.json");
     fs::write(&path, &fs::read(&path).unwrap()[..9]).unwrap();
-    assert_broken(folder.path(), &["tokenizer_config.json", "expected JSON", "EOF"]);
+    let error = common::load(folder.path()).err().unwrap().to_string();
+    for words in ["tokenizer_config.json", "expected JSON", "EOF"] {
+        assert!(error.contains(words), "{words:?} is not in: {error}");
+    }
 }
 
 #[test]
