@@ -13,6 +13,7 @@ pub mod hub;
 mod json_file;
 mod pairs;
 mod place;
+mod pointer;
 pub mod rope;
 mod seen;
 mod start_token;

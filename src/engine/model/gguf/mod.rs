@@ -24,7 +24,7 @@ use super::{
     config::ModelConfig,
     context,
     format::Format,
-    place,
+    pointer,
     seen::Seen,
     tokenizer::Tokenizer,
     weight::{Stored, Weight},
@@ -50,7 +50,7 @@ impl Gguf {
     /// architecture, or has a tensor in a format that is not read.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let (map, seen) = map(path)?;
-        place::check_is_no_pointer(path, &map)?;
+        pointer::check(path, &map)?;
         let header = Header::read(path, &map)?;
         if let Some(n_parts) = header.number("split.count").filter(|&n| n > 1.0) {
             let part = header.number("split.no").unwrap_or(0.0) + 1.0;
