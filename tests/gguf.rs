@@ -238,7 +238,7 @@ fn files_that_are_cut_off_or_something_else_are_refused() {
         assert_refused(&path, &["needle.gguf", "download it again"]);
     }
     fs::write(&path, "version https://git-lfs.github.com/spec/v1\n".repeat(9)).unwrap();
-    assert_refused(&path, &["a whole GGUF file", "download it again"]);
+    assert_refused(&path, &["needle.gguf", "a pointer of Git LFS", "git lfs pull"]);
     assert_refused(
         &folder.path().join("nothing.gguf"),
         &["nothing.gguf", "a .gguf file", "no such file or folder"],

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::place;
+use super::pointer;
 use crate::{error::Error, words::text_file::read_text};
 
 /// Numbers that Python writes and JSON does not know.
@@ -17,7 +17,7 @@ const NO_NUMBERS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
 /// [`Error::File`] when the file cannot be read, [`Error::Model`] when it is no JSON.
 pub fn read(path: &Path) -> Result<Value, Error> {
     let text = read_text("read", path)?;
-    place::check_is_no_pointer(path, text.as_bytes())?;
+    pointer::check(path, text.as_bytes())?;
     let parsed = serde_json::from_str(&text).or_else(|why| {
         // Files are JSON nearly always: only others are read a second time.
         serde_json::from_str(&with_numbers_as_texts(&text)).map_err(|_| why)

@@ -14,6 +14,7 @@ mod json_file;
 mod layer_weights;
 mod pairs;
 mod place;
+mod pointer;
 pub mod rope;
 mod seen;
 mod start_token;

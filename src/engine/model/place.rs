@@ -13,9 +13,6 @@ use crate::error::Error;
 /// What every GGUF file starts with.
 const GGUF: &[u8] = b"GGUF";
 
-/// What Git leaves in place of a file that Git LFS keeps.
-const POINTER: &[u8] = b"version https://git-lfs";
-
 /// Returns the model folder or the GGUF file that `path` means: a folder of the hub's cache means its snapshot, a
 /// folder with one GGUF file that file, and a weights file its folder.
 ///
@@ -139,33 +136,5 @@ pub fn check_has_safetensors(folder: &Path) -> Result<(), Error> {
             file.file_name().unwrap_or_default().display(),
             "convert it in Python: AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(FOLDER)",
         )),
-    }
-}
-
-/// Checks that the file whose first bytes these are is not what Git leaves in place of a large file.
-///
-/// # Errors
-/// [`Error::Model`] for a pointer of Git LFS.
-pub fn check_is_no_pointer(path: &Path, first: &[u8]) -> Result<(), Error> {
-    if !first.starts_with(POINTER) {
-        return Ok(());
-    }
-    Err(Error::model(
-        path.display(),
-        "the file itself",
-        "a pointer of Git LFS to it",
-        "run `git lfs pull` in its folder, or download the file",
-    ))
-}
-
-/// Checks the same of a file.
-///
-/// # Errors
-/// As [`check_is_no_pointer`].
-pub fn check_is_no_pointer_file(path: &Path) -> Result<(), Error> {
-    let mut first = vec![0; POINTER.len()];
-    match fs::File::open(path).and_then(|mut file| file.read_exact(&mut first)) {
-        Ok(()) => check_is_no_pointer(path, &first),
-        Err(_) => Ok(()),
     }
 }

@@ -11,7 +11,7 @@ use tokenizers::{
     DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, TokenizerImpl,
 };
 
-use super::{json_file, pairs::Pairs, place, start_token};
+use super::{json_file, pairs::Pairs, pointer, start_token};
 use crate::error::Error;
 
 /// A tokenizer, checked against the model's vocabulary.
@@ -48,7 +48,7 @@ impl Tokenizer {
     /// id of `vocab_size` or above. Added tokens may: models carry some that they have no embedding for.
     pub fn read(path: &Path, vocab_size: usize) -> Result<Self, Error> {
         let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-        place::check_is_no_pointer(path, &bytes)?;
+        pointer::check(path, &bytes)?;
         let config = path.with_file_name("tokenizer_config.json");
         let config = if config.exists() { json_file::read(&config)? } else { Value::Null };
         Self::with_config(&bytes, &config, path, vocab_size)

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::{
     gguf::Gguf,
-    json_file, place,
+    json_file, place, pointer,
     seen::Seen,
     weight::{Stored, Weight},
 };
@@ -160,7 +160,7 @@ fn map(path: &Path, seen: &mut Vec<Seen>) -> Result<MmapedSafetensors, Error> {
     // SAFETY: the map is read-only; tools replace a weights file and do not rewrite it in place while it is
     // in use.
     unsafe { MmapedSafetensors::new(path) }
-        .map_err(|e| place::check_is_no_pointer_file(path).err().unwrap_or_else(|| damaged(path, e)))
+        .map_err(|e| pointer::check_file(path).err().unwrap_or_else(|| damaged(path, e)))
 }
 
 /// The error for a file that is not whole safetensors.

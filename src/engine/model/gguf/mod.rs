@@ -25,7 +25,7 @@ use super::{
     config::ModelConfig,
     context,
     format::Format,
-    place,
+    pointer,
     seen::Seen,
     tokenizer::Tokenizer,
     weight::{Stored, Weight},
@@ -52,7 +52,7 @@ impl Gguf {
     pub fn open(path: &Path) -> Result<Self, Error> {
         let (map, seen) = map(path)?;
         let map = Arc::new(map);
-        place::check_is_no_pointer(path, &map)?;
+        pointer::check(path, &map)?;
         let header = Header::read(path, &map)?;
         if let Some(n_parts) = header.number("split.count").filter(|&n| n > 1.0) {
             let part = header.number("split.no").unwrap_or(0.0) + 1.0;
