@@ -14,7 +14,7 @@ fn trace_prints_one_json_object_and_its_progress_on_standard_error() {
     let object = object(&output);
     assert_eq!(fields(&object), SUMMARY_FIELDS);
     assert_eq!(fields(&object["next_token"]), ["id", "logprob", "text"]);
-    assert_eq!(fields(&object["seconds"]), ["attention", "load", "search", "total"]);
+    assert_eq!(fields(&object["seconds"]), ["attention", "load", "load_parts", "search", "total"]);
     assert_eq!((&object["config"]["top_k"], &object["device"]), (&12.into(), &"cpu".into()));
     assert!(
         object["n_tokens"].as_u64().unwrap() > 900
