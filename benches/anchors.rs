@@ -3,9 +3,9 @@
 //!
 //! A prompt is a word problem whose facts are scattered over prose, followed by the chain of thought; the
 //! truth is known by construction. Options: `-- --prompts 24 --tokens 8192 --pruned 0.97 --search
-//! exhaustive|default --sinks 1 --local 5 --model MODEL`. Prompts of even number calibrate the heads, and those of odd
-//! number are reported; kurtosis, which needs no truth, is the mean over all. Plan and setup are left out as
-//! targets. The dense run is the same with all blocks kept.
+//! exhaustive|default --sinks 1 --local 5 --model MODEL`. Prompts of even number calibrate the heads, and
+//! those of odd number are reported; kurtosis, which needs no truth, is the mean over all. Plan and setup are
+//! left out as targets. The dense run is the same with all blocks kept.
 
 mod common;
 

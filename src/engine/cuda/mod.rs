@@ -206,11 +206,18 @@ impl Device for Cuda {
     }
 
     fn refill(&self, room: &mut Tensor, weight: &Weight) -> Result<(), Error> {
-        match blocks_on_card(weight) {
-            Some(blocks) if weight.shape() == [room.n_rows, room.width] => {
-                room.dequantize(&self.gpu, &blocks)
+        let Some(blocks) = blocks_on_card(weight) else {
+            return room.refill(&self.gpu, &weight.read()?.view());
+        };
+        match Arc::get_mut(&mut room.data) {
+            Some(data) if weight.shape() == [room.n_rows, room.width] => {
+                self.gpu.dequantize(&self.gpu.copies, &blocks, room.width, data)?;
+                self.gpu.wait_for(&self.gpu.copies)
             }
-            _ => room.refill(&self.gpu, &weight.read()?.view()),
+            _ => {
+                *room = self.weight(weight)?;
+                Ok(())
+            }
         }
     }
 

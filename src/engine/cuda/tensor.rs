@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use safetensors::{Dtype, tensor::TensorView};
 
 use super::gpu::Gpu;
-use crate::{engine::model::weight::Blocks, error::Error};
+use crate::error::Error;
 
 /// Numbers that a thread rounds at a time.
 const AT_A_TIME: usize = 1 << 16;
@@ -65,16 +65,6 @@ impl Tensor {
                 Ok(())
             }
         }
-    }
-
-    /// Brings a quantised weight of the same shape into this one's memory, while the card works on.
-    pub fn dequantize(&mut self, gpu: &Gpu, blocks: &Blocks) -> Result<(), Error> {
-        if Arc::get_mut(&mut self.data).is_none() {
-            self.data = Tensor::new(gpu, self.n_rows, self.width)?.data;
-        }
-        let Some(data) = Arc::get_mut(&mut self.data) else { return Ok(()) };
-        gpu.dequantize(&gpu.copies, blocks, self.width, data)?;
-        gpu.wait_for(&gpu.copies)
     }
 
     pub fn to_host(&self, gpu: &Gpu) -> Result<Vec<f32>, Error> {

@@ -19,10 +19,10 @@ pub struct Rates {
     pub numbers: f64,
 }
 
-/// Rows and columns of the tensors: the largest that a product of takes less than [`LONG`].
+/// Rows and columns of the tensors, larger ones until a product takes [`LONG`].
 const SIDES: [usize; 4] = [1024, 2048, 4096, 8192];
 
-/// Time that a measured product takes at least, where it can.
+/// Time of a product beside which starting it is nothing.
 const LONG: Duration = Duration::from_millis(50);
 
 /// Measures the rates of a device that does nothing else meanwhile.

@@ -65,7 +65,7 @@ impl Whole {
         let row = |name: &str, seconds: f64, limit| Row { name: name.into(), n_tokens, seconds, limit };
         let mut rows = vec![
             row("load", self.load, None),
-            row("first trace", start.elapsed().as_secs_f64(), products(n_tokens)),
+            row("first trace of this length", start.elapsed().as_secs_f64(), products(n_tokens)),
         ];
         let again = || Ok(self.tracer.trace(&prompt)?.summary().seconds);
         let traces = (0..repeats.max(1)).map(|_| again()).collect::<Result<Vec<_>, Error>>()?;
