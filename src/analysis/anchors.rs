@@ -6,7 +6,7 @@ use super::{HeadRanking, Sentence, Sink, vertical::Verticals};
 use crate::{
     error::Error,
     trace::{MIN_DISTANCE, SentenceKind, Span, Trace},
-    words::numbers::{count, shortened},
+    words::{letters::shortened, numbers::count},
 };
 
 /// How thought anchors are found.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::Error,
-    trace::{SentenceKind, Span, Trace, is_divider},
+    trace::{SentenceKind, Span, Trace, is_divider, published_sentences},
 };
 
 /// A sentence of a prompt.
@@ -34,6 +34,26 @@ impl Trace {
                     if span.end <= chain { SentenceKind::ProblemSetup } else { SentenceKind::of(&text) };
                 sentences.push(Sentence { span, text, kind });
             }
+        }
+        Ok(sentences)
+    }
+
+    /// Returns the sentences of the whole prompt by the published rule
+    /// ([`published_sentences`](crate::trace::published_sentences)). A token belongs to the sentence in which it
+    /// begins; a sentence in which none begins is left out.
+    ///
+    /// # Errors
+    /// [`Error::Trace`] when the file is damaged.
+    pub fn published_sentences(&self) -> Result<Vec<Sentence>, Error> {
+        let (offsets, text) = (self.offsets()?, self.text());
+        let (mut start, mut sentences) = (0, Vec::new());
+        for bytes in published_sentences(text) {
+            let n = offsets[start..].iter().take_while(|offset| offset.0 < bytes.end).count();
+            let text = text[bytes].to_string();
+            let sentence =
+                Sentence { span: Span { start, end: start + n }, kind: SentenceKind::of(&text), text };
+            sentences.extend((n > 0).then_some(sentence));
+            start += n;
         }
         Ok(sentences)
     }

@@ -7,6 +7,7 @@ use crate::{
     error::Error,
     protocol::{Effect, Intervention},
     trace::{SentenceKind, Span, Trace},
+    words::numbers::head_name,
 };
 
 /// How the changes of a later sentence's tokens become one number.
@@ -68,7 +69,7 @@ impl Trace {
                 }
             }
         }
-        let names: Vec<String> = best.iter().map(|(layer, head)| format!("{layer}·{head}")).collect();
+        let names: Vec<String> = best.iter().map(|(layer, head)| head_name(*layer, *head)).collect();
         let without = if sinks.is_empty() { "" } else { ", without sinks" };
         let measure = format!("peak attention of heads {}, by {}{without}", names.join(", "), heads.how);
         Ok(SentenceMatrix::new(measure, sentences, rows, &self.summary().model.name))

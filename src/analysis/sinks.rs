@@ -215,7 +215,7 @@ mod tests {
         let sentences = trace.labelled_sentences().unwrap();
         let heads = HeadRanking::ranked("by hand", [(1, 0, 1.0)]);
         let links = trace.sentence_links(&sentences, &heads, 1).unwrap();
-        assert_eq!(links.measure, "peak attention of heads 1·0, by by hand, without sinks");
+        assert_eq!(links.measure, "peak attention of heads L1H0, by by hand, without sinks");
         let share = |query: usize, keys: Span| {
             let row = trace.attention_row(1, 0, query).unwrap();
             row.iter().filter(|(key, _)| keys.range().contains(key)).map(|(_, p)| p).sum::<f32>()

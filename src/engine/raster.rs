@@ -7,7 +7,7 @@ const MAX_PIXELS: u64 = 100_000_000;
 
 /// Renders a figure's SVG as PNG, with `scale` pixels for each unit of the SVG.
 ///
-/// Texts use the system's fonts, or DejaVu Sans if the system lacks the font.
+/// Texts use the system's fonts, or DejaVu if the system lacks the font.
 ///
 /// # Errors
 /// [`Error::Setting`] when the SVG cannot be read, or the picture would have no pixels or too many.
@@ -17,10 +17,16 @@ pub fn png(svg: &str, scale: f32) -> Result<Vec<u8>, Error> {
     let mut options = usvg::Options::default();
     let fonts = options.fontdb_mut();
     fonts.load_system_fonts();
-    for font in [dejavu::sans::regular(), dejavu::sans::bold()] {
+    for font in [
+        dejavu::sans::regular(),
+        dejavu::sans::bold(),
+        dejavu::sans_mono::regular(),
+        dejavu::sans_mono::bold(),
+    ] {
         fonts.load_font_data(font.to_vec());
     }
     fonts.set_sans_serif_family("DejaVu Sans");
+    fonts.set_monospace_family("DejaVu Sans Mono");
     let fix = "save the figure as .svg instead";
     let tree = usvg::Tree::from_str(svg, &options)
         .map_err(|e| Error::setting("figure", "an SVG document", e, fix))?;
@@ -54,8 +60,9 @@ mod tests {
         let figure = trace(&Shape::default()).attention_map(0, 0).unwrap().figure();
         let (width, height, pixels) = pixels(&png(figure.svg(), 2.0).unwrap());
         assert_eq!((width, height), (2 * figure.size().0, 2 * figure.size().1));
-        let pruned = pixels.as_chunks::<4>().0.iter().filter(|p| p[..3] == [0xdd, 0xe2, 0xe8]).count();
-        assert!(pruned > 100_000, "{pruned} pixels are pruned");
+        let of_color = |color: [u8; 3]| pixels.as_chunks::<4>().0.iter().filter(|p| p[..3] == color).count();
+        let (hatched, paper) = (of_color([0xc9, 0xcf, 0xd6]), of_color([0xff; 3]));
+        assert!(hatched > 20_000 && paper > 100_000, "{hatched} pixels of a hatch, {paper} of paper");
     }
 
     #[test]

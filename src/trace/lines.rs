@@ -35,6 +35,32 @@ pub(super) fn cuts(text: &str) -> Vec<usize> {
     cuts
 }
 
+/// Returns the bytes of code blocks, and of formulas that stand by themselves: no mark in them ends a sentence.
+pub(super) fn verbatim(text: &str) -> Vec<std::ops::Range<usize>> {
+    /// A formula that is longer was not closed.
+    const LONGEST: usize = 4000;
+    let (mut blocks, mut start, mut open) = (Vec::new(), 0, None);
+    for line in text.split_inclusive('\n') {
+        if Line::of(line.trim()) == Line::Fence {
+            match open.take() {
+                Some(from) => blocks.push(from..start + line.len()),
+                None => open = Some(start),
+            }
+        }
+        start += line.len();
+    }
+    for (opens, closes) in [("\\[", "\\]"), ("$$", "$$")] {
+        let mut at = 0;
+        while let Some(from) = text[at..].find(opens).map(|found| at + found) {
+            let inside = from + opens.len();
+            let to = text[inside..].find(closes).filter(|len| *len < LONGEST);
+            at = to.map_or(inside, |len| inside + len + closes.len());
+            blocks.extend(to.map(|_| from..at));
+        }
+    }
+    blocks
+}
+
 /// What a line begins or ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Line {

@@ -6,6 +6,7 @@ mod config;
 mod file;
 mod head;
 mod lines;
+mod marks;
 mod mask;
 mod packed;
 mod pieces;
@@ -33,7 +34,7 @@ pub use record::LayerRecord;
 pub use sentence_kind::SentenceKind;
 #[cfg(feature = "engine")]
 pub(crate) use sentences::recorded_sentences;
-pub use sentences::{MIN_DISTANCE, sentences, token_sentences};
+pub use sentences::{MIN_DISTANCE, published_sentences, sentences, token_sentences};
 pub use span::Span;
 pub use summary::{
     AnswerFidelity, AnswerScore, AnswerToken, CompareConfig, Fidelity, LoadSeconds, ModelInfo, NextToken,

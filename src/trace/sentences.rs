@@ -1,9 +1,9 @@
-//! A text cut into sentences by the rule of Bogdan et al. 2025, and the tokens of each.
+//! A text cut into sentences, by our rule or as Bogdan et al. 2025 do, and the tokens of each.
 
 use std::ops::Range;
 
 use super::{
-    Span, lines,
+    Span, lines, marks,
     turns::{chain, dividers},
 };
 
@@ -15,11 +15,15 @@ const SHORTEST: usize = 10;
 
 /// Returns the bytes of each sentence of a text, in order, without the white space around it.
 ///
-/// It cuts after `.`, `?` and `!` where white space follows, after their full-width forms, and at blank
-/// lines. Beyond the published rule it cuts where an item of a list, a step, a heading or a code block begins,
-/// but not after an item's number; after headings and code blocks; and at special tokens such as
-/// `<|im_end|>` or `<think>`, which with the name of the role after them are no sentences. Pieces under ten
-/// characters join the next one, the last before a special token the one before it.
+/// It cuts after `.`, `?` and `!` where white space follows, and at blank lines, as the published rule does
+/// ([`published_sentences`]). Beyond that it knows the stops of other scripts, takes closing quotes and brackets
+/// along, and does not cut after abbreviations, initials and the number of an item, nor within code and
+/// formulas that stand by themselves. It cuts where an item of a list, a step, a heading or a code block begins;
+/// after headings and code blocks; and at special tokens such as `<|im_end|>` or `<think>`, which with the name
+/// of the role after them are no sentences. Pieces under ten characters join the next one, the last before a
+/// special token the one before it.
+///
+/// The segmentation of UAX 29 is not used: it ends a sentence at every line end and after most abbreviations.
 pub fn sentences(text: &str) -> Vec<Range<usize>> {
     pieces(text).into_iter().filter(|piece| piece.is_sentence).map(|piece| piece.bytes).collect()
 }
@@ -45,9 +49,15 @@ fn pieces(text: &str) -> Vec<Piece> {
 
 /// Returns the sentences between two special tokens.
 fn sentences_in(text: &str, section: Range<usize>) -> Vec<Piece> {
+    let cuts = cuts(&text[section.clone()]).into_iter().map(|at| section.start + at);
+    joined(text, section.clone(), cuts).into_iter().map(|bytes| Piece { bytes, is_sentence: true }).collect()
+}
+
+/// Cuts a section, and joins pieces that are too short with the next, the last one with the one before.
+fn joined(text: &str, section: Range<usize>, cuts: impl Iterator<Item = usize>) -> Vec<Range<usize>> {
     let mut found: Vec<Range<usize>> = Vec::new();
     let mut start = section.start;
-    for end in cuts(&text[section.clone()]).into_iter().map(|at| section.start + at).chain([section.end]) {
+    for end in cuts.chain([section.end]) {
         let piece = trimmed(text, start..end);
         if text[piece.clone()].chars().count() >= SHORTEST {
             found.push(piece);
@@ -60,33 +70,38 @@ fn sentences_in(text: &str, section: Range<usize>) -> Vec<Piece> {
         None if !rest.is_empty() => found.push(rest),
         _ => {}
     }
-    found.into_iter().map(|bytes| Piece { bytes, is_sentence: true }).collect()
+    found
 }
 
 /// Returns the bytes after which a sentence may begin, ascending.
 fn cuts(text: &str) -> Vec<usize> {
-    let mut cuts = lines::cuts(text);
-    cuts.extend(text.char_indices().filter_map(|(at, c)| {
-        let rest = &text[at + c.len_utf8()..];
-        let ends = match c {
-            '.' if numbers_item(&text[..at]) && rest.starts_with(' ') => false,
-            '.' | '?' | '!' => rest.starts_with(char::is_whitespace),
-            '。' | '？' | '！' => true,
-            '\n' => rest.trim_start_matches([' ', '\t', '\r']).starts_with('\n'),
-            _ => false,
-        };
-        ends.then_some(at + c.len_utf8())
-    }));
+    let verbatim = lines::verbatim(text);
+    let inside = |at: &usize| verbatim.iter().any(|block| block.start < *at && *at < block.end);
+    let mut cuts: Vec<usize> =
+        marks::cuts(text).into_iter().chain(blank_lines(text)).filter(|at| !inside(at)).collect();
+    cuts.extend(lines::cuts(text));
     cuts.sort_unstable();
     cuts.dedup();
     cuts
 }
 
-/// Returns whether a text ends with a line that holds nothing but a number.
-fn numbers_item(text: &str) -> bool {
-    let before = text.trim_end_matches(|c: char| c.is_ascii_digit());
-    let line = before.trim_end_matches([' ', '\t', '*', '#']);
-    before.len() < text.len() && (line.is_empty() || line.ends_with('\n'))
+/// Returns the bytes after the line ends that a blank line follows.
+fn blank_lines(text: &str) -> impl Iterator<Item = usize> {
+    let follows = |at: &usize| text[*at..].trim_start_matches([' ', '\t', '\r']).starts_with('\n');
+    text.match_indices('\n').map(|(at, _)| at + 1).filter(follows)
+}
+
+/// Returns the bytes of each sentence of a text by the rule that Bogdan et al. 2025 published: a sentence ends
+/// after `.`, `?` or `!` before white space, and at a blank line; one of fewer than ten characters joins the
+/// next. Abbreviations, closing quotes, lists, code and special tokens are not known to it.
+pub fn published_sentences(text: &str) -> Vec<Range<usize>> {
+    let ends_paragraph = |rest: &str| rest.starts_with("\n\n") || rest.starts_with("\r\n\r\n");
+    let is_end = |(at, mark): (usize, char)| {
+        let rest = &text[at + mark.len_utf8()..];
+        let ends = matches!(mark, '.' | '?' | '!') && rest.starts_with(char::is_whitespace);
+        (ends || ends_paragraph(&text[at..])).then_some(at + mark.len_utf8())
+    };
+    joined(text, 0..text.len(), text.char_indices().filter_map(is_end))
 }
 
 /// Returns a range without the white space at its ends.
@@ -192,6 +207,32 @@ mod tests {
         assert_eq!(
             cut("We run it.\n```\nprint(1)\n```\nIt prints one"),
             ["We run it.", "```\nprint(1)\n```", "It prints one"]
+        );
+    }
+
+    #[test]
+    fn code_and_formulas_are_whole() {
+        let code = "We run it.\n```\nx = f(a. b) # so. it is\n\nprint(x)\n```\nIt prints one";
+        assert_eq!(
+            cut(code),
+            ["We run it.", "```\nx = f(a. b) # so. it is\n\nprint(x)\n```", "It prints one"]
+        );
+        let formula = "So we get\n\\[ x = 3 . \\quad y = 4. \\text{ so. } \\]\nand we go on from there";
+        assert_eq!(cut(formula).len(), 2, "{:?}", cut(formula));
+    }
+
+    #[test]
+    fn the_published_rule_is_kept_as_it_was_published() {
+        let cut = |text: &'static str| {
+            published_sentences(text).into_iter().map(|range| &text[range]).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            cut("Mr. Smith went home. He said \"Stop.\" Then he left.\n\nA new line\r\n\r\nAnd one more"),
+            ["Mr. Smith went home.", "He said \"Stop.\" Then he left.", "A new line", "And one more"]
+        );
+        assert_eq!(
+            cut("The list is\n1. Count them all\n2. Add"),
+            ["The list is\n1.", "Count them all\n2. Add"]
         );
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::plot::{AttentionMap, Figure, HeatMap, SideBySide};
 use crate::{
-    analysis::{CausalTest, HeadRanking, RetrievalHeads, Routes, SentenceMatrix, ThoughtAnchors},
+    analysis::{CausalTest, HeadRanking, Reading, RetrievalHeads, Routes, SentenceMatrix, ThoughtAnchors},
     error::Error,
     protocol::Effect,
     words::{
@@ -48,7 +48,7 @@ impl AttentionMap {
     }
 }
 
-show_as_figure!(CausalTest, ThoughtAnchors, Routes, SentenceMatrix);
+show_as_figure!(CausalTest, Reading, ThoughtAnchors, Routes, SentenceMatrix);
 
 impl ThoughtAnchors {
     /// Shows the text with its anchors highlighted, in a notebook.

@@ -20,6 +20,11 @@ pub fn count(number: usize, thing: &str) -> String {
     format!("{} {thing}{}", thousands(number as u64), if number == 1 { "" } else { "s" })
 }
 
+/// Formats a head's layer and number as the field does: "L3H0".
+pub fn head_name(layer: usize, head: usize) -> String {
+    format!("L{layer}H{head}")
+}
+
 /// Formats a share as a percentage, which rounds to 0 or 100 only if the share is exactly 0 or 1.
 pub fn percent(share: f64) -> String {
     let percent = 100.0 * share;
@@ -29,16 +34,6 @@ pub fn percent(share: f64) -> String {
     });
     let text = format!("{percent:.*}", decimals.unwrap_or(4));
     format!("{} %", text.strip_suffix(".0").unwrap_or(&text))
-}
-
-/// Shortens a text to at most `max` characters, the last an ellipsis if it was cut; control characters become
-/// spaces.
-pub fn shortened(text: &str, max: usize) -> String {
-    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if text.chars().count() <= max {
-        return text;
-    }
-    text.chars().take(max.saturating_sub(1)).chain(['…']).collect()
 }
 
 const UNITS: [(&str, u64); 4] =

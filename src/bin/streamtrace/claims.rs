@@ -12,7 +12,7 @@ use streamtrace::{
 
 use crate::{
     args::LoadArgs,
-    output::{Format, Output, check_writable},
+    output::{Format, Output, check_writable, wrote},
 };
 
 #[derive(Args)]
@@ -51,6 +51,9 @@ pub struct AnchorsArgs {
     /// Look at the sentences up to this text (its last occurrence), not at the chain of thought
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     to: Option<String>,
+    /// Cut sentences by the rule that Bogdan et al. 2025 published; needs a trace whose --focus covers the text
+    #[arg(long, conflicts_with_all = ["from", "to"])]
+    published_sentences: bool,
     /// Write the chart as .svg or .png, or the text with its anchors highlighted as .html
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -67,11 +70,13 @@ impl AnchorsArgs {
             n_receiver_heads: self.n_receiver_heads,
             n_anchors: self.n_anchors,
             min_distance: self.min_distance,
+            sentences: if self.published_sentences { Some(trace.published_sentences()?) } else { None },
             ..AnchorConfig::default()
         };
         let anchors = trace.thought_anchors_with(&config)?;
         if let Some(out) = &self.out {
             anchors.save(out)?;
+            wrote(out, "");
         }
         self.format.print(&anchors, &anchors)
     }
@@ -141,6 +146,7 @@ impl RoutesArgs {
         let routes = self.ends.routes(&trace, trace.output())?;
         if let Some(out) = &self.output.out {
             routes.save(out)?;
+            wrote(out, "");
         }
         self.output.format.print(&routes, &routes)
     }
@@ -185,6 +191,7 @@ impl TestRoutesArgs {
         let test = CausalTest::of_effects(route, controls, &trace.summary().model.name);
         if let Some(out) = &self.output.out {
             test.save(out)?;
+            wrote(out, "");
         }
         let median_drop = test.control();
         let object =

@@ -2,12 +2,13 @@
 
 use crate::{
     analysis::{
-        CausalConfig, CausalTest, Edge, HeadRanking, RankedHead, RouteEdge, Routes, Sentence,
-        SentenceAttention, SentenceEdge, SentenceMatrix, ThoughtAnchors,
+        CausalConfig, CausalTest, Edge, HeadRanking, Passage, RankedHead, Reading, RouteEdge, Routes,
+        Sentence, SentenceAttention, SentenceEdge, SentenceMatrix, ThoughtAnchors,
     },
     protocol::{Edges, Effect, Intervention, TokenEffect},
     words::{
-        numbers::{count, percent, shortened},
+        letters::shortened,
+        numbers::{count, head_name, percent, thousands},
         table::{Describe, Table, show_as_table},
     },
 };
@@ -35,7 +36,7 @@ const ROWS: usize = 10;
 impl Describe for ThoughtAnchors {
     fn table(&self) -> Table {
         let heads: Vec<String> =
-            self.receivers.best(ROWS).iter().map(|(layer, head)| format!("{layer}·{head}")).collect();
+            self.receivers.best(ROWS).iter().map(|(layer, head)| head_name(*layer, *head)).collect();
         let table = Table::new(format!("Thought anchors of {}", count(self.sentences.len(), "sentence")))
             .row("heads", format!("{} by {}", heads.join(", "), self.receivers.how));
         let table = self.notes.iter().fold(table, |table, note| table.row("note", note));
@@ -49,6 +50,23 @@ impl Describe for ThoughtAnchors {
             )
         };
         self.places().fold(table, |table, (_, j)| table.row(&format!("sentence {j}"), line(j)))
+    }
+}
+
+impl Describe for Reading {
+    fn table(&self) -> Table {
+        let text = |passage: &Passage| {
+            let text: String = passage.tokens.iter().map(|(text, _)| text.as_str()).collect();
+            format!("{} of its attention: {}", percent(passage.share), shortened(text.trim(), SHOWN))
+        };
+        let heads = self.heads.heads.iter().take(ROWS);
+        let heads: Vec<String> =
+            heads.map(|h| format!("{} {}", head_name(h.layer, h.head), percent(h.score))).collect();
+        let place = |passage: &Passage| format!("from token {}", thousands(passage.span.start as u64));
+        let table = Table::new(self.title()).row("of", self.facts());
+        let table =
+            self.passages.iter().fold(table, |table, passage| table.row(&place(passage), text(passage)));
+        table.row("heads on the first", heads.join(", "))
     }
 }
 

@@ -11,7 +11,10 @@ use super::{
 use crate::{
     analysis::{Sentence, ThoughtAnchors},
     trace::Span,
-    words::numbers::{count, shortened, thousands},
+    words::{
+        letters::shortened,
+        numbers::{count, head_name, thousands},
+    },
 };
 
 const LEFT: i32 = 62;
@@ -58,7 +61,7 @@ impl ThoughtAnchors {
 
     pub(super) fn facts(&self) -> String {
         let heads: Vec<String> =
-            self.receivers.heads.iter().take(6).map(|h| format!("{}·{}", h.layer, h.head)).collect();
+            self.receivers.heads.iter().take(6).map(|h| head_name(h.layer, h.head)).collect();
         let more = if self.receivers.heads.len() > 6 { ", …" } else { "" };
         format!(
             "{} by {}: {}{more}",

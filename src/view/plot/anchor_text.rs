@@ -9,7 +9,7 @@ use crate::{
     atomic_file::{ending, save},
     error::Error,
     trace::SentenceKind,
-    words::{html::document, numbers::shortened, safe::escaped},
+    words::{html::document, letters::shortened, safe::escaped},
 };
 
 /// The largest number of characters of an anchor in the list above the text.

@@ -6,24 +6,35 @@ use super::{
     bitmap::Bitmap,
     canvas::{Canvas, Pen, Point, Type},
     figure::Figure,
-    grid::{Cells, Grid},
-    labels::{facts, recall_of, token, width},
-    layout::{Axis, Frame, MAX_TEXTS, SIDE, key_axis, query_axis, received_bars},
-    legend::legend,
+    grid::{Cell, Cells, Grid},
+    labels::{facts, recall_of, title_width, token, width},
+    last_row::LastRow,
+    layout::{Axis, Frame, MAX_TEXTS, SIDE, key_axis, query_axis},
+    legend::{Swatch, legend},
     rulers::{Mark, rulers, space},
-    theme::{BAR, LogScale, OUTSIDE, PRUNED},
+    theme::{LogScale, MARKS, ink_on},
 };
 use crate::{
     error::Error,
     trace::{HeadTrace, Span, Trace},
-    words::numbers::{percent, shortened, thousands},
+    words::{
+        letters::shortened,
+        numbers::{head_name, percent, thousands},
+    },
 };
 
 /// The picture's size limit, in bytes; axes and labels take a few more.
 const MAX_PICTURE: usize = 160_000;
 /// Width of the axis left of a map.
-const LEFT: i32 = 84;
-const HEADER: i32 = 56;
+const LEFT: i32 = 98;
+const HEADER: i32 = 60;
+/// The smallest cell with room for its number, and the least share of attention that is written.
+const NUMBERED: (i32, i32) = (18, 15);
+const WRITTEN: f32 = 0.095;
+/// The least share of attention that is told under the mouse.
+const TOLD: f32 = 0.005;
+/// Keys so near a query are its own surroundings.
+const NEAR: usize = 64;
 
 /// One head's attention: rows are queries from top to bottom, columns are keys.
 ///
@@ -41,6 +52,8 @@ pub struct AttentionMap {
     keys: Side,
     /// The attention of each query, key by key, if all queries lie in the focus.
     rows: Option<Vec<Vec<(usize, f32)>>>,
+    /// The row of the last token, if it was recorded.
+    last_row: Option<LastRow>,
     marks: Vec<Mark>,
 }
 
@@ -67,9 +80,19 @@ impl Trace {
             queries: Side::new(self, "queries", whole)?,
             keys: Side::new(self, "keys", whole)?,
             rows: None,
+            last_row: self.last_row(layer, head)?,
             marks: Vec::new(),
         };
         map.queries(whole)
+    }
+
+    fn last_row(&self, layer: usize, head: usize) -> Result<Option<LastRow>, Error> {
+        let last = self.output();
+        if !self.summary().focus.range().contains(&last.start) {
+            return Ok(None);
+        }
+        let text = |key: usize| self.span_text(key..key + 1).unwrap_or_default().to_string();
+        Ok(Some(LastRow::new(self.attention_row(layer, head, last.start)?, text)))
     }
 }
 
@@ -124,12 +147,26 @@ impl AttentionMap {
         frame.top += above;
         let mut canvas = Canvas::default();
         canvas.picture((frame.left, frame.top), (frame.width, frame.height), &picture, MAX_PICTURE);
-        let mut end = 0;
-        canvas.draw(|pen| end = self.surround(pen, &frame, keys));
+        let title = self.title(&grid);
+        let mut end = frame.bottom();
+        canvas.draw(|pen| {
+            pen.text(&title, (14, 22), Type::TITLE);
+            pen.text(&self.facts(), (14, 42), Type::NOTE);
+            end = self.surround(pen, &frame);
+        });
+        self.numbers(&mut canvas, &frame, &grid, scale);
+        let said = self.output_row(&mut canvas, &frame);
+        let end = key_axis(&mut canvas, &frame, end, &self.keys.axis("key"));
         let caption = self.caption(queries, keys);
         let end = self.legend(&mut canvas, (LEFT, end + 16), scale, &caption);
-        let texts = (LEFT + width(&caption)).max(14 + width(&self.facts()));
-        canvas.figure(((frame.right() + right).max(texts), end), &self.title(), &self.description(&grid))
+        let texts = [
+            LEFT + width(&caption),
+            14 + width(&self.facts()),
+            14 + title_width(&title),
+            frame.right() + said,
+        ];
+        let right = texts.into_iter().fold(frame.right() + right, i32::max);
+        canvas.figure((right + 8, end), &title, &self.description(&grid))
     }
 
     /// The map as an SVG document.
@@ -145,39 +182,113 @@ impl AttentionMap {
         self.figure().save(path)
     }
 
-    /// Draws titles, rulers and axes around the cells; returns their lower edge.
-    fn surround(&self, pen: &Pen, frame: &Frame, keys: Cells) -> i32 {
-        pen.text(&self.title(), (14, 20), Type::TITLE);
-        pen.text(&self.facts(), (14, 39), Type::NOTE);
+    /// Draws rulers, the axis of queries, and below a whole map its last row; returns the lower edge.
+    fn surround(&self, pen: &Pen, frame: &Frame) -> i32 {
         rulers(pen, frame, &self.marks);
         query_axis(pen, frame, &self.queries.axis("query"));
-        let bars = received_bars(pen, frame, keys, self.attention.received());
-        key_axis(pen, frame, bars, &self.keys.axis("key"))
+        let is_whole = self.rows.is_none() && self.queries.span.end == self.trace.n_tokens();
+        let row = self.last_row.as_ref().filter(|_| is_whole);
+        row.map_or(frame.bottom(), |row| row.draw(pen, frame))
+    }
+
+    /// Writes strong attention into the cells of single tokens, and tells all of it under the mouse.
+    fn numbers(&self, canvas: &mut Canvas, frame: &Frame, grid: &Grid, scale: LogScale) {
+        if self.rows.is_none() || self.queries.texts.is_empty() || self.keys.texts.is_empty() {
+            return;
+        }
+        let cells =
+            (0..grid.queries.n_cells).flat_map(|row| (0..grid.keys.n_cells).map(move |column| (row, column)));
+        for (row, column) in cells {
+            let Cell::Kept(share) = grid.cell(row, column) else { continue };
+            if share < TOLD {
+                continue;
+            }
+            let (query, key) = (self.queries.span.start + row, self.keys.span.start + column);
+            let corner = (frame.x(key as f64), frame.y(query as f64));
+            let opposite = (frame.x(key as f64 + 1.0), frame.y(query as f64 + 1.0));
+            let room = (opposite.0 - corner.0, opposite.1 - corner.1);
+            if share >= WRITTEN && room.0 >= NUMBERED.0 && room.1 >= NUMBERED.1 {
+                let at = ((corner.0 + opposite.0) / 2, (corner.1 + opposite.1) / 2);
+                let kind = Type::SMALL.centered().colored(ink_on(scale.level(share)));
+                canvas.draw(|pen| pen.text(&format!("{:.0}", 100.0 * share), at, kind));
+            }
+            let hint = format!(
+                "{} reads {}: {}",
+                self.queries.name(query),
+                self.keys.name(key),
+                percent(share.into())
+            );
+            canvas.hint(corner, opposite, &hint);
+        }
+    }
+
+    /// Frames the last token's row in a map of single tokens, and says what the model wrote after it; returns
+    /// the width of what is said.
+    fn output_row(&self, canvas: &mut Canvas, frame: &Frame) -> i32 {
+        let last = self.trace.output().start;
+        if self.rows.is_none() || self.queries.texts.is_empty() || self.queries.span.end != last + 1 {
+            return 0;
+        }
+        let next = &self.trace.summary().next_token;
+        let said = format!("writes “{}”, {}", token(&next.text), percent(next.logprob.exp()));
+        let (top, bottom) = (frame.y(last as f64), frame.bottom());
+        canvas.draw(|pen| {
+            pen.frame((frame.left - 1, top - 1), (frame.right() + 1, bottom), MARKS[0]);
+            pen.frame((frame.left, top), (frame.right(), bottom - 1), MARKS[0]);
+            pen.text(&said, (frame.right() + 14, (top + bottom) / 2), Type::TEXT.bold().colored(MARKS[0]));
+        });
+        14 + width(&said) * 11 / 10
     }
 
     fn legend(&self, canvas: &mut Canvas, corner: Point, scale: LogScale, caption: &str) -> i32 {
-        let states = [
-            ("pruned", PRUNED),
-            (self.outside(), OUTSIDE),
-            ("received by a key, summed over all queries", BAR),
-        ];
+        let states = [("pruned: never computed", Swatch::Hatch), (self.outside(), Swatch::Paper)];
         legend(canvas, corner, scale, caption, &states)
     }
 
-    fn title(&self) -> String {
-        let model = shortened(&self.trace.summary().model.name, 24);
-        format!("{model} · layer {} · head {}", self.layer, self.head)
+    /// Says what the head looks at most, far from the query and from the prompt's first keys.
+    fn title(&self, grid: &Grid) -> String {
+        let head = head_name(self.layer, self.head);
+        let first = self.attention.blocks.block_size_k;
+        let far = |row: usize, column: usize| {
+            let (queries, keys) = (grid.queries.tokens(row), grid.keys.tokens(column));
+            keys.start >= first && keys.end + NEAR <= queries.start
+        };
+        // What the last token read goes before all else.
+        let last = |row: usize, column: usize| {
+            grid.queries.tokens(row).contains(&self.trace.output().start) && far(row, column)
+        };
+        let of_last =
+            grid.strongest_of(last).filter(|(_, _, share)| self.rows.is_some() && *share >= WRITTEN);
+        let Some((row, column, share)) = of_last.or(grid.strongest_of(far)).or(grid.strongest()) else {
+            return format!("{head} keeps nothing here");
+        };
+        let (queries, keys) = (grid.queries.tokens(row), grid.keys.tokens(column));
+        let share = percent(share.into());
+        if self.rows.is_some() && queries.len() == 1 && keys.len() == 1 {
+            let text = |at: usize| token(self.trace.span_text(at..at + 1).unwrap_or_default());
+            let number = |at: usize| thousands(at as u64);
+            let (query, key) = (queries.start, keys.start);
+            return format!(
+                "{head}: “{}” at {} reads “{}” at {}, {share}",
+                text(query),
+                number(query),
+                text(key),
+                number(key)
+            );
+        }
+        format!("{head}: tokens {} look back to tokens {}, {share}", Span::from(queries), Span::from(keys))
     }
 
     fn facts(&self) -> String {
         let summary = self.trace.summary();
-        facts(summary, self.attention.top_k(), self.attention.pruned(), self.recall)
+        let facts = facts(summary, self.attention.top_k(), self.attention.pruned(), self.recall);
+        format!("{}, layer {}, head {} · {facts}", shortened(&summary.model.name, 24), self.layer, self.head)
     }
 
     /// Says what the colours measure, and how many tokens a cell covers.
     fn caption(&self, queries: Cells, keys: Cells) -> String {
         let measure = match self.rows {
-            Some(_) => "Attention of a query token on a key token",
+            Some(_) => "Attention of a query token on a key token, numbers in percent",
             None => "Attention mass on a key block, mean over a query block",
         };
         let rows = queries.tokens_per_cell();
@@ -224,6 +335,11 @@ impl Side {
             Vec::new()
         };
         Ok(Side { span, texts })
+    }
+
+    /// Returns the text and the number of a token, whose texts are there.
+    fn name(&self, at: usize) -> String {
+        format!("“{}” at {}", self.texts[at - self.span.start], thousands(at as u64))
     }
 
     fn axis<'a>(&'a self, name: &'a str) -> Axis<'a> {

@@ -4,7 +4,7 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use plotters::style::RGBColor;
 use png::{BitDepth, ColorType, Compression, Encoder, Filter};
 
-use super::theme::{OUTSIDE, PRUNED, kept_color};
+use super::theme::{HATCH, HATCH_STEP, PAPER, kept_color};
 
 /// The shade of a pixel.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -41,6 +41,10 @@ impl Bitmap {
         self.pixels[y * self.width + x] = shade;
     }
 
+    pub fn fill(&mut self, shade: Shade) {
+        self.pixels.fill(shade);
+    }
+
     /// Repeats pixels to fill a size, so that every viewer shows the picture sharp.
     pub fn stretched(&self, width: usize, height: usize) -> Self {
         let pixel = |at: usize| {
@@ -70,7 +74,9 @@ impl Bitmap {
         encoder.set_compression(Compression::High);
         encoder.set_filter(Filter::NoFilter);
         encoder.set_palette(palette(n_shades));
-        let indices: Vec<u8> = self.pixels.iter().map(|&shade| index(shade, n_shades)).collect();
+        encoder.set_trns(vec![0]);
+        let index = |(at, &shade)| index(shade, (at % self.width, at / self.width), n_shades);
+        let indices: Vec<u8> = self.pixels.iter().enumerate().map(index).collect();
         let mut writer = encoder.write_header().expect("a picture has pixels, and memory takes them");
         writer.write_image_data(&indices).expect("one index for each pixel");
         writer.finish().expect("the picture is complete");
@@ -78,16 +84,17 @@ impl Bitmap {
     }
 }
 
-/// The palette: outside, pruned, then the shades from the weakest.
+/// The palette: the ground, which is transparent, the hatch, then the shades from the weakest.
 fn palette(n_shades: u8) -> Vec<u8> {
     let kept = (0..n_shades).map(|i| kept_color(f64::from(i) / f64::from(n_shades - 1)));
-    [OUTSIDE, PRUNED].into_iter().chain(kept).flat_map(|RGBColor(r, g, b)| [r, g, b]).collect()
+    [PAPER, HATCH].into_iter().chain(kept).flat_map(|RGBColor(r, g, b)| [r, g, b]).collect()
 }
 
-fn index(shade: Shade, n_shades: u8) -> u8 {
+/// Returns the place of a pixel's colour in the palette; pruned pixels are part of a hatch.
+fn index(shade: Shade, (x, y): (usize, usize), n_shades: u8) -> u8 {
     match shade {
         Shade::Outside => 0,
-        Shade::Pruned => 1,
+        Shade::Pruned => u8::from((x + y).is_multiple_of(HATCH_STEP)),
         Shade::Kept(level) => 2 + (level.clamp(0.0, 1.0) * f64::from(n_shades - 1)).round() as u8,
     }
 }
@@ -106,18 +113,19 @@ pub(super) mod tests {
         let mut reader = decoder.read_info().unwrap();
         let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
         let info = reader.next_frame(&mut pixels).unwrap();
-        let colors = pixels.as_chunks::<3>().0.to_vec();
+        let colors = pixels.as_chunks::<4>().0.iter().map(|&[r, g, b, _]| [r, g, b]).collect();
         (info.width as usize, info.height as usize, colors)
     }
 
     #[test]
     fn states_have_their_colours() {
         let mut picture = Bitmap::new(2, 2);
+        picture.set(0, 0, Shade::Pruned);
         picture.set(1, 0, Shade::Pruned);
         picture.set(0, 1, Shade::Kept(0.0));
         picture.set(1, 1, Shade::Kept(1.0));
         let (width, height, colors) = decode(&picture.address(usize::MAX));
-        let expected = [OUTSIDE, PRUNED, kept_color(0.0), kept_color(1.0)].map(|RGBColor(r, g, b)| [r, g, b]);
+        let expected = [HATCH, PAPER, kept_color(0.0), kept_color(1.0)].map(|RGBColor(r, g, b)| [r, g, b]);
         assert_eq!((width, height, colors), (2, 2, expected.to_vec()));
     }
 

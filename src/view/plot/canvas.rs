@@ -15,7 +15,7 @@ use super::{
     bitmap::Bitmap,
     figure::Figure,
     svg::{self, FONT_DIVISOR},
-    theme::{FONT, INK, MUTED, PAPER, SMALL_SIZE, TEXT_SIZE, TITLE_SIZE},
+    theme::{FONT, INK, MUTED, SMALL_SIZE, TEXT_SIZE, TITLE_SIZE},
 };
 use crate::words::safe::allowed_in_xml;
 
@@ -51,9 +51,24 @@ impl Canvas {
         self.body.push_str(&svg::image(corner, (width, height), &address));
     }
 
-    /// Draws a translucent curve, vertical at both ends.
-    pub fn curve(&mut self, start: Point, end: Point, width: f64, color: RGBColor) {
-        self.body.push_str(&svg::curve(start, end, width, color));
+    /// Draws a translucent curve, vertical at both ends, which says `hint` under the mouse.
+    pub fn curve(&mut self, start: Point, end: Point, width: f64, color: RGBColor, hint: &str) {
+        self.body.push_str(&svg::curve(start, end, width, color, hint));
+    }
+
+    /// Says `text` while the mouse is over a rectangle.
+    pub fn hint(&mut self, corner: Point, opposite: Point, text: &str) {
+        self.body.push_str(&svg::hint(corner, opposite, text));
+    }
+
+    /// Writes text in letters of one width.
+    pub fn run(&mut self, run: &svg::Run) {
+        self.body.push_str(&run.svg());
+    }
+
+    /// Writes a label that rises to its end at a point.
+    pub fn slanted(&mut self, text: &str, at: Point, kind: Type) {
+        self.body.push_str(&svg::slanted(text, at, kind.size, kind.color));
     }
 
     /// Draws a dashed line.
@@ -61,17 +76,9 @@ impl Canvas {
         self.body.push_str(&svg::dashes(start, end, color));
     }
 
-    /// Returns the finished figure, on white paper so that it is legible in a dark notebook. A screen reader
-    /// speaks `title` and `description`.
+    /// Returns the finished figure. A screen reader speaks `title` and `description`.
     pub fn figure(self, (width, height): (i32, i32), title: &str, description: &str) -> Figure {
-        let mut paper = Canvas::default();
-        paper.draw(|pen| pen.fill((0, 0), (width, height), PAPER));
-        Figure::new(
-            (width.max(1) as u32, height.max(1) as u32),
-            title,
-            description,
-            &(paper.body + &self.body),
-        )
+        Figure::new((width.max(1) as u32, height.max(1) as u32), title, description, &self.body)
     }
 }
 
@@ -105,6 +112,12 @@ impl Type {
     /// The same type, ending at its point.
     pub fn before(mut self) -> Self {
         self.anchor.h_pos = HPos::Right;
+        self
+    }
+
+    /// The same type, bold.
+    pub fn bold(mut self) -> Self {
+        self.bold = true;
         self
     }
 

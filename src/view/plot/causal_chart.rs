@@ -9,7 +9,7 @@ use super::{
 use crate::{
     analysis::CausalTest,
     error::Error,
-    words::numbers::{count, shortened},
+    words::{letters::shortened, numbers::count},
 };
 
 const LEFT: i32 = 40;

@@ -1,4 +1,4 @@
-//! Attention aggregated by maximum, in a grid of cells over a span of queries and a span of keys.
+//! Attention aggregated by maximum or by sum, in a grid of cells over a span of queries and a span of keys.
 
 use std::ops::Range;
 
@@ -52,11 +52,11 @@ pub(super) enum Cell {
     Outside,
     /// A query sees a key, but no block of the cell was kept.
     Pruned,
-    /// The largest mass of the cell's kept blocks.
+    /// The mass of the cell's kept blocks.
     Kept(f32),
 }
 
-/// The largest kept mass of each cell. Rows are queries, columns are keys.
+/// The kept mass of each cell: the largest, or the sum. Rows are queries, columns are keys.
 pub(super) struct Grid {
     pub queries: Cells,
     pub keys: Cells,
@@ -74,6 +74,32 @@ impl Grid {
             let rows = queries.holding(&head.blocks.queries(query_block));
             for (key_block, mass) in head.row(query_block) {
                 grid.raise(rows.clone(), keys.holding(&head.blocks.keys(key_block)), mass);
+            }
+        }
+        grid
+    }
+
+    /// Makes a grid of the attention that the queries of a cell give to its keys, in the mean: the sum of what
+    /// they give to the kept blocks there.
+    pub fn sums(head: &HeadTrace, queries: Cells, keys: Cells) -> Self {
+        let mut grid = Grid::empty(head.blocks, queries, keys);
+        let common =
+            |a: &Range<usize>, b: &Range<usize>| a.end.min(b.end).saturating_sub(a.start.max(b.start)) as f32;
+        let size = head.blocks.block_size_q;
+        for query_block in queries.span.start / size..queries.span.end.div_ceil(size) {
+            let of_block = head.blocks.queries(query_block);
+            for (key_block, mass) in head.row(query_block) {
+                let on_block = head.blocks.keys(key_block);
+                for row in queries.holding(&of_block) {
+                    let cell = queries.tokens(row);
+                    let rows = common(&cell, &of_block) / cell.len() as f32;
+                    for column in keys.holding(&on_block) {
+                        let columns = common(&keys.tokens(column), &on_block) / on_block.len() as f32;
+                        let sum = &mut grid.largest[row * keys.n_cells + column];
+                        // A mass of NaN still marks its cell as kept.
+                        *sum = sum.max(0.0) + (mass * rows * columns).max(0.0);
+                    }
+                }
             }
         }
         grid
@@ -124,10 +150,20 @@ impl Grid {
 
     /// Row, column and mass of the strongest cell, the first of equals; `None` if nothing was kept.
     pub fn strongest(&self) -> Option<(usize, usize, f32)> {
-        let first =
-            |best: (usize, f32), (at, &mass): (usize, &f32)| if mass > best.1 { (at, mass) } else { best };
-        let (at, mass) = self.largest.iter().enumerate().fold((0, -1.0), first);
-        (mass >= 0.0).then(|| (at / self.keys.n_cells, at % self.keys.n_cells, mass))
+        self.strongest_of(|_, _| true)
+    }
+
+    /// The same among the cells at some rows and columns.
+    pub fn strongest_of(&self, among: impl Fn(usize, usize) -> bool) -> Option<(usize, usize, f32)> {
+        let place = |at: usize| (at / self.keys.n_cells, at % self.keys.n_cells);
+        let mut best = None;
+        for (at, &mass) in self.largest.iter().enumerate().filter(|(_, mass)| **mass >= 0.0) {
+            let (row, column) = place(at);
+            if best.is_none_or(|(_, _, most)| mass > most) && among(row, column) {
+                best = Some((row, column, mass));
+            }
+        }
+        best
     }
 
     /// Paints one pixel per cell, with the grid's corner at `(left, top)`.
@@ -225,6 +261,20 @@ mod tests {
         assert_eq!(grid.cell(40, 41), Cell::Outside);
         assert_eq!(grid.cell(40, 40), Cell::Pruned);
         assert_eq!(grid.cell(31, 31), Cell::Kept(1e-4));
+    }
+
+    #[test]
+    fn sums_of_a_row_are_what_its_queries_keep() {
+        let head = needle(2048, 40, 3, 0.5);
+        for n_cells in [2048, 100, 64, 7] {
+            let cells = Cells::new(Span { start: 0, end: 2048 }, n_cells);
+            let grid = Grid::sums(&head, cells, cells);
+            let mass = |cell: &f32| if *cell > 0.0 { *cell } else { 0.0 };
+            let tokens: Vec<f32> = (0..n_cells).map(|row| cells.tokens(row).len() as f32).collect();
+            let rows = grid.largest.chunks(n_cells).zip(tokens);
+            let all: f32 = rows.map(|(row, n)| row.iter().map(mass).sum::<f32>() * n).sum();
+            assert!((all - 32.0 * (0.5 + 63.0 * 1e-4)).abs() < 1e-3, "{n_cells}: {all}");
+        }
     }
 
     #[test]

@@ -4,11 +4,11 @@ use super::{
     canvas::{Canvas, Pen, Type},
     figure::Figure,
     labels::width,
-    theme::{INK, MARKS, PAPER, kept_color},
+    theme::{MARKS, ink_on, kept_color},
 };
 use crate::{
     analysis::{HeadRanking, RankedHead},
-    words::numbers::shortened,
+    words::{letters::shortened, numbers::head_name},
 };
 
 const LEFT: i32 = 52;
@@ -84,7 +84,7 @@ impl<'a> HeadScores<'a> {
             pen.frame((x + 1, y + 1), (x + width - 3, y + height - 3), MARKS[0]);
         }
         if width >= 30 && height >= 18 {
-            let kind = Type::SMALL.centered().colored(if level > 0.45 { PAPER } else { INK });
+            let kind = Type::SMALL.centered().colored(ink_on(level));
             pen.text(&format!("{:.1}", head.score), (x + width / 2, y + height / 2), kind);
         }
     }
@@ -106,7 +106,7 @@ impl<'a> HeadScores<'a> {
 
     fn description(&self) -> String {
         let best = self.ranking.best(FRAMED);
-        let best: Vec<String> = best.iter().map(|(layer, head)| format!("{layer}·{head}")).collect();
+        let best: Vec<String> = best.iter().map(|(layer, head)| head_name(*layer, *head)).collect();
         format!("Rows are layers, columns heads; best: {}.", best.join(", "))
     }
 }

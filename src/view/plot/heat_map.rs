@@ -5,9 +5,9 @@ use std::path::Path;
 use super::{
     canvas::{Canvas, Pen, Point, Type},
     figure::Figure,
-    labels::width,
+    labels::{title_width, width},
     legend::{BAR, CAPTION, color_bar},
-    theme::{INK, PAPER, PRUNED, kept_color},
+    theme::{PRUNED, ink_on, kept_color},
 };
 use crate::error::Error;
 
@@ -19,6 +19,8 @@ const CELL_HEIGHT: std::ops::RangeInclusive<usize> = 8..=26;
 /// The smallest width and height of a cell that has room for its number.
 const NUMBERED: (usize, usize) = (26, 14);
 const TOP: i32 = 96;
+/// The largest number of cells that tell their value.
+const MOST_TOLD: usize = 1500;
 
 /// A table of shares, each between 0 and 1; a cell without a value is grey.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,8 +81,8 @@ impl HeatMap {
     pub fn figure(&self) -> Figure {
         let place = self.place((0, 0), WIDTH);
         let mut canvas = Canvas::default();
-        canvas.draw(|pen| self.draw(pen, &place, Type::TITLE));
-        let (right, bottom) = self.legend(&mut canvas, &place);
+        self.draw(&mut canvas, &place, Type::TITLE, self.top());
+        let (right, bottom) = self.legend(&mut canvas, &place, self.top());
         canvas.figure((right.max(self.right(&place)), bottom), &self.title, &self.description())
     }
 
@@ -97,7 +99,7 @@ impl HeatMap {
 
     /// Returns the right edge of the map: of its cells or of its texts.
     pub(super) fn right(&self, place: &Place) -> i32 {
-        let texts = (width(&self.facts) + 28).max(14 + width(&self.title) * 3 / 2);
+        let texts = (width(&self.facts) + 28).max(28 + title_width(&self.title));
         (self.cells_end(place).0 + 20).max(place.corner.0 + texts)
     }
 
@@ -114,7 +116,39 @@ impl HeatMap {
         self.figure().save(path)
     }
 
-    pub(super) fn draw(&self, pen: &Pen, place: &Place, title: Type) {
+    /// Draws titles, axes and cells; each cell tells its value under the mouse. `top` is the value of the
+    /// darkest colour.
+    pub(super) fn draw(&self, canvas: &mut Canvas, place: &Place, title: Type, top: f64) {
+        canvas.draw(|pen| self.draw_cells(pen, place, title, top));
+        let cells = self
+            .values
+            .iter()
+            .enumerate()
+            .flat_map(|(r, row)| row.iter().enumerate().map(move |(c, v)| (r, c, v)));
+        for (row, column, value) in cells.take(MOST_TOLD) {
+            let value = value.map_or("unknown".into(), |value| format!("{value:.3}"));
+            let hint = format!("{}: {value}", self.name(row, column));
+            canvas.hint(place.cell_corner(row, column), place.cell_corner(row + 1, column + 1), &hint);
+        }
+    }
+
+    /// Names a cell by its row and column.
+    fn name(&self, row: usize, column: usize) -> String {
+        let label = |labels: &[String], at: usize| labels.get(at).cloned().unwrap_or_default();
+        let (row, column) = (label(&self.rows, row), label(&self.columns, column));
+        match (self.row_name.as_str(), self.column_name.as_str()) {
+            ("layer", "head") => format!("L{row}H{column}"),
+            (r, c) => format!("{r} {row}, {c} {column}"),
+        }
+    }
+
+    /// The value of the darkest colour: 1, or a round number above the largest if that is less than a half.
+    pub(super) fn top(&self) -> f64 {
+        let most = self.values.iter().flatten().flatten().copied().fold(0.0, f64::max);
+        [0.02, 0.05, 0.1, 0.2, 0.5].into_iter().find(|top| most <= *top).unwrap_or(1.0)
+    }
+
+    fn draw_cells(&self, pen: &Pen, place: &Place, title: Type, most: f64) {
         let (x, y) = place.corner;
         pen.text(&self.title, (x + 14, y + 20), title);
         pen.text(&self.facts, (x + 14, y + 39), Type::NOTE);
@@ -130,16 +164,21 @@ impl HeatMap {
             pen.text(name, (place.middle(0, column).0, top - 11), Type::TEXT.centered());
         }
         for (row, values) in self.values.iter().enumerate() {
-            values.iter().enumerate().for_each(|(column, &value)| place.cell(pen, row, column, value));
+            values
+                .iter()
+                .enumerate()
+                .for_each(|(column, &value)| place.cell(pen, (row, column), value, most));
         }
     }
 
     /// Draws the colour bar below the cells, and the colour of unknown cells if there are any; returns the
     /// legend's lower right corner.
-    pub(super) fn legend(&self, canvas: &mut Canvas, place: &Place) -> Point {
+    pub(super) fn legend(&self, canvas: &mut Canvas, place: &Place, top: f64) -> Point {
         let left = place.left;
         let bar = self.cells_end(place).1 + 18 + CAPTION;
-        let ticks = (0..=4).map(|quarter| (quarter * BAR.0 / 4, (f64::from(quarter) / 4.0).to_string()));
+        let tick = |quarter: i32| f64::from(quarter) / 4.0 * top;
+        let ticks =
+            (0..=4).map(|quarter| (quarter * BAR.0 / 4, format!("{}", (tick(quarter) * 1e4).round() / 1e4)));
         color_bar(canvas, (left, bar), &self.measure, ticks);
         if self.values.iter().flatten().any(Option::is_none) {
             let x = left + BAR.0 + 24;
@@ -186,15 +225,16 @@ impl Place {
         13usize.div_ceil(size).max(1)
     }
 
-    fn cell(&self, pen: &Pen, row: usize, column: usize, value: Option<f64>) {
+    /// Draws a cell, with its number if there is room and it is not 0.
+    fn cell(&self, pen: &Pen, (row, column): (usize, usize), value: Option<f64>, top: f64) {
         let corner = self.cell_corner(row, column);
         let opposite = self.cell_corner(row + 1, column + 1);
         let inside = (opposite.0 - 1, opposite.1 - 1);
-        pen.fill(corner, inside, value.map_or(PRUNED, kept_color));
+        pen.fill(corner, inside, value.map_or(PRUNED, |value| kept_color(value / top)));
         let has_room = self.cell.0 >= NUMBERED.0 && self.cell.1 >= NUMBERED.1;
-        if let Some(value) = value.filter(|_| has_room) {
-            let ink = if value > 0.45 { PAPER } else { INK };
-            pen.text(&format!("{value:.2}"), self.middle(row, column), Type::SMALL.colored(ink).centered());
+        if let Some(value) = value.filter(|value| has_room && *value >= 0.005) {
+            let kind = Type::SMALL.colored(ink_on(value / top)).centered();
+            pen.text(&format!("{value:.2}"), self.middle(row, column), kind);
         }
     }
 }
@@ -219,7 +259,7 @@ mod tests {
     #[test]
     fn every_cell_has_its_number_if_there_is_room() {
         let svg = map(6, 8).figure().svg().to_string();
-        for value in ["0.00", "0.50", "0.98"] {
+        for value in ["0.02", "0.50", "0.98", "<title>L5H7: 0.979</title>"] {
             assert!(svg.contains(value), "{value}");
         }
         assert!(
@@ -230,7 +270,7 @@ mod tests {
         assert_eq!(decode(&svg).0, BAR.0 as usize);
         let large = map(80, 64).figure();
         assert!(
-            large.size().0 < 900 && large.size().1 < 900 && !large.svg().contains("0.50<"),
+            large.size().0 < 900 && large.size().1 < 900 && !large.svg().contains(">0.50<"),
             "{:?}",
             large.size()
         );

@@ -1,23 +1,21 @@
 //! Text of figures: ticks, tokens, and the line of facts below a title.
 
+use unicode_width::UnicodeWidthChar;
+
+use super::theme::{TEXT_SIZE, TITLE_SIZE};
 use crate::{
     error::Error,
     trace::{Span, Summary, Trace},
-    words::numbers::{count, percent, shortened, thousands},
+    words::{
+        letters::shortened,
+        numbers::{count, percent, thousands},
+    },
 };
 
 /// Formats a power of 10 as a percentage: "100 %", "0.01 %".
 pub(super) fn decade_percent(exponent: i32) -> String {
     let decimals = (-exponent - 2).max(0) as usize;
     format!("{:.decimals$} %", 10f64.powi(exponent + 2))
-}
-
-/// Formats a power of 10 as a number: "10,000", "0.01".
-pub(super) fn decade(exponent: i32) -> String {
-    match u32::try_from(exponent) {
-        Ok(exponent) => thousands(10u64.saturating_pow(exponent)),
-        Err(_) => format!("{:.*}", exponent.unsigned_abs() as usize, 10f64.powi(exponent)),
-    }
 }
 
 /// Returns at most `max` round token positions inside a span: multiples of 1, 2 or 5 times a power of ten.
@@ -33,7 +31,7 @@ pub(super) fn token(text: &str) -> String {
     let visible: String = text
         .chars()
         .map(|c| match c {
-            ' ' => '·',
+            ' ' => '␣',
             '\n' => '⏎',
             '\t' => '⇥',
             c if c.is_control() => '\u{fffd}',
@@ -43,9 +41,36 @@ pub(super) fn token(text: &str) -> String {
     shortened(&visible, 12)
 }
 
-/// Estimates the width of a text of the usual size in a wide font, in pixels.
+/// Widths of the characters from space to tilde in Helvetica, in thousandths of the font's size, from Adobe's
+/// metrics of its core fonts.
+const HELVETICA: [u16; 95] = [
+    278, 278, 355, 556, 556, 889, 667, 191, 333, 333, 389, 584, 278, 333, 278, 278, 556, 556, 556, 556, 556,
+    556, 556, 556, 556, 556, 278, 278, 584, 584, 584, 556, 1015, 667, 667, 722, 722, 667, 611, 778, 722, 278,
+    500, 667, 556, 833, 722, 778, 667, 778, 722, 667, 611, 722, 667, 944, 667, 667, 611, 278, 278, 278, 469,
+    556, 333, 556, 556, 500, 556, 556, 278, 556, 556, 222, 222, 500, 222, 833, 556, 556, 556, 556, 333, 500,
+    278, 556, 500, 722, 500, 500, 500, 334, 260, 334, 584,
+];
+/// How much wider than Helvetica the fonts are that stand in for it, such as DejaVu Sans.
+const WIDER: f64 = 1.17;
+
+/// Estimates the width of a text of the usual size, in pixels, in a wide font.
 pub(super) fn width(text: &str) -> i32 {
-    (text.chars().count() as f64 * 6.6).ceil() as i32
+    sized_width(text, TEXT_SIZE)
+}
+
+/// Estimates the width of a text of a title's size and weight, in pixels.
+pub(super) fn title_width(text: &str) -> i32 {
+    sized_width(text, TITLE_SIZE) * 108 / 100
+}
+
+fn sized_width(text: &str, size: u32) -> i32 {
+    let thousandths = |c: char| match (c as usize).checked_sub(' ' as usize).and_then(|at| HELVETICA.get(at))
+    {
+        Some(&width) => f64::from(width) * WIDER,
+        // Letters of East Asia and emoji take twice the place of others, marks on letters none.
+        None => 600.0 * c.width().unwrap_or(1) as f64 * if c.width() == Some(2) { 0.9 } else { WIDER },
+    };
+    (text.chars().map(thousandths).sum::<f64>() * f64::from(size) / 1000.0).ceil() as i32
 }
 
 /// Breaks a text into lines no wider than `room` pixels; a single word may be wider.
@@ -107,7 +132,6 @@ mod tests {
     #[test]
     fn decades_are_written_out() {
         assert_eq!([0, -2, -4, -6].map(decade_percent), ["100 %", "1 %", "0.01 %", "0.0001 %"]);
-        assert_eq!([4, 0, -2].map(decade), ["10,000", "1", "0.01"]);
     }
 
     #[test]
@@ -122,8 +146,16 @@ mod tests {
     }
 
     #[test]
+    fn widths_are_those_of_the_letters() {
+        assert!(width("iiii") < width("mmmm") / 2 && width("") == 0);
+        assert_eq!(width("e\u{301}"), width("e"), "a mark on a letter takes no place");
+        assert!((15 * 12..15 * 14).contains(&width("今天天气真好我们一起去公园散步")));
+        assert!(title_width("Recall") > width("Recall"));
+    }
+
+    #[test]
     fn tokens_stay_on_one_line() {
-        assert_eq!(token(" is\n"), "·is⏎");
+        assert_eq!(token(" is\n"), "␣is⏎");
         assert_eq!(token("\u{0}\u{1b}[0m"), "\u{fffd}\u{fffd}[0m");
         assert_eq!(token("internationalization"), "internation…");
     }

@@ -1,10 +1,10 @@
-//! The position of a map in its figure, its axes, and the bars of received mass below it.
+//! The position of a map in its figure, and its axes.
 
 use super::{
-    canvas::{Pen, Point, Type},
+    canvas::{Canvas, Pen, Point, Type},
     grid::Cells,
-    labels::{decade, ticks, width},
-    theme::{BAR, LINE, LogScale},
+    labels::{ticks, width},
+    theme::LINE,
 };
 use crate::{trace::Span, words::numbers::thousands};
 
@@ -12,8 +12,9 @@ use crate::{trace::Span, words::numbers::thousands};
 pub(super) const SIDE: usize = 512;
 /// The largest number of tokens along a side whose texts are written on the axis.
 pub(super) const MAX_TEXTS: usize = 56;
-/// Height of the bars of received mass.
-const BARS: i32 = 44;
+/// The largest width of a map of few tokens, and of one of its cells.
+const WIDE: usize = 672;
+const LARGEST: usize = 34;
 
 /// The rectangle of a map and the tokens along its sides.
 #[derive(Clone, Copy)]
@@ -29,11 +30,15 @@ pub(super) struct Frame {
 impl Frame {
     pub fn new((left, top): Point, queries: Cells, keys: Cells) -> Self {
         // A map of few rows is low, but high enough for its axis and for square cells.
-        let tallest = (96 / queries.n_cells).max(18).max(SIDE / keys.n_cells);
+        let tallest = (96 / queries.n_cells).max(20).max(if keys.n_cells <= MAX_TEXTS {
+            LARGEST.min(WIDE / keys.n_cells)
+        } else {
+            0
+        });
         Frame {
             left,
             top,
-            width: side(keys.n_cells, SIDE),
+            width: side(keys.n_cells, if keys.n_cells <= MAX_TEXTS { LARGEST } else { SIDE }),
             height: side(queries.n_cells, tallest),
             queries: queries.span,
             keys: keys.span,
@@ -61,8 +66,8 @@ impl Frame {
 
 /// Returns the length of a side, in pixels: a whole number of pixels per cell if cells are large.
 fn side(n_cells: usize, largest_cell: usize) -> i32 {
-    match SIDE / n_cells {
-        cell if cell >= 8 => (n_cells * cell.min(largest_cell)) as i32,
+    match WIDE / n_cells {
+        cell if cell >= 12 || SIDE / n_cells >= 8 => (n_cells * cell.min(largest_cell)) as i32,
         _ => SIDE as i32,
     }
 }
@@ -120,57 +125,24 @@ pub(super) fn query_axis(pen: &Pen, frame: &Frame, axis: &Axis) {
 }
 
 /// Draws ticks, labels and title below `top`; returns their lower edge.
-pub(super) fn key_axis(pen: &Pen, frame: &Frame, top: i32, axis: &Axis) -> i32 {
-    for (token, label) in axis.labels() {
-        let x = frame.x(token as f64 + 0.5);
-        pen.line((x, top), (x, top + 4), LINE);
-        if axis.texts.is_empty() {
-            pen.text(&label, (x, top + 13), axis.kind().centered());
-        } else {
-            pen.text(&label, (x, top + 7), axis.kind().upwards().before());
+pub(super) fn key_axis(canvas: &mut Canvas, frame: &Frame, top: i32, axis: &Axis) -> i32 {
+    let labels = axis.labels();
+    let longest = labels.iter().map(|(_, label)| width(label)).max().unwrap_or(0);
+    let bottom = if axis.texts.is_empty() { top + 20 } else { top + 16 + longest * 4 / 5 };
+    canvas.draw(|pen| {
+        for (token, label) in &labels {
+            let x = frame.x(*token as f64 + 0.5);
+            pen.line((x, top), (x, top + 4), LINE);
+            if axis.texts.is_empty() {
+                pen.text(label, (x, top + 13), axis.kind().centered());
+            }
         }
+        pen.text(&axis.title(), ((frame.left + frame.right()) / 2, bottom + 8), Type::NOTE.centered());
+    });
+    for (token, label) in labels.iter().filter(|_| !axis.texts.is_empty()) {
+        canvas.slanted(label, (frame.x(*token as f64 + 0.5) + 4, top + 12), axis.kind());
     }
-    let longest = axis.texts.iter().map(|t| t.chars().count()).max().unwrap_or(0) as i32;
-    let bottom = if axis.texts.is_empty() { top + 20 } else { top + 12 + 6 * longest };
-    pen.text(&axis.title(), ((frame.left + frame.right()) / 2, bottom + 8), Type::NOTE.centered());
     bottom + 16
-}
-
-/// Draws the mass that keys received, the largest of each cell, on a scale of four decades; returns the bars'
-/// lower edge.
-pub(super) fn received_bars(pen: &Pen, frame: &Frame, keys: Cells, received: &[f32]) -> i32 {
-    let largest = |cell| received[keys.tokens(cell)].iter().copied().fold(0.0, f32::max);
-    let values: Vec<f32> = (0..keys.n_cells).map(largest).collect();
-    let scale = LogScale::covering(values.iter().copied().fold(0.0, f32::max));
-    let top = frame.bottom() + 8;
-    let bottom = top + BARS;
-    let y = |level: f64| bottom - (level * f64::from(BARS)).round() as i32;
-    let mut outline = vec![(frame.left, bottom)];
-    for (cell, &value) in values.iter().enumerate() {
-        let tokens = keys.tokens(cell);
-        step(&mut outline, frame.x(tokens.start as f64), frame.x(tokens.end as f64), y(scale.level(value)));
-    }
-    outline.push((frame.right(), bottom));
-    pen.area(outline, BAR);
-    pen.line((frame.left, bottom), (frame.right(), bottom), LINE);
-    bars_axis(pen, frame, scale, (top, bottom));
-    bottom
-}
-
-/// Extends an outline to the right, at the same level or with a step.
-fn step(outline: &mut Vec<Point>, from: i32, to: i32, y: i32) {
-    match outline.as_mut_slice() {
-        [.., a, b] if a.1 == y && b.1 == y => b.0 = to,
-        _ => outline.extend([(from, y), (to, y)]),
-    }
-}
-
-fn bars_axis(pen: &Pen, frame: &Frame, scale: LogScale, (top, bottom): (i32, i32)) {
-    for (exponent, y) in [(scale.top, top), (scale.top - LogScale::DECADES, bottom)] {
-        pen.line((frame.left - 4, y), (frame.left, y), LINE);
-        pen.text(&decade(exponent), (frame.left - 7, y), Type::SMALL.before());
-    }
-    pen.text("received", (frame.left - 7, (top + bottom) / 2), Type::SMALL.before());
 }
 
 #[cfg(test)]
@@ -186,7 +158,7 @@ mod tests {
     fn cells_have_whole_pixels_when_they_are_large() {
         let f = frame(32, 60);
         assert_eq!((f.width % 60, f.height % 32), (0, 0));
-        assert_eq!((frame(1 << 20, 1 << 20).width, frame(1, 1).height), (512, 512));
+        assert_eq!((frame(1 << 20, 1 << 20).width, frame(1, 1).height), (512, 96));
         assert!(frame(1, 60).height >= 96 && frame(2, 1000).height < 200);
     }
 
@@ -195,14 +167,5 @@ mod tests {
         let f = frame(100, 1000);
         assert_eq!((f.x(0.0), f.x(1000.0), f.y(50.0)), (10, 522, 276));
         assert_eq!((f.x(-5.0), f.x(2000.0)), (10, 522));
-    }
-
-    #[test]
-    fn an_outline_merges_equal_levels() {
-        let mut outline = vec![(0, 9)];
-        for (x, y) in [(0, 5), (1, 5), (2, 7)] {
-            step(&mut outline, x, x + 1, y);
-        }
-        assert_eq!(outline, [(0, 9), (0, 5), (2, 5), (2, 7), (3, 7)]);
     }
 }

@@ -3,17 +3,48 @@
 use plotters::style::RGBColor;
 
 use super::{
-    bitmap::Bitmap,
+    bitmap::{Bitmap, Shade},
     canvas::{Canvas, Point, Type},
     labels::decade_percent,
-    theme::{LINE, LogScale},
+    theme::{LINE, LogScale, PAPER},
 };
 
 /// Width and height of a colour bar.
 pub(super) const BAR: Point = (220, 11);
 /// Distance from the top of a bar's caption to the bar.
 pub(super) const CAPTION: i32 = 19;
-const ROW: i32 = 17;
+const ROW: i32 = 19;
+
+/// How a state that is no shade of the colour bar looks.
+#[derive(Clone, Copy)]
+pub(super) enum Swatch {
+    /// The hatch over what was pruned.
+    Hatch,
+    /// Nothing but paper.
+    Paper,
+    Frame(RGBColor),
+}
+
+impl Swatch {
+    const SIDE: i32 = 13;
+
+    /// Draws the swatch with its corner there, and its name right of it.
+    pub fn draw(self, canvas: &mut Canvas, (x, y): Point, name: &str) {
+        let opposite = (x + Self::SIDE, y + Self::SIDE);
+        if let Swatch::Hatch = self {
+            let mut hatch = Bitmap::new(Self::SIDE as usize, Self::SIDE as usize);
+            hatch.fill(Shade::Pruned);
+            canvas.picture((x, y), (Self::SIDE, Self::SIDE), &hatch, usize::MAX);
+        }
+        canvas.draw(|pen| {
+            if let Swatch::Paper = self {
+                pen.fill((x, y), opposite, PAPER);
+            }
+            pen.frame((x, y), opposite, if let Swatch::Frame(color) = self { color } else { LINE });
+            pen.text(name, (x + Self::SIDE + 7, y + Self::SIDE / 2 + 1), Type::TEXT);
+        });
+    }
+}
 
 /// Draws a colour bar, weakest left, with its corner at `(left, top)`: `caption` above it, and below it the
 /// label of each tick. A tick is a distance from the left, in pixels, and a label.
@@ -44,7 +75,7 @@ pub(super) fn legend(
     (left, top): Point,
     scale: LogScale,
     caption: &str,
-    states: &[(&str, RGBColor)],
+    states: &[(&str, Swatch)],
 ) -> i32 {
     let bar = top + CAPTION;
     let ticks = scale.exponents().zip(0..).map(|(exponent, decade)| {
@@ -52,14 +83,8 @@ pub(super) fn legend(
         (decade * BAR.0 / LogScale::DECADES, format!("{at_most}{}", decade_percent(exponent)))
     });
     color_bar(canvas, (left, bar), caption, ticks);
-    canvas.draw(|pen| {
-        for (row, &(name, color)) in states.iter().enumerate() {
-            let x = left + BAR.0 + 32;
-            let y = bar + ROW * row as i32;
-            pen.fill((x, y), (x + 13, y + 11), color);
-            pen.frame((x, y), (x + 13, y + 11), LINE);
-            pen.text(name, (x + 20, y + 6), Type::TEXT);
-        }
-    });
+    for (row, &(name, swatch)) in states.iter().enumerate() {
+        swatch.draw(canvas, (left + BAR.0 + 32, bar + ROW * row as i32), name);
+    }
     bar + BAR.1.max(ROW * (states.len() as i32 - 1)) + 24
 }

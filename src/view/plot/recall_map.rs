@@ -7,7 +7,10 @@ use super::{
 use crate::{
     error::Error,
     trace::{RowsOf, Trace},
-    words::numbers::{count, shortened},
+    words::{
+        letters::shortened,
+        numbers::{count, percent},
+    },
 };
 
 impl Trace {
@@ -18,8 +21,11 @@ impl Trace {
     /// [`Error::Missing`] when neither is there; [`Error::Trace`] when the file is damaged.
     pub fn recall_map(&self) -> Result<HeatMap, Error> {
         let summary = self.summary();
-        let title = format!("{} · recall of each head", shortened(&summary.model.name, 24));
+        let kept = told_recall(summary)
+            .map_or(String::new(), |recall| format!("{} of the attention was kept: ", percent(recall)));
+        let title = format!("{kept}recall of each head");
         let facts = facts(summary, summary.config.top_k, summary.pruned, told_recall(summary));
+        let facts = format!("{} · {facts}", shortened(&summary.model.name, 24));
         if let Some(fidelity) = &summary.fidelity {
             let measure = measure(fidelity.n_rows, fidelity.rows_of);
             return Ok(HeatMap::by_layer_and_head(title, facts, &measure, &fidelity.recall_by_head));

@@ -1,7 +1,10 @@
 //! Retrieval heads as a map of layers and heads.
 
 use super::HeatMap;
-use crate::{analysis::RetrievalHeads, words::numbers::count};
+use crate::{
+    analysis::RetrievalHeads,
+    words::numbers::{count, head_name},
+};
 
 impl RetrievalHeads {
     /// A map of the scores by layer and head.
@@ -14,7 +17,8 @@ impl RetrievalHeads {
     /// The three best heads, on one line.
     pub(crate) fn strongest(&self) -> String {
         let best = self.ranking().into_iter().take(3).filter(|head| head.score > 0.0);
-        let names: Vec<String> = best.map(|h| format!("{}·{} ({:.2})", h.layer, h.head, h.score)).collect();
+        let names: Vec<String> =
+            best.map(|h| format!("{} ({:.2})", head_name(h.layer, h.head), h.score)).collect();
         if names.is_empty() { "none".into() } else { names.join(", ") }
     }
 }
@@ -28,7 +32,7 @@ mod tests {
         let heads =
             |scores: Vec<Vec<f64>>, n_prompts| RetrievalHeads { model: "m".into(), n_prompts, scores };
         let facts = heads(vec![vec![0.25, 0.0], vec![0.25, 0.8]], 4).map().facts;
-        assert!(facts.contains("4 prompts · strongest: 1·1 (0.80), 0·0 (0.25)"), "{facts}");
+        assert!(facts.contains("4 prompts · strongest: L1H1 (0.80), L0H0 (0.25)"), "{facts}");
         assert!(heads(vec![vec![0.0]], 1).map().facts.contains("none"));
     }
 }

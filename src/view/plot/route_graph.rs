@@ -7,14 +7,17 @@ use super::{
     canvas::{Canvas, Pen, Point, Type},
     figure::Figure,
     heat_map::HeatMap,
-    labels::width,
+    labels::{token, width},
     theme::{INK, LINE, MARKS, MUTED, PAPER, PRUNED},
 };
 use crate::{
     analysis::{RouteEdge, RouteMeasure, Routes},
     error::Error,
     trace::Span,
-    words::numbers::{count, percent, shortened, thousands},
+    words::{
+        letters::shortened,
+        numbers::{count, head_name, percent, thousands},
+    },
 };
 
 const LEFT: i32 = 64;
@@ -68,7 +71,22 @@ impl Routes {
 
     /// A map of the flow through each layer and head, as a share of all the flow that arrives.
     pub fn head_map(&self) -> HeatMap {
-        let title = format!("{} · flow to {} by head", shortened(&self.model, 24), quoted(&self.to_text, 30));
+        let heads = self
+            .by_head
+            .iter()
+            .enumerate()
+            .flat_map(|(l, row)| row.iter().enumerate().map(move |(h, &v)| (l, h, v)));
+        let mut heads: Vec<(usize, usize, f64)> = heads.filter(|head| head.2 >= 0.05).collect();
+        heads.sort_by(|a, b| b.2.total_cmp(&a.2));
+        let named =
+            heads.iter().take(4).map(|&(l, h, share)| format!("{} {:.0} %", head_name(l, h), 100.0 * share));
+        let named: Vec<String> = named.collect();
+        let by = if named.is_empty() {
+            "by many heads, none with 5 %".into()
+        } else {
+            format!("by {}", named.join(", "))
+        };
+        let title = format!("The flow to {} goes {by}", quoted(&self.to_text, 30));
         HeatMap::by_layer_and_head(title, self.facts(), "share of the flow from start to end", &self.by_head)
     }
 
@@ -109,8 +127,10 @@ impl Routes {
     }
 }
 
+/// Quotes a text; one of blanks alone shows them.
 fn quoted(text: &str, max: usize) -> String {
-    format!("“{}”", shortened(text.trim(), max))
+    let shown = if text.trim().is_empty() { token(text) } else { text.trim().into() };
+    format!("“{}”", shortened(&shown, max))
 }
 
 fn bundles(edges: &[RouteEdge]) -> Vec<Bundle> {
@@ -163,7 +183,7 @@ impl Graph<'_> {
         for bundle in self.bundles.iter().rev() {
             let start = (self.axis.middle(bundle.keys), self.y(bundle.layer));
             let end = (self.arrival(bundle), self.y(bundle.layer + 1));
-            canvas.curve(start, end, self.width(bundle), EDGE);
+            canvas.curve(start, end, self.width(bundle), EDGE, &self.hint(bundle));
         }
         canvas.draw(|pen| {
             self.names(pen);
@@ -234,6 +254,18 @@ impl Graph<'_> {
     fn width(&self, bundle: &Bundle) -> f64 {
         let most = self.bundles.first().map_or(1.0, |strongest| strongest.flow);
         (WIDEST * bundle.flow / most.max(f64::MIN_POSITIVE)).max(0.9)
+    }
+
+    /// Says what a bundle carries.
+    fn hint(&self, bundle: &Bundle) -> String {
+        let heads: Vec<String> = bundle.heads.iter().map(|&head| head_name(bundle.layer, head)).collect();
+        format!(
+            "{}: tokens {} to {}, {} of the flow",
+            heads.join(", "),
+            bundle.keys,
+            bundle.queries,
+            percent(bundle.flow)
+        )
     }
 
     /// Writes layer and heads at the strongest edges, where there is room.

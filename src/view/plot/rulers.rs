@@ -8,7 +8,7 @@ use super::{
     layout::Frame,
     theme::{LINE, MARKS},
 };
-use crate::{trace::Span, words::numbers::shortened};
+use crate::{trace::Span, words::letters::shortened};
 
 /// The largest number of characters of a label.
 const MAX_LABEL: usize = 22;

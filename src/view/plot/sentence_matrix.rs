@@ -15,7 +15,10 @@ use crate::{
     analysis::SentenceMatrix,
     error::Error,
     trace::Span,
-    words::numbers::{count, shortened, thousands},
+    words::{
+        letters::shortened,
+        numbers::{count, thousands},
+    },
 };
 
 const LEFT: i32 = 66;

@@ -6,7 +6,7 @@ use super::{
     canvas::{Canvas, Type},
     figure::Figure,
     heat_map::{HeatMap, Place, WIDTH},
-    labels::width,
+    labels::{title_width, width},
 };
 use crate::error::Error;
 
@@ -28,17 +28,18 @@ impl SideBySide {
     pub fn figure(&self) -> Figure {
         let mut canvas = Canvas::default();
         let (places, mut right) = self.places();
+        let top = self.maps.iter().map(HeatMap::top).fold(0.02, f64::max);
         canvas.draw(|pen| {
             pen.text(&self.title, (14, 20), Type::TITLE);
             pen.text(&self.facts, (14, 39), Type::NOTE);
-            self.maps.iter().zip(&places).for_each(|(map, place)| map.draw(pen, place, Type::TEXT));
         });
+        self.maps.iter().zip(&places).for_each(|(map, place)| map.draw(&mut canvas, place, Type::TEXT, top));
         let mut bottom = HEAD;
         for (map, place) in self.maps.iter().zip(&places).take(1) {
-            let legend = map.legend(&mut canvas, place);
+            let legend = map.legend(&mut canvas, place, top);
             (right, bottom) = (right.max(legend.0), legend.1);
         }
-        let texts = (width(&self.facts) + 28).max(14 + width(&self.title) * 3 / 2);
+        let texts = (width(&self.facts) + 28).max(28 + title_width(&self.title));
         canvas.figure((right.max(texts), bottom), &self.title, &self.description())
     }
 

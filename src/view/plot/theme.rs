@@ -3,20 +3,23 @@
 use plotters::style::RGBColor;
 
 pub(super) const FONT: &str = "Helvetica, Arial, sans-serif";
-pub(super) const TITLE_SIZE: u32 = 15;
-pub(super) const TEXT_SIZE: u32 = 11;
-pub(super) const SMALL_SIZE: u32 = 9;
+pub(super) const TITLE_SIZE: u32 = 16;
+pub(super) const TEXT_SIZE: u32 = 12;
+pub(super) const SMALL_SIZE: u32 = 11;
 
 pub(super) const INK: RGBColor = RGBColor(0x1f, 0x24, 0x2b);
 pub(super) const MUTED: RGBColor = RGBColor(0x55, 0x5f, 0x6a);
 pub(super) const LINE: RGBColor = RGBColor(0x9a, 0xa3, 0xad);
+/// The ground of a figure, and of cells that no query sees: keys after it, or before its window.
 pub(super) const PAPER: RGBColor = RGBColor(0xff, 0xff, 0xff);
 
-/// Colour of cells that a query sees but whose block was not kept.
-pub(super) const PRUNED: RGBColor = RGBColor(0xdd, 0xe2, 0xe8);
-/// Colour of cells that no query sees: keys after it, or before its window.
-pub(super) const OUTSIDE: RGBColor = PAPER;
-pub(super) const BAR: RGBColor = RGBColor(0x8b, 0x4a, 0x8f);
+/// Colour of the hatch over cells that a query sees but whose block was not kept.
+pub(super) const HATCH: RGBColor = RGBColor(0xc9, 0xcf, 0xd6);
+/// Distance of the lines of a hatch, in pixels.
+pub(super) const HATCH_STEP: usize = 6;
+/// A flat tint of the hatch, for marks too small to be hatched.
+pub(super) const PRUNED: RGBColor = RGBColor(0xe6, 0xe9, 0xed);
+pub(super) const BAR: RGBColor = RGBColor(0x6a, 0x1b, 0x8a);
 /// Colour of frames around what must not be trusted.
 pub(super) const ALARM: RGBColor = RGBColor(0xc2, 0x1d, 0x1d);
 
@@ -30,30 +33,32 @@ pub(super) const MARKS: [RGBColor; 6] = [
     RGBColor(0x7a, 0x5e, 0x00),
 ];
 
-/// Nine colours of matplotlib's magma (CC0), evenly spaced from 0 to 1; their lightness rises steadily.
-const MAGMA: [[u8; 3]; 9] = [
-    [0x00, 0x00, 0x04],
-    [0x1d, 0x11, 0x47],
-    [0x51, 0x12, 0x7c],
-    [0x83, 0x26, 0x81],
-    [0xb7, 0x37, 0x79],
-    [0xe6, 0x51, 0x63],
-    [0xfb, 0x87, 0x61],
-    [0xfe, 0xc2, 0x87],
-    [0xfc, 0xfd, 0xbf],
+/// Colours of attention, evenly spaced from 0, nearly paper, to 1, nearly black; their lightness falls steadily,
+/// and blue and red fall together, so that colour-blind readers see the same order.
+const ATTENTION: [[u8; 3]; 6] = [
+    [0xf8, 0xf5, 0xfb],
+    [0xdc, 0xcd, 0xe9],
+    [0xb5, 0x93, 0xcd],
+    [0x87, 0x53, 0xa9],
+    [0x56, 0x1c, 0x7c],
+    [0x1a, 0x09, 0x30],
 ];
 
-/// The colour of a kept cell: `level` 0 is the weakest, a light orange; 1 the strongest, nearly black.
+/// The colour of a kept cell: `level` 0 is the weakest, nearly paper; 1 the strongest, nearly black.
 pub(super) fn kept_color(level: f64) -> RGBColor {
-    // Weak attention stays light: the lower half of the scale has the lightest two fifths of the colours.
-    let at = (0.83 - 0.79 * level.clamp(0.0, 1.0).powf(1.3)) * 8.0;
-    let low = at as usize;
-    let share = at.fract();
+    let at = level.clamp(0.0, 1.0) * (ATTENTION.len() - 1) as f64;
+    let low = (at as usize).min(ATTENTION.len() - 2);
+    let share = at - low as f64;
     let mix = |channel: usize| {
-        let [below, above] = [low, low + 1].map(|color| f64::from(MAGMA[color][channel]));
+        let [below, above] = [low, low + 1].map(|color| f64::from(ATTENTION[color][channel]));
         (below * (1.0 - share) + above * share).round() as u8
     };
     RGBColor(mix(0), mix(1), mix(2))
+}
+
+/// The colour of text on a cell.
+pub(super) fn ink_on(level: f64) -> RGBColor {
+    if level > 0.45 { PAPER } else { INK }
 }
 
 /// A logarithmic scale over four decades that end at a power of ten.
@@ -109,13 +114,14 @@ mod tests {
     fn lightness_falls_with_attention() {
         let levels: Vec<f64> = (0..=40).map(|i| lightness(kept_color(f64::from(i) / 40.0))).collect();
         assert!(levels.windows(2).all(|w| w[1] < w[0]), "{levels:?}");
-        assert!(levels[0] - levels[40] > 65.0);
+        assert!(levels[0] - levels[40] > 85.0);
     }
 
     #[test]
-    fn states_differ_in_lightness_alone() {
-        let [outside, pruned, kept] = [OUTSIDE, PRUNED, kept_color(0.0)].map(lightness);
-        assert!(outside - pruned > 8.0 && pruned - kept > 8.0, "{outside} {pruned} {kept}");
+    fn nothing_is_nearly_paper_and_half_of_the_scale_can_be_told_from_it() {
+        let [paper, nothing, half] = [PAPER, kept_color(0.0), kept_color(0.5)].map(lightness);
+        assert!(paper - nothing < 5.0 && nothing - half > 35.0, "{paper} {nothing} {half}");
+        assert!(paper - lightness(HATCH) > 15.0, "a hatch is seen");
     }
 
     #[test]

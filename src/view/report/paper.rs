@@ -65,7 +65,7 @@ mod tests {
             "{paper}"
         );
         assert!(
-            paper.contains("![synthetic · layer 1 · head 0](<my paper-1.svg>)\n\n*Figure 1.* A map\n"),
+            paper.contains(&format!("![{}](<my paper-1.svg>)\n\n*Figure 1.* A map\n", map.figure().title())),
             "{paper}"
         );
         assert!(paper.contains("| Trace of 2,000 tokens | |\n|---|---|\n| model | synthetic"), "{paper}");
