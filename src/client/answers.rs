@@ -1,7 +1,10 @@
 //! Answers of a model: their probability, the budget that is enough for one, and the text that the model
 //! writes itself.
 
-use super::tracer::{Tracer, ask, show};
+use super::{
+    progress::show,
+    tracer::{Tracer, ask},
+};
 use crate::{
     error::Error,
     protocol::{

@@ -3,8 +3,10 @@
 mod answers;
 mod causes;
 mod delivery;
+mod progress;
 mod remote;
 mod tasks;
 mod tracer;
 
+pub use progress::part_of;
 pub use tracer::Tracer;

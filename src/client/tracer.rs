@@ -1,7 +1,6 @@
 //! [`Tracer`]: a model that traces prompts.
 
 use std::{
-    io::Write,
     ops::Range,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -9,7 +8,10 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use super::delivery::Delivery;
+use super::{
+    delivery::Delivery,
+    progress::{begin, end, show},
+};
 use crate::{
     error::Error,
     protocol::{Engine, LoadOptions, MemoryPlan, Message, Payload, Progress, Reply, Request, unexpected},
@@ -17,7 +19,6 @@ use crate::{
     trace::{CompareConfig, ModelInfo, Span, StreamConfig, Trace},
     words::{
         numbers::{count, format_bytes},
-        safe::harmless,
         table::{Describe, Table, show_as_table},
     },
 };
@@ -89,7 +90,10 @@ impl Tracer {
         request: Request,
         delivery: Delivery,
     ) -> Result<Self, Error> {
-        let (reply, _) = engine.call(request, Payload::None, &mut show)?;
+        begin();
+        let loaded = engine.call(request, Payload::None, &mut show);
+        end();
+        let (reply, _) = loaded?;
         let Reply::Loaded { model, device } = reply else { return Err(unexpected(&reply)) };
         Ok(Tracer {
             engine: Arc::new(Mutex::new(engine)),
@@ -260,20 +264,12 @@ impl Tracer {
     ) -> Result<(Reply, Payload), Error> {
         // A cell that panicked during a call leaves nothing half-done behind: the engine is a process, or
         // holds no state.
-        self.engine.lock().unwrap_or_else(PoisonError::into_inner).call(request, payload, report)
+        begin();
+        let answer =
+            self.engine.lock().unwrap_or_else(PoisonError::into_inner).call(request, payload, report);
+        end();
+        answer
     }
-}
-
-/// Shows progress in whole lines, which a notebook shows as they come, and text as it is: on standard output
-/// there, else on standard error.
-pub(super) fn show(progress: Progress) {
-    let end = if matches!(progress, Progress::Text(_)) { "" } else { "\n" };
-    let mut out: Box<dyn Write> = match std::env::var_os("EVCXR_IS_RUNTIME") {
-        Some(_) => Box::new(std::io::stdout()),
-        None => Box::new(std::io::stderr()),
-    };
-    // A line that cannot be written is no reason to stop.
-    let _ = write!(out, "{}{end}", harmless(&progress.to_string())).and_then(|()| out.flush());
 }
 
 impl Describe for Tracer {

@@ -32,7 +32,13 @@ fn a_run_that_is_ended_leaves_what_was_there() {
         std::fs::write(&prompt, "A prompt that takes its time. ".repeat(120)).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_streamtrace"));
         command.args(["trace", "--device", "cpu", "--model", MODEL]).arg("--prompt-file").arg(&prompt);
-        command.arg("--out").arg(&out).env("TMPDIR", &temporary).stderr(Stdio::piped()).stdout(Stdio::null());
+        command
+            .arg("--out")
+            .arg(&out)
+            .env("TMPDIR", &temporary)
+            .env("STREAMTRACE_PROGRESS_SECONDS", "0")
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null());
         let mut run = command.spawn().unwrap();
         let mut progress = BufReader::new(run.stderr.take().unwrap()).lines();
         assert!(progress.any(|line| line.unwrap().contains("layer 1 of 6")));

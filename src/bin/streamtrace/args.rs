@@ -79,7 +79,7 @@ impl ServeArgs {
 #[derive(Args)]
 #[command(next_help_heading = "Search")]
 struct SearchArgs {
-    /// Key blocks kept for each head and query block
+    /// Key blocks that each head may look at, for a block of queries, on average
     #[arg(
         long,
         value_name = "BLOCKS",
@@ -87,68 +87,68 @@ struct SearchArgs {
         conflicts_with = "pruned"
     )]
     top_k: usize,
-    /// Prune at least this share of the causal pairs, such as 0.95, with the largest top_k that does
+    /// Or: skip at least this share of all query-key pairs, such as 0.95; sets the largest top_k that does
     #[arg(long, value_name = "SHARE")]
     pruned: Option<f64>,
     /// How a layer's budget is shared out among its heads; by-head if left out
-    #[arg(long, value_enum)]
+    #[arg(long, hide_short_help = true, value_enum)]
     budget: Option<Budget>,
     /// Keep as many blocks in each head as bring its recall to this share, such as 0.95
-    #[arg(long, value_name = "SHARE", conflicts_with_all = ["top_k", "pruned", "baseline"])]
+    #[arg(long, hide_short_help = true, value_name = "SHARE", conflicts_with_all = ["top_k", "pruned", "baseline"])]
     recall: Option<f64>,
     /// Queries spread over the prompt for which every key is read, to tell recall and choose budgets
-    #[arg(long, value_name = "QUERIES", default_value_t = StreamConfig::default().sample)]
+    #[arg(long, hide_short_help = true, value_name = "QUERIES", default_value_t = StreamConfig::default().sample)]
     sample: usize,
     /// Tokens in a query block; 32 if left out, or 16 for up to 12,288 tokens with --pruned or --recall
-    #[arg(long, value_name = "TOKENS")]
+    #[arg(long, hide_short_help = true, value_name = "TOKENS")]
     block_size_q: Option<usize>,
     /// Tokens in a key block; 8 if left out, or 4 where query blocks have 16
-    #[arg(long, value_name = "TOKENS")]
+    #[arg(long, hide_short_help = true, value_name = "TOKENS")]
     block_size_k: Option<usize>,
     /// Key blocks at the start that are always kept
-    #[arg(long, value_name = "BLOCKS", default_value_t = StreamConfig::default().sink_blocks)]
+    #[arg(long, hide_short_help = true, value_name = "BLOCKS", default_value_t = StreamConfig::default().sink_blocks)]
     sink_blocks: usize,
     /// Key blocks before the end of a query block that are always kept
-    #[arg(long, value_name = "BLOCKS", default_value_t = StreamConfig::default().local_blocks)]
+    #[arg(long, hide_short_help = true, value_name = "BLOCKS", default_value_t = StreamConfig::default().local_blocks)]
     local_blocks: usize,
     /// How the largest query·key in a range of keys is estimated; two-means if left out
-    #[arg(long, value_enum, conflicts_with = "exhaustive")]
+    #[arg(long, hide_short_help = true, value_enum, conflicts_with = "exhaustive")]
     estimate: Option<Estimate>,
     /// Smallest number of ranges kept in a round; 64 if left out, 0 for top_k
-    #[arg(long, value_name = "RANGES")]
+    #[arg(long, hide_short_help = true, value_name = "RANGES")]
     beam: Option<usize>,
     /// Number of parts that a kept range is split into: 2, 4 or 8; 4 if left out
-    #[arg(long, value_name = "PARTS")]
+    #[arg(long, hide_short_help = true, value_name = "PARTS")]
     split: Option<usize>,
     /// Rank the blocks of the last round by their keys; true if left out
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     rescore: Option<bool>,
     /// Read every key for this many last queries, rounded to query blocks; 128 if left out
-    #[arg(long, value_name = "QUERIES")]
+    #[arg(long, hide_short_help = true, value_name = "QUERIES")]
     exact_queries: Option<usize>,
-    /// The published search, with one key for each range: no beam, ranges halved, no rescoring, no exact
-    /// queries
+    /// The search of the paper, for comparison: one key for each range, no beam, ranges halved, no
+    /// rescoring, no exact queries
     #[arg(
-        long,
+        long, hide_short_help = true,
         value_name = "ESTIMATE",
         value_enum,
         conflicts_with_all = ["exhaustive", "estimate", "baseline"]
     )]
     published: Option<Estimate>,
     /// Read every key: exact top-k blocks
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     exhaustive: bool,
     /// Attend to all keys while blocks are found: the model's own run, in O(T²) time and O(T) memory
     #[arg(long)]
     exact: bool,
     /// Read no key: sinks and the last blocks, or random ones
-    #[arg(long, value_enum, conflicts_with_all = ["exhaustive", "estimate"])]
+    #[arg(long, hide_short_help = true, value_enum, conflicts_with_all = ["exhaustive", "estimate"])]
     baseline: Option<BaselineArg>,
     /// Tokens whose attention is recorded key by key, such as 100..200; the last tokens if left out
-    #[arg(long, value_name = "TOKENS", value_parser = tokens)]
+    #[arg(long, hide_short_help = true, value_name = "TOKENS", value_parser = tokens)]
     focus: Option<Range<usize>>,
     /// Record L1 proximity, for routes --measure proximity
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     proximity: bool,
 }
 

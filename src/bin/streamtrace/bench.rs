@@ -19,7 +19,7 @@ use streamtrace::{
     words::numbers::parse_bytes,
 };
 
-use crate::output::{Format, markdown_table, print};
+use crate::output::{Format, print, table};
 use whole::{Row, Whole};
 
 #[derive(Args)]
@@ -137,7 +137,7 @@ impl BenchArgs {
         for &n_tokens in &self.n_tokens {
             let stages = layer(&cuda, self.shape.into(), n_tokens, &config, self.repeats)?;
             if !self.format.json {
-                print(table(n_tokens, &stages))?;
+                print(stages_table(n_tokens, &stages))?;
             }
             rows.push(json!({ "n_tokens": n_tokens, "stages": stages }));
         }
@@ -167,11 +167,11 @@ fn whole_table(device: &str, runs: &[Row]) -> String {
             share,
         ]);
     }
-    markdown_table(&[device, "tokens", "s", "tokens/s", "limit, s", "of the limit"], &rows) + "\n"
+    table(&[device, "tokens", "s", "tokens/s", "limit, s", "of the limit"], &rows) + "\n"
 }
 
 /// A layer's stages, and an empty line.
-fn table(n_tokens: usize, stages: &[Stage]) -> String {
+fn stages_table(n_tokens: usize, stages: &[Stage]) -> String {
     let number = |value: f64| if value > 0.0 { format!("{value:.0}") } else { "–".into() };
     let title = format!("{n_tokens} tokens, one layer");
     let mut rows = Vec::new();
@@ -184,5 +184,5 @@ fn table(n_tokens: usize, stages: &[Stage]) -> String {
             format!("{:.0} %", 100.0 * stage.share_of_limit),
         ]);
     }
-    markdown_table(&[&title, "ms", "TFLOP/s", "GB/s", "of the card's limit"], &rows) + "\n"
+    table(&[&title, "ms", "TFLOP/s", "GB/s", "of the card's limit"], &rows) + "\n"
 }

@@ -98,6 +98,11 @@ fn for_jupyter() -> Vec<Check> {
 
 fn for_gpus() -> Vec<Check> {
     let [driver, nvrtc, cublas] = libraries::found();
+    if !driver {
+        let fix = "none found; models run on the CPU (for an NVIDIA GPU: install its driver, then pip install \
+                   nvidia-cuda-nvrtc nvidia-cublas)";
+        return vec![optional("GPU", None, fix)];
+    }
     let card = match Cuda::open() {
         Ok(card) => optional("GPU", Some(streamtrace::engine::device::Device::name(&card)), ""),
         Err(error) => optional("GPU", None, &format!("models run on the CPU: {error}")),
@@ -107,7 +112,7 @@ fn for_gpus() -> Vec<Check> {
     };
     let there = |found: bool| found.then(|| "found".to_string());
     vec![
-        optional("NVIDIA driver", there(driver), "for an NVIDIA GPU: install its driver"),
+        optional("NVIDIA driver", there(driver), ""),
         optional("NVRTC", there(nvrtc), &wheel("nvidia-cuda-nvrtc")),
         optional("cuBLAS", there(cublas), &wheel("nvidia-cublas")),
         card,

@@ -5,12 +5,13 @@ use serde_json::json;
 use streamtrace::{
     Error, Tracer,
     analysis::RetrievalHeads,
+    client::part_of,
     tasks::{RulerConfig, Task},
 };
 
 use crate::{
     args::ModelArgs,
-    output::{Output, check_writable, markdown_table},
+    output::{Output, check_writable, table, wrote},
     prompt_args::ChatArgs,
 };
 
@@ -52,12 +53,16 @@ impl RetrievalHeadsArgs {
         let chat = self.chat.frame(&tracer)?;
         let config = RulerConfig { task: self.task, n_tokens: self.n_tokens, chat, ..RulerConfig::default() };
         let seeds = self.seed..self.seed.saturating_add(self.n_prompts);
-        let prompts = seeds
-            .map(|seed| one_prompt(&tracer, &RulerConfig { seed, ..config.clone() }))
-            .collect::<Result<Vec<_>, _>>()?;
+        let one = |(n, seed)| {
+            part_of(&format!("prompt {} of {}", n + 1, self.n_prompts));
+            one_prompt(&tracer, &RulerConfig { seed, ..config.clone() })
+        };
+        let prompts = seeds.enumerate().map(one).collect::<Result<Vec<_>, _>>()?;
+        part_of("");
         let heads = RetrievalHeads::mean(&prompts)?;
         if let Some(out) = &self.output.out {
             heads.map().save(out)?;
+            wrote(out, "");
         }
         let ranking = heads.ranking();
         let object = json!({ "n_prompts": heads.n_prompts, "scores": heads.scores, "ranking": ranking });
@@ -66,7 +71,7 @@ impl RetrievalHeadsArgs {
         for head in ranking.iter().take(SHOWN) {
             rows.push(vec![head.layer.to_string(), head.head.to_string(), format!("{:.3}", head.score)]);
         }
-        self.output.format.print(object, markdown_table(&header, &rows))
+        self.output.format.print(object, table(&header, &rows))
     }
 }
 

@@ -1,5 +1,5 @@
-//! The command line: `streamtrace trace | compare | smallest-top-k | generate | attention-map | readers |
-//! overview | explore | report | edges | show | thought-anchors | routes | test-routes | prompt | ruler |
+//! The command line: `streamtrace demo | trace | compare | smallest-top-k | generate | read | attention-map |
+//! readers | overview | explore | report | edges | show | thought-anchors | routes | test-routes | prompt | ruler |
 //! retrieval-heads | bench | doctor | serve`.
 //!
 //! Exit codes: 0 done; 1 the run failed, with a sentence on standard error; 2 the arguments make no sense.
@@ -7,9 +7,11 @@
 mod args;
 mod bench;
 mod claims;
+mod demo;
 mod doctor;
 mod generate;
 mod heads;
+mod open;
 mod output;
 mod pictures;
 mod prompt;
@@ -23,20 +25,21 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use streamtrace::{Error, Trace, trace::CompareConfig};
 
 use args::{ModelArgs, ServeArgs};
 use bench::BenchArgs;
 use claims::{AnchorsArgs, RoutesArgs, TestRoutesArgs};
+use demo::DemoArgs;
 use doctor::DoctorArgs;
 use generate::GenerateArgs;
 use heads::RetrievalHeadsArgs;
-use output::{Format, check_writable};
+use output::{Format, check_writable, wrote};
 use pictures::{AttentionMapArgs, EdgesArgs, ExploreArgs, OverviewArgs, ReportArgs};
 use prompt::TaskPromptArgs;
 use prompt_args::PromptArgs;
-use readers::ReadersArgs;
+use readers::{ReadArgs, ReadersArgs};
 use ruler::RulerArgs;
 use smallest::SmallestArgs;
 
@@ -45,9 +48,27 @@ use smallest::SmallestArgs;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// The verbs by what one wants, as the help lists them.
+const GROUPS: [(&str, &[&str]); 5] = [
+    ("Run a model", &["demo", "trace", "compare", "generate", "smallest-top-k"]),
+    ("Look", &["read", "explore", "overview", "attention-map", "report", "show"]),
+    ("Ask", &["readers", "thought-anchors", "routes", "test-routes", "retrieval-heads", "edges"]),
+    ("Measure", &["prompt", "ruler", "bench"]),
+    ("Set up", &["doctor", "serve"]),
+];
+
+const EXAMPLES: &str = "\
+Examples:
+  streamtrace demo --open
+  streamtrace trace --model Qwen/Qwen3-0.6B --prompt-file my.txt --out my.trace
+  streamtrace read my.trace --out read.svg
+  streamtrace explore my.trace --out my.html
+
+`streamtrace VERB -h` lists a verb's daily options, `--help` all of them. Progress goes to standard error: one line in
+a terminal, else one every 10 seconds, or as the variable STREAMTRACE_PROGRESS_SECONDS says.
+Exit codes: 0 done; 1 the run failed, with a sentence on standard error; 2 the arguments make no sense.";
+
 /// What did a language model look at over a very long prompt?
-///
-/// Exit codes: 0 done; 1 the run failed, with a sentence on standard error; 2 the arguments make no sense.
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true)]
 struct Cli {
@@ -57,50 +78,53 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Trace a prompt: record which tokens each head attends to
+    /// Trace 16,000 tokens with a small model that is included, and make a page of it
+    Demo(DemoArgs),
+    /// Run a prompt and save which tokens each head looked at
     Trace(RunArgs),
     /// Trace a prompt and measure how faithful the trace is to dense attention
     Compare(CompareArgs),
-    /// Find the smallest top_k that preserves what dense attention does
+    /// Find the fewest key blocks at which the model still gives the same answer
     SmallestTopK(SmallestArgs),
-    /// Generate text after a prompt, with the attention that the search keeps
+    /// Continue a prompt, with pruned attention
     Generate(GenerateArgs),
     /// Draw one head's attention map
     #[command(visible_alias = "map")]
     AttentionMap(AttentionMapArgs),
+    /// Show what a token read over the whole prompt: the passages in text, and the heads
+    Read(ReadArgs),
     /// Rank the heads by their attention on a text
     Readers(ReadersArgs),
     /// Draw all heads as small multiples
     Overview(OverviewArgs),
-    /// Write an interactive page of all heads, maps, blocks and tokens
+    /// Make an interactive HTML page of a trace; it opens offline
     Explore(ExploreArgs),
-    /// Write a report of a trace: the run, its fidelity, its figures
+    /// Make a report to share: settings, measurements and figures in one file
     Report(ReportArgs),
     /// Write the attention as a table: a row for each kept block or pair of sentences
     Edges(EdgesArgs),
     /// Summarize a trace: the run, its settings, its result
     Show(ShowArgs),
-    /// Rank the sentences that later sentences attend to most
+    /// Find thought anchors: sentences of a chain of thought that later ones keep looking at
     #[command(visible_alias = "anchors")]
     ThoughtAnchors(AnchorsArgs),
-    /// Show the attention that carries a text of the prompt to the output
+    /// Trace how a text of the prompt reaches the output: layer by layer, head by head
     Routes(RoutesArgs),
-    /// Test whether a route carries the answer: cut it, cut everything else, cut random routes
+    /// Test a route: block it, keep only it, block random ones; does the answer survive?
     #[command(visible_alias = "knock-out")]
     TestRoutes(TestRoutesArgs),
-    /// Write a prompt whose answer is known
+    /// Make a needle-in-a-haystack test prompt (RULER), whose answer is known
     Prompt(TaskPromptArgs),
-    /// Run RULER's tasks and count how often the answer survives the pruning
+    /// Measure on RULER's tasks how often pruning keeps the right answer
     Ruler(RulerArgs),
     /// Rank the heads that copy needles into answers
     #[command(visible_alias = "heads")]
     RetrievalHeads(RetrievalHeadsArgs),
     /// Time each stage of a layer on this GPU, with random weights
     Bench(BenchArgs),
-    /// List what is installed (Rust, Jupyter, a GPU, …) and how to get what is missing; exit code 1 if
-    /// notebooks cannot run
+    /// Check this machine (Rust, Jupyter, a GPU) and say how to get what is missing
     Doctor(DoctorArgs),
-    /// Serve a notebook over standard input and output, on this machine or through ssh
+    /// Run as an engine for a notebook elsewhere, over ssh
     Serve(ServeArgs),
 }
 
@@ -135,7 +159,19 @@ impl RunArgs {
             Some(out) => layers.map_or(Ok(trace.clone()), |layers| trace.of_layers(&layers))?.save(out)?,
             None => {}
         }
-        self.format.print(trace.summary(), &trace)
+        self.format.print(trace.summary(), &trace)?;
+        match &self.out {
+            Some(out) if is_figure(out) => wrote(out, ""),
+            Some(out) => {
+                let page = out.with_extension("html");
+                wrote(out, &format!("streamtrace explore {} --out {}", out.display(), page.display()));
+            }
+            None if compare.is_none() && !self.format.json => {
+                eprintln!("not kept: --out FILE keeps the trace")
+            }
+            None => {}
+        }
+        Ok(())
     }
 }
 
@@ -182,6 +218,7 @@ fn is_figure(file: &Path) -> bool {
 
 fn run(command: &Command) -> Result<(), Error> {
     match command {
+        Command::Demo(args) => args.run(),
         Command::Trace(args) => args.run(None),
         Command::Compare(CompareArgs { run, rows, positions, over, answer }) => {
             let (over, answer) = (over.clone(), answer.clone());
@@ -190,6 +227,7 @@ fn run(command: &Command) -> Result<(), Error> {
         Command::SmallestTopK(args) => args.run(),
         Command::Generate(args) => args.run(),
         Command::AttentionMap(args) => args.run(),
+        Command::Read(args) => args.run(),
         Command::Readers(args) => args.run(),
         Command::Overview(args) => args.run(),
         Command::Explore(args) => args.run(),
@@ -208,8 +246,26 @@ fn run(command: &Command) -> Result<(), Error> {
     }
 }
 
+/// The command line with its verbs in groups.
+fn command() -> clap::Command {
+    let command = Cli::command();
+    let about = |verb: &str| {
+        let found = command.find_subcommand(verb).and_then(|verb| verb.get_about());
+        found.map_or_else(String::new, ToString::to_string)
+    };
+    let line = |verb: &&str| format!("  {verb:<16} {}\n", about(verb));
+    let group = |(name, verbs): &(&str, &[&str])| {
+        format!("{name}:\n{}\n", verbs.iter().map(line).collect::<String>())
+    };
+    let groups: String = GROUPS.iter().map(group).collect();
+    let template = format!("{{about}}\n\n{{usage-heading}} {{usage}}\n\n{groups}{EXAMPLES}\n");
+    Cli::command().help_template(template)
+}
+
 fn main() -> ExitCode {
-    match run(&Cli::parse().command) {
+    let matches = command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    match run(&cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("streamtrace: {error}");
@@ -220,9 +276,18 @@ fn main() -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
+
+    #[test]
+    fn every_verb_stands_in_one_group() {
+        let verbs = Cli::command();
+        let mut verbs: Vec<&str> = verbs.get_subcommands().map(|verb| verb.get_name()).collect();
+        let mut grouped: Vec<&str> = GROUPS.iter().flat_map(|(_, verbs)| *verbs).copied().collect();
+        verbs.sort_unstable();
+        grouped.sort_unstable();
+        assert_eq!(verbs, grouped);
+        assert!(command().render_help().to_string().contains("  read             Show what a token read"));
+    }
 
     #[test]
     fn every_argument_of_every_verb_is_explained() {

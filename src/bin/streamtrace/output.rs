@@ -1,15 +1,15 @@
-//! What a verb prints and writes: text, JSON, Markdown tables, figures.
+//! What a verb prints and writes: text, JSON, tables, figures.
 
 use std::{
     fmt::Display,
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
 };
 
 use clap::Args;
 use serde::Serialize;
 use serde_json::json;
-use streamtrace::Error;
+use streamtrace::{Error, words::numbers::format_bytes};
 
 /// How a result is printed
 #[derive(Args)]
@@ -55,15 +55,54 @@ pub fn print(text: impl Display) -> Result<(), Error> {
     }
 }
 
-/// A Markdown table: the header, the rule below it, and the rows.
-pub fn markdown_table(header: &[&str], rows: &[Vec<String>]) -> String {
+/// Says on standard error where a result was written, and what to do with it next.
+pub fn wrote(file: &Path, next: &str) {
+    let size =
+        std::fs::metadata(file).map(|file| format!(" ({})", format_bytes(file.len()))).unwrap_or_default();
+    let next = if next.is_empty() { String::new() } else { format!("\nnext: {next}") };
+    eprintln!("wrote {}{size}{next}", file.display());
+}
+
+/// A table, aligned in a terminal and in Markdown elsewhere: the header, the rule below it, and the rows.
+pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    if io::stdout().is_terminal() { aligned_table(header, rows) } else { markdown_table(header, rows) }
+}
+
+/// One row of a table that is printed while its rows are measured; its header is `table(header, &[])`.
+pub fn table_row<S: AsRef<str>>(header: &[&str], cells: &[S]) -> String {
+    let widths: Vec<usize> = header.iter().map(|name| letters(name)).collect();
+    if io::stdout().is_terminal() { aligned_row(cells, &widths) } else { markdown_row(cells) }
+}
+
+fn letters(text: &str) -> usize {
+    text.chars().count()
+}
+
+fn aligned_table(header: &[&str], rows: &[Vec<String>]) -> String {
+    let widest =
+        |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| letters(cell)).max();
+    let width = |(column, name): (usize, &&str)| letters(name).max(widest(column).unwrap_or(0));
+    let widths: Vec<usize> = header.iter().enumerate().map(width).collect();
+    let rule: Vec<String> = widths.iter().map(|&n| "─".repeat(n)).collect();
+    let mut lines = vec![aligned_row(header, &widths), aligned_row(&rule, &widths)];
+    lines.extend(rows.iter().map(|row| aligned_row(row, &widths)));
+    lines.join("\n")
+}
+
+fn aligned_row<S: AsRef<str>>(cells: &[S], widths: &[usize]) -> String {
+    let cells = cells.iter().enumerate();
+    let cells = cells
+        .map(|(i, cell)| format!("{:width$}", cell.as_ref(), width = widths.get(i).copied().unwrap_or(0)));
+    cells.collect::<Vec<_>>().join("  ").trim_end().into()
+}
+
+fn markdown_table(header: &[&str], rows: &[Vec<String>]) -> String {
     let mut lines = vec![markdown_row(header), format!("|{}", "---|".repeat(header.len()))];
     lines.extend(rows.iter().map(|row| markdown_row(row)));
     lines.join("\n")
 }
 
-/// One row of a Markdown table, for a table that is printed while its rows are measured.
-pub fn markdown_row<S: AsRef<str>>(cells: &[S]) -> String {
+fn markdown_row<S: AsRef<str>>(cells: &[S]) -> String {
     let cells: Vec<&str> = cells.iter().map(AsRef::as_ref).collect();
     format!("| {} |", cells.join(" | "))
 }
@@ -77,5 +116,7 @@ mod tests {
         let rows = [vec!["1".to_string(), "x".into()], vec!["2".into(), "y".into()]];
         assert_eq!(markdown_table(&["n", "name"], &rows), "| n | name |\n|---|---|\n| 1 | x |\n| 2 | y |");
         assert_eq!(markdown_table(&["n"], &[]), "| n |\n|---|");
+        assert_eq!(aligned_table(&["n", "name"], &rows), "n  name\n─  ────\n1  x\n2  y");
+        assert_eq!(aligned_table(&["n"], &[vec!["10".into()]]), "n\n──\n10");
     }
 }

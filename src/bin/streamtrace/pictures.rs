@@ -8,7 +8,7 @@ use std::{
 use clap::Args;
 use streamtrace::{Error, Report, Trace, view::plot::Figure, words::text_file::read_text};
 
-use crate::args::tokens;
+use crate::{args::tokens, output::wrote};
 
 #[derive(Args)]
 pub struct AttentionMapArgs {
@@ -54,13 +54,21 @@ impl AttentionMapArgs {
 pub struct OverviewArgs {
     /// The trace to read
     trace: PathBuf,
+    /// Frame the heads by which the last token reads a text of the prompt (its first occurrence)
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    span: Option<String>,
     #[command(flatten)]
     picture: Picture,
 }
 
 impl OverviewArgs {
     pub fn run(&self) -> Result<(), Error> {
-        self.picture.save(Trace::open(&self.trace)?.overview()?)
+        let trace = Trace::open(&self.trace)?;
+        let figure = match &self.span {
+            Some(text) => trace.overview_of(&trace.readers(trace.find(text)?, trace.output())?)?,
+            None => trace.overview()?,
+        };
+        self.picture.save(figure)
     }
 }
 
@@ -80,7 +88,9 @@ impl Picture {
         match self.width {
             Some(pixels) => figure.png_width(pixels).save(&self.out),
             None => figure.save(&self.out),
-        }
+        }?;
+        wrote(&self.out, "");
+        Ok(())
     }
 }
 
@@ -123,7 +133,9 @@ impl ReportArgs {
         if trace.summary().fidelity.is_some() {
             report = report.figure(&trace.recall_map()?, "How much of its dense attention each head keeps.");
         }
-        report.save(&self.out)
+        report.save(&self.out)?;
+        wrote(&self.out, "");
+        Ok(())
     }
 
     fn title(&self) -> String {
@@ -152,6 +164,8 @@ pub struct EdgesArgs {
 impl EdgesArgs {
     pub fn run(&self) -> Result<(), Error> {
         let trace = Trace::open(&self.trace)?;
-        if self.sentences { trace.sentence_edges()?.save(&self.out) } else { trace.edges().save(&self.out) }
+        if self.sentences { trace.sentence_edges()?.save(&self.out) } else { trace.edges().save(&self.out) }?;
+        wrote(&self.out, "");
+        Ok(())
     }
 }

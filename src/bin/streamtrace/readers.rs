@@ -1,11 +1,44 @@
-//! `streamtrace readers`: which heads attend to a text.
+//! `streamtrace read | readers`: what a token attends to, and which heads attend to a text.
 
 use std::{ops::Range, path::PathBuf};
 
 use clap::Args;
 use streamtrace::{Error, Span, Trace};
 
-use crate::{args::tokens, output::Format};
+use crate::{
+    args::tokens,
+    output::{Format, Output, wrote},
+};
+
+#[derive(Args)]
+pub struct ReadArgs {
+    /// The trace to read
+    trace: PathBuf,
+    /// The token that looks, counted from 0; the last one if left out
+    #[arg(long, value_name = "TOKEN")]
+    query: Option<usize>,
+    /// The layer of the head, counted from 0; the head that looked most clearly if left out
+    #[arg(long, requires = "head")]
+    layer: Option<usize>,
+    /// The head, counted from 0
+    #[arg(long, requires = "layer")]
+    head: Option<usize>,
+    #[command(flatten)]
+    output: Output,
+}
+
+impl ReadArgs {
+    pub fn run(&self) -> Result<(), Error> {
+        let trace = Trace::open(&self.trace)?;
+        let query = self.query.unwrap_or(trace.output().start);
+        let reading = trace.reading_of(query, self.layer.zip(self.head))?;
+        if let Some(file) = &self.output.out {
+            reading.save(file)?;
+            wrote(file, "");
+        }
+        self.output.format.print(&reading, &reading)
+    }
+}
 
 #[derive(Args)]
 pub struct ReadersArgs {

@@ -10,13 +10,14 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 use streamtrace::{
     Error, Estimate, Search, StreamConfig, Tracer,
+    client::part_of,
     tasks::{RulerConfig, Task},
     words::text_file::read_text,
 };
 
 use crate::{
     args::ModelArgs,
-    output::{Format, check_writable, markdown_row, markdown_table, print},
+    output::{Format, check_writable, print, table, table_row, wrote},
     prompt_args::ChatArgs,
 };
 use tally::{HEADER, Tally};
@@ -94,7 +95,7 @@ impl RulerArgs {
             tracer.plan(n_tokens)?.check()?;
         }
         if !self.format.json {
-            print(markdown_table(&HEADER, &[]))?;
+            print(table(&HEADER, &[]))?;
         }
         let (contenders, mut rows) = (self.contenders(&tracer), Vec::new());
         for (&task, &n_tokens) in tasks.iter().flat_map(|task| self.n_tokens.iter().map(move |n| (task, n))) {
@@ -103,13 +104,17 @@ impl RulerArgs {
             for (contender, tally) in contenders.iter().zip(self.measure(&contenders, &config)?) {
                 let row = Row { task, n_tokens, search: contender.name, tally };
                 if !self.format.json {
-                    print(markdown_row(&row.tally.cells(task, n_tokens, row.search, note(&tracer, task))))?;
+                    print(table_row(
+                        &HEADER,
+                        &row.tally.cells(task, n_tokens, row.search, note(&tracer, task)),
+                    ))?;
                 }
                 rows.push(row);
             }
         }
         if let Some(out) = &self.out {
             picture::scores(&tracer.model().name, &self.depths(), &rows).save(out)?;
+            wrote(out, "");
         }
         match (self.format.json, self.baselines) {
             (false, _) => Ok(()),
@@ -172,6 +177,13 @@ impl RulerArgs {
         for (depth, seed) in
             self.depths().into_iter().flat_map(|depth| seeds.clone().map(move |seed| (depth, seed)))
         {
+            let (n_done, n_prompts) = (tallies[0].scores.len(), self.depths().len() as u64 * self.n_prompts);
+            part_of(&format!(
+                "{}, {} tokens, prompt {} of {n_prompts}",
+                config.task,
+                config.n_tokens,
+                n_done + 1
+            ));
             let prompt = contenders[0].tracer.prompt(&RulerConfig { seed, depth, ..config.clone() })?;
             let max_tokens = self.max_tokens.map_or(config.task.answer_tokens(), |n| n as usize);
             let dense = || Written::by(&contenders[0].tracer, &prompt, max_tokens, true);
@@ -179,13 +191,8 @@ impl RulerArgs {
             for (contender, tally) in contenders.iter().zip(&mut tallies) {
                 tally.measure(&contender.tracer, &prompt, max_tokens, dense.as_ref())?;
             }
-            eprintln!(
-                "{}, {} tokens: {} prompts done",
-                config.task,
-                config.n_tokens,
-                tallies[0].scores.len()
-            );
         }
+        part_of("");
         Ok(tallies)
     }
 

@@ -7,7 +7,7 @@ use streamtrace::{Criterion, Error, Search, SmallestTopK, StreamConfig};
 
 use crate::{
     args::ModelArgs,
-    output::{Format, markdown_table},
+    output::{Format, table},
     prompt_args::PromptArgs,
 };
 
@@ -47,8 +47,8 @@ impl SmallestArgs {
         let object = json!({ "found": found, "exhaustive": exact, "budget_to_match_exact": ratio });
         let text = format!(
             "{}\n\n{}\n\nsmallest top_k: {}, with exact blocks {}: {ratio:.2} times as many",
-            table("search", &found),
-            table("exhaustive", &exact),
+            tries_table("search", &found),
+            tries_table("exhaustive", &exact),
             found.top_k,
             exact.top_k,
         );
@@ -57,7 +57,7 @@ impl SmallestArgs {
 }
 
 /// Each budget that was tried.
-fn table(name: &str, found: &SmallestTopK) -> String {
+fn tries_table(name: &str, found: &SmallestTopK) -> String {
     let top_k = format!("{name}, top_k");
     let header = [&top_k, "pruned", "passes", "KL", "log-probability"];
     let mut rows = Vec::new();
@@ -70,5 +70,5 @@ fn table(name: &str, found: &SmallestTopK) -> String {
             format!("{:.3}", tried.logprob),
         ]);
     }
-    markdown_table(&header, &rows)
+    table(&header, &rows)
 }
