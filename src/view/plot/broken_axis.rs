@@ -13,7 +13,7 @@ use crate::{
 /// The largest number of stretches; near ones are joined until there are no more.
 const MAX_PIECES: usize = 7;
 /// Lines of text below a stretch.
-const LINES: i32 = 2;
+const LINES: i32 = 3;
 /// Width of a break, in pixels.
 const BREAK: i32 = 26;
 

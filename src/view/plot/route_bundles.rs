@@ -70,7 +70,7 @@ impl Bundle {
         let share = format!("{:.0} %", 100.0 * self.flow);
         match self.heads[..] {
             [head] => format!("{} {share}", head_name(self.layer, head)),
-            _ => format!("{} others of L{} {share}", self.heads.len(), self.layer),
+            _ => format!("{} heads of L{} {share}", self.heads.len(), self.layer),
         }
     }
 

@@ -62,7 +62,7 @@ impl Routes {
         graph.draw(&mut canvas);
         let size = (
             (LEFT + WIDTH + BARS + 30).max(24 + width(&self.facts())).max(24 + title_width(&self.title())),
-            graph.y(0) + 116,
+            graph.y(0) + 131,
         );
         canvas.figure(size, &self.title(), &self.description())
     }
@@ -266,7 +266,7 @@ impl Graph<'_> {
         let left = self.axis.x(span.start as f64);
         let right = self.axis.x(span.end as f64).max(left + 3);
         pen.fill((left, bar), (right, bar + 5), color);
-        let text = quoted(text, 28);
+        let text = quoted(text, 44);
         let middle = ((left + right) / 2).clamp(LEFT + width(&text) / 2, LEFT + WIDTH - width(&text) / 2);
         pen.text(&text, (middle, line), Type::TEXT.centered().colored(color));
     }
