@@ -1,6 +1,10 @@
 //! Writes a model in the way of llama.cpp's converter.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use candle_core::{
     DType, Device, Tensor,
@@ -134,6 +138,22 @@ impl Writer {
 
     pub fn remove(&mut self, key: &str) {
         self.metadata.remove(key);
+    }
+
+    /// Writes the model in three parts, the metadata in the first; returns their paths.
+    pub fn write_parts(&self, folder: &Path, stem: &str) -> Vec<PathBuf> {
+        let n_parts = 3;
+        let write = |(i, tensors): (usize, &[(String, QTensor)])| {
+            let path = folder.join(format!("{stem}-{:05}-of-{n_parts:05}.gguf", i + 1));
+            let (number, count) = (Value::U16(i as u16), Value::U16(n_parts as u16));
+            let mut metadata = vec![("split.no", &number), ("split.count", &count)];
+            metadata
+                .extend(self.metadata.iter().map(|(key, value)| (key.as_str(), value)).filter(|_| i == 0));
+            let tensors: Vec<_> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+            gguf_file::write(&mut fs::File::create(&path).unwrap(), &metadata, &tensors).unwrap();
+            path
+        };
+        self.tensors.chunks(self.tensors.len().div_ceil(n_parts)).enumerate().map(write).collect()
     }
 
     pub fn write(&self, path: &Path) {

@@ -13,6 +13,7 @@ pub mod hub;
 mod json_file;
 mod layer_weights;
 mod pairs;
+mod parts;
 mod place;
 mod pointer;
 pub mod rope;
@@ -40,7 +41,7 @@ use weight::Weight;
 use weights::Weights;
 
 /// An open model: a GGUF file, or a folder in Hugging Face's layout, which has `config.json`,
-/// `tokenizer.json`, and `model.safetensors` or shards with an index.
+/// `tokenizer.json`, and `model.safetensors` or shards.
 pub struct Model {
     pub name: String,
     pub config: ModelConfig,
@@ -62,9 +63,13 @@ pub struct Model {
 /// A `tokenizer.json` of more bytes may take a second to read, which is reported.
 const LARGE: u64 = 4 << 20;
 
-/// The prefix of a decoder on its own, and beside a vision model before and since version 5 of
-/// `transformers`.
-const PREFIXES: [&str; 3] = ["model.", "language_model.model.", "model.language_model."];
+/// The prefix of a decoder with its output layer, beside a vision model before and since version 5 of
+/// `transformers`, and of a decoder that was saved without its output layer.
+const PREFIXES: [&str; 5] =
+    ["model.", "language_model.model.", "model.language_model.", "language_model.", ""];
+
+/// The names of the output layer.
+const HEADS: [&str; 3] = ["lm_head.weight", "language_model.lm_head.weight", "model.lm_head.weight"];
 
 /// Bytes of weights in blocks, and of others in f32.
 #[derive(Default)]
@@ -124,7 +129,7 @@ impl Model {
         std::fs::read_dir(folder).map_err(Error::io("read the model folder", folder))?;
         let file = folder.join("config.json");
         let json = json_file::read(&file)?;
-        let config = ModelConfig::parse(json.clone()).map_err(|unsupported| unsupported.at(&file))?;
+        let mut config = ModelConfig::parse(json.clone()).map_err(|unsupported| unsupported.at(&file))?;
         let (tokenizer, seconds) =
             timed(|| Tokenizer::read(&folder.join("tokenizer.json"), config.vocab_size))?;
         let weights = Weights::open(folder)?;
@@ -136,6 +141,8 @@ impl Model {
             .find(|prefix| weights.contains(&format!("{prefix}norm.weight")))
             .unwrap_or(PREFIXES[0]);
         let chat = ChatTemplate::read(folder);
+        // A configuration that leaves it open is that of the weights.
+        config.tied_embeddings |= !says_tied(&json) && !HEADS.iter().any(|head| weights.contains(head));
         Ok(Model {
             name: name.unwrap_or_else(|| "model".into()),
             context_length: context::of_json(&json, &config),
@@ -161,9 +168,7 @@ impl Model {
             own => own,
         })?;
         let own = gguf.name().filter(|_| place::is_blob(path));
-        let stem =
-            path.file_stem().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned());
-        let name = own.unwrap_or(stem);
+        let name = own.unwrap_or_else(|| place::title(path));
         let end_of_text = gguf.end_of_text();
         let chat = gguf.chat();
         Ok(Model {
@@ -243,7 +248,17 @@ impl Model {
         if self.config.tied_embeddings {
             return self.embedding_table();
         }
-        self.weights.get("lm_head.weight", &[self.config.vocab_size, self.config.hidden_size])
+        let shape = [self.config.vocab_size, self.config.hidden_size];
+        match HEADS.into_iter().find(|head| self.weights.contains(head)) {
+            Some(head) => self.weights.get(head, &shape),
+            None => Err(Error::model(
+                self.weights.path().display(),
+                format!("a tensor {} {shape:?}, as config.json says tie_word_embeddings: false", HEADS[0]),
+                "none of that name",
+                "the download is incomplete; or, if this model's output layer is its embedding, set \
+                 tie_word_embeddings to true in config.json",
+            )),
+        }
     }
 
     fn embedding_table(&self) -> Result<Weight<'_>, Error> {
@@ -316,6 +331,11 @@ impl Model {
     fn get(&self, name: &str, shape: &[usize]) -> Result<Weight<'_>, Error> {
         self.weights.get(&format!("{}{name}", self.prefix), shape)
     }
+}
+
+/// Whether a `config.json` says if the output layer is the embedding.
+fn says_tied(json: &Value) -> bool {
+    [json, &json["text_config"]].iter().any(|part| part["tie_word_embeddings"].is_boolean())
 }
 
 /// Opens a tokenizer and measures the time.
