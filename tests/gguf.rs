@@ -10,6 +10,8 @@ mod header;
 mod products;
 #[path = "gguf/raw.rs"]
 mod raw;
+#[path = "gguf/words.rs"]
+mod words;
 #[path = "gguf/writer.rs"]
 mod writer;
 
@@ -67,6 +69,16 @@ fn every_architecture_runs_as_its_folder() {
         ),
         ("gemma2", "gemma2", json!({ "attn_logit_softcapping": 3.0, "final_logit_softcapping": 2.0 })),
         ("gemma3", "gemma3_text", json!({ "rope_scaling": { "rope_type": "linear", "factor": 8.0 } })),
+        (
+            "granite",
+            "granite",
+            json!({ "embedding_multiplier": 12.0, "residual_multiplier": 0.25, "attention_multiplier": 0.125,
+                "logits_scaling": 4.0 }),
+        ),
+        ("olmo2", "olmo2", json!({})),
+        ("olmo2", "olmo3", json!({ "sliding_window": 40, "num_hidden_layers": 5 })),
+        ("smollm3", "smollm3", json!({ "num_hidden_layers": 5 })),
+        ("glm4", "glm4", json!({ "partial_rotary_factor": 0.5, "attention_bias": true })),
     ] {
         let mut config =
             common::config(json!({ "model_type": family, "head_dim": 16, "intermediate_size": 96 }));

@@ -64,8 +64,8 @@ fn missing_files_are_named() {
         &["/nowhere/model", "a model folder, a .gguf file, or a model of the hub", "no such file or folder"],
     );
     for (name, words) in [
-        ("config.json", ["cannot read", "No such file"]),
-        ("tokenizer.json", ["cannot read", "No such file"]),
+        ("config.json", ["expected a model folder, with config.json", "found no config.json"]),
+        ("tokenizer.json", ["expected a model folder, with config.json", "found no tokenizer.json"]),
         ("model.safetensors", ["expected model.safetensors, or shards of it", "found no file of that kind"]),
     ] {
         assert_refused(name, &[name, words[0], words[1]], |folder| {
@@ -80,7 +80,7 @@ fn missing_files_are_named() {
     assert_says(
         "a file",
         trace(&folder.path().join("config.json")),
-        &["cannot read the model folder", "config.json"],
+        &["config.json: expected a model folder", "found another file; give the path of the folder"],
     );
 }
 

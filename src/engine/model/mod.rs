@@ -1,17 +1,20 @@
 //! A language model on disk: its configuration, weights and tokenizer, and the decoder that runs it layer by
 //! layer.
 
+mod chat_methods;
 pub mod chat_template;
 pub mod config;
 mod config_file;
 mod context;
 mod dequantise;
+pub mod family;
 mod fingerprint;
 pub mod format;
 pub mod gguf;
 pub mod hub;
 mod json_file;
 mod layer_weights;
+mod layers;
 mod pairs;
 mod parts;
 mod place;
@@ -19,11 +22,12 @@ mod pointer;
 pub mod rope;
 mod seen;
 mod start_token;
+mod tensors;
 pub mod tokenizer;
 pub mod weight;
 pub mod weights;
 
-use std::{ops::Range, path::Path, time::Instant};
+use std::{path::Path, time::Instant};
 
 use serde_json::{Map, Value};
 
@@ -34,6 +38,7 @@ use crate::{
 };
 use chat_template::ChatTemplate;
 use config::ModelConfig;
+use family::Family;
 use gguf::Gguf;
 pub use layer_weights::{LayerWeights, Linear};
 use tokenizer::Tokenizer;
@@ -88,18 +93,19 @@ impl BlockSizes {
 }
 
 impl Model {
-    /// Finds a model by its path or its name on the hub, downloads it if need be, and opens it.
+    /// Finds a model by its path or its name on the hub, downloads it if need be, and opens it; as one of `family`, if
+    /// that is given, whatever its files say.
     ///
     /// # Errors
     /// As [`hub::find`] and [`Model::open`].
-    pub fn load(model: &Path, report: &mut dyn FnMut(Progress)) -> Result<Self, Error> {
+    pub fn load(model: &Path, family: Option<&str>, report: &mut dyn FnMut(Progress)) -> Result<Self, Error> {
         let start = Instant::now();
         let found = hub::find(model, report)?;
         let find = start.elapsed().as_secs_f64();
         if std::fs::metadata(found.path.join("tokenizer.json")).is_ok_and(|file| file.len() > LARGE) {
             report(Progress::Loading(format!("load: the vocabulary of {}", model.display())));
         }
-        let model = Self::open(&found.path)?;
+        let model = Self::open_as(&found.path, family)?;
         let seconds = LoadSeconds { find, ..model.seconds };
         Ok(Model { name: found.name.unwrap_or(model.name), seconds, ..model })
     }
@@ -110,8 +116,17 @@ impl Model {
     /// # Errors
     /// [`Error::File`] and [`Error::Model`], which name the file and its fault.
     pub fn open(path: &Path) -> Result<Self, Error> {
+        Self::open_as(path, None)
+    }
+
+    fn open_as(path: &Path, family: Option<&str>) -> Result<Self, Error> {
+        let family = family.map(known).transpose()?;
         let start = Instant::now();
-        let mut model = if place::is_gguf(path) { Self::open_gguf(path)? } else { Self::open_folder(path)? };
+        let mut model = if place::is_gguf(path) {
+            Self::open_gguf(path, family)?
+        } else {
+            Self::open_folder(path, family)?
+        };
         model.embedding()?;
         model.final_norm()?;
         let mut sizes = BlockSizes::default();
@@ -125,10 +140,13 @@ impl Model {
         Ok(model)
     }
 
-    fn open_folder(folder: &Path) -> Result<Self, Error> {
-        std::fs::read_dir(folder).map_err(Error::io("read the model folder", folder))?;
+    fn open_folder(folder: &Path, family: Option<&'static Family>) -> Result<Self, Error> {
+        place::check_is_whole(folder)?;
         let file = folder.join("config.json");
-        let json = json_file::read(&file)?;
+        let mut json = json_file::read(&file)?;
+        if let (Some(family), Some(fields)) = (family, json.as_object_mut()) {
+            fields.insert("model_type".into(), family.name.into());
+        }
         let mut config = ModelConfig::parse(json.clone()).map_err(|unsupported| unsupported.at(&file))?;
         let (tokenizer, seconds) =
             timed(|| Tokenizer::read(&folder.join("tokenizer.json"), config.vocab_size))?;
@@ -159,8 +177,9 @@ impl Model {
 
     /// Takes the file's own tokenizer, or the `tokenizer.json` beside the file if its own is of an unknown
     /// kind.
-    fn open_gguf(path: &Path) -> Result<Self, Error> {
-        let gguf = Gguf::open(path)?;
+    fn open_gguf(path: &Path, family: Option<&'static Family>) -> Result<Self, Error> {
+        let mut gguf = Gguf::open(path)?;
+        gguf.family = family.or(gguf.family);
         let config = gguf.config()?;
         let beside = path.with_file_name("tokenizer.json");
         let (tokenizer, seconds) = timed(|| match gguf.tokenizer(config.vocab_size) {
@@ -270,47 +289,6 @@ impl Model {
         self.norm("norm.weight", self.config.hidden_size)
     }
 
-    /// Returns the weights of one layer, in the mapped file.
-    pub fn layer(&self, layer: usize) -> Result<LayerWeights<Weight<'_>>, Error> {
-        let c = &self.config;
-        let d_q = c.n_heads * c.head_dim;
-        let d_kv = c.n_kv_heads * c.head_dim;
-        let inner = c.intermediate_size;
-        let at = |name: &str| format!("layers.{layer}.{name}");
-        let norm = |name: &str| self.norm(&at(name), c.hidden_size);
-        let head_norm = |name: &str| c.qk_norm.then(|| self.norm(&at(name), c.head_dim)).transpose();
-        let linear = |name: &str, n_out: usize, n_in: usize, has_bias: bool| {
-            let bias = has_bias.then(|| self.get(&at(&format!("{name}.bias")), &[n_out])).transpose()?;
-            Ok::<_, Error>(Linear { weight: self.get(&at(&format!("{name}.weight")), &[n_out, n_in])?, bias })
-        };
-        let part = |name: &str, fused: &str, rows: Range<usize>, n_fused: usize, has_bias: bool| {
-            if c.fused {
-                return Ok(linear(fused, n_fused, c.hidden_size, has_bias)?.rows(rows));
-            }
-            linear(name, rows.len(), c.hidden_size, has_bias)
-        };
-        let qkv = |name, rows| part(name, "self_attn.qkv_proj", rows, d_q + 2 * d_kv, c.qkv_bias);
-        let gate_up = |name, rows| part(name, "mlp.gate_up_proj", rows, 2 * inner, c.mlp_bias);
-        let mlp_norm =
-            if c.post_norms { "pre_feedforward_layernorm.weight" } else { "post_attention_layernorm.weight" };
-        let post_norm = |name: &str| c.post_norms.then(|| norm(name)).transpose();
-        Ok(LayerWeights {
-            attention_norm: norm("input_layernorm.weight")?,
-            query: qkv("self_attn.q_proj", 0..d_q)?,
-            key: qkv("self_attn.k_proj", d_q..d_q + d_kv)?,
-            value: qkv("self_attn.v_proj", d_q + d_kv..d_q + 2 * d_kv)?,
-            query_norm: head_norm("self_attn.q_norm.weight")?,
-            key_norm: head_norm("self_attn.k_norm.weight")?,
-            output: linear("self_attn.o_proj", c.hidden_size, d_q, c.output_bias)?,
-            attention_post_norm: post_norm("post_attention_layernorm.weight")?,
-            mlp_norm: norm(mlp_norm)?,
-            gate: gate_up("mlp.gate_proj", 0..inner)?,
-            up: gate_up("mlp.up_proj", inner..2 * inner)?,
-            down: linear("mlp.down_proj", c.hidden_size, inner, c.mlp_bias)?,
-            mlp_post_norm: post_norm("post_feedforward_layernorm.weight")?,
-        })
-    }
-
     /// Counts the numbers of the weights of all layers, and of the output layer.
     ///
     /// # Errors
@@ -331,6 +309,18 @@ impl Model {
     fn get(&self, name: &str, shape: &[usize]) -> Result<Weight<'_>, Error> {
         self.weights.get(&format!("{}{name}", self.prefix), shape)
     }
+}
+
+/// Returns the family of this name.
+fn known(name: &str) -> Result<&'static Family, Error> {
+    Family::of_name(name).ok_or_else(|| {
+        Error::setting(
+            "as",
+            format!("a family: {}", Family::names()),
+            name,
+            "choose the one that the model is built like",
+        )
+    })
 }
 
 /// Whether a `config.json` says if the output layer is the embedding.

@@ -127,6 +127,34 @@ fn check_is_no_adapter(folder: &Path) -> Result<(), Error> {
     ))
 }
 
+/// Checks that a folder has the files that every model has beside its weights.
+///
+/// # Errors
+/// [`Error::Model`] for another folder, or a file; [`Error::File`] when it cannot be read.
+pub fn check_is_whole(folder: &Path) -> Result<(), Error> {
+    let expected = "a model folder, with config.json, tokenizer.json and safetensors, or a GGUF file";
+    let error = |found: &str, fix: &str| Err(Error::model(folder.display(), expected, found, fix));
+    if folder.is_file() {
+        return error("another file", "give the path of the folder that it lies in");
+    }
+    let names: Vec<String> = files(folder)?
+        .iter()
+        .map(|file| file.file_name().unwrap_or_default().to_string_lossy().into_owned())
+        .collect();
+    let has = |name: &str| names.iter().any(|file| file == name);
+    let vocabulary = ["tokenizer.model", "vocab.json", "tekken.json"].into_iter().find(|name| has(name));
+    match (has("config.json"), has("tokenizer.json"), vocabulary) {
+        (true, true, _) => Ok(()),
+        (false, ..) if names.is_empty() => error("an empty folder", "check the path"),
+        (false, ..) => error("no config.json", "check the path, or download the model's other files too"),
+        (_, false, None) => error("no tokenizer.json", "download the model's other files too"),
+        (_, false, Some(vocabulary)) => error(
+            &format!("{vocabulary}, but no tokenizer.json"),
+            "make one in Python: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)",
+        ),
+    }
+}
+
 /// The error for a folder without weights in safetensors; names those of another kind.
 pub fn without_safetensors(folder: &Path) -> Error {
     let is_pickled = |file: &&PathBuf| {

@@ -105,7 +105,14 @@ impl Weights {
     /// [`Error::Model`] when it is missing, misshapen, or of a type other than f32, f16 and bf16.
     pub fn get(&self, name: &str, shape: &[usize]) -> Result<Weight<'_>, Error> {
         let path = self.path.display();
-        let fix = "the weights do not belong to this config.json, or the download is incomplete";
+        let fix = match &self.files {
+            Files::Safetensors { .. } => {
+                "the weights do not belong to this config.json, or the download is incomplete"
+            }
+            Files::Gguf(_) => {
+                "the file's tensors are not those of its architecture: choose another file of this model"
+            }
+        };
         let Some(weight) = self.find(name)? else {
             return Err(Error::model(&path, format!("a tensor {name} {shape:?}"), "none of that name", fix));
         };

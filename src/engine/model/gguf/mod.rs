@@ -24,6 +24,7 @@ use super::{
     chat_template::{self, ChatTemplate},
     config::ModelConfig,
     context,
+    family::{FAMILIES, Family, Rotary},
     format::Format,
     parts, pointer,
     seen::Seen,
@@ -40,6 +41,8 @@ pub struct Gguf {
     parts: Vec<Part>,
     /// "llama", "qwen2", … as llama.cpp names them.
     architecture: String,
+    /// What its tensors are read as; `None` for an architecture that is not supported.
+    pub family: Option<&'static Family>,
 }
 
 /// One file.
@@ -67,12 +70,19 @@ impl Gguf {
         let first = &parts[0];
         let Some(architecture) = first.header.text(&first.map, "general.architecture").map(Cow::into_owned)
         else {
-            return Err(damaged(&first.path, "the key general.architecture", "none"));
+            return Err(Error::model(
+                first.path.display(),
+                "the key general.architecture",
+                "none",
+                "the file holds no model: choose another one",
+            ));
         };
         for part in &parts {
             part.header.tensors.iter().try_for_each(|(name, tensor)| part.weight(name, tensor).map(drop))?;
         }
-        Ok(Gguf { path: first.path.clone(), parts, architecture })
+        let window = first.header.number(&format!("{architecture}.attention.sliding_window"));
+        let family = Family::of_gguf(&architecture, window.is_some_and(|window| window > 0.0));
+        Ok(Gguf { path: first.path.clone(), parts, architecture, family })
     }
 
     /// Iterates over the files when they were mapped.
@@ -86,20 +96,27 @@ impl Gguf {
     /// [`Error::Model`] when the file ends before the tensor does, or its rows should be whole heads and are
     /// not.
     pub fn get(&self, name: &str) -> Result<Option<Weight<'_>>, Error> {
-        let Some(name) = names::in_gguf(&self.architecture, name) else { return Ok(None) };
+        let family = self.family.unwrap_or(&FAMILIES[0]);
+        let Some(name) = names::in_gguf(&family.norms, name) else { return Ok(None) };
         let found = self.parts.iter().find_map(|part| Some((part, part.header.tensors.get(&name)?)));
         let Some((part, tensor)) = found else { return Ok(None) };
         let weight = part.weight(&name, tensor)?;
-        if self.architecture != "llama" || !(name.contains("attn_q.") || name.contains("attn_k.")) {
+        let interleaved = family.rotary == Rotary::HalvesNeighboursInGguf;
+        if !interleaved || !(name.contains("attn_q.") || name.contains("attn_k.")) {
             return Ok(Some(weight));
         }
         let n_rows = weight.shape()[0];
         let head_dim = self.head_dim();
         if head_dim >= 2 && head_dim.is_multiple_of(2) && n_rows.is_multiple_of(head_dim) {
-            return Ok(Some(weight.deinterleaved(head_dim)));
+            return Ok(Some(weight.deinterleaved(head_dim, head_dim)));
         }
         let expected = format!("{name} of heads of {head_dim} rows");
-        Err(damaged(&self.path, &expected, &format!("{n_rows} rows")))
+        Err(Error::model(
+            self.path.display(),
+            expected,
+            format!("{n_rows} rows"),
+            "its metadata and tensors contradict each other: choose another file of this model",
+        ))
     }
 
     /// Counts the numbers of all tensors.
