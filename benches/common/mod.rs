@@ -5,7 +5,7 @@ use std::{
     str::FromStr,
 };
 
-use streamtrace::{DeviceChoice, Error, LoadOptions, Tracer};
+use streamtrace::{Error, LoadOptions, Tracer};
 
 /// The model of `--model`, or the bundled one, on a GPU if there is one.
 pub fn model() -> Result<Tracer, Error> {
