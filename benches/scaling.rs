@@ -26,8 +26,11 @@ const COMPARED: usize = 2;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let options =
-        LoadOptions { model: root.join("models/needle-6m"), device: DeviceChoice::Cpu, memory: None };
+    let options = LoadOptions {
+        model: root.join("models/needle-6m"),
+        device: DeviceChoice::Cpu,
+        ..LoadOptions::default()
+    };
     let tracer = Tracer::load_with(options)?;
     let published = tracer.with(StreamConfig::default().published(Estimate::Middle));
     let (mut runs, mut ratios) = (vec![Vec::new(); LENGTHS.len()], Vec::new());

@@ -7,6 +7,8 @@ mod common;
 mod disk;
 #[path = "bad_input/found.rs"]
 mod found;
+#[path = "bad_input/messages.rs"]
+mod messages;
 #[path = "bad_input/model.rs"]
 mod model;
 #[path = "common/mount.rs"]

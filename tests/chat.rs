@@ -40,6 +40,33 @@ fn conversation() -> [Message; 4] {
     ]
 }
 
+/// Methods and marks of published templates that Jinja's engine lacks.
+#[test]
+fn texts_and_lists_have_pythons_methods() {
+    for (template, expected) in [
+        ("{{ 'a</think>b</think>c'.rsplit('</think>', 1)[-1] }}", "c"),
+        ("{{ 'a b c'.rsplit() | join('|') }}", "a|b|c"),
+        ("{{ 'k=v=w'.partition('=') | join('|') }}{{ 'k'.partition('=') | length }}", "k|=|v=w3"),
+        ("{{ 'k=v=w'.rpartition('=')[0] }}", "k=v"),
+        ("{{ '<s>x'.removeprefix('<s>') }}{{ 'x</s>'.removesuffix('</s>').removesuffix('y') }}", "xx"),
+        ("{{ ' x '.strip() }}{{ 'x'.startswith('x') }}", "xTrue"),
+        (
+            "{% set xs = [] %}{% for m in messages %}{% set _ = xs.append(m.role) %}{% endfor %}{{ xs[1:] | join(' ') }} {{ xs | length }}",
+            "user assistant user 4",
+        ),
+        (
+            "{% set ns = namespace(xs=['a']) %}{% for m in messages %}{{ ns.xs.append(m['role'][0]) or '' }}{% endfor %}{{ ns.xs | join }}",
+            "asuau",
+        ),
+        ("{%generation%}x{%endgeneration%}{%-generation-%} y {%- endgeneration -%} z", "xyz"),
+        ("{% if 'generation' == 'generation' %}generation{% endif %}", "generation"),
+    ] {
+        assert_eq!(said(template, &conversation()).unwrap(), expected, "{template}");
+    }
+    let wrong = said("{{ 'a'.partition('') }}", &conversation()).unwrap_err().to_string();
+    assert!(wrong.contains("an empty separator"), "{wrong}");
+}
+
 #[test]
 fn roles_in_turn() {
     let template = "{% for message in messages %}{{ '<|' + message['role'] + '|>\\n' + message['content'] + eos_token + '\\n' }}\

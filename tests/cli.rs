@@ -36,7 +36,7 @@ const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/needle-6m");
 
 /// A prompt of a thousand tokens with a needle among others.
 static NEEDLE: LazyLock<Prompt> = LazyLock::new(|| {
-    let options = LoadOptions { model: MODEL.into(), device: DeviceChoice::Cpu, memory: None };
+    let options = LoadOptions { model: MODEL.into(), device: DeviceChoice::Cpu, ..LoadOptions::default() };
     let task = RulerConfig { task: Task::NiahMultikey1, n_tokens: 1000, seed: 3, ..RulerConfig::default() };
     Tracer::load_with(options).unwrap().prompt(&task).unwrap()
 });

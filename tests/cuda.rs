@@ -23,7 +23,7 @@ fn load(device: DeviceChoice) -> Result<Tracer, Error> {
 
 fn load_within(device: DeviceChoice, memory: Option<u64>) -> Result<Tracer, Error> {
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/needle-6m");
-    Tracer::load_with(LoadOptions { model, device, memory })
+    Tracer::load_with(LoadOptions { model, device, memory, ..LoadOptions::default() })
 }
 
 /// Returns the model on the CPU and on the GPU, one test at a time: the card's memory is measured for the
@@ -100,7 +100,7 @@ fn families_have_the_same_logits() {
                 ..Default::default()
             };
             let [cpu, gpu] = [DeviceChoice::Cpu, DeviceChoice::Cuda].map(|device| {
-                let options = LoadOptions { model: folder.path().into(), device, memory: None };
+                let options = LoadOptions { model: folder.path().into(), device, ..LoadOptions::default() };
                 Tracer::load_with(options).unwrap().with(config.clone()).trace(&common::prompt(203)).unwrap()
             });
             let (a, b) = (cpu.logits().unwrap(), gpu.logits().unwrap());

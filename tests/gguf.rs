@@ -10,6 +10,8 @@ mod header;
 mod products;
 #[path = "gguf/raw.rs"]
 mod raw;
+#[path = "gguf/words.rs"]
+mod words;
 #[path = "gguf/writer.rs"]
 mod writer;
 
@@ -67,6 +69,16 @@ fn every_architecture_runs_as_its_folder() {
         ),
         ("gemma2", "gemma2", json!({ "attn_logit_softcapping": 3.0, "final_logit_softcapping": 2.0 })),
         ("gemma3", "gemma3_text", json!({ "rope_scaling": { "rope_type": "linear", "factor": 8.0 } })),
+        (
+            "granite",
+            "granite",
+            json!({ "embedding_multiplier": 12.0, "residual_multiplier": 0.25, "attention_multiplier": 0.125,
+                "logits_scaling": 4.0 }),
+        ),
+        ("olmo2", "olmo2", json!({})),
+        ("olmo2", "olmo3", json!({ "sliding_window": 40, "num_hidden_layers": 5 })),
+        ("smollm3", "smollm3", json!({ "num_hidden_layers": 5 })),
+        ("glm4", "glm4", json!({ "partial_rotary_factor": 0.5, "attention_bias": true })),
     ] {
         let mut config =
             common::config(json!({ "model_type": family, "head_dim": 16, "intermediate_size": 96 }));
@@ -336,19 +348,39 @@ fn a_file_is_known_by_its_first_bytes_and_found_in_its_folder() {
 }
 
 #[test]
-fn parts_and_experts_are_named() {
-    let (_folder, path) = quantized(GgmlDType::Q8_0);
-    for (key, value, words) in [
-        (
-            "split.count",
-            Value::U16(2),
-            ["a GGUF file in one piece, found part 1 of 2", "llama-gguf-split --merge"],
-        ),
-        ("qwen3.expert_count", Value::U32(4), ["a model without experts", "qwen3.expert_count 4"]),
-    ] {
-        let mut writer = Writer::of_folder("qwen3", &bundled(), GgmlDType::Q8_0);
-        writer.set(key, value);
-        writer.write(&path);
-        assert_refused(&path, &words);
+fn a_model_in_parts_opens_from_any_of_them() {
+    let folder = TempDir::new().unwrap();
+    let writer = Writer::of_folder("qwen3", &bundled(), GgmlDType::Q8_0);
+    let whole = folder.path().join("whole.gguf");
+    writer.write(&whole);
+    let expected = trace(&whole, PROMPT).unwrap();
+    fs::remove_file(&whole).unwrap();
+    let parts = writer.write_parts(folder.path(), "needle");
+    // A folder with one model in parts means that model.
+    for path in parts.iter().map(PathBuf::as_path).chain([folder.path()]) {
+        let trace = trace(path, PROMPT).unwrap();
+        assert_eq!(trace.logits().unwrap(), expected.logits().unwrap(), "{}", path.display());
+        let (model, whole) = (&trace.summary().model, &expected.summary().model);
+        assert_eq!((&model.name[..], &model.fingerprint), ("needle", &whole.fingerprint));
+        assert_eq!(model.n_parameters, whole.n_parameters);
     }
+    let renamed = folder.path().join("renamed.gguf");
+    fs::copy(&parts[1], &renamed).unwrap();
+    assert_refused(&renamed, &["all 3 parts", "part 2 under a name of its own", "the names that they had"]);
+    fs::remove_file(&parts[1]).unwrap();
+    for path in [&parts[0], &parts[2]] {
+        assert_refused(
+            path,
+            &["all 3 parts", "found no ", "needle-00002-of-00003.gguf", "download that file"],
+        );
+    }
+}
+
+#[test]
+fn experts_are_named() {
+    let (_folder, path) = quantized(GgmlDType::Q8_0);
+    let mut writer = Writer::of_folder("qwen3", &bundled(), GgmlDType::Q8_0);
+    writer.set("qwen3.expert_count", Value::U32(4));
+    writer.write(&path);
+    assert_refused(&path, &["a model without experts", "qwen3.expert_count 4"]);
 }

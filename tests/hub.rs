@@ -17,7 +17,7 @@ use safetensors::Dtype;
 use serde_json::json;
 use tempfile::TempDir;
 
-use server::{Answer, Server};
+use server::{Compress, Manner, Redirect, Server};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
@@ -139,7 +139,7 @@ fn the_cache_is_where_the_hubs_tools_look() {
 fn a_repository_without_a_tokenizer_is_said_to_have_none() {
     let folder = folder(1);
     fs::remove_file(folder.path().join("tokenizer.json")).unwrap();
-    let server = Server::of(folder.path(), COMMIT, Answer::Whole);
+    let server = Server::of(folder.path(), COMMIT, Manner::default());
     let words = ["tiny/llama: expected a tokenizer.json in the repository, found none", "save_pretrained"];
     User::new(&server).assert_refused("tiny/llama", &words);
 }
@@ -171,7 +171,7 @@ fn a_path_that_exists_wins() {
 fn a_model_is_downloaded_once_and_then_cached() {
     for n_shards in [1, 3] {
         let folder = folder(n_shards);
-        let server = Server::of(folder.path(), COMMIT, Answer::Whole);
+        let server = Server::of(folder.path(), COMMIT, Manner::default());
         let user = User::new(&server);
         let said = user.assert_traces("tiny/llama");
         assert!(said.contains("hub: asking") && said.contains(".safetensors, "), "{said}");
@@ -186,53 +186,164 @@ fn a_model_is_downloaded_once_and_then_cached() {
     }
 }
 
+/// Returns the bytes of a file that was downloaded and of the one that was to be.
+fn both(user: &User, folder: &TempDir, file: &str) -> [Vec<u8>; 2] {
+    [user.snapshot(), folder.path().into()].map(|folder| fs::read(folder.join(file)).unwrap())
+}
+
 #[test]
 fn a_download_that_broke_off_goes_on() {
     let folder = folder(1);
-    let broken = Server::of(folder.path(), COMMIT, Answer::Half);
-    let mut user = User::new(&broken);
-    user.assert_refused("tiny/llama", &["tiny/llama", "cannot be asked", "what was downloaded is kept"]);
-    assert!(!user.snapshot().join("model.safetensors").exists());
-    let whole = Server::of(folder.path(), COMMIT, Answer::Whole);
-    user.variables = vec![("HF_ENDPOINT", whole.url())];
+    for ranges in [true, false] {
+        let cut = Manner { cut: Some(100), ranges, ..Manner::default() };
+        let broken = Server::of(folder.path(), COMMIT, cut);
+        let mut user = User::new(&broken);
+        user.assert_refused("tiny/llama", &["tiny/llama", "cannot be asked", "what was downloaded is kept"]);
+        assert!(!user.snapshot().join("model.safetensors").exists());
+        let left = fs::read(user.repository().join("blobs/model-safetensors.incomplete")).unwrap();
+        assert_eq!(left.len(), if ranges { 400 } else { 100 }, "the same request is made four times");
+        let whole = Server::of(folder.path(), COMMIT, Manner { ranges, ..Manner::default() });
+        user.variables = vec![("HF_ENDPOINT", whole.url())];
+        user.assert_traces("tiny/llama");
+        assert_eq!(whole.starts().contains(&400), ranges, "{:?}", whole.starts());
+        let [sent, had] = both(&user, &folder, "model.safetensors");
+        assert!(sent == had);
+        assert!(!user.repository().join("blobs/model-safetensors.incomplete").exists());
+    }
+}
+
+/// What is left of an earlier download may be longer than the file, whole, or of another one.
+#[test]
+fn what_is_left_of_a_download_is_checked() {
+    let folder = folder(1);
+    let weights = fs::read(folder.path().join("model.safetensors")).unwrap();
+    let store = Server::of(folder.path(), COMMIT, Manner::default());
+    let manner = Manner { redirect: Redirect::Store(store.url()), ..Manner::default() };
+    let server = Server::of(folder.path(), COMMIT, manner);
+    for left in [weights.clone(), vec![0; weights.len() + 1], vec![0; weights.len()], vec![0; 100]] {
+        let user = User::new(&server);
+        fs::create_dir_all(user.repository().join("blobs")).unwrap();
+        let part = user.repository().join(format!("blobs/{}.incomplete", server::sha256(&weights)));
+        fs::write(&part, &left).unwrap();
+        user.assert_traces("tiny/llama");
+        let [sent, had] = both(&user, &folder, "model.safetensors");
+        assert!(sent == had && !part.exists(), "{} bytes were left", left.len());
+    }
+}
+
+#[test]
+fn every_answer_of_servers_and_mirrors_serves() {
+    let folder = folder(2);
+    let plain = Manner::default;
+    for (what, manner) in [
+        (
+            "compressed where it is offered",
+            Manner { compress: Compress::WhenOffered, ranges: false, ..plain() },
+        ),
+        ("compressed always", Manner { compress: Compress::Always, ..plain() }),
+        ("without lengths", Manner { lengths: false, ..plain() }),
+        ("compressed without lengths", Manner { compress: Compress::Always, lengths: false, ..plain() }),
+        ("without ranges and marks", Manner { ranges: false, marks: false, ..plain() }),
+        ("redirected on the server", Manner { redirect: Redirect::Relative, ..plain() }),
+        ("renamed", Manner { redirect: Redirect::Renamed, ..plain() }),
+        ("busy at first", Manner { n_busy: 2, ..plain() }),
+    ] {
+        let server = Server::of(folder.path(), COMMIT, manner);
+        let user = User::new(&server);
+        user.assert_traces("tiny/llama");
+        for file in ["config.json", "model-00002-of-00002.safetensors"] {
+            let [sent, had] = both(&user, &folder, file);
+            assert!(sent == had, "{what}: {file}");
+        }
+        let linked = fs::read_link(user.snapshot().join("config.json")).unwrap();
+        assert!(linked.starts_with("../../blobs"), "{}", linked.display());
+    }
+}
+
+/// The hub sends large files from a store of another host, which must not see the token.
+#[test]
+fn a_store_gets_no_token_and_its_files_are_checked() {
+    let folder = folder(1);
+    let store = Server::of(folder.path(), COMMIT, Manner::default());
+    let redirect = Redirect::Store(store.url());
+    let manner = Manner { redirect: redirect.clone(), token: Some("hf_secret"), ..Manner::default() };
+    let server = Server::of(folder.path(), COMMIT, manner);
+    let mut user = User::new(&server);
+    user.variables.push(("HF_TOKEN", "hf_secret".into()));
     user.assert_traces("tiny/llama");
-    assert!(whole.starts().iter().any(|&start| start > 100), "{:?}", whole.starts());
-    let [sent, had] = [user.snapshot(), folder.path().into()]
-        .map(|folder| fs::read(folder.join("model.safetensors")).unwrap());
-    assert_eq!(sent, had);
+    assert!(store.n_files_sent() == 1 && !store.has_leaked());
+    let hash = server::sha256(&fs::read(folder.path().join("model.safetensors")).unwrap());
+    let linked = fs::read_link(user.snapshot().join("model.safetensors")).unwrap();
+    assert_eq!(linked, Path::new("../../blobs").join(hash));
+
+    let damaged = Server::of(folder.path(), COMMIT, Manner { damaged: true, ..Manner::default() });
+    let manner = Manner { redirect: Redirect::Store(damaged.url()), ..Manner::default() };
+    let server = Server::of(folder.path(), COMMIT, manner);
+    let user = User::new(&server);
+    user.assert_refused("tiny/llama", &["the file model.safetensors as", "SHA-256", "changes the file"]);
+    assert!(!user.snapshot().join("model.safetensors").exists());
 }
 
 #[test]
 fn models_that_are_not_given_are_refused() {
     let folder = folder(1);
-    let server = |answer| Server::of(folder.path(), COMMIT, answer);
-    let gated = server(Answer::Gated);
-    let user = User::new(&gated);
-    user.assert_refused(
-        "tiny/llama",
-        &["does not give to everybody", "accept the model's terms", "HF_TOKEN"],
-    );
-    let whole = server(Answer::Whole);
+    let server = |manner| Server::of(folder.path(), COMMIT, manner);
+    let refusing = |status, code| server(Manner { refusal: Some((status, code)), ..Manner::default() });
+    for (status, code, words) in [
+        (
+            "403 Forbidden",
+            "",
+            ["does not give to everybody, or none", "accept the model's terms", "HF_TOKEN"],
+        ),
+        (
+            "403 Forbidden",
+            "GatedRepo",
+            ["does not give to everybody;", "accept the model's terms", "HF_TOKEN"],
+        ),
+        (
+            "404 Not Found",
+            "EntryNotFound",
+            ["the file config.json, found none at http", "lists the file", "HF_ENDPOINT"],
+        ),
+        ("429 Too Many Requests", "", ["status 429", "takes no more requests", "wait some minutes"]),
+        ("500 Internal", "", ["status 500", "a fault of its own", "try again later"]),
+        ("418 Teapot", "", ["status 418", "check the name", "HF_ENDPOINT"]),
+    ] {
+        let gated = refusing(status, code);
+        User::new(&gated).assert_refused("tiny/llama", &words);
+    }
+    let circle = server(Manner { redirect: Redirect::Circle, ..Manner::default() });
+    User::new(&circle).assert_refused("tiny/llama", &["redirects in a circle"]);
+    let whole = server(Manner::default());
     let user = User::new(&whole);
-    user.assert_refused("tiny/llama@v9", &["none with a revision v9", "check the name and the revision"]);
+    user.assert_refused("tiny/llama@v9", &["but no revision v9", "choose a branch, tag or commit"]);
     user.assert_refused("tiny/nothing", &["tiny/nothing", "none with a revision main"]);
-    fs::rename(folder.path().join("model.safetensors"), folder.path().join("tiny-Q8_0.gguf")).unwrap();
-    let bare = server(Answer::Whole);
-    User::new(&bare)
-        .assert_refused("tiny/llama", &["model.safetensors", "tiny-Q8_0.gguf", "tiny/llama/tiny-Q8_0.gguf"]);
-    fs::remove_file(folder.path().join("tiny-Q8_0.gguf")).unwrap();
-    let empty = server(Answer::Whole);
-    User::new(&empty).assert_refused("tiny/llama", &["model.safetensors", "no file of that kind"]);
+    fs::remove_file(folder.path().join("model.safetensors")).unwrap();
+    User::new(&whole).assert_refused("tiny/llama", &["model.safetensors", "no file of that kind"]);
+    fs::write(folder.path().join("a-Q8_0.gguf"), "").unwrap();
+    fs::write(folder.path().join("a-F16.gguf"), "").unwrap();
+    let words = ["found a-F16.gguf, a-Q8_0.gguf", "such as tiny/llama:F16"];
+    let listed = User::new(&whole).trace("tiny/llama");
+    let said =
+        String::from_utf8_lossy(&listed.stderr).replace("a-Q8_0.gguf, a-F16.gguf", "a-F16.gguf, a-Q8_0.gguf");
+    assert!(said.contains(words[0]) && said.contains("tiny/llama:"), "{said}");
+    User::new(&whole).assert_refused("tiny/llama/old.gguf", &["the file old.gguf", "may have renamed it"]);
+    User::new(&whole).assert_refused("tiny/llama:Q5_0", &["a GGUF file of Q5_0", "ask for one, such as"]);
 }
 
 #[test]
 fn a_token_is_sent() {
     let folder = folder(1);
-    let server = Server::of(folder.path(), COMMIT, Answer::ForToken("hf_secret"));
+    let server = Server::of(folder.path(), COMMIT, Manner { token: Some("hf_secret"), ..Manner::default() });
     let mut user = User::new(&server);
-    user.assert_refused("tiny/llama", &["HF_TOKEN"]);
+    user.assert_refused("tiny/llama", &["HF_TOKEN", "terms"]);
+    user.variables.push(("HF_TOKEN", "hf_old".into()));
+    user.assert_refused("tiny/llama", &["that the token in HF_TOKEN", "is valid"]);
     user.variables.push(("HF_TOKEN", "hf_secret\n".into()));
     user.assert_traces("tiny/llama");
+    let kept = User::new(&server);
+    fs::write(kept.home.path().join("token"), "hf_secret").unwrap();
+    kept.assert_traces("tiny/llama");
 }
 
 /// A repository cannot write outside the cache.
@@ -241,18 +352,18 @@ fn files_outside_the_repository_are_refused() {
     let folder = folder(3);
     let index = folder.path().join("model.safetensors.index.json");
     fs::write(&index, r#"{"weight_map": {"model.norm.weight": "../../../escaped.safetensors"}}"#).unwrap();
-    let server = Server::of(folder.path(), COMMIT, Answer::Whole);
+    let server = Server::of(folder.path(), COMMIT, Manner::default());
     User::new(&server).assert_refused("tiny/llama", &["shards in the model's folder", "escaped"]);
 }
 
 #[test]
 fn a_full_disk_is_not_the_networks_fault() {
     let folder = folder(1);
-    let server = Server::of(folder.path(), COMMIT, Answer::Whole);
+    let server = Server::of(folder.path(), COMMIT, Manner::default());
     let url = server.url();
     for (mount, words) in [
         (mount::SMALL_DISK, ["cannot write", "hub", "the disk is full"]),
-        ("-t tmpfs -o ro none", ["cannot write", "hub", "read-only"]),
+        ("-t tmpfs -o ro none", ["cannot write", "hub", "Read-only"]),
     ] {
         let script = r#"HF_HOME="$D" "$STREAMTRACE" trace --device cpu --prompt w1 --model tiny/llama"#;
         let Some(output) = mount::with_mount(mount, script, &[("HF_ENDPOINT", Path::new(&url))]) else {
@@ -261,5 +372,61 @@ fn a_full_disk_is_not_the_networks_fault() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{said}");
         words.iter().for_each(|word| assert!(said.contains(word), "{word:?} is not in: {said}"));
+    }
+}
+
+/// The same model by its name, as a link from a browser, and in shards without an index.
+#[test]
+fn links_from_a_browser_and_shards_without_an_index_are_found() {
+    let folder = folder(2);
+    fs::remove_file(folder.path().join("model.safetensors.index.json")).unwrap();
+    let server = Server::of(folder.path(), COMMIT, Manner::default());
+    let user = User::new(&server);
+    for name in [
+        "https://huggingface.co/tiny/llama",
+        "https://hf.co/tiny/llama/tree/main",
+        &format!("{}/tiny/llama/blob/main/model-00001-of-00002.safetensors", server.url()),
+    ] {
+        user.assert_traces(name);
+    }
+    user.assert_refused(
+        "https://example.org/tiny/llama",
+        &["a link to a model of the hub", "download the model"],
+    );
+}
+
+#[test]
+fn a_left_over_index_in_a_repository_is_passed_over() {
+    let folder = folder(1);
+    let index = json!({ "weight_map": { "model.norm.weight": "model-00001-of-00002.safetensors" } });
+    fs::write(folder.path().join("model.safetensors.index.json"), index.to_string()).unwrap();
+    let server = Server::of(folder.path(), COMMIT, Manner::default());
+    let mut user = User::new(&server);
+    user.assert_traces("tiny/llama");
+    user.variables.push(("HF_HUB_OFFLINE", "1".into()));
+    user.assert_traces("tiny/llama");
+}
+
+/// Bytes that are no GGUF file show which files were downloaded, and which one was opened.
+#[test]
+fn a_quantisation_is_downloaded_with_all_its_parts() {
+    let folder = TempDir::new().unwrap();
+    let parts = ["a-Q8_0-00001-of-00002.gguf", "a-Q8_0-00002-of-00002.gguf"];
+    for name in [parts[0], parts[1], "a-Q4_0.gguf", "mmproj-a-Q8_0.gguf"] {
+        fs::write(folder.path().join(name), format!("{name} is none")).unwrap();
+    }
+    let server = Server::of(folder.path(), COMMIT, Manner::default());
+    for name in ["tiny/llama:Q8_0", "tiny/llama/a-Q8_0-00002-of-00002.gguf", "https://hf.co/tiny/llama:q8_0"]
+    {
+        let mut user = User::new(&server);
+        for offline in ["0", "1"] {
+            user.variables.push(("HF_HUB_OFFLINE", offline.into()));
+            user.assert_refused(name, &[parts[0], "a whole GGUF file"]);
+        }
+        let mut cached: Vec<_> =
+            fs::read_dir(user.snapshot()).unwrap().map(|file| file.unwrap().file_name()).collect();
+        cached.sort();
+        assert_eq!(cached, parts, "{name}");
+        user.assert_refused("tiny/llama:Q4_0", &["a GGUF file of Q4_0 in the cache", "unset HF_HUB_OFFLINE"]);
     }
 }

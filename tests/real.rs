@@ -34,7 +34,7 @@ fn model() -> Option<Model> {
 }
 
 fn tracer() -> Option<Tracer> {
-    let options = |model| LoadOptions { model, device: DeviceChoice::Cpu, memory: None };
+    let options = |model| LoadOptions { model, device: DeviceChoice::Cpu, ..LoadOptions::default() };
     file().map(|file| Tracer::load_with(options(file)).unwrap())
 }
 

@@ -5,13 +5,13 @@ use std::{
     str::FromStr,
 };
 
-use streamtrace::{DeviceChoice, Error, LoadOptions, Tracer};
+use streamtrace::{Error, LoadOptions, Tracer};
 
 /// The model of `--model`, or the bundled one, on a GPU if there is one.
 pub fn model() -> Result<Tracer, Error> {
     let bundled = || Path::new(env!("CARGO_MANIFEST_DIR")).join("models/needle-6m");
     let model = option("--model").map_or_else(bundled, PathBuf::from);
-    let tracer = Tracer::load_with(LoadOptions { model, device: DeviceChoice::Auto, memory: None })?;
+    let tracer = Tracer::load_with(LoadOptions { model, ..LoadOptions::default() })?;
     eprintln!("{}", tracer.device());
     Ok(tracer)
 }

@@ -157,7 +157,7 @@ impl Loaded {
         // The device opens while the model is read: what is told of it is the wait that is left.
         thread::scope(|scope| {
             let opening = scope.spawn(move || Processor::open(choice));
-            let model = Model::load(&options.model, progress)?;
+            let model = Model::load(&options.model, options.family.as_deref(), progress)?;
             let start = Instant::now();
             let opened =
                 opening.join().unwrap_or_else(|_| Err(Error::engine("no device", "please report this")));

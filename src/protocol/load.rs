@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 pub struct LoadOptions {
     /// A Hugging Face model folder, a `.gguf` file, or a name on the hub.
     pub model: PathBuf,
+    /// The family that the model is run as, such as "qwen2", whatever its files say; what they say if not set.
+    pub family: Option<String>,
     pub device: DeviceChoice,
     /// Most memory that a run may take, in bytes; all free memory if not set.
     pub memory: Option<u64>,
@@ -17,7 +19,7 @@ pub struct LoadOptions {
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        LoadOptions { model: PathBuf::new(), device: DeviceChoice::Auto, memory: None }
+        LoadOptions { model: PathBuf::new(), family: None, device: DeviceChoice::Auto, memory: None }
     }
 }
 

@@ -63,8 +63,12 @@ fn missing_files_are_named() {
         trace(Path::new("/nowhere/model")),
         &["/nowhere/model", "a model folder, a .gguf file, or a model of the hub", "no such file or folder"],
     );
-    for name in ["config.json", "tokenizer.json", "model.safetensors"] {
-        assert_refused(name, &["cannot read", name, "No such file"], |folder| {
+    for (name, words) in [
+        ("config.json", ["expected a model folder, with config.json", "found no config.json"]),
+        ("tokenizer.json", ["expected a model folder, with config.json", "found no tokenizer.json"]),
+        ("model.safetensors", ["expected model.safetensors, or shards of it", "found no file of that kind"]),
+    ] {
+        assert_refused(name, &[name, words[0], words[1]], |folder| {
             fs::remove_file(folder.join(name)).unwrap()
         });
         assert_refused(name, &[name], |folder| {
@@ -76,7 +80,7 @@ fn missing_files_are_named() {
     assert_says(
         "a file",
         trace(&folder.path().join("config.json")),
-        &["cannot read the model folder", "config.json"],
+        &["config.json: expected a model folder", "found another file; give the path of the folder"],
     );
 }
 
@@ -88,7 +92,13 @@ fn shards_must_all_be_there() {
     assert_says(
         "a shard",
         trace(missing.path()),
-        &["cannot read", "model-00002-of-00003.safetensors", "No such file"],
+        &["all 3 files of the weights, found no", "model-00002-of-00003.safetensors", "download that file"],
+    );
+    fs::remove_file(missing.path().join("model.safetensors.index.json")).unwrap();
+    assert_says(
+        "a shard without an index",
+        trace(missing.path()),
+        &["all 3 files of the weights, found no", "model-00002-of-00003.safetensors", "download that file"],
     );
     let index = shards();
     cut(&index.path().join("model.safetensors.index.json"), 40);

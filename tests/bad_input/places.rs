@@ -68,6 +68,22 @@ fn an_index_that_was_left_beside_a_whole_file_is_passed_over() {
 }
 
 #[test]
+fn shards_without_an_index_are_found_by_their_names() {
+    let config = common::config(json!({ "model_type": "llama" }));
+    let weights = common::random_weights(&config, safetensors::Dtype::F32);
+    let logits = |folder: &Path| common::load(folder).unwrap().trace("w1 w2 w3").unwrap().logits().unwrap();
+    let folder = common::folder(&config, &weights, 3);
+    let expected = logits(folder.path());
+    let index = folder.path().join("model.safetensors.index.json");
+    fs::remove_file(&index).unwrap();
+    assert_eq!(logits(folder.path()), expected);
+    // An index of earlier shards.
+    let old = json!({ "weight_map": { "model.norm.weight": "model-00001-of-00002.safetensors" } });
+    fs::write(index, old.to_string()).unwrap();
+    assert_eq!(logits(folder.path()), expected);
+}
+
+#[test]
 fn what_is_no_whole_model_is_named() {
     let folder = model();
     fs::rename(folder.path().join("model.safetensors"), folder.path().join("pytorch_model.bin")).unwrap();

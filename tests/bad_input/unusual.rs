@@ -148,3 +148,48 @@ fn added_tokens_that_the_model_has_no_embedding_for_are_refused_in_prompts_alone
         &["has an embedding for, with ids below 97", "found <pad>, id 97", "leave this token out"],
     );
 }
+
+#[test]
+fn tensors_are_found_under_every_prefix() {
+    let config = common::config(json!({ "model_type": "llama" }));
+    let renamed = |prefix: &str, head: &str| {
+        let mut weights = common::random_weights(&config, safetensors::Dtype::F32);
+        for weight in &mut weights {
+            weight.name = match weight.name.strip_prefix("model.") {
+                Some(name) => format!("{prefix}{name}"),
+                None => head.to_string(),
+            };
+        }
+        let folder = common::folder(&config, &weights, 1);
+        common::load(folder.path()).unwrap().trace("w1 w2 w3 w4").unwrap().logits().unwrap()
+    };
+    let plain = renamed("model.", "lm_head.weight");
+    for (prefix, head) in [
+        ("", "lm_head.weight"),
+        ("language_model.model.", "language_model.lm_head.weight"),
+        ("model.language_model.", "lm_head.weight"),
+        ("language_model.", "lm_head.weight"),
+    ] {
+        assert_eq!(renamed(prefix, head), plain, "{prefix}, {head}");
+    }
+}
+
+/// Where the configuration does not say whether the output layer is the embedding, the weights do.
+#[test]
+fn an_output_layer_that_is_not_there_is_the_embedding_if_nothing_says_otherwise() {
+    let logits = |says: Value, has_head: bool| {
+        let mut config = common::config(json!({ "model_type": "llama" }));
+        let mut weights = common::random_weights(&config, safetensors::Dtype::F32);
+        weights.retain(|weight| has_head || weight.name != "lm_head.weight");
+        config["tie_word_embeddings"] = says;
+        let folder = common::folder(&config, &weights, 1);
+        common::load(folder.path())?.trace("w1 w2 w3 w4").map(|trace| trace.logits().unwrap())
+    };
+    let tied = logits(json!(true), false).unwrap();
+    assert_eq!(logits(json!(null), false).unwrap(), tied);
+    assert_eq!(logits(json!(true), true).unwrap(), tied, "the head is not used");
+    assert_ne!(logits(json!(null), true).unwrap(), tied);
+    let words =
+        ["lm_head.weight", "tie_word_embeddings: false", "none of that name", "to true in config.json"];
+    assert_says("a head that is missing", logits(json!(false), false), &words);
+}

@@ -88,6 +88,7 @@ pub fn shapes(config: &Value) -> Vec<(String, Vec<usize>)> {
     );
     let head_dim = size("head_dim").unwrap_or(hidden / n_heads);
     let (family, is) = (&config["model_type"], |name: &str| config[name] == true);
+    let one_of = |names: &[&str]| names.iter().any(|name| family == *name);
     let mut shapes = vec![
         ("model.embed_tokens.weight".to_string(), vec![need("vocab_size"), hidden]),
         ("model.norm.weight".into(), vec![hidden]),
@@ -99,14 +100,25 @@ pub fn shapes(config: &Value) -> Vec<(String, Vec<usize>)> {
         let mut add = |name: &str, shape: &[usize]| {
             shapes.push((format!("model.layers.{layer}.{name}"), shape.to_vec()))
         };
-        add("input_layernorm.weight", &[hidden]);
+        let (is_olmo, is_glm) = (one_of(&["olmo2", "olmo3"]), one_of(&["glm", "glm4"]));
+        if !is_olmo {
+            add("input_layernorm.weight", &[hidden]);
+        }
         add("post_attention_layernorm.weight", &[hidden]);
         if is_gemma(config) {
             add("pre_feedforward_layernorm.weight", &[hidden]);
+        }
+        if is_gemma(config) || is_olmo {
             add("post_feedforward_layernorm.weight", &[hidden]);
+        }
+        if family == "glm4" {
+            add("post_self_attn_layernorm.weight", &[hidden]);
+            add("post_mlp_layernorm.weight", &[hidden]);
         }
         if family == "phi3" {
             add("self_attn.qkv_proj.weight", &[(n_heads + 2 * n_kv_heads) * head_dim, hidden]);
+        }
+        if family == "phi3" || is_glm {
             add("mlp.gate_up_proj.weight", &[2 * inner, hidden]);
         }
         let apart = if family == "phi3" { 0..0 } else { 0..3 };
@@ -117,18 +129,29 @@ pub fn shapes(config: &Value) -> Vec<(String, Vec<usize>)> {
             }
         }
         add("self_attn.o_proj.weight", &[hidden, n_heads * head_dim]);
-        if is("attention_bias") {
+        if is("attention_bias") && !is_glm {
             add("self_attn.o_proj.bias", &[hidden]);
+        }
+        if is_olmo {
+            add("self_attn.q_norm.weight", &[n_heads * head_dim]);
+            add("self_attn.k_norm.weight", &[n_kv_heads * head_dim]);
         }
         if family == "qwen3" || family == "gemma3_text" {
             add("self_attn.q_norm.weight", &[head_dim]);
             add("self_attn.k_norm.weight", &[head_dim]);
         }
-        if family != "phi3" {
-            add("mlp.gate_proj.weight", &[inner, hidden]);
-            add("mlp.up_proj.weight", &[inner, hidden]);
+        let parts = if family == "phi3" || is_glm { 0..0 } else { 0..2 };
+        for (name, shape) in [
+            [("gate", [inner, hidden]), ("up", [inner, hidden])][parts].to_vec(),
+            vec![("down", [hidden, inner])],
+        ]
+        .concat()
+        {
+            add(&format!("mlp.{name}_proj.weight"), &shape);
+            if is("mlp_bias") {
+                add(&format!("mlp.{name}_proj.bias"), &shape[..1]);
+            }
         }
-        add("mlp.down_proj.weight", &[hidden, inner]);
     }
     shapes
 }
@@ -170,7 +193,7 @@ pub fn load(folder: &Path) -> Result<Tracer, Error> {
 
 /// Returns the options for a model folder on the CPU.
 pub fn cpu(folder: &Path) -> LoadOptions {
-    LoadOptions { model: folder.into(), device: DeviceChoice::Cpu, memory: None }
+    LoadOptions { model: folder.into(), device: DeviceChoice::Cpu, ..LoadOptions::default() }
 }
 
 pub fn write_weights(path: &Path, weights: &[Weight]) {

@@ -1,6 +1,10 @@
 //! Writes a model in the way of llama.cpp's converter.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use candle_core::{
     DType, Device, Tensor,
@@ -70,7 +74,9 @@ impl Writer {
         let size = |name: &str| config[name].as_u64().unwrap() as usize;
         for (name, tensor) in tensors {
             let mut tensor = tensor.to_dtype(DType::F32).unwrap();
-            if architecture == "llama" && (name.contains("q_proj") || name.contains("k_proj")) {
+            if ["llama", "granite", "smollm3"].contains(&architecture)
+                && (name.contains("q_proj") || name.contains("k_proj"))
+            {
                 let (n_rows, width) = tensor.dims2().unwrap();
                 let heads =
                     tensor.reshape((n_rows / size("head_dim"), 2, size("head_dim") / 2, width)).unwrap();
@@ -136,6 +142,22 @@ impl Writer {
         self.metadata.remove(key);
     }
 
+    /// Writes the model in three parts, the metadata in the first; returns their paths.
+    pub fn write_parts(&self, folder: &Path, stem: &str) -> Vec<PathBuf> {
+        let n_parts = 3;
+        let write = |(i, tensors): (usize, &[(String, QTensor)])| {
+            let path = folder.join(format!("{stem}-{:05}-of-{n_parts:05}.gguf", i + 1));
+            let (number, count) = (Value::U16(i as u16), Value::U16(n_parts as u16));
+            let mut metadata = vec![("split.no", &number), ("split.count", &count)];
+            metadata
+                .extend(self.metadata.iter().map(|(key, value)| (key.as_str(), value)).filter(|_| i == 0));
+            let tensors: Vec<_> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+            gguf_file::write(&mut fs::File::create(&path).unwrap(), &metadata, &tensors).unwrap();
+            path
+        };
+        self.tensors.chunks(self.tensors.len().div_ceil(n_parts)).enumerate().map(write).collect()
+    }
+
     pub fn write(&self, path: &Path) {
         let metadata: Vec<(&str, &Value)> =
             self.metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
@@ -166,6 +188,10 @@ fn metadata(architecture: &str, config: &Json) -> BTreeMap<String, Value> {
         ("rope.freq_base", "rope_theta"),
         ("attn_logit_softcapping", "attn_logit_softcapping"),
         ("final_logit_softcapping", "final_logit_softcapping"),
+        ("embedding_scale", "embedding_multiplier"),
+        ("residual_scale", "residual_multiplier"),
+        ("attention.scale", "attention_multiplier"),
+        ("logit_scale", "logits_scaling"),
     ] {
         config[name].as_f64().map(|n| set(key, Value::F32(n as f32)));
     }
@@ -187,7 +213,8 @@ fn metadata(architecture: &str, config: &Json) -> BTreeMap<String, Value> {
 }
 
 fn renamed(architecture: &str, name: &str) -> String {
-    let after_attention = if architecture.starts_with("gemma") { "post_attention_norm" } else { "ffn_norm" };
+    let is_after = architecture.starts_with("gemma") || architecture == "olmo2";
+    let after_attention = if is_after { "post_attention_norm" } else { "ffn_norm" };
     [
         ("model.layers.", "blk."),
         ("model.embed_tokens", "token_embd"),
@@ -195,6 +222,8 @@ fn renamed(architecture: &str, name: &str) -> String {
         ("lm_head", "output"),
         ("input_layernorm", "attn_norm"),
         ("post_attention_layernorm", after_attention),
+        ("post_self_attn_layernorm", "post_attention_norm"),
+        ("post_mlp_layernorm", "post_ffw_norm"),
         ("pre_feedforward_layernorm", "ffn_norm"),
         ("post_feedforward_layernorm", "post_ffw_norm"),
         ("self_attn.o_proj", "attn_output"),

@@ -52,11 +52,19 @@ struct PlaceArgs {
     /// Most memory to use, such as 8GB; all free memory if left out
     #[arg(long, value_name = "AMOUNT", value_parser = parse_bytes)]
     memory: Option<u64>,
+    /// Run the model as one of this family, such as qwen2, whatever its files say
+    #[arg(long = "as", value_name = "FAMILY")]
+    family: Option<String>,
 }
 
 impl PlaceArgs {
     fn options(&self, model: &Path) -> LoadOptions {
-        LoadOptions { model: model.into(), device: self.device, memory: self.memory }
+        LoadOptions {
+            model: model.into(),
+            device: self.device,
+            memory: self.memory,
+            family: self.family.clone(),
+        }
     }
 }
 

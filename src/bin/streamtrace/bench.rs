@@ -100,7 +100,12 @@ impl BenchArgs {
     fn of_model(&self, model: PathBuf) -> Result<(), Error> {
         let config = StreamConfig { pruned: Some(self.pruned), ..StreamConfig::default() };
         config.validate()?;
-        let options = LoadOptions { model: model.clone(), device: self.device, memory: self.memory };
+        let options = LoadOptions {
+            model: model.clone(),
+            device: self.device,
+            memory: self.memory,
+            ..LoadOptions::default()
+        };
         let whole = Whole::open(options, config)?;
         let mut rows = Vec::new();
         for &n_tokens in &self.n_tokens {

@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use clap::Args;
 use streamtrace::{
-    DeviceChoice, Error, LoadOptions, Tracer,
+    Error, LoadOptions, Tracer,
     tasks::{RulerConfig, Task},
 };
 
@@ -37,7 +37,7 @@ impl DemoArgs {
     pub fn run(&self) -> Result<(), Error> {
         fs::create_dir_all(&self.out).map_err(Error::io("create", &self.out))?;
         let file = |name: &str| self.out.join(name);
-        let options = LoadOptions { model: self.model()?, device: DeviceChoice::Auto, memory: None };
+        let options = LoadOptions { model: self.model()?, ..LoadOptions::default() };
         let tracer = Tracer::load_with(options)?;
         let task = RulerConfig {
             task: Task::NiahMultikey1,

@@ -40,7 +40,8 @@ pub struct TaskPromptArgs {
 
 impl TaskPromptArgs {
     pub fn run(&self) -> Result<(), Error> {
-        let options = LoadOptions { model: self.model.clone(), device: DeviceChoice::Cpu, memory: None };
+        let options =
+            LoadOptions { model: self.model.clone(), device: DeviceChoice::Cpu, ..LoadOptions::default() };
         let &TaskPromptArgs { task, n_tokens, seed, depth, .. } = self;
         let tracer = Tracer::load_with(options)?;
         let chat = self.chat.frame(&tracer)?;

@@ -86,6 +86,10 @@ impl<D: Device> Decoder<'_, D> {
             if !logits.iter().all(|l| l.is_finite()) {
                 return Err(self.not_finite("the logits".into()));
             }
+            let scale = self.model.config.logit_scale;
+            if scale != 1.0 {
+                logits.iter_mut().for_each(|l| *l *= scale);
+            }
             // Only now: the cap would turn an infinity into a number.
             if let Some(cap) = self.model.config.logit_soft_cap {
                 logits.iter_mut().for_each(|l| *l = cap * (*l / cap).tanh());

@@ -16,7 +16,11 @@ use std::{ops::Range, slice, sync::Arc};
 
 use super::{
     device::{AttentionShape, Device, LayerAttention, StageCosts},
-    model::{LayerWeights, Linear, Model, rope::RopeConfig},
+    model::{
+        LayerWeights, Linear, Model,
+        family::QkNorm,
+        rope::{RopeConfig, Rotary},
+    },
     search::{by_head, sample::sampled},
 };
 use crate::{
@@ -49,6 +53,8 @@ pub struct Angles<A> {
     full: A,
     /// Of the layers with a sliding window, where they have their own.
     windowed: Option<A>,
+    /// Of the layers that do not rotate, where there are some: angles of 0.
+    none: Option<A>,
 }
 
 /// Rows of a prompt on their way through one layer.
@@ -133,13 +139,18 @@ impl<D: Device> Decoder<'_, D> {
         Ok(Angles {
             full: angles(&config.rope)?,
             windowed: config.window_rope.as_ref().map(angles).transpose()?,
+            none: match config.rotates.contains(&false) {
+                true => Some(self.device.angles(n_tokens, &Rotary::none(config.head_dim))?),
+                false => None,
+            },
         })
     }
 
-    /// Returns the angles of a layer, by whether it has a sliding window.
+    /// Returns the angles of a layer, by whether it rotates and has a sliding window.
     fn angles_of<'b>(&self, layer: usize, angles: &'b Angles<D::Angles>) -> &'b D::Angles {
+        let none = angles.none.as_ref().filter(|_| !self.model.config.rotates[layer]);
         let windowed = angles.windowed.as_ref().filter(|_| self.model.config.windows[layer].is_some());
-        windowed.unwrap_or(&angles.full)
+        none.or(windowed).unwrap_or(&angles.full)
     }
 
     /// Embeds the tokens from `first_row` on, in chunks.
@@ -191,11 +202,10 @@ impl<D: Device> Decoder<'_, D> {
     /// Adds the keys and values of the pass's rows to the layer's attention.
     fn append(&self, pass: &mut Pass<D>) -> Result<(), Error> {
         let weights = pass.weights;
-        let norm = weights.key_norm.as_ref().map(|norm| (norm, self.model.config.rms_norm_eps));
         for (i, row) in self.chunks(pass.first_row) {
-            let x = self.norm(&self.device.chunk(pass.hidden, i)?, &weights.attention_norm)?;
-            let (keys, positions) = (self.linear(&x, &weights.key)?, [self.rows_from(row)]);
-            let keys = self.device.rope(&keys, norm, &positions, pass.angles, 1.0)?;
+            let x = self.maybe_norm(self.device.chunk(pass.hidden, i)?, weights.attention_norm.as_ref())?;
+            let (keys, norm) = (self.linear(&x, &weights.key)?, weights.key_norm.as_ref());
+            let keys = self.rotated(keys, norm, &[self.rows_from(row)], pass.angles, 1.0)?;
             pass.attention.append(&keys, &self.linear(&x, &weights.value)?)?;
         }
         Ok(())
@@ -335,26 +345,47 @@ impl<D: Device> Decoder<'_, D> {
         positions: &[Range<usize>],
         angles: &D::Angles,
     ) -> Result<D::Tensor, Error> {
-        let x = self.norm(x, &weights.attention_norm)?;
-        let norm = weights.query_norm.as_ref().map(|norm| (norm, self.model.config.rms_norm_eps));
-        self.device.rope(
-            &self.linear(&x, &weights.query)?,
-            norm,
-            positions,
-            angles,
-            self.model.config.query_scale,
-        )
+        let queries =
+            self.of_normed(x, weights.attention_norm.as_ref(), |x| self.linear(x, &weights.query))?;
+        self.rotated(queries, weights.query_norm.as_ref(), positions, angles, self.model.config.query_scale)
+    }
+
+    /// Norms and rotates queries or keys.
+    fn rotated(
+        &self,
+        x: D::Tensor,
+        norm: Option<&D::Tensor>,
+        positions: &[Range<usize>],
+        angles: &D::Angles,
+        scale: f32,
+    ) -> Result<D::Tensor, Error> {
+        let config = &self.model.config;
+        let (x, norm) = match config.qk_norm {
+            QkNorm::Whole => (self.maybe_norm(x, norm)?, None),
+            _ => (x, norm.map(|norm| (norm, config.rms_norm_eps))),
+        };
+        self.device.rope(&x, norm, positions, angles, scale)
     }
 
     fn mlp(&self, weights: &LayerWeights<D::Tensor>, x: &D::Tensor) -> Result<D::Tensor, Error> {
-        let x = self.norm(x, &weights.mlp_norm)?;
         let activation = self.model.config.activation;
-        let activated = self.device.gated(
-            &self.linear(&x, &weights.gate)?,
-            &self.linear(&x, &weights.up)?,
-            activation,
-        )?;
+        let activated = self.of_normed(x, weights.mlp_norm.as_ref(), |x| {
+            self.device.gated(&self.linear(x, &weights.gate)?, &self.linear(x, &weights.up)?, activation)
+        })?;
         self.linear(&activated, &weights.down)
+    }
+
+    /// Returns what `then` makes of the normed rows, or of the rows as they are where there is no norm.
+    fn of_normed(
+        &self,
+        x: &D::Tensor,
+        norm: Option<&D::Tensor>,
+        then: impl FnOnce(&D::Tensor) -> Result<D::Tensor, Error>,
+    ) -> Result<D::Tensor, Error> {
+        match norm {
+            Some(norm) => then(&self.norm(x, norm)?),
+            None => then(x),
+        }
     }
 
     fn norm(&self, x: &D::Tensor, weight: &D::Tensor) -> Result<D::Tensor, Error> {

@@ -11,7 +11,7 @@ use minijinja::{
 use serde::Serialize;
 use serde_json::{Map, Value as Json, json, ser::Formatter};
 
-use super::json_file;
+use super::{chat_methods, json_file};
 use crate::{error::Error, protocol::Message};
 
 /// Most steps that a template may take: far more than any conversation needs.
@@ -68,7 +68,7 @@ impl ChatTemplate {
             ));
         }
         let environment = environment();
-        let source = without_generation_marks(&self.source);
+        let source = chat_methods::with_lists(without_generation_marks(&self.source));
         let template = environment.template_from_str(&source).map_err(|e| self.failed(&e))?;
         let mut given = self.special_tokens.clone();
         given.insert("messages".into(), json!(messages));
@@ -135,7 +135,7 @@ fn environment() -> Environment<'static> {
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
     environment.set_syntax(syntax.expect("the usual marks are no contradiction"));
     environment.set_fuel(Some(FUEL));
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    chat_methods::add_to(&mut environment);
     environment.add_function("raise_exception", |said: String| -> Result<Value, minijinja::Error> {
         Err(minijinja::Error::new(ErrorKind::InvalidOperation, format!("{RAISED}{said}")))
     });
@@ -192,11 +192,23 @@ impl Formatter for Spaced {
 
 /// Replaces `{% generation %}`, which marks text for training and has no effect on a prompt.
 fn without_generation_marks(source: &str) -> String {
-    let marks = [
-        ("% generation ", "% if true "),
-        ("%- generation ", "%- if true "),
-        ("% endgeneration ", "% endif "),
-        ("%- endgeneration ", "%- endif "),
-    ];
-    marks.iter().fold(source.into(), |source, (mark, nothing)| source.replace(mark, nothing))
+    let (mut written, mut rest) = (String::with_capacity(source.len()), source);
+    while let Some(start) = rest.find("{%") {
+        let Some(end) = rest[start..].find("%}").map(|end| start + end + 2) else { break };
+        let code = &rest[start + 2..end - 2];
+        let nothing = match code.trim_matches(|c: char| c.is_whitespace() || "+-".contains(c)) {
+            "generation" => Some(("generation", "if true")),
+            "endgeneration" => Some(("endgeneration", "endif")),
+            _ => None,
+        };
+        written.push_str(&rest[..start + 2]);
+        match nothing {
+            // A word needs blanks around it where it stands between marks.
+            Some((mark, nothing)) => written.push_str(&code.replace(mark, &format!(" {nothing} "))),
+            None => written.push_str(code),
+        }
+        written.push_str("%}");
+        rest = &rest[end..];
+    }
+    written + rest
 }

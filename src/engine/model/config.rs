@@ -6,7 +6,9 @@ use serde_json::Value;
 
 use super::{
     config_file::{ConfigFile, RopeFile, Unsupported},
+    family::{Fused, Norms, QkNorm, Rotary},
     json_file,
+    layers::{rotates, windows},
     rope::{RopeConfig, RopeScaling},
 };
 use crate::error::Error;
@@ -15,7 +17,7 @@ use crate::error::Error;
 /// families are such decoders and differ in these settings only.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
-    /// One of `FAMILIES` in config_file.rs.
+    /// The name of one of the `FAMILIES` in family.rs.
     pub architecture: String,
     pub hidden_size: usize,
     pub intermediate_size: usize,
@@ -27,14 +29,18 @@ pub struct ModelConfig {
     pub rms_norm_eps: f64,
     /// Number added to the weights of the norms: 1 for families that store them less 1.
     pub norm_offset: f32,
-    /// Whether the outputs of attention and feed-forward are normed too, not only their inputs.
-    pub post_norms: bool,
+    /// The norms of each layer.
+    pub norms: Norms,
     pub rope: RopeConfig,
     /// Rotary positions of the layers with a sliding window; `None` if they have those of the other layers.
     pub window_rope: Option<RopeConfig>,
     pub activation: Activation,
     /// Factor of the embeddings.
     pub embedding_scale: f32,
+    /// Factor of what attention and feed-forward add to the hidden states.
+    pub residual_scale: f32,
+    /// Factor of the output logits, before their soft cap.
+    pub logit_scale: f32,
     /// Factor of the queries, besides 1/√head_dim.
     pub query_scale: f32,
     /// The `cap` of `cap · tanh(x / cap)`, applied to each attention logit.
@@ -43,15 +49,19 @@ pub struct ModelConfig {
     pub logit_soft_cap: Option<f32>,
     /// Whether the output layer is the embedding.
     pub tied_embeddings: bool,
-    /// Whether the query, key and value projections are one tensor, and gate and up another.
-    pub fused: bool,
+    /// Projections that are one tensor.
+    pub fused: Fused,
     /// Whether the query, key and value projections have biases.
     pub qkv_bias: bool,
     /// Whether the attention's output projection has a bias.
     pub output_bias: bool,
     pub mlp_bias: bool,
-    /// Whether each head's queries and keys have an RMS norm.
-    pub qk_norm: bool,
+    /// The RMS norm of queries and keys.
+    pub qk_norm: QkNorm,
+    /// Whether the rows of queries and keys have the dimensions that rotate together side by side.
+    pub interleaved: bool,
+    /// Whether the queries and keys of each layer are rotated. `[n_layers]`
+    pub rotates: Vec<bool>,
     /// The sliding window of each layer, in tokens. `[n_layers]`
     pub windows: Vec<Option<usize>>,
     /// Bytes of all layers and the output layer, if some lie in the file in blocks: of blocks as they are, of
@@ -109,11 +119,12 @@ impl ModelConfig {
             );
             return Err(Unsupported::new(&format!("sizes above 0 and at most {MAX_SIZE}, {rule}"), &found));
         }
-        let family = file.model_type.as_str();
-        let is_gemma = family.starts_with("gemma");
+        let family = file.family;
+        let is_gemma = family.is_gemma();
         let (rope, window_rope) = ropes(&file, head_dim)?;
+        let scale = |name, value: Option<f64>| Ok(positive(name, value.unwrap_or(1.0))? as f32);
         Ok(ModelConfig {
-            architecture: family.into(),
+            architecture: family.name.into(),
             hidden_size: file.hidden_size,
             intermediate_size: file.intermediate_size,
             n_layers: file.num_hidden_layers,
@@ -123,20 +134,27 @@ impl ModelConfig {
             vocab_size: file.vocab_size,
             rms_norm_eps: file.rms_norm_eps,
             norm_offset: if is_gemma { 1.0 } else { 0.0 },
-            post_norms: is_gemma,
+            norms: family.norms,
             rope,
             window_rope,
             activation: activation(&file)?,
-            embedding_scale: if is_gemma { (file.hidden_size as f32).sqrt() } else { 1.0 },
+            embedding_scale: match file.embedding_multiplier {
+                None if is_gemma => (file.hidden_size as f32).sqrt(),
+                given => scale("embedding_multiplier", given)?,
+            },
+            residual_scale: scale("residual_multiplier", file.residual_multiplier)?,
+            logit_scale: 1.0 / scale("logits_scaling", file.logits_scaling)?,
             query_scale: query_scale(&file, head_dim)?,
             attention_soft_cap: soft_cap("attn_logit_softcapping", file.attn_logit_softcapping)?,
             logit_soft_cap: soft_cap("final_logit_softcapping", file.final_logit_softcapping)?,
-            tied_embeddings: file.tie_word_embeddings.unwrap_or(is_gemma),
-            fused: family == "phi3",
-            qkv_bias: family == "qwen2" || file.attention_bias,
-            output_bias: family != "qwen2" && file.attention_bias,
+            tied_embeddings: file.tie_word_embeddings.unwrap_or(family.is_tied),
+            fused: family.fused,
+            qkv_bias: family.qkv_bias.is_there(file.attention_bias),
+            output_bias: family.output_bias.is_there(file.attention_bias),
             mlp_bias: file.mlp_bias,
-            qk_norm: ["qwen3", "gemma3_text"].contains(&family),
+            qk_norm: family.qk_norm,
+            interleaved: family.rotary == Rotary::Neighbours,
+            rotates: rotates(&file)?,
             windows: windows(&file)?,
             in_blocks: 0,
         })
@@ -151,8 +169,12 @@ fn activation(file: &ConfigFile) -> Result<Activation, Unsupported> {
     }
 }
 
-/// Queries are divided by √`query_pre_attn_scalar` in place of √head_dim.
+/// Queries are multiplied by `attention_multiplier`, or divided by √`query_pre_attn_scalar`, in place of √head_dim.
 fn query_scale(file: &ConfigFile, head_dim: usize) -> Result<f32, Unsupported> {
+    let of_family = (file.family.name == "granite").then_some(1.0);
+    if let Some(factor) = file.attention_multiplier.or(of_family) {
+        return Ok((positive("attention_multiplier", factor)? * (head_dim as f64).sqrt()) as f32);
+    }
     let scalar = positive("query_pre_attn_scalar", file.query_pre_attn_scalar.unwrap_or(head_dim as f64))?;
     Ok((head_dim as f64 / scalar).sqrt() as f32)
 }
@@ -176,14 +198,21 @@ fn ropes(file: &ConfigFile, head_dim: usize) -> Result<(RopeConfig, Option<RopeC
     if let (Some(full), Some(sliding)) = (&settings.full_attention, &settings.sliding_attention) {
         return Ok((rope(file, full, head_dim)?, Some(rope(file, sliding, head_dim)?)));
     }
-    let windowed = RopeFile { rope_theta: file.rope_local_base_freq, ..RopeFile::default() };
-    let windowed = file.rope_local_base_freq.map(|_| rope(file, &windowed, head_dim)).transpose()?;
+    let theta = match file.family.name {
+        // Its windows are never stretched.
+        "olmo3" => Some(settings.rope_theta.or(file.rope_theta).unwrap_or(file.family.theta())),
+        _ => file.rope_local_base_freq,
+    };
+    let windowed = RopeFile { rope_theta: theta, ..RopeFile::default() };
+    let windowed = theta.map(|_| rope(file, &windowed, head_dim)).transpose()?;
     Ok((rope(file, settings, head_dim)?, windowed))
 }
 
 fn rope(file: &ConfigFile, settings: &RopeFile, head_dim: usize) -> Result<RopeConfig, Unsupported> {
-    let theta = positive("rope_theta", settings.rope_theta.or(file.rope_theta).unwrap_or(10_000.0))?;
-    let share = settings.partial_rotary_factor.or(file.partial_rotary_factor).unwrap_or(1.0);
+    let theta =
+        positive("rope_theta", settings.rope_theta.or(file.rope_theta).unwrap_or(file.family.theta()))?;
+    let of_family = if file.family.rotary == Rotary::Neighbours { 0.5 } else { 1.0 };
+    let share = settings.partial_rotary_factor.or(file.partial_rotary_factor).unwrap_or(of_family);
     let n_rotated = (share * head_dim as f64) as usize;
     if !(1..=head_dim).contains(&n_rotated) || !n_rotated.is_multiple_of(2) {
         return Err(Unsupported::new(
@@ -265,37 +294,6 @@ fn yarn_attention_factor(settings: &RopeFile, factor: f64) -> f64 {
 /// √(1 + ln(`factor`) / ln(`original`)), as in Phi-3; `original` is the original length.
 fn longrope_attention_factor(factor: f64, original: f64) -> f64 {
     if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / original.ln()).sqrt() }
-}
-
-/// Returns the sliding window of each layer, by the newer `layer_types` or the older rules of each family.
-fn windows(file: &ConfigFile) -> Result<Vec<Option<usize>>, Unsupported> {
-    let n_layers = file.num_hidden_layers;
-    let family = file.model_type.as_str();
-    let window = match (family, file.sliding_window.filter(|&window| window > 0)) {
-        ("llama", _) => None,
-        ("qwen2" | "qwen3", window) => window.filter(|_| file.use_sliding_window.unwrap_or(false)),
-        (_, window) => window,
-    };
-    let Some(types) = &file.layer_types else {
-        let slides = |layer: usize| match family {
-            "gemma2" => layer.is_multiple_of(2),
-            "gemma3_text" => !(layer + 1).is_multiple_of(
-                file.sliding_window_pattern.or(file.hidden_sliding_window_pattern).unwrap_or(6).max(1),
-            ),
-            "qwen2" | "qwen3" => layer >= file.max_window_layers.unwrap_or(n_layers),
-            _ => true,
-        };
-        return Ok((0..n_layers).map(|layer| window.filter(|_| slides(layer))).collect());
-    };
-    if types.len() != n_layers {
-        return Err(Unsupported::new(&format!("{n_layers} layer_types"), &types.len().to_string()));
-    }
-    let window_by_type = |kind: &String| match kind.as_str() {
-        "full_attention" => Ok(None),
-        "sliding_attention" => Ok(window),
-        other => Err(Unsupported::new("layer_types full_attention or sliding_attention", other)),
-    };
-    types.iter().map(window_by_type).collect()
 }
 
 #[cfg(test)]

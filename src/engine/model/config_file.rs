@@ -5,16 +5,14 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::family::{FAMILIES, Family};
 use crate::error::Error;
-
-/// Values of `model_type`; "gemma3" is "gemma3_text" with a vision model beside it.
-pub const FAMILIES: [&str; 8] =
-    ["llama", "mistral", "qwen2", "qwen3", "phi3", "gemma2", "gemma3_text", "gemma3"];
 
 /// The fields that the decoder depends on.
 #[derive(Deserialize)]
 pub struct ConfigFile {
-    pub model_type: String,
+    #[serde(skip, default = "llama")]
+    pub family: &'static Family,
     pub hidden_size: usize,
     pub intermediate_size: usize,
     pub num_hidden_layers: usize,
@@ -32,10 +30,15 @@ pub struct ConfigFile {
     pub rope_scaling: Option<RopeFile>,
     pub rope_parameters: Option<RopeFile>,
     pub tie_word_embeddings: Option<bool>,
-    #[serde(default)]
-    pub attention_bias: bool,
+    pub attention_bias: Option<bool>,
     #[serde(default)]
     pub mlp_bias: bool,
+    pub embedding_multiplier: Option<f64>,
+    pub residual_multiplier: Option<f64>,
+    pub attention_multiplier: Option<f64>,
+    pub logits_scaling: Option<f64>,
+    pub no_rope_layers: Option<Vec<u8>>,
+    pub no_rope_layer_interval: Option<usize>,
     pub query_pre_attn_scalar: Option<f64>,
     pub attn_logit_softcapping: Option<f64>,
     pub final_logit_softcapping: Option<f64>,
@@ -79,6 +82,10 @@ pub struct RopeFile {
     pub original_max_position_embeddings: Option<f64>,
 }
 
+fn llama() -> &'static Family {
+    &FAMILIES[0]
+}
+
 fn default_eps() -> f64 {
     1e-6
 }
@@ -90,13 +97,18 @@ fn default_act() -> String {
 impl ConfigFile {
     /// Reads the fields, and refuses settings that no supported decoder has.
     pub fn parse(json: Value) -> Result<Self, Unsupported> {
-        let family = json["model_type"].as_str().unwrap_or("none");
-        if !FAMILIES.contains(&family) {
-            return Err(Unsupported::new(&format!("model_type {}", FAMILIES.join(", ")), family));
-        }
-        let mut json = if family == "gemma3" { text_part(&json) } else { json };
+        let name = json["model_type"].as_str().unwrap_or("none").to_string();
+        let mut json = if name == "gemma3" { text_part(&json) } else { json };
+        let name = if name == "gemma3" { "gemma3_text" } else { &name };
+        let Some(family) = Family::of_name(name) else {
+            let found = Unsupported::new(&format!("model_type {}", Family::names()), name);
+            return Err(found.with_fix(
+                "choose a model of a supported family; if this one is built like one of these, say so: --as llama",
+            ));
+        };
         drop_nulls(&mut json);
         let file: Self = serde_json::from_value(json).map_err(|e| Unsupported::broken(&e))?;
+        let file = ConfigFile { family, ..file };
         let quantization = file.quantization_config.as_ref();
         if let Some(quantization) = quantization.filter(|settings| **settings != json!({})) {
             let method = quantization["quant_method"].as_str().unwrap_or("a quantization_config");
@@ -167,9 +179,7 @@ impl Unsupported {
 
     /// The error for a file that is not a decoder's configuration.
     pub fn broken(why: &serde_json::Error) -> Self {
-        let fix =
-            "is this the config.json of a Llama, Mistral, Qwen2, Qwen3, Phi-3, Gemma 2 or Gemma 3 model?"
-                .into();
+        let fix = format!("is this the config.json of a language model ({})?", Family::names());
         Unsupported { expected: "a decoder's configuration".into(), found: why.to_string(), fix }
     }
 

@@ -6,7 +6,7 @@ use super::weight::Weight;
 
 /// The weights of one decoder layer, each a `W`: a view of the file, or a tensor on a device.
 pub struct LayerWeights<W> {
-    pub attention_norm: W,
+    pub attention_norm: Option<W>,
     pub query: Linear<W>,
     pub key: Linear<W>,
     pub value: Linear<W>,
@@ -15,7 +15,7 @@ pub struct LayerWeights<W> {
     pub output: Linear<W>,
     /// The norm of the attention's output.
     pub attention_post_norm: Option<W>,
-    pub mlp_norm: W,
+    pub mlp_norm: Option<W>,
     pub gate: Linear<W>,
     pub up: Linear<W>,
     pub down: Linear<W>,
@@ -29,10 +29,15 @@ pub struct Linear<W> {
     pub bias: Option<W>,
 }
 
-impl Linear<Weight<'_>> {
+impl<'a> Linear<Weight<'a>> {
     /// Selects the outputs `rows`.
     pub(super) fn rows(self, rows: Range<usize>) -> Self {
-        Linear { weight: self.weight.rows(rows.clone()), bias: self.bias.map(|bias| bias.rows(rows)) }
+        self.map(|weight| weight.rows(rows.clone()))
+    }
+
+    /// Changes the weight and the bias alike.
+    pub(super) fn map(self, f: impl Fn(Weight<'a>) -> Weight<'a>) -> Self {
+        Linear { weight: f(self.weight), bias: self.bias.map(f) }
     }
 }
 
@@ -66,13 +71,17 @@ impl<W> LayerWeights<W> {
             &mut self.mlp_post_norm,
         ];
         let norms = [&mut self.attention_norm, &mut self.mlp_norm];
-        norms.into_iter().chain(some.into_iter().flatten()).chain(linears.into_iter().flat_map(Linear::all))
+        norms
+            .into_iter()
+            .flatten()
+            .chain(some.into_iter().flatten())
+            .chain(linears.into_iter().flat_map(Linear::all))
     }
 
     /// Maps each weight by `f`, for example to a copy on a device.
     pub fn try_map<V, E>(&self, mut f: impl FnMut(&W) -> Result<V, E>) -> Result<LayerWeights<V>, E> {
         Ok(LayerWeights {
-            attention_norm: f(&self.attention_norm)?,
+            attention_norm: self.attention_norm.as_ref().map(&mut f).transpose()?,
             query: self.query.try_map(&mut f)?,
             key: self.key.try_map(&mut f)?,
             value: self.value.try_map(&mut f)?,
@@ -80,7 +89,7 @@ impl<W> LayerWeights<W> {
             key_norm: self.key_norm.as_ref().map(&mut f).transpose()?,
             output: self.output.try_map(&mut f)?,
             attention_post_norm: self.attention_post_norm.as_ref().map(&mut f).transpose()?,
-            mlp_norm: f(&self.mlp_norm)?,
+            mlp_norm: self.mlp_norm.as_ref().map(&mut f).transpose()?,
             gate: self.gate.try_map(&mut f)?,
             up: self.up.try_map(&mut f)?,
             down: self.down.try_map(&mut f)?,

@@ -1,28 +1,33 @@
 //! A language model on disk: its configuration, weights and tokenizer, and the decoder that runs it layer by
 //! layer.
 
+mod chat_methods;
 pub mod chat_template;
 pub mod config;
 mod config_file;
 mod context;
 mod dequantise;
+pub mod family;
 mod fingerprint;
 pub mod format;
 pub mod gguf;
 pub mod hub;
 mod json_file;
 mod layer_weights;
+mod layers;
 mod pairs;
+mod parts;
 mod place;
 mod pointer;
 pub mod rope;
 mod seen;
 mod start_token;
+mod tensors;
 pub mod tokenizer;
 pub mod weight;
 pub mod weights;
 
-use std::{ops::Range, path::Path, time::Instant};
+use std::{path::Path, time::Instant};
 
 use serde_json::{Map, Value};
 
@@ -33,6 +38,7 @@ use crate::{
 };
 use chat_template::ChatTemplate;
 use config::ModelConfig;
+use family::Family;
 use gguf::Gguf;
 pub use layer_weights::{LayerWeights, Linear};
 use tokenizer::Tokenizer;
@@ -40,7 +46,7 @@ use weight::Weight;
 use weights::Weights;
 
 /// An open model: a GGUF file, or a folder in Hugging Face's layout, which has `config.json`,
-/// `tokenizer.json`, and `model.safetensors` or shards with an index.
+/// `tokenizer.json`, and `model.safetensors` or shards.
 pub struct Model {
     pub name: String,
     pub config: ModelConfig,
@@ -62,9 +68,13 @@ pub struct Model {
 /// A `tokenizer.json` of more bytes may take a second to read, which is reported.
 const LARGE: u64 = 4 << 20;
 
-/// The prefix of a decoder on its own, and beside a vision model before and since version 5 of
-/// `transformers`.
-const PREFIXES: [&str; 3] = ["model.", "language_model.model.", "model.language_model."];
+/// The prefix of a decoder with its output layer, beside a vision model before and since version 5 of
+/// `transformers`, and of a decoder that was saved without its output layer.
+const PREFIXES: [&str; 5] =
+    ["model.", "language_model.model.", "model.language_model.", "language_model.", ""];
+
+/// The names of the output layer.
+const HEADS: [&str; 3] = ["lm_head.weight", "language_model.lm_head.weight", "model.lm_head.weight"];
 
 /// Bytes of weights in blocks, and of others in f32.
 #[derive(Default)]
@@ -83,18 +93,19 @@ impl BlockSizes {
 }
 
 impl Model {
-    /// Finds a model by its path or its name on the hub, downloads it if need be, and opens it.
+    /// Finds a model by its path or its name on the hub, downloads it if need be, and opens it; as one of `family`, if
+    /// that is given, whatever its files say.
     ///
     /// # Errors
     /// As [`hub::find`] and [`Model::open`].
-    pub fn load(model: &Path, report: &mut dyn FnMut(Progress)) -> Result<Self, Error> {
+    pub fn load(model: &Path, family: Option<&str>, report: &mut dyn FnMut(Progress)) -> Result<Self, Error> {
         let start = Instant::now();
         let found = hub::find(model, report)?;
         let find = start.elapsed().as_secs_f64();
         if std::fs::metadata(found.path.join("tokenizer.json")).is_ok_and(|file| file.len() > LARGE) {
             report(Progress::Loading(format!("load: the vocabulary of {}", model.display())));
         }
-        let model = Self::open(&found.path)?;
+        let model = Self::open_as(&found.path, family)?;
         let seconds = LoadSeconds { find, ..model.seconds };
         Ok(Model { name: found.name.unwrap_or(model.name), seconds, ..model })
     }
@@ -105,8 +116,17 @@ impl Model {
     /// # Errors
     /// [`Error::File`] and [`Error::Model`], which name the file and its fault.
     pub fn open(path: &Path) -> Result<Self, Error> {
+        Self::open_as(path, None)
+    }
+
+    fn open_as(path: &Path, family: Option<&str>) -> Result<Self, Error> {
+        let family = family.map(known).transpose()?;
         let start = Instant::now();
-        let mut model = if place::is_gguf(path) { Self::open_gguf(path)? } else { Self::open_folder(path)? };
+        let mut model = if place::is_gguf(path) {
+            Self::open_gguf(path, family)?
+        } else {
+            Self::open_folder(path, family)?
+        };
         model.embedding()?;
         model.final_norm()?;
         let mut sizes = BlockSizes::default();
@@ -120,11 +140,14 @@ impl Model {
         Ok(model)
     }
 
-    fn open_folder(folder: &Path) -> Result<Self, Error> {
-        std::fs::read_dir(folder).map_err(Error::io("read the model folder", folder))?;
+    fn open_folder(folder: &Path, family: Option<&'static Family>) -> Result<Self, Error> {
+        place::check_is_whole(folder)?;
         let file = folder.join("config.json");
-        let json = json_file::read(&file)?;
-        let config = ModelConfig::parse(json.clone()).map_err(|unsupported| unsupported.at(&file))?;
+        let mut json = json_file::read(&file)?;
+        if let (Some(family), Some(fields)) = (family, json.as_object_mut()) {
+            fields.insert("model_type".into(), family.name.into());
+        }
+        let mut config = ModelConfig::parse(json.clone()).map_err(|unsupported| unsupported.at(&file))?;
         let (tokenizer, seconds) =
             timed(|| Tokenizer::read(&folder.join("tokenizer.json"), config.vocab_size))?;
         let weights = Weights::open(folder)?;
@@ -136,6 +159,8 @@ impl Model {
             .find(|prefix| weights.contains(&format!("{prefix}norm.weight")))
             .unwrap_or(PREFIXES[0]);
         let chat = ChatTemplate::read(folder);
+        // A configuration that leaves it open is that of the weights.
+        config.tied_embeddings |= !says_tied(&json) && !HEADS.iter().any(|head| weights.contains(head));
         Ok(Model {
             name: name.unwrap_or_else(|| "model".into()),
             context_length: context::of_json(&json, &config),
@@ -152,8 +177,9 @@ impl Model {
 
     /// Takes the file's own tokenizer, or the `tokenizer.json` beside the file if its own is of an unknown
     /// kind.
-    fn open_gguf(path: &Path) -> Result<Self, Error> {
-        let gguf = Gguf::open(path)?;
+    fn open_gguf(path: &Path, family: Option<&'static Family>) -> Result<Self, Error> {
+        let mut gguf = Gguf::open(path)?;
+        gguf.family = family.or(gguf.family);
         let config = gguf.config()?;
         let beside = path.with_file_name("tokenizer.json");
         let (tokenizer, seconds) = timed(|| match gguf.tokenizer(config.vocab_size) {
@@ -161,9 +187,7 @@ impl Model {
             own => own,
         })?;
         let own = gguf.name().filter(|_| place::is_blob(path));
-        let stem =
-            path.file_stem().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned());
-        let name = own.unwrap_or(stem);
+        let name = own.unwrap_or_else(|| place::title(path));
         let end_of_text = gguf.end_of_text();
         let chat = gguf.chat();
         Ok(Model {
@@ -243,7 +267,17 @@ impl Model {
         if self.config.tied_embeddings {
             return self.embedding_table();
         }
-        self.weights.get("lm_head.weight", &[self.config.vocab_size, self.config.hidden_size])
+        let shape = [self.config.vocab_size, self.config.hidden_size];
+        match HEADS.into_iter().find(|head| self.weights.contains(head)) {
+            Some(head) => self.weights.get(head, &shape),
+            None => Err(Error::model(
+                self.weights.path().display(),
+                format!("a tensor {} {shape:?}, as config.json says tie_word_embeddings: false", HEADS[0]),
+                "none of that name",
+                "the download is incomplete; or, if this model's output layer is its embedding, set \
+                 tie_word_embeddings to true in config.json",
+            )),
+        }
     }
 
     fn embedding_table(&self) -> Result<Weight<'_>, Error> {
@@ -253,47 +287,6 @@ impl Model {
     /// Returns the weights of the norm before the output layer, `[hidden_size]`.
     pub fn final_norm(&self) -> Result<Weight<'_>, Error> {
         self.norm("norm.weight", self.config.hidden_size)
-    }
-
-    /// Returns the weights of one layer, in the mapped file.
-    pub fn layer(&self, layer: usize) -> Result<LayerWeights<Weight<'_>>, Error> {
-        let c = &self.config;
-        let d_q = c.n_heads * c.head_dim;
-        let d_kv = c.n_kv_heads * c.head_dim;
-        let inner = c.intermediate_size;
-        let at = |name: &str| format!("layers.{layer}.{name}");
-        let norm = |name: &str| self.norm(&at(name), c.hidden_size);
-        let head_norm = |name: &str| c.qk_norm.then(|| self.norm(&at(name), c.head_dim)).transpose();
-        let linear = |name: &str, n_out: usize, n_in: usize, has_bias: bool| {
-            let bias = has_bias.then(|| self.get(&at(&format!("{name}.bias")), &[n_out])).transpose()?;
-            Ok::<_, Error>(Linear { weight: self.get(&at(&format!("{name}.weight")), &[n_out, n_in])?, bias })
-        };
-        let part = |name: &str, fused: &str, rows: Range<usize>, n_fused: usize, has_bias: bool| {
-            if c.fused {
-                return Ok(linear(fused, n_fused, c.hidden_size, has_bias)?.rows(rows));
-            }
-            linear(name, rows.len(), c.hidden_size, has_bias)
-        };
-        let qkv = |name, rows| part(name, "self_attn.qkv_proj", rows, d_q + 2 * d_kv, c.qkv_bias);
-        let gate_up = |name, rows| part(name, "mlp.gate_up_proj", rows, 2 * inner, c.mlp_bias);
-        let mlp_norm =
-            if c.post_norms { "pre_feedforward_layernorm.weight" } else { "post_attention_layernorm.weight" };
-        let post_norm = |name: &str| c.post_norms.then(|| norm(name)).transpose();
-        Ok(LayerWeights {
-            attention_norm: norm("input_layernorm.weight")?,
-            query: qkv("self_attn.q_proj", 0..d_q)?,
-            key: qkv("self_attn.k_proj", d_q..d_q + d_kv)?,
-            value: qkv("self_attn.v_proj", d_q + d_kv..d_q + 2 * d_kv)?,
-            query_norm: head_norm("self_attn.q_norm.weight")?,
-            key_norm: head_norm("self_attn.k_norm.weight")?,
-            output: linear("self_attn.o_proj", c.hidden_size, d_q, c.output_bias)?,
-            attention_post_norm: post_norm("post_attention_layernorm.weight")?,
-            mlp_norm: norm(mlp_norm)?,
-            gate: gate_up("mlp.gate_proj", 0..inner)?,
-            up: gate_up("mlp.up_proj", inner..2 * inner)?,
-            down: linear("mlp.down_proj", c.hidden_size, inner, c.mlp_bias)?,
-            mlp_post_norm: post_norm("post_feedforward_layernorm.weight")?,
-        })
     }
 
     /// Counts the numbers of the weights of all layers, and of the output layer.
@@ -316,6 +309,23 @@ impl Model {
     fn get(&self, name: &str, shape: &[usize]) -> Result<Weight<'_>, Error> {
         self.weights.get(&format!("{}{name}", self.prefix), shape)
     }
+}
+
+/// Returns the family of this name.
+fn known(name: &str) -> Result<&'static Family, Error> {
+    Family::of_name(name).ok_or_else(|| {
+        Error::setting(
+            "as",
+            format!("a family: {}", Family::names()),
+            name,
+            "choose the one that the model is built like",
+        )
+    })
+}
+
+/// Whether a `config.json` says if the output layer is the embedding.
+fn says_tied(json: &Value) -> bool {
+    [json, &json["text_config"]].iter().any(|part| part["tie_word_embeddings"].is_boolean())
 }
 
 /// Opens a tokenizer and measures the time.

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::json_file;
+use super::{json_file, parts::Part};
 use crate::error::Error;
 
 /// What every GGUF file starts with.
@@ -32,10 +32,11 @@ pub fn of(path: &Path) -> Result<PathBuf, Error> {
     if let Some(snapshot) = snapshot(path)? {
         return of(&snapshot);
     }
-    let ggufs: Vec<PathBuf> = files(path)?
-        .into_iter()
-        .filter(|file| file.extension().is_some_and(|ending| ending == "gguf"))
-        .collect();
+    let is_model = |file: &PathBuf| {
+        let is_first = Part::parse(&file.to_string_lossy()).is_none_or(|part| part.number == 1);
+        file.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf")) && is_first
+    };
+    let ggufs: Vec<PathBuf> = files(path)?.into_iter().filter(is_model).collect();
     match &ggufs[..] {
         [] => check_is_no_adapter(path).map(|()| path.into()),
         [file] => Ok(file.clone()),
@@ -87,6 +88,15 @@ pub fn name(folder: &Path) -> Option<String> {
     id.rsplit("--").next().map(Into::into)
 }
 
+/// Returns the name of the model in a GGUF file, or in several that it is one of.
+pub fn title(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    match Part::parse(&name) {
+        Some(part) => part.stem.into(),
+        None => path.file_stem().map_or_else(|| "model".into(), |stem| stem.to_string_lossy().into_owned()),
+    }
+}
+
 /// Whether a path is that of a GGUF file: by its name, or by its first bytes, such as one of Ollama's blobs.
 pub fn is_gguf(path: &Path) -> bool {
     let begins = || {
@@ -117,24 +127,46 @@ fn check_is_no_adapter(folder: &Path) -> Result<(), Error> {
     ))
 }
 
-/// Checks that a folder without `model.safetensors` has no weights of another kind.
+/// Checks that a folder has the files that every model has beside its weights.
 ///
 /// # Errors
-/// [`Error::Model`] for weights as PyTorch pickles them.
-pub fn check_has_safetensors(folder: &Path) -> Result<(), Error> {
-    if folder.join("model.safetensors").exists() {
-        return Ok(());
+/// [`Error::Model`] for another folder, or a file; [`Error::File`] when it cannot be read.
+pub fn check_is_whole(folder: &Path) -> Result<(), Error> {
+    let expected = "a model folder, with config.json, tokenizer.json and safetensors, or a GGUF file";
+    let error = |found: &str, fix: &str| Err(Error::model(folder.display(), expected, found, fix));
+    if folder.is_file() {
+        return error("another file", "give the path of the folder that it lies in");
     }
+    let names: Vec<String> = files(folder)?
+        .iter()
+        .map(|file| file.file_name().unwrap_or_default().to_string_lossy().into_owned())
+        .collect();
+    let has = |name: &str| names.iter().any(|file| file == name);
+    let vocabulary = ["tokenizer.model", "vocab.json", "tekken.json"].into_iter().find(|name| has(name));
+    match (has("config.json"), has("tokenizer.json"), vocabulary) {
+        (true, true, _) => Ok(()),
+        (false, ..) if names.is_empty() => error("an empty folder", "check the path"),
+        (false, ..) => error("no config.json", "check the path, or download the model's other files too"),
+        (_, false, None) => error("no tokenizer.json", "download the model's other files too"),
+        (_, false, Some(vocabulary)) => error(
+            &format!("{vocabulary}, but no tokenizer.json"),
+            "make one in Python: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)",
+        ),
+    }
+}
+
+/// The error for a folder without weights in safetensors; names those of another kind.
+pub fn without_safetensors(folder: &Path) -> Error {
     let is_pickled = |file: &&PathBuf| {
         file.extension().is_some_and(|ending| ["bin", "pth", "pt"].iter().any(|e| ending == *e))
     };
-    match files(folder)?.iter().find(is_pickled) {
-        None => Ok(()),
-        Some(file) => Err(Error::model(
-            folder.display(),
-            "model.safetensors, or shards with an index",
-            file.file_name().unwrap_or_default().display(),
+    let files = files(folder).unwrap_or_default();
+    let (found, fix) = match files.iter().find(is_pickled) {
+        Some(file) => (
+            file.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             "convert it in Python: AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(FOLDER)",
-        )),
-    }
+        ),
+        None => ("no file of that kind".into(), "download the model's weights too, into this folder"),
+    };
+    Error::model(folder.display(), "model.safetensors, or shards of it", found, fix)
 }

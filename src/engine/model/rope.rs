@@ -68,6 +68,13 @@ pub struct Rotary {
     pub head_dim: usize,
 }
 
+impl Rotary {
+    /// Positions that turn nothing.
+    pub fn none(head_dim: usize) -> Self {
+        Rotary { inverse_frequencies: vec![0.0], scale: 1.0, head_dim }
+    }
+}
+
 impl RopeConfig {
     /// Returns the angles for up to `n_tokens` positions.
     pub fn rotary(&self, head_dim: usize, n_tokens: usize) -> Rotary {

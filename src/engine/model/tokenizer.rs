@@ -14,6 +14,9 @@ use tokenizers::{
 use super::{json_file, pairs::Pairs, pointer, start_token};
 use crate::error::Error;
 
+/// The character that stands for a space in SentencePiece's vocabularies.
+pub const MARK: &str = "\u{2581}";
+
 /// A tokenizer, checked against the model's vocabulary.
 pub struct Tokenizer {
     kind: Kind,
@@ -36,7 +39,7 @@ pub type PairTokenizer =
 pub struct Encoding {
     pub ids: Vec<u32>,
     /// The range of the text's bytes that each token covers; `(0, 0)` for an added token, such as a start
-    /// token.
+    /// token, and an empty one for a mark that stands before a word and for nothing in the text.
     pub offsets: Vec<(usize, usize)>,
 }
 
@@ -67,7 +70,14 @@ impl Tokenizer {
         let path = path.display();
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         let mut tokenizer = guarded(|| tokenizers::Tokenizer::from_bytes(bytes)).map_err(|why| {
-            Error::model(&path, "a tokenizer", why, "the file is damaged: download it again")
+            let fix = match serde_json::from_slice::<serde::de::IgnoredAny>(bytes) {
+                Ok(_) => {
+                    "it has a part that is not known, or is another file: take the model's own tokenizer.json, or its \
+                     GGUF file"
+                }
+                Err(_) => "the file is damaged or cut off: download it again",
+            };
+            Error::model(&path, "a tokenizer", why, fix)
         })?;
         // A tokenizer may carry the truncation and padding of its training; a trace needs exactly the prompt.
         tokenizer.with_padding(None);
@@ -138,7 +148,15 @@ impl Tokenizer {
         // Chat templates write the start token at the start of the text: skips the one that the tokenizer
         // adds.
         let again = usize::from(offsets[0] == (0, 0) && ids.get(1) == Some(&ids[0]));
-        Ok(Encoding { ids: ids[again..].to_vec(), offsets: offsets[again..].to_vec() })
+        let mut offsets = offsets[again..].to_vec();
+        let tokens = &encoding.get_tokens()[again..];
+        for (token, range) in tokens.iter().zip(&mut offsets) {
+            // A mark that SentencePiece puts before a word stands for no character of the text.
+            if token == MARK && !text[range.0..].starts_with([' ', '\u{2581}']) {
+                range.1 = range.0;
+            }
+        }
+        Ok(Encoding { ids: ids[again..].to_vec(), offsets })
     }
 
     /// Returns the text of the tokens `ids` as it reads after the token `before`.

@@ -22,6 +22,8 @@ pub struct Weight<'a> {
     offset: f32,
     /// Rows of each head if the file has its rotary pairs side by side, (0, 1), (2, 3), …; otherwise 0.
     interleaved: usize,
+    /// The first rows of each head, which lie so; the others follow in order.
+    n_rotated: usize,
     /// The map that the bytes lie in, if it can be shared.
     map: Option<&'a Arc<Mmap>>,
 }
@@ -35,6 +37,7 @@ pub struct InFile {
     pub shape: [usize; 2],
     /// As of a [`Weight`].
     pub interleaved: usize,
+    n_rotated: usize,
 }
 
 impl InFile {
@@ -45,15 +48,17 @@ impl InFile {
 
     /// Returns the row in the file of a row of the weight.
     pub fn row_in_file(&self, row: usize) -> usize {
-        row_in_file(row, self.interleaved)
+        row_in_file(row, self.interleaved, self.n_rotated)
     }
 }
 
-/// Returns the row in the file of a row, where heads of `head_dim` rows are interleaved, if it is not 0.
-fn row_in_file(row: usize, head_dim: usize) -> usize {
-    match head_dim / 2 {
-        0 => row,
-        half => row / head_dim * head_dim + row % half * 2 + row % head_dim / half,
+/// Returns the row in the file of a row, where the first `n_rotated` of the `head_dim` rows of each head are
+/// interleaved, if it is not 0.
+fn row_in_file(row: usize, head_dim: usize, n_rotated: usize) -> usize {
+    let half = n_rotated / 2;
+    match row.checked_rem(head_dim) {
+        Some(inside) if inside < 2 * half => row - inside + inside % half * 2 + inside / half,
+        _ => row,
     }
 }
 
@@ -108,7 +113,7 @@ impl Stored {
 impl<'a> Weight<'a> {
     /// Wraps `bytes`, whose length must be what `shape` and `stored` give.
     pub(super) fn new(shape: Vec<usize>, bytes: &'a [u8], stored: Stored) -> Self {
-        Weight { shape, bytes, stored, factor: 1.0, offset: 0.0, interleaved: 0, map: None }
+        Weight { shape, bytes, stored, factor: 1.0, offset: 0.0, interleaved: 0, n_rotated: 0, map: None }
     }
 
     /// Lets blocks be used after the weight is gone; `map` is where the bytes lie.
@@ -128,7 +133,8 @@ impl<'a> Weight<'a> {
         }
         let start = (self.bytes.as_ptr() as usize).checked_sub(map.as_ptr() as usize)?;
         let (range, shape) = (start..start + self.bytes.len(), [n_rows, width]);
-        Some(InFile { map: map.clone(), range, format, shape, interleaved: self.interleaved })
+        let (interleaved, n_rotated) = (self.interleaved, self.n_rotated);
+        Some(InFile { map: map.clone(), range, format, shape, interleaved, n_rotated })
     }
 
     pub fn shape(&self) -> &[usize] {
@@ -144,11 +150,13 @@ impl<'a> Weight<'a> {
         self.stored
     }
 
-    /// Returns the blocks of a quantised tensor, for a device that reads them itself.
+    /// Returns the blocks of a quantised tensor, for a device that reads them itself; `None` for heads that are
+    /// interleaved in part, which no device knows.
     pub fn blocks(&self) -> Option<Blocks<'a>> {
         let Weight { bytes, factor, offset, interleaved, .. } = *self;
         match self.stored {
             Stored::Plain(_) => None,
+            Stored::Quantized(_) if interleaved != self.n_rotated => None,
             Stored::Quantized(format) => Some(Blocks { format, bytes, factor, offset, interleaved }),
         }
     }
@@ -163,9 +171,10 @@ impl<'a> Weight<'a> {
         Weight { offset: self.offset + offset, ..self }
     }
 
-    /// Moves each head's rows (0, 1), (2, 3), … to (0, `head_dim` / 2), (1, `head_dim` / 2 + 1), ….
-    pub fn deinterleaved(self, head_dim: usize) -> Self {
-        Weight { interleaved: head_dim, ..self }
+    /// Moves the first `n_rotated` of each head's rows from (0, 1), (2, 3), … to (0, `n_rotated` / 2),
+    /// (1, `n_rotated` / 2 + 1), ….
+    pub fn deinterleaved(self, head_dim: usize, n_rotated: usize) -> Self {
+        Weight { interleaved: head_dim, n_rotated, ..self }
     }
 
     /// Selects `rows`, which must be whole heads if the heads are interleaved.
@@ -183,7 +192,8 @@ impl<'a> Weight<'a> {
         if self.interleaved == 0 {
             return self.decoded(Cow::Borrowed(self.bytes), self.shape.clone());
         }
-        let bytes = self.gathered((0..self.shape[0]).map(|row| row_in_file(row, self.interleaved)));
+        let bytes =
+            self.gathered((0..self.shape[0]).map(|row| row_in_file(row, self.interleaved, self.n_rotated)));
         self.decoded(Cow::Owned(bytes), self.shape.clone())
     }
 
@@ -200,7 +210,7 @@ impl<'a> Weight<'a> {
         let n_rows = bytes.len() / (self.bytes.len() / self.shape[0]);
         let shape = [&[n_rows], &self.shape[1..]].concat();
         let Weight { stored, factor, offset, .. } = *self;
-        Weight { shape, bytes, stored, factor, offset, interleaved: 0, map: None }
+        Weight { shape, bytes, stored, factor, offset, interleaved: 0, n_rotated: 0, map: None }
     }
 
     fn decoded(&self, bytes: Cow<'a, [u8]>, shape: Vec<usize>) -> Result<Values<'a>, Error> {

@@ -1,4 +1,4 @@
-//! The weights of a model, memory-mapped: `model.safetensors`, or shards with their index, or a GGUF file.
+//! The weights of a model, memory-mapped: `model.safetensors`, or shards, or a GGUF file.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,11 +11,17 @@ use serde::Deserialize;
 
 use super::{
     gguf::Gguf,
-    json_file, place, pointer,
+    json_file,
+    parts::Part,
+    place, pointer,
     seen::Seen,
     weight::{Stored, Weight},
 };
 use crate::error::Error;
+
+/// The list of a sharded model's tensors, and the name of weights in one file.
+pub(super) const INDEX: &str = "model.safetensors.index.json";
+const WHOLE: &str = "model.safetensors";
 
 /// Named tensors; a tensor is copied only when it is used.
 pub struct Weights {
@@ -50,7 +56,7 @@ impl Weights {
         let mut shards = Vec::new();
         let mut shard_by_name = BTreeMap::new();
         let mut seen = Vec::new();
-        for file in files(folder)? {
+        for file in existing(folder)? {
             let shard = map(&file, &mut seen)?;
             shard_by_name.extend(shard.tensors().into_iter().map(|(name, _)| (name, shards.len())));
             shards.push(shard);
@@ -60,8 +66,13 @@ impl Weights {
 
     /// The weights in an open GGUF file; errors name `path`.
     pub fn from_gguf(gguf: Gguf, path: &Path) -> Self {
-        let seen = vec![gguf.seen.clone()];
+        let seen = gguf.seen().collect();
         Weights { files: Files::Gguf(Box::new(gguf)), seen, path: path.into() }
+    }
+
+    /// Returns the model folder or the GGUF file.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Checks that no file has been written since it was opened.
@@ -94,7 +105,14 @@ impl Weights {
     /// [`Error::Model`] when it is missing, misshapen, or of a type other than f32, f16 and bf16.
     pub fn get(&self, name: &str, shape: &[usize]) -> Result<Weight<'_>, Error> {
         let path = self.path.display();
-        let fix = "the weights do not belong to this config.json, or the download is incomplete";
+        let fix = match &self.files {
+            Files::Safetensors { .. } => {
+                "the weights do not belong to this config.json, or the download is incomplete"
+            }
+            Files::Gguf(_) => {
+                "the file's tensors are not those of its architecture: choose another file of this model"
+            }
+        };
         let Some(weight) = self.find(name)? else {
             return Err(Error::model(&path, format!("a tensor {name} {shape:?}"), "none of that name", fix));
         };
@@ -123,29 +141,76 @@ impl Weights {
     }
 }
 
-/// Returns the paths of a folder's safetensors files.
-pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
-    let path = folder.join("model.safetensors.index.json");
-    let whole = folder.join("model.safetensors");
+/// Returns the paths of a folder's safetensors files, which are all there.
+fn existing(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let files = files(folder)?;
+    let Some(missing) = files.iter().find(|file| !file.exists()).filter(|_| files.len() > 1) else {
+        return Ok(files);
+    };
+    Err(Error::model(
+        folder.display(),
+        format!("all {} files of the weights", files.len()),
+        format!("no {}", missing.display()),
+        "the download is incomplete: download that file too",
+    ))
+}
+
+/// Returns the paths of a folder's safetensors files; some may be missing.
+fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let entries = std::fs::read_dir(folder).map_err(Error::io("read the model folder", folder))?;
+    let files: Vec<String> =
+        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    if !are_among(&files) {
+        return Err(place::without_safetensors(folder));
+    }
+    Ok(names(folder, &files)?.iter().map(|name| folder.join(name)).collect())
+}
+
+/// Whether some `files` of a folder, or of a repository, are weights.
+pub(super) fn are_among(files: &[String]) -> bool {
+    files.iter().any(|file| [INDEX, WHOLE].contains(&file.as_str())) || numbered(files).is_some()
+}
+
+/// Returns the names of the files that hold a model's weights, by the index in its folder if that has one, and by the
+/// names of the `files` of the folder, or of a repository that it is a part of. Files that an index or other parts
+/// speak of may be missing.
+///
+/// # Errors
+/// [`Error::Model`] for an index that is damaged or names files outside of the folder.
+pub(super) fn names(folder: &Path, files: &[String]) -> Result<Vec<String>, Error> {
+    let whole = || vec![WHOLE.to_string()];
+    let has = |name: &String| files.contains(name) || folder.join(name).exists();
+    let ways = [indexed(folder)?, files.iter().any(|file| file == WHOLE).then(whole), numbered(files)];
+    // An index that was left beside other files names files that are gone.
+    let complete = ways.iter().flatten().find(|names| names.iter().all(has));
+    Ok(complete.or(ways.iter().flatten().next()).cloned().unwrap_or_else(whole))
+}
+
+/// Returns the files that the index in a folder names.
+fn indexed(folder: &Path) -> Result<Option<Vec<String>>, Error> {
+    let path = folder.join(INDEX);
     if !path.exists() {
-        place::check_has_safetensors(folder)?;
-        return Ok(vec![whole]);
+        return Ok(None);
     }
     let index: Index = serde_json::from_value(json_file::read(&path)?).map_err(|e| damaged(&path, e))?;
     let names: BTreeSet<String> = index.weight_map.into_values().collect();
-    if let Some(outside) = names.iter().find(|name| !is_inside(name)) {
-        return Err(Error::model(
+    match names.iter().find(|name| !is_inside(name)) {
+        None => Ok(Some(names.into_iter().collect())),
+        Some(outside) => Err(Error::model(
             path.display(),
             "shards in the model's folder",
             format!("{outside:?}"),
             "choose another model",
-        ));
+        )),
     }
-    let shards: Vec<PathBuf> = names.iter().map(|name| folder.join(name)).collect();
-    // An index that was left beside a whole file names files that are gone.
-    let is_left_over =
-        whole.exists() && !shards.contains(&whole) && !shards.iter().all(|shard| shard.exists());
-    Ok(if is_left_over { vec![whole] } else { shards })
+}
+
+/// Returns the names of all parts of the model that some of the files are parts of.
+fn numbered(files: &[String]) -> Option<Vec<String>> {
+    let parts = files.iter().filter(|file| file.ends_with(".safetensors") && !file.contains('/'));
+    let part =
+        parts.filter_map(|file| Part::parse(file)).min_by_key(|part| (part.stem != "model", part.number))?;
+    Some(part.all())
 }
 
 /// Whether the relative path `file` stays in its folder.

@@ -46,7 +46,8 @@ impl Whole {
         let start = Instant::now();
         let tracer = Tracer::load_with(options.clone())?.with(config);
         let load = start.elapsed().as_secs_f64();
-        let [in_layers, output] = Model::load(&options.model, &mut |_| ())?.n_weights()?;
+        let [in_layers, output] =
+            Model::load(&options.model, options.family.as_deref(), &mut |_| ())?.n_weights()?;
         let rates = if tracer.device() == "cpu" { rates(&Cpu) } else { rates(&Cuda::open()?) }?;
         Ok(Whole { tracer, load, in_layers: in_layers as f64, in_all: (in_layers + output) as f64, rates })
     }

@@ -104,7 +104,8 @@ mod tests {
     #[test]
     fn an_answer_is_scored_after_the_words_of_the_model() {
         let model = concat!(env!("CARGO_MANIFEST_DIR"), "/models/needle-6m");
-        let options = LoadOptions { model: model.into(), device: DeviceChoice::Cpu, memory: None };
+        let options =
+            LoadOptions { model: model.into(), device: DeviceChoice::Cpu, ..LoadOptions::default() };
         let tracer = Tracer::load_with(options).unwrap();
         let prompt = tracer.prompt(&RulerConfig { n_tokens: 400, ..RulerConfig::default() }).unwrap();
         let right = format!(": \"{}\"", prompt.answers[0]);

@@ -4,25 +4,18 @@ use serde_json::{Value, json};
 
 use super::Gguf;
 use crate::{
-    engine::model::{config::ModelConfig, config_file::Unsupported, rope::RopeScaling, weight::Weight},
+    engine::model::{
+        config::ModelConfig, config_file::Unsupported, family::FAMILIES, rope::RopeScaling, weight::Weight,
+    },
     error::Error,
 };
 
-/// Architectures, as llama.cpp names them, and the `model_type` of each. Mistral is a "llama".
-const ARCHITECTURES: [(&str, &str); 6] = [
-    ("llama", "llama"),
-    ("qwen2", "qwen2"),
-    ("qwen3", "qwen3"),
-    ("phi3", "phi3"),
-    ("gemma2", "gemma2"),
-    ("gemma3", "gemma3_text"),
-];
-
 /// Reads the configuration of a GGUF file.
 pub fn from_metadata(gguf: &Gguf) -> Result<ModelConfig, Error> {
-    let Some((_, family)) = ARCHITECTURES.iter().find(|(name, _)| *name == gguf.architecture) else {
-        let names = ARCHITECTURES.map(|(name, _)| name).join(", ");
-        let expected = format!("general.architecture {names}");
+    let Some(family) = gguf.family else {
+        let mut names: Vec<&str> = FAMILIES.iter().filter_map(|family| family.gguf).collect();
+        names.dedup();
+        let expected = format!("general.architecture {}", names.join(", "));
         return Err(Unsupported::new(&expected, &gguf.architecture).at(&gguf.path));
     };
     if let Some(n) = gguf.architecture_number("expert_count").filter(|&n| n > 0.0) {
@@ -30,11 +23,11 @@ pub fn from_metadata(gguf: &Gguf) -> Result<ModelConfig, Error> {
         return Err(Unsupported::new("a model without experts", &found).at(&gguf.path));
     }
     let mut config =
-        ModelConfig::parse(json(gguf, family)?).map_err(|unsupported| unsupported.at(&gguf.path))?;
+        ModelConfig::parse(json(gguf, family.name)?).map_err(|unsupported| unsupported.at(&gguf.path))?;
     config.norm_offset = 0.0; // llama.cpp stores the weights with the offset added
     if let Some(frequencies) = gguf.get("rope_freqs.weight")? {
         config.rope.scaling =
-            RopeScaling::Divided { factors: numbers(&frequencies, config.rope.n_rotated / 2)? };
+            RopeScaling::Divided { factors: numbers(gguf, &frequencies, config.rope.n_rotated / 2)? };
     }
     Ok(config)
 }
@@ -64,7 +57,17 @@ fn json(gguf: &Gguf, family: &str) -> Result<Value, Error> {
         "attn_logit_softcapping": gguf.architecture_number("attn_logit_softcapping"),
         "final_logit_softcapping": gguf.architecture_number("final_logit_softcapping"),
     });
-    if family == "phi3" {
+    if family == "granite" {
+        json["embedding_multiplier"] = json!(gguf.architecture_number("embedding_scale"));
+        json["residual_multiplier"] = json!(gguf.architecture_number("residual_scale"));
+        let factor = gguf.architecture_number("attention.scale").filter(|&factor| factor > 0.0);
+        json["attention_multiplier"] = json!(factor.unwrap_or(1.0 / (head_dim as f64).sqrt()));
+        json["logits_scaling"] = json!(gguf.architecture_number("logit_scale"));
+    }
+    if family.starts_with("glm") {
+        json["attention_bias"] = json!(has("model.layers.0.self_attn.q_proj.bias"));
+    }
+    if family == "phi3" || family.starts_with("glm") {
         let n_rotated = gguf.architecture_number("rope.dimension_count").unwrap_or(head_dim as f64);
         json["partial_rotary_factor"] = json!(n_rotated / head_dim as f64);
     }
@@ -103,8 +106,8 @@ fn rope_scaling(gguf: &Gguf, head_dim: usize) -> Result<Option<Value>, Error> {
     {
         scaling["rope_type"] = json!("longrope");
         scaling["attention_factor"] = json!(setting("attn_factor"));
-        scaling["long_factor"] = json!(numbers(&long, n_rotated / 2)?);
-        scaling["short_factor"] = json!(numbers(&short, n_rotated / 2)?);
+        scaling["long_factor"] = json!(numbers(gguf, &long, n_rotated / 2)?);
+        scaling["short_factor"] = json!(numbers(gguf, &short, n_rotated / 2)?);
         return Ok(Some(scaling));
     }
     let kind = gguf.text(&format!("{}.rope.scaling.type", gguf.architecture));
@@ -115,7 +118,7 @@ fn rope_scaling(gguf: &Gguf, head_dim: usize) -> Result<Option<Value>, Error> {
 }
 
 /// Reads `n` numbers above 0, stored as f32.
-fn numbers(weight: &Weight, n: usize) -> Result<Vec<f64>, Error> {
+fn numbers(gguf: &Gguf, weight: &Weight, n: usize) -> Result<Vec<f64>, Error> {
     let values = weight.read()?;
     let values: Vec<f64> =
         values.view().data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b).into()).collect();
@@ -123,9 +126,9 @@ fn numbers(weight: &Weight, n: usize) -> Result<Vec<f64>, Error> {
         return Ok(values);
     }
     Err(Error::model(
-        "rope factors",
-        format!("{n} numbers above 0"),
+        gguf.path.display(),
+        format!("{n} rope factors above 0"),
         format!("{} numbers", values.len()),
-        "the file is damaged: download it again",
+        "choose another file of this model",
     ))
 }

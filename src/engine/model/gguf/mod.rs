@@ -24,52 +24,70 @@ use super::{
     chat_template::{self, ChatTemplate},
     config::ModelConfig,
     context,
+    family::{FAMILIES, Family, Rotary},
     format::Format,
-    pointer,
+    parts, pointer,
     seen::Seen,
     tokenizer::Tokenizer,
     weight::{Stored, Weight},
 };
 use crate::error::Error;
 
-/// An open file; a tensor is read only when it is used.
+/// An open file, or several that hold one model; a tensor is read only when it is used.
 pub struct Gguf {
+    /// The first file.
     path: PathBuf,
-    /// The file when it was mapped.
-    pub seen: Seen,
-    map: Arc<Mmap>,
-    header: Header,
+    /// The first has the metadata.
+    parts: Vec<Part>,
     /// "llama", "qwen2", … as llama.cpp names them.
     architecture: String,
+    /// What its tensors are read as; `None` for an architecture that is not supported.
+    pub family: Option<&'static Family>,
+}
+
+/// One file.
+struct Part {
+    path: PathBuf,
+    /// The file when it was mapped.
+    seen: Seen,
+    map: Arc<Mmap>,
+    header: Header,
 }
 
 impl Gguf {
-    /// Opens a file and checks that it holds all its tensors.
+    /// Opens a file, and the other parts of its model if it is one of several, and checks that they hold all
+    /// their tensors.
     ///
     /// # Errors
-    /// [`Error::File`] when the file cannot be read; [`Error::Model`] when it is damaged, cut off, without an
-    /// architecture, or has a tensor in a format that is not read.
+    /// [`Error::File`] when a file cannot be read; [`Error::Model`] when one is damaged, cut off, without an
+    /// architecture, has a tensor in a format that is not read, or when a part is missing.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let (map, seen) = map(path)?;
-        let map = Arc::new(map);
-        pointer::check(path, &map)?;
-        let header = Header::read(path, &map)?;
-        if let Some(n_parts) = header.number("split.count").filter(|&n| n > 1.0) {
-            let part = header.number("split.no").unwrap_or(0.0) + 1.0;
-            let fix = "download all parts and join them by llama.cpp's `llama-gguf-split --merge FIRST-PART WHOLE.gguf`";
-            return Err(Error::model(
-                path.display(),
-                "a GGUF file in one piece",
-                format!("part {part} of {n_parts}"),
-                fix,
-            ));
-        }
-        let Some(architecture) = header.text(&map, "general.architecture").map(Cow::into_owned) else {
-            return Err(damaged(path, "the key general.architecture", "none"));
+        let opened = Part::open(path)?;
+        let parts = match opened.header.number("split.count") {
+            Some(n) if n > 1.0 => Part::all(opened, n as usize)?,
+            _ => vec![opened],
         };
-        let gguf = Gguf { path: path.into(), seen, map, header, architecture };
-        gguf.header.tensors.iter().try_for_each(|(name, tensor)| gguf.weight(name, tensor).map(drop))?;
-        Ok(gguf)
+        let first = &parts[0];
+        let Some(architecture) = first.header.text(&first.map, "general.architecture").map(Cow::into_owned)
+        else {
+            return Err(Error::model(
+                first.path.display(),
+                "the key general.architecture",
+                "none",
+                "the file holds no model: choose another one",
+            ));
+        };
+        for part in &parts {
+            part.header.tensors.iter().try_for_each(|(name, tensor)| part.weight(name, tensor).map(drop))?;
+        }
+        let window = first.header.number(&format!("{architecture}.attention.sliding_window"));
+        let family = Family::of_gguf(&architecture, window.is_some_and(|window| window > 0.0));
+        Ok(Gguf { path: first.path.clone(), parts, architecture, family })
+    }
+
+    /// Iterates over the files when they were mapped.
+    pub fn seen(&self) -> impl Iterator<Item = Seen> {
+        self.parts.iter().map(|part| part.seen.clone())
     }
 
     /// Returns a tensor by Hugging Face's name.
@@ -78,28 +96,33 @@ impl Gguf {
     /// [`Error::Model`] when the file ends before the tensor does, or its rows should be whole heads and are
     /// not.
     pub fn get(&self, name: &str) -> Result<Option<Weight<'_>>, Error> {
-        let Some((name, tensor)) =
-            names::in_gguf(&self.architecture, name).and_then(|n| self.header.tensors.get_key_value(&n))
-        else {
-            return Ok(None);
-        };
-        let weight = self.weight(name, tensor)?;
-        if self.architecture != "llama" || !(name.contains("attn_q.") || name.contains("attn_k.")) {
+        let family = self.family.unwrap_or(&FAMILIES[0]);
+        let Some(name) = names::in_gguf(&family.norms, name) else { return Ok(None) };
+        let found = self.parts.iter().find_map(|part| Some((part, part.header.tensors.get(&name)?)));
+        let Some((part, tensor)) = found else { return Ok(None) };
+        let weight = part.weight(&name, tensor)?;
+        let interleaved = family.rotary == Rotary::HalvesNeighboursInGguf;
+        if !interleaved || !(name.contains("attn_q.") || name.contains("attn_k.")) {
             return Ok(Some(weight));
         }
         let n_rows = weight.shape()[0];
         let head_dim = self.head_dim();
         if head_dim >= 2 && head_dim.is_multiple_of(2) && n_rows.is_multiple_of(head_dim) {
-            return Ok(Some(weight.deinterleaved(head_dim)));
+            return Ok(Some(weight.deinterleaved(head_dim, head_dim)));
         }
         let expected = format!("{name} of heads of {head_dim} rows");
-        Err(damaged(&self.path, &expected, &format!("{n_rows} rows")))
+        Err(Error::model(
+            self.path.display(),
+            expected,
+            format!("{n_rows} rows"),
+            "its metadata and tensors contradict each other: choose another file of this model",
+        ))
     }
 
     /// Counts the numbers of all tensors.
     pub fn n_parameters(&self) -> u64 {
-        let sizes = self.header.tensors.values().map(|tensor| tensor.shape.iter().product::<usize>() as u64);
-        sizes.sum()
+        let tensors = self.parts.iter().flat_map(|part| part.header.tensors.values());
+        tensors.map(|tensor| tensor.shape.iter().product::<usize>() as u64).sum()
     }
 
     /// Returns the tokens that end a text.
@@ -151,6 +174,83 @@ impl Gguf {
         Ok(ChatTemplate { path: self.path.clone(), source: source.into_owned(), special_tokens })
     }
 
+    /// Returns the part that has the metadata.
+    fn first(&self) -> &Part {
+        &self.parts[0]
+    }
+
+    fn head_dim(&self) -> usize {
+        let hidden = self.architecture_number("embedding_length").unwrap_or(1.0);
+        let n_heads = self.architecture_number("attention.head_count").unwrap_or(1.0);
+        self.architecture_number("attention.key_length").unwrap_or(hidden / n_heads.max(1.0)) as usize
+    }
+
+    /// Returns the number under `key` in the metadata, of any numeric type.
+    fn number(&self, key: &str) -> Option<f64> {
+        self.first().header.number(key)
+    }
+
+    /// Returns the number under `key` with the architecture's prefix.
+    fn architecture_number(&self, key: &str) -> Option<f64> {
+        self.number(&format!("{}.{key}", self.architecture))
+    }
+
+    /// Returns the text under `key`.
+    fn text(&self, key: &str) -> Option<Cow<'_, str>> {
+        self.first().header.text(&self.first().map, key)
+    }
+
+    /// Returns the truth value under `key`.
+    fn switch(&self, key: &str) -> Option<bool> {
+        self.first().header.switch(key)
+    }
+
+    /// Returns the texts under `key`, none if there is no list.
+    fn texts(&self, key: &str) -> impl Iterator<Item = Cow<'_, str>> {
+        self.first().header.texts(&self.first().map, key)
+    }
+
+    /// Returns the numbers under `key`, none if there is no list.
+    fn numbers(&self, key: &str) -> impl Iterator<Item = f64> {
+        self.first().header.numbers(&self.first().map, key)
+    }
+}
+
+impl Part {
+    fn open(path: &Path) -> Result<Self, Error> {
+        let (map, seen) = map(path)?;
+        pointer::check(path, &map)?;
+        let header = Header::read(path, &map)?;
+        Ok(Part { path: path.into(), seen, map: Arc::new(map), header })
+    }
+
+    /// Opens the other parts of a model of `n_parts`, which lie beside the one that is open.
+    fn all(self, n_parts: usize) -> Result<Vec<Self>, Error> {
+        let expected = format!("all {n_parts} parts of the model beside each other");
+        let path = self.path.clone();
+        let Some(names) = path.to_str().and_then(parts::Part::parse).map(parts::Part::all) else {
+            return Err(Error::model(
+                path.display(),
+                expected,
+                format!(
+                    "part {} under a name of its own",
+                    self.header.number("split.no").unwrap_or(0.0) + 1.0
+                ),
+                format!("give the parts the names that they had, such as model-00001-of-{n_parts:05}.gguf"),
+            ));
+        };
+        if let Some(missing) = names.iter().find(|name| !Path::new(name).exists()) {
+            let fix = "download that file, into the same folder";
+            return Err(Error::model(path.display(), expected, format!("no {missing}"), fix));
+        }
+        let mut opened = Some(self);
+        let mut open = |name: &String| match opened.take_if(|part| part.path == Path::new(name)) {
+            Some(part) => Ok(part),
+            None => Part::open(Path::new(name)),
+        };
+        names.iter().map(&mut open).collect()
+    }
+
     /// Returns the tensor that the header describes.
     fn weight(&self, name: &str, tensor: &Tensor) -> Result<Weight<'_>, Error> {
         let shape = tensor.shape.clone();
@@ -190,42 +290,6 @@ impl Gguf {
                 ))
             }
         }
-    }
-
-    fn head_dim(&self) -> usize {
-        let hidden = self.architecture_number("embedding_length").unwrap_or(1.0);
-        let n_heads = self.architecture_number("attention.head_count").unwrap_or(1.0);
-        self.architecture_number("attention.key_length").unwrap_or(hidden / n_heads.max(1.0)) as usize
-    }
-
-    /// Returns the number under `key` in the metadata, of any numeric type.
-    fn number(&self, key: &str) -> Option<f64> {
-        self.header.number(key)
-    }
-
-    /// Returns the number under `key` with the architecture's prefix.
-    fn architecture_number(&self, key: &str) -> Option<f64> {
-        self.number(&format!("{}.{key}", self.architecture))
-    }
-
-    /// Returns the text under `key`.
-    fn text(&self, key: &str) -> Option<Cow<'_, str>> {
-        self.header.text(&self.map, key)
-    }
-
-    /// Returns the truth value under `key`.
-    fn switch(&self, key: &str) -> Option<bool> {
-        self.header.switch(key)
-    }
-
-    /// Returns the texts under `key`, none if there is no list.
-    fn texts(&self, key: &str) -> impl Iterator<Item = Cow<'_, str>> {
-        self.header.texts(&self.map, key)
-    }
-
-    /// Returns the numbers under `key`, none if there is no list.
-    fn numbers(&self, key: &str) -> impl Iterator<Item = f64> {
-        self.header.numbers(&self.map, key)
     }
 }
 

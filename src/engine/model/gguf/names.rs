@@ -1,7 +1,9 @@
 //! llama.cpp's names of tensors.
 
+use crate::engine::model::family::Norms;
+
 /// Translates Hugging Face's name of a tensor to llama.cpp's; `None` if llama.cpp has no such tensor.
-pub fn in_gguf(architecture: &str, name: &str) -> Option<String> {
+pub fn in_gguf(norms: &Norms, name: &str) -> Option<String> {
     let (stem, kind) = name.rsplit_once('.')?;
     if let Some(stem) = match stem {
         "model.embed_tokens" => Some("token_embd"),
@@ -13,14 +15,22 @@ pub fn in_gguf(architecture: &str, name: &str) -> Option<String> {
         return Some(format!("{stem}.{kind}"));
     }
     let (layer, part) = stem.strip_prefix("model.layers.")?.split_once('.')?;
-    Some(format!("blk.{layer}.{}.{kind}", layer_part(part, architecture.starts_with("gemma"))?))
+    Some(format!("blk.{layer}.{}.{kind}", layer_part(part, norms)?))
 }
 
-/// Translates the name of a layer's part. `post_attention_layernorm` follows attention if the family has
-/// `post_norms`, and precedes the feed-forward block otherwise.
-fn layer_part(part: &str, post_norms: bool) -> Option<&'static str> {
+/// Translates the name of a layer's part; that of a norm by what it is of, as families call them differently.
+fn layer_part(part: &str, norms: &Norms) -> Option<&'static str> {
+    for (norm, name) in [
+        (norms.attention, "attn_norm"),
+        (norms.after_attention, "post_attention_norm"),
+        (norms.mlp, "ffn_norm"),
+        (norms.after_mlp, "post_ffw_norm"),
+    ] {
+        if norm == Some(part) {
+            return Some(name);
+        }
+    }
     Some(match part {
-        "input_layernorm" => "attn_norm",
         "self_attn.q_proj" => "attn_q",
         "self_attn.k_proj" => "attn_k",
         "self_attn.v_proj" => "attn_v",
@@ -28,9 +38,6 @@ fn layer_part(part: &str, post_norms: bool) -> Option<&'static str> {
         "self_attn.o_proj" => "attn_output",
         "self_attn.q_norm" => "attn_q_norm",
         "self_attn.k_norm" => "attn_k_norm",
-        "post_attention_layernorm" if post_norms => "post_attention_norm",
-        "post_attention_layernorm" | "pre_feedforward_layernorm" => "ffn_norm",
-        "post_feedforward_layernorm" => "post_ffw_norm",
         "mlp.gate_proj" => "ffn_gate",
         "mlp.up_proj" | "mlp.gate_up_proj" => "ffn_up",
         "mlp.down_proj" => "ffn_down",

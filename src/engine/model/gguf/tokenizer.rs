@@ -10,7 +10,7 @@ use super::Gguf;
 use crate::{
     engine::model::{
         pairs::{Pairs, merges::Merges, vocabulary::Vocabulary},
-        tokenizer::{PairTokenizer, Tokenizer, guarded},
+        tokenizer::{MARK, PairTokenizer, Tokenizer, guarded},
     },
     error::Error,
 };
@@ -19,9 +19,6 @@ use crate::{
 const NORMAL: u32 = 1;
 const CONTROL: u32 = 3;
 const USER_DEFINED: u32 = 4;
-
-/// The character that stands for a space in SentencePiece's vocabularies.
-const SPACE: &str = "\u{2581}";
 
 /// The metadata of a file that say how its model cuts texts.
 struct Metadata<'a> {
@@ -182,10 +179,10 @@ impl<'a> Metadata<'a> {
         let spaced = self.gguf.switch("tokenizer.ggml.add_space_prefix").unwrap_or(true);
         let replace =
             |from: &str, to: &str| json!({ "type": "Replace", "pattern": { "String": from }, "content": to });
-        let before = spaced.then(|| json!({ "type": "Prepend", "prepend": SPACE }));
+        let before = spaced.then(|| json!({ "type": "Prepend", "prepend": MARK }));
         let after = spaced.then(|| json!({ "type": "Strip", "content": " ", "start": 1, "stop": 0 }));
-        let normalizers: Vec<Value> = before.into_iter().chain([replace(" ", SPACE)]).collect();
-        let decoders = [replace(SPACE, " "), json!({ "type": "ByteFallback" }), json!({ "type": "Fuse" })];
+        let normalizers: Vec<Value> = before.into_iter().chain([replace(" ", MARK)]).collect();
+        let decoders = [replace(MARK, " "), json!({ "type": "ByteFallback" }), json!({ "type": "Fuse" })];
         let decoders: Vec<Value> = decoders.into_iter().chain(after).collect();
         Around {
             normalizer: json!({ "type": "Sequence", "normalizers": normalizers }),
@@ -214,12 +211,14 @@ fn word_rules(pre: &str) -> Option<(Option<String>, bool)> {
         format!("{start}{upper}*{lower}+{suffix}|{start}{upper}+{lower}*{suffix}|{digits}|{}", rest("/"))
     };
     Some(match pre {
-        "llama-bpe" | "llama3" | "llama-v3" | "dbrx" | "smaug-bpe" => (Some(plain(r"\p{N}{1,3}")), false),
+        "llama-bpe" | "llama3" | "llama-v3" | "dbrx" | "smaug-bpe" | "glm4" | "chatglm-bpe" => {
+            (Some(plain(r"\p{N}{1,3}")), false)
+        }
         "qwen2" | "deepseek-r1-qwen" | "stablelm2" => (Some(plain(r"\p{N}")), false),
         "gpt-4o" => (Some(cased(&format!("{suffix}?"), r"\p{N}{1,3}")), false),
         "tekken" => (Some(cased("", r"\p{N}")), false),
-        "gpt-2" | "phi-2" => (None, false),
-        "smollm" => (None, true),
+        "gpt-2" | "phi-2" | "olmo" | "mpt" => (None, false),
+        "smollm" | "refact" | "starcoder" | "command-r" | "codeshell" => (None, true),
         _ => return None,
     })
 }
