@@ -121,6 +121,7 @@ impl Trace {
             format!("attention from {behind} behind them counts, too; a trace whose focus covers them leaves it out")
         });
         let with_sinks = note_of_sinks(&sentences, &sinks, &receivers);
+        let too_long = self.summary().model.length_note(self.n_tokens());
         Ok(ThoughtAnchors {
             scores,
             anchors,
@@ -131,7 +132,7 @@ impl Trace {
             n_heads: self.n_heads(),
             model: self.summary().model.name.clone(),
             sinks,
-            notes: [note, behind, with_sinks].into_iter().flatten().collect(),
+            notes: [note, behind, with_sinks, too_long].into_iter().flatten().collect(),
             sentences,
         })
     }

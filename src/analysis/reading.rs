@@ -39,6 +39,9 @@ pub struct Reading {
     pub heads: HeadRanking,
     /// Share of the pairs of all heads that was pruned.
     pub pruned: f64,
+    /// That the prompt is longer than the model was made for, if it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// A passage of the prompt.
@@ -98,6 +101,7 @@ impl Trace {
             passages,
             keys: row.keys,
             pruned: summary.pruned,
+            note: summary.model.length_note(self.n_tokens()),
         })
     }
 
@@ -242,6 +246,27 @@ mod tests {
         for (query, head) in [(4096, None), (usize::MAX, None), (9, Some((2, 0))), (9, Some((0, 4)))] {
             assert!(matches!(trace.reading_of(query, head), Err(Error::Missing { .. })), "{query} {head:?}");
         }
+    }
+
+    #[test]
+    fn a_prompt_that_is_too_long_is_said_in_every_finding() {
+        let shape = Shape { n_tokens: 600, ..Default::default() };
+        assert!(trace(&shape).reading().unwrap().note.is_none());
+        let trace = trace(&Shape { context_length: Some(512), ..shape });
+        let notes = [
+            trace.reading().unwrap().note,
+            trace.routes(60..69, trace.output()).unwrap().note,
+            trace.thought_anchors().unwrap().notes.into_iter().find(|note| note.contains("made for")),
+        ];
+        assert!(
+            notes.iter().all(|note| note.as_ref().is_some_and(|note| note.contains("made for 512 tokens"))),
+            "{notes:?}"
+        );
+        let svg = trace.routes(60..69, trace.output()).unwrap().figure().svg().to_string();
+        assert!(
+            svg.contains("made for 512 tokens")
+                && trace.reading().unwrap().figure().svg().contains("made for 512")
+        );
     }
 
     #[test]

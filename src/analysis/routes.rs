@@ -62,6 +62,9 @@ pub struct Routes {
     pub by_head: Vec<Vec<f64>>,
     pub model: String,
     pub n_tokens: usize,
+    /// That the prompt is longer than the model was made for, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     /// The next token, if `to` ends with the prompt.
     #[serde(default)]
     pub writes: Option<String>,
@@ -131,6 +134,7 @@ impl Trace {
             model,
             n_tokens,
             texts,
+            note: self.summary().model.length_note(n_tokens),
             writes: (to.end == n_tokens).then(|| self.summary().next_token.text.clone()),
         })
     }

@@ -185,12 +185,7 @@ impl<D: Device> Run<'_, D> {
 
     /// Reports a prompt that is longer than the model was made for.
     pub(super) fn note_length(&mut self, n_tokens: usize) {
-        if let Some(length) = self.model.info().exceeded_by(n_tokens) {
-            let (prompt, length) = (count(n_tokens, "token"), count(length, "token"));
-            let note = format!(
-                "the prompt has {prompt}, and the model was made for {length}: what it does past them says little \
-                 about it"
-            );
+        if let Some(note) = self.model.info().length_note(n_tokens) {
             (self.progress)(Progress::Note(note));
         }
     }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, ops::Range};
 use serde::{Deserialize, Serialize};
 
 use super::{Blocks, Span, StreamConfig};
-use crate::error::Error;
+use crate::{error::Error, words::numbers::count};
 
 /// The run: model, settings, result, cost.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -68,6 +68,15 @@ impl ModelInfo {
     /// Returns the length of context that a prompt of `n_tokens` exceeds; `None` if it does not.
     pub fn exceeded_by(&self, n_tokens: usize) -> Option<usize> {
         self.context_length.filter(|&length| n_tokens > length)
+    }
+
+    /// Says that a prompt is longer than the model was made for; `None` if it is not.
+    pub fn length_note(&self, n_tokens: usize) -> Option<String> {
+        let length = count(self.exceeded_by(n_tokens)?, "token");
+        let prompt = count(n_tokens, "token");
+        Some(format!(
+            "the prompt has {prompt}, and the model was made for {length}: what it does past them says little about it"
+        ))
     }
 
     /// Returns in what another model differs so that a trace cannot be of both, as this model's and the other's

@@ -17,6 +17,8 @@ pub struct Shape {
     pub top_k: usize,
     pub window: Option<usize>,
     pub focus: usize,
+    /// The longest prompt that the model was made for.
+    pub context_length: Option<usize>,
 }
 
 impl Default for Shape {
@@ -30,6 +32,7 @@ impl Default for Shape {
             top_k: 16,
             window: None,
             focus: 32,
+            context_length: None,
         }
     }
 }
@@ -107,7 +110,7 @@ fn model(shape: &Shape) -> ModelInfo {
         vocab_size: 4,
         n_parameters: 6_260_000,
         windows: vec![shape.window; shape.n_layers],
-        context_length: None,
+        context_length: shape.context_length,
         fingerprint: None,
     }
 }

@@ -250,8 +250,9 @@ fn run(command: &Command) -> Result<(), Error> {
 fn command() -> clap::Command {
     let command = Cli::command();
     let about = |verb: &str| {
-        let found = command.find_subcommand(verb).and_then(|verb| verb.get_about());
-        found.map_or_else(String::new, ToString::to_string)
+        let Some(verb) = command.find_subcommand(verb) else { return String::new() };
+        let short: String = verb.get_visible_aliases().map(|short| format!(" [alias: {short}]")).collect();
+        format!("{}{short}", verb.get_about().map_or_else(String::new, ToString::to_string))
     };
     let line = |verb: &&str| format!("  {verb:<16} {}\n", about(verb));
     let group = |(name, verbs): &(&str, &[&str])| {

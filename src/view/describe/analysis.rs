@@ -63,7 +63,7 @@ impl Describe for Reading {
         let heads: Vec<String> =
             heads.map(|h| format!("{} {}", head_name(h.layer, h.head), percent(h.score))).collect();
         let place = |passage: &Passage| format!("from token {}", thousands(passage.span.start as u64));
-        let table = Table::new(self.title()).row("of", self.facts());
+        let table = Table::new(self.title()).row("of", self.facts()).maybe("note", self.note.as_ref());
         let table =
             self.passages.iter().fold(table, |table, passage| table.row(&place(passage), text(passage)));
         table.row("heads on the first", heads.join(", "))

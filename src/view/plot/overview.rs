@@ -7,7 +7,7 @@ use super::{
     canvas::{Canvas, Pen, Type},
     figure::Figure,
     grid::{Cells, Grid},
-    labels::{LOW_RECALL, facts, recall_of, told_recall, width as text_width},
+    labels::{LOW_RECALL, facts, recall_of, title_width, told_recall, width as text_width},
     legend::{Swatch, legend},
     theme::{ALARM, LogScale, MARKS, MUTED},
 };
@@ -148,7 +148,8 @@ fn figure(
     let end = legend(&mut canvas, (left, top + size.1 + 18), scale, caption, &states);
     let description =
         format!("Rows are layers, columns are heads; in each panel rows are queries, columns keys. {facts}.");
-    let right = (left + size.0 + 20).max(14 + text_width(&facts)).max(left + text_width(caption));
+    let texts = [14 + text_width(&facts), left + text_width(caption), 14 + title_width(&title)];
+    let right = texts.into_iter().fold(left + size.0 + 20, i32::max);
     canvas.figure((right, end), &title, &description)
 }
 

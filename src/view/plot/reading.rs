@@ -6,7 +6,7 @@ use super::{
     figure::Figure,
     labels::{ticks, token, width},
     svg::Run,
-    theme::{BAR, INK, LINE, MARKS, MUTED, PAPER, kept_color},
+    theme::{ALARM, BAR, INK, LINE, MARKS, MUTED, PAPER, kept_color},
 };
 use crate::{
     analysis::{Passage, Reading},
@@ -20,7 +20,7 @@ use crate::{
 
 const LEFT: i32 = 30;
 const WIDTH: i32 = 800;
-/// Height of a bar for all of the attention, and the line below the bars.
+/// Height of the highest bar, and the line below the bars.
 const HIGHEST: i32 = 92;
 const AXIS: i32 = 172;
 /// Width of a letter of a typewriter, and height of a line of a passage.
@@ -39,6 +39,7 @@ impl Reading {
         canvas.draw(|pen| {
             pen.text(&self.title(), (20, 24), Type::TITLE);
             pen.text(&self.facts(), (20, 46), Type::NOTE);
+            pen.text(self.note.as_deref().unwrap_or(""), (20, 62), Type::NOTE.colored(ALARM));
             self.line(pen);
         });
         self.places(&mut canvas);
@@ -111,6 +112,12 @@ impl Reading {
         LEFT + (token / self.n_tokens.max(1) as f64 * f64::from(WIDTH)).round() as i32
     }
 
+    /// The height of a bar: the highest is that of the strongest place, or of a quarter of the attention.
+    fn height(&self, share: f64) -> i32 {
+        let most = self.keys.iter().map(|key| key.1).fold(0.25, f64::max);
+        (share / most * f64::from(HIGHEST)).round() as i32
+    }
+
     /// Draws the prompt as a line, and on it the strongest share of attention at each pixel.
     fn line(&self, pen: &Pen) {
         pen.line((LEFT, AXIS), (LEFT + WIDTH, AXIS), LINE);
@@ -129,7 +136,7 @@ impl Reading {
             *at = at.max(share);
         }
         for (x, share) in (LEFT..).zip(highest).filter(|(_, share)| *share > 0.0) {
-            pen.fill((x - 1, AXIS - height(share)), (x + 1, AXIS), BAR);
+            pen.fill((x - 1, AXIS - self.height(share)), (x + 1, AXIS), BAR);
         }
     }
 
@@ -158,7 +165,7 @@ impl Reading {
             let free = |y: &i32| {
                 taken.iter().all(|&((x, other), w)| (other - y).abs() > 15 || left > x + w || left + wide < x)
             };
-            let top = AXIS - height(share) + 5;
+            let top = AXIS - self.height(share) + 5;
             let y = (0..6).map(|step| (top - 16 * step).max(66)).find(free).unwrap_or(top);
             taken.push(((left, y), wide));
             canvas.draw(|pen| pen.text(&what, (left, y), Type::TEXT.bold().colored(BAR)));
@@ -275,10 +282,6 @@ impl Reading {
             passages.join("; ")
         )
     }
-}
-
-fn height(share: f64) -> i32 {
-    (share.clamp(0.0, 1.0) * f64::from(HIGHEST)).round() as i32
 }
 
 /// The shade of a share of attention: its root, so that a few percent are seen.

@@ -9,7 +9,7 @@ use super::{
     heat_map::HeatMap,
     labels::{title_width, token, width},
     route_bundles::{Bundle, bundles, leading},
-    theme::{LINE, MARKS, MUTED, PRUNED},
+    theme::{ALARM, LINE, MARKS, MUTED, PRUNED},
 };
 use crate::{
     analysis::{RouteEdge, RouteMeasure, Routes},
@@ -152,6 +152,7 @@ impl Graph<'_> {
         canvas.draw(|pen| {
             pen.text(&self.routes.title(), (14, 20), Type::TITLE);
             pen.text(&self.routes.facts(), (14, 39), Type::NOTE);
+            pen.text(self.routes.note.as_deref().unwrap_or(""), (14, 55), Type::NOTE.colored(ALARM));
             self.levels(pen);
         });
         self.residual(canvas);
