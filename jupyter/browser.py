@@ -1,6 +1,7 @@
 """Drive a headless Chromium over the DevTools protocol: open a page, run JavaScript, press keys, take pictures."""
 
 import base64
+import contextlib
 import itertools
 import json
 import shutil
@@ -89,10 +90,13 @@ class Browser:
             self.loaded = True
         return message
 
-    def open(self, page):
-        """Open a file or an address."""
+    def open(self, page, fragment=""):
+        """Open a file or an address, with what stands behind its number sign."""
+        address = page if str(page).startswith("http:") else Path(page).resolve().as_uri()
+        # Another fragment alone would load nothing.
+        self.call("Page.navigate", url="about:blank")
         self.loaded = False
-        self.call("Page.navigate", url=page if str(page).startswith("http:") else Path(page).resolve().as_uri())
+        self.call("Page.navigate", url=f"{address}#{fragment}" if fragment else address)
         while not self.loaded:
             self.receive()
 
@@ -111,15 +115,41 @@ class Browser:
                 raise TimeoutError(f"{condition} is not so after {seconds} s; the page says {self.errors}")
             time.sleep(0.02)
 
-    def press(self, key, code=0):
+    def press(self, key, code=0, shift=False):
         """Press a key. Its code is `KeyboardEvent.keyCode`, needed if the browser itself acts on the key (Tab: 9, Enter: 13)."""
         text = {"Enter": "\r"}.get(key, key if len(key) == 1 else "")
-        self.call("Input.dispatchKeyEvent", type="keyDown", key=key, windowsVirtualKeyCode=code, text=text)
-        self.call("Input.dispatchKeyEvent", type="keyUp", key=key, windowsVirtualKeyCode=code)
+        more = {"key": key, "windowsVirtualKeyCode": code, "text": text, "modifiers": 8 if shift else 0}
+        self.call("Input.dispatchKeyEvent", type="keyDown", **more)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **more)
 
-    def click(self, x, y):
+    def click(self, x, y, count=1, shift=False):
         for kind in ("mousePressed", "mouseReleased"):
-            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+            self.mouse(kind, x, y, button="left", clickCount=count, modifiers=8 if shift else 0)
+
+    def drag(self, start, end, shift=False):
+        more = {"button": "left", "clickCount": 1, "modifiers": 8 if shift else 0}
+        self.mouse("mousePressed", *start, **more)
+        middle = [(a + b) / 2 for a, b in zip(start, end)]
+        for at in (middle, end):
+            self.mouse("mouseMoved", *at, buttons=1, **more)
+        self.mouse("mouseReleased", *end, **more)
+
+    def mouse(self, kind, x, y, **more):
+        """Move the mouse (`mouseMoved`), or turn its wheel (`mouseWheel`, with `deltaX` and `deltaY`)."""
+        self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **more)
+
+    def memory(self):
+        """Return the most bytes that one of the browser's processes for pages has held (Linux)."""
+        parents = {}
+        for status in Path("/proc").glob("[0-9]*/status"):
+            with contextlib.suppress(OSError):
+                fields = dict(line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line)
+                parents[int(fields["Pid"])] = int(fields["PPid"]), int(fields.get("VmHWM", "0 kB").split()[0]) * 1024
+        ours = {self.process.pid}
+        while more := {process for process, (parent, _) in parents.items() if parent in ours} - ours:
+            ours |= more
+        pages = [process for process in ours if b"--type=renderer" in Path(f"/proc/{process}/cmdline").read_bytes()]
+        return max(parents[process][1] for process in pages)
 
     def picture(self, path):
         """Return the visible part of the page as PNG."""

@@ -53,7 +53,7 @@
 //! let trace = Trace::open("prompt.trace")?;
 //! let map = trace.attention_map(1, 0)?.mark("the needle", trace.find("harp")?)?;
 //! map.save("map.svg")?;
-//! trace.explore()?.save("explore.html")?; // all heads, maps, blocks, tokens
+//! trace.explore()?.save("explore.html")?; // the prompt as text, all heads, their maps
 //! Report::new("Needle").trace(&trace).figure(&map, "One head *reads* it.").save("report.html")?;
 //! trace.edges().save("edges.csv")?;
 //! # Ok(())

@@ -6,5 +6,5 @@ pub mod notebook;
 pub mod plot;
 mod report;
 
-pub use explore::Explore;
+pub use explore::{Explore, Shown};
 pub use report::Report;

@@ -43,6 +43,21 @@ fn a_saved_trace_is_shown_and_drawn() {
 }
 
 #[test]
+fn an_explored_trace_says_what_its_page_shows() {
+    let folder = TempDir::new().unwrap();
+    let trace = saved(folder.path());
+    let page = folder.path().join("x.html");
+    let shown = streamtrace(&["explore", &trace, "--out", page.to_str().unwrap(), "--json"]);
+    assert_eq!(object(&shown), serde_json::json!({"blocks_shown": 1.0, "mass_shown": 1.0}));
+    let markdown = folder.path().join("x.md");
+    assert_fails(&["explore", &trace, "--out", markdown.to_str().unwrap()], &["an explored trace", ".html"]);
+    assert!(!markdown.exists());
+    let missing = folder.path().join("no.trace");
+    let out = page.to_str().unwrap();
+    assert_fails(&["explore", &trace, "--against", missing.to_str().unwrap(), "--out", out], &["no.trace"]);
+}
+
+#[test]
 fn anchors_and_routes_of_a_saved_trace_are_said_and_drawn() {
     let folder = TempDir::new().unwrap();
     let trace = saved(folder.path());

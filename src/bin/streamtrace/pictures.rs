@@ -6,9 +6,14 @@ use std::{
 };
 
 use clap::Args;
+use serde_json::json;
 use streamtrace::{Error, Report, Trace, view::plot::Figure, words::text_file::read_text};
 
-use crate::{args::tokens, output::wrote};
+use crate::{
+    args::tokens,
+    open::open,
+    output::{print, wrote},
+};
 
 #[derive(Args)]
 pub struct AttentionMapArgs {
@@ -101,11 +106,31 @@ pub struct ExploreArgs {
     /// The page to write: .html
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    /// Show a second trace of the same prompt beside it
+    #[arg(long, value_name = "TRACE")]
+    against: Option<PathBuf>,
+    /// Open the page in the browser
+    #[arg(long)]
+    open: bool,
+    /// Print which share of the kept blocks the page shows, and of their attention, as one JSON object
+    #[arg(long)]
+    json: bool,
 }
 
 impl ExploreArgs {
     pub fn run(&self) -> Result<(), Error> {
-        Trace::open(&self.trace)?.explore()?.save(&self.out)
+        let mut explore = Trace::open(&self.trace)?.explore()?;
+        if let Some(other) = &self.against {
+            explore = explore.against(&Trace::open(other)?)?;
+        }
+        let names = [Some(&self.trace), self.against.as_ref()].into_iter().flatten();
+        let shown = explore.files(names.map(|file| file.display().to_string())).save(&self.out)?;
+        if self.json {
+            print(json!(shown))?;
+        } else {
+            wrote(&self.out, "");
+        }
+        if self.open { open(&self.out) } else { Ok(()) }
     }
 }
 

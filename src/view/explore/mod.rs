@@ -1,180 +1,112 @@
-//! An interactive view of a trace, with mouse or keyboard: all heads, one head's map, its blocks, its tokens
-//! with their text. It is one block of HTML with its own script, for a notebook's cell, a report or a page,
-//! and fetches nothing.
+//! An interactive view of a trace, with mouse or keyboard: the prompt as text, shaded by what a token looks at, all
+//! heads, one head's map or two side by side. It is one block of HTML with its own script, for a notebook's cell,
+//! a report or a page, and fetches nothing.
 
+mod data;
+mod opening;
 mod pack;
 
-use std::{io::Write, path::Path};
+use std::{collections::BTreeSet, io::Write, path::Path};
 
-use base64::prelude::{BASE64_STANDARD, Engine};
-use flate2::{Compression, write::ZlibEncoder};
 use serde_json::{Value, json};
 
 use super::plot::overview_facts;
 use crate::{
     atomic_file::{ending, save},
     error::Error,
-    trace::{HeadTrace, Trace},
+    trace::Trace,
     words::{
         html::{document, nonce},
-        numbers::{count, percent},
+        numbers::{count, percent, thousands},
         safe::escaped,
         table::show,
     },
 };
-use pack::{Cell, integer, merged, pack, strongest};
+pub use data::Shown;
+use data::{Limit, Packed, packed};
+use opening::{Opening, opening};
 
 /// The script of the block, in a scope of its own.
-const SCRIPT: &str =
-    concat!("(() => {\n\"use strict\";\n", include_str!("cells.js"), include_str!("view.js"), "})();\n");
+const SCRIPT: &str = concat!(
+    "(() => {\n\"use strict\";\n",
+    include_str!("data.js"),
+    include_str!("cells.js"),
+    include_str!("colors.js"),
+    include_str!("words.js"),
+    include_str!("map.js"),
+    include_str!("gestures.js"),
+    include_str!("heads.js"),
+    include_str!("reading.js"),
+    include_str!("search.js"),
+    include_str!("share.js"),
+    include_str!("shell.js"),
+    include_str!("view.js"),
+    "})();\n"
+);
 const STYLE: &str = include_str!("explore.css");
-
-/// The size limit of masks and text in the block, in bytes; weak blocks are left out to stay below it.
-const MAX_BYTES: usize = 1_800_000;
-/// The largest number of rows of all heads together; with more, neighbouring blocks are merged.
-const MAX_ROWS: usize = 400_000;
-/// Of a head, at most one single key (of a token in the focus) is held per `KEYS_SHARE` blocks.
-const KEYS_SHARE: usize = 5;
-/// The number of tokens at the end of the focus whose single keys are held.
-const MAX_FOCUS: usize = 32;
+/// The number of the prompt's last tokens that stand before what the model wrote.
+const N_LAST: usize = 6;
 
 /// An interactive view of a trace, as a block of HTML.
 #[derive(Clone)]
 pub struct Explore {
-    title: String,
-    facts: String,
-    notes: String,
-    summary: String,
-    masks: String,
+    traces: Vec<Named>,
+    sinks: Vec<usize>,
+    opening: Opening,
+    block: Packed,
 }
 
-/// Limits on what the block holds of a trace.
-#[derive(Clone, Copy)]
-struct Budget {
-    /// The number of neighbouring blocks merged into one, along each side.
-    merge: usize,
-    /// The number of cells held of a head.
-    cells: usize,
+/// A trace, and what commands call its file.
+#[derive(Clone)]
+struct Named {
+    trace: Trace,
+    name: String,
 }
 
 impl Trace {
-    /// Makes an interactive view of the trace: an overview of all heads, each head's map, and the text under
-    /// the cursor.
+    /// Makes an interactive view of the trace: the prompt, shaded by what a token looks at or is looked at by, an
+    /// overview of all heads, and each head's map.
     ///
-    /// The view has at most 1.9 MB for prompts of up to 32k tokens. It holds the blocks with the most
-    /// attention of each head, as many as fit, and says below the map how many. A notebook shows it;
-    /// [`Explore::save`] writes it as a page, and [`Report::explore`](crate::Report::explore) adds it to a
-    /// report.
+    /// It opens on the last query and on the head with its largest attention on one key, sinks and the always
+    /// kept first and last blocks left out.
+    ///
+    /// A notebook shows the view as a block of at most 1.9 MB for prompts of up to 32k tokens: of each head the
+    /// strongest blocks, as many as fit, and above the heads how many these are. [`Explore::save`] writes a page
+    /// with all kept blocks, and [`Report::explore`](crate::Report::explore) adds the block to a report.
     ///
     /// # Errors
     /// [`Error::Trace`] when the file is damaged.
     pub fn explore(&self) -> Result<Explore, Error> {
-        let n_heads = self.layers().len() * self.n_heads();
-        let rows = n_heads * self.summary().blocks(0).n_query_blocks();
-        let merge = rows.div_ceil(MAX_ROWS).next_power_of_two();
-        let mut budget = Budget { merge, cells: (MAX_BYTES / n_heads).max(1) };
-        loop {
-            let (masks, heads, shown) = self.packed(budget)?;
-            let masks = BASE64_STANDARD.encode(deflated(&masks));
-            if masks.len() <= MAX_BYTES || budget.cells == 1 {
-                return Ok(Explore::new(self, budget, masks, heads, shown));
-            }
-            let cells = budget.cells * (MAX_BYTES * 95 / 100) / masks.len();
-            budget.cells = cells.clamp(1, budget.cells - 1);
-        }
+        Explore::of(vec![Named { trace: self.clone(), name: "x.trace".into() }])
     }
-
-    /// Packs text, tokens and masks as the script reads them. Returns them with the facts of each head and
-    /// the share of the kept blocks that they hold.
-    fn packed(&self, budget: Budget) -> Result<(Vec<u8>, Vec<Value>, f64), Error> {
-        let mut out = self.text().as_bytes().to_vec();
-        pack_tokens(&mut out, self.offsets()?);
-        let mut heads = Vec::new();
-        let mut all = 0;
-        let mut held = 0;
-        for &layer in self.layers() {
-            for head in 0..self.n_heads() {
-                let read = self.head(layer, head)?;
-                let blocks = block_cells(&read, budget.merge);
-                all += blocks.len();
-                let (blocks, block_floor) = strongest(blocks, budget.cells);
-                held += blocks.len();
-                pack(&mut out, &blocks, read.blocks.n_query_blocks().div_ceil(budget.merge));
-                let (keys, key_floor) =
-                    strongest(self.key_cells(layer, head)?, (budget.cells / KEYS_SHARE).max(1));
-                pack(&mut out, &keys, self.held_focus().len());
-                heads.push(json!({
-                    "layer": layer, "head": head, "window": read.blocks.window,
-                    "block_floor": block_floor, "key_floor": key_floor,
-                }));
-            }
-        }
-        Ok((out, heads, held as f64 / all.max(1) as f64))
-    }
-
-    /// The tokens whose single keys are held.
-    fn held_focus(&self) -> std::ops::Range<usize> {
-        let focus = self.summary().focus;
-        focus.end.saturating_sub(MAX_FOCUS).max(focus.start)..focus.end
-    }
-
-    fn key_cells(&self, layer: usize, head: usize) -> Result<Vec<Cell>, Error> {
-        let mut cells = Vec::new();
-        for (row, token) in self.held_focus().enumerate() {
-            let keys = self.attention_row(layer, head, token)?;
-            cells.extend(keys.into_iter().map(|(key, mass)| Cell {
-                row: row as u32,
-                column: key as u32,
-                mass,
-            }));
-        }
-        Ok(cells)
-    }
-}
-
-/// Appends each token's bytes in the text: the step from the start of the token before, and the length.
-fn pack_tokens(out: &mut Vec<u8>, offsets: impl IntoIterator<Item = (usize, usize)>) {
-    let mut last = 0;
-    for (start, end) in offsets {
-        let start = start.max(last);
-        integer(out, (start - last) as u32);
-        integer(out, end.saturating_sub(start) as u32);
-        last = start;
-    }
-}
-
-/// Returns a head's kept blocks, with `merge` × `merge` blocks merged into one.
-fn block_cells(head: &HeadTrace, merge: usize) -> Vec<Cell> {
-    let row = |query_block: usize| {
-        head.row(query_block).map(move |(key_block, mass)| Cell {
-            row: (query_block / merge) as u32,
-            column: (key_block / merge) as u32,
-            mass,
-        })
-    };
-    merged((0..head.blocks.n_query_blocks()).flat_map(row).collect())
-}
-
-fn deflated(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
-    encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("writing into memory cannot fail")
 }
 
 impl Explore {
-    fn new(trace: &Trace, budget: Budget, masks: String, heads: Vec<Value>, shown: f64) -> Self {
-        let summary = trace.summary();
-        let title = summary.model.name.clone();
-        let facts = overview_facts(trace);
-        let notes = notes(trace, budget, shown);
-        let focus = trace.held_focus();
-        let summary = json!({
-            "title": title, "facts": facts, "notes": notes,
-            "n_tokens": trace.n_tokens(), "n_heads": trace.n_heads(), "n_text": trace.text().len(),
-            "row": summary.config.block_size_q * budget.merge,
-            "column": summary.config.block_size_k * budget.merge,
-            "focus": [focus.start, focus.end], "heads": heads,
-        });
-        Explore { title, facts, notes, summary: summary.to_string(), masks }
+    fn of(traces: Vec<Named>) -> Result<Self, Error> {
+        let trace = &traces[0].trace;
+        let sinks: BTreeSet<usize> =
+            trace.sinks(0..trace.n_tokens())?.iter().map(|sink| sink.token).collect();
+        let sinks: Vec<usize> = sinks.into_iter().collect();
+        let opening = opening(trace, &sinks)?;
+        let block = packed(traces.iter().map(|named| &named.trace), Limit::BLOCK)?;
+        Ok(Explore { traces, sinks, opening, block })
+    }
+
+    /// Shows a second trace of the same prompt beside the first, such as one with another search or model.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for a trace of another prompt or of other tokens, [`Error::Trace`] when a file is
+    /// damaged.
+    pub fn against(&self, other: &Trace) -> Result<Self, Error> {
+        let first = &self.traces[0];
+        check_same_prompt(&first.trace, other)?;
+        Explore::of(vec![first.clone(), Named { trace: other.clone(), name: "y.trace".into() }])
+    }
+
+    /// Names the files of the traces, for the commands that a page offers to copy.
+    pub fn files<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        self.traces.iter_mut().zip(names).for_each(|(named, name)| named.name = name.into());
+        self
     }
 
     /// The block: an element with its style, data and script.
@@ -184,55 +116,129 @@ impl Explore {
 
     /// The block, its script with the nonce that a page's policy asks for.
     pub(crate) fn html_with(&self, nonce: &str) -> String {
-        let Explore { title, facts, notes, summary, masks } = self;
-        let [title, facts, notes, summary] = [title, facts, notes, summary].map(|text| escaped(text));
+        self.filled(&self.block, nonce)
+    }
+
+    /// Writes a page, `x.html`, with all kept blocks. Returns how many these are: all, as long as a browser can
+    /// hold them (256 MB in the page).
+    ///
+    /// # Errors
+    /// [`Error::File`] when the file cannot be written, [`Error::Setting`] for another ending, [`Error::Trace`]
+    /// when a trace's file is damaged.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<Shown, Error> {
+        let path = path.as_ref();
+        ending(path, "an explored trace", &["html"])?;
+        let data = packed(self.traces.iter().map(|named| &named.trace), Limit::PAGE)?;
+        let nonce = nonce((self.summary(&data), &data.pieces));
+        let body = format!("<section class=\"explore-page\">\n{}</section>\n", self.filled(&data, &nonce));
+        let page = document(&title(&self.traces), &body, &nonce);
+        save(path, |file| file.write_all(page.as_bytes()))?;
+        Ok(data.shown)
+    }
+
+    /// The block around packed data.
+    fn filled(&self, data: &Packed, nonce: &str) -> String {
+        let [summary, notes] = [self.summary(data), notes(data)].map(|text| escaped(&text));
         let nonce = if nonce.is_empty() { String::new() } else { format!(" nonce=\"{nonce}\"") };
+        let piece = |piece| format!("<data value=\"{piece}\"></data>");
+        let pieces: String = data.pieces.iter().map(piece).collect();
         format!(
             "<style>\n{STYLE}</style>\n\
-             <div class=\"streamtrace-explore\" data-summary=\"{summary}\" data-masks=\"{masks}\">\
-             <p><b>{title}</b> · {facts}</p><p>To explore the trace, let this page run its script: in a \
+             <div class=\"streamtrace-explore\" data-summary=\"{summary}\">{pieces}\
+             <p>To explore the trace, let this page run its script: in a \
              notebook, trust the notebook or run the cell again. {notes}</p></div>\n\
              <script{nonce}>\n{SCRIPT}</script>\n"
         )
     }
 
-    /// Writes the block as a page, `x.html`.
-    ///
-    /// # Errors
-    /// [`Error::File`] when the file cannot be written, [`Error::Setting`] for another ending.
-    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
-        let path = path.as_ref();
-        ending(path, "an explored trace", &["html"])?;
-        let nonce = nonce(self.html());
-        let body = format!("<section>\n{}</section>\n", self.html_with(&nonce));
-        let page = document(&self.title, &body, &nonce);
-        save(path, |file| file.write_all(page.as_bytes()))
+    /// What the script reads beside the packed pieces, in JSON.
+    fn summary(&self, data: &Packed) -> String {
+        let trace = &self.traces[0].trace;
+        let Opening { head, query, key } = self.opening;
+        let traces =
+            data.traces.iter().zip(&self.traces).map(|(facts, named)| described(facts.clone(), named));
+        json!({
+            "title": title(&self.traces), "notes": notes(data),
+            "n_tokens": trace.n_tokens(), "n_text": trace.text().len(), "sinks": self.sinks,
+            "opening": [head, query, key], "traces": traces.collect::<Vec<Value>>(),
+        })
+        .to_string()
     }
 
     /// Shows the block; a notebook calls this for the last value of a cell.
     pub fn evcxr_display(&self) {
-        show(&format!("{} · {}", self.title, self.facts), "text/html", &self.html());
+        let facts = overview_facts(&self.traces[0].trace);
+        show(&format!("{} · {facts}", title(&self.traces)), "text/html", &self.html());
     }
 }
 
-/// Says which part of the trace the block holds.
-fn notes(trace: &Trace, Budget { merge, .. }: Budget, shown: f64) -> String {
-    let focus = count(trace.held_focus().len(), "token");
-    let merged = if merge > 1 { format!(", {merge} × {merge} merged into one") } else { String::new() };
-    if shown < 1.0 {
-        format!(
-            "This view holds {} of the kept blocks, of each head those with the most attention{merged}, and \
-             single keys of the last {focus} of the focus. The trace has them all.",
-            percent(shown)
-        )
-    } else {
-        format!("This view holds all kept blocks{merged}, and single keys of the last {focus} of the focus.")
+/// Adds to the facts of a trace its file's name, what was run and what the model wrote.
+fn described(mut facts: Value, named: &Named) -> Value {
+    let (trace, summary) = (&named.trace, named.trace.summary());
+    let next = &summary.next_token;
+    facts["name"] = named.name.as_str().into();
+    facts["facts"] = format!("{} · {}", summary.model.name, overview_facts(trace)).into();
+    facts["next"] = json!([next.text, percent(next.logprob.exp().min(0.999_99))]);
+    facts["last"] = trace.n_tokens().saturating_sub(N_LAST).into();
+    facts
+}
+
+fn title(traces: &[Named]) -> String {
+    let trace = &traces[0].trace;
+    let tokens = count(trace.n_tokens(), "token");
+    match traces.get(1) {
+        None => format!("What {} read in {tokens}", trace.summary().model.name),
+        Some(other) => format!("{} against {}: what they read in {tokens}", traces[0].name, other.name),
     }
+}
+
+/// Says which part of the kept blocks the view holds.
+fn notes(data: &Packed) -> String {
+    let Packed { shown, merge, limit, .. } = data;
+    let merged = match merge {
+        1 => String::new(),
+        n => format!(" {n} × {n} blocks are merged into one."),
+    };
+    if shown.blocks_shown >= 1.0 {
+        return format!("Shows all kept blocks.{merged}");
+    }
+    let rest = match limit.focus {
+        usize::MAX => "The trace has them all.",
+        _ => "A saved page shows all.",
+    };
+    format!(
+        "Shows the strongest {} of kept blocks ({} of the attention). {rest}{merged}",
+        percent(shown.blocks_shown),
+        percent(shown.mass_shown)
+    )
+}
+
+/// Fails unless both traces are of the same text in the same tokens.
+fn check_same_prompt(trace: &Trace, other: &Trace) -> Result<(), Error> {
+    let (own, others) = (trace.tokens()?, other.tokens()?);
+    if own == others && trace.text() == other.text() {
+        return Ok(());
+    }
+    let first = own.iter().zip(&others).take_while(|(a, b)| a == b).count();
+    let n = |trace: &Trace| thousands(trace.n_tokens() as u64);
+    Err(Error::setting(
+        "trace to explore against another",
+        format!("the same prompt of {} tokens", n(trace)),
+        format!("{} tokens, of which the first {} are the same", n(other), thousands(first as u64)),
+        "trace one prompt twice, with one tokenizer",
+    ))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::trace::synthetic::{Shape, trace, trace_of_words};
+
+    fn page(explore: &Explore) -> (Shown, usize) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.html");
+        (explore.save(&path).unwrap(), std::fs::metadata(&path).unwrap().len() as usize)
+    }
 
     #[test]
     fn a_block_of_any_trace_is_small() {
@@ -248,13 +254,20 @@ mod tests {
     }
 
     #[test]
+    fn a_page_holds_all_that_was_kept() {
+        let shape = Shape { n_layers: 3, n_heads: 16, n_tokens: 32_768, top_k: 96, ..Default::default() };
+        let explore = trace(&shape).explore().unwrap();
+        assert!(notes(&explore.block).starts_with("Shows the strongest"), "{}", notes(&explore.block));
+        let (shown, size) = page(&explore);
+        assert_eq!(shown, Shown { blocks_shown: 1.0, mass_shown: 1.0 });
+        assert!((5_000_000..40_000_000).contains(&size), "{size}");
+    }
+
+    #[test]
     fn what_is_left_out_is_said() {
         let whole = trace(&Shape::default()).explore().unwrap();
-        assert!(
-            whole.notes.contains("all kept blocks") && whole.summary.contains("\"block_floor\":0.0"),
-            "{}",
-            whole.notes
-        );
+        assert_eq!(notes(&whole.block), "Shows all kept blocks.");
+        assert!(whole.summary(&whole.block).contains("[0,0,null,1.0,1.0,0.0,0.0]"));
         let shape = Shape {
             n_layers: 32,
             n_heads: 32,
@@ -264,8 +277,19 @@ mod tests {
             ..Default::default()
         };
         let part = trace(&shape).explore().unwrap();
-        assert!(part.notes.contains("2 × 2 merged into one"), "{}", part.notes);
-        assert!(part.summary.contains("\"row\":16") && part.summary.contains("\"column\":16"));
+        assert!(notes(&part.block).contains("2 × 2 blocks are merged into one"), "{}", notes(&part.block));
+        let summary = part.summary(&part.block);
+        assert!(summary.contains("\"row\":16") && summary.contains("\"column\":16"));
+    }
+
+    #[test]
+    fn two_traces_are_of_one_prompt() {
+        let shape = Shape::default();
+        let explore = trace(&shape).explore().unwrap();
+        let both = explore.against(&trace(&Shape { top_k: 8, ..shape })).unwrap().files(["a", "b"]);
+        assert!(both.summary(&both.block).contains("\"name\":\"b\""));
+        let error = explore.against(&trace(&Shape { n_tokens: 1999, ..Shape::default() })).err().unwrap();
+        assert!(error.to_string().contains("1,999 tokens, of which the first 1,999 are the same"), "{error}");
     }
 
     #[test]

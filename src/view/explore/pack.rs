@@ -1,8 +1,7 @@
-//! Packs the strongest cells of a sparse matrix: integers in LEB128 (seven bits per byte), masses in one byte
-//! on a logarithmic scale.
+//! Packs the strongest cells of a sparse matrix: integers in LEB128 (seven bits per byte), masses in the 16 bits
+//! that the trace itself has.
 
-/// The number of decades below 1 that the level of a mass covers.
-const DECADES: f32 = 5.0;
+use half::f16;
 
 /// One kept cell.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -10,6 +9,16 @@ pub(super) struct Cell {
     pub row: u32,
     pub column: u32,
     pub mass: f32,
+}
+
+/// The cells of a matrix that a view holds.
+#[derive(Debug, PartialEq)]
+pub(super) struct Picked {
+    pub cells: Vec<Cell>,
+    /// The number of cells of each row that are left out.
+    pub left: Vec<u32>,
+    /// The largest mass left out; 0 if none is.
+    pub floor: f32,
 }
 
 /// Sorts cells by row and column; of several with the same row and column, the one with the largest mass
@@ -20,22 +29,29 @@ pub(super) fn merged(mut cells: Vec<Cell>) -> Vec<Cell> {
     cells
 }
 
-/// Returns at most `n` cells with the most mass, in their order, and the largest mass left out; 0 if none is
-/// left out.
-pub(super) fn strongest(cells: Vec<Cell>, n: usize) -> (Vec<Cell>, f32) {
+/// Picks at most `n` cells with the most mass, in their order.
+pub(super) fn strongest(mut cells: Vec<Cell>, n: usize, n_rows: usize) -> Picked {
+    let mut left = vec![0; n_rows];
     if cells.len() <= n {
-        return (cells, 0.0);
+        return Picked { cells, left, floor: 0.0 };
     }
     let mut masses: Vec<f32> = cells.iter().map(|cell| cell.mass).collect();
     let (_, &mut floor, _) = masses.select_nth_unstable_by(n, |a, b| b.total_cmp(a));
-    (cells.into_iter().filter(|cell| cell.mass > floor).collect(), floor)
+    cells.retain(|cell| {
+        let stays = cell.mass > floor;
+        left[cell.row as usize] += u32::from(!stays);
+        stays
+    });
+    Picked { cells, left, floor }
 }
 
-/// Appends the number of cells of each row, the steps from column to column, and the levels of the masses.
-pub(super) fn pack(out: &mut Vec<u8>, cells: &[Cell], n_rows: usize) {
-    let mut counts = vec![0; n_rows];
+/// Appends the numbers of cells of each row that are held and that are left out, the steps from column to
+/// column, then the upper and the lower bytes of the masses, without their last `coarse` bits.
+pub(super) fn pack(out: &mut Vec<u8>, picked: &Picked, coarse: u32) {
+    let Picked { cells, left, .. } = picked;
+    let mut counts = vec![0; left.len()];
     cells.iter().for_each(|cell| counts[cell.row as usize] += 1);
-    counts.into_iter().for_each(|count| integer(out, count));
+    counts.iter().chain(left).for_each(|&count| integer(out, count));
     for row in cells.chunk_by(|a, b| a.row == b.row) {
         let mut last = 0;
         for cell in row {
@@ -43,7 +59,8 @@ pub(super) fn pack(out: &mut Vec<u8>, cells: &[Cell], n_rows: usize) {
             last = cell.column;
         }
     }
-    out.extend(cells.iter().map(|cell| level(cell.mass)));
+    out.extend(cells.iter().map(|cell| (bits(cell.mass, coarse) >> 8) as u8));
+    out.extend(cells.iter().map(|cell| bits(cell.mass, coarse) as u8));
 }
 
 /// Appends an integer in LEB128: seven bits per byte, the lowest first; the eighth bit says that more follow.
@@ -55,10 +72,12 @@ pub(super) fn integer(out: &mut Vec<u8>, mut value: u32) {
     out.push(value as u8);
 }
 
-/// Maps a mass to a level: 255 for a mass of 1, 0 for 1e-5 and less.
-fn level(mass: f32) -> u8 {
-    // NaN becomes 0.
-    (255.0 * (1.0 + mass.log10() / DECADES)).round() as u8
+/// Returns a mass as the bits of a half, rounded to multiples of 2^`coarse`. They rise with the mass from 0 to
+/// `0x3c00`, a mass of 1.
+fn bits(mass: f32, coarse: u32) -> u16 {
+    // `max` turns NaN into 0.
+    let bits = u32::from(f16::from_f32(mass.max(0.0).min(1.0)).to_bits());
+    ((bits + (1 << coarse >> 1)) >> coarse << coarse) as u16
 }
 
 #[cfg(test)]
@@ -72,15 +91,18 @@ mod tests {
     #[test]
     fn packed_numbers_are_what_the_page_reads() {
         let mut out = Vec::new();
-        pack(&mut out, &[cell(0, 3, 1.0), cell(0, 300, 0.1), cell(2, 0, 1e-9)], 3);
-        assert_eq!(out, [2, 0, 1, 3, 0b1010_1001, 0b10, 0, 255, 204, 0]);
+        let cells = vec![cell(0, 3, 1.0), cell(0, 300, 0.1), cell(2, 0, 1e-9)];
+        pack(&mut out, &Picked { cells, left: vec![0, 7, 0], floor: 0.0 }, 0);
+        let counts_and_columns = [2, 0, 1, 0, 7, 0, 3, 0b1010_1001, 0b10, 0];
+        assert_eq!(out, [&counts_and_columns[..], &[0x3c, 0x2e, 0, 0x00, 0x66, 0]].concat());
     }
 
     #[test]
     fn the_strongest_stay_in_order() {
         let cells = vec![cell(0, 1, 0.5), cell(0, 9, 0.1), cell(1, 0, 0.3), cell(1, 2, 0.2)];
-        assert_eq!(strongest(cells.clone(), 2), (vec![cells[0], cells[2]], 0.2));
-        assert_eq!(strongest(cells.clone(), 4), (cells, 0.0));
+        let two = Picked { cells: vec![cells[0], cells[2]], left: vec![1, 1, 0], floor: 0.2 };
+        assert_eq!(strongest(cells.clone(), 2, 3), two);
+        assert_eq!(strongest(cells.clone(), 4, 2), Picked { cells, left: vec![0, 0], floor: 0.0 });
     }
 
     #[test]
@@ -90,7 +112,12 @@ mod tests {
     }
 
     #[test]
-    fn masses_that_are_no_numbers_are_weak() {
-        assert_eq!([f32::NAN, -1.0, 0.0, 2.0].map(level), [0, 0, 0, 255]);
+    fn masses_keep_their_bits_and_what_is_no_mass_is_0_or_1() {
+        for mass in [0.891f32, 0.000_123, 1.0, 6e-8] {
+            assert_eq!(bits(mass, 0), f16::from_f32(mass).to_bits());
+            let coarse = f16::from_bits(bits(mass, 4)).to_f32();
+            assert!(mass < 1e-4 || (coarse / mass - 1.0).abs() < 0.008, "{coarse} for {mass}");
+        }
+        assert_eq!([f32::NAN, -1.0, 0.0, 2.0].map(|mass| bits(mass, 4)), [0, 0, 0, 0x3c00]);
     }
 }

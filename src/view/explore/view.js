@@ -1,294 +1,260 @@
-// The interactive view of a trace: all heads, one head's map, its blocks, its tokens with their text.
+// The view: what is chosen, and the parts that show it.
 
-// ---- Elements
+const N_LISTED = 8;
+const CLOSE = 24; // tokens along a side where a pair of tokens is shown
 
-function element(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
-    else made.setAttribute(name, value);
-  }
-  made.append(...children);
-  return made;
-}
-
-const visible = (text) => text.replaceAll("\n", "⏎").replaceAll("\t", "⇥");
-
-/** Returns the text of tokens, marked, with some of the text around it; long texts are cut. */
-function passage(trace, [start, end], around) {
-  const cut = Math.min(end, start + 64);
-  const before = visible(trace.words([Math.max(0, start - around), start]));
-  const after = cut < end ? " …" : visible(trace.words([end, Math.min(trace.n_tokens, end + around)]));
-  return [before, element("mark", {}, visible(trace.words([start, cut]))), after];
-}
-
-// ---- The view
-
-function view(root, trace) {
-  const whole = [0, trace.n_tokens];
-  const state = { head: 0, queries: whole, keys: whole, query: trace.n_tokens - 1, key: 0 };
-  const window = () => trace.heads[state.head].window;
-
-  const status = element("p", { class: "status", role: "status", "aria-live": "polite" });
-  const title = element("h4", {});
-  const canvas = element("canvas", {
-    tabindex: 0, role: "application", "aria-roledescription": "attention map",
-    "aria-label": "Attention map. Arrow keys move the cursor, plus and minus zoom, "
-      + "Home shows the whole prompt.",
-    onkeydown: pressed, onclick: chosen, ondblclick: () => zoom(1 / 4),
-  });
-  const button = (text, onclick) => element("button", { type: "button", onclick }, text);
-  const tools = element("div", { class: "tools" },
-    button("Zoom in", () => zoom(1 / 4)), button("Zoom out", () => zoom(4)),
-    button("Whole prompt", () => show(whole, whole)),
-    button("What the output read", () => (move(trace.n_tokens - 1, state.key), show(trace.focus, whole))));
-  const caption = element("p", { class: "caption" });
-  const query = element("p", { class: "passage" });
-  const key = element("p", { class: "passage" });
-  const most = element("ol", {});
-  const panel = element("div", { class: "panel" },
-    status, element("h5", {}, "Query"), query, element("h5", {}, "Key"), key,
-    element("h5", {}, "Where this query looks most"), most);
-  const buttons = trace.heads.map(headButton);
-  const name = (text) => element("span", { "aria-hidden": true }, text);
-  const names = (what, n) => Array.from({ length: n }, (_, i) => name(i ? `${i}` : `${what} 0`));
-  const rows = trace.heads.flatMap(({ layer }, i) => {
-    return i % trace.n_heads ? [buttons[i]] : [name(i ? `${layer}` : `layer ${layer}`), buttons[i]];
-  });
-  root.replaceChildren(
-    element("p", {}, element("b", {}, trace.title), ` · ${trace.facts}`),
-    element("div", {
-      class: "heads", role: "group", onkeydown: walked, style: `--heads: ${trace.n_heads}`,
-      "aria-label": "Heads. Rows are layers, columns are heads; arrow keys move, Enter opens.",
-    }, element("span"), ...names("head", trace.n_heads), ...rows),
-    title, tools, element("div", { class: "both" }, element("div", {}, canvas, legend(), caption), panel),
-    element("p", { class: "caption" }, trace.notes));
-  root.style.display = "";
-  paintHeads();
-  state.key = (strongest(trace.heads[0].blocks, state.query, 1)[0]?.[0] ?? 0) * trace.column;
-  open(0);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => (paintHeads(), draw()));
-
-  function headButton({ layer, head }, index) {
-    const label = { "aria-label": `layer ${layer}, head ${head}`, title: `layer ${layer}, head ${head}` };
-    const size = trace.n_heads > 16 ? 24 : 56;
-    const thumb = element("canvas", { width: size, height: size });
-    return element("button", { ...label, type: "button", tabindex: -1, onclick: () => open(index) }, thumb);
+class View {
+  constructor(root, data) {
+    Object.assign(this, { root, data, whole_: [0, data.n_tokens], sinks: new Set(data.sinks) });
+    this.isPage = Boolean(root.closest(".explore-page"));
+    const [head, query, key] = data.opening;
+    const opened = data.traces[0].heads[head];
+    const panes = data.traces.map((_, trace) => ({ trace, head: this.sameHead(opened, trace) }));
+    this.state = { panes, active: 0, query, key, queries: this.whole_, keys: this.whole_, by: false, all: false };
+    this.heads = new Heads(this);
+    this.reading = new Reading(this);
+    this.search = new Search(this);
+    this.maps = [0, 1].map((index) => new AttentionMap(this, index));
+    this.build();
+    if (this.isPage) this.restore();
+    this.draw();
+    this.reading.reveal(this.state.by ? this.state.query : this.state.key, true);
+    this.listen();
   }
 
-  function paintHeads() {
-    const theme = themeOf(root);
-    buttons.forEach((made, index) => {
-      const { blocks, window } = trace.heads[index];
-      const thumb = made.firstChild, side = cells(whole, thumb.width);
-      thumb.getContext("2d").drawImage(picture(highest(blocks, side, side), side, side, window, theme), 0, 0);
-    });
+  traceOf(pane = this.state.panes[this.state.active]) { return this.data.traces[pane.trace]; }
+  headOf(pane = this.state.panes[this.state.active]) { return this.traceOf(pane).heads[pane.head]; }
+
+  /** Returns the place of the head with another's layer and number in a trace; the first if there is none. */
+  sameHead({ layer, head }, trace) {
+    return Math.max(0, this.data.traces[trace].heads.findIndex((other) => other.layer === layer && other.head === head));
   }
 
-  function legend() {
-    const name = (color, text) => element("span", { class: `swatch ${color}` }, text);
-    const scale = element("canvas", { class: "scale", width: 120, height: 10 });
-    const [low, high] = ["0.01 %", "100 %"].map((end) => element("span", {}, end));
-    return element("p", { class: "legend" }, low, scale, high,
-      name("pruned", "pruned or too weak to show"), name("outside", "after the query"));
+  build() {
+    this.status = element("p", { class: "status", role: "status", "aria-live": "polite" });
+    this.pair = element("div", { class: "pair" });
+    this.hint = element("p", { class: "caption hint" });
+    this.list = element("ol", { class: "list" });
+    this.listAbout = element("h5", {});
+    this.mapsBox = element("div", { class: "maps" });
+    this.modes = ["looks at", "is looked at by"].map((text, i) => button(text, () => this.set({ by: Boolean(i) })));
+    this.scopes = ["this head", "all heads"].map((text, i) => button(text, () => this.set({ all: Boolean(i) })));
+    const group = (label, buttons) => element("span", { class: "choice", role: "group", "aria-label": label }, ...buttons);
+    const modes = element("div", { class: "modes" },
+      group("What shades the text", this.modes), group("Heads that shade the text", this.scopes));
+    const middle = element("div", { class: "middle" }, this.mapsBox, legend(this), this.status, this.pair, this.hint);
+    const side = element("div", { class: "side" },
+      this.search.root, modes, this.reading.about, this.reading.root, this.listAbout, this.list);
+    this.root.replaceChildren(...introduction(this), toolbar(this), keysList(this),
+      element("div", { class: "columns" }, this.heads.root, middle, side));
   }
 
-  function paintLegend(theme) {
-    const scale = root.querySelector(".scale"), context = scale.getContext("2d");
-    for (let x = 0; x < scale.width; x++) {
-      const level = 255 * (1 + ((x / (scale.width - 1) - 1) * DECADES) / 5);
-      context.fillStyle = `rgb(${colorOf(theme, level)})`;
-      context.fillRect(x, 0, 1, scale.height);
+  listen() {
+    const keyboard = this.isPage ? document : this.root;
+    keyboard.addEventListener("keydown", (event) => this.pressed(event));
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
+    if (this.isPage) addEventListener("hashchange", () => (this.restore(), this.draw()));
+    new ResizeObserver(() => this.root.clientWidth === this.width || this.draw()).observe(this.root);
+  }
+
+  restore() { this.settle(stateOf(location.hash, this)); }
+
+  /** Takes changes over, so that they make sense. `follow` moves the picture, if necessary, to the cursor. */
+  settle({ follow = false, ...changes }) {
+    const { data } = this, inside = (token) => Math.min(Math.max(token, 0), data.n_tokens - 1);
+    Object.assign(this.state, changes);
+    const { state } = this;
+    [state.query, state.key] = [inside(state.query), inside(state.key)];
+    state.active = Math.min(state.active, state.panes.length - 1);
+    if (!follow) return;
+    const moved = ([start, end], token) =>
+      (start <= token && token < end ? [start, end] : fitted(token - (end - start) / 2, end - start, data.n_tokens));
+    [state.queries, state.keys] = [moved(state.queries, state.query), moved(state.keys, state.key)];
+  }
+
+  set(changes) {
+    this.settle(changes);
+    this.draw();
+    if (!this.isPage) return;
+    clearTimeout(this.later);
+    this.later = setTimeout(() => history.replaceState(null, "", `#${addressOf(this)}`), 100);
+  }
+
+  draw() {
+    const theme = themeOf(this.root), { state } = this, shown = this.maps.slice(0, state.panes.length);
+    this.width = this.root.clientWidth;
+    this.root.classList.toggle("two", state.panes.length > 1);
+    for (const name of ["ink", "paper", "after", "hatch", "query", "key"]) {
+      this.root.style.setProperty(`--${name}`, theme[name]);
     }
-    root.style.setProperty("--pruned", theme.pruned);
-    root.style.setProperty("--outside", theme.outside);
+    this.root.style.setProperty("--scale", theme.scale.join(", "));
+    if (this.mapsBox.childElementCount !== shown.length) this.mapsBox.replaceChildren(...shown.map((map) => map.root));
+    shown.forEach((map) => map.draw(theme));
+    this.heads.draw(theme);
+    this.reading.draw(theme);
+    this.cut.hidden = this.traceOf().heads.every(({ shown, floors }) => shown[0] >= 1 && !floors[1]);
+    this.modes.forEach((made, i) => made.setAttribute("aria-pressed", state.by === Boolean(i)));
+    this.scopes.forEach((made, i) => made.setAttribute("aria-pressed", state.all === Boolean(i)));
+    this.describe(state.query, state.key);
+    this.listStrongest();
   }
 
-  /** Moves among the heads with arrow keys: Tab reaches one head at a time. */
-  function walked(event) {
-    const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -trace.n_heads, ArrowDown: trace.n_heads };
-    const step = steps[event.key];
-    const next = buttons[buttons.indexOf(event.target) + step];
-    if (!next) return;
-    event.preventDefault();
-    buttons.forEach((made) => (made.tabIndex = made === next ? 0 : -1));
-    next.focus();
+  /** Says what a query gives a key in a map, as far as the trace knows. */
+  value(query, key, pane) {
+    const trace = this.traceOf(pane), head = this.headOf(pane);
+    const { exact, queries, keys } = pairOf(trace, query, key, this.data.n_tokens);
+    if (keys[0] >= queries[1]) return "the key comes after the query";
+    if (head.window && keys[1] + head.window <= queries[0] + 1) return "outside the query's window";
+    const bits = attention(trace, head, query, key);
+    if (bits < 0) return bits === CUT ? "pruned, or kept but not in this view" : "pruned";
+    return `${percent(MASSES[bits])}${exact ? "" : " (mean of a block)"}`;
   }
 
-  function open(index) {
-    state.head = index;
-    buttons.forEach((made, i) => {
-      made.setAttribute("aria-pressed", i === index);
-      made.tabIndex = i === index ? 0 : -1;
-    });
-    draw();
+  /** Says what a query gives a key in the active map, or in both. */
+  sentence(query, key, pane = this.state.panes[this.state.active]) {
+    const { words, n_tokens } = this.data, { panes } = this.state;
+    const { exact, queries, keys } = pairOf(this.traceOf(pane), query, key, n_tokens);
+    const quoted = (token) => ` “${visible(words([token, token + 1]))}”`;
+    const pair = exact
+      ? `Query ${number(query)}${quoted(query)} on key ${number(key)}${quoted(key)}`
+      : `${several("Query", "Queries", queries)} on ${several("key", "keys", keys)}`;
+    const name = (shown) => (panes.length > 1 ? `${this.nameOf(shown)} ` : "");
+    return `${pair}: ${panes.map((shown) => `${name(shown)}${this.value(query, key, shown)}`).join("; ")}`;
   }
 
-  function show(queries, keys) {
-    const inside = ([start, end], token) => Math.min(Math.max(token, start), end - 1);
-    const query = inside(queries, state.query), key = inside(keys, state.key);
-    Object.assign(state, { queries, keys, query, key });
-    draw();
+  /** Names a map's head, and its trace if there are two. */
+  nameOf(pane) {
+    const name = headName(this.headOf(pane));
+    return this.data.traces.length > 1 ? `${name} · ${this.traceOf(pane).name}` : name;
   }
 
-  function move(query, key) {
-    const inside = (token) => Math.min(Math.max(token, 0), trace.n_tokens - 1);
-    [state.query, state.key] = [inside(query), inside(key)];
+  describe(query, key, pane) {
+    const { data } = this, trace = this.traceOf(pane), { exact, queries, keys } = pairOf(trace, query, key, data.n_tokens);
+    this.status.textContent = this.sentence(query, key, pane);
+    const line = (name, tokens, kind) => element("p", { class: "passage" },
+      element("b", { class: kind }, name), " ", ...passage(data, tokens, 10, kind));
+    this.pair.replaceChildren(line("Query", queries, "query"), line("Key", keys, "key"));
+    this.hint.replaceChildren();
+    if (exact) return;
+    const focus = `--focus ${rangeOf(queries)}`;
+    this.hint.append("These queries were recorded as a block. To record them key by key, trace with ",
+      element("code", {}, focus), " ", button("Copy", () => copy(this, focus)));
   }
 
-  /** Shows `factor` times as many tokens around the cursor. */
-  function zoom(factor) {
-    const around = ([start, end], token) => {
-      const length = Math.min(Math.max(Math.round((end - start) * factor), CLOSEST), trace.n_tokens);
-      const first = Math.round(token + 0.5 - length * ((token - start + 0.5) / (end - start)));
-      const from = Math.min(Math.max(first, token + 1 - length, 0), token, trace.n_tokens - length);
-      return [from, from + length];
-    };
-    show(around(state.queries, state.query), around(state.keys, state.key));
+  /** Shows a pair for as long as the mouse is over it. */
+  preview(pair, map) {
+    const [query, key] = pair ?? [this.state.query, this.state.key];
+    this.describe(query, key, map?.pane);
   }
 
-  function chosen(event) {
-    const box = canvas.getBoundingClientRect(), scale = (LEFT + PLOT) / box.width;
-    const [x, y] = [(event.clientX - box.left) * scale - LEFT, (event.clientY - box.top) * scale - TOP];
-    if (x < 0 || y < 0) return;
-    const token = ([start, end], at) => start + Math.floor(((end - start) * Math.min(at, PLOT - 1)) / PLOT);
-    move(token(state.queries, y), token(state.keys, x));
-    draw();
-  }
-
-  function pressed(event) {
-    const { queries, keys } = sides(), [q, k] = [queries.of(state.query), keys.of(state.key)];
-    const to = (y, x) => {
-      const cell = (side, at) => side.tokens(Math.min(Math.max(at, 0), side.n - 1))[0];
-      move(cell(queries, y), cell(keys, x));
-      draw();
-    };
-    const actions = {
-      ArrowLeft: () => to(q, k - 1), ArrowRight: () => to(q, k + 1),
-      ArrowUp: () => to(q - 1, k), ArrowDown: () => to(q + 1, k),
-      "+": () => zoom(1 / 4), "=": () => zoom(1 / 4), Enter: () => zoom(1 / 4), "-": () => zoom(4),
-      Home: () => show(whole, whole),
-    };
-    if (!actions[event.key] || event.ctrlKey || event.metaKey) return;
-    event.preventDefault();
-    actions[event.key]();
-  }
-
-  function sides() {
-    return { queries: cells(state.queries, PLOT), keys: cells(state.keys, PLOT) };
-  }
-
-  /** Returns single keys if all queries lie in the focus, otherwise blocks. */
-  function shown() {
-    const { blocks, keys } = trace.heads[state.head];
-    const recorded = trace.focus[0] <= state.queries[0] && state.queries[1] <= trace.focus[1];
-    return recorded ? keys : blocks;
-  }
-
-  function draw() {
-    const theme = themeOf(root), { queries, keys } = sides(), kept = shown();
-    const levels = highest(kept, queries, keys), { layer, head } = trace.heads[state.head];
-    title.textContent = `layer ${layer} · head ${head}`;
-    paintLegend(theme);
-    paint(theme, picture(levels, queries, keys, window(), theme), queries, keys);
-    caption.textContent = captionOf(kept, queries, keys);
-    describe(levels, queries, keys, kept);
-  }
-
-  function captionOf(kept, queries, keys) {
-    const { block_floor, key_floor } = trace.heads[state.head], exact = kept.rowSize === 1;
-    const measure = exact
-      ? "Attention of a query token on a key token"
-      : "Attention mass on a key block, mean over a query block";
-    const [height, width] = [queries, keys].map((side) => Math.ceil((side.end - side.start) / side.n));
-    const largest = height > 1 || width > 1 ? `, the largest of ${height} × ${width} tokens` : "";
-    const floor = exact ? key_floor : block_floor;
-    return `${measure}${largest}.${floor > 0 ? ` Below ${percent(floor)} is left out.` : ""}`;
-  }
-
-  function paint(theme, cellsPicture, queries, keys) {
-    const ratio = devicePixelRatio || 1, context = canvas.getContext("2d");
-    [canvas.width, canvas.height] = [(LEFT + PLOT) * ratio, (TOP + PLOT) * ratio];
-    context.scale(ratio, ratio);
-    context.imageSmoothingEnabled = false;
-    context.drawImage(cellsPicture, LEFT, TOP, PLOT, PLOT);
-    context.fillStyle = theme.ink;
-    context.font = "11px system-ui, Helvetica, Arial, sans-serif";
-    context.textBaseline = "middle";
-    context.textAlign = "right";
-    labels(queries, (text, at) => context.fillText(text, LEFT - 6, TOP + at, LEFT - 12));
-    context.textAlign = "left";
-    labels(keys, (text, at) => {
-      context.save();
-      context.translate(LEFT + at, TOP - 6);
-      context.rotate(-Math.PI / 2);
-      context.fillText(text, 0, 0, TOP - 12);
-      context.restore();
-    });
-    const cell = (side, token) => [side.of(token) * (PLOT / side.n), PLOT / side.n];
-    const [[y, height], [x, width]] = [cell(queries, state.query), cell(keys, state.key)];
-    const grow = Math.max(0, (9 - Math.min(width, height)) / 2);
-    for (const [color, lineWidth] of [[theme.outside, 4], ["#2a8fd8", 2]]) {
-      Object.assign(context, { strokeStyle: color, lineWidth });
-      context.strokeRect(LEFT + x - grow, TOP + y - grow, width + 2 * grow, height + 2 * grow);
-    }
-  }
-
-  /** Writes the texts of tokens if there is room, otherwise round positions. */
-  function labels(side, write) {
-    const size = PLOT / side.n, each = Math.ceil((side.end - side.start) / 8);
-    if (size >= 11 && side.n === side.end - side.start) {
-      for (let i = 0; i < side.n; i++) {
-        const token = side.start + i;
-        write(visible(trace.words([token, token + 1])).slice(0, 16), (i + 0.5) * size);
-      }
-      return;
-    }
-    const steps = Array.from({ length: 9 }, (_, e) => [1, 2, 5].map((m) => m * 10 ** e)).flat();
-    const step = steps.find((step) => step >= each);
-    for (let token = Math.ceil(side.start / step) * step; token < side.end; token += step) {
-      write(number(token), ((token - side.start + 0.5) / (side.end - side.start)) * PLOT);
-    }
-  }
-
-  /** Describes the cell under the cursor, and the keys that its query attends to most. */
-  function describe(levels, queries, keys, kept) {
-    const [y, x] = [queries.of(state.query), keys.of(state.key)], level = levels[y * keys.n + x];
-    const at = [queries.tokens(y), keys.tokens(x)];
-    const shownMass = level < 0 ? "pruned, or too weak to show" : percent(mass(level));
-    const what = seen(...at, window()) ? shownMass : "no query here sees this key";
-    status.textContent = `${several("Query", "Queries", at[0])}, ${several("key", "keys", at[1])}: ${what}`;
-    query.replaceChildren(...passage(trace, at[0], 12));
-    key.replaceChildren(...passage(trace, at[1], 12));
-    most.replaceChildren(...strongest(kept, state.query, 6).map(([column, level]) => {
-      const keys = [column * kept.columnSize, Math.min((column + 1) * kept.columnSize, trace.n_tokens)];
-      const go = button("", () => (move(state.query, keys[0]), reveal()));
-      go.append(`${percent(mass(level))} on ${span(keys)}: `, ...passage(trace, keys, 2));
-      return element("li", {}, go);
+  /** Lists the strongest partners of the chosen token. */
+  listStrongest() {
+    const { state, data } = this, { by, query, key } = state, trace = this.traceOf(), head = this.headOf();
+    const found = by ? lookedAtBy(trace, head, key, data.n_tokens) : looksAt(trace, head, query, data.n_tokens);
+    const about = by ? `who looks at token ${number(key)} most` : `where token ${number(query)} looks most`;
+    this.listAbout.textContent = `${headName(head)}: ${about}`;
+    this.list.replaceChildren(...found.slice(0, N_LISTED).map(([start, end, bits]) => {
+      const pair = by ? [start, key] : [query, start], sink = !by && this.sinks.has(start) ? " (a sink)" : "";
+      const made = button(element("b", {}, percent(MASSES[bits])), () => this.goTo(...pair), { title: "Go there and zoom" });
+      const place = ` ${by ? "from" : "on"} ${span([start, end])}${sink}: `;
+      made.append(place, ...passage(data, [start, end], 2, by ? "query" : "key"));
+      return element("li", {}, made);
     }));
   }
 
-  /** Returns the `n` kept columns of a query's row with the most mass. */
-  function strongest(kept, token, n) {
-    const row = Math.floor((token - kept.first) / kept.rowSize), found = [];
-    for (let i = kept.starts[row]; i < kept.starts[row + 1]; i++) {
-      found.push([kept.columns[i], kept.levels[i]]);
-    }
-    return found.sort((a, b) => b[1] - a[1]).slice(0, n);
+  /** Returns the strongest key of a query that is no sink. */
+  strongestKey(query) {
+    const found = looksAt(this.traceOf(), this.headOf(), query, this.data.n_tokens);
+    return (found.find(([start]) => !this.sinks.has(start)) ?? found[0] ?? [query])[0];
   }
 
-  /** Moves the range of keys, if necessary, so that it holds the cursor. */
-  function reveal() {
-    const [start, end] = state.keys, length = end - start;
-    const from = Math.min(Math.max(state.key - (length >> 1), 0), trace.n_tokens - length);
-    show(state.queries, start <= state.key && state.key < end ? state.keys : [from, from + length]);
+  /** Chooses a token as the query or the key. The side that shades the text takes its strongest partner along. */
+  choose(token, isKey) {
+    const { by } = this.state;
+    if (isKey) {
+      const query = by ? lookedAtBy(this.traceOf(), this.headOf(), token, this.data.n_tokens)[0]?.[0] : undefined;
+      this.set({ key: token, query: query ?? this.state.query, follow: true });
+    } else this.set({ query: token, key: by ? this.state.key : this.strongestKey(token), follow: true });
+  }
+
+  /** Moves the cursor to a pair and zooms there. */
+  goTo(query, key) {
+    const { n_tokens } = this.data, trace = this.traceOf(), { exact } = pairOf(trace, query, key, n_tokens);
+    const around = (token, length) => fitted(token - length / 2, length, n_tokens);
+    const [start, end] = trace.focus, rows = Math.min(end - start, CLOSE);
+    const queries = exact ? fitted(Math.min(Math.max(query - rows / 2, start), end - rows), rows, n_tokens)
+      : around(query - (query % trace.row) + trace.row / 2, 5 * trace.row);
+    const keys = exact ? around(key, CLOSE) : around(key - (key % trace.column) + trace.column / 2, 17 * trace.column);
+    this.set({ query, key, queries, keys });
+    this.reading.reveal(this.state.by ? query : key, true);
+  }
+
+  toOutput() {
+    const query = this.data.n_tokens - 1;
+    this.state.by = false;
+    this.goTo(query, this.strongestKey(query));
+  }
+
+  /** Goes to the query's next weaker key (`by` 1) or stronger one (−1). */
+  walk(by) {
+    const { query, key } = this.state, found = looksAt(this.traceOf(), this.headOf(), query, this.data.n_tokens);
+    const at = found.findIndex(([start, end]) => start <= key && key < end), next = found[at < 0 ? 0 : at + by];
+    if (!next) return;
+    this.set({ key: next[0], follow: true });
+    this.reading.reveal(next[0]);
+  }
+
+  /** Shows `factor` times as many tokens around the cursor. */
+  zoom(factor) {
+    const around = ([start, end], token) => {
+      const length = (end - start) * factor, at = Math.min(Math.max(token, start), end - 1) + 0.5;
+      return fitted(at - length * ((at - start) / (end - start)), length, this.data.n_tokens);
+    };
+    const { queries, keys, query, key } = this.state;
+    this.set({ queries: around(queries, query), keys: around(keys, key), follow: factor < 1 });
+  }
+
+  whole() { this.set({ queries: this.whole_, keys: this.whole_ }); }
+
+  activate(index) { if (index !== this.state.active) this.set({ active: index }); }
+
+  /** Opens a head, in a map of its own if there is none at that place yet. */
+  open(head, index = this.state.active) {
+    const { panes } = this.state, trace = panes[index]?.trace ?? panes[0].trace, opened = [...panes];
+    opened[index] = { trace, head };
+    this.set({ panes: opened, active: index });
+  }
+
+  /** Opens, beside the first head, the one that gives the chosen pair most after it. */
+  openSecond() {
+    const { panes, query, key } = this.state, trace = this.traceOf(panes[0]);
+    const ranked = trace.heads.map((head, i) => [attention(trace, head, query, key), i]);
+    const [best] = ranked.filter(([, i]) => i !== panes[0].head).sort((a, b) => b[0] - a[0]);
+    if (best) this.open(best[1], 1);
+  }
+
+  closeSecond() { this.set({ panes: this.state.panes.slice(0, 1), active: 0 }); }
+
+  say(text) { this.said.textContent = text; }
+
+  toggleHelp() { this.help.hidden = !this.help.hidden; }
+
+  pressed(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches?.("input, select, textarea")) return;
+    const actions = {
+      "/": () => this.search.field.focus(), n: () => this.search.go(1), N: () => this.search.go(-1),
+      "[": () => this.walk(-1), "]": () => this.walk(1), "?": () => this.toggleHelp(),
+    };
+    if (!actions[event.key]) return;
+    event.preventDefault();
+    event.stopPropagation();
+    actions[event.key]();
   }
 }
 
 async function explore(root) {
   try {
-    const summary = JSON.parse(root.dataset.summary);
-    view(root, decode(await inflated(root.dataset.masks), summary));
+    new View(root, await decoded(root));
     root.dataset.state = "ready";
   } catch (error) {
     root.dataset.state = "failed";
