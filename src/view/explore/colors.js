@@ -1,14 +1,15 @@
-// Colours: nothing is the page's own colour, more attention is darker (on dark pages lighter), to nearly black.
+// Colours, those of the figures: nothing is nearly the page's own colour, more attention is darker (on dark pages
+// lighter), to nearly black.
 
 const DECADES = 4; // of the colour scale, which ends at 100 %
 const THEMES = {
   light: {
-    scale: ["#ffffff", "#eee5f5", "#cfb4e2", "#a274c4", "#6f389c", "#3f1168", "#150326"],
-    ink: "#1f242b", paper: "#ffffff", after: "#eef0f3", hatch: "#cdd3db", query: "#0b649c", key: "#b34700",
+    scale: ["#f8f5fb", "#dccde9", "#b593cd", "#8753a9", "#561c7c", "#1a0930"],
+    ink: "#1f242b", paper: "#ffffff", after: "#ffffff", hatch: "#c9cfd6", query: "#0b649c", key: "#ae4208",
   },
   dark: {
-    scale: ["#15181c", "#2c2140", "#4d3275", "#7a4fb0", "#a97fdd", "#d3b7f5", "#f8f1ff"],
-    ink: "#dfe3e8", paper: "#15181c", after: "#262b32", hatch: "#444c57", query: "#6cc0ff", key: "#ffa45c",
+    scale: ["#221e2b", "#3d2c57", "#66459a", "#9a71d2", "#cbb0f2", "#f8f1ff"],
+    ink: "#dfe3e8", paper: "#15181c", after: "#15181c", hatch: "#444c57", query: "#6cc0ff", key: "#ffa45c",
   },
 };
 
