@@ -75,8 +75,9 @@ pub(super) fn integer(out: &mut Vec<u8>, mut value: u32) {
 /// Returns a mass as the bits of a half, rounded to multiples of 2^`coarse`. They rise with the mass from 0 to
 /// `0x3c00`, a mass of 1.
 fn bits(mass: f32, coarse: u32) -> u16 {
-    // `max` turns NaN into 0.
-    let bits = u32::from(f16::from_f32(mass.max(0.0).min(1.0)).to_bits());
+    // NaN becomes 0.
+    let mass = if mass > 0.0 { mass.min(1.0) } else { 0.0 };
+    let bits = u32::from(f16::from_f32(mass).to_bits());
     ((bits + (1 << coarse >> 1)) >> coarse << coarse) as u16
 }
 
