@@ -222,6 +222,23 @@ class Explore(unittest.TestCase):
             page.press("ArrowDown")
             self.assertIn(f"Queries {first + 32:,}–", page.run(text(".status")))
 
+    def test_rows_before_in_and_after_the_focus_are_drawn(self):
+        here = Path(self.folder.name)
+        streamtrace("trace", *self.model, "--prompt", PROMPT, "--top-k", 24, "--focus", "200..216", "--out", here / "middle.trace")
+        streamtrace("explore", here / "middle.trace", "--out", here / "middle.html")
+        coloured = f"""(() => {{
+            const canvas = {VIEW}.querySelector('.plot canvas'), ratio = devicePixelRatio;
+            const {{ data }} = canvas.getContext('2d').getImageData(100 * ratio, 80 * ratio, canvas.width - 160 * ratio, 40 * ratio);
+            return data.some((blue, i) => i % 4 === 2 && blue - data[i - 1] > 30);
+        }})()"""
+        for first, query, caption in ((184, 190, "query block"), (200, 210, "query token"), (216, 220, "query block"), (210, 212, "drawn key by key")):
+            fragment = f"head=0.0&q={query}&k={query - 1}&zoom={first}..{first + 16},{first - 24}..{first + 16}"
+            with self.subTest(first), self.page(fragment, name="middle") as page:
+                self.assertTrue(page.run(coloured))
+                self.assertIn(caption, page.run(text(".map .caption")))
+                exact = 200 <= query < 216
+                self.assertRegex(page.run(text(".status")), r"^Query \d+ “.*: [\d.]+ %$" if exact else r"^Queries .*: [\d.]+ % \(mean of a block\)$")
+
     def test_drag_wheel_and_double_click_zoom(self):
         with self.page() as page:
             n = int(self.state(page)["q"]) + 1
@@ -268,14 +285,14 @@ class Explore(unittest.TestCase):
             share = re.search(r": ([\d.]+ %)$", page.run(text(".status")))[1]
             self.assertEqual(page.run(f"{key}.title"), f"{int(state['k']):,}: {share}")
             self.assertNotIn(page.run(f"getComputedStyle({key}).backgroundColor"), ("rgba(0, 0, 0, 0)", "rgb(255, 255, 255)"))
-            other = f"[...{VIEW}.querySelectorAll('.line [data-token]')].at(-40)"
-            token = page.run(f"{other}.dataset.token")
+            token = page.run(f"((all) => all[all.length >> 1].dataset.token)({VIEW}.querySelectorAll('.line [data-token]'))")
+            other = f"{VIEW}.querySelector('.line [data-token=\"{token}\"]')"
             self.click(page, other)
             self.assertEqual(self.state(page)["q"], token)
             self.button(page, "is looked at by", ".modes")
             self.assertIn("by", self.state(page))
             self.click(page, other)
-            self.assertEqual(self.state(page)["k"], page.run(f"{other}.dataset.token"))
+            self.assertEqual(self.state(page)["k"], token)
             self.assertIn("who looks at token", page.run(f"{VIEW}.querySelector('.side h5').textContent"))
             self.button(page, "looks at", ".modes")
             self.button(page, "all heads", ".modes")

@@ -14,6 +14,13 @@ function cells([start, end], max) {
 /** Whether a query's attention was recorded key by key. */
 const recorded = ({ focus }, query) => focus[0] <= query && query < focus[1];
 
+/** Returns those of some queries that only blocks tell of, or null: the ones before the focus, else those after it. */
+function unrecorded({ focus }, start, end) {
+  if (start < focus[0]) return [start, Math.min(end, Math.max(focus[0], start + 1))];
+  const first = start < focus[1] ? focus[1] : start;
+  return first < end ? [first, end] : null;
+}
+
 /** Returns the cells that tell most about a query in a head, and its row there. */
 function rowOf(trace, head, query) {
   const kept = recorded(trace, query) ? head.keys : head.blocks;
@@ -64,10 +71,11 @@ function lookedAtBy(trace, head, key, nTokens) {
   for (const kept of [head.blocks, head.keys]) {
     const column = Math.floor(key / kept.columnSize);
     for (let row = 0; row < kept.n; row++) {
-      const at = place(kept, row, column), query = kept.first + row * kept.rowSize;
-      // Of a block of queries that are recorded one by one, the single queries are told.
-      if (at < 0 || (kept === head.blocks && recorded(trace, query))) continue;
-      found.push([query, Math.min(query + kept.rowSize, nTokens), kept.bits[at]]);
+      const at = place(kept, row, column);
+      if (at < 0) continue;
+      const start = kept.first + row * kept.rowSize, end = Math.min(start + kept.rowSize, nTokens);
+      const told = kept === head.blocks ? unrecorded(trace, start, end) : [start, end];
+      if (told) found.push([...told, kept.bits[at]]);
     }
   }
   return found.sort((a, b) => b[2] - a[2] || a[0] - b[0]);
@@ -86,16 +94,17 @@ function shade(shades, spans) {
  */
 function highest(trace, head, queries, keys) {
   const levels = new Int16Array(queries.n * keys.n).fill(PRUNED);
-  const single = queries.n === queries.end - queries.start;
-  const split = single ? Math.max(trace.focus[0], queries.start) : queries.end;
-  if (split > queries.start) lay(levels, head.blocks, queries, keys, [queries.start, Math.min(split, queries.end)]);
-  const ends = Math.min(trace.focus[1], queries.end);
-  if (single && split < ends) lay(levels, head.keys, queries, keys, [split, ends]);
+  const { start, end } = queries, inside = (token) => Math.min(Math.max(token, start), end);
+  const [first, last] = queries.n === end - start ? trace.focus.map(inside) : [end, end];
+  lay(levels, head.blocks, queries, keys, [start, first]);
+  lay(levels, head.keys, queries, keys, [first, last]);
+  lay(levels, head.blocks, queries, keys, [last, end]);
   return levels;
 }
 
 /** Lays the kept cells of queries first..end into a picture's cells. */
 function lay(levels, kept, queries, keys, [first, end]) {
+  if (first >= end) return;
   const { rowSize, columnSize, starts, columns, bits } = kept, width = keys.n;
   const lastRow = Math.min(kept.n - 1, Math.floor((end - 1 - kept.first) / rowSize));
   // The cells that each column from the first one that is seen covers.
@@ -126,8 +135,10 @@ function strongestIn(trace, head, queries, keys) {
   for (const kept of [head.keys, head.blocks]) {
     const first = Math.max(kept.first, queries[0]), end = Math.min(kept.first + kept.n * kept.rowSize, queries[1]);
     for (let row = Math.floor((first - kept.first) / kept.rowSize); kept.first + row * kept.rowSize < end; row++) {
-      const query = Math.max(kept.first + row * kept.rowSize, queries[0]);
-      if (kept === head.blocks && recorded(trace, query)) continue;
+      const start = Math.max(kept.first + row * kept.rowSize, queries[0]);
+      const told = kept === head.keys ? [start] : unrecorded(trace, start, Math.min(end, (row + 1) * kept.rowSize));
+      if (!told) continue;
+      const [query] = told;
       for (let i = kept.starts[row]; i < kept.starts[row + 1]; i++) {
         const key = kept.columns[i] * kept.columnSize;
         if (key >= keys[1]) break;

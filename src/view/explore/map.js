@@ -94,7 +94,7 @@ class AttentionMap {
     const measure = {
       1: "Attention of a query token (row) on a key token (column)",
       0: "Attention of a query block (row) on a key block (column), mean over its queries",
-      0.5: `Rows ${span(trace.focus)} are drawn key by key, those above as means of blocks`,
+      0.5: `Rows ${span(trace.focus)} are drawn key by key, the others as means of blocks`,
     }[single];
     const floor = this.kept.floors[single === 1 ? 1 : 0];
     return `${measure}${largest}.${floor > 0 ? ` Below ${percent(floor)} is left out.` : ""}`;
@@ -108,16 +108,15 @@ class AttentionMap {
 
   /** Outlines the blocks once they are large enough. */
   grid(context, queries, keys) {
-    const steps = this.steps(), end = this.single ? Math.max(queries.start, this.trace.focus[0]) : queries.end;
+    const steps = this.steps();
     context.fillStyle = this.theme.ink;
     context.globalAlpha = 0.09;
-    const bottom = this.single === 1 ? this.size : this.at(queries, Math.min(end, queries.end));
     [queries, keys].forEach((side, i) => {
       if ((steps[i] / (side.end - side.start)) * this.size < 7) return;
       for (let token = Math.ceil(side.start / steps[i]) * steps[i]; token < side.end; token += steps[i]) {
         const at = this.at(side, token);
-        if (i) context.fillRect(LEFT + at, TOP, 1, bottom);
-        else if (at <= bottom) context.fillRect(LEFT, TOP + at, this.size, 1);
+        if (i) context.fillRect(LEFT + at, TOP, 1, this.size);
+        else context.fillRect(LEFT, TOP + at, this.size, 1);
       }
     });
     context.globalAlpha = 1;
