@@ -194,7 +194,8 @@ class Reading {
   }
 
   chosen(event) {
-    const token = event.target.dataset?.token;
+    // Lines that were written anew while the button was down leave the click to what holds them.
+    const token = document.elementFromPoint(event.clientX, event.clientY)?.dataset?.token;
     if (token !== undefined) this.view.choose(+token, event.shiftKey !== this.view.state.by);
   }
 
