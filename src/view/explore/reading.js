@@ -11,7 +11,8 @@ class Reading {
     this.page = element("div", {
       class: "text", tabindex: 0, role: "application", "aria-roledescription": "prompt as text",
       "aria-label": "The prompt. Left and right choose the token before and after, up and down scroll.",
-      onscroll: () => this.scrolled(), onclick: (event) => this.chosen(event), onkeydown: (event) => this.pressed(event),
+      onscroll: () => this.scrolled(), onkeydown: (event) => this.pressed(event),
+      onpointerdown: ({ clientX, clientY }) => (this.down = [clientX, clientY]), onpointerup: (event) => this.chosen(event),
       onmouseover: (event) => this.hovered(event), onmouseleave: () => view.preview(null),
     }, this.tall);
     this.strip = element("canvas", {
@@ -194,8 +195,10 @@ class Reading {
   }
 
   chosen(event) {
-    // Lines that were written anew while the button was down leave the click to what holds them.
-    const token = document.elementFromPoint(event.clientX, event.clientY)?.dataset?.token;
+    // No click comes from lines that were written anew while the button was down.
+    const { clientX, clientY, target, button } = event, [x, y] = this.down ?? [];
+    const token = target.dataset?.token;
+    if (button || !(Math.hypot(clientX - x, clientY - y) < 5)) return;
     if (token !== undefined) this.view.choose(+token, event.shiftKey !== this.view.state.by);
   }
 
