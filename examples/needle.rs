@@ -1,7 +1,7 @@
 //! Hides a number in 16,000 tokens, asks the bundled model for it, and draws where the model looked: the
 //! picture in the README.
 //!
-//!     cargo run --release --features engine --example needle docs/needle.svg
+//!     cargo run --release --features engine --example needle needle.svg
 
 use streamtrace::prelude::*;
 

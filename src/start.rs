@@ -3,7 +3,7 @@
 use crate::{
     error::Error,
     protocol::{
-        Engine, Payload, Reply, Request,
+        Engine, Payload, Progress, Reply, Request,
         process::{Command, Process},
         unexpected,
     },
@@ -33,7 +33,12 @@ pub(crate) fn engine_of(line: &str) -> Box<dyn Engine> {
 /// drawn.
 pub(crate) fn rasterize(svg: &str, scale: f32) -> Result<Vec<u8>, Error> {
     let request = Request::Rasterize { svg: svg.into(), scale };
-    match default_engine()?.call(request, Payload::None, &mut |_| {})? {
+    let mut report = |progress| {
+        if let Progress::Note(note) = progress {
+            eprintln!("{note}");
+        }
+    };
+    match default_engine()?.call(request, Payload::None, &mut report)? {
         (Reply::Rasterized, Payload::Bytes(png)) => Ok(png),
         (reply, _) => Err(unexpected(&reply)),
     }

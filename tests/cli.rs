@@ -7,6 +7,8 @@ mod aliases;
 mod compare;
 #[path = "cli/ends.rs"]
 mod ends;
+#[path = "cli/first_hour.rs"]
+mod first_hour;
 #[path = "cli/ruler.rs"]
 mod ruler;
 #[path = "cli/saved.rs"]

@@ -1,6 +1,6 @@
 //! The attention that carries something from one place of a prompt to another, layer by layer.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, collections::BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +10,9 @@ use crate::{
     protocol::{Edges, Intervention},
     trace::{Span, Trace},
 };
+
+/// The largest number of tokens whose texts routes hold.
+const MOST_TEXTS: usize = 4096;
 
 /// How the importance of an edge is measured, and how many edges to show.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -59,6 +62,12 @@ pub struct Routes {
     pub by_head: Vec<Vec<f64>>,
     pub model: String,
     pub n_tokens: usize,
+    /// The next token, if `to` ends with the prompt.
+    #[serde(default)]
+    pub writes: Option<String>,
+    /// The texts of the tokens at the ends and at the edges, in order.
+    #[serde(default)]
+    pub texts: Vec<(usize, String)>,
 }
 
 impl Trace {
@@ -105,6 +114,8 @@ impl Trace {
         let hidden = if all > 0.0 { (1.0 - shown / all).max(0.0) } else { 0.0 };
         let (model, n_tokens) = (self.summary().model.name.clone(), self.n_tokens());
         let (from_text, to_text) = (self.span_text(from)?.into(), self.span_text(to)?.into());
+        let spans = edges.iter().flat_map(|edge| [edge.keys, edge.queries]).chain([from, to]);
+        let texts = self.texts_of(spans)?;
         Ok(Routes {
             from,
             to,
@@ -119,7 +130,21 @@ impl Trace {
             by_head,
             model,
             n_tokens,
+            texts,
+            writes: (to.end == n_tokens).then(|| self.summary().next_token.text.clone()),
         })
+    }
+
+    /// Returns the text of each token of some spans, in order; the first of several tokens of a letter has it.
+    fn texts_of(&self, spans: impl Iterator<Item = Span>) -> Result<Vec<(usize, String)>, Error> {
+        let tokens: BTreeSet<usize> = spans.flat_map(|span| span.range()).collect();
+        let mut texts = Vec::new();
+        for token in tokens.into_iter().take(MOST_TEXTS) {
+            let with = self.span_text(token.saturating_sub(1)..token + 1)?;
+            let before = self.span_text(token.saturating_sub(1)..token)?;
+            texts.push((token, with.get(before.len()..).unwrap_or_default().to_string()));
+        }
+        Ok(texts)
     }
 
     fn check_ends(&self, from: Span, to: Span) -> Result<(), Error> {

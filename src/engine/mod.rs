@@ -75,7 +75,9 @@ impl Engine for Local {
                 Ok((Reply::Prompt(prompt), Payload::None))
             }
             Request::Rasterize { svg, scale } => {
-                Ok((Reply::Rasterized, Payload::Bytes(raster::png(&svg, scale)?)))
+                let drawn = raster::png(&svg, scale)?;
+                drawn.note().into_iter().for_each(|note| progress(Progress::Note(note)));
+                Ok((Reply::Rasterized, Payload::Bytes(drawn.png)))
             }
             request => match &self.loaded()?.processor {
                 Processor::Cpu(weights) => answer(self.run(&Cpu, weights, progress)?, request, payload),

@@ -4,7 +4,7 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use plotters::style::RGBColor;
 use png::{BitDepth, ColorType, Compression, Encoder, Filter};
 
-use super::theme::{HATCH, HATCH_STEP, PAPER, kept_color};
+use super::theme::{HATCH, PAPER, kept_color};
 
 /// The shade of a pixel.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -35,6 +35,11 @@ impl Bitmap {
         let n = usize::from(N_SHADES[0]);
         let pixels = (0..n).map(|i| Shade::Kept(i as f64 / (n - 1) as f64)).collect();
         Bitmap { width: n, height: 1, pixels }
+    }
+
+    /// Whether any pixel was pruned.
+    pub fn is_pruned(&self) -> bool {
+        self.pixels.contains(&Shade::Pruned)
     }
 
     pub fn set(&mut self, x: usize, y: usize, shade: Shade) {
@@ -74,9 +79,9 @@ impl Bitmap {
         encoder.set_compression(Compression::High);
         encoder.set_filter(Filter::NoFilter);
         encoder.set_palette(palette(n_shades));
-        encoder.set_trns(vec![0]);
-        let index = |(at, &shade)| index(shade, (at % self.width, at / self.width), n_shades);
-        let indices: Vec<u8> = self.pixels.iter().enumerate().map(index).collect();
+        // What was pruned is transparent: a hatch lies below the picture.
+        encoder.set_trns(vec![255, 0]);
+        let indices: Vec<u8> = self.pixels.iter().map(|&shade| index(shade, n_shades)).collect();
         let mut writer = encoder.write_header().expect("a picture has pixels, and memory takes them");
         writer.write_image_data(&indices).expect("one index for each pixel");
         writer.finish().expect("the picture is complete");
@@ -84,17 +89,17 @@ impl Bitmap {
     }
 }
 
-/// The palette: the ground, which is transparent, the hatch, then the shades from the weakest.
+/// The palette: the ground, what was pruned, then the shades from the weakest.
 fn palette(n_shades: u8) -> Vec<u8> {
     let kept = (0..n_shades).map(|i| kept_color(f64::from(i) / f64::from(n_shades - 1)));
     [PAPER, HATCH].into_iter().chain(kept).flat_map(|RGBColor(r, g, b)| [r, g, b]).collect()
 }
 
-/// Returns the place of a pixel's colour in the palette; pruned pixels are part of a hatch.
-fn index(shade: Shade, (x, y): (usize, usize), n_shades: u8) -> u8 {
+/// Returns the place of a pixel's colour in the palette.
+fn index(shade: Shade, n_shades: u8) -> u8 {
     match shade {
         Shade::Outside => 0,
-        Shade::Pruned => u8::from((x + y).is_multiple_of(HATCH_STEP)),
+        Shade::Pruned => 1,
         Shade::Kept(level) => 2 + (level.clamp(0.0, 1.0) * f64::from(n_shades - 1)).round() as u8,
     }
 }
@@ -120,12 +125,11 @@ pub(super) mod tests {
     #[test]
     fn states_have_their_colours() {
         let mut picture = Bitmap::new(2, 2);
-        picture.set(0, 0, Shade::Pruned);
         picture.set(1, 0, Shade::Pruned);
         picture.set(0, 1, Shade::Kept(0.0));
         picture.set(1, 1, Shade::Kept(1.0));
         let (width, height, colors) = decode(&picture.address(usize::MAX));
-        let expected = [HATCH, PAPER, kept_color(0.0), kept_color(1.0)].map(|RGBColor(r, g, b)| [r, g, b]);
+        let expected = [PAPER, HATCH, kept_color(0.0), kept_color(1.0)].map(|RGBColor(r, g, b)| [r, g, b]);
         assert_eq!((width, height, colors), (2, 2, expected.to_vec()));
     }
 

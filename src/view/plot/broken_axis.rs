@@ -2,13 +2,18 @@
 
 use super::{
     canvas::{Pen, Type},
-    labels::width,
+    labels::{lines, width},
     theme::{LINE, MUTED},
 };
-use crate::{trace::Span, words::numbers::thousands};
+use crate::{
+    trace::Span,
+    words::{letters::shortened, numbers::thousands},
+};
 
 /// The largest number of stretches; near ones are joined until there are no more.
 const MAX_PIECES: usize = 7;
+/// Lines of text below a stretch.
+const LINES: i32 = 3;
 /// Width of a break, in pixels.
 const BREAK: i32 = 26;
 
@@ -50,16 +55,24 @@ impl BrokenAxis {
         self.x((span.start as f64 + span.end as f64) / 2.0)
     }
 
-    /// Draws the stretches at `y`, each with its first token, and the breaks between them.
-    pub fn draw(&self, pen: &Pen, y: i32) {
+    /// Draws the stretches at `y`, each with its first token and as much of its text as has room, and the breaks
+    /// between them. `texts` are those of some tokens.
+    pub fn draw(&self, pen: &Pen, y: i32, texts: &[(usize, String)]) {
         let mut free = i32::MIN;
         for (span, left, piece) in &self.pieces {
             pen.line((*left, y), (left + piece, y), LINE);
             pen.line((*left, y), (*left, y + 4), LINE);
             let label = thousands(span.start as u64);
             if *left > free {
-                pen.text(&label, (*left, y + 13), Type::TEXT.centered());
+                pen.text(&label, (*left, y + 13), Type::NOTE);
                 free = left + width(&label);
+            }
+            let inside = texts.iter().filter(|(token, _)| span.range().contains(token));
+            let text: String = inside.map(|(_, text)| text.as_str()).collect();
+            for (text, row) in lines(&text, *piece).iter().zip(0..LINES) {
+                let fits =
+                    (1..=text.len()).rev().find(|&n| width(&shortened(text, n)) <= *piece).unwrap_or(1);
+                pen.text(&shortened(text, fits), (*left, y + 30 + 15 * row), Type::TEXT);
             }
         }
         for pair in self.pieces.windows(2) {
@@ -72,7 +85,7 @@ impl BrokenAxis {
             let middle = (first.1 + last.1 + last.2) / 2;
             pen.text(
                 "token (the axis leaves out what no shown edge touches)",
-                (middle, y + 29),
+                (middle, y + 32 + 15 * LINES),
                 Type::NOTE.centered(),
             );
         }

@@ -47,6 +47,9 @@ impl Canvas {
         picture: &Bitmap,
         max_bytes: usize,
     ) {
+        if picture.is_pruned() {
+            self.body.push_str(&svg::hatched(corner, (width, height)));
+        }
         let address = picture.stretched(width as usize, height as usize).address(max_bytes);
         self.body.push_str(&svg::image(corner, (width, height), &address));
     }

@@ -3,7 +3,7 @@
 use super::{
     canvas::{Canvas, Pen, Point, Type},
     figure::Figure,
-    labels::width,
+    labels::{title_width, width},
     theme::{LINE, MARKS, MUTED},
 };
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
 const LEFT: i32 = 40;
 const WIDTH: i32 = 560;
 /// Vertical position of the axis, and the number of dots that fit above each other.
-const AXIS: i32 = 206;
+const AXIS: i32 = 196;
 const STACK: i32 = 20;
 const RADIUS: i32 = 3;
 
@@ -29,16 +29,20 @@ impl CausalTest {
         let mut canvas = Canvas::default();
         canvas.draw(|pen| {
             pen.text(&self.title(), (14, 20), Type::TITLE);
-            pen.text(&shortened(&self.measure, 120), (14, 39), Type::NOTE);
-            pen.text(&self.facts(), (14, 56), Type::NOTE);
-            axis(pen, ends);
+            let measure = format!("{}, {}", shortened(&self.model, 24), shortened(&self.measure, 120));
+            pen.text(&measure, (14, 42), Type::NOTE);
+            pen.text(&self.facts(), (14, 60), Type::NOTE);
+            axis(pen, ends, self.measure.contains("nats"));
             self.controls(pen, ends);
             self.claimed(pen, ends);
         });
-        let widest =
-            [&self.title(), &shortened(&self.measure, 120), &self.facts()].map(|text| 14 + width(text));
+        let widest = [
+            28 + title_width(&self.title()),
+            28 + width(&format!("{}, {}", shortened(&self.model, 24), shortened(&self.measure, 120))),
+            28 + width(&self.facts()),
+        ];
         let right = widest.into_iter().fold(LEFT + WIDTH + 40, i32::max);
-        canvas.figure((right, AXIS + 44), &self.title(), &format!("{}: {}.", self.measure, self.facts()))
+        canvas.figure((right, AXIS + 60), &self.title(), &format!("{}: {}.", self.measure, self.facts()))
     }
 
     /// Saves the chart as `.svg` or `.png`.
@@ -50,7 +54,20 @@ impl CausalTest {
     }
 
     fn title(&self) -> String {
-        format!("{} · without {}", shortened(&self.model, 24), shortened(&self.claim, 60))
+        format!("{}: without {}", self.verdict(), shortened(&self.claim, 60))
+    }
+
+    /// What the controls allow to say.
+    fn verdict(&self) -> String {
+        let (n, strong) = (self.controls.len(), self.n_as_strong());
+        match (n, strong) {
+            (0, _) => "Not compared with controls".into(),
+            (_, 0) => format!("It matters, none of {} is as strong", count(n, "control")),
+            (_, strong) if 20 * strong <= n => {
+                format!("It probably matters, {strong} of {n} controls are as strong")
+            }
+            _ => format!("Not shown to matter, {strong} of {n} controls are as strong"),
+        }
     }
 
     /// The result on one line.
@@ -104,17 +121,40 @@ impl CausalTest {
     }
 }
 
-fn axis(pen: &Pen, ends: Ends) {
+/// Draws the axis with round numbers; below those of a log-probability, what becomes of the probability.
+fn axis(pen: &Pen, ends: Ends, is_nats: bool) {
     pen.line((LEFT, AXIS), (LEFT + WIDTH, AXIS), LINE);
-    for i in 0..=4 {
-        let value = ends.0 + (ends.1 - ends.0) * f64::from(i) / 4.0;
-        pen.line((x(value, ends), AXIS), (x(value, ends), AXIS + 4), LINE);
-        pen.text(&number(value), (x(value, ends), AXIS + 13), Type::TEXT.centered());
+    for value in round(ends) {
+        let at = x(value, ends);
+        pen.line((at, AXIS), (at, AXIS + 4), LINE);
+        pen.text(&format!("{value}"), (at, AXIS + 13), Type::TEXT.centered());
+        if is_nats {
+            pen.text(&format!("p × {}", factor((-value).exp())), (at, AXIS + 29), Type::NOTE.centered());
+        }
     }
-    pen.area(dot((LEFT + 4, AXIS + 32)), MARKS[0]);
-    pen.text("controls", (LEFT + 14, AXIS + 32), Type::NOTE);
-    pen.area(diamond((LEFT + 84, AXIS + 32), 7), MARKS[1]);
-    pen.text("what was claimed", (LEFT + 94, AXIS + 32), Type::NOTE.colored(MUTED));
+    pen.area(dot((LEFT + 4, AXIS + 48)), MARKS[0]);
+    pen.text("controls", (LEFT + 14, AXIS + 48), Type::NOTE);
+    pen.area(diamond((LEFT + 94, AXIS + 48), 7), MARKS[1]);
+    pen.text("what was claimed", (LEFT + 104, AXIS + 48), Type::NOTE.colored(MUTED));
+}
+
+/// At most six round numbers between the ends: multiples of 1, 2 or 5 times a power of ten.
+fn round((low, high): Ends) -> Vec<f64> {
+    let mut steps = (-12..308).flat_map(|e| [1.0, 2.0, 5.0].map(|m| m * 10f64.powi(e)));
+    let Some(step) = steps.find(|step| (high - low) / step <= 5.0) else { return vec![low, high] };
+    let (first, last) = ((low / step).ceil() as i64, (high / step).floor() as i64);
+    // A decimal that prints as it was meant.
+    let number =
+        |i: i64| if i == 0 { 0.0 } else { format!("{:.12}", i as f64 * step).parse().unwrap_or(0.0) };
+    (first..=last).map(number).collect()
+}
+
+/// Formats a factor of a probability: "1", "0.37", "1e-5".
+fn factor(value: f64) -> String {
+    match value {
+        v if (0.01..100.0).contains(&v) => format!("{}", (v * 100.0).round() / 100.0),
+        v => format!("{v:.0e}"),
+    }
 }
 
 fn x(value: f64, (low, high): Ends) -> i32 {
@@ -140,7 +180,8 @@ fn diamond((x, y): Point, height: i32) -> Vec<Point> {
 /// Formats a number with two decimals, or as a power of ten if it is very small or very large.
 fn number(value: f64) -> String {
     match value.abs() {
-        0.0 | 5e-3..1e6 => format!("{value:.2}"),
+        0.0 => "0".into(),
+        5e-3..1e6 => format!("{value:.2}"),
         _ => format!("{value:.0e}"),
     }
 }
@@ -176,5 +217,21 @@ mod tests {
         let ends = test(&[31.5], vec![-2.0, 4.0]).ends();
         assert_eq!((ends, x(-2.0, ends), x(31.5, ends)), ((-2.0, 31.5), LEFT, LEFT + WIDTH));
         assert_eq!(test(&[], vec![]).ends(), (0.0, 1.0));
+    }
+
+    #[test]
+    fn numbers_on_the_axis_are_round_and_the_title_is_the_verdict() {
+        assert_eq!(round((-2.0, 31.5)), [0.0, 10.0, 20.0, 30.0]);
+        assert_eq!(round((0.0, 0.0007)), [0.0, 0.0002, 0.0004, 0.0006]);
+        assert!(round((-1e300, 1e300)).len() <= 6 && round((0.0, 1.0)).contains(&0.6));
+        assert_eq!([1.0, (-1.0f64).exp(), 1e-5].map(factor), ["1", "0.37", "1e-5"]);
+        let verdict = |strong: usize, n: usize| {
+            test(&[1.0], (0..n).map(|i| if i < strong { 2.0 } else { 0.0 }).collect()).verdict()
+        };
+        for (strong, n, said) in
+            [(0, 20, "It matters"), (1, 20, "It probably"), (8, 20, "Not shown"), (0, 0, "Not compared")]
+        {
+            assert!(verdict(strong, n).starts_with(said), "{strong} of {n}");
+        }
     }
 }

@@ -21,6 +21,7 @@ mod overview;
 mod reading;
 mod recall_map;
 mod retrieval_map;
+mod route_bundles;
 mod route_graph;
 mod rulers;
 mod sentence_kinds;

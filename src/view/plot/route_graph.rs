@@ -7,8 +7,9 @@ use super::{
     canvas::{Canvas, Pen, Point, Type},
     figure::Figure,
     heat_map::HeatMap,
-    labels::{token, width},
-    theme::{INK, LINE, MARKS, MUTED, PAPER, PRUNED},
+    labels::{title_width, token, width},
+    route_bundles::{Bundle, bundles, leading},
+    theme::{LINE, MARKS, MUTED, PRUNED},
 };
 use crate::{
     analysis::{RouteEdge, RouteMeasure, Routes},
@@ -34,16 +35,6 @@ const FROM: RGBColor = MARKS[1];
 const TO: RGBColor = MARKS[0];
 const EDGE: RGBColor = MARKS[3];
 
-/// Edges of one layer between the same two blocks, of one or several heads, drawn as one.
-struct Bundle {
-    layer: usize,
-    queries: Span,
-    keys: Span,
-    /// Strongest first.
-    heads: Vec<usize>,
-    flow: f64,
-}
-
 /// The layout of a graph.
 struct Graph<'a> {
     routes: &'a Routes,
@@ -61,32 +52,33 @@ impl Routes {
         let spans: Vec<Span> =
             edges.iter().flat_map(|e| [e.queries, e.keys]).chain([self.from, self.to]).collect();
         let step = (540 / self.by_layer.len().max(1)).clamp(12, 62) as i32;
-        let graph =
-            Graph { routes: self, bundles: bundles(edges), axis: BrokenAxis::new(&spans, LEFT, WIDTH), step };
+        let graph = Graph {
+            routes: self,
+            bundles: bundles(edges, &leading(self)),
+            axis: BrokenAxis::new(&spans, LEFT, WIDTH),
+            step,
+        };
         let mut canvas = Canvas::default();
         graph.draw(&mut canvas);
-        let size = ((LEFT + WIDTH + BARS + 30).max(14 + width(&self.facts())), graph.y(0) + 84);
+        let size = (
+            (LEFT + WIDTH + BARS + 30).max(24 + width(&self.facts())).max(24 + title_width(&self.title())),
+            graph.y(0) + 131,
+        );
         canvas.figure(size, &self.title(), &self.description())
     }
 
     /// A map of the flow through each layer and head, as a share of all the flow that arrives.
     pub fn head_map(&self) -> HeatMap {
-        let heads = self
-            .by_head
-            .iter()
-            .enumerate()
-            .flat_map(|(l, row)| row.iter().enumerate().map(move |(h, &v)| (l, h, v)));
-        let mut heads: Vec<(usize, usize, f64)> = heads.filter(|head| head.2 >= 0.05).collect();
-        heads.sort_by(|a, b| b.2.total_cmp(&a.2));
-        let named =
-            heads.iter().take(4).map(|&(l, h, share)| format!("{} {:.0} %", head_name(l, h), 100.0 * share));
+        let named = leading(self)
+            .into_iter()
+            .map(|(layer, head, share)| format!("{} {:.0} %", head_name(layer, head), 100.0 * share));
         let named: Vec<String> = named.collect();
         let by = if named.is_empty() {
             "by many heads, none with 5 %".into()
         } else {
             format!("by {}", named.join(", "))
         };
-        let title = format!("The flow to {} goes {by}", quoted(&self.to_text, 30));
+        let title = format!("The flow to {} goes {by}", self.end());
         HeatMap::by_layer_and_head(title, self.facts(), "share of the flow from start to end", &self.by_head)
     }
 
@@ -99,7 +91,18 @@ impl Routes {
     }
 
     fn title(&self) -> String {
-        format!("{} · routes to {}", shortened(&self.model, 24), quoted(&self.to_text, 40))
+        let carries = leading(self).first().map_or(String::new(), |&(layer, head, share)| {
+            format!(": {} carries {:.0} %", head_name(layer, head), 100.0 * share)
+        });
+        format!("How {} reached {}{carries}", quoted(&self.from_text, 34), self.end())
+    }
+
+    /// Names the end of the route: the next token, if it is that.
+    fn end(&self) -> String {
+        match &self.writes {
+            Some(next) => format!("the next token {}", quoted(next, 20)),
+            None => quoted(&self.to_text, 20),
+        }
     }
 
     pub(crate) fn facts(&self) -> String {
@@ -109,8 +112,9 @@ impl Routes {
             RouteMeasure::Rollout => "rollout",
         };
         let shown = self.edges.len().min(MAX_DRAWN);
-        let edges = format!("{} of {} between blocks", thousands(shown as u64), count(self.n_edges, "edge"));
-        format!("{measure} · {edges} · {} of the flow through attention not shown", percent(self.hidden))
+        let edges = format!("the {} strongest of {}", thousands(shown as u64), count(self.n_edges, "edge"));
+        let (model, shown) = (shortened(&self.model, 24), percent(1.0 - self.hidden));
+        format!("{model}, {measure} · {edges} between blocks carry {shown} of the flow through attention")
     }
 
     fn description(&self) -> String {
@@ -133,37 +137,8 @@ fn quoted(text: &str, max: usize) -> String {
     format!("“{}”", shortened(&shown, max))
 }
 
-fn bundles(edges: &[RouteEdge]) -> Vec<Bundle> {
-    let mut bundles: Vec<Bundle> = Vec::new();
-    for edge in edges {
-        let same =
-            |b: &&mut Bundle| b.layer == edge.layer && b.queries == edge.queries && b.keys == edge.keys;
-        match bundles.iter_mut().find(same) {
-            Some(bundle) => {
-                bundle.heads.push(edge.head);
-                bundle.flow += edge.flow;
-            }
-            None => {
-                let RouteEdge { layer, queries, keys, head, flow } = *edge;
-                bundles.push(Bundle { layer, queries, keys, heads: vec![head], flow });
-            }
-        }
-    }
-    bundles.sort_by(|a, b| b.flow.total_cmp(&a.flow));
-    bundles
-}
-
 fn overlap(a: Span, b: Span) -> bool {
     a.start < b.end && b.start < a.end
-}
-
-impl Bundle {
-    /// Names the layer and its three strongest heads, as in `3·0 5`.
-    fn name(&self) -> String {
-        let heads: Vec<String> = self.heads.iter().take(3).map(usize::to_string).collect();
-        let more = if self.heads.len() > 3 { " …" } else { "" };
-        format!("{}·{}{more}", self.layer, heads.join(" "))
-    }
 }
 
 impl Graph<'_> {
@@ -183,12 +158,12 @@ impl Graph<'_> {
         for bundle in self.bundles.iter().rev() {
             let start = (self.axis.middle(bundle.keys), self.y(bundle.layer));
             let end = (self.arrival(bundle), self.y(bundle.layer + 1));
-            canvas.curve(start, end, self.width(bundle), EDGE, &self.hint(bundle));
+            canvas.curve(start, end, self.width(bundle), bundle.color(), &bundle.hint());
         }
         canvas.draw(|pen| {
             self.names(pen);
             self.ends(pen);
-            self.axis.draw(pen, self.y(0) + 30);
+            self.axis.draw(pen, self.y(0) + 34, &self.routes.texts);
             self.flow_by_layer(pen);
         });
     }
@@ -256,18 +231,6 @@ impl Graph<'_> {
         (WIDEST * bundle.flow / most.max(f64::MIN_POSITIVE)).max(0.9)
     }
 
-    /// Says what a bundle carries.
-    fn hint(&self, bundle: &Bundle) -> String {
-        let heads: Vec<String> = bundle.heads.iter().map(|&head| head_name(bundle.layer, head)).collect();
-        format!(
-            "{}: tokens {} to {}, {} of the flow",
-            heads.join(", "),
-            bundle.keys,
-            bundle.queries,
-            percent(bundle.flow)
-        )
-    }
-
     /// Writes layer and heads at the strongest edges, where there is room.
     fn names(&self, pen: &Pen) {
         let mut taken: Vec<(Point, i32)> = Vec::new();
@@ -275,13 +238,15 @@ impl Graph<'_> {
             let name = bundle.name();
             let x = (self.axis.middle(bundle.keys) + self.arrival(bundle)) / 2;
             let half = width(&name) / 2 + 3;
-            let at = (x.max(LEFT + half), (self.y(bundle.layer) + self.y(bundle.layer + 1)) / 2);
+            let x = x + self.width(bundle) as i32 / 2 + 3 + half;
+            let y = (self.y(bundle.layer) + self.y(bundle.layer + 1)) / 2 + 13;
+            let at = (x.clamp(LEFT + half, LEFT + WIDTH - half), y);
             let free = |(other, wide): &(Point, i32)| {
                 (other.0 - at.0).abs() > half + wide || (other.1 - at.1).abs() > 11
             };
             if taken.len() < MAX_NAMED && taken.iter().all(free) {
-                pen.fill((at.0 - half + 2, at.1 - 7), (at.0 + half - 2, at.1 + 7), PAPER);
-                pen.text(&name, at, Type::TEXT.centered().colored(INK));
+                let color = if bundle.leading.is_some() { bundle.color() } else { MUTED };
+                pen.text(&name, at, Type::TEXT.centered().colored(color));
                 taken.push((at, half));
             }
         }
@@ -301,7 +266,7 @@ impl Graph<'_> {
         let left = self.axis.x(span.start as f64);
         let right = self.axis.x(span.end as f64).max(left + 3);
         pen.fill((left, bar), (right, bar + 5), color);
-        let text = quoted(text, 28);
+        let text = quoted(text, 44);
         let middle = ((left + right) / 2).clamp(LEFT + width(&text) / 2, LEFT + WIDTH - width(&text) / 2);
         pen.text(&text, (middle, line), Type::TEXT.centered().colored(color));
     }

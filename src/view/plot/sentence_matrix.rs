@@ -6,7 +6,7 @@ use super::{
     bitmap::{Bitmap, Shade},
     canvas::{Canvas, Pen, Point, Type},
     figure::Figure,
-    labels::{ticks, width},
+    labels::{ticks, title_width, width},
     legend::{BAR, color_bar},
     sentence_kinds::kinds_legend,
     theme::{LINE, MARKS, PAPER},
@@ -22,6 +22,9 @@ use crate::{
 };
 
 const LEFT: i32 = 66;
+/// Room for the beginning of each sentence, where rows are high enough for it.
+const WORDS: i32 = 214;
+const WORDED: i32 = 14;
 const TOP: i32 = 76;
 /// The largest number of pixels, and of cells, along a side.
 const SIDE: usize = 512;
@@ -36,26 +39,35 @@ impl SentenceMatrix {
         let n_cells = self.sentences.len().clamp(1, SIDE);
         let cell = (SIDE / n_cells).clamp(1, 24) as i32;
         let side = if cell > 3 { cell * n_cells as i32 } else { SIDE as i32 };
+        let left = if cell >= WORDED { LEFT + WORDS } else { LEFT };
         let (low, high) = self.range();
         let mut canvas = Canvas::default();
-        canvas.picture((LEFT, TOP), (side, side), &self.picture(n_cells, (low, high)), MAX_PICTURE);
+        canvas.picture((left, TOP), (side, side), &self.picture(n_cells, (low, high)), MAX_PICTURE);
         canvas.draw(|pen| {
             pen.text(&self.title(), (14, 20), Type::TITLE);
             pen.text(&shortened(&self.measure, 110), (14, 39), Type::NOTE);
             pen.text(&self.frames_caption(), (14, 55), Type::NOTE);
-            self.sides(pen, side);
-            self.frames(pen, (cell, side));
+            self.sides(pen, left, side);
+            self.frames(pen, left, (cell, side));
         });
-        scale(&mut canvas, (LEFT, TOP + side + 46), (low, high));
+        if cell >= WORDED {
+            self.hints(&mut canvas, left, cell);
+        }
+        scale(&mut canvas, (left, TOP + side + 46), (low, high));
         let mut end = 0;
         canvas.draw(|pen| {
             let occurs = |kind| self.sentences.iter().any(|s| s.kind == kind);
             end = kinds_legend(pen, (14, TOP + side + 86), side.max(500) + 40, occurs);
         });
-        let widest = [LEFT + side + 20, 14 + width(&shortened(&self.measure, 110)), 480]
-            .into_iter()
-            .max()
-            .unwrap_or(480);
+        let widest = [
+            left + side + 20,
+            24 + title_width(&self.title()),
+            14 + width(&shortened(&self.measure, 110)),
+            480,
+        ]
+        .into_iter()
+        .max()
+        .unwrap_or(480);
         canvas.figure((widest, end + 6), &self.title(), &self.description())
     }
 
@@ -87,13 +99,13 @@ impl SentenceMatrix {
 
     /// Frames the known pairs: in blue and, where there is room, in white too, to show on dark and on light
     /// cells.
-    fn frames(&self, pen: &Pen, (cell, side): (i32, i32)) {
+    fn frames(&self, pen: &Pen, edge: i32, (cell, side): (i32, i32)) {
         let at = |sentence: usize| {
             (sentence as f64 * f64::from(side) / self.sentences.len().max(1) as f64).round() as i32
         };
         let n = self.sentences.len();
         for &(i, j) in self.known.iter().filter(|&&(i, j)| i < n && j < n) {
-            let left = LEFT + at(j);
+            let left = edge + at(j);
             let top = TOP + at(i);
             pen.frame((left, top), (left + cell - 1, top + cell - 1), MARKS[0]);
             if cell >= 9 {
@@ -131,29 +143,51 @@ impl SentenceMatrix {
     }
 
     /// Draws the kinds and numbers of the sentences along both sides.
-    fn sides(&self, pen: &Pen, side: i32) {
+    fn sides(&self, pen: &Pen, left: i32, side: i32) {
         let n = self.sentences.len().max(1);
         let at = |sentence: usize| (sentence as f64 * f64::from(side) / n as f64).round() as i32;
         for (i, sentence) in self.sentences.iter().enumerate() {
             let start = at(i);
             let end = at(i + 1).max(start + 1);
             let color: RGBColor = sentence.kind.color();
-            pen.fill((LEFT - 9, TOP + start), (LEFT - 3, TOP + end), color);
-            pen.fill((LEFT + start, TOP + side + 3), (LEFT + end, TOP + side + 9), color);
+            pen.fill((left - 9, TOP + start), (left - 3, TOP + end), color);
+            pen.fill((left + start, TOP + side + 3), (left + end, TOP + side + 9), color);
             if end - start >= LETTERED {
                 let middle = (start + end) / 2;
                 let letter = sentence.kind.letter().to_string();
-                pen.text(&letter, (LEFT - 16, TOP + middle), Type::SMALL.centered());
-                pen.text(&letter, (LEFT + middle, TOP + side + 16), Type::SMALL.centered());
+                pen.text(&letter, (left - 16, TOP + middle), Type::SMALL.centered());
+                pen.text(&letter, (left + middle, TOP + side + 16), Type::SMALL.centered());
             }
+        }
+        let worded = left > LEFT;
+        for (i, sentence) in self.sentences.iter().enumerate().filter(|_| worded) {
+            let text = format!("{i}  {}", sentence.text);
+            let fits = (1..64).rev().find(|&n| width(&shortened(&text, n)) <= WORDS + 20).unwrap_or(1);
+            let middle = (at(i) + at(i + 1)) / 2;
+            pen.text(&shortened(&text, fits), (left - 24, TOP + middle), Type::TEXT.before());
         }
         for tick in ticks(Span { start: 0, end: n }, 8) {
             let middle = (at(tick) + at(tick + 1)) / 2;
             let label = thousands(tick as u64);
-            pen.text(&label, (LEFT - 24, TOP + middle), Type::TEXT.before());
-            pen.text(&label, (LEFT + middle, TOP + side + 28), Type::TEXT.centered());
+            if !worded {
+                pen.text(&label, (left - 24, TOP + middle), Type::TEXT.before());
+            }
+            pen.text(&label, (left + middle, TOP + side + 28), Type::TEXT.centered());
         }
-        pen.frame((LEFT, TOP), (LEFT + side, TOP + side), LINE);
+        pen.frame((left, TOP), (left + side, TOP + side), LINE);
+    }
+
+    /// Tells both sentences and the value of each pair under the mouse.
+    fn hints(&self, canvas: &mut Canvas, left: i32, cell: i32) {
+        let n = self.sentences.len();
+        for (i, row) in self.rows.iter().take(n).enumerate() {
+            for (j, value) in row.iter().take(n).enumerate() {
+                let text = |at: usize| format!("{at}: {}", shortened(&self.sentences[at].text, 90));
+                let corner = (left + cell * j as i32, TOP + cell * i as i32);
+                let hint = format!("{}\n← {}\n{value:.3}", text(i), text(j));
+                canvas.hint(corner, (corner.0 + cell, corner.1 + cell), &hint);
+            }
+        }
     }
 
     fn description(&self) -> String {

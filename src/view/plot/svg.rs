@@ -3,7 +3,7 @@
 
 use plotters::style::RGBColor;
 
-use super::theme::{FONT, INK, MUTED};
+use super::theme::{FONT, HATCH, HATCH_STEP, INK, MUTED};
 use crate::words::safe::escaped;
 
 /// A point of a figure, in pixels from the left and the top.
@@ -30,12 +30,13 @@ pub(super) fn document(
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" role=\"img\" aria-labelledby=\"{id}-title {id}-desc\" \
          width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\">\n\
-         <title id=\"{id}-title\">{}</title>\n<desc id=\"{id}-desc\">{}</desc>\n<style>{STYLE}</style>\n\
+         <title id=\"{id}-title\">{}</title>\n<desc id=\"{id}-desc\">{}</desc>\n<style>{STYLE}</style>\n{}\
          <g class=\"streamtrace-figure\">\n<rect class=\"streamtrace-paper\" width=\"{width}\" height=\"{height}\" \
          fill=\"none\"/>\n{}</g>\n</svg>\n",
         escaped(title),
         escaped(description),
-        with_classes(body)
+        hatch(id, body),
+        with_classes(body).replace("url(#hatch)", &format!("url(#{id}-hatch)"))
     )
 }
 
@@ -47,6 +48,23 @@ fn with_classes(body: &str) -> String {
             let fill = format!("fill=\"{}\"", hex(color).to_uppercase());
             body.replace(&fill, &format!("class=\"streamtrace-{class}\" fill=\"{grey}\""))
         },
+    )
+}
+
+/// Hatches a rectangle, below a picture that is transparent where blocks were pruned.
+pub(super) fn hatched((left, top): Point, (width, height): (i32, i32)) -> String {
+    format!("<rect x=\"{left}\" y=\"{top}\" width=\"{width}\" height=\"{height}\" fill=\"url(#hatch)\"/>\n")
+}
+
+/// The pattern of a figure's hatch, if it has one.
+fn hatch(id: &str, body: &str) -> String {
+    if !body.contains("url(#hatch)") {
+        return String::new();
+    }
+    format!(
+        "<defs><pattern id=\"{id}-hatch\" width=\"{HATCH_STEP}\" height=\"{HATCH_STEP}\" patternUnits=\"userSpaceOnUse\" \
+         patternTransform=\"rotate(45)\"><path d=\"M0,0V{HATCH_STEP}\" stroke=\"{}\" stroke-width=\"2\"/></pattern></defs>\n",
+        hex(HATCH)
     )
 }
 

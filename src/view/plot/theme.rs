@@ -16,7 +16,7 @@ pub(super) const PAPER: RGBColor = RGBColor(0xff, 0xff, 0xff);
 /// Colour of the hatch over cells that a query sees but whose block was not kept.
 pub(super) const HATCH: RGBColor = RGBColor(0xc9, 0xcf, 0xd6);
 /// Distance of the lines of a hatch, in pixels.
-pub(super) const HATCH_STEP: usize = 6;
+pub(super) const HATCH_STEP: usize = 5;
 /// A flat tint of the hatch, for marks too small to be hatched.
 pub(super) const PRUNED: RGBColor = RGBColor(0xe6, 0xe9, 0xed);
 pub(super) const BAR: RGBColor = RGBColor(0x6a, 0x1b, 0x8a);
