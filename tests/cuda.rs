@@ -68,8 +68,8 @@ fn received_error(a: &Trace, b: &Trace, layer: usize) -> f64 {
 }
 
 /// Random models with features that the bundled one lacks: a soft cap, norms after each part, another
-/// activation, rotary positions of a part of each head, of two kinds, and stretched; queries scaled and
-/// normed.
+/// activation, rotary positions of a part of each head, of two kinds, stretched, side by side or none; queries
+/// scaled and normed; factors of what is added and of logits; no norms before the parts.
 #[test]
 fn families_have_the_same_logits() {
     let Some((_, _alone)) = both() else { return };
@@ -84,9 +84,17 @@ fn families_have_the_same_logits() {
             "phi3",
             json!({ "partial_rotary_factor": 0.75, "original_max_position_embeddings": 64, "rope_scaling": longrope }),
         ),
+        (
+            "granite",
+            json!({ "embedding_multiplier": 12.0, "residual_multiplier": 0.5, "attention_multiplier": 0.1,
+                "logits_scaling": 4.0 }),
+        ),
+        ("olmo3", json!({ "layer_types": ["sliding_attention", "full_attention"], "sliding_window": 48 })),
+        ("smollm3", json!({ "no_rope_layers": [1, 0] })),
+        ("glm4", json!({ "partial_rotary_factor": 0.5, "attention_bias": true })),
     ] {
         let mut config = common::config(json!({ "model_type": family, "head_dim": 64, "vocab_size": 104 }));
-        if family != "phi3" {
+        if family.starts_with("gemma") {
             common::set(&mut config, gemma.clone());
         }
         common::set(&mut config, changes);

@@ -53,10 +53,10 @@ pub struct Tracer {
 }
 
 impl Tracer {
-    /// Loads a model folder as Hugging Face lays it out (Llama, Mistral, Qwen2, Qwen3, Phi-3, Gemma 2, Gemma
-    /// 3), or a `.gguf` file of such a model, or a name on the Hugging Face hub, such as `Qwen/Qwen3-0.6B` or
-    /// `owner/name@revision`, which is downloaded unless it is in the hub's cache. A GPU is used if there is
-    /// one that works.
+    /// Loads a model folder as Hugging Face lays it out (Llama, Mistral, Qwen, Phi, Gemma, Granite, OLMo, SmolLM and
+    /// GLM: the table in docs/models.md), or a `.gguf` file of such a model, or a name on the Hugging Face hub, such
+    /// as `Qwen/Qwen3-0.6B`, `owner/name:Q8_0` or `owner/name@revision`, which is downloaded unless it is in the hub's
+    /// cache. A GPU is used if there is one that works.
     ///
     /// # Errors
     /// [`Error::File`] and [`Error::Model`] for faults in its files, [`Error::Engine`] when there is no

@@ -15,7 +15,7 @@ use streamtrace::{
 #[derive(Args)]
 #[command(next_help_heading = "Model")]
 pub struct LoadArgs {
-    /// A Hugging Face model folder, a .gguf file, or a name on the hub such as Qwen/Qwen3-0.6B
+    /// A Hugging Face model folder, a .gguf file, or a name on the hub such as Qwen/Qwen3-0.6B or owner/name:Q8_0
     #[arg(long)]
     model: PathBuf,
     #[command(flatten)]

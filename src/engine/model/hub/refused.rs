@@ -25,29 +25,10 @@ pub fn by(server: &Server, name: &Name, file: Option<&str>, why: Failure) -> Err
         Failure::Refused { status, code } => (status, code.unwrap_or_default()),
     };
     match (status, code.as_str()) {
-        (_, "GatedRepo") => of(
-            format!("one that {endpoint} does not give to everybody"),
-            match server.token {
-                None => format!(
-                    "accept the model's terms at {endpoint}/{id}; then set HF_TOKEN to a token of yours"
-                ),
-                Some(_) => {
-                    format!("accept the model's terms at {endpoint}/{id} as the user whose token is used")
-                }
-            },
-        ),
-        (401 | 403, _) => of(
-            format!("one that {endpoint} does not give to everybody, or none"),
-            match server.token {
-                None => format!(
-                    "check the name; accept the model's terms at {endpoint}/{id}; then set HF_TOKEN to a token of yours"
-                ),
-                Some(_) => format!(
-                    "check the name, that the token in HF_TOKEN or of `hf auth login` is valid, and that its user may \
-                     read {endpoint}/{id}"
-                ),
-            },
-        ),
+        (_, "GatedRepo") | (401 | 403, _) => {
+            let (found, fix) = closed(server, id, code == "GatedRepo");
+            of(found, fix)
+        }
         (404, "RevisionNotFound") => of(
             format!("the model at {endpoint}, but no revision {}", name.revision),
             format!("choose a branch, tag or commit of {endpoint}/{id}"),
@@ -73,6 +54,23 @@ pub fn by(server: &Server, name: &Name, file: Option<&str>, why: Failure) -> Err
             "check the name, the revision and HF_ENDPOINT".into(),
         ),
     }
+}
+
+/// Returns what is found, and what helps, where a model is not given to everybody; `is_there` if it is known to exist.
+fn closed(server: &Server, id: &str, is_there: bool) -> (String, String) {
+    let endpoint = &server.endpoint;
+    let terms = format!("accept the model's terms at {endpoint}/{id}");
+    let fix = match (&server.token, is_there) {
+        (None, true) => format!("{terms}; then set HF_TOKEN to a token of yours"),
+        (None, false) => format!("check the name; {terms}; then set HF_TOKEN to a token of yours"),
+        (Some(_), true) => format!("{terms} as the user whose token is used"),
+        (Some(_), false) => format!(
+            "check the name, that the token in HF_TOKEN or of `hf auth login` is valid, and that its user may read \
+             {endpoint}/{id}"
+        ),
+    };
+    let or_none = if is_there { "" } else { ", or none" };
+    (format!("one that {endpoint} does not give to everybody{or_none}"), fix)
 }
 
 /// The error for a file that did not come as it should.
