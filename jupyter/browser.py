@@ -94,11 +94,11 @@ class Browser:
         """Open a file or an address, with what stands behind its number sign."""
         address = page if str(page).startswith("http:") else Path(page).resolve().as_uri()
         # Another fragment alone would load nothing.
-        self.call("Page.navigate", url="about:blank")
-        self.loaded = False
-        self.call("Page.navigate", url=f"{address}#{fragment}" if fragment else address)
-        while not self.loaded:
-            self.receive()
+        for url in ("about:blank", f"{address}#{fragment}" if fragment else address):
+            self.loaded = False
+            self.call("Page.navigate", url=url)
+            while not self.loaded:
+                self.receive()
 
     def run(self, expression):
         """Return the value of a JavaScript expression; a promise is awaited."""

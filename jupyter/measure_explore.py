@@ -60,7 +60,7 @@ def measured(trace, page):
         with browser.Browser(size=(1440, 900)) as chromium:
             start = time.monotonic()
             chromium.open(page)
-            chromium.wait(f"{VIEW}.dataset.state === 'ready'", 60)
+            chromium.wait(f"{VIEW} && {VIEW}.dataset.state === 'ready'", 60)
             chromium.run("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
             ready.append(time.monotonic() - start)
             times, memory = chromium.run(CLICKS), chromium.memory()

@@ -11,16 +11,35 @@ const MASSES = Float32Array.from({ length: ONE + 1 }, (_, bits) => {
   return exponent ? (1 + fraction) * 2 ** (exponent - 15) : fraction * 2 ** -14;
 });
 
-async function inflated(base64) {
-  const bytes = Uint8Array.fromBase64?.(base64) ?? fromBase64(base64);
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-  return new Uint8Array(await new Response(stream).arrayBuffer());
+/** Unpacks pieces one after the other, in the same memory. */
+class Unpacker {
+  constructor() { [this.packed, this.plain] = [new Uint8Array(1 << 21), new Uint8Array(1 << 21)]; }
+
+  /** Unpacks a piece; what it returns is overwritten by the next one. */
+  async unpacked(base64) {
+    if (this.packed.length < base64.length) this.packed = new Uint8Array(2 * base64.length);
+    const bytes = this.packed.subarray(0, fromBase64(base64, this.packed));
+    const chunks = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate")).getReader();
+    for (let n = 0; ;) {
+      const { done, value } = await chunks.read();
+      if (done) return this.plain.subarray(0, n);
+      if (n + value.length > this.plain.length) {
+        const larger = new Uint8Array(2 * (n + value.length));
+        larger.set(this.plain);
+        this.plain = larger;
+      }
+      this.plain.set(value, n);
+      n += value.length;
+    }
+  }
 }
 
-function fromBase64(base64) {
-  const text = atob(base64), bytes = new Uint8Array(text.length);
-  for (let i = 0; i < bytes.length; i++) bytes[i] = text.charCodeAt(i);
-  return bytes;
+/** Decodes base64 into an array; returns the number of bytes. */
+function fromBase64(base64, into) {
+  if (into.setFromBase64) return into.setFromBase64(base64).written;
+  const text = atob(base64);
+  for (let i = 0; i < text.length; i++) into[i] = text.charCodeAt(i);
+  return text.length;
 }
 
 /** A place in bytes. */
@@ -80,10 +99,11 @@ function prompt(bytes, { n_tokens, n_text }) {
 /** Reads everything. A piece is gone before the next one is unpacked, so that little lies in memory twice. */
 async function decoded(root) {
   const summary = JSON.parse(root.dataset.summary), pieces = [...root.querySelectorAll(":scope > data")];
+  const unpacker = new Unpacker();
   const next = async () => {
     const piece = pieces.shift(), { value } = piece;
     piece.removeAttribute("value");
-    return inflated(value);
+    return unpacker.unpacked(value);
   };
   const { n_tokens, traces } = summary, read = { ...summary, ...prompt(await next(), summary) };
   for (const trace of traces) {
