@@ -212,7 +212,7 @@ fn share(keys: &[(Span, f64)], tokens: Span) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::synthetic::{Shape, trace};
+    use crate::trace::synthetic::{Shape, trace, trace_of_words};
 
     fn long() -> Trace {
         trace(&Shape { n_tokens: 4096, n_layers: 2, n_heads: 4, top_k: 40, ..Default::default() })
@@ -252,7 +252,9 @@ mod tests {
     fn a_prompt_that_is_too_long_is_said_in_every_finding() {
         let shape = Shape { n_tokens: 600, ..Default::default() };
         assert!(trace(&shape).reading().unwrap().note.is_none());
-        let trace = trace(&Shape { context_length: Some(512), ..shape });
+        let words: Vec<String> =
+            (0..600).map(|i| if i % 10 == 9 { " end." } else { " word" }.into()).collect();
+        let trace = trace_of_words(&Shape { context_length: Some(512), ..shape }, &words);
         let notes = [
             trace.reading().unwrap().note,
             trace.routes(60..69, trace.output()).unwrap().note,

@@ -125,7 +125,7 @@ mod tests {
     fn letters_without_a_font_are_told() {
         let text = |text: &str| {
             let svg = format!(
-                "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"90\" height=\"20\"><text y=\"15\">{text}</text></svg>"
+                "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"90\" height=\"20\"><text y=\"15\" font-family=\"sans-serif\">{text}</text></svg>"
             );
             png(&svg, 1.0).unwrap()
         };
