@@ -53,7 +53,7 @@ impl DemoArgs {
         trace.save(file("demo.trace"))?;
         let reading = trace.reading()?;
         reading.save(file("read.svg"))?;
-        trace.explore()?.save(file("demo.html"))?;
+        trace.explore()?.files(["demo.trace"]).save(file("demo.html"))?;
         print(&trace)?;
         print(&reading)?;
         print(format!("The answer that is hidden in the prompt:{}", prompt.answer))?;

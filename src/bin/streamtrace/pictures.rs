@@ -147,20 +147,24 @@ pub struct ReportArgs {
     /// Markdown file that the report begins with
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
+    /// Open the report in the browser
+    #[arg(long)]
+    open: bool,
 }
 
 impl ReportArgs {
     pub fn run(&self) -> Result<(), Error> {
         let trace = Trace::open(&self.trace)?;
-        let mut report =
-            Report::new(self.title()).text(self.text()?).trace(&trace).explore(&trace.explore()?);
+        let report = Report::new(self.title()).text(self.text()?);
+        let report = report.figure(trace.reading()?.figure(), "What the last token read.");
+        let mut report = report.trace(&trace).explore(&trace.explore()?);
         report = report.figure(trace.overview()?, "What each head of each layer attends to.");
         if trace.summary().fidelity.is_some() {
             report = report.figure(&trace.recall_map()?, "How much of its dense attention each head keeps.");
         }
         report.save(&self.out)?;
         wrote(&self.out, "");
-        Ok(())
+        if self.open { open(&self.out) } else { Ok(()) }
     }
 
     fn title(&self) -> String {
