@@ -39,7 +39,7 @@ impl Trace {
     }
 
     /// Returns the sentences of the whole prompt by the published rule
-    /// ([`published_sentences`](crate::trace::published_sentences)). A token belongs to the sentence in which it
+    /// ([`published_sentences`]). A token belongs to the sentence in which it
     /// begins; a sentence in which none begins is left out.
     ///
     /// # Errors
