@@ -41,8 +41,15 @@ static NEEDLE: LazyLock<Prompt> = LazyLock::new(|| {
     Tracer::load_with(options).unwrap().prompt(&task).unwrap()
 });
 
+/// Runs the program; it reports every step.
 fn streamtrace(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_streamtrace")).args(arguments).output().unwrap()
+    streamtrace_every("0", arguments)
+}
+
+/// Runs the program; it reports every so many seconds.
+fn streamtrace_every(seconds: &str, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_streamtrace"));
+    command.args(arguments).env("STREAMTRACE_PROGRESS_SECONDS", seconds).output().unwrap()
 }
 
 fn stdout(output: &Output) -> &str {

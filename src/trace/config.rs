@@ -182,72 +182,59 @@ impl StreamConfig {
     /// [`Error::Setting`] for sizes that are 0 or do not divide, and for a `top_k` smaller than what is
     /// always kept.
     pub fn validate(&self) -> Result<(), Error> {
-        let setting = |setting: &str, expected: &str, found: String, fix: String| {
-            Err(Error::setting(setting, expected, found, fix))
-        };
-        let (bq, bk) = (self.block_size_q, self.block_size_k);
-        if (bq, bk) != (0, 0) && (bq == 0 || bk == 0 || (bq % bk != 0 && bk % bq != 0)) {
-            let fix = "choose powers of two, such as 32 and 8".into();
-            return setting(
-                "block sizes",
-                "sizes above 0 of which one divides the other, or 0 and 0 to leave them out",
-                format!("{bq} and {bk}"),
-                fix,
-            );
-        }
-        if bq > 256 || bk > 256 {
-            return setting(
-                "block sizes",
-                "at most 256 tokens",
-                format!("{bq} and {bk}"),
-                "choose smaller blocks".into(),
-            );
-        }
+        self.validate_blocks()?;
         if self.beam > Self::MAX_BEAM {
-            let (expected, fix) =
-                (format!("at most {}", Self::MAX_BEAM), "64 is common, 0 the published search");
-            return setting("beam", &expected, self.beam.to_string(), fix.into());
+            let expected = format!("at most {}", Self::MAX_BEAM);
+            return Err(Error::setting("beam", expected, self.beam, "64 is common, 0 the published search"));
         }
         if ![2, 4, 8].contains(&self.split) {
-            return setting(
-                "split",
-                "2, 4 or 8",
-                self.split.to_string(),
-                "4 is common, 2 the published search".into(),
-            );
+            let fix = "4 is common, 2 the published search";
+            return Err(Error::setting("split", "2, 4 or 8", self.split, fix));
         }
-        if let Some(recall) = self.recall.filter(|recall| !(*recall > 0.0 && *recall < 1.0)) {
-            let fix = "0.95 is common; prune nothing to keep all".into();
-            return setting("recall", "a share above 0 and below 1", recall.to_string(), fix);
-        }
-        if self.recall.is_some() && self.pruned.is_some() {
-            let fix = "leave out one of them: what a recall prunes is a result".into();
-            return setting("recall", "no share to prune beside it", format!("{:?}", self.pruned), fix);
-        }
-        if self.recall.is_some() && (self.sample == 0 || self.budget == Budget::Uniform) {
-            let found = format!("a sample of {} and a budget that is {:?}", self.sample, self.budget);
-            let fix = "sample 512 queries, and let budgets differ by head".into();
-            return setting("recall", "a sample and budgets by head", found, fix);
-        }
+        self.validate_recall()?;
         match self.pruned {
             Some(share) if !(0.0..1.0).contains(&share) => {
-                return setting(
-                    "pruned",
-                    "a share of at least 0 and below 1",
-                    share.to_string(),
-                    "0.95 is common".into(),
-                );
+                Err(Error::setting("pruned", "a share of at least 0 and below 1", share, "0.95 is common"))
             }
-            Some(_) => {}
             None if self.top_k < self.always_kept() => {
-                let expected = format!(
-                    "at least {}, the sink and local blocks that are always kept",
-                    self.always_kept()
-                );
-                let fix = "raise top_k, or lower sink_blocks and local_blocks".into();
-                return setting("top_k", &expected, self.top_k.to_string(), fix);
+                let always = self.always_kept();
+                let expected = format!("at least {always}, the sink and local blocks that are always kept");
+                let fix = "raise top_k, or lower sink_blocks and local_blocks";
+                Err(Error::setting("top_k", expected, self.top_k, fix))
             }
-            None => {}
+            _ => Ok(()),
+        }
+    }
+
+    fn validate_blocks(&self) -> Result<(), Error> {
+        let (bq, bk) = (self.block_size_q, self.block_size_k);
+        let found = format!("{bq} and {bk}");
+        if (bq, bk) != (0, 0) && (bq == 0 || bk == 0 || (bq % bk != 0 && bk % bq != 0)) {
+            let expected = "sizes above 0 of which one divides the other, or 0 and 0 to leave them out";
+            let fix = "choose powers of two, such as 32 and 8";
+            return Err(Error::setting("block sizes", expected, found, fix));
+        }
+        if bq > 256 || bk > 256 {
+            return Err(Error::setting("block sizes", "at most 256 tokens", found, "choose smaller blocks"));
+        }
+        Ok(())
+    }
+
+    fn validate_recall(&self) -> Result<(), Error> {
+        let Some(recall) = self.recall else { return Ok(()) };
+        if !(recall > 0.0 && recall < 1.0) {
+            let fix = "0.95 is common; prune nothing to keep all";
+            return Err(Error::setting("recall", "a share above 0 and below 1", recall, fix));
+        }
+        if self.pruned.is_some() {
+            let fix = "leave out one of them: what a recall prunes is a result";
+            let found = format!("{:?}", self.pruned);
+            return Err(Error::setting("recall", "no share to prune beside it", found, fix));
+        }
+        if self.sample == 0 || self.budget == Budget::Uniform {
+            let found = format!("a sample of {} and a budget that is {:?}", self.sample, self.budget);
+            let fix = "sample 512 queries, and let budgets differ by head";
+            return Err(Error::setting("recall", "a sample and budgets by head", found, fix));
         }
         Ok(())
     }

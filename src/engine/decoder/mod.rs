@@ -8,6 +8,7 @@
 pub mod branches;
 mod loader;
 mod logits;
+mod parts;
 pub mod resident;
 pub mod session;
 mod visitor;
@@ -17,8 +18,7 @@ use std::{ops::Range, slice, sync::Arc};
 use super::{
     device::{AttentionShape, Device, LayerAttention, StageCosts},
     model::{
-        LayerWeights, Linear, Model,
-        family::QkNorm,
+        LayerWeights, Model,
         rope::{RopeConfig, Rotary},
     },
     search::{by_head, sample::sampled},
@@ -286,23 +286,6 @@ impl<D: Device> Decoder<'_, D> {
         Err(self.not_finite(format!("the output of layer {}", pass.layer)))
     }
 
-    /// Adds to rows what attention writes; takes `attended`, whose memory the feed-forward block needs.
-    fn after_attention(
-        &self,
-        weights: &LayerWeights<D::Tensor>,
-        x: &D::Tensor,
-        attended: D::Tensor,
-    ) -> Result<D::Tensor, Error> {
-        let written = self.linear(&attended, &weights.output)?;
-        self.device.add(x, &self.maybe_norm(written, weights.attention_post_norm.as_ref())?)
-    }
-
-    /// Adds to rows what the feed-forward block writes.
-    fn after_mlp(&self, weights: &LayerWeights<D::Tensor>, x: D::Tensor) -> Result<D::Tensor, Error> {
-        let mlp = self.mlp(weights, &x)?;
-        self.device.add(&x, &self.maybe_norm(mlp, weights.mlp_post_norm.as_ref())?)
-    }
-
     /// Returns the mean length of the rows of each query block. `[n_query_blocks]`
     fn mean_lengths(&self, hidden: &D::Residual) -> Result<Vec<f32>, Error> {
         let mut means = Vec::new();
@@ -336,71 +319,6 @@ impl<D: Device> Decoder<'_, D> {
             focus: self.focus,
             sentences: self.sentences.clone(),
         }
-    }
-
-    fn queries(
-        &self,
-        weights: &LayerWeights<D::Tensor>,
-        x: &D::Tensor,
-        positions: &[Range<usize>],
-        angles: &D::Angles,
-    ) -> Result<D::Tensor, Error> {
-        let queries =
-            self.of_normed(x, weights.attention_norm.as_ref(), |x| self.linear(x, &weights.query))?;
-        self.rotated(queries, weights.query_norm.as_ref(), positions, angles, self.model.config.query_scale)
-    }
-
-    /// Norms and rotates queries or keys.
-    fn rotated(
-        &self,
-        x: D::Tensor,
-        norm: Option<&D::Tensor>,
-        positions: &[Range<usize>],
-        angles: &D::Angles,
-        scale: f32,
-    ) -> Result<D::Tensor, Error> {
-        let config = &self.model.config;
-        let (x, norm) = match config.qk_norm {
-            QkNorm::Whole => (self.maybe_norm(x, norm)?, None),
-            _ => (x, norm.map(|norm| (norm, config.rms_norm_eps))),
-        };
-        self.device.rope(&x, norm, positions, angles, scale)
-    }
-
-    fn mlp(&self, weights: &LayerWeights<D::Tensor>, x: &D::Tensor) -> Result<D::Tensor, Error> {
-        let activation = self.model.config.activation;
-        let activated = self.of_normed(x, weights.mlp_norm.as_ref(), |x| {
-            self.device.gated(&self.linear(x, &weights.gate)?, &self.linear(x, &weights.up)?, activation)
-        })?;
-        self.linear(&activated, &weights.down)
-    }
-
-    /// Returns what `then` makes of the normed rows, or of the rows as they are where there is no norm.
-    fn of_normed(
-        &self,
-        x: &D::Tensor,
-        norm: Option<&D::Tensor>,
-        then: impl FnOnce(&D::Tensor) -> Result<D::Tensor, Error>,
-    ) -> Result<D::Tensor, Error> {
-        match norm {
-            Some(norm) => then(&self.norm(x, norm)?),
-            None => then(x),
-        }
-    }
-
-    fn norm(&self, x: &D::Tensor, weight: &D::Tensor) -> Result<D::Tensor, Error> {
-        self.device.rms_norm(x, weight, self.model.config.rms_norm_eps)
-    }
-
-    fn maybe_norm(&self, x: D::Tensor, weight: Option<&D::Tensor>) -> Result<D::Tensor, Error> {
-        match weight {
-            Some(weight) => self.norm(&x, weight),
-            None => Ok(x),
-        }
-    }
-
-    fn linear(&self, x: &D::Tensor, linear: &Linear<D::Tensor>) -> Result<D::Tensor, Error> {
-        self.device.linear(x, &linear.weight, linear.bias.as_ref())
     }
 
     fn not_finite(&self, place: String) -> Error {

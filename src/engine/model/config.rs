@@ -94,31 +94,8 @@ impl ModelConfig {
     /// Reads the contents of a `config.json`.
     pub(super) fn parse(json: Value) -> Result<Self, Unsupported> {
         let file = ConfigFile::parse(json)?;
-        let n_kv_heads = file.num_key_value_heads.unwrap_or(file.num_attention_heads);
-        let head_dim = file
-            .head_dim
-            .filter(|&size| size > 0)
-            .unwrap_or(file.hidden_size / file.num_attention_heads.max(1));
         let n_heads = file.num_attention_heads;
-        let sizes = [
-            file.hidden_size,
-            file.intermediate_size,
-            file.num_hidden_layers,
-            n_heads,
-            n_kv_heads,
-            head_dim,
-            file.vocab_size,
-        ];
-        if sizes.iter().any(|size| !(1..=MAX_SIZE).contains(size))
-            || !n_heads.is_multiple_of(n_kv_heads)
-            || !head_dim.is_multiple_of(2)
-        {
-            let rule = "an even head size, query heads a multiple of key-value heads";
-            let found = format!(
-                "hidden, intermediate, layers, heads, key-value heads, head size, vocabulary {sizes:?}"
-            );
-            return Err(Unsupported::new(&format!("sizes above 0 and at most {MAX_SIZE}, {rule}"), &found));
-        }
+        let (n_kv_heads, head_dim) = head_sizes(&file)?;
         let family = file.family;
         let is_gemma = family.is_gemma();
         let (rope, window_rope) = ropes(&file, head_dim)?;
@@ -159,6 +136,30 @@ impl ModelConfig {
             in_blocks: 0,
         })
     }
+}
+
+/// Returns the number of key-value heads and the size of a head, if all sizes make a model.
+fn head_sizes(file: &ConfigFile) -> Result<(usize, usize), Unsupported> {
+    let n_heads = file.num_attention_heads;
+    let n_kv_heads = file.num_key_value_heads.unwrap_or(n_heads);
+    let head_dim = file.head_dim.filter(|&size| size > 0).unwrap_or(file.hidden_size / n_heads.max(1));
+    let sizes = [
+        file.hidden_size,
+        file.intermediate_size,
+        file.num_hidden_layers,
+        n_heads,
+        n_kv_heads,
+        head_dim,
+        file.vocab_size,
+    ];
+    let are_sizes = sizes.iter().all(|size| (1..=MAX_SIZE).contains(size));
+    if are_sizes && n_heads.is_multiple_of(n_kv_heads) && head_dim.is_multiple_of(2) {
+        return Ok((n_kv_heads, head_dim));
+    }
+    let rule = "an even head size, query heads a multiple of key-value heads";
+    let found =
+        format!("hidden, intermediate, layers, heads, key-value heads, head size, vocabulary {sizes:?}");
+    Err(Unsupported::new(&format!("sizes above 0 and at most {MAX_SIZE}, {rule}"), &found))
 }
 
 fn activation(file: &ConfigFile) -> Result<Activation, Unsupported> {
