@@ -136,7 +136,7 @@ fn calibration_finds_the_head_that_tells() {
     assert!(ranking.how.contains("1 other prompt"), "{}", ranking.how);
     let links = trace.sentence_links(&sentences, &ranking, 1).unwrap();
     assert_eq!(links.auc(&needs, &[]), Some(1.0));
-    assert!(links.measure.contains("1·1") && links.measure.contains("calibration"));
+    assert!(links.measure.contains("L1H1") && links.measure.contains("calibration"));
     assert!(matches!(calibration.add(&trace, &sentences, &[], &[]), Err(Error::Setting { .. })));
 }
 
