@@ -78,7 +78,7 @@ class Explore(unittest.TestCase):
         streamtrace("report", here / "a.trace", "--out", here / "report.html", "--title", HOSTILE)
         # The report's block is what a notebook shows; the nonce that lets the script run belongs to the page's own policy.
         report = (here / "report.html").read_text()
-        start = report.index("<style>", report.index("<body>"))
+        start = report.rindex("<style>", 0, report.index('class="streamtrace-explore"'))
         block = report[start : report.index("</section>", start)]
         nbformat.write(notebook(block), here / "explore.ipynb")
         (here / "notebook.html").write_text(HTMLExporter(template_name="lab").from_notebook_node(notebook(block))[0])
