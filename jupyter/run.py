@@ -31,6 +31,8 @@ METADATA = {
     },
 }
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
+# What a run that takes long says of itself.
+PROGRESS = re.compile(r"^.*\blayer \d+ of \d+, \d+ tokens/s, \d+ s left\n", re.MULTILINE)
 
 
 def main():
@@ -95,12 +97,16 @@ def problems_of(kept, result, must_fail):
 
 
 def clean(notebook):
-    """Remove run-to-run noise from a notebook: counts, timings, and the metadata of frontends."""
+    """Remove run-to-run noise from a notebook: counts, progress, and the metadata of frontends."""
     notebook.metadata = METADATA
     for cell in notebook.cells:
         cell.metadata = {"tags": cell.metadata.tags} if cell.metadata.get("tags") else {}
     for number, cell in enumerate((c for c in notebook.cells if c.cell_type == "code"), 1):
         cell.execution_count = number
+        for output in cell.outputs:
+            if output.output_type == "stream":
+                output.text = PROGRESS.sub("", output.text)
+        cell.outputs = [output for output in cell.outputs if output.output_type != "stream" or output.text]
         for output in cell.outputs:
             if "execution_count" in output:
                 output.execution_count = number
