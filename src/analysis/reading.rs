@@ -55,6 +55,7 @@ pub struct Passage {
 }
 
 /// A head, and what it looks at.
+#[derive(Clone)]
 struct Row {
     layer: usize,
     head: usize,
@@ -78,14 +79,14 @@ impl Trace {
     /// [`Error::Trace`] when the file is damaged.
     pub fn reading_of(&self, query: usize, head: Option<(usize, usize)>) -> Result<Reading, Error> {
         self.checked("token that reads", (query..query.saturating_add(1)).into())?;
-        let rows = match head {
-            Some((layer, head)) => vec![self.row_of(layer, head, query)?],
-            None => self.rows_of(query)?,
+        let rows = self.rows_of(query)?;
+        let row = match head {
+            Some((layer, head)) => self.row_of(layer, head, query)?,
+            None => self.clearest(&rows, query)?.clone(),
         };
-        let row = self.clearest(rows, query)?;
         let passages = self.passages(&row, query)?;
         let on_first = |row: &Row| share(&row.keys, passages[0].span);
-        let heads = self.rows_of(query)?.into_iter().map(|row| (row.layer, row.head, on_first(&row)));
+        let heads = rows.iter().map(|row| (row.layer, row.head, on_first(row)));
         let how = format!("share of attention of token {query} on tokens {}", passages[0].span);
         let summary = self.summary();
         let next = &summary.next_token;
@@ -131,7 +132,7 @@ impl Trace {
 
     /// Returns the row with the strongest single place that is neither near nor a sink; if there is none, the
     /// row with the strongest place.
-    fn clearest(&self, mut rows: Vec<Row>, query: usize) -> Result<Row, Error> {
+    fn clearest<'r>(&self, rows: &'r [Row], query: usize) -> Result<&'r Row, Error> {
         let near = query.saturating_sub(NEAR);
         let mut ranked: Vec<(usize, Span, f64)> = Vec::new();
         for (at, row) in rows.iter().enumerate() {
@@ -142,11 +143,11 @@ impl Trace {
         for (at, keys, share) in ranked {
             let sink = |sink: &super::Sink| sink.layer == rows[at].layer;
             if share > 0.0 && !self.sinks(keys)?.iter().any(sink) {
-                return Ok(rows.swap_remove(at));
+                return Ok(&rows[at]);
             }
         }
         let most = |row: &Row| row.keys.iter().map(|key| key.1).fold(0.0, f64::max);
-        let best = rows.into_iter().reduce(|best, row| if most(&row) > most(&best) { row } else { best });
+        let best = rows.iter().reduce(|best, row| if most(row) > most(best) { row } else { best });
         best.ok_or_else(|| Error::missing("head", "of the trace", "it holds no layer"))
     }
 

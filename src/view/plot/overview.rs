@@ -144,7 +144,7 @@ fn figure(
     let caption = "Attention that the queries of a cell give to its keys, of all their attention";
     let mut states = vec![("pruned: never computed", Swatch::Hatch), (outside(trace), Swatch::Paper)];
     states.extend((!low.is_empty()).then_some(("recall below 0.5", Swatch::Frame(ALARM))));
-    states.extend(heads.map(|_| ("10 % and more of the score", Swatch::Frame(MARKS[0]))));
+    states.extend(heads.map(|_| ("a score of 10 % or more", Swatch::Frame(MARKS[0]))));
     let end = legend(&mut canvas, (left, top + size.1 + 18), scale, caption, &states);
     let description =
         format!("Rows are layers, columns are heads; in each panel rows are queries, columns keys. {facts}.");
