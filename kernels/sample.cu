@@ -24,8 +24,8 @@
 constexpr int BINS = 128;
 constexpr int COUNTING = 128;
 
-GEOMETRY(sample_norms, THREADS, 1, 1, SCORING, 0);
-GEOMETRY(sample_masses, THREADS, 1, 1, SCORING, 0);
+GEOMETRY(sample_norms, THREADS, 1, 1, SETTLING, 0);
+GEOMETRY(sample_masses, THREADS, 1, 1, SETTLING, 0);
 GEOMETRY(sample_histogram, COUNTING, 1, 1, 0, 0);
 GEOMETRY(sample_recall, COUNTING, 1, 1, 0, 0);
 

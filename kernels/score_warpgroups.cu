@@ -290,4 +290,12 @@ DEVICE void pass(const Search& s, const u32* items, int count, Queries& q, u8* s
     }
 }
 
+// Takes the norms of the queries over all items, then scores the first `n_scored`.
+template <bool OF_KEYS>
+DEVICE void rank(const Search& s, const u32* items, int count, int n_scored, Queries& q, u8* shared, u32* out) {
+    pass<OF_KEYS ? KEY_NORMS : NODE_NORMS>(s, items, count, q, shared, out);
+    settle_norms(q, shared);
+    pass<OF_KEYS ? KEY_SCORES : NODE_SCORES>(s, items, n_scored, q, shared, out);
+}
+
 #endif

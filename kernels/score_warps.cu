@@ -1,282 +1,325 @@
 // score_warps: how the searches score items, with products of one warp. Any card from sm_80.
 //
-// A warp holds 16 queries in registers as columns; rows of items stream through shared memory, 16 at a time,
-// so the maximum over queries needs only the four lanes of a quad. Of nodes with two rows, eight nodes' first
-// rows come before their second ones: a lane has both. A key block's rows go to one warp, that adds up what
-// they get of each query.
+// A warp holds up to 32 queries in registers, the rows of A. Eight rows of items, a batch, are the columns of B.
+// They come from memory to the registers that multiply them: a quad takes 64 bytes of a row, a lane 16, for two
+// steps of 16 dimensions. Queries are taken apart in the same way, so that products add up the same pairs in
+// another order. Warps that hold the same queries share the items; none waits for another before a pass ends.
+//
+// A lane has products of the queries `place_of(0)` to `place_of(OF_LANE - 1)` with columns 2 (lane % 4) and the next.
 
-constexpr int TILE = HEAD_DIM > 128 ? 32 : 64;          // rows in flight at a time
-constexpr int WARPS_Q = BLOCK_Q / 16;
-constexpr int WARPS_N = smaller(8 / WARPS_Q, TILE / 16);
-constexpr int THREADS = 32 * WARPS_Q * WARPS_N;
-constexpr int MIN_BLOCKS = HEAD_DIM > 128 ? 1 : 2;      // on a multiprocessor
+constexpr int M_TILES = BLOCK_Q > 16 && HEAD_DIM <= 128 ? 2 : 1;  // of 16 queries
+constexpr int OF_LANE = 2 * M_TILES;
+constexpr int WARPS_Q = BLOCK_Q / 16 / M_TILES;
+constexpr int WARPS_N = WARPS_Q < 4 ? 4 / WARPS_Q : 1;
+constexpr int WARPS = WARPS_Q * WARPS_N;
+constexpr int THREADS = 32 * WARPS;
+constexpr int MIN_BLOCKS = 16 / WARPS;                        // on a multiprocessor
 constexpr int STEPS = HEAD_DIM / 16;
-constexpr int ROW = HEAD_DIM * 2 + 16;  // bytes; the pad keeps ldmatrix free of bank conflicts
-constexpr int STAGE = TILE * (ROW * (SPREAD ? 2 : 1) + (CLUSTERS ? 4 : 0));
-constexpr int SCORING = 2 * STAGE;                      // shared bytes
+constexpr int BATCHES = SPREAD || HEAD_DIM > 128 ? 1 : 2;         // in flight at a time
 
-// 16 columns of B; rows past the prompt repeat its last query, which changes no maximum. Column j of a lane
-// is query j / 2 * 8 + lane % 4 * 2 + j % 2.
 struct Queries {
-    u32 pairs[STEPS][4];
-    float length[4], norm[4];
-    Norm running[4];  // of the rows that this lane has seen since norms were settled
+    u32 rows[STEPS][M_TILES][4];
+    float length[OF_LANE], norm[OF_LANE];
+    Norm running[OF_LANE];  // of the rows that this lane has seen since norms were settled
     int first, last;
 };
 
-DEVICE int query_of(const Queries& q, int j) {
-    return min(q.first + j / 2 * 8 + threadIdx.x % 4 * 2 + j % 2, q.last);
+// Query j of a lane in its query block.
+DEVICE int place_of(int j) {
+    return threadIdx.x / 32 % WARPS_Q * 16 * M_TILES + j * 8 + threadIdx.x % 32 / 4;
 }
 
-DEVICE void load_queries(Queries& q, const u16* queries, Sight sight, int row0, u8* shared) {
-    int lane = threadIdx.x % 32, warp_q = threadIdx.x / 32 % WARPS_Q;
-    q.first = sight.first_query + warp_q * 16, q.last = sight.end_query - 1;
+DEVICE uint4 load_16(const u16* from) {
+    uint4 v;
+    asm("ld.global.nc.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(from));
+    return v;
+}
+
+// Sum of the squares of two values.
+DEVICE float squares_of(u32 pair) { return low_bf16(pair) * low_bf16(pair) + high_bf16(pair) * high_bf16(pair); }
+
+// Rows past the prompt repeat its last query, which changes no maximum.
+DEVICE void load_queries(Queries& q, const u16* queries, Sight sight, int row0, u8*) {
+    q.first = sight.first_query + threadIdx.x / 32 % WARPS_Q * 16 * M_TILES, q.last = sight.end_query - 1;
 #pragma unroll
-    for (int half = 0; half < 2; half++) {
-        int token = min(q.first + half * 8 + lane / 4, q.last) - row0;
-        const u32* row = (const u32*)(queries + ((u64)token * gridDim.y + blockIdx.y) * HEAD_DIM) + lane % 4;
+    for (int j = 0; j < OF_LANE; j++) {
+        int token = min(sight.first_query + place_of(j), q.last) - row0;
+        const u16* row = queries + ((u64)token * gridDim.y + blockIdx.y) * HEAD_DIM + threadIdx.x % 4 * 8;
         float squares = 0.0f;
 #pragma unroll
-        for (int k = 0; k < STEPS; k++) {
-#pragma unroll
-            for (int i = 0; i < 2; i++) {
-                u32 pair = row[k * 8 + i * 4];
-                q.pairs[k][half * 2 + i] = pair;
-                squares += low_bf16(pair) * low_bf16(pair) + high_bf16(pair) * high_bf16(pair);
-            }
+        for (int k = 0; k < STEPS; k += 2) {
+            uint4 v = load_16(row + k * 16);
+            q.rows[k][j / 2][j % 2] = v.x, q.rows[k][j / 2][2 + j % 2] = v.y;
+            q.rows[k + 1][j / 2][j % 2] = v.z, q.rows[k + 1][j / 2][2 + j % 2] = v.w;
+            squares += squares_of(v.x) + squares_of(v.y) + squares_of(v.z) + squares_of(v.w);
         }
-        squares = quad_sum(squares);
+        q.length[j] = sqrtf(quad_sum(squares));
+        q.norm[j] = 0.0f, q.running[j] = no_norm();
+    }
+}
+
+// ---- products
+
+// This lane's part of one row of a batch.
+struct Row {
+    u32 pairs[STEPS][2];
+    DEVICE void load(const u16* row) {
 #pragma unroll
-        for (int j = 0; j < 2; j++) {
-            q.length[half * 2 + j] = sqrtf(__shfl_sync(~0u, squares, (lane % 4 * 2 + j) * 4));
+        for (int k = 0; k < STEPS; k += 2) {
+            uint4 v = load_16(row + k * 16 + threadIdx.x % 4 * 8);
+            pairs[k][0] = v.x, pairs[k][1] = v.y, pairs[k + 1][0] = v.z, pairs[k + 1][1] = v.w;
         }
     }
-#pragma unroll
-    for (int j = 0; j < 4; j++) q.norm[j] = 0.0f, q.running[j] = no_norm();
-}
+};
 
-// Row `row` of all rows: its item, and which of the item's rows it is.
-template <Pass PASS>
-DEVICE int2 item_of(int row) {
-    if (!of_keys(PASS) && CLUSTERS) return make_int2(row / 16 * 8 + row % 8, row / 8 % 2);
-    return make_int2(row / rows_of(PASS), row % rows_of(PASS));
-}
+struct Products {
+    float of[M_TILES][4];
+    DEVICE float operator()(int j, int column) const { return of[j / 2][j % 2 * 2 + column]; }
+};
 
-template <Pass PASS>
-DEVICE void load_tile(const Search& s, const u32* items, int first, int count, u32 stage) {
-    constexpr int CHUNKS = HEAD_DIM / 8;
-    for (int i = threadIdx.x; i < TILE * CHUNKS; i += THREADS) {
-        int2 at = item_of<PASS>(first + i / CHUNKS);
-        const u16* from = row_of<PASS>(s, items[min(at.x, count - 1)], at.y) + i % CHUNKS * 8;
-        u32 to = stage + i / CHUNKS * ROW + i % CHUNKS * 16;
-        copy_16(to, from);
-        if (SPREAD && !of_keys(PASS)) copy_16(to + TILE * ROW, s.nodes.variances + (from - s.nodes.means));
-    }
-    if (CLUSTERS && !of_keys(PASS) && threadIdx.x < TILE) {
-        int2 at = item_of<PASS>(first + threadIdx.x);
-        u64 node = place_of(s, items[min(at.x, count - 1)]);
-        copy_4(stage + TILE * ROW + threadIdx.x * 4, s.nodes.spreads + 2 * node + at.y);
-    }
-    copies_commit();
-}
-
-// Products of 16 rows with this warp's 16 queries: [query half][row half, query] as the tensor cores leave
-// them.
-DEVICE void multiply_16(float (&c)[2][4], u32 rows, const Queries& q, bool squared) {
+DEVICE Products multiply_rows(const Queries& q, const Row& row, bool squared) {
+    Products p = {};
 #pragma unroll
     for (int k = 0; k < STEPS; k++) {
-        u32 a[4];
-        load_matrices(a, rows + k * 32);
 #pragma unroll
-        for (int half = 0; half < 2; half++) {
-            u32 b0 = q.pairs[k][half * 2], b1 = q.pairs[k][half * 2 + 1];
-            multiply(c[half], a, squared ? square_bf16(b0) : b0, squared ? square_bf16(b1) : b1);
+        for (int m = 0; m < M_TILES; m++) {
+            u32 a[4];
+#pragma unroll
+            for (int i = 0; i < 4; i++) a[i] = squared ? square_bf16(q.rows[k][m][i]) : q.rows[k][m][i];
+            multiply(p.of[m], a, row.pairs[k][0], row.pairs[k][1]);
         }
     }
+    return p;
 }
 
-// Scores of rows lane/4 (r = 0) and lane/4 + 8 (r = 1) with query j; of nodes with two rows the larger one,
-// for both r.
+// Where row `row` of all rows of a pass lies; those after the last repeat it.
 template <Pass PASS>
-DEVICE void score_16(float (&scores)[2][4], const Search& s, u32 stage, int row, const Queries& q) {
-    int lane = threadIdx.x % 32;
-    u32 rows = stage + (row + lane % 16) * ROW + lane / 16 * 16;
-    float products[2][4] = {}, variances[2][4] = {};
-    multiply_16(products, rows, q, false);
-    if (SPREAD && !of_keys(PASS)) multiply_16(variances, rows + TILE * ROW, q, true);
+DEVICE const u16* place_of_row(const Search& s, const u32* items, int count, int row) {
+    return row_of<PASS>(s, items[min(row / rows_of(PASS), count - 1)], row % rows_of(PASS));
+}
+
+// ---- nodes
+
+constexpr int NODES = CLUSTERS ? 4 : 8;           // of a batch
+constexpr int NODES_OF_LANE = CLUSTERS ? 1 : 2;
+
+// What the search would have of a lane's node n and its query j.
+struct Estimates {
+    float of[OF_LANE][NODES_OF_LANE];
+};
+
+DEVICE Estimates estimates_of(const Search& s, const Queries& q, const Row& row, const u16* place, u32 node) {
+    Products p = multiply_rows(q, row, false), squares;
+    float2 spread;
+    if (CLUSTERS) spread = *(const float2*)(s.nodes.spreads + 2 * place_of(s, node));
+    if (SPREAD) {
+        Row variances;
+        variances.load(s.nodes.variances + (place - s.nodes.means));
+        squares = multiply_rows(q, variances, true);
+    }
+    Estimates e;
 #pragma unroll
-    for (int j = 0; j < 4; j++) {
+    for (int j = 0; j < OF_LANE; j++) {
+        if (CLUSTERS) e.of[j][0] = fmaf(q.length[j], spread.x, p(j, 0));
 #pragma unroll
-        for (int r = 0; r < 2; r++) {
-            scores[r][j] = products[j / 2][r * 2 + j % 2];
-            if (of_keys(PASS)) {
-                scores[r][j] = soft_cap(scores[r][j]);
-                continue;
-            }
-            if (SPREAD) scores[r][j] += s.reach * sqrt_fast(variances[j / 2][r * 2 + j % 2]);
-            if (CLUSTERS) {
-                scores[r][j] += q.length[j] * load_float(stage + TILE * ROW + (row + r * 8 + lane / 4) * 4);
-            }
+        for (int n = 0; n < 2; n++) {
+            float& estimate = e.of[j][CLUSTERS ? 0 : n];
+            if (CLUSTERS && n == 1) estimate = fmaxf(estimate, fmaf(q.length[j], spread.y, p(j, 1)));
+            if (!CLUSTERS) estimate = SPREAD ? fmaf(s.reach, sqrt_fast(squares(j, n)), p(j, n)) : p(j, n);
         }
-        if (!of_keys(PASS) && CLUSTERS) scores[0][j] = scores[1][j] = fmaxf(scores[0][j], scores[1][j]);
     }
+    return e;
 }
 
-// Whether query j sees the key in row r of these 16.
-DEVICE bool sees_key(const Search& s, const Queries& q, const u32* items, int row, int count, int j) {
-    int2 at = item_of<KEY_SCORES>(row);
-    return at.x < count && sees(query_of(q, j), items[min(at.x, count - 1)] * BLOCK_K + at.y, s.sizes.window);
-}
-
-// Adds what rows lane/4 and lane/4 + 8 have to the queries' norms.
-template <Pass PASS>
-DEVICE void add_to_norms(const float (&scores)[2][4], const Search& s, const u32* items, int row, int count,
-                         Queries& q) {
-    int node = item_of<PASS>(row + threadIdx.x % 32 / 4).x;
-    bool competes = node < count && is_inside(s, items[min(node, count - 1)]);
+// The largest over the queries of a warp, which the quads hold: lanes with the same place in their quad get the same.
+DEVICE float max_across_quads(float x) {
 #pragma unroll
-    for (int j = 0; j < 4; j++) {
-        bool counts[2] = {competes, false};  // of nodes, both rows have the same score
-#pragma unroll
-        for (int r = 0; r < 2 && of_keys(PASS); r++) {
-            counts[r] = sees_key(s, q, items, row + threadIdx.x % 32 / 4 + r * 8, count, j);
-        }
-        float most = q.running[j].most, sum = 0.0f;
-#pragma unroll
-        for (int r = 0; r < 2; r++) most = counts[r] ? fmaxf(most, scores[r][j]) : most;
-#pragma unroll
-        for (int r = 0; r < 2; r++) sum += counts[r] ? ratio(scores[r][j], most) : 0.0f;
-        q.running[j] = {most, q.running[j].sum * ratio(q.running[j].most, most) + sum};
-    }
-}
-
-// Norms become those of all rows since the last time, from what each lane and each warp beside this one has
-// seen.
-DEVICE void settle_norms(Queries& q, u8* shared) {
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    Norm* all = (Norm*)shared;
-#pragma unroll
-    for (int j = 0; j < 4; j++) {
-        Norm norm = q.running[j];
-        for (int apart = 4; apart < 32; apart *= 2) norm = joined(norm, apart);
-        if (lane < 4) all[warp * 16 + j * 4 + lane] = norm;
-        q.running[j] = no_norm();
-    }
-    __syncthreads();
-#pragma unroll
-    for (int j = 0; j < 4; j++) {
-        Norm norm = no_norm();
-        for (int n = 0; n < WARPS_N; n++) {
-            norm = joined(norm, all[(n * WARPS_Q + warp % WARPS_Q) * 16 + j * 4 + lane % 4]);
-        }
-        q.norm[j] = value_of(norm);
-    }
-    __syncthreads();
-}
-
-// The largest of a node's scores over all queries, less their norms.
-DEVICE void keep_largest(const float (&scores)[2][4], int row, int count, const Queries& q, u32* out) {
-    int lane = threadIdx.x % 32;
-#pragma unroll
-    for (int r = 0; r < (CLUSTERS ? 1 : 2); r++) {
-        int node = item_of<NODE_SCORES>(row + r * 8 + lane / 4).x;
-        float best = -infinity();
-#pragma unroll
-        for (int j = 0; j < 4; j++) best = fmaxf(best, scores[r][j] - q.norm[j]);
-        best = quad_max(best);
-        if (lane % 4 == 0 && node < count) atomicMax(&out[node], ordered(best));
-    }
-}
-
-// Of eight rows that a warp's quads have, those that are of one block.
-constexpr int SIDE_BY_SIDE = smaller(BLOCK_K, 8);
-
-// Over the quads that have rows of the same block.
-DEVICE float sum_over_block(float x) {
-#pragma unroll
-    for (int apart = 4; apart < 4 * SIDE_BY_SIDE; apart *= 2) x += exchanged(x, apart);
+    for (int apart = 4; apart < 32; apart *= 2) x = fmaxf(x, exchanged(x, apart));
     return x;
 }
 
-// Whether this lane writes what its quads have summed up of a block.
-DEVICE bool speaks_for_block() { return threadIdx.x % (4 * SIDE_BY_SIDE) == 0; }
-
-// The largest over all queries of what this lane's rows of a block get of each, added up over the rows.
-DEVICE void keep_share(float (&share)[4], int block, int count, u32* out) {
-    float best = 0.0f;
+template <Pass PASS>
+DEVICE void take_nodes(const Search& s, const u32* items, int count, int batch, const Row& row, const u16* place,
+                       Queries& q, float* held, u32* out) {
+    int first = batch * NODES + threadIdx.x % 4 * NODES_OF_LANE;
+    Estimates e = estimates_of(s, q, row, place, items[min(first, count - 1)]);
 #pragma unroll
-    for (int j = 0; j < 4; j++) {
-        share[j] = sum_over_block(share[j]);
-        best = fmaxf(best, share[j]);
-        share[j] = 0.0f;
+    for (int n = 0; n < NODES_OF_LANE; n++) {
+        int node = first + n;
+        bool competes = PASS == NODE_SCORES || (node < count && is_inside(s, items[min(node, count - 1)]));
+        float best = -infinity();
+#pragma unroll
+        for (int j = 0; j < OF_LANE; j++) {
+            best = fmaxf(best, e.of[j][n] - q.norm[j]);
+            if (PASS == NODE_NORMS && competes) q.running[j] = joined(q.running[j], Norm{e.of[j][n], 1.0f});
+            if (PASS == NODES_HELD && node < count) {
+                held[node * BLOCK_Q + place_of(j)] = competes ? e.of[j][n] : no_norm().most;
+            }
+        }
+        if (PASS != NODE_SCORES) continue;
+        best = max_across_quads(best);
+        if (threadIdx.x % 32 < 4 && node < count) atomicMax(&out[node], ordered(best));
     }
-    best = quad_max(best);
-    if (speaks_for_block() && block < count) atomicMax(&out[block], ordered(best));
 }
+
+// ---- keys
+
+constexpr int LANES = BLOCK_K < 8 ? BLOCK_K / 2 : 4;  // of a quad, that have keys of the same block
+
+DEVICE float block_sum(float x) { return LANES == 4 ? quad_sum(x) : x + exchanged(x, 1); }
+DEVICE float block_max(float x) { return LANES == 4 ? quad_max(x) : fmaxf(x, exchanged(x, 1)); }
 
 // 1 as a mean mass: sums of masses are whole numbers, so that their order changes nothing.
 constexpr float WHOLE = 2147483648.0f;
 
-// The mean over all queries of what this lane's rows of a block get of each, added up over the rows and the
-// warps.
-DEVICE void add_mass(float (&share)[4], int block, int count, const Queries& q, u32* out) {
-    float sum = 0.0f;
+// What a lane's queries have got of the block under way.
+struct Under {
+    float most[OF_LANE], sum[OF_LANE];
+};
+
+// Products of a lane's keys, from `key` on, or of those that a query does not see the least there is.
+DEVICE Products seen_products(const Search& s, const Queries& q, const Row& row, int key) {
+    Products p = multiply_rows(q, row, false);
+    int window = s.sizes.window;
+    bool all = key + 1 <= q.first && (window <= 0 || key > q.last - window);
 #pragma unroll
-    for (int j = 0; j < 4; j++) {
-        share[j] = sum_over_block(share[j]);
-        if (q.first + j / 2 * 8 + threadIdx.x % 4 * 2 + j % 2 <= q.last) sum += share[j];
-        share[j] = 0.0f;
+    for (int i = 0; i < 2 * OF_LANE; i++) {
+        float& x = p.of[i / 4][i % 4];
+        x = soft_cap(x);
+        if (all) continue;
+        int query = min(q.first + i / 2 * 8 + (int)threadIdx.x % 32 / 4, q.last);
+        if (!sees(query, key + i % 2, window)) x = no_norm().most;
     }
-    sum = quad_sum(sum);
-    int n_queries = q.last % BLOCK_Q + 1;
-    if (speaks_for_block() && block < count) atomicAdd(&out[block], (u32)(sum * (WHOLE / n_queries)));
+    return p;
 }
 
-// Adds what these 16 rows get to `share`, that of the block under way, and keeps it when the block is done.
+// Adds a lane's two keys to its block under way; `is_first` if they are the first ones of the block.
 template <Pass PASS>
-DEVICE void add_to_shares(float (&share)[4], const float (&scores)[2][4], const Search& s, const u32* items,
-                          int row, int count, const Queries& q, u32* out) {
+DEVICE void add_keys(Under& under, const Products& p, Queries& q, bool counts, bool is_first) {
 #pragma unroll
-    for (int r = 0; r < 2; r++) {
-#pragma unroll
-        for (int j = 0; j < 4; j++) {
-            bool counts = sees_key(s, q, items, row + threadIdx.x % 32 / 4 + r * 8, count, j);
-            share[j] += counts ? ratio(scores[r][j], q.norm[j]) : 0.0f;
+    for (int j = 0; j < OF_LANE; j++) {
+        float first = p(j, 0), second = p(j, 1);
+        if (PASS == KEY_NORMS) {
+            float most = fmaxf(q.running[j].most, fmaxf(first, second));
+            float sum = ratio(first, most) + ratio(second, most);
+            if (counts) q.running[j] = {most, q.running[j].sum * ratio(q.running[j].most, most) + sum};
+            continue;
         }
-        int first = row + r * 8, block = (first + threadIdx.x % 32 / 4) / BLOCK_K;
-        if ((first + 8) % BLOCK_K > 0) continue;
-        if (PASS == KEY_SCORES) keep_share(share, block, count, out);
-        else add_mass(share, block, count, q, out);
+        float most = PASS == KEYS_HELD ? block_max(fmaxf(first, second)) : q.norm[j];
+        if (PASS == KEYS_HELD && BLOCK_K > 8 && !is_first) most = fmaxf(most, under.most[j]);
+        float before = is_first ? 0.0f : under.sum[j];
+        if (PASS == KEYS_HELD && BLOCK_K > 8 && !is_first) before *= ratio(under.most[j], most);
+        under.most[j] = most, under.sum[j] = before + ratio(first, most) + ratio(second, most);
     }
+}
+
+// The logarithm of what a block's keys give each query, as a norm.
+DEVICE void hold_block(Under& under, int block, int count, float* held) {
+    int lane = threadIdx.x % LANES;
+#pragma unroll
+    for (int j = 0; j < OF_LANE; j++) under.sum[j] = block_sum(under.sum[j]);
+#pragma unroll
+    for (int base = 0; base < OF_LANE; base += LANES) {
+        float most = under.most[base], sum = under.sum[base];
+#pragma unroll
+        for (int i = 1; i < LANES && base + i < OF_LANE; i++) {
+            if (lane == i) most = under.most[base + i], sum = under.sum[base + i];
+        }
+        if (base + lane < OF_LANE && block < count) {
+            held[block * BLOCK_Q + place_of(base + lane)] = value_of(Norm{most, sum});
+        }
+    }
+}
+
+// The largest share of a query's attention, or the mean of all queries', that falls on the block.
+template <Pass PASS>
+DEVICE void keep_block(Under& under, int block, int count, const Queries& q, u32* out) {
+    float best = 0.0f, mean = 0.0f;
+#pragma unroll
+    for (int j = 0; j < OF_LANE; j++) {
+        float share = block_sum(under.sum[j]);
+        best = fmaxf(best, share);
+        if (q.first + j * 8 + (int)threadIdx.x % 32 / 4 <= q.last) mean += share;
+    }
+    bool speaks = threadIdx.x % 32 < 4 && threadIdx.x % LANES == 0 && block < count;
+    if (PASS == KEY_SCORES) {
+        best = max_across_quads(best);
+        if (speaks) atomicMax(&out[block], ordered(best));
+    } else {
+        mean = sum_across_quads(mean);
+        int n_queries = q.last % BLOCK_Q + 1;
+        if (speaks) atomicAdd(&out[block], (u32)(mean * (WHOLE / n_queries)));
+    }
+}
+
+template <Pass PASS>
+DEVICE void take_keys(const Search& s, const u32* items, int count, int batch, const Row& row, Under& under, Queries& q,
+                      float* held, u32* out) {
+    int at = batch * 8 + threadIdx.x % 4 * 2, block = at / BLOCK_K;
+    int key = items[min(block, count - 1)] * BLOCK_K + at % BLOCK_K;
+    add_keys<PASS>(under, seen_products(s, q, row, key), q, block < count, batch * 8 % BLOCK_K == 0);
+    if ((batch * 8 + 8) % BLOCK_K > 0) return;
+    if (PASS == KEYS_HELD) hold_block(under, block, count, held);
+    else if (PASS != KEY_NORMS) keep_block<PASS>(under, block, count, q, out);
+}
+
+// ---- passes
+
+// Batches that one warp takes one after the other: those of a key block are not shared.
+template <Pass PASS>
+constexpr int group_of() {
+    return of_keys(PASS) && BLOCK_K / 8 > BATCHES ? BLOCK_K / 8 : BATCHES;
 }
 
 // A pass over items; scores come to `out`, as integers in their order, where they are larger than what is
-// there.
+// there; what each query gives comes to `held`.
 template <Pass PASS>
-DEVICE void pass(const Search& s, const u32* items, int count, Queries& q, u8* shared, u32* out) {
-    constexpr int GROUP =
-        of_keys(PASS) && BLOCK_K > 16 ? smaller(BLOCK_K, TILE) : 16;  // rows of a warp at a time
-    int warp_n = threadIdx.x / 32 / WARPS_Q;
-    int n_rows = !of_keys(PASS) && CLUSTERS ? (count + 7) / 8 * 16 : count * rows_of(PASS);
-    u32 stages = shared_address(shared);
-    float share[4] = {};
-    load_tile<PASS>(s, items, 0, count, stages);
-    for (int first = 0, tile = 0; first < n_rows; first += TILE, tile++) {
-        if (first + TILE < n_rows)
-            load_tile<PASS>(s, items, first + TILE, count, stages + (tile + 1) % 2 * STAGE);
-        else copies_commit();
-        copies_wait<1>();
-        __syncthreads();
-        // 16 rows at a time; after a group the warp goes on with its next one.
-        auto step = [](int m) { return m % GROUP == GROUP - 16 ? WARPS_N * GROUP - GROUP + 16 : 16; };
-        for (int m = warp_n * GROUP; m < TILE && first + m < n_rows; m += step(m)) {
-            float scores[2][4];
-            score_16<PASS>(scores, s, stages + tile % 2 * STAGE, m, q);
-            if (PASS == NODE_SCORES) keep_largest(scores, first + m, count, q, out);
-            else if (PASS == KEY_SCORES || PASS == KEY_MASSES)
-                add_to_shares<PASS>(share, scores, s, items, first + m, count, q, out);
-            else add_to_norms<PASS>(scores, s, items, first + m, count, q);
+DEVICE void pass_holding(const Search& s, const u32* items, int count, Queries& q, float* held, u32* out) {
+    constexpr int GROUP = group_of<PASS>();
+    int n_batches = (count * rows_of(PASS) + 7) / 8, warp_n = threadIdx.x / 32 / WARPS_Q;
+    for (int group = warp_n * GROUP; group < n_batches; group += WARPS_N * GROUP) {
+        Under under;
+        for (int first = group; first < group + GROUP && first < n_batches; first += BATCHES) {
+            Row rows[BATCHES];
+            const u16* places[BATCHES];
+#pragma unroll
+            for (int b = 0; b < BATCHES; b++) {
+                places[b] = place_of_row<PASS>(s, items, count, (first + b) * 8 + threadIdx.x % 32 / 4);
+                rows[b].load(places[b]);
+            }
+#pragma unroll
+            for (int b = 0; b < BATCHES; b++) {
+                if (of_keys(PASS)) take_keys<PASS>(s, items, count, first + b, rows[b], under, q, held, out);
+                else take_nodes<PASS>(s, items, count, first + b, rows[b], places[b], q, held, out);
+            }
         }
-        __syncthreads();
     }
+    __syncthreads();
+}
+
+template <Pass PASS>
+DEVICE void pass(const Search& s, const u32* items, int count, Queries& q, u8*, u32* out) {
+    pass_holding<PASS>(s, items, count, q, nullptr, out);
+}
+
+// ---- norms
+
+// Norms become those of all rows since the last time, from what each lane of a quad and each warp with the same
+// queries has seen.
+DEVICE void settle_norms(Queries& q, u8* shared) {
+    Norm* all = (Norm*)shared;
+#pragma unroll
+    for (int j = 0; j < OF_LANE; j++) {
+        Norm norm = joined(joined(q.running[j], 1), 2);
+        if (threadIdx.x % 4 == 0) all[threadIdx.x / 32 / WARPS_Q * BLOCK_Q + place_of(j)] = norm;
+        q.running[j] = no_norm();
+    }
+    __syncthreads();
+#pragma unroll
+    for (int j = 0; j < OF_LANE; j++) {
+        Norm norm = no_norm();
+        for (int n = 0; n < WARPS_N; n++) norm = joined(norm, all[n * BLOCK_Q + place_of(j)]);
+        q.norm[j] = value_of(norm);
+    }
+    __syncthreads();
 }

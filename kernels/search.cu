@@ -2,8 +2,8 @@
 //
 // A thread block scores a list of items: nodes of one level by their estimates, or key blocks by their keys.
 // Each item has a number of rows of HEAD_DIM values that are multiplied with the queries. A pass over items
-// either takes the queries' norms, which come to what they had, or scores the items with the norms that are
-// settled:
+// takes the queries' norms, which come to what they had, or scores the items with the norms that are settled,
+// or holds what each item gives each query, from which both follow:
 //   nodes   the largest estimate over all queries, of TWO_MEANS: less the query's norm
 //   keys    the largest share, over all queries, of a query's attention that falls on a key block, or the mean
 //           of it; its norm is that attention
@@ -15,7 +15,7 @@ constexpr bool SPREAD = ESTIMATE == MEAN_SPREAD;  // a second product, with vari
 constexpr bool CLUSTERS =
     ESTIMATE == TWO_MEANS;  // two rows a node, ranked by their share of each query's attention
 
-enum Pass { NODE_NORMS, NODE_SCORES, KEY_NORMS, KEY_SCORES, KEY_MASSES };
+enum Pass { NODE_NORMS, NODE_SCORES, NODES_HELD, KEY_NORMS, KEY_SCORES, KEY_MASSES, KEYS_HELD };
 
 constexpr bool of_keys(Pass pass) { return pass >= KEY_NORMS; }
 constexpr int rows_of(Pass pass) { return of_keys(pass) ? BLOCK_K : CLUSTERS ? 2 : 1; }

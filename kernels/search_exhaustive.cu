@@ -20,8 +20,8 @@
 
 constexpr int SELECT_THREADS = 256;  // one for each value of a byte
 
-GEOMETRY(exhaustive_norms, THREADS, 1, 1, SCORING, 0);
-GEOMETRY(exhaustive_scores, THREADS, 1, 1, SCORING, 0);
+GEOMETRY(exhaustive_norms, THREADS, 1, 1, SETTLING, 0);
+GEOMETRY(exhaustive_scores, THREADS, 1, 1, SETTLING, 0);
 GEOMETRY(exhaustive_select, SELECT_THREADS, 1, 1, 0, 0);
 
 struct ExhaustiveParams {

@@ -33,7 +33,7 @@
 // ceil(BLOCK_Q / BLOCK_K); top_k >= sink_blocks + local_blocks; down 1 to 3
 // Compile with -D HEAD_DIM, BLOCK_Q (16 to 128), BLOCK_K (4 to 64), ESTIMATE (search.cu), RESCORE (0 or 1).
 
-GEOMETRY(search_hierarchical, THREADS, 1, 1, SCORING, 16);
+GEOMETRY(search_hierarchical, THREADS, 1, 1, SCORING, 12);
 
 struct SearchParams {
     const u16 *queries, *keys;
@@ -48,7 +48,7 @@ static_assert(sizeof(SearchParams) == 120, "as in src/engine/cuda/params.rs");
 
 // Nodes under way, each array of max_frontier numbers in shared memory.
 struct Frontier {
-    u32 *scores, *stays, *nodes, *next;
+    u32 *scores, *nodes, *next;
     int count;
     DEVICE void step(int n_next) {
         u32* last = nodes;
@@ -68,58 +68,65 @@ DEVICE int reset_scores(const Search& s, const Frontier& f) {
     return f.count - !is_inside(s, f.nodes[0]) - (f.count > 1 && !is_inside(s, f.nodes[f.count - 1]));
 }
 
-// stays[i] = whether node i is among the best `keep`: two threads count the nodes that beat it.
-DEVICE void select(const u32* scores, int count, int keep, u32* stays) {
-    for (int base = 0; base < count; base += THREADS / 2) {
-        int i = base + threadIdx.x / 2, rank = 0;
-        u32 mine = i < count ? scores[i] : 0xFFFFFFFF;
-        for (int j = threadIdx.x % 2 * 4; j < count; j += 8) {
-            uint4 s = *(const uint4*)(scores + j);  // a lower node wins a tie: it beats with an equal score
-            rank += (s.x + (j < i) > mine) + (s.y + (j + 1 < i) > mine);
-            rank += (s.z + (j + 2 < i) > mine) + (s.w + (j + 3 < i) > mine);
+// Which scores are among the best `keep`: those above `least`, and the first `n_equals` of those that have it.
+struct Threshold {
+    u32 least;
+    int n_equals;
+};
+
+// Finds it bit by bit, from scores that 0 fills up to a multiple of 8. One warp.
+DEVICE Threshold threshold_of(const u32* scores, int count, int keep) {
+    Threshold t = {0, 0};
+    for (u32 bit = 1u << 31; bit > 0; bit >>= 1) {
+        u32 least = t.least | bit;
+        int n = 0;
+        for (int i = threadIdx.x * 4; i < count; i += 128) {
+            uint4 s = *(const uint4*)(scores + i);
+            n += (s.x >= least) + (s.y >= least) + (s.z >= least) + (s.w >= least);
         }
-        rank = pair_sum(rank);
-        if (i < count) stays[i] = rank < keep;
+        n = __reduce_add_sync(~0u, n);
+        if (n >= keep) t.least = least;
+        if (n == keep) return {least - 1, 0};
+        if (n < keep) t.n_equals = keep - n;  // n are larger than all that can still become `least`
     }
-    __syncthreads();
+    return t;
 }
 
-// Replaces the nodes that stay by the nodes `down` levels below that reach into the candidates. One warp;
-// returns how many.
-DEVICE int descend(const Search& s, const Frontier& f, bool all, int down) {
-    int level = s.level - down, lane = threadIdx.x;
+// Replaces the best `keep` of the frontier, or all if it has no more, by the nodes `down` levels below that reach
+// into the candidates. One warp; returns how many.
+DEVICE int descend(const Search& s, const Frontier& f, int keep, int down) {
+    bool all = f.count <= keep;
+    Threshold best = all ? Threshold{} : threshold_of(f.scores, f.count, keep);
+    int level = s.level - down, lane = threadIdx.x, n_equals = 0;
     int first = s.first_column >> level, last = (s.end_column - 1) >> level;
+    u32 before = (1u << lane) - 1;
     // Frontiers ascend, and what reaches past the candidates stays: only the first node can have children
     // before them.
     int n_next = min((int)(f.nodes[0] << down) - first, 0), end = 0;
     for (int base = 0; base < f.count; base += 32) {
-        bool stay = base + lane < f.count && (all || f.stays[base + lane]);
-        u32 staying = __ballot_sync(~0u, stay);
-        int child = stay ? f.nodes[base + lane] << down : 0;
-        int at = n_next + (__popc(staying & ((1u << lane) - 1)) << down);
-        for (int i = 0; stay && i < 1 << down; i++) {
+        u32 score = base + lane < f.count ? f.scores[base + lane] : 0;
+        u32 equal = __ballot_sync(~0u, base + lane < f.count && score == best.least);
+        bool equal_stays = score == best.least && n_equals + __popc(equal & before) < best.n_equals;
+        bool stays = base + lane < f.count && (all || score > best.least || equal_stays);
+        u32 staying = __ballot_sync(~0u, stays);
+        int child = stays ? f.nodes[base + lane] << down : 0, at = n_next + (__popc(staying & before) << down);
+        for (int i = 0; stays && i < 1 << down; i++) {
             if (child + i >= first && child + i <= last) f.next[at + i] = child + i, end = at + i + 1;
         }
-        n_next += __popc(staying) << down;
+        n_next += __popc(staying) << down, n_equals += __popc(equal);
     }
     return __reduce_max_sync(~0u, end);
 }
 
-// Takes the best `keep` of the frontier, or all if it has no more, and then the nodes `down` levels below
-// them.
-template <Pass PASS>
-DEVICE int round_of(const Search& s, const Frontier& f, int keep, int down, Queries& q, u8* scoring) {
+// Goes from the frontier, of which the best `keep` stay, to the nodes `down` levels below them.
+DEVICE void go_down(const Search& s, Frontier& f, int keep, int down) {
     __shared__ int n_next;
-    if (f.count > keep) {
-        pass<PASS>(s, f.nodes, f.count, q, scoring, f.scores);
-        select(f.scores, f.count, keep, f.stays);
-    }
     if (threadIdx.x < 32) {
-        int n = descend(s, f, f.count <= keep, down);
+        int n = descend(s, f, keep, down);
         if (threadIdx.x == 0) n_next = n;
     }
     __syncthreads();
-    return n_next;
+    f.step(n_next);
 }
 
 // Rounds from the whole range of the candidates down to `survivors` key blocks; returns the rows read.
@@ -135,14 +142,12 @@ DEVICE int split(const SearchParams& p, Search& s, Frontier& f, int survivors, i
         int n_inside = reset_scores(s, f), keep = (s.level ? width : survivors) + f.count - n_inside;
         if (f.count > keep) {
             rows_read += n_inside * rows_of(NODE_SCORES) * (SPREAD ? 2 : 1);
-            if (CLUSTERS && is_first) {
-                pass<NODE_NORMS>(s, f.nodes, f.count, q, scoring, f.scores);
-                settle_norms(q, scoring);
-            }
+            if (CLUSTERS && is_first) rank<false>(s, f.nodes, f.count, f.count, q, scoring, f.scores);
+            else pass<NODE_SCORES>(s, f.nodes, f.count, q, scoring, f.scores);
             is_first = false;
         }
         int step = min(down, s.level);
-        f.step(round_of<NODE_SCORES>(s, f, keep, step, q, scoring));
+        go_down(s, f, keep, step);
         if (s.level == 0) return rows_read;
         go_to(s, s.level - step);
     }
@@ -155,11 +160,9 @@ DEVICE int rescore(const Search& s, Frontier& f, Sight sight, int budget, Querie
     for (int i = threadIdx.x; i < n_kept; i += THREADS) {
         f.nodes[count + i] = i < n_before ? sight.first_column + i : s.end_column + i - n_before;
     }
-    __syncthreads();
-    pass<KEY_NORMS>(s, f.nodes, count + n_kept, q, scoring, f.scores);
-    settle_norms(q, scoring);
     reset_scores(s, f);
-    f.step(round_of<KEY_SCORES>(s, f, budget, 0, q, scoring));
+    rank<true>(s, f.nodes, count + n_kept, count, q, scoring, f.scores);
+    go_down(s, f, budget, 0);
     return (count + n_kept) * BLOCK_K;
 }
 
@@ -183,9 +186,8 @@ KERNEL void __launch_bounds__(THREADS, MIN_BLOCKS)
     search_hierarchical(const __grid_constant__ SearchParams p) {
     extern __shared__ __align__(1024) u8 shared[];
     Frontier f = {(u32*)shared};
-    f.stays = f.scores + p.max_frontier, f.nodes = f.stays + p.max_frontier,
-    f.next = f.nodes + p.max_frontier;
-    u8* scoring = shared + 16 * p.max_frontier;
+    f.nodes = f.scores + p.max_frontier, f.next = f.nodes + p.max_frontier;
+    u8* scoring = shared + 12 * p.max_frontier;
     int query_block = p.first_block + blockIdx.x;
     Sight sight = sight_of(query_block, p.sizes);
     int top_k = top_k_of(p.mask);

@@ -3,6 +3,7 @@
 // its own until they are joined. Stands after score_warps.cu.
 
 constexpr int PIECE = 512;  // key blocks in a pass
+constexpr int SETTLING = WARPS_N * BLOCK_Q * 8;  // shared bytes
 
 // The blocks of `all` that a segment has.
 DEVICE int2 segment_of(int first, int last, int n_segments) {
@@ -29,15 +30,10 @@ DEVICE void pass_over(const Search& s, int2 segment, Queries& q, u8* shared, Don
     }
 }
 
-// Query j of a lane in its query block.
-DEVICE int place_of(int j) {
-    return threadIdx.x / 32 % WARPS_Q * 16 + j / 2 * 8 + threadIdx.x % 4 * 2 + j % 2;
-}
-
 // The queries' norms of one segment become what all their visible keys give.
 DEVICE void join_norms(Queries& q, const float* of_segments, int n_segments) {
 #pragma unroll
-    for (int j = 0; j < 4; j++) {
+    for (int j = 0; j < OF_LANE; j++) {
         Norm norm = no_norm();
         for (int i = 0; i < n_segments; i++) {
             norm = joined(norm, Norm{of_segments[i * BLOCK_Q + place_of(j)], 1.0f});
@@ -49,6 +45,9 @@ DEVICE void join_norms(Queries& q, const float* of_segments, int n_segments) {
 // Writes the norms of a segment.
 DEVICE void write_norms(const Queries& q, float* of_segments, int n_segments) {
     float* out = of_segments + blockIdx.x % n_segments * BLOCK_Q;
-    bool has_norms = threadIdx.x / 32 < WARPS_Q && threadIdx.x % 32 < 4;
-    for (int j = 0; j < 4 && has_norms; j++) out[place_of(j)] = q.norm[j];
+    bool has_norms = threadIdx.x / 32 < WARPS_Q && threadIdx.x % 4 == 0;
+#pragma unroll
+    for (int j = 0; j < OF_LANE; j++) {
+        if (has_norms) out[place_of(j)] = q.norm[j];
+    }
 }

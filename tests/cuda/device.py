@@ -33,7 +33,7 @@ PARTS = {
     "proximity.cu": ["blocks.cu", "proximity.cu"],
     "sample.cu": [*SEARCH, "score_warps.cu", "segments.cu", "sample.cu"],
     "search_exhaustive.cu": [*SEARCH, "score_warps.cu", "segments.cu", "search_exhaustive.cu"],
-    "search_hierarchical.cu": [*SEARCH, "score_warps.cu", "search_hierarchical.cu"],
+    "search_hierarchical.cu": [*SEARCH, "score_warps.cu", "rank.cu", "search_hierarchical.cu"],
     "search_hierarchical_sm90.cu": ["prelude_sm90.cu", *SEARCH, "score_warpgroups.cu", "search_hierarchical.cu"],
 }
 

@@ -17,6 +17,7 @@ const SOFT_CAP: &str = text!("soft_cap");
 const SEARCH: &str = text!("search");
 const SCORE_WARPS: &str = text!("score_warps");
 const SCORE_WARPGROUPS: &str = text!("score_warpgroups");
+const RANK: &str = text!("rank");
 const SEGMENTS: &str = text!("segments");
 const SEARCH_HIERARCHICAL: &str = text!("search_hierarchical");
 
@@ -60,7 +61,7 @@ pub fn source(file: &str) -> String {
             &[TILES, BLOCKS, SOFT_CAP, SEARCH, SCORE_WARPS, SEGMENTS, text!("search_exhaustive")]
         }
         "sample" => &[TILES, BLOCKS, SOFT_CAP, SEARCH, SCORE_WARPS, SEGMENTS, text!("sample")],
-        "search_hierarchical" => &[TILES, BLOCKS, SOFT_CAP, SEARCH, SCORE_WARPS, SEARCH_HIERARCHICAL],
+        "search_hierarchical" => &[TILES, BLOCKS, SOFT_CAP, SEARCH, SCORE_WARPS, RANK, SEARCH_HIERARCHICAL],
         "search_hierarchical_sm90" => {
             &[PRELUDE_SM90, TILES, BLOCKS, SEARCH, SCORE_WARPGROUPS, SEARCH_HIERARCHICAL]
         }

@@ -1,0 +1,57 @@
+// rank: norms of the queries over a list of items, and the items' scores by these norms. Stands after
+// score_warps.cu; score_warpgroups.cu has its own.
+//
+// What each query gives each item is held in shared memory between the two where there is room, else it is computed again.
+
+constexpr int HELD = 45056 / 4 / BLOCK_Q;                          // items that have room
+constexpr int SCORING = HELD * BLOCK_Q * 4 + WARPS * BLOCK_Q * 8;  // shared bytes
+
+// The norm of query `query` over what is held of `count` items; the warps share them.
+DEVICE float norm_of_held(const float* held, int count, int query, Norm* all) {
+    int warp = threadIdx.x / 32;
+    Norm norm = no_norm();
+    for (int i = warp; i < count; i += WARPS) norm.most = fmaxf(norm.most, held[i * BLOCK_Q + query]);
+    for (int i = warp; i < count; i += WARPS) norm.sum += ratio(held[i * BLOCK_Q + query], norm.most);
+    all[warp * BLOCK_Q + query] = norm;
+    __syncthreads();
+    norm = no_norm();
+    for (int n = 0; n < WARPS; n++) norm = joined(norm, all[n * BLOCK_Q + query]);
+    return value_of(norm);
+}
+
+// Takes the norms of the queries over all items, then scores the first `n_scored`.
+template <bool OF_KEYS>
+DEVICE void rank(const Search& s, const u32* items, int count, int n_scored, Queries& q, u8* shared, u32* out) {
+    if (count > HELD) {
+        pass<OF_KEYS ? KEY_NORMS : NODE_NORMS>(s, items, count, q, shared, out);
+        settle_norms(q, shared);
+        pass<OF_KEYS ? KEY_SCORES : NODE_SCORES>(s, items, n_scored, q, shared, out);
+        return;
+    }
+    float* held = (float*)shared;
+    Norm* all = (Norm*)(shared + HELD * BLOCK_Q * 4);
+    pass_holding<OF_KEYS ? KEYS_HELD : NODES_HELD>(s, items, count, q, held, out);
+    constexpr int PARTS = BLOCK_Q > 32 ? BLOCK_Q / 32 : 1;
+    float norms[PARTS];
+#pragma unroll
+    for (int part = 0; part < PARTS; part++) {
+        norms[part] = norm_of_held(held, count, (part * 32 + threadIdx.x % 32) % BLOCK_Q, all);
+    }
+    for (int i = threadIdx.x / 32; i < n_scored; i += WARPS) {
+        float best = -infinity();
+#pragma unroll
+        for (int part = 0; part < PARTS; part++) {
+            best = fmaxf(best, held[i * BLOCK_Q + (part * 32 + threadIdx.x % 32) % BLOCK_Q] - norms[part]);
+        }
+        u32 score = __reduce_max_sync(~0u, ordered(best));
+        if (threadIdx.x % 32 == 0) out[i] = max(out[i], score);
+    }
+    __syncthreads();
+#pragma unroll
+    for (int part = 0; part < PARTS; part++) {
+        if (threadIdx.x / 32 == 0) all[(part * 32 + threadIdx.x % 32) % BLOCK_Q].most = norms[part];
+    }
+    __syncthreads();
+#pragma unroll
+    for (int j = 0; j < OF_LANE; j++) q.norm[j] = all[place_of(j)].most;
+}
