@@ -6,17 +6,21 @@
 constexpr int HELD = 45056 / 4 / BLOCK_Q;                          // items that have room
 constexpr int SCORING = HELD * BLOCK_Q * 4 + WARPS * BLOCK_Q * 8;  // shared bytes
 
-// The norm of query `query` over what is held of `count` items; the warps share them.
-DEVICE float norm_of_held(const float* held, int count, int query, Norm* all) {
+// A sum of exponentials as a binary logarithm; the warps share the items, `sums` [WARPS, BLOCK_Q] holds what each has.
+DEVICE float norm_of_held(const float* held, int count, int query, Norm* sums) {
     int warp = threadIdx.x / 32;
     Norm norm = no_norm();
     for (int i = warp; i < count; i += WARPS) norm.most = fmaxf(norm.most, held[i * BLOCK_Q + query]);
-    for (int i = warp; i < count; i += WARPS) norm.sum += ratio(held[i * BLOCK_Q + query], norm.most);
-    all[warp * BLOCK_Q + query] = norm;
+    for (int i = warp; i < count; i += WARPS) norm.sum += exp2_fast(held[i * BLOCK_Q + query] - norm.most);
+    sums[warp * BLOCK_Q + query] = norm;
     __syncthreads();
     norm = no_norm();
-    for (int n = 0; n < WARPS; n++) norm = joined(norm, all[n * BLOCK_Q + query]);
-    return value_of(norm);
+    for (int n = 0; n < WARPS; n++) norm.most = fmaxf(norm.most, sums[n * BLOCK_Q + query].most);
+    for (int n = 0; n < WARPS; n++) {
+        Norm one = sums[n * BLOCK_Q + query];
+        norm.sum += one.sum * exp2_fast(one.most - norm.most);
+    }
+    return norm.most + log2f(norm.sum);
 }
 
 // Takes the norms of the queries over all items, then scores the first `n_scored`.
@@ -29,13 +33,13 @@ DEVICE void rank(const Search& s, const u32* items, int count, int n_scored, Que
         return;
     }
     float* held = (float*)shared;
-    Norm* all = (Norm*)(shared + HELD * BLOCK_Q * 4);
+    Norm* sums = (Norm*)(shared + HELD * BLOCK_Q * 4);
     pass_holding<OF_KEYS ? KEYS_HELD : NODES_HELD>(s, items, count, q, held, out);
     constexpr int PARTS = BLOCK_Q > 32 ? BLOCK_Q / 32 : 1;
     float norms[PARTS];
 #pragma unroll
     for (int part = 0; part < PARTS; part++) {
-        norms[part] = norm_of_held(held, count, (part * 32 + threadIdx.x % 32) % BLOCK_Q, all);
+        norms[part] = norm_of_held(held, count, (part * 32 + threadIdx.x % 32) % BLOCK_Q, sums);
     }
     for (int i = threadIdx.x / 32; i < n_scored; i += WARPS) {
         float best = -infinity();
@@ -49,9 +53,9 @@ DEVICE void rank(const Search& s, const u32* items, int count, int n_scored, Que
     __syncthreads();
 #pragma unroll
     for (int part = 0; part < PARTS; part++) {
-        if (threadIdx.x / 32 == 0) all[(part * 32 + threadIdx.x % 32) % BLOCK_Q].most = norms[part];
+        if (threadIdx.x / 32 == 0) sums[(part * 32 + threadIdx.x % 32) % BLOCK_Q].most = norms[part];
     }
     __syncthreads();
 #pragma unroll
-    for (int j = 0; j < OF_LANE; j++) q.norm[j] = all[place_of(j)].most;
+    for (int j = 0; j < OF_LANE; j++) q.norm[j] = sums[place_of(j)].most / TO_LOG2;
 }

@@ -86,15 +86,16 @@ DEVICE void load_items(const Search& s, const u32* items, int first, int count, 
 #pragma unroll 4
     for (int i = threadIdx.x; i < COLUMNS * CHUNKS; i += THREADS) {
         int row = first + i / CHUNKS;
-        const u16* from = row_of<PASS>(s, items[min(row / ROWS, count - 1)], row % ROWS) + i % CHUNKS * 8;
+        u32 index = index_of_row<PASS>(s, items[min(row / ROWS, count - 1)], row % ROWS);
+        const u16* from = rows_of_pass<PASS>(s) + (u64)index * row_stride<PASS>(s) + i % CHUNKS * 8;
         u32 at = swizzled(i / CHUNKS, i % CHUNKS, ITEM_TILE);
         copy_16(q.rows + at, from);
         if (SPREAD && !of_keys(PASS)) copy_16(q.variances + at, s.nodes.variances + (from - s.nodes.means));
     }
     if (CLUSTERS && !of_keys(PASS) && threadIdx.x < COLUMNS) {
         int row = first + threadIdx.x;
-        u64 node = place_of(s, items[min(row / ROWS, count - 1)]);
-        copy_4(q.spreads + threadIdx.x * 4, s.nodes.spreads + 2 * node + row % ROWS);
+        const float2* spreads = spreads_of(s) + items[min(row / ROWS, count - 1)];
+        copy_4(q.spreads + threadIdx.x * 4, (const float*)spreads + row % ROWS);
     }
     copies_commit();
     copies_wait<0>();

@@ -1,39 +1,13 @@
-// score_warps: how the searches score items, with products of one warp. Any card from sm_80.
-//
-// A warp holds up to 32 queries in registers, the rows of A. Eight rows of items, a batch, are the columns of B.
-// They come from memory to the registers that multiply them: a quad takes 64 bytes of a row, a lane 16, for two
-// steps of 16 dimensions. Queries are taken apart in the same way, so that products add up the same pairs in
-// another order. Warps that hold the same queries share the items; none waits for another before a pass ends.
-//
-// A lane has products of the queries `place_of(0)` to `place_of(OF_LANE - 1)` with columns 2 (lane % 4) and the next.
+// score_warps: how the searches score items, with the products of rows.cu, after which it stands.
 
-constexpr int M_TILES = BLOCK_Q > 16 && HEAD_DIM <= 128 ? 2 : 1;  // of 16 queries
-constexpr int OF_LANE = 2 * M_TILES;
-constexpr int WARPS_Q = BLOCK_Q / 16 / M_TILES;
-constexpr int WARPS_N = WARPS_Q < 4 ? 4 / WARPS_Q : 1;
-constexpr int WARPS = WARPS_Q * WARPS_N;
-constexpr int THREADS = 32 * WARPS;
-constexpr int MIN_BLOCKS = 16 / WARPS;                        // on a multiprocessor
-constexpr int STEPS = HEAD_DIM / 16;
-constexpr int BATCHES = SPREAD || HEAD_DIM > 128 ? 1 : 2;         // in flight at a time
+constexpr int BATCHES = SPREAD || HEAD_DIM > 128 ? 1 : 2;  // in flight at a time
 
 struct Queries {
-    u32 rows[STEPS][M_TILES][4];
+    QueryRows rows;
     float length[OF_LANE], norm[OF_LANE];
     Norm running[OF_LANE];  // of the rows that this lane has seen since norms were settled
     int first, last;
 };
-
-// Query j of a lane in its query block.
-DEVICE int place_of(int j) {
-    return threadIdx.x / 32 % WARPS_Q * 16 * M_TILES + j * 8 + threadIdx.x % 32 / 4;
-}
-
-DEVICE uint4 load_16(const u16* from) {
-    uint4 v;
-    asm("ld.global.nc.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(from));
-    return v;
-}
 
 // Sum of the squares of two values.
 DEVICE float squares_of(u32 pair) { return low_bf16(pair) * low_bf16(pair) + high_bf16(pair) * high_bf16(pair); }
@@ -44,58 +18,12 @@ DEVICE void load_queries(Queries& q, const u16* queries, Sight sight, int row0, 
 #pragma unroll
     for (int j = 0; j < OF_LANE; j++) {
         int token = min(sight.first_query + place_of(j), q.last) - row0;
-        const u16* row = queries + ((u64)token * gridDim.y + blockIdx.y) * HEAD_DIM + threadIdx.x % 4 * 8;
+        const u16* row = queries + ((u64)token * gridDim.y + blockIdx.y) * HEAD_DIM;
         float squares = 0.0f;
-#pragma unroll
-        for (int k = 0; k < STEPS; k += 2) {
-            uint4 v = load_16(row + k * 16);
-            q.rows[k][j / 2][j % 2] = v.x, q.rows[k][j / 2][2 + j % 2] = v.y;
-            q.rows[k + 1][j / 2][j % 2] = v.z, q.rows[k + 1][j / 2][2 + j % 2] = v.w;
-            squares += squares_of(v.x) + squares_of(v.y) + squares_of(v.z) + squares_of(v.w);
-        }
+        q.rows.load(j, row, [&](u32 pair) { squares += squares_of(pair); });
         q.length[j] = sqrtf(quad_sum(squares));
         q.norm[j] = 0.0f, q.running[j] = no_norm();
     }
-}
-
-// ---- products
-
-// This lane's part of one row of a batch.
-struct Row {
-    u32 pairs[STEPS][2];
-    DEVICE void load(const u16* row) {
-#pragma unroll
-        for (int k = 0; k < STEPS; k += 2) {
-            uint4 v = load_16(row + k * 16 + threadIdx.x % 4 * 8);
-            pairs[k][0] = v.x, pairs[k][1] = v.y, pairs[k + 1][0] = v.z, pairs[k + 1][1] = v.w;
-        }
-    }
-};
-
-struct Products {
-    float of[M_TILES][4];
-    DEVICE float operator()(int j, int column) const { return of[j / 2][j % 2 * 2 + column]; }
-};
-
-DEVICE Products multiply_rows(const Queries& q, const Row& row, bool squared) {
-    Products p = {};
-#pragma unroll
-    for (int k = 0; k < STEPS; k++) {
-#pragma unroll
-        for (int m = 0; m < M_TILES; m++) {
-            u32 a[4];
-#pragma unroll
-            for (int i = 0; i < 4; i++) a[i] = squared ? square_bf16(q.rows[k][m][i]) : q.rows[k][m][i];
-            multiply(p.of[m], a, row.pairs[k][0], row.pairs[k][1]);
-        }
-    }
-    return p;
-}
-
-// Where row `row` of all rows of a pass lies; those after the last repeat it.
-template <Pass PASS>
-DEVICE const u16* place_of_row(const Search& s, const u32* items, int count, int row) {
-    return row_of<PASS>(s, items[min(row / rows_of(PASS), count - 1)], row % rows_of(PASS));
 }
 
 // ---- nodes
@@ -108,14 +36,14 @@ struct Estimates {
     float of[OF_LANE][NODES_OF_LANE];
 };
 
-DEVICE Estimates estimates_of(const Search& s, const Queries& q, const Row& row, const u16* place, u32 node) {
-    Products p = multiply_rows(q, row, false), squares;
+DEVICE Estimates estimates_of(const Search& s, const Queries& q, const RowPart& row, const u16* place, u32 node) {
     float2 spread;
-    if (CLUSTERS) spread = *(const float2*)(s.nodes.spreads + 2 * place_of(s, node));
+    if (CLUSTERS) spread = spreads_of(s)[node];
+    Products p = multiply_rows(q.rows, row), squares;
     if (SPREAD) {
-        Row variances;
+        RowPart variances;
         variances.load(s.nodes.variances + (place - s.nodes.means));
-        squares = multiply_rows(q, variances, true);
+        squares = multiply_rows(q.rows, variances, true);
     }
     Estimates e;
 #pragma unroll
@@ -139,7 +67,7 @@ DEVICE float max_across_quads(float x) {
 }
 
 template <Pass PASS>
-DEVICE void take_nodes(const Search& s, const u32* items, int count, int batch, const Row& row, const u16* place,
+DEVICE void take_nodes(const Search& s, const u32* items, int count, int batch, const RowPart& row, const u16* place,
                        Queries& q, float* held, u32* out) {
     int first = batch * NODES + threadIdx.x % 4 * NODES_OF_LANE;
     Estimates e = estimates_of(s, q, row, place, items[min(first, count - 1)]);
@@ -153,7 +81,7 @@ DEVICE void take_nodes(const Search& s, const u32* items, int count, int batch, 
             best = fmaxf(best, e.of[j][n] - q.norm[j]);
             if (PASS == NODE_NORMS && competes) q.running[j] = joined(q.running[j], Norm{e.of[j][n], 1.0f});
             if (PASS == NODES_HELD && node < count) {
-                held[node * BLOCK_Q + place_of(j)] = competes ? e.of[j][n] : no_norm().most;
+                held[node * BLOCK_Q + place_of(j)] = competes ? e.of[j][n] * TO_LOG2 : -infinity();
             }
         }
         if (PASS != NODE_SCORES) continue;
@@ -172,62 +100,82 @@ DEVICE float block_max(float x) { return LANES == 4 ? quad_max(x) : fmaxf(x, exc
 // 1 as a mean mass: sums of masses are whole numbers, so that their order changes nothing.
 constexpr float WHOLE = 2147483648.0f;
 
-// What a lane's queries have got of the block under way.
+// What a lane's queries have got of the block under way; of held ones relative to 2^most, any number that is near enough.
 struct Under {
     float most[OF_LANE], sum[OF_LANE];
 };
 
 // Products of a lane's keys, from `key` on, or of those that a query does not see the least there is.
-DEVICE Products seen_products(const Search& s, const Queries& q, const Row& row, int key) {
-    Products p = multiply_rows(q, row, false);
-    int window = s.sizes.window;
-    bool all = key + 1 <= q.first && (window <= 0 || key > q.last - window);
+DEVICE Products seen_products(const Search& s, const Queries& q, const RowPart& row, int key) {
+    Products p = multiply_rows(q.rows, row);
+#pragma unroll
+    for (int i = 0; i < 2 * OF_LANE; i++) p.of[i / 4][i % 4] = soft_cap(p.of[i / 4][i % 4]);
+    int window = s.sizes.window, first = window > 0 ? q.last - window + 1 : 0;  // of the keys that all see
+    if (__all_sync(~0u, key >= first && key < q.first)) return p;
 #pragma unroll
     for (int i = 0; i < 2 * OF_LANE; i++) {
-        float& x = p.of[i / 4][i % 4];
-        x = soft_cap(x);
-        if (all) continue;
         int query = min(q.first + i / 2 * 8 + (int)threadIdx.x % 32 / 4, q.last);
-        if (!sees(query, key + i % 2, window)) x = no_norm().most;
+        if (!sees(query, key + i % 2, window)) p.of[i / 4][i % 4] = no_norm().most;
     }
     return p;
 }
 
-// Adds a lane's two keys to its block under way; `is_first` if they are the first ones of the block.
-template <Pass PASS>
-DEVICE void add_keys(Under& under, const Products& p, Queries& q, bool counts, bool is_first) {
+// Makes `most` what the largest product so far asks for, all lanes of a block the same.
+DEVICE void raise(Under& under, const Products& p) {
 #pragma unroll
     for (int j = 0; j < OF_LANE; j++) {
-        float first = p(j, 0), second = p(j, 1);
-        if (PASS == KEY_NORMS) {
-            float most = fmaxf(q.running[j].most, fmaxf(first, second));
-            float sum = ratio(first, most) + ratio(second, most);
-            if (counts) q.running[j] = {most, q.running[j].sum * ratio(q.running[j].most, most) + sum};
-            continue;
-        }
-        float most = PASS == KEYS_HELD ? block_max(fmaxf(first, second)) : q.norm[j];
-        if (PASS == KEYS_HELD && BLOCK_K > 8 && !is_first) most = fmaxf(most, under.most[j]);
-        float before = is_first ? 0.0f : under.sum[j];
-        if (PASS == KEYS_HELD && BLOCK_K > 8 && !is_first) before *= ratio(under.most[j], most);
-        under.most[j] = most, under.sum[j] = before + ratio(first, most) + ratio(second, most);
+        float most = fmaxf(under.most[j], block_max(fmaxf(p(j, 0), p(j, 1))) * TO_LOG2);
+        under.sum[j] *= exp2_fast(under.most[j] - most);
+        under.most[j] = most;
     }
 }
 
-// The logarithm of what a block's keys give each query, as a norm.
+// Adds a lane's two keys to the block under way; `is_first` if they are the first ones of the block.
+DEVICE void add_held(Under& under, const Products& p, bool is_first) {
+    float largest = -infinity();
+#pragma unroll
+    for (int j = 0; j < OF_LANE; j++) {
+        if (is_first) under.sum[j] = 0.0f;
+        largest = fmaxf(largest, fmaf(fmaxf(p(j, 0), p(j, 1)), TO_LOG2, -under.most[j]));
+    }
+    if (__any_sync(~0u, largest > 64.0f)) raise(under, p);
+#pragma unroll
+    for (int j = 0; j < OF_LANE; j++) {
+        under.sum[j] += exp2_fast(fmaf(p(j, 0), TO_LOG2, -under.most[j]));
+        under.sum[j] += exp2_fast(fmaf(p(j, 1), TO_LOG2, -under.most[j]));
+    }
+}
+
+DEVICE void add_to_norms(const Products& p, Queries& q) {
+#pragma unroll
+    for (int j = 0; j < OF_LANE; j++) {
+        float most = fmaxf(q.running[j].most, fmaxf(p(j, 0), p(j, 1)));
+        float sum = ratio(p(j, 0), most) + ratio(p(j, 1), most);
+        q.running[j] = {most, q.running[j].sum * ratio(q.running[j].most, most) + sum};
+    }
+}
+
+DEVICE void add_shares(Under& under, const Products& p, const Queries& q, bool is_first) {
+#pragma unroll
+    for (int j = 0; j < OF_LANE; j++) {
+        float share = ratio(p(j, 0), q.norm[j]) + ratio(p(j, 1), q.norm[j]);
+        under.sum[j] = is_first ? share : under.sum[j] + share;
+    }
+}
+
+// Holds what a block's keys give each query: the binary logarithm of the sum of their exponentials.
 DEVICE void hold_block(Under& under, int block, int count, float* held) {
-    int lane = threadIdx.x % LANES;
+    fold<OF_LANE>(under.sum, 1);
+    if (LANES == 4) fold<OF_LANE / 2>(under.sum, 2);
 #pragma unroll
-    for (int j = 0; j < OF_LANE; j++) under.sum[j] = block_sum(under.sum[j]);
+    for (int i = 0; i < OF_LANE / smaller(LANES, OF_LANE); i++) {
+        int j = threadIdx.x % LANES % OF_LANE + i * LANES;
+        float most = under.most[0];
 #pragma unroll
-    for (int base = 0; base < OF_LANE; base += LANES) {
-        float most = under.most[base], sum = under.sum[base];
-#pragma unroll
-        for (int i = 1; i < LANES && base + i < OF_LANE; i++) {
-            if (lane == i) most = under.most[base + i], sum = under.sum[base + i];
+        for (int other = 1; other < OF_LANE; other++) {
+            if (j == other) most = under.most[other];
         }
-        if (base + lane < OF_LANE && block < count) {
-            held[block * BLOCK_Q + place_of(base + lane)] = value_of(Norm{most, sum});
-        }
+        if (block < count) held[block * BLOCK_Q + place_of(j)] = most + log2_fast(under.sum[i]);
     }
 }
 
@@ -253,14 +201,21 @@ DEVICE void keep_block(Under& under, int block, int count, const Queries& q, u32
 }
 
 template <Pass PASS>
-DEVICE void take_keys(const Search& s, const u32* items, int count, int batch, const Row& row, Under& under, Queries& q,
+DEVICE void take_keys(const Search& s, const u32* items, int count, int batch, const RowPart& row, Under& under, Queries& q,
                       float* held, u32* out) {
-    int at = batch * 8 + threadIdx.x % 4 * 2, block = at / BLOCK_K;
-    int key = items[min(block, count - 1)] * BLOCK_K + at % BLOCK_K;
-    add_keys<PASS>(under, seen_products(s, q, row, key), q, block < count, batch * 8 % BLOCK_K == 0);
-    if ((batch * 8 + 8) % BLOCK_K > 0) return;
-    if (PASS == KEYS_HELD) hold_block(under, block, count, held);
-    else if (PASS != KEY_NORMS) keep_block<PASS>(under, block, count, q, out);
+    u32 at = batch * 8 + threadIdx.x % 4 * 2;
+    int block = at / BLOCK_K, key = items[min(block, count - 1)] * BLOCK_K + at % BLOCK_K;
+    bool is_first = batch * 8 % BLOCK_K == 0, is_last = (batch * 8 + 8) % BLOCK_K == 0 || BLOCK_K < 8;
+    Products p = seen_products(s, q, row, key);
+    if (PASS == KEY_NORMS) {
+        if (block < count) add_to_norms(p, q);
+    } else if (PASS == KEYS_HELD) {
+        add_held(under, p, is_first);
+        if (is_last) hold_block(under, block, count, held);
+    } else {
+        add_shares(under, p, q, is_first);
+        if (is_last) keep_block<PASS>(under, block, count, q, out);
+    }
 }
 
 // ---- passes
@@ -277,14 +232,19 @@ template <Pass PASS>
 DEVICE void pass_holding(const Search& s, const u32* items, int count, Queries& q, float* held, u32* out) {
     constexpr int GROUP = group_of<PASS>();
     int n_batches = (count * rows_of(PASS) + 7) / 8, warp_n = threadIdx.x / 32 / WARPS_Q;
+    const u16* all = rows_of_pass<PASS>(s) + threadIdx.x % 4 * 8;
+    u32 stride = row_stride<PASS>(s);
+    Under under = {};
+#pragma unroll
+    for (int j = 0; j < OF_LANE; j++) under.most[j] = no_norm().most;
     for (int group = warp_n * GROUP; group < n_batches; group += WARPS_N * GROUP) {
-        Under under;
         for (int first = group; first < group + GROUP && first < n_batches; first += BATCHES) {
-            Row rows[BATCHES];
+            RowPart rows[BATCHES];
             const u16* places[BATCHES];
 #pragma unroll
             for (int b = 0; b < BATCHES; b++) {
-                places[b] = place_of_row<PASS>(s, items, count, (first + b) * 8 + threadIdx.x % 32 / 4);
+                u32 row = (first + b) * 8 + threadIdx.x % 32 / 4, item = items[min(row / rows_of(PASS), count - 1)];
+                places[b] = all + (u64)index_of_row<PASS>(s, item, row % rows_of(PASS)) * stride;
                 rows[b].load(places[b]);
             }
 #pragma unroll

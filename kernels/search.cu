@@ -53,9 +53,12 @@ DEVICE Candidates candidates_of(Sight s, Rule rule, int top_k) {
 
 // ---- where items lie
 
+// Of this thread block's head.
 struct Search {
-    const u16* keys;
+    const u16* keys;  // the first one of its key-value head
+    u32 key_stride;   // values from a key to the next
     Nodes nodes;
+    u64 first_node;  // of its key-value head
     Sizes sizes;
     int level, first_column, end_column;
     u64 below;    // nodes below the current level
@@ -63,7 +66,10 @@ struct Search {
 };
 
 DEVICE Search search_of(const u16* keys, const Nodes& nodes, const Sizes& sizes, Candidates c) {
-    return {keys, nodes, sizes, 0, c.first_column, c.end_column};
+    int kv_head = kv_head_of(sizes.n_kv_heads);
+    Search s = {keys + kv_head * HEAD_DIM, (u32)sizes.n_kv_heads * HEAD_DIM, nodes, (u64)kv_head * nodes.n_nodes, sizes};
+    s.first_column = c.first_column, s.end_column = c.end_column;
+    return s;
 }
 
 // Returns whether all of a node's blocks compete.
@@ -71,22 +77,32 @@ DEVICE bool is_inside(const Search& s, u32 node) {
     return node << s.level >= s.first_column && (node + 1) << s.level <= s.end_column;
 }
 
-// A node's place among all nodes of its key-value head.
-DEVICE u64 place_of(const Search& s, u32 node) {
-    return (u64)kv_head_of(s.sizes.n_kv_heads) * s.nodes.n_nodes + s.below + node;
+// Where the rows of a pass start; where node 0 of the level is, or key 0.
+template <Pass PASS>
+DEVICE const u16* rows_of_pass(const Search& s) {
+    if (!of_keys(PASS) && CLUSTERS) return s.nodes.means + 2 * (s.first_node + s.below) * HEAD_DIM;
+    if (!of_keys(PASS) && SPREAD) return s.nodes.means + (s.first_node + s.below) * HEAD_DIM;
+    return s.keys;
 }
 
-// Where a row of an item starts: a key of a block; a node's mean, or its first or middle key.
+// Which of them is row `row` of an item: a key of a block; a node's mean, or its first or middle key.
 template <Pass PASS>
-DEVICE const u16* row_of(const Search& s, u32 item, int row) {
-    if (!of_keys(PASS) && CLUSTERS) return s.nodes.means + (2 * place_of(s, item) + row) * HEAD_DIM;
-    if (!of_keys(PASS) && SPREAD) return s.nodes.means + place_of(s, item) * HEAD_DIM;
-    int n_tokens = s.sizes.n_tokens, n_kv_heads = s.sizes.n_kv_heads;
-    int start = (item << s.level) * BLOCK_K, end = min(((item + 1) << s.level) * BLOCK_K, n_tokens);
-    int of_node = ESTIMATE == FIRST ? start : start + (end - start) / 2;
-    int key = of_keys(PASS) ? min(start + row, n_tokens - 1) : of_node;
-    return s.keys + ((u64)key * n_kv_heads + kv_head_of(n_kv_heads)) * HEAD_DIM;
+DEVICE u32 index_of_row(const Search& s, u32 item, u32 row) {
+    u32 n_tokens = s.sizes.n_tokens;
+    if (of_keys(PASS)) return min(item * BLOCK_K + row, n_tokens - 1);
+    if (CLUSTERS || SPREAD) return item * rows_of(PASS) + row;
+    u32 start = (item << s.level) * BLOCK_K, end = min(((item + 1) << s.level) * BLOCK_K, n_tokens);
+    return ESTIMATE == FIRST ? start : start + (end - start) / 2;
 }
+
+// Values from a row of a pass to the next.
+template <Pass PASS>
+DEVICE u32 row_stride(const Search& s) {
+    return of_keys(PASS) || !(CLUSTERS || SPREAD) ? s.key_stride : HEAD_DIM;
+}
+
+// The two spreads of node 0 of the level.
+DEVICE const float2* spreads_of(const Search& s) { return (const float2*)s.nodes.spreads + s.first_node + s.below; }
 
 // Goes to a level.
 DEVICE void go_to(Search& s, int level) {
@@ -109,8 +125,11 @@ constexpr float root_of_head_dim(float x, int steps) {
 }
 constexpr float TEMPERATURE = root_of_head_dim(16.0f, 6);
 
+// From a product to the binary logarithm of its exponential.
+constexpr float TO_LOG2 = LOG2E / TEMPERATURE;
+
 // Returns e to the difference of two products over the temperature.
-DEVICE float ratio(float x, float to) { return exp2_fast((x - to) * (LOG2E / TEMPERATURE)); }
+DEVICE float ratio(float x, float to) { return exp2_fast((x - to) * TO_LOG2); }
 
 struct Norm {
     float most, sum;

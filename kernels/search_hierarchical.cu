@@ -33,7 +33,7 @@
 // ceil(BLOCK_Q / BLOCK_K); top_k >= sink_blocks + local_blocks; down 1 to 3
 // Compile with -D HEAD_DIM, BLOCK_Q (16 to 128), BLOCK_K (4 to 64), ESTIMATE (search.cu), RESCORE (0 or 1).
 
-GEOMETRY(search_hierarchical, THREADS, 1, 1, SCORING, 12);
+GEOMETRY(search_hierarchical, THREADS, 1, 1, SCORING, 13);
 
 struct SearchParams {
     const u16 *queries, *keys;
@@ -49,6 +49,7 @@ static_assert(sizeof(SearchParams) == 120, "as in src/engine/cuda/params.rs");
 // Nodes under way, each array of max_frontier numbers in shared memory.
 struct Frontier {
     u32 *scores, *nodes, *next;
+    u32 *above, *equal;  // a bit for each node: whether it is above the threshold, or has its score
     int count;
     DEVICE void step(int n_next) {
         u32* last = nodes;
@@ -57,11 +58,13 @@ struct Frontier {
     }
 };
 
-// scores[i] becomes the least there is, or, of a node that is not inside the candidates, the largest. Returns
+constexpr u32 OUTSIDE = 0xFFFFFFFE;  // the score of a node that reaches past the candidates
+
+// scores[i] becomes the least there is, or, of a node that is not inside the candidates, OUTSIDE. Returns
 // how many are inside.
 DEVICE int reset_scores(const Search& s, const Frontier& f) {
     for (int i = threadIdx.x; i < (f.count + 7) / 8 * 8; i += THREADS) {
-        f.scores[i] = i >= f.count || is_inside(s, f.nodes[i]) ? 0 : 0xFFFFFFFE;
+        f.scores[i] = i >= f.count || is_inside(s, f.nodes[i]) ? 0 : OUTSIDE;
     }
     __syncthreads();
     // Frontiers ascend: only the first and the last node can reach past the candidates.
@@ -74,56 +77,64 @@ struct Threshold {
     int n_equals;
 };
 
-// Finds it bit by bit, from scores that 0 fills up to a multiple of 8. One warp.
+// Finds it bit by bit, from the highest one in which scores differ on. One warp.
 DEVICE Threshold threshold_of(const u32* scores, int count, int keep) {
-    Threshold t = {0, 0};
-    for (u32 bit = 1u << 31; bit > 0; bit >>= 1) {
-        u32 least = t.least | bit;
+    u32 least = ~0u, most = 0;
+    int n_outside = 0;
+    for (int i = threadIdx.x; i < count; i += 32) {
+        u32 score = scores[i];
+        least = min(least, score), most = max(most, score == OUTSIDE ? 0 : score), n_outside += score == OUTSIDE;
+    }
+    least = __reduce_min_sync(~0u, least), most = __reduce_max_sync(~0u, most);
+    int bit = 31 - __clz(least ^ most);
+    Threshold t = {bit < 0 ? most : most >> bit >> 1 << bit << 1, keep - __reduce_add_sync(~0u, n_outside)};
+    for (; bit >= 0; bit--) {
+        u32 with_bit = t.least | 1u << bit;
         int n = 0;
-        for (int i = threadIdx.x * 4; i < count; i += 128) {
+        for (int i = threadIdx.x * 4; i < count; i += 128) {  // 0 fills scores up to a multiple of 8
             uint4 s = *(const uint4*)(scores + i);
-            n += (s.x >= least) + (s.y >= least) + (s.z >= least) + (s.w >= least);
+            n += (s.x >= with_bit) + (s.y >= with_bit) + (s.z >= with_bit) + (s.w >= with_bit);
         }
         n = __reduce_add_sync(~0u, n);
-        if (n >= keep) t.least = least;
-        if (n == keep) return {least - 1, 0};
+        if (n >= keep) t.least = with_bit;
+        if (n == keep) return {with_bit - 1, 0};
         if (n < keep) t.n_equals = keep - n;  // n are larger than all that can still become `least`
     }
     return t;
 }
 
 // Replaces the best `keep` of the frontier, or all if it has no more, by the nodes `down` levels below that reach
-// into the candidates. One warp; returns how many.
-DEVICE int descend(const Search& s, const Frontier& f, int keep, int down) {
-    bool all = f.count <= keep;
-    Threshold best = all ? Threshold{} : threshold_of(f.scores, f.count, keep);
-    int level = s.level - down, lane = threadIdx.x, n_equals = 0;
-    int first = s.first_column >> level, last = (s.end_column - 1) >> level;
-    u32 before = (1u << lane) - 1;
-    // Frontiers ascend, and what reaches past the candidates stays: only the first node can have children
-    // before them.
-    int n_next = min((int)(f.nodes[0] << down) - first, 0), end = 0;
-    for (int base = 0; base < f.count; base += 32) {
-        u32 score = base + lane < f.count ? f.scores[base + lane] : 0;
-        u32 equal = __ballot_sync(~0u, base + lane < f.count && score == best.least);
-        bool equal_stays = score == best.least && n_equals + __popc(equal & before) < best.n_equals;
-        bool stays = base + lane < f.count && (all || score > best.least || equal_stays);
-        u32 staying = __ballot_sync(~0u, stays);
-        int child = stays ? f.nodes[base + lane] << down : 0, at = n_next + (__popc(staying & before) << down);
-        for (int i = 0; stays && i < 1 << down; i++) {
-            if (child + i >= first && child + i <= last) f.next[at + i] = child + i, end = at + i + 1;
-        }
-        n_next += __popc(staying) << down, n_equals += __popc(equal);
-    }
-    return __reduce_max_sync(~0u, end);
-}
-
-// Goes from the frontier, of which the best `keep` stay, to the nodes `down` levels below them.
+// into the candidates.
 DEVICE void go_down(const Search& s, Frontier& f, int keep, int down) {
+    __shared__ Threshold best;
     __shared__ int n_next;
     if (threadIdx.x < 32) {
-        int n = descend(s, f, keep, down);
-        if (threadIdx.x == 0) n_next = n;
+        Threshold found = f.count <= keep ? Threshold{0, f.count} : threshold_of(f.scores, f.count, keep);
+        if (threadIdx.x == 0) best = found;
+    }
+    __syncthreads();
+    for (int i = threadIdx.x; i < (f.count + 31) / 32 * 32; i += THREADS) {
+        u32 score = i < f.count && f.count > keep ? f.scores[i] : 0;
+        u32 larger = __ballot_sync(~0u, score > best.least), same = __ballot_sync(~0u, i < f.count && score == best.least);
+        if (i % 32 == 0) f.above[i / 32] = larger, f.equal[i / 32] = same;
+    }
+    __syncthreads();
+    int level = s.level - down, first = s.first_column >> level, last = (s.end_column - 1) >> level;
+    // Frontiers ascend, and what reaches past the candidates stays: only the first node can have children
+    // before them.
+    int before_first = min((int)(f.nodes[0] << down) - first, 0);
+    for (int i = threadIdx.x; i < f.count; i += THREADS) {
+        u32 bit = 1u << i % 32;
+        u32 above = f.above[i / 32], equal = f.equal[i / 32];
+        int n_above = __popc(above & (bit - 1)), n_equal = __popc(equal & (bit - 1));
+        for (int w = 0; w < i / 32; w++) n_above += __popc(f.above[w]), n_equal += __popc(f.equal[w]);
+        if (!(above & bit) && (!(equal & bit) || n_equal >= best.n_equals)) continue;
+        int n_before = n_above + min(n_equal, best.n_equals), at = before_first + (n_before << down), end = 0;
+        int child = f.nodes[i] << down;
+        for (int c = 0; c < 1 << down; c++) {
+            if (child + c >= first && child + c <= last) f.next[at + c] = child + c, end = at + c + 1;
+        }
+        if (n_before + 1 == min(keep, f.count)) n_next = end;
     }
     __syncthreads();
     f.step(n_next);
@@ -187,7 +198,8 @@ KERNEL void __launch_bounds__(THREADS, MIN_BLOCKS)
     extern __shared__ __align__(1024) u8 shared[];
     Frontier f = {(u32*)shared};
     f.nodes = f.scores + p.max_frontier, f.next = f.nodes + p.max_frontier;
-    u8* scoring = shared + 12 * p.max_frontier;
+    f.above = f.next + p.max_frontier, f.equal = f.above + p.max_frontier / 32;
+    u8* scoring = shared + 13 * p.max_frontier;
     int query_block = p.first_block + blockIdx.x;
     Sight sight = sight_of(query_block, p.sizes);
     int top_k = top_k_of(p.mask);
