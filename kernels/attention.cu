@@ -13,29 +13,29 @@
 // lse     [n_heads, n_rows] f32: ln sum_k exp(q . k / sqrt(HEAD_DIM)), or null
 // hidden  [n_hidden, 6] i32: head or -1 for all, first query, end, first key, end, and 1 for pairs that stay
 //         whatever else hides them; a query always sees itself
-// grid (query blocks of these rows, n_heads): one warp for 16 queries
+// grid (query blocks of these rows, n_heads): one warp for 16 or 32 queries
 // Compile with -D HEAD_DIM, BLOCK_Q (16 to 128), BLOCK_K (4 to 64), SOFT_CAP (attention_rows.cu). Any card
 // from sm_80.
 // Reference: tests/cuda/reference.py, attention; src/engine/cpu/attend.rs
 
-// Keys in flight at a time, and their blocks.
-constexpr int TILE = BLOCK_K == 64 || (BLOCK_Q >= 64 && HEAD_DIM <= 128) ? 64 : 32;
-constexpr int SLOTS = TILE / BLOCK_K;
-constexpr int THREADS = 2 * BLOCK_Q;
-constexpr int STEPS = HEAD_DIM / 16;
-constexpr int ROW = HEAD_DIM * 2 + 16;  // bytes; the pad keeps ldmatrix free of bank conflicts
-constexpr int STAGE = TILE * ROW;
-constexpr bool QUERY_IN_SHARED = HEAD_DIM > 128;
-constexpr int SHARED = 4 * STAGE + (QUERY_IN_SHARED ? BLOCK_Q * ROW : 0);
+constexpr int KEYS = 16;                                          // a warp takes at a time
+constexpr int M = BLOCK_Q > 16 && HEAD_DIM <= 128 ? 2 : 1;        // times 16 queries a warp has
+constexpr int ROWS = 2 * M;                                       // of them, in a lane: lane / 4, lane / 4 + 8, ...
+constexpr int THREADS = 2 * BLOCK_Q / M;
+constexpr int MIN_BLOCKS = larger((HEAD_DIM > 64 ? 256 : 384) / THREADS, 1);  // on a multiprocessor
+constexpr bool QUERY_IN_REGISTERS = HEAD_DIM <= 128;
 
-GEOMETRY(attention_sparse, THREADS, 1, 1, SHARED, 0);
-GEOMETRY(attention_without, THREADS, 1, 1, SHARED, 0);
-GEOMETRY(attention_dense, THREADS, 1, 1, SHARED, 0);
-GEOMETRY(attention_dense_without, THREADS, 1, 1, SHARED, 0);
+// Values are taken in groups: of each a lane takes WIDE neighbouring dimensions of its keys, which are columns of as many
+// products. So column n of product t has dimension 8 WIDE group + WIDE n + t.
+constexpr int WIDE = HEAD_DIM % 64 ? 4 : 8;
+constexpr int GROUPS = HEAD_DIM / 8 / WIDE;
+
+GEOMETRY(attention_sparse, THREADS, 1, 1, 0, 0);
+GEOMETRY(attention_without, THREADS, 1, 1, 0, 0);
+GEOMETRY(attention_dense, THREADS, 1, 1, 0, 0);
+GEOMETRY(attention_dense_without, THREADS, 1, 1, 0, 0);
 
 typedef AttentionParams<const u16*> Params;
-typedef float Scores[TILE / 8][4];
-typedef u32 Fragments[QUERY_IN_SHARED ? 1 : STEPS][4];
 
 // Rectangles of pairs that are left out.
 struct Hidden {
@@ -60,193 +60,212 @@ struct AttentionWithoutParams {
 };
 static_assert(sizeof(AttentionWithoutParams) == 104, "as in src/engine/cuda/params.rs");
 
-// Of a warp's 16 queries: a lane has rows lane/4 and lane/4 + 8.
+// Products as the tensor cores leave them, of row j and column c of two neighbours.
+typedef float Scores[2][M][4];
+
+// Of a lane's queries. Sums are relative to 2^most, any number that is near enough to the row's largest product.
 struct Softmax {
-    float out[HEAD_DIM / 8][4], largest[2], sum[2];
+    float out[M][GROUPS][WIDE][4], most[ROWS], sum[ROWS];
+};
+
+// A lane's keys: key `i` of a tile's 16, as rows to multiply with, and those that its products belong to, 2 (lane % 4)
+// and the next of each eight.
+struct Tile {
+    Row row;
+    int first, last_token;
+    // Where key i lies; of those past the row's end the last one.
+    DEVICE u32 key(int i) const {
+        u32 at = first + i, slot = min(at / BLOCK_K, row.count - 1);
+        return min(row.block(slot) * BLOCK_K + at % BLOCK_K, last_token);
+    }
+    // The first of the lane's two keys of eight; past the row's end unseen.
+    DEVICE int own(int eight) const {
+        u32 at = first + eight * 8 + threadIdx.x % 4 * 2;
+        return key_of(row, at / BLOCK_K, at % BLOCK_K);
+    }
 };
 
 // ---- phases of a tile
 
-DEVICE void load_tile(const u16* from, Row row, int tile, const Sizes& sizes, u32 stage) {
-    constexpr int CHUNKS = HEAD_DIM / 8;
-    int kv_head = kv_head_of(sizes.n_kv_heads);
-    for (int i = threadIdx.x; i < TILE * CHUNKS; i += THREADS) {
-        int r = i / CHUNKS, slot = min(tile * SLOTS + r / BLOCK_K, row.count - 1);
-        int key = min(row.block(slot) * BLOCK_K + r % BLOCK_K, sizes.n_tokens - 1);
-        const u16* row_of_key = from + ((u64)key * sizes.n_kv_heads + kv_head) * HEAD_DIM;
-        copy_16(stage + r * ROW + i % CHUNKS * 16, row_of_key + i % CHUNKS * 8);
-    }
-    copies_commit();
-}
-
-DEVICE void score_tile(Scores& s, const Fragments& query, u32 shared_query, u32 keys) {
-    int lane = threadIdx.x % 32;
+DEVICE void load_queries(QueryRows<M>& q, const Params& p, int query) {
+    int row0 = p.rows.first_block * BLOCK_Q;
 #pragma unroll
-    for (int k = 0; k < STEPS; k++) {
-        u32 a[4];
-        if (QUERY_IN_SHARED) load_matrices(a, shared_query + lane % 16 * ROW + lane / 16 * 16 + k * 32);
-        else {
-#pragma unroll
-            for (int i = 0; i < 4; i++) a[i] = query[QUERY_IN_SHARED ? 0 : k][i];
-        }
-#pragma unroll
-        for (int n = 0; n < TILE / 16; n++) {  // 16 keys: two columns of eight, two halves of the step
-            u32 b[4];
-            load_matrices(b, keys + (n * 16 + lane / 16 * 8 + lane % 8) * ROW + lane / 8 % 2 * 16 + k * 32);
-            multiply(s[2 * n], a, b[0], b[1]);
-            multiply(s[2 * n + 1], a, b[2], b[3]);
-        }
+    for (int j = 0; j < ROWS; j++) {
+        u64 row = min(query + j * 8 - row0, p.rows.n_rows - 1);
+        q.load(j, p.queries + (row * gridDim.y + blockIdx.y) * HEAD_DIM, [](u32) {});
     }
 }
 
-// Hides pairs, where a tile has some that are hidden.
+// Products of the queries with the tile's keys, of each eight; hidden ones are -infinity.
 template <bool WITHOUT>
-DEVICE void hide_pairs(Scores& s, Row row, Sight sight, int tile, int query, int window, Hidden hidden) {
-    if (!at_edge<SLOTS>(row, sight, tile, window) && !WITHOUT) return;
-    auto score = [&](int n, int i) -> float& { return s[n][i]; };
-    hide<TILE>(row, tile, query, window, score, [&](int q, int k) { return WITHOUT && hidden.hides(q, k); });
+DEVICE void score_tile(Scores& s, const QueryRows<M>& q, const Tile& tile, const u16* keys, u32 stride,
+                       int query, int window, Hidden hidden) {
+    RowPart rows[2];
+#pragma unroll
+    for (int e = 0; e < 2; e++) rows[e].load(keys + (u64)tile.key(e * 8 + threadIdx.x % 32 / 4) * stride);
+    int first = query - (int)threadIdx.x % 32 / 4;  // of the warp's queries
+#pragma unroll
+    for (int e = 0; e < 2; e++) {
+        ProductsOf<M> found = multiply_rows(q, rows[e]);
+        int key = tile.own(e);
+        bool all = __all_sync(~0u, key < first && (window <= 0 || key > first + 16 * M - 1 - window));
+#pragma unroll
+        for (int i = 0; i < 2 * ROWS; i++) {
+            float& x = s[e][i / 4][i % 4];
+            x = soft_cap(found.of[i / 4][i % 4]);
+            int token = query + i / 2 * 8;
+            bool hides = (WITHOUT || !all) && (!sees(token, key + i % 2, window) ||
+                                               (WITHOUT && hidden.hides(token, key + i % 2)));
+            if (hides) x = -infinity();
+        }
+    }
 }
 
-// Turns scores into probabilities relative to the largest so far; earlier sums are rescaled to it.
+// Makes `most` what the largest product so far asks for.
+DEVICE void raise(Softmax& state, const Scores& s, float scale) {
+#pragma unroll
+    for (int j = 0; j < ROWS; j++) {
+        auto score = [&](int e, int c) { return s[e][j / 2][j % 2 * 2 + c]; };
+        float largest = fmaxf(fmaxf(score(0, 0), score(0, 1)), fmaxf(score(1, 0), score(1, 1)));
+        float most = fmaxf(state.most[j], quad_max(largest) * scale), shrink = exp2_fast(state.most[j] - most);
+        state.most[j] = most, state.sum[j] *= shrink;
+#pragma unroll
+        for (int i = 0; i < 2 * GROUPS * WIDE; i++) {
+            state.out[j / 2][i / 2 / WIDE][i / 2 % WIDE][j % 2 * 2 + i % 2] *= shrink;
+        }
+    }
+}
+
+// Turns scores into probabilities relative to 2^most.
 DEVICE void online_softmax(Softmax& state, Scores& s, float scale) {
+    float largest = -infinity();
 #pragma unroll
-    for (int r = 0; r < 2; r++) {
-        float largest = state.largest[r];
+    for (int i = 0; i < 4 * ROWS; i++) {
+        int j = i / 2 % ROWS;
+        largest = fmaxf(largest, fmaf(s[i / 2 / ROWS][j / 2][j % 2 * 2 + i % 2], scale, -state.most[j]));
+    }
+    if (__any_sync(~0u, largest > 32.0f)) raise(state, s, scale);
 #pragma unroll
-        for (int n = 0; n < TILE / 8; n++) largest = fmaxf(largest, fmaxf(s[n][2 * r], s[n][2 * r + 1]));
-        largest = quad_max(largest);
-        float base = largest == -infinity() ? 0.0f : largest * scale, sum = 0.0f;
-        float shrink = exp2_fast(state.largest[r] * scale - base);
-        state.largest[r] = largest;
-#pragma unroll
-        for (int n = 0; n < TILE / 8; n++) {
-#pragma unroll
-            for (int j = 2 * r; j < 2 * r + 2; j++) {
-                s[n][j] = exp2_fast(fmaf(s[n][j], scale, -base));
-                sum += s[n][j];
-            }
+    for (int i = 0; i < 4 * ROWS; i++) {
+        int j = i / 2 % ROWS;
+        float& x = s[i / 2 / ROWS][j / 2][j % 2 * 2 + i % 2];
+        x = exp2_fast(fmaf(x, scale, -state.most[j]));
+        state.sum[j] += x;
+    }
+}
+
+// A lane's dimensions of a group of one key's values.
+struct Values {
+    u32 pairs[WIDE / 2];
+    DEVICE void load(const u16* from) {
+        if constexpr (WIDE == 8) {
+            uint4 v = load_16(from);
+            pairs[0] = v.x, pairs[1] = v.y, pairs[2] = v.z, pairs[3] = v.w;
+        } else {
+            uint2 v = *(const uint2*)from;
+            pairs[0] = v.x, pairs[1] = v.y;
         }
-        state.sum[r] = state.sum[r] * shrink + sum;
+    }
+};
+
+// Dimension t of two keys.
+DEVICE u32 both(const Values& a, const Values& b, int t) {
+    return __byte_perm(a.pairs[t / 2], b.pairs[t / 2], t % 2 ? 0x7632 : 0x5410);
+}
+
+DEVICE void add_values(Softmax& state, const Scores& s, const Tile& tile, const u16* values, u32 stride) {
+    u32 a[M][4];
 #pragma unroll
-        for (int n = 0; n < HEAD_DIM / 8; n++) {
-            state.out[n][2 * r] *= shrink, state.out[n][2 * r + 1] *= shrink;
+    for (int i = 0; i < 4 * M; i++) {
+        const float* two = &s[i % 4 / 2][i / 4][i % 2 * 2];
+        a[i / 4][i % 4] = pack_bf16(two[0], two[1]);
+    }
+    const u16* from[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        from[i] = values + (u64)tile.key(i / 2 * 8 + threadIdx.x % 4 * 2 + i % 2) * stride;
+    }
+#pragma unroll
+    for (int g = 0; g < GROUPS; g++) {
+        Values v[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) v[i].load(from[i] + g * 8 * WIDE);
+#pragma unroll
+        for (int t = 0; t < WIDE; t++) {
+            u32 first = both(v[0], v[1], t), second = both(v[2], v[3], t);
+#pragma unroll
+            for (int m = 0; m < M; m++) multiply(state.out[m][g][t], a[m], first, second);
         }
     }
 }
 
-DEVICE void add_values(Softmax& state, const Scores& s, u32 values) {
-    int lane = threadIdx.x % 32;
-#pragma unroll
-    for (int k = 0; k < TILE / 16; k++) {
-        u32 a[4] = {pack_bf16(s[2 * k][0], s[2 * k][1]), pack_bf16(s[2 * k][2], s[2 * k][3]),
-                    pack_bf16(s[2 * k + 1][0], s[2 * k + 1][1]), pack_bf16(s[2 * k + 1][2], s[2 * k + 1][3])};
-#pragma unroll
-        for (int n = 0; n < HEAD_DIM / 16; n++) {
-            u32 b[4];
-            load_matrices_transposed(b, values + (k * 16 + lane % 16) * ROW + n * 32 + lane / 16 * 16);
-            multiply(state.out[2 * n], a, b[0], b[1]);
-            multiply(state.out[2 * n + 1], a, b[2], b[3]);
-        }
-    }
-}
+// ---- all tiles
 
-// ---- before and after the tiles
-
-// Brings a warp's queries to registers, or to shared memory where they are too many.
-DEVICE void load_queries(Fragments& fragments, u8* to_shared, const Params& p, int query) {
+DEVICE void write_rows(const Softmax& state, const Params& p, Sight sight, int query) {
     int row0 = p.rows.first_block * BLOCK_Q, lane = threadIdx.x % 32;
-    u64 at_top = ((u64)min(query - row0, p.rows.n_rows - 1) * gridDim.y + blockIdx.y) * HEAD_DIM;
-    u64 at_bottom = ((u64)min(query + 8 - row0, p.rows.n_rows - 1) * gridDim.y + blockIdx.y) * HEAD_DIM;
-    const u32* top = (const u32*)(p.queries + at_top) + lane % 4;
-    const u32* bottom = (const u32*)(p.queries + at_bottom) + lane % 4;
 #pragma unroll
-    for (int k = 0; k < STEPS; k++) {
-        u32 a[4] = {top[k * 8], bottom[k * 8], top[k * 8 + 4], bottom[k * 8 + 4]};
-        if (!QUERY_IN_SHARED) {
-#pragma unroll
-            for (int i = 0; i < 4; i++) fragments[QUERY_IN_SHARED ? 0 : k][i] = a[i];
-            continue;
-        }
-        u32* to = (u32*)(to_shared + (threadIdx.x / 32 * 16 + lane / 4) * ROW + k * 32) + lane % 4;
-        to[0] = a[0], to[4] = a[2];
-        to[2 * ROW] = a[1], to[2 * ROW + 4] = a[3];  // 8 rows further
-    }
-}
-
-DEVICE void write_rows(const Softmax& state, const Params& p, Sight sight, int query, float scale) {
-    int row0 = p.rows.first_block * BLOCK_Q, lane = threadIdx.x % 32;
-#pragma unroll
-    for (int r = 0; r < 2; r++) {
-        float sum = quad_sum(state.sum[r]);
-        int token = query + r * 8;
+    for (int j = 0; j < ROWS; j++) {
+        float sum = quad_sum(state.sum[j]);
+        int token = query + j * 8;
         if (token >= sight.end_query) continue;
         if (p.lse && lane % 4 == 0) {
-            p.lse[(u64)blockIdx.y * p.rows.n_rows + token - row0] = log_sum_exp(state.largest[r], sum, scale);
+            p.lse[(u64)blockIdx.y * p.rows.n_rows + token - row0] = (state.most[j] + log2f(sum)) / LOG2E;
         }
-        u32* to = (u32*)(p.out + ((u64)(token - row0) * gridDim.y + blockIdx.y) * HEAD_DIM) + lane % 4;
+        u16* to = p.out + ((u64)(token - row0) * gridDim.y + blockIdx.y) * HEAD_DIM + lane % 4 * 2 * WIDE;
 #pragma unroll
-        for (int n = 0; n < HEAD_DIM / 8; n++) {
-            to[n * 4] = pack_bf16(state.out[n][2 * r] / sum, state.out[n][2 * r + 1] / sum);
+        for (int i = 0; i < GROUPS * WIDE; i++) {  // pairs of dimensions
+            const float(&of)[WIDE][4] = state.out[j / 2][i / WIDE];
+            int column = j % 2 * 2 + i % WIDE / (WIDE / 2), t = i % (WIDE / 2) * 2;
+            u32 pair = pack_bf16(of[t][column] / sum, of[t + 1][column] / sum);
+            ((u32*)(to + i / WIDE * 8 * WIDE))[i % WIDE] = pair;
         }
     }
 }
 
 template <bool WITHOUT>
 DEVICE void attend(const Params& p, Row row, Sight sight, Hidden hidden) {
-    extern __shared__ __align__(16) u8 shared[];
-    u32 stages = shared_address(shared), shared_query = stages + 4 * STAGE + threadIdx.x / 32 * 16 * ROW;
-    // This lane's query; the other is query + 8.
-    int query = sight.first_query + threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4;
+    // This lane's first query; others are 8, 16 and 24 after it.
+    int query = sight.first_query + threadIdx.x / 32 * 16 * M + threadIdx.x % 32 / 4;
     const float scale = LOG2E / sqrtf((float)HEAD_DIM);
-    Fragments fragments;
-    load_queries(fragments, shared + 4 * STAGE, p, query);
+    u32 stride = p.sizes.n_kv_heads * HEAD_DIM, of_head = kv_head_of(p.sizes.n_kv_heads) * HEAD_DIM;
+    const u16 *keys = p.keys + of_head + threadIdx.x % 4 * 8, *values = p.values + of_head + threadIdx.x % 32 / 4 * WIDE;
+    QueryRows<M> q;
+    if (QUERY_IN_REGISTERS) load_queries(q, p, query);
     Softmax state = {};
-    state.largest[0] = state.largest[1] = -infinity();
-    int n_tiles = (row.count + SLOTS - 1) / SLOTS;
-    load_tile(p.keys, row, 0, p.sizes, stages);
-    load_tile(p.values, row, 0, p.sizes, stages + 2 * STAGE);
-    for (int tile = 0; tile < n_tiles; tile++) {
-        u32 here = stages + tile % 2 * STAGE, next = stages + (tile + 1) % 2 * STAGE;
-        copies_wait<1>();
-        __syncthreads();  // keys are there, and nobody reads `next` any more
-        if (tile + 1 < n_tiles) load_tile(p.keys, row, tile + 1, p.sizes, next);
-        else copies_commit();
-        Scores s = {};
-        score_tile(s, fragments, shared_query, here);
 #pragma unroll
-        for (int n = 0; n < TILE / 8; n++) cap_scores(s[n]);
-        hide_pairs<WITHOUT>(s, row, sight, tile, query, p.sizes.window, hidden);
+    for (int j = 0; j < ROWS; j++) state.most[j] = -1e30f;
+    for (int first = 0; first < row.count * BLOCK_K; first += KEYS) {
+        Tile tile = {row, first, p.sizes.n_tokens - 1};
+        Scores s;
+        if (!QUERY_IN_REGISTERS) load_queries(q, p, query);
+        score_tile<WITHOUT>(s, q, tile, keys, stride, query, p.sizes.window, hidden);
         online_softmax(state, s, scale);
-        copies_wait<1>();
-        __syncthreads();  // values are there
-        if (tile + 1 < n_tiles) load_tile(p.values, row, tile + 1, p.sizes, next + 2 * STAGE);
-        else copies_commit();
-        add_values(state, s, here + 2 * STAGE);
+        add_values(state, s, tile, values, stride);
     }
-    write_rows(state, p, sight, query, scale);
+    write_rows(state, p, sight, query);
 }
 
 // ---- kernels
 
-KERNEL void __launch_bounds__(THREADS) attention_sparse(const __grid_constant__ Params p) {
+KERNEL void __launch_bounds__(THREADS, MIN_BLOCKS) attention_sparse(const __grid_constant__ Params p) {
     int query_block = p.rows.first_block + blockIdx.x;
     Sight sight = sight_of(query_block, p.sizes);
     attend<false>(p, kept_row(p.mask, query_block, sight), sight, Hidden{});
 }
 
-KERNEL void __launch_bounds__(THREADS) attention_without(const __grid_constant__ AttentionWithoutParams p) {
+KERNEL void __launch_bounds__(THREADS, MIN_BLOCKS) attention_without(const __grid_constant__ AttentionWithoutParams p) {
     int query_block = p.attention.rows.first_block + blockIdx.x;
     Sight sight = sight_of(query_block, p.attention.sizes);
     attend<true>(p.attention, kept_row(p.attention.mask, query_block, sight), sight, p.hidden);
 }
 
-KERNEL void __launch_bounds__(THREADS)
+KERNEL void __launch_bounds__(THREADS, MIN_BLOCKS)
     attention_dense_without(const __grid_constant__ AttentionWithoutParams p) {
     Sight sight = sight_of(p.attention.rows.first_block + blockIdx.x, p.attention.sizes);
     attend<true>(p.attention, visible_row(sight), sight, p.hidden);
 }
 
-KERNEL void __launch_bounds__(THREADS) attention_dense(const __grid_constant__ Params p) {
+KERNEL void __launch_bounds__(THREADS, MIN_BLOCKS) attention_dense(const __grid_constant__ Params p) {
     Sight sight = sight_of(p.rows.first_block + blockIdx.x, p.sizes);
     attend<false>(p, visible_row(sight), sight, Hidden{});
 }

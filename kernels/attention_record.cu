@@ -20,7 +20,7 @@
 //           distance
 // grid (query blocks of these rows, n_heads); a thread block holds top_k kept blocks, or where ALL_KEYS is 1
 // none
-// Stands after rows.cu. Compile with -D HEAD_DIM, BLOCK_Q (16 to 128), BLOCK_K (4 to 64), ANCHORS, ALL_KEYS (0 or 1), SOFT_CAP
+// Stands after query_block.cu. Compile with -D HEAD_DIM, BLOCK_Q (16 to 128), BLOCK_K (4 to 64), ANCHORS, ALL_KEYS (0 or 1), SOFT_CAP
 // (attention_rows.cu).
 // Any card from sm_80.
 // Reference: tests/cuda/reference.py, record; src/engine/cpu/attend.rs
@@ -35,7 +35,7 @@ typedef RecordParams<const u16*> Params;
 
 // A warp's queries; a lane's are place_of(0) to place_of(OF_LANE - 1).
 struct Queries {
-    QueryRows rows;
+    QueryRows<M_TILES> rows;
     float base[OF_LANE];  // log2-sum-exp, infinite past the prompt
     float weight[OF_LANE];
     int sentence[OF_LANE];  // the last one that counts

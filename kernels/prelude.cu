@@ -13,6 +13,7 @@ typedef unsigned long long u64;
 #define LOG2E 1.4426950408889634f
 
 constexpr int smaller(int a, int b) { return a < b ? a : b; }
+constexpr int larger(int a, int b) { return a > b ? a : b; }
 
 DEVICE float infinity() { return __int_as_float(0x7f800000); }
 

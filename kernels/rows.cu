@@ -1,26 +1,13 @@
 // rows: products of queries with rows that come from memory to registers, without shared memory. Any card from
 // sm_80.
 //
-// A warp holds up to 32 queries in registers, the rows of A. Eight other rows, a batch, are the columns of B: a quad
+// A warp holds M times 16 queries in registers, the rows of A. Eight other rows, a batch, are the columns of B: a quad
 // takes 64 bytes of a row, a lane 16, for two steps of 16 dimensions. Queries are taken apart in the same way, so that
-// products add up the same pairs in another order. Warps with the same queries share the batches, and none waits for
-// another.
+// products add up the same pairs in another order.
 //
-// A lane has products of the queries `place_of(0)` to `place_of(OF_LANE - 1)` with rows 2 (lane % 4) and the next.
+// A lane has products of queries lane / 4, lane / 4 + 8, ... with rows 2 (lane % 4) and the next.
 
-constexpr int M_TILES = BLOCK_Q > 16 && HEAD_DIM <= 128 ? 2 : 1;  // of 16 queries
-constexpr int OF_LANE = 2 * M_TILES;
-constexpr int WARPS_Q = BLOCK_Q / 16 / M_TILES;
-constexpr int WARPS_N = WARPS_Q < 4 ? 4 / WARPS_Q : 1;
-constexpr int WARPS = WARPS_Q * WARPS_N;
-constexpr int THREADS = 32 * WARPS;
-constexpr int MIN_BLOCKS = 16 / WARPS;  // on a multiprocessor
 constexpr int STEPS = HEAD_DIM / 16;
-
-// Query j of a lane in its query block.
-DEVICE int place_of(int j) {
-    return threadIdx.x / 32 % WARPS_Q * 16 * M_TILES + j * 8 + threadIdx.x % 32 / 4;
-}
 
 DEVICE uint4 load_16(const u16* from) {
     uint4 v;
@@ -30,8 +17,9 @@ DEVICE uint4 load_16(const u16* from) {
 
 // ---- queries
 
+template <int M>
 struct QueryRows {
-    u32 of[STEPS][M_TILES][4];
+    u32 of[STEPS][M][4];
     // Brings query j of this lane from a row; `take` gets its pairs.
     template <typename Take>
     DEVICE void load(int j, const u16* row, Take take) {
@@ -59,17 +47,19 @@ struct RowPart {
     }
 };
 
-struct Products {
-    float of[M_TILES][4];
+template <int M>
+struct ProductsOf {
+    float of[M][4];
     DEVICE float operator()(int j, int column) const { return of[j / 2][j % 2 * 2 + column]; }
 };
 
-DEVICE Products multiply_rows(const QueryRows& q, const RowPart& row, bool squared = false) {
-    Products p = {};
+template <int M>
+DEVICE ProductsOf<M> multiply_rows(const QueryRows<M>& q, const RowPart& row, bool squared = false) {
+    ProductsOf<M> p = {};
 #pragma unroll
     for (int k = 0; k < STEPS; k++) {
 #pragma unroll
-        for (int m = 0; m < M_TILES; m++) {
+        for (int m = 0; m < M; m++) {
             u32 a[4];
 #pragma unroll
             for (int i = 0; i < 4; i++) a[i] = squared ? square_bf16(q.of[k][m][i]) : q.of[k][m][i];

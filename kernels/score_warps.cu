@@ -1,9 +1,9 @@
-// score_warps: how the searches score items, with the products of rows.cu, after which it stands.
+// score_warps: how the searches score items, with the products of rows.cu. Stands after query_block.cu.
 
 constexpr int BATCHES = SPREAD || HEAD_DIM > 128 ? 1 : 2;  // in flight at a time
 
 struct Queries {
-    QueryRows rows;
+    QueryRows<M_TILES> rows;
     float length[OF_LANE], norm[OF_LANE];
     Norm running[OF_LANE];  // of the rows that this lane has seen since norms were settled
     int first, last;

@@ -24,16 +24,17 @@ NVRTC = _nvrtc()
 
 
 ATTENTION = ["tiles.cu", "blocks.cu", "soft_cap.cu", "attention_rows.cu"]
+ROWS = ["rows.cu", "query_block.cu"]
 SEARCH = ["tiles.cu", "blocks.cu", "soft_cap.cu", "search.cu"]
 PARTS = {
-    "attention.cu": [*ATTENTION, "attention.cu"],
+    "attention.cu": [*ATTENTION, "rows.cu", "attention.cu"],
     "attention_sm90.cu": ["prelude_sm90.cu", *ATTENTION, "attention_sm90.cu"],
-    "attention_record.cu": [*ATTENTION, "rows.cu", "attention_record.cu"],
+    "attention_record.cu": [*ATTENTION, *ROWS, "attention_record.cu"],
     "attention_record_sm90.cu": ["prelude_sm90.cu", *ATTENTION, "attention_record_sm90.cu"],
     "proximity.cu": ["blocks.cu", "proximity.cu"],
-    "sample.cu": [*SEARCH, "rows.cu", "score_warps.cu", "segments.cu", "sample.cu"],
-    "search_exhaustive.cu": [*SEARCH, "rows.cu", "score_warps.cu", "segments.cu", "search_exhaustive.cu"],
-    "search_hierarchical.cu": [*SEARCH, "rows.cu", "score_warps.cu", "rank.cu", "search_hierarchical.cu"],
+    "sample.cu": [*SEARCH, *ROWS, "score_warps.cu", "segments.cu", "sample.cu"],
+    "search_exhaustive.cu": [*SEARCH, *ROWS, "score_warps.cu", "segments.cu", "search_exhaustive.cu"],
+    "search_hierarchical.cu": [*SEARCH, *ROWS, "score_warps.cu", "rank.cu", "search_hierarchical.cu"],
     "search_hierarchical_sm90.cu": ["prelude_sm90.cu", *SEARCH, "score_warpgroups.cu", "search_hierarchical.cu"],
 }
 

@@ -18,6 +18,7 @@ const SEARCH: &str = text!("search");
 const SCORE_WARPS: &str = text!("score_warps");
 const SCORE_WARPGROUPS: &str = text!("score_warpgroups");
 const ROWS: &str = text!("rows");
+const QUERY_BLOCK: &str = text!("query_block");
 const RANK: &str = text!("rank");
 const SEGMENTS: &str = text!("segments");
 const SEARCH_HIERARCHICAL: &str = text!("search_hierarchical");
@@ -59,16 +60,16 @@ pub fn source(file: &str) -> String {
         "sentences" => &[text!("sentences")],
         "recall" => &[text!("recall")],
         "search_exhaustive" => {
-            &[TILES, BLOCKS, SOFT_CAP, SEARCH, ROWS, SCORE_WARPS, SEGMENTS, text!("search_exhaustive")]
+            &[TILES, BLOCKS, SOFT_CAP, SEARCH, ROWS, QUERY_BLOCK, SCORE_WARPS, SEGMENTS, text!("search_exhaustive")]
         }
-        "sample" => &[TILES, BLOCKS, SOFT_CAP, SEARCH, ROWS, SCORE_WARPS, SEGMENTS, text!("sample")],
-        "search_hierarchical" => &[TILES, BLOCKS, SOFT_CAP, SEARCH, ROWS, SCORE_WARPS, RANK, SEARCH_HIERARCHICAL],
+        "sample" => &[TILES, BLOCKS, SOFT_CAP, SEARCH, ROWS, QUERY_BLOCK, SCORE_WARPS, SEGMENTS, text!("sample")],
+        "search_hierarchical" => &[TILES, BLOCKS, SOFT_CAP, SEARCH, ROWS, QUERY_BLOCK, SCORE_WARPS, RANK, SEARCH_HIERARCHICAL],
         "search_hierarchical_sm90" => {
             &[PRELUDE_SM90, TILES, BLOCKS, SEARCH, SCORE_WARPGROUPS, SEARCH_HIERARCHICAL]
         }
-        "attention" => &[TILES, BLOCKS, SOFT_CAP, ATTENTION_ROWS, text!("attention")],
+        "attention" => &[TILES, BLOCKS, SOFT_CAP, ATTENTION_ROWS, ROWS, text!("attention")],
         "attention_sm90" => &[PRELUDE_SM90, TILES, BLOCKS, SOFT_CAP, ATTENTION_ROWS, text!("attention_sm90")],
-        "attention_record" => &[TILES, BLOCKS, SOFT_CAP, ATTENTION_ROWS, ROWS, text!("attention_record")],
+        "attention_record" => &[TILES, BLOCKS, SOFT_CAP, ATTENTION_ROWS, ROWS, QUERY_BLOCK, text!("attention_record")],
         "attention_record_sm90" => {
             &[PRELUDE_SM90, TILES, BLOCKS, SOFT_CAP, ATTENTION_ROWS, text!("attention_record_sm90")]
         }
