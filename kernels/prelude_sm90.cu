@@ -94,20 +94,6 @@ DEVICE void wgmma(float (&d)[32], u64 a, u64 b, int accumulate) {
         : "l"(a), "l"(b), "r"(accumulate));
 }
 
-// D[64, 88] (+)= A[64, 16] B[16, 88]: A and B in shared memory, both with the summed dimension contiguous.
-DEVICE void wgmma(float (&d)[44], u64 a, u64 b, int accumulate) {
-    asm volatile(
-        "{.reg .pred p; setp.ne.b32 p, %46, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n88k16.f32.bf16.bf16 {"
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43"
-        "}, %44, %45, p, 1, 1, 0, 0;}"
-        : EIGHT(d, 0), EIGHT(d, 8), EIGHT(d, 16), EIGHT(d, 24),
-          EIGHT(d, 32), FOUR(d, 40)
-        : "l"(a), "l"(b), "r"(accumulate));
-}
-
 // D[64, 128] (+)= A[64, 16] B[16, 128]: A and B in shared memory, both with the summed dimension contiguous.
 DEVICE void wgmma(float (&d)[64], u64 a, u64 b, int accumulate) {
     asm volatile(

@@ -1,5 +1,5 @@
 // rank: norms of the queries over a list of items, and the items' scores by these norms. Stands after
-// score_warps.cu; score_warpgroups.cu has its own.
+// score.cu.
 //
 // What each query gives each item is held in shared memory between the two where there is room, else it is computed again.
 

@@ -27,8 +27,7 @@
 // mask      written
 // n_read    one u64, to which the number of rows is added that were scored: keys, and what stands for several
 //           of them
-// Scoring is in score_warps.cu (any card from sm_80) or score_warpgroups.cu (Hopper), one of which stands
-// before this file. grid (query blocks of this launch, n_heads); a thread block holds max_frontier nodes: at
+// Scoring is in score.cu and rank.cu, which stand before this file. grid (query blocks of this launch, n_heads); a thread block holds max_frontier nodes: at
 // least S + sink_blocks + local_blocks and 2^down (w + 2), a multiple of 64. local_blocks is at least
 // ceil(BLOCK_Q / BLOCK_K); top_k >= sink_blocks + local_blocks; down 1 to 3
 // Compile with -D HEAD_DIM, BLOCK_Q (16 to 128), BLOCK_K (4 to 64), ESTIMATE (search.cu), RESCORE (0 or 1).

@@ -49,7 +49,7 @@ def variants(file, shapes):
             continue
         blocks, whole = {"HEAD_DIM": d, "BLOCK_Q": q, "BLOCK_K": k}, shapes is ALL or d == 128
         caps = SOFT_CAPS if whole else SOFT_CAPS[:1]
-        if file.startswith("search_hierarchical"):
+        if file == "search_hierarchical.cu":
             for estimate, rescore in product(ESTIMATES, (0, 1)) if whole else [("TWO_MEANS", 1)]:
                 found.append({**blocks, "ESTIMATE": estimate, "RESCORE": rescore})
         elif file == "search_exhaustive.cu":
@@ -66,7 +66,7 @@ def variants(file, shapes):
 
 
 FILES = ["rms_norm.cu", "rope.cu", "written.cu", "elementwise.cu", "pyramid.cu", "clusters.cu", "search_hierarchical.cu", "search_exhaustive.cu",
-         "attention.cu", "attention_record.cu", "proximity.cu", "recall.cu", "sentences.cu", "sample.cu", "dequantize.cu", "search_hierarchical_sm90.cu", "attention_sm90.cu",
+         "attention.cu", "attention_record.cu", "proximity.cu", "recall.cu", "sentences.cu", "sample.cu", "dequantize.cu", "attention_sm90.cu",
          "attention_record_sm90.cu"]
 
 

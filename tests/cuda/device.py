@@ -32,10 +32,9 @@ PARTS = {
     "attention_record.cu": [*ATTENTION, *ROWS, "attention_record.cu"],
     "attention_record_sm90.cu": ["prelude_sm90.cu", *ATTENTION, "attention_record_sm90.cu"],
     "proximity.cu": ["blocks.cu", "proximity.cu"],
-    "sample.cu": [*SEARCH, *ROWS, "score_warps.cu", "segments.cu", "sample.cu"],
-    "search_exhaustive.cu": [*SEARCH, *ROWS, "score_warps.cu", "segments.cu", "search_exhaustive.cu"],
-    "search_hierarchical.cu": [*SEARCH, *ROWS, "score_warps.cu", "rank.cu", "search_hierarchical.cu"],
-    "search_hierarchical_sm90.cu": ["prelude_sm90.cu", *SEARCH, "score_warpgroups.cu", "search_hierarchical.cu"],
+    "sample.cu": [*SEARCH, *ROWS, "score.cu", "segments.cu", "sample.cu"],
+    "search_exhaustive.cu": [*SEARCH, *ROWS, "score.cu", "segments.cu", "search_exhaustive.cu"],
+    "search_hierarchical.cu": [*SEARCH, *ROWS, "score.cu", "rank.cu", "search_hierarchical.cu"],
 }
 
 

@@ -182,16 +182,14 @@ def levels_of(shape, x):
         n = -(-n // 2)
 
 
-def search_hierarchical(shape, queries, keys, estimate, nodes, kept, n_read, first_block=0, warpgroups=None):
+def search_hierarchical(shape, queries, keys, estimate, nodes, kept, n_read, first_block=0):
     """`nodes`: a Pyramid or Clusters where the estimate reads one; adds to `n_read` `[1]` i64."""
     defines = {**blocks_of(shape), "ESTIMATE": ESTIMATES[estimate], "RESCORE": int(shape.rescore)}
-    on_hopper = hopper(shape) if warpgroups is None else warpgroups
     reads_nodes = nodes is not None and estimate in (MEAN_SPREAD, TWO_MEANS)
     p = params.SearchParams(queries=pointer(queries), keys=pointer(keys), nodes=nodes.nodes() if reads_nodes else params.Nodes(),
                             mask=mask_of(shape, kept), n_read=pointer(n_read), sizes=sizes_of(shape), rule=rule_of(shape),
                             first_block=first_block, beam=shape.beam, down=shape.down, max_frontier=shape.max_frontier)
-    file = "search_hierarchical_sm90.cu" if on_hopper else "search_hierarchical.cu"
-    gpu().launch(file, "search_hierarchical", defines, p, n_blocks(shape, queries), shape.n_heads, shape.max_frontier)
+    gpu().launch("search_hierarchical.cu", "search_hierarchical", defines, p, n_blocks(shape, queries), shape.n_heads, shape.max_frontier)
 
 
 def search_exhaustive(shape, queries, keys, kept, scores, first_block=0, n_segments=3):

@@ -35,9 +35,9 @@ def run(shape):
     sentence = (torch.arange(shape.n_tokens, device="cuda") // 23).int()
     weight = torch.full((shape.n_tokens,), 1 / 23, device="cuda")
     focus = range(max(shape.n_tokens - 33, 0), shape.n_tokens)
+    for estimate, nodes in ((FIRST, None), (MEAN_SPREAD, pyramid), (TWO_MEANS, clusters)):
+        launch.search_hierarchical(shape, q, k, estimate, nodes, kept, n_read)
     for warpgroups in (False, True) if launch.hopper(shape) else (False,):
-        for estimate, nodes in ((FIRST, None), (MEAN_SPREAD, pyramid), (TWO_MEANS, clusters)):
-            launch.search_hierarchical(shape, q, k, estimate, nodes, kept, n_read, 0, warpgroups)
         out, lse, dense_lse = torch.empty_like(q), *(launch.new(shape, shape.n_heads, shape.n_tokens) for _ in range(2))
         launch.attention(shape, q, k, v, kept, out, lse, warpgroups=warpgroups)
         launch.attention(shape, q, k, v, None, out, dense_lse, warpgroups=warpgroups)

@@ -15,8 +15,7 @@ const BLOCKS: &str = text!("blocks");
 const ATTENTION_ROWS: &str = text!("attention_rows");
 const SOFT_CAP: &str = text!("soft_cap");
 const SEARCH: &str = text!("search");
-const SCORE_WARPS: &str = text!("score_warps");
-const SCORE_WARPGROUPS: &str = text!("score_warpgroups");
+const SCORE: &str = text!("score");
 const ROWS: &str = text!("rows");
 const QUERY_BLOCK: &str = text!("query_block");
 const RANK: &str = text!("rank");
@@ -25,7 +24,7 @@ const SEARCH_HIERARCHICAL: &str = text!("search_hierarchical");
 
 /// Kernels that [`source`] knows.
 #[cfg(test)]
-pub const FILES: [&str; 18] = [
+pub const FILES: [&str; 17] = [
     "elementwise",
     "rms_norm",
     "rope",
@@ -39,7 +38,6 @@ pub const FILES: [&str; 18] = [
     "sample",
     "search_exhaustive",
     "search_hierarchical",
-    "search_hierarchical_sm90",
     "attention",
     "attention_sm90",
     "attention_record",
@@ -60,16 +58,17 @@ pub fn source(file: &str) -> String {
         "sentences" => &[text!("sentences")],
         "recall" => &[text!("recall")],
         "search_exhaustive" => {
-            &[TILES, BLOCKS, SOFT_CAP, SEARCH, ROWS, QUERY_BLOCK, SCORE_WARPS, SEGMENTS, text!("search_exhaustive")]
+            &[TILES, BLOCKS, SOFT_CAP, SEARCH, ROWS, QUERY_BLOCK, SCORE, SEGMENTS, text!("search_exhaustive")]
         }
-        "sample" => &[TILES, BLOCKS, SOFT_CAP, SEARCH, ROWS, QUERY_BLOCK, SCORE_WARPS, SEGMENTS, text!("sample")],
-        "search_hierarchical" => &[TILES, BLOCKS, SOFT_CAP, SEARCH, ROWS, QUERY_BLOCK, SCORE_WARPS, RANK, SEARCH_HIERARCHICAL],
-        "search_hierarchical_sm90" => {
-            &[PRELUDE_SM90, TILES, BLOCKS, SEARCH, SCORE_WARPGROUPS, SEARCH_HIERARCHICAL]
+        "sample" => &[TILES, BLOCKS, SOFT_CAP, SEARCH, ROWS, QUERY_BLOCK, SCORE, SEGMENTS, text!("sample")],
+        "search_hierarchical" => {
+            &[TILES, BLOCKS, SOFT_CAP, SEARCH, ROWS, QUERY_BLOCK, SCORE, RANK, SEARCH_HIERARCHICAL]
         }
         "attention" => &[TILES, BLOCKS, SOFT_CAP, ATTENTION_ROWS, ROWS, text!("attention")],
         "attention_sm90" => &[PRELUDE_SM90, TILES, BLOCKS, SOFT_CAP, ATTENTION_ROWS, text!("attention_sm90")],
-        "attention_record" => &[TILES, BLOCKS, SOFT_CAP, ATTENTION_ROWS, ROWS, QUERY_BLOCK, text!("attention_record")],
+        "attention_record" => {
+            &[TILES, BLOCKS, SOFT_CAP, ATTENTION_ROWS, ROWS, QUERY_BLOCK, text!("attention_record")]
+        }
         "attention_record_sm90" => {
             &[PRELUDE_SM90, TILES, BLOCKS, SOFT_CAP, ATTENTION_ROWS, text!("attention_record_sm90")]
         }

@@ -28,7 +28,7 @@ pub struct Settings {
     rescore: bool,
     always_kept: usize,
     is_hopper: bool,
-    /// Whether Hopper's kernels run.
+    /// Whether Hopper's kernels of attention and its record run.
     warpgroups: bool,
     /// Soft cap of the products of queries and keys; 0 for none.
     soft_cap: f32,
@@ -138,11 +138,10 @@ impl Settings {
     }
 
     pub fn search_hierarchical(&self, n_blocks: usize) -> (Kernel, Work) {
-        let file = if self.warpgroups { "search_hierarchical_sm90" } else { "search_hierarchical" };
         let rescore = Macro::Number(self.rescore as usize);
         let macros = [("ESTIMATE", Macro::Name(self.estimate)), ("RESCORE", rescore)];
         let work = Work { items: n_blocks, heads: self.n_heads, held: self.max_frontier() };
-        (self.kernel(file, "search_hierarchical", &macros), work)
+        (self.kernel("search_hierarchical", "search_hierarchical", &macros), work)
     }
 
     /// Returns a kernel of the exhaustive search; `entry` is "exhaustive_norms", "exhaustive_scores" (for

@@ -1,4 +1,4 @@
-// score_warps: how the searches score items, with the products of rows.cu. Stands after query_block.cu.
+// score: how the searches score items, with the products of rows.cu. Stands after query_block.cu.
 
 constexpr int BATCHES = SPREAD || HEAD_DIM > 128 ? 1 : 2;  // in flight at a time
 
