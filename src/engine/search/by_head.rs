@@ -21,6 +21,42 @@ pub struct Survey {
     pub heads: Vec<Vec<Histogram>>,
 }
 
+/// What budgets cost: the candidates that all query blocks keep with them.
+struct Costs {
+    /// Of each query block the budget from which on it keeps all its candidates, ascending.
+    whole: Vec<usize>,
+    /// Candidates of the query blocks before each, and what those from each on always keep.
+    candidates: Vec<u64>,
+    always: Vec<u64>,
+}
+
+impl Costs {
+    fn new(blocks: &Blocks, config: &StreamConfig) -> Self {
+        let of_block = |query_block| {
+            let split = Candidates::new(blocks, config, query_block, 0);
+            let always = split.sinks.len() + split.local.len();
+            (split.candidates.len() + always, always)
+        };
+        let mut of_blocks: Vec<(usize, usize)> = (0..blocks.n_query_blocks()).map(of_block).collect();
+        of_blocks.sort_unstable();
+        let (mut candidates, mut always) = (vec![0], vec![0]);
+        for (whole, kept) in &of_blocks {
+            candidates.push(candidates[candidates.len() - 1] + (whole - kept) as u64);
+        }
+        for (_, kept) in of_blocks.iter().rev() {
+            always.push(always[always.len() - 1] + *kept as u64);
+        }
+        always.reverse();
+        Costs { whole: of_blocks.into_iter().map(|(whole, _)| whole).collect(), candidates, always }
+    }
+
+    fn of(&self, top_k: usize) -> u64 {
+        let i = self.whole.partition_point(|&whole| whole <= top_k);
+        let others = ((self.whole.len() - i) * top_k) as u64;
+        self.candidates[i] + others.saturating_sub(self.always[i])
+    }
+}
+
 /// Budgets to choose from, with their cost.
 struct Steps {
     /// Key blocks of a row, ascending, from those that are always kept to all.
@@ -30,12 +66,12 @@ struct Steps {
 }
 
 impl Steps {
-    fn new(blocks: &Blocks, config: &StreamConfig, most: usize) -> Self {
+    fn new(costs: &Costs, config: &StreamConfig, most: usize) -> Self {
         let first = config.always_kept().max(1);
         let next =
             |k: &usize| (*k < most).then(|| most.min(first + ((k - first) * 12 / 11).max(k - first + 1)));
         let top_k: Vec<usize> = std::iter::successors(Some(first.min(most)), next).collect();
-        let cost = top_k.iter().map(|&k| cost(blocks, config, k)).collect();
+        let cost = top_k.iter().map(|&k| costs.of(k)).collect();
         Steps { top_k, cost }
     }
 
@@ -63,8 +99,9 @@ pub fn shared_out(survey: &Survey, blocks: &Blocks, config: &StreamConfig) -> Bu
     let n_heads = survey.heads.len();
     let most = config.top_k.saturating_mul(MOST).min(MOST_BLOCKS.max(config.top_k));
     let most = most.min(blocks.n_key_blocks());
-    let steps = Steps::new(blocks, config, most);
-    let mut pairs = n_heads as u64 * cost(blocks, config, config.top_k);
+    let costs = Costs::new(blocks, config);
+    let steps = Steps::new(&costs, config, most);
+    let mut pairs = n_heads as u64 * costs.of(config.top_k);
     let mut room = (n_heads * room(config.top_k, blocks)).saturating_sub(n_heads * steps.top_k[0]);
     let mut gains: Vec<(f64, usize, usize)> = (0..n_heads)
         .flat_map(|head| {
@@ -91,7 +128,7 @@ pub fn shared_out(survey: &Survey, blocks: &Blocks, config: &StreamConfig) -> Bu
 
 /// Returns the smallest budgets that bring the recall of each head on the sample to `recall`.
 pub fn for_recall(survey: &Survey, blocks: &Blocks, config: &StreamConfig, recall: f64) -> Budgets {
-    let steps = Steps::new(blocks, config, blocks.n_key_blocks());
+    let steps = Steps::new(&Costs::new(blocks, config), config, blocks.n_key_blocks());
     let bound = (1.0 - recall) * survey.sample.len() as f64;
     let top_k = |head| {
         let losses = steps.losses(blocks, config, survey, head, |missing| missing);
@@ -122,21 +159,34 @@ pub fn room(top_k: usize, blocks: &Blocks) -> usize {
     (top_k as f64 * (1.0 + (4.0 * kept).min(0.25))).ceil() as usize
 }
 
-/// Counts the candidates that all query blocks keep with a budget.
-fn cost(blocks: &Blocks, config: &StreamConfig, top_k: usize) -> u64 {
-    let kept = |query_block| {
-        let split = Candidates::new(blocks, config, query_block, top_k);
-        split.candidates.len().min(split.budget) as u64
-    };
-    (0..blocks.n_query_blocks()).map(kept).sum()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::engine::search::sample::spread;
 
     const BLOCKS: Blocks = Blocks { n_tokens: 4096, block_size_q: 32, block_size_k: 8, window: None };
+
+    /// Counts the candidates that all query blocks keep with a budget.
+    fn cost(blocks: &Blocks, config: &StreamConfig, top_k: usize) -> u64 {
+        let kept = |query_block| {
+            let split = Candidates::new(blocks, config, query_block, top_k);
+            split.candidates.len().min(split.budget) as u64
+        };
+        (0..blocks.n_query_blocks()).map(kept).sum()
+    }
+
+    #[test]
+    fn costs_are_the_candidates_that_are_kept() {
+        for (window, sink_blocks) in [(None, 1), (None, 3), (Some(700), 2), (Some(40), 0)] {
+            let blocks = Blocks { window, ..BLOCKS };
+            let config = StreamConfig { sink_blocks, ..config(40) };
+            let costs = Costs::new(&blocks, &config);
+            for top_k in [0, 4, 9, 10, 11, 40, 88, 300, 511, 512, 600] {
+                let top_k = top_k.max(config.always_kept());
+                assert_eq!(costs.of(top_k), cost(&blocks, &config, top_k), "{top_k} of {window:?}");
+            }
+        }
+    }
 
     fn config(top_k: usize) -> StreamConfig {
         StreamConfig { top_k, ..StreamConfig::default() }
