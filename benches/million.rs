@@ -106,6 +106,7 @@ fn write(path: &Path) -> Result<(), Box<dyn Error>> {
             residual: numbers(n_query_blocks),
             proximity: Vec::new(),
             recall: numbers(N_HEADS),
+            on_sink: Vec::new(),
             vertical: numbers(N_HEADS * n_sentences),
             mask,
         };

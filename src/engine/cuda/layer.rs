@@ -327,6 +327,7 @@ impl LayerAttention for Layer {
             let n_focus_keys = shape.focus.len() * mask.budgets.sum() * blocks.block_size_k;
             Ok(LayerRecord {
                 recall,
+                on_sink: Vec::new(),
                 mass,
                 written: some(written)?,
                 vertical: some(vertical)?,

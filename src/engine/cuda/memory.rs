@@ -190,6 +190,7 @@ mod tests {
             query_scale: 1.0,
             attention_soft_cap: None,
             logit_soft_cap: None,
+            sinks: false,
             fused: Fused::None,
             tied_embeddings: false,
             qkv_bias: false,

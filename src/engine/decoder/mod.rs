@@ -315,6 +315,7 @@ impl<D: Device> Decoder<'_, D> {
             n_kv_heads: config.n_kv_heads,
             head_dim: config.head_dim,
             soft_cap: config.attention_soft_cap,
+            sinks: self.model.sinks(layer),
             config: StreamConfig { search: self.config.search.of_layer(layer), ..self.config.clone() },
             focus: self.focus,
             sentences: self.sentences.clone(),

@@ -45,7 +45,9 @@ pub struct ModelConfig {
     pub query_scale: f32,
     /// The `cap` of `cap · tanh(x / cap)`, applied to each attention logit.
     pub attention_soft_cap: Option<f32>,
-    /// The same for each output logit.
+    /// Whether each head has a sink, a logit beside the keys that has no value.
+    pub sinks: bool,
+    /// The same cap for each output logit.
     pub logit_soft_cap: Option<f32>,
     /// Whether the output layer is the embedding.
     pub tied_embeddings: bool,
@@ -124,6 +126,7 @@ impl ModelConfig {
             query_scale: query_scale(&file, head_dim)?,
             attention_soft_cap: soft_cap("attn_logit_softcapping", file.attn_logit_softcapping)?,
             logit_soft_cap: soft_cap("final_logit_softcapping", file.final_logit_softcapping)?,
+            sinks: family.sinks,
             tied_embeddings: file.tie_word_embeddings.unwrap_or(family.is_tied),
             fused: family.fused,
             qkv_bias: family.qkv_bias.is_there(file.attention_bias),

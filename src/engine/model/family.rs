@@ -15,6 +15,8 @@ pub struct Family {
     pub qkv_bias: Bias,
     pub output_bias: Bias,
     pub rotary: Rotary,
+    /// Whether each head has a sink, a logit beside the keys that has no value.
+    pub sinks: bool,
     /// Whether the output layer is the embedding where `config.json` does not say.
     pub is_tied: bool,
 }
@@ -100,6 +102,7 @@ const LLAMA: Family = Family {
     qkv_bias: Bias::Said,
     output_bias: Bias::Said,
     rotary: Rotary::HalvesNeighboursInGguf,
+    sinks: false,
     is_tied: false,
 };
 

@@ -27,7 +27,7 @@ pub mod tokenizer;
 pub mod weight;
 pub mod weights;
 
-use std::{path::Path, time::Instant};
+use std::{path::Path, sync::Arc, time::Instant};
 
 use serde_json::{Map, Value};
 
@@ -61,6 +61,8 @@ pub struct Model {
     context_length: Option<usize>,
     fingerprint: Option<String>,
     weights: Weights,
+    /// The logits of each layer's sinks, if it has some. `[n_layers][n_heads]`
+    sinks: Vec<Arc<[f32]>>,
     /// The prefix of the names of the decoder's tensors.
     prefix: &'static str,
 }
@@ -135,6 +137,8 @@ impl Model {
             model.layer(layer)?.all().for_each(|weight| sizes.add(weight));
         }
         model.config.in_blocks = if sizes.in_blocks > 0 { sizes.in_blocks + sizes.others } else { 0 };
+        let n_with_sinks = if model.config.sinks { model.config.n_layers } else { 0 };
+        model.sinks = (0..n_with_sinks).map(|layer| model.read_sinks(layer)).collect::<Result<_, Error>>()?;
         model.fingerprint = model.fingerprint();
         model.seconds.files = start.elapsed().as_secs_f64() - model.seconds.tokenizer;
         Ok(model)
@@ -171,6 +175,7 @@ impl Model {
             chat,
             seconds,
             weights,
+            sinks: Vec::new(),
             prefix,
         })
     }
@@ -200,6 +205,7 @@ impl Model {
             chat,
             seconds,
             weights: Weights::from_gguf(gguf, path),
+            sinks: Vec::new(),
             prefix: PREFIXES[0],
         })
     }
@@ -287,6 +293,16 @@ impl Model {
     /// Returns the weights of the norm before the output layer, `[hidden_size]`.
     pub fn final_norm(&self) -> Result<Weight<'_>, Error> {
         self.norm("norm.weight", self.config.hidden_size)
+    }
+
+    /// Returns the logits of a layer's sinks, one of each head; none if the layer has none.
+    pub fn sinks(&self, layer: usize) -> Arc<[f32]> {
+        self.sinks.get(layer).cloned().unwrap_or_default()
+    }
+
+    fn read_sinks(&self, layer: usize) -> Result<Arc<[f32]>, Error> {
+        let sinks = self.get(&format!("layers.{layer}.self_attn.sinks"), &[self.config.n_heads])?;
+        Ok(sinks.numbers()?.into())
     }
 
     /// Counts the numbers of the weights of all layers, and of the output layer.

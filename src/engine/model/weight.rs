@@ -197,6 +197,15 @@ impl<'a> Weight<'a> {
         self.decoded(Cow::Owned(bytes), self.shape.clone())
     }
 
+    /// Reads all numbers as f32.
+    ///
+    /// # Errors
+    /// As [`Weight::read`].
+    pub fn numbers(&self) -> Result<Vec<f32>, Error> {
+        let values = self.read()?;
+        Ok(plain(values.dtype, &values.data).collect())
+    }
+
     /// Copies the bytes of `rows`, in that order.
     pub fn gathered(&self, rows: impl ExactSizeIterator<Item = usize>) -> Vec<u8> {
         let n = self.bytes.len() / self.shape[0];
