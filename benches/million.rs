@@ -63,6 +63,7 @@ fn summary() -> Summary {
         keys_read_per_query_block: None,
         pruned: 0.99,
         recall: Some(Recall { mean: 0.9, least_head: 0.5, rows: 512 }),
+        on_sinks: None,
         seconds: Seconds::default(),
         peak_memory_bytes: 0,
         planned_memory_bytes: 0,

@@ -4,10 +4,11 @@ use cudarc::driver::DeviceRepr;
 
 use super::{
     params::{
-        Anchors, AttentionParams, AttentionWithoutParams, BiasParams, ClusterParams, DequantizeParams,
-        ExhaustiveParams, FiniteParams, Focus, GramParams, Hidden, HistogramParams, LengthsParams, Mask,
-        Nodes, PairParams, ProximityParams, PyramidParams, RecallParams, RecordParams, RmsNormParams,
-        RopeParams, Rows, Rule, SampleParams, SampleRecallParams, SearchParams, SentenceParams, Sizes,
+        Anchors, AttentionParams, AttentionWithoutParams, BiasParams, ClampedParams, ClusterParams,
+        DequantizeParams, ExhaustiveParams, FiniteParams, Focus, GatherParams, GramParams, Hidden,
+        HistogramParams, LengthsParams, ListParams, Mask, Nodes, PairParams, ProximityParams, PyramidParams,
+        RecallParams, RecordParams, RmsNormParams, RopeParams, RouteParams, Rows, Rule, SampleParams,
+        SampleRecallParams, ScatterParams, SearchParams, SentenceParams, SigmoidParams, Sizes,
         VerticalParams, WrittenOfBlocksParams, WrittenParams,
     },
     pointer::{DevicePointer, TensorMap},
@@ -61,6 +62,12 @@ kernel_params! {
     RmsNormParams, 32: "rms_norm";
     LengthsParams, 24: "lengths";
     RopeParams, 72: "rope";
+    ClampedParams, 40: "clamped_swiglu";
+    RouteParams, 88: "route";
+    ListParams, 56: "rows_by_expert";
+    GatherParams, 32: "gather_rows";
+    ScatterParams, 40: "add_scattered";
+    SigmoidParams, 32: "times_sigmoid";
     DequantizeParams, 40: "dequantize";
 }
 

@@ -22,8 +22,9 @@ const SEARCH_HIERARCHICAL: &str = text!("search_hierarchical");
 
 /// Kernels that [`source`] knows.
 #[cfg(test)]
-pub const FILES: [&str; 18] = [
+pub const FILES: [&str; 19] = [
     "elementwise",
+    "experts",
     "rms_norm",
     "rope",
     "pyramid",
@@ -47,6 +48,7 @@ pub const FILES: [&str; 18] = [
 pub fn source(file: &str) -> String {
     let parts: &[&str] = match file {
         "elementwise" => &[text!("elementwise")],
+        "experts" => &[text!("experts")],
         "rms_norm" => &[text!("rms_norm")],
         "rope" => &[text!("rope")],
         "pyramid" => &[text!("pyramid")],

@@ -43,7 +43,8 @@ fn layouts(block_size_q: usize, n_tokens: usize, purpose: Purpose) -> Vec<Layout
     let whole = n_tokens.max(1).next_multiple_of(block_size_q);
     let rows = CHUNKS.map(|rows| rows.next_multiple_of(block_size_q).min(whole));
     let with = |weights, hidden_on_host| {
-        rows.map(|chunk_rows| Layout { chunk_rows, weights, hidden_on_host }).into_iter()
+        rows.map(|chunk_rows| Layout { chunk_rows, weights, hidden_on_host, experts_when_chosen: false })
+            .into_iter()
     };
     let of_a_layer = |on_host| with(Weights::Ahead, on_host).take(1).chain(with(Weights::Waiting, on_host));
     match purpose {
@@ -75,12 +76,12 @@ fn laid_out(
     limit: u64,
     layout: Layout,
 ) -> MemoryPlan {
-    let run = Sizes::new(model, n_tokens, config, layout.chunk_rows);
+    let run = Sizes::new(model, n_tokens, config, layout);
     let n = purpose.layers_held(model.n_layers) as u64;
-    let n_weights = match layout.weights {
-        Weights::Kept | Weights::Held => model.n_layers as u64,
-        Weights::Ahead => n + 1,
-        Weights::Waiting | Weights::Mapped => n,
+    let (n_weights, weights) = match layout.weights {
+        Weights::Kept | Weights::Held => (model.n_layers as u64, run.layers),
+        Weights::Ahead => (n + 1, (n + 1) * run.layer),
+        Weights::Waiting | Weights::Mapped => (n, n * run.layer),
     };
     // A layer's record leaves the card while the next layer runs.
     let n_records = match (purpose, layout.weights) {
@@ -94,7 +95,7 @@ fn laid_out(
         (in_layers("sampled masses", n), n * run.sampled_masses(config) * WORD),
         ("a chunk of activations".into(), run.chunk_of_activations(n_tokens, config)),
         ("proximity".into(), if config.proximity { run.proximities() } else { 0 }),
-        (in_layers("weights", n_weights), n_weights * run.layer * BF16),
+        (in_layers("weights", n_weights), (weights + run.expert) * BF16),
     ];
     let vocabulary = |rows: usize| rows as u64 * run.hidden * BF16;
     let output = match layout.weights {
@@ -191,6 +192,7 @@ mod tests {
             attention_soft_cap: None,
             logit_soft_cap: None,
             sinks: false,
+            experts: None,
             fused: Fused::None,
             tied_embeddings: false,
             qkv_bias: false,
@@ -208,7 +210,8 @@ mod tests {
 
     #[test]
     fn what_costs_most_time_is_given_up_last() {
-        let fastest = |weights| Layout { chunk_rows: 8192, weights, hidden_on_host: false };
+        let fastest =
+            |weights| Layout { chunk_rows: 8192, weights, hidden_on_host: false, experts_when_chosen: false };
         let kept = million(u64::MAX);
         assert_eq!((kept.layout, &kept.slower), (fastest(Weights::Kept), &None));
         assert!(kept.weights() > 15_000_000_000, "{}", kept.weights());
@@ -224,7 +227,8 @@ mod tests {
         {
             let plan = million(limit - 1);
             let hidden_on_host = i >= waiting.len();
-            assert_eq!(plan.layout, Layout { chunk_rows: rows, weights, hidden_on_host });
+            let expected = Layout { chunk_rows: rows, weights, hidden_on_host, experts_when_chosen: false };
+            assert_eq!(plan.layout, expected);
             let why = plan.slower.as_deref().unwrap();
             assert_eq!(
                 why.contains("each layer waits for its weights"),
