@@ -4,8 +4,6 @@
 #[path = "gguf/blocks.rs"]
 mod blocks;
 mod common;
-#[path = "gguf/experts.rs"]
-mod experts;
 #[path = "gguf/header.rs"]
 mod header;
 #[path = "gguf/products.rs"]

@@ -1,5 +1,8 @@
 //! Writes a model in the way of llama.cpp's converter.
 
+#[path = "experts.rs"]
+mod experts;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -15,7 +18,7 @@ use candle_core::{
 };
 use serde_json::Value as Json;
 
-use crate::{common::Weight, experts};
+use crate::common::Weight;
 
 pub struct Writer {
     metadata: BTreeMap<String, Value>,
