@@ -10,7 +10,8 @@
 // values  [n_tokens, n_kv_heads, HEAD_DIM] bf16
 // mask    ignored by attention_dense and attention_dense_without
 // out     [n_rows, n_heads, HEAD_DIM] bf16
-// lse     [n_heads, n_rows] f32: ln sum_k exp(q . k / sqrt(HEAD_DIM)), or null
+// lse     [n_heads, n_rows] f32: ln (sum_k exp(q . k / sqrt(HEAD_DIM)) + exp(sink)), or null
+// sinks   [n_heads] f32, or null: logits that take mass beside the keys and have no value; no cap
 // hidden  [n_hidden, 6] i32: head or -1 for all, first query, end, first key, end, and 1 for pairs that stay
 //         whatever else hides them; a query always sees itself
 // grid (query blocks of these rows, n_heads): one warp for 16 queries
@@ -58,7 +59,7 @@ struct AttentionWithoutParams {
     Params attention;
     Hidden hidden;
 };
-static_assert(sizeof(AttentionWithoutParams) == 104, "as in src/engine/cuda/params.rs");
+static_assert(sizeof(AttentionWithoutParams) == 112, "as in src/engine/cuda/params.rs");
 
 // Of a warp's 16 queries: a lane has rows lane/4 and lane/4 + 8.
 struct Softmax {
@@ -201,7 +202,8 @@ DEVICE void attend(const Params& p, Row row, Sight sight, Hidden hidden) {
     Fragments fragments;
     load_queries(fragments, shared + 4 * STAGE, p, query);
     Softmax state = {};
-    state.largest[0] = state.largest[1] = -infinity();
+    state.largest[0] = state.largest[1] = sink_of(p.sinks);
+    state.sum[0] = state.sum[1] = count_of_sink(p.sinks);
     int n_tiles = (row.count + SLOTS - 1) / SLOTS;
     load_tile(p.keys, row, 0, p.sizes, stages);
     load_tile(p.values, row, 0, p.sizes, stages + 2 * STAGE);

@@ -6,9 +6,9 @@ use super::{
     params::{
         Anchors, AttentionParams, AttentionWithoutParams, BiasParams, ClampedParams, ClusterParams,
         DequantizeParams, ExhaustiveParams, FiniteParams, Focus, GatherParams, GramParams, Hidden,
-        HistogramParams, LengthsParams, ListParams, Mask, Nodes, PairParams, ProximityParams, PyramidParams,
-        RecallParams, RecordParams, RmsNormParams, RopeParams, RouteParams, Rows, Rule, SampleParams,
-        SampleRecallParams, ScatterParams, SearchParams, SentenceParams, SigmoidParams, Sizes,
+        HistogramParams, LengthsParams, ListParams, Mask, Nodes, OnSinkParams, PairParams, ProximityParams,
+        PyramidParams, RecallParams, RecordParams, RmsNormParams, RopeParams, RouteParams, Rows, Rule,
+        SampleParams, SampleRecallParams, ScatterParams, SearchParams, SentenceParams, SigmoidParams, Sizes,
         VerticalParams, WrittenOfBlocksParams, WrittenParams,
     },
     pointer::{DevicePointer, TensorMap},
@@ -37,9 +37,9 @@ macro_rules! kernel_params {
 }
 
 kernel_params! {
-    AttentionParams<DevicePointer<u16>>, 88: "attention_sparse", "attention_dense";
-    AttentionParams<TensorMap>, 448: "attention_sparse", "attention_dense";
-    AttentionWithoutParams, 104: "attention_without", "attention_dense_without";
+    AttentionParams<DevicePointer<u16>>, 96: "attention_sparse", "attention_dense";
+    AttentionParams<TensorMap>, 512: "attention_sparse", "attention_dense";
+    AttentionWithoutParams, 112: "attention_without", "attention_dense_without";
     RecordParams<DevicePointer<u16>>, 144: "attention_record";
     RecordParams<TensorMap>, 384: "attention_record";
     SearchParams, 120: "search_hierarchical";
@@ -55,7 +55,8 @@ kernel_params! {
     WrittenOfBlocksParams, 32: "written_of_blocks";
     SentenceParams, 32: "sentences_of_tokens";
     VerticalParams, 40: "vertical_scores";
-    RecallParams, 32: "recall";
+    RecallParams, 40: "recall";
+    OnSinkParams, 40: "on_sink";
     PairParams, 32: "swiglu", "geglu", "add";
     BiasParams, 32: "add_bias";
     FiniteParams, 24: "is_finite";

@@ -26,6 +26,7 @@ mod proximity;
 mod residual;
 mod sample;
 mod search;
+mod sinks;
 mod staging;
 mod stopwatch;
 mod tensor;
@@ -279,14 +280,17 @@ impl Device for Cuda {
         };
         match Arc::get_mut(&mut room.data) {
             Some(data) if weight.shape() == [room.n_rows, room.width] => {
-                self.gpu.dequantize(&self.gpu.copies, &blocks, room.width, data)?;
-                self.gpu.wait_for(&self.gpu.copies)
+                self.gpu.dequantize(&self.gpu.copies, &blocks, room.width, data)
             }
             _ => {
                 *room = self.weight(weight)?;
                 Ok(())
             }
         }
+    }
+
+    fn arrived(&self) -> Result<(), Error> {
+        self.gpu.wait_for(&self.gpu.copies)
     }
 
     fn residual(&self, on_host: bool) -> Result<Residual, Error> {

@@ -43,6 +43,7 @@ pub struct AttentionParams<Tensor> {
     pub mask: Mask,
     pub out: Bf16s,
     pub lse: Option<Floats>,
+    pub sinks: Option<Floats>,
     pub rows: Rows,
     pub sizes: Sizes,
 }
@@ -257,8 +258,20 @@ pub struct VerticalParams {
 pub struct RecallParams {
     pub lse_kept: Floats,
     pub lse_dense: Floats,
+    pub sinks: Option<Floats>,
     pub recall: Floats,
     pub n_rows: i32,
+}
+
+#[repr(C)]
+pub struct OnSinkParams {
+    pub lse: Floats,
+    pub sinks: Floats,
+    pub mass: Floats,
+    pub n_rows: i32,
+    pub block_size: i32,
+    pub first_block: i32,
+    pub n_query_blocks: i32,
 }
 
 // ---- single operations: kernels/elementwise.cu, rms_norm.cu and rope.cu

@@ -58,6 +58,7 @@ impl<D: Device> Decoder<'_, D> {
             *room = weights.try_map(|weight| self.device.weight(weight))?;
             return Ok(());
         }
-        room.all().zip(weights.all()).try_for_each(|(room, weight)| self.device.refill(room, weight))
+        room.all().zip(weights.all()).try_for_each(|(room, weight)| self.device.refill(room, weight))?;
+        self.device.arrived()
     }
 }

@@ -85,6 +85,11 @@ pub trait Device: Sync {
     /// Brings a weight into the memory of one that is not needed any more, asynchronously.
     fn refill(&self, room: &mut Self::Tensor, weight: &Weight) -> Result<(), Error>;
 
+    /// Waits until the weights of all refills are there.
+    fn arrived(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// An empty residual stream, kept in the host's memory if `on_host`.
     fn residual(&self, on_host: bool) -> Result<Self::Residual, Error>;
 

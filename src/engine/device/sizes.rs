@@ -116,7 +116,7 @@ impl FeedForward {
             false => 3 * dense * hidden,
         };
         // Experts are not taken evenly.
-        let of_rows = (inner + hidden) * (2 * top_k).min(n) / n + n;
+        let of_rows = (inner + hidden) * (2 * top_k).min(n) / n + hidden / 3 + n;
         let dense = if config.in_layers.contains(&false) { dense } else { 0 };
         FeedForward {
             inner: of_rows.max(shared).max(dense),
