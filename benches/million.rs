@@ -63,6 +63,7 @@ fn summary() -> Summary {
         keys_read_per_query_block: None,
         pruned: 0.99,
         recall: Some(Recall { mean: 0.9, least_head: 0.5, rows: 512 }),
+        on_sinks: None,
         seconds: Seconds::default(),
         peak_memory_bytes: 0,
         planned_memory_bytes: 0,
@@ -106,6 +107,7 @@ fn write(path: &Path) -> Result<(), Box<dyn Error>> {
             residual: numbers(n_query_blocks),
             proximity: Vec::new(),
             recall: numbers(N_HEADS),
+            on_sink: Vec::new(),
             vertical: numbers(N_HEADS * n_sentences),
             mask,
         };

@@ -10,7 +10,8 @@
 // values  [n_tokens, n_kv_heads, HEAD_DIM] bf16
 // mask    ignored by attention_dense and attention_dense_without
 // out     [n_rows, n_heads, HEAD_DIM] bf16
-// lse     [n_heads, n_rows] f32: ln sum_k exp(q . k / sqrt(HEAD_DIM)), or null
+// lse     [n_heads, n_rows] f32: ln (sum_k exp(q . k / sqrt(HEAD_DIM)) + exp(sink)), or null
+// sinks   [n_heads] f32, or null: logits that take mass beside the keys and have no value; no cap
 // hidden  [n_hidden, 6] i32: head or -1 for all, first query, end, first key, end, and 1 for pairs that stay
 //         whatever else hides them; a query always sees itself
 // grid (query blocks of these rows, n_heads): one warp for 16 or 32 queries
@@ -58,7 +59,7 @@ struct AttentionWithoutParams {
     Params attention;
     Hidden hidden;
 };
-static_assert(sizeof(AttentionWithoutParams) == 104, "as in src/engine/cuda/params.rs");
+static_assert(sizeof(AttentionWithoutParams) == 112, "as in src/engine/cuda/params.rs");
 
 // Products as the tensor cores leave them, of row j and column c of two neighbours.
 typedef float Scores[2][M][4];
@@ -233,7 +234,10 @@ DEVICE void attend(const Params& p, Row row, Sight sight, Hidden hidden) {
     if (QUERY_IN_REGISTERS) load_queries(q, p, query);
     Softmax state = {};
 #pragma unroll
-    for (int j = 0; j < ROWS; j++) state.most[j] = -1e30f;
+    for (int j = 0; j < ROWS; j++) {
+        state.most[j] = p.sinks ? p.sinks[blockIdx.y] * LOG2E : -1e30f;
+        state.sum[j] = count_of_sink(p.sinks);
+    }
     for (int first = 0; first < row.count * BLOCK_K; first += KEYS) {
         Tile tile = {row, first, p.sizes.n_tokens - 1};
         Scores s;

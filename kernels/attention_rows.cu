@@ -12,10 +12,11 @@ struct AttentionParams {
     Mask mask;
     u16* out;
     float* lse;
+    const float* sinks;
     Rows rows;
     Sizes sizes;
 };
-static_assert(sizeof(AttentionParams<const u16*>) == 88, "as in src/engine/cuda/params.rs");
+static_assert(sizeof(AttentionParams<const u16*>) == 96, "as in src/engine/cuda/params.rs");
 
 // Rows of probabilities of the tokens [first, end).
 struct Focus {
@@ -108,6 +109,12 @@ DEVICE void cap_scores(float (&scores)[N]) {
 #pragma unroll
     for (int i = 0; i < N; i++) scores[i] = soft_cap(scores[i]);
 }
+
+// The logit of this head's sink as a product, and how often a lane counts it: once in a quad, whose sums are added.
+DEVICE float sink_of(const float* sinks) {
+    return sinks ? sinks[blockIdx.y] * sqrtf((float)HEAD_DIM) : -infinity();
+}
+DEVICE float count_of_sink(const float* sinks) { return sinks && threadIdx.x % 4 == 0 ? 1.0f : 0.0f; }
 
 // Of the products' largest and of the sum of their exponentials relative to it.
 DEVICE float log_sum_exp(float largest, float sum, float scale) {

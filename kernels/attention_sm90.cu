@@ -6,7 +6,7 @@
 //
 // queries, keys, values: maps of queries [n_rows, n_heads, HEAD_DIM], keys and values [n_tokens, n_kv_heads,
 // HEAD_DIM] bf16; boxes of 64 rows for queries, BLOCK_K rows for keys and values
-// mask, out, lse, rows and sizes: as in attention.cu
+// mask, out, lse, sinks, rows and sizes: as in attention.cu
 // grid (query blocks of these rows, n_heads)
 // Compile with -D HEAD_DIM (64 or 128), BLOCK_Q (64 or 128), BLOCK_K (8 to 64), SOFT_CAP (attention_rows.cu)
 // for sm_90a.
@@ -31,7 +31,7 @@ GEOMETRY(attention_sparse, THREADS, 1, 1, SHARED, 0);
 GEOMETRY(attention_dense, THREADS, 1, 1, SHARED, 0);
 
 typedef AttentionParams<TensorMap> Params;
-static_assert(sizeof(Params) == 448, "as in src/engine/cuda/params.rs");
+static_assert(sizeof(Params) == 512, "as in src/engine/cuda/params.rs");
 
 // Shared addresses of the stages and of the barriers that say full and empty.
 struct Ring {
@@ -191,7 +191,8 @@ DEVICE void write_rows(const float (&o)[OUTS], const Softmax& state, const Param
 DEVICE void multiply_all(const Params& p, Row row, Sight sight, int n_tiles, Ring ring, u32 my_query,
                          int query) {
     int lane = threadIdx.x % 32, window = p.sizes.window;
-    Softmax state = {{-infinity(), -infinity()}, {}, {}};
+    float sink = sink_of(p.sinks), count = count_of_sink(p.sinks);
+    Softmax state = {{sink, sink}, {count, count}, {}};
     float s[SCORES], o[OUTS] = {};
     u32 packed[TILE / 16][4];
 

@@ -2,6 +2,7 @@
 //
 // swiglu:    out[i] = silu(x[i]) * y[i], silu(x) = x / (1 + exp(-x))
 // geglu:     out[i] = gelu(x[i]) * y[i], gelu(x) = x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))
+// clamped_swiglu: out[i] = g / (1 + exp(-1.702 g)) * (u + 1), g = min(x[i], limit), u = y[i] between -limit and limit
 // add:       out[i] = x[i] + y[i]
 // add_bias:  x[i] += bias[i % width]
 // is_finite: *found = 1 if one of x is NaN, infinite or at least 2^56, too large for its square (untouched
@@ -9,12 +10,13 @@
 //
 // x, y, out [8 * n_vectors] bf16; bias [width] bf16, width a multiple of 8; sums rounded to bf16
 // grid ceil(n_vectors / THREADS)
-// Reference: tests/cuda/reference.py, swiglu
+// Reference: tests/cuda/reference.py, swiglu, clamped_swiglu
 
 constexpr int THREADS = 256;
 
 GEOMETRY(swiglu, THREADS, THREADS, 1, 0, 0);
 GEOMETRY(geglu, THREADS, THREADS, 1, 0, 0);
+GEOMETRY(clamped_swiglu, THREADS, THREADS, 1, 0, 0);
 GEOMETRY(add, THREADS, THREADS, 1, 0, 0);
 GEOMETRY(add_bias, THREADS, THREADS, 1, 0, 0);
 GEOMETRY(is_finite, THREADS, THREADS, 1, 0, 0);
@@ -26,6 +28,14 @@ struct PairParams {
     u64 n_vectors;
 };
 static_assert(sizeof(PairParams) == 32, "as in src/engine/cuda/params.rs");
+
+struct ClampedParams {
+    const uint4 *x, *y;
+    uint4* out;
+    u64 n_vectors;
+    float limit;
+};
+static_assert(sizeof(ClampedParams) == 40, "as in src/engine/cuda/params.rs");
 
 struct BiasParams {
     uint4* x;
@@ -56,6 +66,17 @@ DEVICE u32 gelu_pair(u32 gate, u32 up) {
     return pack_bf16(gelu(low_bf16(gate)) * low_bf16(up), gelu(high_bf16(gate)) * high_bf16(up));
 }
 
+// Comparisons keep a NaN.
+DEVICE float clamped(float gate, float up, float limit) {
+    gate = gate > limit ? limit : gate;
+    up = up > limit ? limit : up < -limit ? -limit : up;
+    return gate / (1.0f + __expf(-1.702f * gate)) * (up + 1.0f);
+}
+
+DEVICE u32 clamped_pair(u32 gate, u32 up, float limit) {
+    return pack_bf16(clamped(low_bf16(gate), low_bf16(up), limit), clamped(high_bf16(gate), high_bf16(up), limit));
+}
+
 DEVICE u32 add_pair(u32 a, u32 b) {
     return pack_bf16(low_bf16(a) + low_bf16(b), high_bf16(a) + high_bf16(b));
 }
@@ -79,6 +100,14 @@ KERNEL void geglu(const __grid_constant__ PairParams p) {
     if (i >= p.n_vectors) return;
     uint4 g = p.x[i], u = p.y[i];
     p.out[i] = make_uint4(gelu_pair(g.x, u.x), gelu_pair(g.y, u.y), gelu_pair(g.z, u.z), gelu_pair(g.w, u.w));
+}
+
+KERNEL void clamped_swiglu(const __grid_constant__ ClampedParams p) {
+    u64 i = my_vector();
+    if (i >= p.n_vectors) return;
+    uint4 g = p.x[i], u = p.y[i];
+    p.out[i] = make_uint4(clamped_pair(g.x, u.x, p.limit), clamped_pair(g.y, u.y, p.limit),
+                          clamped_pair(g.z, u.z, p.limit), clamped_pair(g.w, u.w, p.limit));
 }
 
 KERNEL void add(const __grid_constant__ PairParams p) {

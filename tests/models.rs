@@ -3,6 +3,8 @@
 #![cfg(feature = "engine")]
 
 mod common;
+#[path = "models/experts.rs"]
+mod experts;
 #[path = "models/golden.rs"]
 mod golden;
 #[path = "models/shapes.rs"]

@@ -73,6 +73,7 @@ impl<D: Device> Run<'_, D> {
             next_token: self.next_token(&logits[0]),
             pruned: self.pruned(told.kept_pairs, ids.len()),
             recall: told.recall(n_rows),
+            on_sinks: told.on_sinks(),
             keys_read_per_query_block: self.keys_read(&costs, &decoder),
             config: told.settled(decoder.config),
             seconds: self.seconds(&costs, start),

@@ -9,6 +9,8 @@ pub(super) struct Told {
     pub kept_pairs: u64,
     budgets: Vec<usize>,
     recalls: Vec<f32>,
+    /// Mean mass on the sink of each layer and head; empty without sinks.
+    on_sinks: Vec<f32>,
 }
 
 impl Told {
@@ -17,6 +19,8 @@ impl Told {
         self.kept_pairs += record.mask.kept_pairs();
         self.budgets.extend(record.mask.budgets.as_slice());
         self.recalls.extend(&record.recall);
+        let n_sinks = if record.on_sink.is_empty() { 0 } else { record.mask.n_heads() };
+        self.on_sinks.extend((0..n_sinks).map(|head| record.mean_on_sink(head)));
     }
 
     /// Returns the settings with the mean budget, where a recall decided it.
@@ -24,6 +28,12 @@ impl Told {
         let n = self.budgets.len().max(1);
         let mean = (self.budgets.iter().sum::<usize>() + n / 2) / n;
         StreamConfig { top_k: if config.recall.is_some() { mean } else { config.top_k }, ..config }
+    }
+
+    /// Returns the share of all attention that falls on learned sinks; `None` without them.
+    pub fn on_sinks(&self) -> Option<f64> {
+        let sum: f64 = self.on_sinks.iter().map(|&mass| f64::from(mass)).sum();
+        (!self.on_sinks.is_empty()).then(|| sum / self.on_sinks.len() as f64)
     }
 
     /// Returns the recall of `rows` queries in each layer; `None` if none was recorded.

@@ -10,6 +10,7 @@
 //! | `layers.N.received` | `[n_heads, n_tokens]` | F32 | attention mass a key received, summed over queries |
 //! | `layers.N.top_k` | `[n_heads]` | U32 | key blocks in a row of a head |
 //! | `layers.N.recall` | `[n_heads]` | F32 | told recall of a head |
+//! | `layers.N.on_sink` | `[n_heads, n_query_blocks]` | F32 | mean mass of queries on the head's learned sink |
 //! | `layers.N.mass` | rows of query blocks | F16 | mean mass of queries on a kept block |
 //! | `layers.N.focus` | rows of focus tokens, by key | F16 | focus probabilities by key |
 //! | `layers.N.written` | `[n_heads, n_key_blocks]` | F32 | weighted mean of ‖W_O v‖ over a block |
@@ -27,7 +28,8 @@
 //! of their kept blocks. `written` weighs the keys by the attention that they received. `residual` is
 //! measured before the layer, at a block's queries. `proximity` is the share of a kept block in the later
 //! residual stream of its query block; it is there only if asked for. The largest value of its type fills up
-//! a row of `kept`. `recall` is there if query blocks were sampled. `vertical` is NaN for the special tokens
+//! a row of `kept`. `recall` is there if query blocks were sampled, `on_sink` if the model's heads have learned
+//! sinks: what is missing to 1 in their rows of `mass`. `vertical` is NaN for the special tokens
 //! between turns and for what follows the chain of thought: their attention does not count in the other scores.
 //!
 //! Version 2 had no `top_k` and `recall`: all heads had the summary's `top_k`, and rows were arrays
@@ -108,6 +110,10 @@ impl TraceWriter {
         self.write(&name(layer, "top_k"), Dtype::U32, &[n_heads], &top_k, u32::to_le_bytes)?;
         if !record.recall.is_empty() {
             self.write(&name(layer, "recall"), Dtype::F32, &[n_heads], &record.recall, f32::to_le_bytes)?;
+        }
+        if !record.on_sink.is_empty() {
+            let (name, shape) = (name(layer, "on_sink"), [n_heads, n_query_blocks]);
+            self.write(&name, Dtype::F32, &shape, &record.on_sink, f32::to_le_bytes)?;
         }
         let vertical = spread(&record.vertical, &self.counted, n_heads);
         let n_sentences = vertical.len() / n_heads.max(1);

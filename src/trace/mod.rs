@@ -165,6 +165,18 @@ impl Trace {
         is_told.then(|| self.tensors.floats(&name(layer, "recall"), 0..self.n_heads())).transpose()
     }
 
+    /// Returns the attention mass on the learned sink of each head of a layer, mean over the queries of each block:
+    /// what is missing to 1 in the masses of its kept blocks. `None` in a model without such sinks. `[n_heads,
+    /// n_query_blocks]`
+    ///
+    /// # Errors
+    /// As [`Trace::head`].
+    pub fn on_sink(&self, layer: usize) -> Result<Option<Vec<f32>>, Error> {
+        let n = self.n_heads() * self.blocks(layer)?.n_query_blocks();
+        let has_sinks = self.summary.on_sinks.is_some();
+        has_sinks.then(|| self.tensors.floats(&name(layer, "on_sink"), 0..n)).transpose()
+    }
+
     /// Returns how much the key blocks of a head write to the residual stream when they get all attention:
     /// the mean of ‖W_O v‖ over a block's keys, weighted by what they received. `[n_key_blocks]`
     ///

@@ -31,4 +31,31 @@ pub struct LayerRecord {
     /// Share of each head's attention to all visible keys that falls on its kept blocks: mean over sampled
     /// query blocks, with the run's own queries and keys; empty if none were sampled. `[n_heads]`
     pub recall: Vec<f32>,
+    /// Mean over a query block's queries of the mass on the head's learned sink, a logit beside the keys that has
+    /// no value; empty in a model without such sinks. `[n_heads, n_query_blocks]`
+    pub on_sink: Vec<f32>,
+}
+
+#[cfg(feature = "engine")]
+impl LayerRecord {
+    /// Returns the share of each head's mass on keys that is on the kept blocks, over all queries, if masses are
+    /// shares of the attention to all keys. `[n_heads]`
+    pub(crate) fn share_on_kept(&self) -> Vec<f32> {
+        let on_keys = |head: usize| 1.0 - self.mean_on_sink(head);
+        self.mask
+            .mean_mass(&self.mass)
+            .into_iter()
+            .enumerate()
+            .map(|(head, mass)| mass / on_keys(head))
+            .collect()
+    }
+
+    /// Returns the mean over all queries of the mass on a head's sink; 0 without one.
+    pub(crate) fn mean_on_sink(&self, head: usize) -> f32 {
+        let blocks = &self.mask.blocks;
+        let n = blocks.n_query_blocks();
+        let of_head = self.on_sink.iter().skip(head * n).take(n).enumerate();
+        let sum: f32 = of_head.map(|(block, mass)| mass * blocks.queries(block).len() as f32).sum();
+        sum / blocks.n_tokens as f32
+    }
 }

@@ -23,6 +23,10 @@ pub struct Summary {
     /// query blocks were sampled.
     #[serde(default)]
     pub recall: Option<Recall>,
+    /// Share of all attention that falls on learned sinks, logits beside the keys that have no value: neither on a
+    /// key nor pruned. `None` in a model without them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_sinks: Option<f64>,
     /// Keys, or nodes that stand for keys, that the search read for a query block and head, on average;
     /// `None` where it reads no key.
     #[serde(default)]

@@ -82,6 +82,7 @@ fn summary(shape: &Shape) -> Summary {
         next_token: NextToken { id: 3, text: "9".into(), logprob: -0.02 },
         pruned: 0.951,
         recall: Some(Recall { mean: 0.97, least_head: 0.97, rows: 512 }),
+        on_sinks: None,
         keys_read_per_query_block: Some(412.5),
         seconds: Seconds {
             load: 0.1,
@@ -154,6 +155,7 @@ fn record(shape: &Shape, summary: &Summary, layer: usize, n_sentences: usize) ->
         proximity: Vec::new(),
         vertical: (0..shape.n_heads * n_sentences).map(|i| 0.01 * (i % 7) as f32).collect(),
         recall: vec![0.97; shape.n_heads],
+        on_sink: Vec::new(),
         mask,
         mass,
         received,

@@ -110,6 +110,9 @@ impl Tensors {
             if summary.recall.is_some() {
                 is(&name(layer, "recall"), &[Dtype::F32], &[n_heads])?;
             }
+            if summary.on_sinks.is_some() {
+                is(&name(layer, "on_sink"), &[Dtype::F32], &[n_heads, t.div_ceil(config.block_size_q)])?;
+            }
         }
         let Some(n_sentences) = self.n_sentences() else { return Ok(()) };
         is("sentences", &[Dtype::U32], &[n_sentences, 2])?;

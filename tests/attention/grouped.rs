@@ -35,6 +35,7 @@ fn shape(window: Option<usize>, top_k: usize) -> AttentionShape {
         n_kv_heads: N_KV_HEADS,
         head_dim: HEAD_DIM,
         soft_cap: None,
+        sinks: [].into(),
         config,
         focus: Span::from(90..101),
         sentences,

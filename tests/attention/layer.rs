@@ -35,6 +35,7 @@ impl Layer {
         let one = |seed| Head { soft_cap, ..Head::random(blocks, head_dim, seed) };
         let shared: Vec<Head> = (0..n_kv_heads).map(|head| one(50 + head as u64)).collect();
         let of = |head: usize| Head {
+            sink: shape.sinks.get(head).copied(),
             queries: one(head as u64).queries,
             ..shared[head / (n_heads / n_kv_heads)].clone()
         };
@@ -125,7 +126,18 @@ impl Layer {
         assert_close(&record.received[h * blocks.n_tokens..][..blocks.n_tokens], &received, 1e-4);
         for query_block in 0..blocks.n_query_blocks() {
             let mass: f32 = record.mass[record.mask.row(h, query_block)].iter().sum();
-            assert!((mass - 1.0).abs() < 1e-5, "head {h}, block {query_block}: {mass}");
+            let on_sink = record.on_sink.get(h * blocks.n_query_blocks() + query_block);
+            assert_eq!(on_sink.is_some(), head.sink.is_some());
+            let on_sink = on_sink.copied().unwrap_or(0.0);
+            assert!(
+                (mass + on_sink - 1.0).abs() < 1e-5,
+                "head {h}, block {query_block}: {mass} and {on_sink}"
+            );
+            let kept = record.mask.kept(h, query_block);
+            let on_keys = |query| head.probabilities(query, kept).iter().sum::<f64>();
+            let queries = blocks.queries(query_block);
+            let expected = 1.0 - queries.clone().map(on_keys).sum::<f64>() / queries.len() as f64;
+            assert_close(&[on_sink], &[expected], 1e-5);
         }
     }
 }

@@ -8,6 +8,8 @@ pub struct Head {
     pub blocks: Blocks,
     pub head_dim: usize,
     pub soft_cap: Option<f32>,
+    /// A logit that takes mass and has no value.
+    pub sink: Option<f32>,
     pub queries: Vec<f32>,
     pub keys: Vec<f32>,
     pub values: Vec<f32>,
@@ -22,6 +24,7 @@ impl Head {
             blocks,
             head_dim,
             soft_cap: None,
+            sink: None,
             queries: numbers(2.0),
             keys: numbers(2.0),
             values: numbers(1.0),
@@ -33,7 +36,7 @@ impl Head {
     }
 
     /// Returns the probabilities of a query on every key; 0 for a key that it does not see or that is in none
-    /// of the blocks. `[n_tokens]`
+    /// of the blocks. What is missing to 1 is on the sink. `[n_tokens]`
     pub fn probabilities(&self, query: usize, kept: &[u32]) -> Vec<f64> {
         let Blocks { n_tokens, block_size_k, window, .. } = self.blocks;
         let seen = |key: usize| {
@@ -50,7 +53,8 @@ impl Head {
         };
         let weight = |key| if seen(key) { logit(key).exp() } else { 0.0 };
         let weights: Vec<f64> = (0..n_tokens).map(weight).collect();
-        let total: f64 = weights.iter().sum();
+        let on_sink = self.sink.map_or(0.0, |logit| f64::from(logit).exp());
+        let total = weights.iter().sum::<f64>() + on_sink;
         weights.iter().map(|weight| weight / total).collect()
     }
 

@@ -30,7 +30,7 @@ fn heads() -> Vec<Head> {
     ];
     let head = |(i, (n_tokens, block_size_q, block_size_k, window, head_dim))| {
         let head = Head::random(Blocks { n_tokens, block_size_q, block_size_k, window }, head_dim, i as u64);
-        Head { soft_cap: [None, Some(1.5)][i % 2], ..head }
+        Head { soft_cap: [None, Some(1.5)][i % 2], sink: [None, Some(1.2), Some(-30.0)][i % 3], ..head }
     };
     shapes.into_iter().enumerate().map(head).collect()
 }
@@ -54,7 +54,8 @@ fn sentences(n_tokens: usize, random: &mut fastrand::Rng) -> Vec<(u32, f32)> {
 }
 
 fn keys_values(head: &Head) -> KeysValues<'_> {
-    KeysValues { keys: &head.keys, values: &head.values, head_dim: head.head_dim, soft_cap: head.soft_cap }
+    let Head { head_dim, soft_cap, sink, .. } = *head;
+    KeysValues { keys: &head.keys, values: &head.values, head_dim, soft_cap, sink }
 }
 
 #[test]
@@ -99,7 +100,7 @@ fn sparse_attention_over_random_blocks_is_the_definition() {
             };
             let mass: Vec<f64> = kept.iter().map(|block| on_block(block) / positions.len() as f64).collect();
             assert_close(&found.mass, &mass, 1e-5);
-            assert!((found.mass.iter().sum::<f32>() - 1.0).abs() < 1e-5, "{:?}", found.mass);
+            assert_close(&[found.on_sink], &[1.0 - mass.iter().sum::<f64>()], 1e-5);
 
             let focused: Vec<usize> = positions.filter(|query| focus.contains(query)).collect();
             assert_eq!(found.focus.iter().map(|(query, _)| *query).collect::<Vec<_>>(), focused);
@@ -127,7 +128,8 @@ fn dense_attention_is_the_definition_and_measures_recall() {
             assert_close(&output, &outputs, 1e-5);
 
             let on_kept = |row: &Vec<f64>| {
-                kept.iter().map(|&b| row[head.blocks.keys(b as usize)].iter().sum::<f64>()).sum::<f64>()
+                let on_block = |&b: &u32| row[head.blocks.keys(b as usize)].iter().sum::<f64>();
+                kept.iter().map(on_block).sum::<f64>() / row.iter().sum::<f64>()
             };
             assert_close(&[kept_mass as f32], &[rows.iter().map(on_kept).sum()], 1e-4);
         }

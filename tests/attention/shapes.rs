@@ -60,9 +60,10 @@ fn settings() -> impl Strategy<Value = StreamConfig> {
 fn shapes() -> impl Strategy<Value = AttentionShape> {
     let head_dims = prop::sample::select(vec![1, 2, 3, 7, 33, 64, 67, 80, 96, 128, 129, 192, 256]);
     let prompt = (1..200usize, prop::option::of(1..150usize), 1..40usize, any::<[prop::sample::Index; 2]>());
+    let sinks = prop::option::of(-3.0..6.0f32);
     let caps = prop::option::of(prop::sample::select(vec![0.5f32, 50.0]));
-    (prompt, 1..4usize, 1..9usize, head_dims, caps, settings()).prop_map(
-        |(prompt, n_kv_heads, group, head_dim, soft_cap, config)| {
+    (prompt, 1..4usize, 1..9usize, head_dims, (caps, sinks), settings()).prop_map(
+        |(prompt, n_kv_heads, group, head_dim, (soft_cap, sink), config)| {
             let (n_tokens, window, n_sentence, ends) = prompt;
             let blocks = Blocks {
                 n_tokens,
@@ -78,6 +79,11 @@ fn shapes() -> impl Strategy<Value = AttentionShape> {
                 n_kv_heads,
                 head_dim,
                 soft_cap,
+                // Each head has another one.
+                sinks: sink
+                    .iter()
+                    .flat_map(|sink| (0..n_kv_heads * group).map(move |head| sink - head as f32))
+                    .collect(),
                 config,
                 focus: Span::from(a.min(b)..a.max(b)),
                 sentences: (0..n_tokens)
@@ -101,7 +107,8 @@ proptest! {
     #[test]
     fn equal_keys_share_attention_equally(shape in shapes(), key in prop::sample::select(vec![0.0f32, 1.0, 65504.0, 1e-38, 1e15])) {
         let mut layer = Layer::random(shape);
-        layer.heads.iter_mut().for_each(|head| head.keys.fill(key));
+        layer.shape.sinks = [].into();
+        layer.heads.iter_mut().for_each(|head| (head.sink, _) = (None, head.keys.fill(key)));
         let (outputs, record) = layer.run();
         let blocks = layer.shape.blocks;
         for (h, head) in layer.heads.iter().enumerate() {
@@ -138,9 +145,9 @@ proptest! {
         let (outputs, _) = layer.run();
         let row = |query: usize| &outputs[(query * n_heads + head) * head_dim..][..head_dim];
         // The token's own product may be −∞: then its query gives its key no attention, and its row
-        // need not be NaN.
+        // need not be NaN, if there is another key or a sink.
         let own: f32 = (0..head_dim).map(|d| layer.heads[head].queries[token * head_dim + d] * layer.heads[head].keys[token * head_dim + d]).sum();
-        prop_assert!(own == f32::NEG_INFINITY && in_keys || row(token).iter().all(|v| v.is_nan()), "{:?}", row(token));
+        prop_assert!(own == f32::NEG_INFINITY && (in_keys || !layer.shape.sinks.is_empty()) || row(token).iter().all(|v| v.is_nan()), "{:?}", row(token));
         let first = blocks.queries(token / blocks.block_size_q).start;
         prop_assert!((0..first).all(|query| row(query).iter().all(|v| v.is_finite())), "rows before {}", first);
     }

@@ -2,6 +2,8 @@
 // Each test file compiles its own copy and uses a part of it.
 #![allow(dead_code)]
 
+pub mod experts;
+
 use std::path::Path;
 
 use half::{bf16, f16};
@@ -64,9 +66,12 @@ fn random_weight(
     norms: f32,
 ) -> Weight {
     let centre = if name.contains("norm") { norms } else { 0.0 };
+    if let Some(weight) = in_blocks(&name, &shape, || random.f32().into()) {
+        return weight;
+    }
     // Products keep the magnitude of their inputs; embeddings and biases have magnitude 1.
-    let spread =
-        if shape.len() == 2 && !name.contains("embed") { (3.0 / shape[1] as f32).sqrt() } else { 0.7 };
+    let is_matrix = shape.len() > 1 && !name.contains("embed");
+    let spread = if is_matrix { (3.0 / shape[shape.len() - 1] as f32).sqrt() } else { 0.7 };
     let values = (0..shape.iter().product()).map(|_| centre + spread * (2.0 * random.f32() - 1.0));
     let bytes = match dtype {
         Dtype::F16 => values.flat_map(|v| f16::from_f32(v).to_le_bytes()).collect(),
@@ -74,6 +79,17 @@ fn random_weight(
         _ => values.flat_map(|v| v.to_le_bytes()).collect(),
     };
     Weight { name, shape, dtype, bytes }
+}
+
+/// Draws MXFP4 blocks or their exponents, if a tensor of this name holds them; `random` gives numbers from 0 to 1.
+pub fn in_blocks(name: &str, shape: &[usize], mut random: impl FnMut() -> f64) -> Option<Weight> {
+    let byte: fn(f64) -> u8 = match () {
+        () if name.ends_with("_blocks") => |x| (x * 256.0) as u8,
+        () if name.ends_with("_scales") => |x| 122 + (x * 3.0) as u8,
+        () => return None,
+    };
+    let bytes = (0..shape.iter().product()).map(|_| byte(random())).collect();
+    Some(Weight { name: name.into(), shape: shape.into(), dtype: Dtype::U8, bytes })
 }
 
 /// Returns the names and shapes, in the layout of Hugging Face.
@@ -100,6 +116,8 @@ pub fn shapes(config: &Value) -> Vec<(String, Vec<usize>)> {
         let mut add = |name: &str, shape: &[usize]| {
             shapes.push((format!("model.layers.{layer}.{name}"), shape.to_vec()))
         };
+        // gpt-oss has biases if nothing is said.
+        let has_bias = is("attention_bias") || (family == "gpt_oss" && config["attention_bias"].is_null());
         let (is_olmo, is_glm) = (one_of(&["olmo2", "olmo3"]), one_of(&["glm", "glm4"]));
         if !is_olmo {
             add("input_layernorm.weight", &[hidden]);
@@ -124,21 +142,28 @@ pub fn shapes(config: &Value) -> Vec<(String, Vec<usize>)> {
         let apart = if family == "phi3" { 0..0 } else { 0..3 };
         for (name, n_out) in [("q", n_heads), ("k", n_kv_heads), ("v", n_kv_heads)][apart].iter().copied() {
             add(&format!("self_attn.{name}_proj.weight"), &[n_out * head_dim, hidden]);
-            if family == "qwen2" || is("attention_bias") {
+            if one_of(&["qwen2", "qwen2_moe"]) || has_bias {
                 add(&format!("self_attn.{name}_proj.bias"), &[n_out * head_dim]);
             }
         }
         add("self_attn.o_proj.weight", &[hidden, n_heads * head_dim]);
-        if is("attention_bias") && !is_glm {
+        if has_bias && !is_glm && family != "glm4_moe" {
             add("self_attn.o_proj.bias", &[hidden]);
         }
-        if is_olmo {
+        if is_olmo || family == "olmoe" {
             add("self_attn.q_norm.weight", &[n_heads * head_dim]);
             add("self_attn.k_norm.weight", &[n_kv_heads * head_dim]);
         }
-        if family == "qwen3" || family == "gemma3_text" {
+        if one_of(&["qwen3", "qwen3_moe", "gemma3_text"]) || is("use_qk_norm") {
             add("self_attn.q_norm.weight", &[head_dim]);
             add("self_attn.k_norm.weight", &[head_dim]);
+        }
+        if family == "gpt_oss" {
+            add("self_attn.sinks", &[n_heads]);
+        }
+        if let Some(experts) = experts::shapes(config, layer) {
+            experts.iter().for_each(|(name, shape)| add(name, shape));
+            continue;
         }
         let parts = if family == "phi3" || is_glm { 0..0 } else { 0..2 };
         for (name, shape) in [

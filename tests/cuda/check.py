@@ -147,27 +147,33 @@ def check_attention(shape, generator):
     sentence = (torch.arange(shape.n_tokens, device="cuda") // 23).int()
     weight = 1.0 / torch.bincount(sentence)[sentence.long()].float()
     focus = range(max(shape.n_tokens - 33, 0), shape.n_tokens - 1)
-    want_out, want_lse, p = reference.attention(shape, q, k, v, mask)
+    sinks = torch.randn(shape.n_heads, generator=generator, device="cuda") * 3 if shape.n_tokens % 2 else None
+    want_out, want_lse, p = reference.attention(shape, q, k, v, mask, sinks)
     want = reference.record(shape, mask, p, focus, sentence, 4)
-    dense_out, dense_lse, dense_p = reference.attention(shape, q, k, v)
+    dense_out, dense_lse, dense_p = reference.attention(shape, q, k, v, None, sinks)
     for warpgroups in (False, True) if launch.hopper(shape) else (False,):
         kind = "warpgroups" if warpgroups else "warps"
         outs, lses, dense, dense_lses = [], [], [], []
         mass = launch.new(shape, shape.n_heads, shape.n_query_blocks, shape.top_k)
+        of_sinks = launch.new(shape, shape.n_heads, shape.n_query_blocks)
         received, anchors = (launch.new(shape, shape.n_heads, shape.n_tokens, fill=0.0) for _ in range(2))
         rows = launch.new(shape, shape.n_heads, max(len(focus), 1), shape.top_k * shape.block_k, fill=0.0)
         for first, part in chunks(shape, q):
             for kept_or_none, all_outs, all_lses in ((kept, outs, lses), (None, dense, dense_lses)):
                 out, lse = launch.new(shape, *part.shape, dtype=torch.bfloat16), launch.new(shape, shape.n_heads, part.shape[0])
-                launch.attention(shape, part, k, v, kept_or_none, out, lse, first, warpgroups=warpgroups)
+                launch.attention(shape, part, k, v, kept_or_none, out, lse, first, warpgroups, sinks)
                 all_outs.append(out), all_lses.append(lse)
             launch.record(shape, part, k, kept, lses[-1], mass, received, rows, focus, sentence, weight, anchors, 4, first, warpgroups)
+            if sinks is not None:
+                launch.on_sink(shape, lses[-1], sinks, of_sinks, first)
         lse, lse_dense = torch.cat(lses, 1), torch.cat(dense_lses, 1)
         close(f"attention sparse, {kind}", shape, torch.cat(outs), want_out, 6e-3)
         close(f"attention sparse lse, {kind}", shape, lse, want_lse, 1e-4)
         close(f"attention dense, {kind}", shape, torch.cat(dense), dense_out, 6e-3)
         close(f"attention dense lse, {kind}", shape, lse_dense, dense_lse, 1e-4)
         close(f"record mass, {kind}", shape, mass, want[0], 1e-3)
+        if sinks is not None:
+            close(f"record on sinks, {kind}", shape, of_sinks, reference.on_sink(shape, p), 1e-3)
         close(f"record received, {kind}", shape, received, want[1], 1e-3)
         if len(focus):
             close(f"record focus, {kind}", shape, rows, want[2], 1e-3)
@@ -180,7 +186,7 @@ def check_attention(shape, generator):
         of_all = reference.received(dense_p, sentence, 4)
         close(f"record received, all keys, {kind}", shape, received, of_all[0], 1e-3)
         close(f"record anchors, all keys, {kind}", shape, anchors, of_all[1], 1e-3)
-        got = launch.recall(shape, lse, lse_dense)
+        got = launch.recall(shape, lse, lse_dense, sinks)
         close(f"recall, {kind}", shape, got, reference.recall(dense_p, reference.kept_keys(shape, mask, "cuda")), 1e-3)
 
 
@@ -211,6 +217,7 @@ def check_rest(generator):
     close("rms_norm", None, launch.rms_norm(x, weight, 1e-5), reference.rms_norm(x, weight, 1e-5), 3e-3)
     close("swiglu", None, launch.swiglu(x, y), reference.swiglu(x, y), 3e-3)
     close("geglu", None, launch.geglu(x, y), reference.geglu(x, y), 3e-3)
+    close("clamped_swiglu", None, launch.clamped_swiglu(x, y, 0.7), reference.clamped_swiglu(x, y, 0.7), 3e-3)
     report("add", None, torch.equal(launch.add(x, y), x + y), "equal")
     want = y + weight
     launch.add_bias(y, weight)
@@ -229,10 +236,43 @@ def check_rest(generator):
         close("rope with norm" if normed else "rope", f"head dim {dim}, rotated {n_rotated}", got, want, 4e-3)
 
 
+def check_experts(generator):
+    def normal(*size):
+        return torch.randn(size, generator=generator, device="cuda")
+    for n_rows, n_experts, top_k, how in (
+        (1, 8, 2, {"normalised": True}),
+        (77, 60, 4, {}),
+        (1000, 128, 8, {"normalised": True, "scale": 2.5}),
+        (333, 32, 4, {"normalised": True, "bias": normal(32).bfloat16()}),
+        (333, 160, 6, {"sigmoid": True, "correction": normal(160) * 0.1, "n_groups": 8, "top_groups": 3, "normalised": True}),
+        (5, 512, 32, {"sigmoid": True}),
+    ):
+        logits, label = normal(n_rows, n_experts), f"{n_rows} rows, {top_k} of {n_experts}"
+        want = reference.route(logits, top_k, **how)
+        counts, rows, weights = launch.route(logits, top_k, **how)
+        got = torch.zeros(n_rows, n_experts, dtype=torch.float64, device="cuda")
+        for expert in range(n_experts):
+            got[rows[expert].long(), expert] = weights[expert].double()
+        report("route", label, bool((counts == (want > 0).sum(0)).all()), "rows by expert")
+        close("route weights", label, got, want, 1e-5)
+        x, total = normal(n_rows, 72).bfloat16(), normal(n_rows, 72).bfloat16()
+        expert = int(counts.argmax())
+        gathered = launch.gather_rows(x, rows[expert])
+        report("gather_rows", label, torch.equal(gathered, x[rows[expert].long()]), "equal")
+        sums = total.double().index_add(0, rows[expert].long(), gathered.double() * weights[expert].double()[:, None])
+        launch.add_scattered(total, gathered, rows[expert], weights[expert])
+        close("add_scattered", label, total, sums, 3e-3)
+    y, x, gate = normal(37, 1032).bfloat16(), normal(37, 2056).bfloat16(), (normal(2056) / 40).bfloat16()
+    want = y.double() * (x.double() @ gate.double()).sigmoid()[:, None]
+    launch.times_sigmoid(y, x, gate)
+    close("times_sigmoid", None, y, want, 4e-3)
+
+
 def main():
     generator = torch.Generator("cuda").manual_seed(SEED)
     shapes = [s for s in SHAPES if s.n_tokens <= 1000] if FEW else SHAPES
     check_rest(generator)
+    check_experts(generator)
     for shape in shapes:
         check_search(shape, generator)
         check_attention(shape, generator)

@@ -35,7 +35,7 @@ FORMATS = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K
 
 def variants(file, shapes):
     """Macros with which a file is compiled."""
-    if file in ("rms_norm.cu", "elementwise.cu", "recall.cu", "sentences.cu"):
+    if file in ("rms_norm.cu", "elementwise.cu", "experts.cu", "recall.cu", "sentences.cu"):
         return [{}]
     if file in ("rope.cu", "written.cu"):
         return [{"HEAD_DIM": d} for d in sorted({s[0] for s in shapes})]
@@ -65,7 +65,7 @@ def variants(file, shapes):
     return found
 
 
-FILES = ["rms_norm.cu", "rope.cu", "written.cu", "elementwise.cu", "pyramid.cu", "clusters.cu", "search_hierarchical.cu", "search_exhaustive.cu",
+FILES = ["rms_norm.cu", "rope.cu", "written.cu", "elementwise.cu", "experts.cu", "pyramid.cu", "clusters.cu", "search_hierarchical.cu", "search_exhaustive.cu",
          "attention.cu", "attention_record.cu", "proximity.cu", "recall.cu", "sentences.cu", "sample.cu", "dequantize.cu", "attention_sm90.cu",
          "attention_record_sm90.cu"]
 

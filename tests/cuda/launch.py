@@ -202,11 +202,11 @@ def search_exhaustive(shape, queries, keys, kept, scores, first_block=0, n_segme
         gpu().launch("search_exhaustive.cu", entry, defines, p, items, shape.n_heads)
 
 
-def attention(shape, queries, keys, values, kept, out, lse, first_block=0, warpgroups=None):
+def attention(shape, queries, keys, values, kept, out, lse, first_block=0, warpgroups=None, sinks=None):
     """Sparse over `kept`, or dense if it is None."""
     entry = "attention_dense" if kept is None else "attention_sparse"
     on_hopper = hopper(shape) if warpgroups is None else warpgroups
-    rest = {"mask": mask_of(shape, kept), "out": pointer(out), "lse": pointer(lse), "rows": params.Rows(first_block, queries.shape[0]),
+    rest = {"mask": mask_of(shape, kept), "out": pointer(out), "lse": pointer(lse), "sinks": pointer(sinks), "rows": params.Rows(first_block, queries.shape[0]),
             "sizes": sizes_of(shape)}
     if on_hopper:
         p = params.AttentionMapParams(gpu().tensor_map(queries, 64), gpu().tensor_map(keys, shape.block_k),
@@ -258,11 +258,63 @@ def sample(shape, queries, keys, blocks, kept, n_segments=3, n_bins=128):
     return masses, counts, sums, on_kept
 
 
-def recall(shape, lse_kept, lse_dense):
+def recall(shape, lse_kept, lse_dense, sinks=None):
     total = new(shape, shape.n_heads, fill=0.0)
-    p = params.RecallParams(lse_kept=pointer(lse_kept), lse_dense=pointer(lse_dense), recall=pointer(total), n_rows=lse_kept.shape[1])
+    p = params.RecallParams(lse_kept=pointer(lse_kept), lse_dense=pointer(lse_dense), sinks=pointer(sinks), recall=pointer(total),
+                            n_rows=lse_kept.shape[1])
     gpu().launch("recall.cu", "recall", {}, p, shape.n_heads)
     return total
+
+
+def on_sink(shape, lse, sinks, mass, first_block):
+    n_rows = lse.shape[1]
+    p = params.OnSinkParams(lse=pointer(lse), sinks=pointer(sinks), mass=pointer(mass), n_rows=n_rows, block_size=shape.block_q,
+                            first_block=first_block, n_query_blocks=shape.n_query_blocks)
+    gpu().launch("recall.cu", "on_sink", {}, p, -(-n_rows // shape.block_q), shape.n_heads)
+
+
+def experts(entry, p, n):
+    gpu().launch("experts.cu", entry, {}, p, n)
+
+
+def route(logits, top_k, bias=None, correction=None, sigmoid=False, normalised=False, n_groups=1, top_groups=1, scale=1.0):
+    """Counts by expert, and for each expert its rows and their weights."""
+    n_rows, n_experts = logits.shape
+    chosen, places, rows = (new(None, n_rows, top_k, dtype=torch.int32) for _ in range(3))
+    weights, of_rows = (new(None, n_rows, top_k) for _ in range(2))
+    counts = new(None, n_experts, dtype=torch.int32, fill=0)
+    p = params.RouteParams(logits=pointer(logits), bias=pointer(bias), correction=pointer(correction), chosen=pointer(chosen),
+                           weights=pointer(weights), places=pointer(places), counts=pointer(counts), n_rows=n_rows, n_experts=n_experts,
+                           top_k=top_k, sigmoid=sigmoid, normalised=normalised, n_groups=n_groups, top_groups=top_groups, scale=scale)
+    experts("route", p, n_rows)
+    p = params.ListParams(chosen=pointer(chosen), weights=pointer(weights), places=pointer(places), counts=pointer(counts),
+                          rows=pointer(rows), of_rows=pointer(of_rows), n=n_rows * top_k, top_k=top_k)
+    experts("rows_by_expert", p, n_rows * top_k)
+    torch.cuda.synchronize()
+    return counts, rows.flatten().split(counts.tolist()), of_rows.flatten().split(counts.tolist())
+
+
+def gather_rows(x, rows):
+    out = new(None, len(rows), x.shape[1], dtype=torch.bfloat16)
+    experts("gather_rows", params.GatherParams(x=pointer(x), rows=pointer(rows), out=pointer(out), width=x.shape[1]), len(rows))
+    return out
+
+
+def add_scattered(total, part, rows, weights):
+    p = params.ScatterParams(sum=pointer(total), part=pointer(part), rows=pointer(rows), weights=pointer(weights), width=part.shape[1])
+    experts("add_scattered", p, len(rows))
+
+
+def times_sigmoid(y, x, gate):
+    p = params.SigmoidParams(y=pointer(y), x=pointer(x), gate=pointer(gate), width=y.shape[1], inner=x.shape[1])
+    experts("times_sigmoid", p, y.shape[0])
+
+
+def clamped_swiglu(gate, up, limit):
+    out = new(None, *gate.shape, dtype=torch.bfloat16)
+    elementwise("clamped_swiglu", params.ClampedParams(x=pointer(gate), y=pointer(up), out=pointer(out), n_vectors=gate.numel() // 8,
+                                                       limit=limit))
+    return out
 
 
 def dequantize(format, blocks, n_rows, width, head_dim=0, factor=1.0, offset=0.0):

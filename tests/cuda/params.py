@@ -28,7 +28,7 @@ Nodes = structure("Nodes", ("means variances spreads", pointer), ("n_nodes", c_i
 
 
 def attention_params(tensor):
-    return structure("AttentionParams", ("queries keys values", tensor), ("mask", Mask), ("out lse", pointer), ("rows", Rows),
+    return structure("AttentionParams", ("queries keys values", tensor), ("mask", Mask), ("out lse sinks", pointer), ("rows", Rows),
                      ("sizes", Sizes))
 
 
@@ -56,12 +56,20 @@ WrittenParams = structure("WrittenParams", ("values gram out", pointer), ("n_tok
 WrittenOfBlocksParams = structure("WrittenOfBlocksParams", ("lengths received means", pointer), ("n_tokens block_size", c_int))
 SentenceParams = structure("SentenceParams", ("spans sentence weight", pointer), ("n_sentences", c_int))
 VerticalParams = structure("VerticalParams", ("anchors spans out", pointer), ("n_tokens n_sentences distance", c_int))
-RecallParams = structure("RecallParams", ("lse_kept lse_dense recall", pointer), ("n_rows", c_int))
+RecallParams = structure("RecallParams", ("lse_kept lse_dense sinks recall", pointer), ("n_rows", c_int))
+OnSinkParams = structure("OnSinkParams", ("lse sinks mass", pointer), ("n_rows block_size first_block n_query_blocks", c_int))
 DequantizeParams = structure("DequantizeParams", ("blocks out", pointer), ("n_vectors", c_uint64), ("width head_dim", c_int),
                              ("factor offset", c_float))
 PairParams = structure("PairParams", ("x y out", pointer), ("n_vectors", c_uint64))
 BiasParams = structure("BiasParams", ("x bias", pointer), ("n_vectors", c_uint64), ("width", c_int))
 FiniteParams = structure("FiniteParams", ("x found", pointer), ("n_vectors", c_uint64))
+ClampedParams = structure("ClampedParams", ("x y out", pointer), ("n_vectors", c_uint64), ("limit", c_float))
+RouteParams = structure("RouteParams", ("logits bias correction chosen weights places counts", pointer),
+                        ("n_rows n_experts top_k sigmoid normalised n_groups top_groups", c_int), ("scale", c_float))
+ListParams = structure("ListParams", ("chosen weights places counts rows of_rows", pointer), ("n top_k", c_int))
+GatherParams = structure("GatherParams", ("x rows out", pointer), ("width", c_int))
+ScatterParams = structure("ScatterParams", ("sum part rows weights", pointer), ("width", c_int))
+SigmoidParams = structure("SigmoidParams", ("y x gate", pointer), ("width inner", c_int))
 RmsNormParams = structure("RmsNormParams", ("x weight out", pointer), ("hidden", c_int), ("eps", c_float))
 LengthsParams = structure("LengthsParams", ("x length", pointer), ("hidden", c_int))
 RopeParams = structure("RopeParams", ("x norm_weight frequency starts out", pointer), ("n_heads n_rotated first_position stretch", c_int),

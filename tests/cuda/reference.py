@@ -261,12 +261,15 @@ def kept_keys(shape, kept, device="cpu"):
     return mask & seen
 
 
-def attention(shape, queries, keys, values, kept=None):
-    """`(out [n_tokens, n_heads, head_dim], lse [n_heads, n_tokens], probabilities [n_heads, n_tokens, n_tokens])`, f64."""
+def attention(shape, queries, keys, values, kept=None, sinks=None):
+    """`(out [n_tokens, n_heads, head_dim], lse [n_heads, n_tokens], probabilities [n_heads, n_tokens, n_tokens])`, f64. `sinks`
+    [n_heads] are logits beside the keys, without a value."""
     q, k, v = (per_head(x, shape.n_heads) for x in (queries, keys, values))
     scores = q @ k.transpose(1, 2) / math.sqrt(shape.head_dim)
     scores = scores.masked_fill(~kept_keys(shape, kept, q.device), -math.inf)
-    p = scores.softmax(-1)
+    if sinks is not None:
+        scores = torch.cat([scores, sinks.double()[:, None, None].expand(-1, scores.shape[1], 1)], -1)
+    p = scores.softmax(-1)[..., : shape.n_tokens]
     return (p @ v).transpose(0, 1), scores.logsumexp(-1), p
 
 
@@ -316,8 +319,31 @@ def histogram(shape, of_blocks, sample, n_bins):
 
 
 def recall(p_dense, mask):
-    """[n_heads]: sum over rows of the dense mass on kept keys."""
-    return (p_dense * mask).sum((1, 2))
+    """[n_heads]: sum over rows of the share of the dense mass on keys that is on kept ones."""
+    return ((p_dense * mask).sum(2) / p_dense.sum(2)).sum(1)
+
+
+def on_sink(shape, p):
+    """[n_heads, n_query_blocks]: what is missing to 1, mean over each block's queries."""
+    missing = 1 - p.sum(2)
+    return torch.stack([missing[:, list(shape.queries(block))].mean(1) for block in range(shape.n_query_blocks)], 1)
+
+
+def route(logits, top_k, bias=None, correction=None, sigmoid=False, normalised=False, n_groups=1, top_groups=1, scale=1.0):
+    """[n_rows, n_experts] f64: the weight of each expert that a row takes, 0 of the others."""
+    logits = logits.double() + (0 if bias is None else bias.double())
+    scores = logits.sigmoid() if sigmoid else logits.softmax(-1)
+    candidates = scores + (0 if correction is None else correction.double())
+    if top_groups < n_groups:
+        groups = candidates.unflatten(1, (n_groups, -1))
+        best = groups.topk(2, -1)[0].sum(-1).topk(top_groups, -1)[1]
+        inside = torch.zeros(groups.shape[:2], dtype=torch.bool, device=logits.device).scatter(1, best, True)
+        candidates = groups.masked_fill(~inside[..., None], -math.inf).flatten(1)
+    chosen = candidates.topk(top_k, -1)[1]
+    weights = scores.gather(1, chosen)
+    if normalised:
+        weights = weights / weights.sum(-1, keepdim=True)
+    return torch.zeros_like(scores).scatter(1, chosen, weights * scale)
 
 
 def rms_norm(x, weight, eps):
@@ -336,6 +362,11 @@ def rope(x, frequency, first_position, n_rotated, turn=1.0, scale=1.0):
 def swiglu(gate, up):
     gate, up = gate.double(), up.double()
     return gate * gate.sigmoid() * up
+
+
+def clamped_swiglu(gate, up, limit):
+    gate, up = gate.double().clamp(max=limit), up.double().clamp(-limit, limit)
+    return gate * (1.702 * gate).sigmoid() * (up + 1)
 
 
 def geglu(gate, up):

@@ -19,6 +19,7 @@ pub fn save(path: &str) {
         vertical: vec![0.0],
         proximity: Vec::new(),
         recall: vec![0.9],
+        on_sink: Vec::new(),
     };
     let mut writer = TraceWriter::new(&[0, 1, 2, 3, 4], &offsets, text).unwrap();
     (0..2).for_each(|n| writer.layer(n, &layer).unwrap());
@@ -44,6 +45,7 @@ pub fn save(path: &str) {
         next_token: NextToken { id: 0, text: ".".into(), logprob: 0.0 },
         pruned: 0.2,
         recall: Some(Recall { mean: 0.9, least_head: 0.9, rows: 4 }),
+        on_sinks: None,
         keys_read_per_query_block: None,
         seconds: Seconds::default(),
         peak_memory_bytes: 0,

@@ -63,6 +63,25 @@ fn dense_steps_are_those_of_whole_prompts() {
     }
 }
 
+/// Generation with experts, which are read when they are chosen, and with learned sinks.
+#[test]
+fn experts_and_sinks_are_no_exception() {
+    for changes in [
+        json!({ "model_type": "qwen2_moe", "num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
+            "shared_expert_intermediate_size": 48 }),
+        json!({ "model_type": "gpt_oss", "num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 16,
+            "intermediate_size": 64, "sliding_window": 50, "quantization_config": { "quant_method": "mxfp4" } }),
+    ] {
+        let folder = common::random_model(changes);
+        let tracer = common::load(folder.path()).unwrap().with(config(StreamConfig::default().search));
+        let prompt = common::prompt(125);
+        assert_eq!(ids(&tracer, &prompt, &greedy(20)), by_traces(&tracer, &prompt, 20));
+        let dense = GenerateConfig { dense: true, ..greedy(8) };
+        let all = tracer.with(StreamConfig { top_k: 1000, ..config(Search::Exhaustive) });
+        assert_eq!(ids(&tracer, &prompt, &dense), by_traces(&all, &prompt, 8));
+    }
+}
+
 /// Generation with sliding windows, grouped keys of another family, and key blocks larger than query blocks.
 #[test]
 fn windows_and_large_key_blocks_are_no_exception() {

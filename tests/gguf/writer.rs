@@ -1,5 +1,8 @@
 //! Writes a model in the way of llama.cpp's converter.
 
+#[path = "experts.rs"]
+mod experts;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -72,7 +75,7 @@ impl Writer {
     ) -> Self {
         let mut writer = Writer { metadata: metadata(architecture, config), tensors: Vec::new() };
         let size = |name: &str| config[name].as_u64().unwrap() as usize;
-        for (name, tensor) in tensors {
+        for (name, tensor) in experts::stacked(tensors) {
             let mut tensor = tensor.to_dtype(DType::F32).unwrap();
             if ["llama", "granite", "smollm3"].contains(&architecture)
                 && (name.contains("q_proj") || name.contains("k_proj"))
@@ -83,13 +86,16 @@ impl Writer {
                 tensor =
                     heads.transpose(1, 2).unwrap().contiguous().unwrap().reshape((n_rows, width)).unwrap();
             }
+            if name.contains("shared_expert_gate") {
+                tensor = tensor.flatten_all().unwrap();
+            }
             if architecture.starts_with("gemma") && name.contains("norm") {
                 tensor = (tensor + 1.0).unwrap();
             }
             writer.add(
                 &renamed(architecture, &name),
                 &tensor,
-                if tensor.rank() == 2 { dtype } else { GgmlDType::F32 },
+                if tensor.rank() > 1 { dtype } else { GgmlDType::F32 },
             );
         }
         writer.rope_factors(config);
@@ -183,6 +189,11 @@ fn metadata(architecture: &str, config: &Json) -> BTreeMap<String, Value> {
     ] {
         config[name].as_u64().map(|n| set(key, Value::U32(n as u32)));
     }
+    let is_drafting = config["model_type"] == "glm4_moe";
+    config["num_hidden_layers"]
+        .as_u64()
+        .map(|n| set("block_count", Value::U32(n as u32 + u32::from(is_drafting))));
+    experts::metadata(config).into_iter().for_each(|(key, value)| drop(set(key, value)));
     for (key, name) in [
         ("attention.layer_norm_rms_epsilon", "rms_norm_eps"),
         ("rope.freq_base", "rope_theta"),
@@ -213,7 +224,8 @@ fn metadata(architecture: &str, config: &Json) -> BTreeMap<String, Value> {
 }
 
 fn renamed(architecture: &str, name: &str) -> String {
-    let is_after = architecture.starts_with("gemma") || architecture == "olmo2";
+    let is_after =
+        architecture.starts_with("gemma") || ["olmo2", "glm4moe", "gpt-oss"].contains(&architecture);
     let after_attention = if is_after { "post_attention_norm" } else { "ffn_norm" };
     [
         ("model.layers.", "blk."),
@@ -233,11 +245,13 @@ fn renamed(architecture: &str, name: &str) -> String {
         ("self_attn.v_proj", "attn_v"),
         ("self_attn.q_norm", "attn_q_norm"),
         ("self_attn.k_norm", "attn_k_norm"),
+        ("self_attn.sinks", "attn_sinks.weight"),
         ("mlp.gate_up_proj", "ffn_up"),
         ("mlp.gate_proj", "ffn_gate"),
         ("mlp.up_proj", "ffn_up"),
         ("mlp.down_proj", "ffn_down"),
     ]
     .iter()
+    .chain(&experts::NAMES)
     .fold(name.to_string(), |name, (from, to)| name.replace(from, to))
 }

@@ -213,7 +213,9 @@ fn a_trace_without_budgets_by_head_is_read() {
     {
         bytes.header[format!("layers.0.{tensor}")]["shape"] = json!(shape);
     }
+    let bytes = bytes.rename("layers.0.on_sink", "other.on_sink").summary("/on_sinks", json!(null));
     let trace = open(&bytes.summary("/recall", json!(null)).written()).unwrap();
+    assert_eq!(trace.on_sink(0), Ok(None));
     assert_eq!((trace.head(0, 0), trace.mask(0)), (now.head(0, 0), now.mask(0)));
     assert_eq!(trace.attention_row(0, 0, 14), now.attention_row(0, 0, 14));
     assert_eq!((trace.recall(0), trace.summary().recall), (Ok(None), None));
@@ -232,6 +234,7 @@ fn tensors_that_do_not_fit_the_summary_are_refused() {
         "layers.1.mass",
         "layers.1.kept",
         "layers.1.recall",
+        "layers.0.on_sink",
         "layers.0.focus",
         "layers.1.written",
         "layers.1.proximity",

@@ -45,6 +45,7 @@ fn assert_head_holds(trace: &Trace, layer: usize, head: usize, record: &LayerRec
     }
     let focus = trace.summary().focus;
     assert_eq!(trace.recall(layer).unwrap().unwrap(), record.recall);
+    assert_eq!(trace.on_sink(layer).unwrap().unwrap(), record.on_sink);
     for token in focus.range() {
         let row = mask.budgets.row(head, token - focus.start, focus.len());
         let row = row.start * mask.blocks.block_size_k..row.end * mask.blocks.block_size_k;

@@ -100,6 +100,7 @@ impl Size {
                 13,
             ),
             recall: exact(self.n_heads, 19),
+            on_sink: exact(self.n_heads * mask.blocks.n_query_blocks(), 23),
             mask,
         }
     }
@@ -135,6 +136,7 @@ impl Size {
             next_token: NextToken { id: 3, text: " \u{fffd}".into(), logprob: -0.1234567890123456 },
             pruned: 1.0 / 3.0,
             recall: Some(Recall { mean: 0.875, least_head: 0.25, rows: 8 }),
+            on_sinks: Some(0.125),
             keys_read_per_query_block: Some(12.5),
             seconds: Seconds {
                 load: 0.1,

@@ -23,6 +23,8 @@ pub struct KeysValues<'a> {
     pub head_dim: usize,
     /// `cap · tanh(x / cap)` of each attention logit.
     pub soft_cap: Option<f32>,
+    /// A logit that takes mass beside the keys and has no value.
+    pub sink: Option<f32>,
 }
 
 impl<'a> KeysValues<'a> {
@@ -46,6 +48,11 @@ impl<'a> KeysValues<'a> {
         }
     }
 
+    /// The sink's logit as a power of two; −∞ without a sink.
+    pub fn sink(&self) -> f32 {
+        self.sink.map_or(f32::NEG_INFINITY, |logit| logit * std::f32::consts::LOG2_E)
+    }
+
     /// Makes a query·key a power of two: 1/√head_dim, and log₂e for the softmax in base 2.
     pub fn scale(&self) -> f32 {
         std::f32::consts::LOG2_E / (self.head_dim as f32).sqrt()
@@ -58,6 +65,8 @@ pub struct SparseBlock {
     pub output: Vec<f32>,
     /// Mean over the block's queries of the mass on each kept block. `[n_kept]`
     pub mass: Vec<f32>,
+    /// Mean over the block's queries of the mass on the sink.
+    pub on_sink: f32,
     /// Mass that each kept key received from the block's queries, in the order of the kept blocks. `[n_keys]`
     pub received: Vec<f32>,
     /// Probabilities of the queries in the focus span, `(query, [n_keys])`.
@@ -114,6 +123,7 @@ pub fn sparse(
     let mut block = SparseBlock {
         output: Vec::with_capacity(n_queries * kv.head_dim),
         mass: Vec::with_capacity(kept.len()),
+        on_sink: 0.0,
         received: vec![0.0; tokens.len()],
         focus: Vec::new(),
         anchors: vec![0.0; if recorded.sentences.is_empty() { 0 } else { tokens.len() }],
@@ -121,10 +131,10 @@ pub fn sparse(
     lend(tokens.len(), |weights| {
         for panel in &queries.panels {
             scores(panel, kv, blocks, query_block, kept, &tokens, weights);
-            vectorized(
+            block.on_sink += vectorized(
                 #[inline(always)]
-                || softmax(weights, kv.scale(), panel.n, &mut block.received),
-            );
+                || softmax(weights, kv, panel.n, &mut block.received),
+            ) / n_queries as f32;
             append_rows(&mut block.output, panel, &weighted_values(kv, &tokens, weights));
             if !recorded.sentences.is_empty() {
                 add_anchors(panel, recorded.sentences, &tokens, weights, &mut block.anchors);
@@ -214,7 +224,7 @@ pub fn sparse_without(
             }
             vectorized(
                 #[inline(always)]
-                || softmax(weights, kv.scale(), panel.n, &mut received),
+                || softmax(weights, kv, panel.n, &mut received),
             );
             append_rows(&mut output, panel, &weighted_values(kv, &tokens, weights));
         }
@@ -231,14 +241,16 @@ fn weighted_values(kv: KeysValues, tokens: &[usize], weights: &[Lanes]) -> Vec<L
     sums
 }
 
-/// Softmax in base 2 of each lane's scores times `scale`; lanes from `n` on become 0. Adds each key's sum
-/// over lanes to `received`.
+/// Softmax in base 2 of each lane's scores and the sink; lanes from `n` on become 0. Adds each key's sum over
+/// lanes to `received`; returns that of the sink.
 #[inline(always)]
-fn softmax(weights: &mut [Lanes], scale: f32, n: usize, received: &mut [f32]) {
+fn softmax(weights: &mut [Lanes], kv: KeysValues, n: usize, received: &mut [f32]) -> f32 {
+    let (scale, sink) = (kv.scale(), kv.sink());
     let mut most = [f32::NEG_INFINITY; LANES];
     weights.iter().for_each(|scores| max_into(&mut most, scores));
-    let most = most.map(|most| most * scale);
-    let mut sum = [0.0; LANES];
+    let most = most.map(|most| (most * scale).max(sink));
+    let on_sink = most.map(|most| exp2(sink - most));
+    let mut sum = on_sink;
     for scores in weights.iter_mut() {
         for lane in 0..LANES {
             scores[lane] = exp2(scores[lane] * scale - most[lane]);
@@ -252,6 +264,7 @@ fn softmax(weights: &mut [Lanes], scale: f32, n: usize, received: &mut [f32]) {
         }
         *received += sum_of(weight);
     }
+    (0..n).map(|lane| on_sink[lane] * inverse[lane]).sum()
 }
 
 /// Appends the outputs of a panel's queries, `[n, head_dim]`.
@@ -264,8 +277,8 @@ fn append_rows(rows: &mut Vec<f32>, panel: &QueryPanel, sums: &[Lanes]) {
 /// Softmax and value sum over all visible keys of one query block, streaming: the running maximum, sum and
 /// output of each query are all that is held.
 ///
-/// Returns the outputs `[n_queries, head_dim]`, and the sum over the queries of the mass on the `kept` key
-/// blocks.
+/// Returns the outputs `[n_queries, head_dim]`, and the sum over the queries of the share of their mass on keys
+/// that is on the `kept` key blocks.
 pub fn dense(
     queries: &Queries,
     kv: KeysValues,
@@ -301,7 +314,8 @@ pub fn dense(
             );
             add_weighted(&mut sums, scores, |i| kv.value(start + i));
         }
-        sums.iter_mut().for_each(|dim| (0..LANES).for_each(|lane| dim[lane] /= running.sum[lane]));
+        let all = running.with_sink(kv.sink());
+        sums.iter_mut().for_each(|dim| (0..LANES).for_each(|lane| dim[lane] /= all[lane]));
         append_rows(&mut output, panel, &sums);
         kept_mass += (0..panel.n).map(|lane| (running.on_kept[lane] / running.sum[lane]) as f64).sum::<f64>();
     }
@@ -317,6 +331,11 @@ struct RunningSoftmax {
 }
 
 impl RunningSoftmax {
+    /// The sums, with a sink's weight against the largest key.
+    fn with_sink(&self, sink: f32) -> Lanes {
+        std::array::from_fn(|lane| self.sum[lane] + (sink - self.most[lane]).exp2())
+    }
+
     /// Turns a tile's scores times `scale` into weights against the largest so far, and shrinks what was
     /// summed before to match.
     #[inline(always)]

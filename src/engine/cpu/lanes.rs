@@ -271,6 +271,19 @@ pub fn geglu(gate: &[f32], up: &[f32], out: &mut [f32]) {
     }
 }
 
+/// `gate / (1 + e^−1.702 gate) · (up + 1)`, element by element, of gates of at most `limit` and of `up` between
+/// −`limit` and `limit`. A NaN stays one.
+#[inline(always)]
+pub fn clamped_swiglu(gate: &[f32], up: &[f32], limit: f32, out: &mut [f32]) {
+    const ALPHA: f32 = 1.702;
+    for ((out, &gate), &up) in out.iter_mut().zip(gate).zip(up) {
+        let gate = if gate > limit { limit } else { gate };
+        let e = exp2(-gate.abs() * (ALPHA * std::f32::consts::LOG2_E));
+        let sigmoid = if gate < 0.0 { e } else { 1.0 } / (1.0 + e);
+        *out = gate * sigmoid * (up.clamp(-limit, limit) + 1.0);
+    }
+}
+
 /// `cap · tanh(x / cap)` of each number. An infinity becomes a NaN, so that it is found, and not taken for the
 /// cap.
 #[inline(always)]
@@ -356,6 +369,26 @@ mod tests {
                 "{gate}: {out} {exact}"
             );
         }
+    }
+
+    #[test]
+    fn clamped_swiglu_matches_the_definition() {
+        let gate: Vec<f32> = (-400..400).map(|i| i as f32 * 0.05).collect();
+        for up in [-9.0, -7.0, -1.0, 0.3, 6.9, 30.0] {
+            let mut out = vec![0.0; gate.len()];
+            vectorized(|| clamped_swiglu(&gate, &vec![up; gate.len()], 7.0, &mut out));
+            for (&gate, &out) in gate.iter().zip(&out) {
+                let x = f64::from(gate).min(7.0);
+                let exact = x / (1.0 + (-1.702 * x).exp()) * (f64::from(up).clamp(-7.0, 7.0) + 1.0);
+                assert!(
+                    (out as f64 - exact).abs() <= 2e-6 * exact.abs() + 2e-6,
+                    "{gate} {up}: {out} {exact}"
+                );
+            }
+        }
+        let mut out = [0.0; 2];
+        clamped_swiglu(&[f32::NAN, 1.0], &[1.0, f32::NAN], 7.0, &mut out);
+        assert!(out.iter().all(|x| x.is_nan()), "{out:?}");
     }
 
     #[test]

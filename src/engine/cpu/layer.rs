@@ -87,6 +87,7 @@ impl Layer {
                 received: vec![0.0; n_heads * n_tokens],
                 focus: Vec::new(),
                 recall: Vec::new(),
+                on_sink: vec![0.0; shape.sinks.len() * mask.blocks.n_query_blocks()],
                 mask,
             },
             costs: StageCosts::default(),
@@ -334,8 +335,9 @@ impl Layer {
 
     pub(super) fn keys_values(&self, head: usize) -> KeysValues<'_> {
         let kv_head = self.shape.kv_head(head);
-        let AttentionShape { head_dim, soft_cap, .. } = self.shape;
-        KeysValues { keys: &self.keys[kv_head], values: &self.values[kv_head], head_dim, soft_cap }
+        let AttentionShape { head_dim, soft_cap, ref sinks, .. } = self.shape;
+        let sink = sinks.get(head).copied();
+        KeysValues { keys: &self.keys[kv_head], values: &self.values[kv_head], head_dim, soft_cap, sink }
     }
 
     /// Runs `work` for every head and query block of the rows, in parallel, and returns the results in order.

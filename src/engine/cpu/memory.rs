@@ -39,7 +39,17 @@ pub fn plan(
     purpose: Purpose,
     limit: Option<u64>,
 ) -> MemoryPlan {
-    let run = Sizes::new(model, n_tokens, config, chunk_rows(config));
+    let layout = Layout {
+        chunk_rows: chunk_rows(config),
+        weights: match purpose {
+            Purpose::Generate if model.in_blocks > 0 => Weights::Mapped,
+            Purpose::Generate => Weights::Held,
+            Purpose::Trace => Weights::Waiting,
+        },
+        hidden_on_host: false,
+        experts_when_chosen: model.experts.is_some(),
+    };
+    let run = Sizes::new(model, n_tokens, config, layout);
     let n_held = purpose.layers_held(model.n_layers) as u64;
     // In a trace, one layer's are written while the next one's are made.
     let n_masks = if purpose == Purpose::Trace { 2 } else { n_held };
@@ -58,22 +68,14 @@ pub fn plan(
         run.weights(model, purpose),
         ("embedding and output layer".into(), run.output(model, purpose)),
         ("prompt".into(), run.tokens * PROMPT),
-        ("mapped weights".into(), mapped(model, run.layer)),
+        ("mapped weights".into(), mapped(model, &run)),
         ("program".into(), program(model)),
     ];
     MemoryPlan {
         n_tokens,
         parts: parts.into_iter().filter(|part| part.1 > 0).collect(),
         limit: limit.unwrap_or_else(available),
-        layout: Layout {
-            chunk_rows: chunk_rows(config),
-            weights: match purpose {
-                Purpose::Generate if model.in_blocks > 0 => Weights::Mapped,
-                Purpose::Generate => Weights::Held,
-                Purpose::Trace => Weights::Waiting,
-            },
-            hidden_on_host: false,
-        },
+        layout,
         slower: None,
     }
 }
@@ -121,10 +123,11 @@ impl Sizes {
     /// cannot multiply with them in their file.
     fn weights(&self, model: &ModelConfig, purpose: Purpose) -> (String, u64) {
         if model.in_blocks > 0 {
-            return (in_layers("weights", 1), self.layer * F32);
+            return (in_layers("weights", 1), (self.layer + self.expert) * F32);
         }
         let n_held = purpose.layers_held(model.n_layers) as u64;
-        (in_layers("weights", n_held), self.layer * (n_held * F32 + STORED))
+        let held = if n_held > 1 { self.layers } else { self.layer };
+        (in_layers("weights", n_held), (held + self.expert) * F32 + self.layer.max(self.expert) * STORED)
     }
 
     /// Bytes of the output layer: all of it to write tokens, a part at a time to trace.
@@ -146,17 +149,19 @@ fn program(model: &ModelConfig) -> u64 {
 }
 
 /// Bytes of the weights file that stay resident.
-fn mapped(model: &ModelConfig, layer: u64) -> u64 {
+fn mapped(model: &ModelConfig, run: &Sizes) -> u64 {
     match model.in_blocks {
-        0 => (STORED * n_parameters(model, layer)).min(MAPPED),
+        0 => (STORED * n_parameters(model, run)).min(MAPPED),
         bytes => bytes,
     }
 }
 
 /// Weights of all layers and of the vocabulary, without norms and biases.
-fn n_parameters(model: &ModelConfig, layer: u64) -> u64 {
+fn n_parameters(model: &ModelConfig, run: &Sizes) -> u64 {
     let n_vocabularies = if model.tied_embeddings { 1 } else { 2 };
-    model.n_layers as u64 * layer + n_vocabularies * (model.vocab_size * model.hidden_size) as u64
+    let experts =
+        model.experts.as_ref().map_or(0, |experts| experts.n_experts * experts.in_layers.len()) as u64;
+    run.layers + experts * run.expert + n_vocabularies * (model.vocab_size * model.hidden_size) as u64
 }
 
 fn chunk_rows(config: &StreamConfig) -> usize {

@@ -4,6 +4,7 @@
 
 pub mod attend;
 pub mod blocks;
+mod experts;
 pub mod lanes;
 mod layer;
 pub mod memory;
@@ -22,16 +23,19 @@ use rayon::prelude::*;
 use safetensors::tensor::TensorView;
 
 use super::{
-    device::{AttentionShape, Device, Purpose, TOO_LARGE},
+    device::{AttentionShape, Device, Purpose, Routes, TOO_LARGE},
     model::{
+        Linear,
         config::{Activation, ModelConfig},
+        experts::Routing,
         rope::Rotary,
         weight::Weight,
     },
 };
 use crate::{error::Error, protocol::MemoryPlan, trace::StreamConfig};
 use blocks::Blocks;
-use lanes::{geglu, swiglu, vectorized};
+use experts::{add_scattered, gathered, times_sigmoid};
+use lanes::{clamped_swiglu, geglu, swiglu, vectorized};
 pub use layer::Layer;
 pub use tensor::Tensor;
 use tensor::with_slice;
@@ -88,6 +92,7 @@ impl Device for Cpu {
     type Residual = Residual;
     type Angles = Angles;
     type Layer = Layer;
+    type Routes = Routes;
     const STEPS: bool = true;
 
     fn name(&self) -> String {
@@ -193,6 +198,7 @@ impl Device for Cpu {
                         || match activation {
                             Activation::Silu => swiglu(gate, up, out),
                             Activation::GeluTanh => geglu(gate, up, out),
+                            Activation::Clamped { limit } => clamped_swiglu(gate, up, limit, out),
                         },
                     )
                 });
@@ -203,6 +209,40 @@ impl Device for Cpu {
 
     fn add(&self, x: &Tensor, y: &Tensor) -> Result<Tensor, Error> {
         Ok((x.numbers()? + y.numbers()?)?.into())
+    }
+
+    fn zeros_like(&self, x: &Tensor) -> Result<Tensor, Error> {
+        Ok(x.numbers()?.zeros_like()?.into())
+    }
+
+    fn route(
+        &self,
+        x: &Tensor,
+        router: &Linear<Tensor>,
+        routing: &Routing,
+        correction: &[f32],
+    ) -> Result<Routes, Error> {
+        let logits = self.linear(x, &router.weight, router.bias.as_ref())?;
+        let n_experts = logits.numbers()?.dim(D::Minus1)?;
+        with_slice(&logits, |logits| Routes::new(logits, n_experts, routing, correction))
+    }
+
+    fn gathered(&self, x: &Tensor, routes: &Routes, expert: usize) -> Result<Tensor, Error> {
+        gathered(x, &routes.rows[expert])
+    }
+
+    fn add_scattered(
+        &self,
+        sum: &mut Tensor,
+        part: &Tensor,
+        routes: &Routes,
+        expert: usize,
+    ) -> Result<(), Error> {
+        add_scattered(sum, part, &routes.rows[expert], &routes.weights[expert])
+    }
+
+    fn times_sigmoid(&self, y: Tensor, x: &Tensor, gate: &Tensor) -> Result<Tensor, Error> {
+        times_sigmoid(&y, x, gate)
     }
 
     fn angles(&self, n_tokens: usize, rotary: &Rotary) -> Result<Angles, Error> {

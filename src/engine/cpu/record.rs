@@ -45,11 +45,11 @@ impl AttentionShape {
 }
 
 impl Layer {
-    /// Returns the mean mass of each head on the kept blocks: in an exact run of all queries, else of the
-    /// sampled query blocks; nothing if there are none. `[n_heads]`
+    /// Returns the share of each head's mass on keys that is on the kept blocks: in an exact run of all queries,
+    /// else of the sampled query blocks; nothing if there are none. `[n_heads]`
     pub(super) fn recall(&self) -> Vec<f32> {
         if self.shape.config.exact {
-            return self.record.mask.mean_mass(&self.record.mass);
+            return self.record.share_on_kept();
         }
         let on_kept = |head: usize, (query_block, masses): &(usize, Vec<Vec<f32>>)| {
             let kept = self.record.mask.kept(head, *query_block).iter();
@@ -73,6 +73,11 @@ impl Layer {
         keys.clone().zip(&block.received).for_each(|(key, mass)| received[key] += mass);
         if let Some(anchors) = self.anchors.get_mut(head * capacity..) {
             keys.zip(&block.anchors).for_each(|(key, mass)| anchors[key] += mass);
+        }
+        if let Some(on_sink) =
+            record.on_sink.get_mut(head * record.mask.blocks.n_query_blocks() + query_block)
+        {
+            *on_sink = block.on_sink;
         }
         let block = block.of(&blocks, &all, record.mask.kept(head, query_block));
         let row = record.mask.row(head, query_block);

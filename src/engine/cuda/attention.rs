@@ -68,6 +68,7 @@ impl Layer {
             mask: self.mask(),
             out: self.gpu.pointer(&output.data),
             lse: lse.map(|lse| self.gpu.pointer(lse)),
+            sinks: self.sinks.as_ref().map(|sinks| sinks.pointer(&self.gpu)),
             rows,
             sizes: sizes(&self.shape),
         }

@@ -95,6 +95,7 @@ fn attention(
         head_dim,
         config,
         soft_cap,
+        sinks: [].into(),
         focus,
         sentences,
     };

@@ -61,7 +61,7 @@ impl Gpu {
         for (i, bytes) in blocks.bytes.chunks(piece).enumerate() {
             let at = i * piece / row_bytes * width;
             let params = DequantizeParams {
-                blocks: staging.stage(i, stream, bytes).map_err(failed)?,
+                blocks: staging.stage(stream, bytes).map_err(failed)?,
                 out: self.pointer_at(to, at),
                 n_vectors: (bytes.len() / row_bytes * width / 8) as u64,
                 width: width as i32,
@@ -74,7 +74,7 @@ impl Gpu {
             // SAFETY: as the header of kernels/dequantize.cu says: the piece holds whole rows, whose place is
             // inside `to`.
             unsafe { self.launch_on(stream, &kernel, Work::new(params.n_vectors as usize, 1), &params)? };
-            staging.release(i, stream).map_err(failed)?;
+            staging.release(stream).map_err(failed)?;
         }
         Ok(())
     }

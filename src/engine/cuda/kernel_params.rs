@@ -4,10 +4,11 @@ use cudarc::driver::DeviceRepr;
 
 use super::{
     params::{
-        Anchors, AttentionParams, AttentionWithoutParams, BiasParams, ClusterParams, DequantizeParams,
-        ExhaustiveParams, FiniteParams, Focus, GramParams, Hidden, HistogramParams, LengthsParams, Mask,
-        Nodes, PairParams, ProximityParams, PyramidParams, RecallParams, RecordParams, RmsNormParams,
-        RopeParams, Rows, Rule, SampleParams, SampleRecallParams, SearchParams, SentenceParams, Sizes,
+        Anchors, AttentionParams, AttentionWithoutParams, BiasParams, ClampedParams, ClusterParams,
+        DequantizeParams, ExhaustiveParams, FiniteParams, Focus, GatherParams, GramParams, Hidden,
+        HistogramParams, LengthsParams, ListParams, Mask, Nodes, OnSinkParams, PairParams, ProximityParams,
+        PyramidParams, RecallParams, RecordParams, RmsNormParams, RopeParams, RouteParams, Rows, Rule,
+        SampleParams, SampleRecallParams, ScatterParams, SearchParams, SentenceParams, SigmoidParams, Sizes,
         VerticalParams, WrittenOfBlocksParams, WrittenParams,
     },
     pointer::{DevicePointer, TensorMap},
@@ -36,9 +37,9 @@ macro_rules! kernel_params {
 }
 
 kernel_params! {
-    AttentionParams<DevicePointer<u16>>, 88: "attention_sparse", "attention_dense";
-    AttentionParams<TensorMap>, 448: "attention_sparse", "attention_dense";
-    AttentionWithoutParams, 104: "attention_without", "attention_dense_without";
+    AttentionParams<DevicePointer<u16>>, 96: "attention_sparse", "attention_dense";
+    AttentionParams<TensorMap>, 512: "attention_sparse", "attention_dense";
+    AttentionWithoutParams, 112: "attention_without", "attention_dense_without";
     RecordParams<DevicePointer<u16>>, 144: "attention_record";
     RecordParams<TensorMap>, 384: "attention_record";
     SearchParams, 120: "search_hierarchical";
@@ -54,13 +55,20 @@ kernel_params! {
     WrittenOfBlocksParams, 32: "written_of_blocks";
     SentenceParams, 32: "sentences_of_tokens";
     VerticalParams, 40: "vertical_scores";
-    RecallParams, 32: "recall";
+    RecallParams, 40: "recall";
+    OnSinkParams, 40: "on_sink";
     PairParams, 32: "swiglu", "geglu", "add";
     BiasParams, 32: "add_bias";
     FiniteParams, 24: "is_finite";
     RmsNormParams, 32: "rms_norm";
     LengthsParams, 24: "lengths";
     RopeParams, 72: "rope";
+    ClampedParams, 40: "clamped_swiglu";
+    RouteParams, 88: "route";
+    ListParams, 56: "rows_by_expert";
+    GatherParams, 32: "gather_rows";
+    ScatterParams, 40: "add_scattered";
+    SigmoidParams, 32: "times_sigmoid";
     DequantizeParams, 40: "dequantize";
 }
 

@@ -24,8 +24,9 @@ const SEARCH_HIERARCHICAL: &str = text!("search_hierarchical");
 
 /// Kernels that [`source`] knows.
 #[cfg(test)]
-pub const FILES: [&str; 17] = [
+pub const FILES: [&str; 18] = [
     "elementwise",
+    "experts",
     "rms_norm",
     "rope",
     "pyramid",
@@ -48,6 +49,7 @@ pub const FILES: [&str; 17] = [
 pub fn source(file: &str) -> String {
     let parts: &[&str] = match file {
         "elementwise" => &[text!("elementwise")],
+        "experts" => &[text!("experts")],
         "rms_norm" => &[text!("rms_norm")],
         "rope" => &[text!("rope")],
         "pyramid" => &[text!("pyramid")],

@@ -13,6 +13,7 @@ use super::{
     params::{self, AttentionWithoutParams, Mask, RecallParams, Rows},
     proximity::{Around, Proximity},
     sample::Sampled,
+    sinks::Sinks,
     stopwatch::Stopwatch,
     tensor::Tensor,
     vertical::Anchors,
@@ -51,6 +52,7 @@ pub struct Layer {
     /// Rows of the focus tokens, key by key.
     pub(super) focus: CudaSlice<f32>,
     sampled: Option<Sampled>,
+    pub(super) sinks: Option<Sinks>,
     pub(super) anchors: Option<Anchors>,
     /// Once the values are weighed.
     written: Option<Written>,
@@ -92,6 +94,7 @@ impl Layer {
             received: gpu.zeros(n_heads * n_tokens)?,
             focus: gpu.alloc(0)?,
             sampled: None,
+            sinks: Sinks::new(&gpu, &shape)?,
             anchors: Anchors::new(&gpu, &shape)?,
             written: None,
             proximity: Proximity::new(&gpu, &shape)?,
@@ -208,6 +211,9 @@ impl LayerAttention for Layer {
             proximity.expect(&self.gpu, n_keys)?;
         }
         self.record(queries, first_query_block, &lse)?;
+        if let Some(sinks) = &self.sinks {
+            sinks.record(&self.gpu, &self.shape, &lse, first_query_block, queries.n_rows)?;
+        }
         self.attending.stop(&self.gpu, start)?;
         Ok(output)
     }
@@ -277,6 +283,7 @@ impl LayerAttention for Layer {
         let params = RecallParams {
             lse_kept: self.gpu.pointer(&lse_kept),
             lse_dense: self.gpu.pointer(&lse_dense),
+            sinks: self.sinks.as_ref().map(|sinks| sinks.pointer(&self.gpu)),
             recall: self.gpu.pointer(&recall),
             n_rows: queries.n_rows as i32,
         };
@@ -306,7 +313,7 @@ impl LayerAttention for Layer {
             self.written.as_ref().map(|written| written.means_of_blocks(&gpu, &shape, &self.received));
         let vertical = self.anchors.as_ref().map(|anchors| anchors.vertical(&gpu, &shape));
         let (recall, written, vertical) = (recall.transpose()?, written.transpose()?, vertical.transpose()?);
-        let Layer { budgets, kept, mass, received, focus, proximity, .. } = self;
+        let Layer { budgets, kept, mass, received, focus, proximity, sinks, .. } = self;
         let done = gpu.mark()?;
         Ok(move || {
             let collect = |from: &CudaSlice<f32>, len| gpu.collect(&done, from, len);
@@ -315,18 +322,18 @@ impl LayerAttention for Layer {
             let n_kept = blocks.n_query_blocks() * mask.budgets.sum();
             mask.kept = gpu.collect(&done, &kept, n_kept)?;
             let mass = collect(&mass, n_kept)?;
-            let recall = match (shape.config.exact, recall) {
-                (true, _) => mask.mean_mass(&mass),
-                (false, Some(of_blocks)) => {
-                    Sampled::means(&gpu.collect(&done, &of_blocks, of_blocks.len())?, n_heads)
-                }
-                (false, None) => Vec::new(),
+            let recall = match recall {
+                Some(of_blocks) => Sampled::means(&gpu.collect(&done, &of_blocks, of_blocks.len())?, n_heads),
+                None => Vec::new(),
             };
+            let n_rows = n_heads * blocks.n_query_blocks();
+            let on_sink = sinks.map_or(Ok(Vec::new()), |sinks| collect(&sinks.mass, n_rows))?;
             let some =
                 |from: Option<CudaSlice<f32>>| from.map_or(Ok(Vec::new()), |from| collect(&from, from.len()));
             let n_focus_keys = shape.focus.len() * mask.budgets.sum() * blocks.block_size_k;
-            Ok(LayerRecord {
+            let mut record = LayerRecord {
                 recall,
+                on_sink,
                 mass,
                 written: some(written)?,
                 vertical: some(vertical)?,
@@ -336,7 +343,11 @@ impl LayerAttention for Layer {
                 received: collect(&received, n_heads * blocks.n_tokens)?,
                 focus: collect(&focus, n_focus_keys)?,
                 mask,
-            })
+            };
+            if shape.config.exact {
+                record.recall = record.share_on_kept();
+            }
+            Ok(record)
         })
     }
 }

@@ -27,7 +27,7 @@ pub fn plan(
     purpose: Purpose,
     limit: u64,
 ) -> MemoryPlan {
-    let layouts = layouts(config.block_size_q, n_tokens, purpose);
+    let layouts = layouts(model, config.block_size_q, n_tokens, purpose);
     let (fastest, smallest) = (layouts[0], layouts[layouts.len() - 1]);
     let plan = |layout| MemoryPlan {
         slower: slower(layout, fastest),
@@ -37,21 +37,44 @@ pub fn plan(
 }
 
 /// All layouts, from the fastest to the smallest: first all weights stay on the card, then each layer's come while the one
-/// before it runs, then it waits for them, then chunks become smaller, then hidden states leave the card.
-fn layouts(block_size_q: usize, n_tokens: usize, purpose: Purpose) -> Vec<Layout> {
+/// before it runs, then it waits for them, then chunks become smaller, then hidden states leave the card, then experts
+/// come when rows have chosen them.
+fn layouts(model: &ModelConfig, block_size_q: usize, n_tokens: usize, purpose: Purpose) -> Vec<Layout> {
     // Chunks longer than the prompt are no different from the prompt.
     let whole = n_tokens.max(1).next_multiple_of(block_size_q);
-    let rows = CHUNKS.map(|rows| rows.next_multiple_of(block_size_q).min(whole));
-    let with = |weights, hidden_on_host| {
-        rows.map(|chunk_rows| Layout { chunk_rows, weights, hidden_on_host }).into_iter()
+    let (large, small) = (large_chunks(model), CHUNKS.to_vec());
+    let with = |rows: Vec<usize>, weights, hidden_on_host, experts_when_chosen| {
+        rows.into_iter().map(move |rows| {
+            let chunk_rows = rows.next_multiple_of(block_size_q).min(whole);
+            Layout { chunk_rows, weights, hidden_on_host, experts_when_chosen }
+        })
     };
-    let of_a_layer = |on_host| with(Weights::Ahead, on_host).take(1).chain(with(Weights::Waiting, on_host));
+    let all = [&large[..large.len() - 1], &small].concat();
+    let of_a_layer = |on_host| {
+        with(large.clone(), Weights::Ahead, on_host, false).chain(with(
+            all.clone(),
+            Weights::Waiting,
+            on_host,
+            false,
+        ))
+    };
+    let when_chosen = [false, true].into_iter().filter(|_| model.experts.is_some());
+    let when_chosen = when_chosen.flat_map(|on_host| with(all.clone(), Weights::Waiting, on_host, true));
     match purpose {
-        Purpose::Trace => {
-            with(Weights::Kept, false).take(1).chain([false, true].into_iter().flat_map(of_a_layer)).collect()
-        }
-        Purpose::Generate => with(Weights::Kept, false).collect(),
+        Purpose::Trace => with(large.clone(), Weights::Kept, false, false)
+            .chain([false, true].into_iter().flat_map(of_a_layer))
+            .chain(when_chosen)
+            .collect(),
+        Purpose::Generate => with(small.clone(), Weights::Kept, false, false).collect(),
     }
+}
+
+/// Returns rows of large chunks, the largest first, down to the largest of [`CHUNKS`]. Larger ones are worth it where
+/// an expert takes few of them.
+fn large_chunks(model: &ModelConfig) -> Vec<usize> {
+    let rows_of_one = model.experts.as_ref().map_or(1, |experts| experts.n_experts / experts.routing.top_k);
+    let largest = (CHUNKS[0] * rows_of_one / 4).clamp(CHUNKS[0], 4 * CHUNKS[0]);
+    [4, 2, 1].map(|n| n * CHUNKS[0]).into_iter().filter(|&rows| rows <= largest).collect()
 }
 
 /// Why a layout is slower than the fastest, if it is.
@@ -61,6 +84,7 @@ fn slower(layout: Layout, fastest: Layout) -> Option<String> {
         (layout.chunk_rows < fastest.chunk_rows, chunks.as_str()),
         (layout.hidden_on_host, "hidden states in the host's memory"),
         (layout.weights == Weights::Waiting, "each layer waits for its weights"),
+        (layout.experts_when_chosen, "each chunk waits for its experts"),
     ];
     let reasons: Vec<&str> = reasons.into_iter().filter(|reason| reason.0).map(|reason| reason.1).collect();
     (!reasons.is_empty()).then(|| reasons.join(", "))
@@ -75,12 +99,12 @@ fn laid_out(
     limit: u64,
     layout: Layout,
 ) -> MemoryPlan {
-    let run = Sizes::new(model, n_tokens, config, layout.chunk_rows);
+    let run = Sizes::new(model, n_tokens, config, layout);
     let n = purpose.layers_held(model.n_layers) as u64;
-    let n_weights = match layout.weights {
-        Weights::Kept | Weights::Held => model.n_layers as u64,
-        Weights::Ahead => n + 1,
-        Weights::Waiting | Weights::Mapped => n,
+    let (n_weights, weights) = match layout.weights {
+        Weights::Kept | Weights::Held => (model.n_layers as u64, run.layers),
+        Weights::Ahead => (n + 1, (n + 1) * run.layer),
+        Weights::Waiting | Weights::Mapped => (n, n * run.layer),
     };
     // A layer's record leaves the card while the next layer runs.
     let n_records = match (purpose, layout.weights) {
@@ -94,7 +118,7 @@ fn laid_out(
         (in_layers("sampled masses", n), n * run.sampled_masses(config) * WORD),
         ("a chunk of activations".into(), run.chunk_of_activations(n_tokens, config)),
         ("proximity".into(), if config.proximity { run.proximities() } else { 0 }),
-        (in_layers("weights", n_weights), n_weights * run.layer * BF16),
+        (in_layers("weights", n_weights), (weights + run.expert) * BF16),
     ];
     let vocabulary = |rows: usize| rows as u64 * run.hidden * BF16;
     let output = match layout.weights {
@@ -190,6 +214,8 @@ mod tests {
             query_scale: 1.0,
             attention_soft_cap: None,
             logit_soft_cap: None,
+            sinks: false,
+            experts: None,
             fused: Fused::None,
             tied_embeddings: false,
             qkv_bias: false,
@@ -207,7 +233,8 @@ mod tests {
 
     #[test]
     fn what_costs_most_time_is_given_up_last() {
-        let fastest = |weights| Layout { chunk_rows: 8192, weights, hidden_on_host: false };
+        let fastest =
+            |weights| Layout { chunk_rows: 8192, weights, hidden_on_host: false, experts_when_chosen: false };
         let kept = million(u64::MAX);
         assert_eq!((kept.layout, &kept.slower), (fastest(Weights::Kept), &None));
         assert!(kept.weights() > 15_000_000_000, "{}", kept.weights());
@@ -223,7 +250,8 @@ mod tests {
         {
             let plan = million(limit - 1);
             let hidden_on_host = i >= waiting.len();
-            assert_eq!(plan.layout, Layout { chunk_rows: rows, weights, hidden_on_host });
+            let expected = Layout { chunk_rows: rows, weights, hidden_on_host, experts_when_chosen: false };
+            assert_eq!(plan.layout, expected);
             let why = plan.slower.as_deref().unwrap();
             assert_eq!(
                 why.contains("each layer waits for its weights"),

@@ -9,6 +9,7 @@ pub mod bench;
 mod blocks;
 mod compile;
 mod copies;
+mod experts;
 mod gpu;
 mod kernel_params;
 mod kernels;
@@ -25,6 +26,7 @@ mod proximity;
 mod residual;
 mod sample;
 mod search;
+mod sinks;
 mod staging;
 mod stopwatch;
 mod tensor;
@@ -42,17 +44,20 @@ use safetensors::tensor::TensorView;
 use super::{
     device::{AttentionShape, Device, Purpose},
     model::{
+        Linear,
         config::{Activation, ModelConfig},
+        experts::Routing,
         rope::Rotary,
         weight::{Blocks, Weight},
     },
 };
 use crate::{error::Error, protocol::MemoryPlan, trace::StreamConfig};
+use experts::Routes;
 use gpu::Gpu;
 use kernel_params::KernelParams;
 pub use layer::Layer;
 use module::{Kernel, Work};
-use params::{BiasParams, FiniteParams, LengthsParams, PairParams, RmsNormParams, RopeParams};
+use params::{BiasParams, ClampedParams, FiniteParams, LengthsParams, PairParams, RmsNormParams, RopeParams};
 use residual::Residual;
 pub use tensor::Tensor;
 
@@ -120,6 +125,69 @@ impl Cuda {
         Ok(out)
     }
 
+    /// The clamped SwiGLU of two tensors of the same shape.
+    fn clamped(&self, gate: &Tensor, up: &Tensor, limit: f32) -> Result<Tensor, Error> {
+        same("rows", gate.n_rows, up.n_rows)?;
+        same("row width", gate.width, up.width)?;
+        let out = Tensor::new(&self.gpu, gate.n_rows, gate.width)?;
+        let [x, y, to] = [gate, up, &out].map(|tensor| self.gpu.pointer(&tensor.data));
+        let params = ClampedParams { x, y, out: to, n_vectors: n_vectors(gate), limit };
+        // SAFETY: three tensors of one shape.
+        unsafe { self.elementwise("clamped_swiglu", params.n_vectors, &params)? };
+        Ok(out)
+    }
+
+    /// Multiplies `x` with the rows of `weight`, into `out` of numbers of type `kind`.
+    fn multiply<T>(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        out: &CudaSlice<T>,
+        kind: cublas::cudaDataType_t,
+    ) -> Result<(), Error> {
+        same("weight columns", x.width, weight.width)?;
+        same("products", x.n_rows * weight.n_rows, out.len())?;
+        let [m, n, k] = [weight.n_rows, x.n_rows, x.width].map(|n| n as i32);
+        let [a, b] = [weight, x].map(|t| t.data.device_ptr(&self.gpu.stream).0);
+        let c = out.device_ptr(&self.gpu.stream).0;
+        self.gpu.make_current()?;
+        let (one, zero, bf16) = (1.0f32, 0.0f32, cublas::cudaDataType_t::CUDA_R_16BF);
+        let (transposed, plain) =
+            (cublas::cublasOperation_t::CUBLAS_OP_T, cublas::cublasOperation_t::CUBLAS_OP_N);
+        // SAFETY: cuBLAS counts columns first: outᵀ [m, n] = weight [m, k] · xᵀ [k, n], all of the sizes
+        // checked above.
+        let multiplied = unsafe {
+            gemm_ex(
+                *self.blas.handle(),
+                transposed,
+                plain,
+                m,
+                n,
+                k,
+                (&raw const one).cast(),
+                a as *const _,
+                bf16,
+                k,
+                b as *const _,
+                bf16,
+                k,
+                (&raw const zero).cast(),
+                c as *mut _,
+                kind,
+                m,
+                cublas::cublasComputeType_t::CUBLAS_COMPUTE_32F,
+                cublas::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
+            )
+        };
+        multiplied.map_err(|e| {
+            Error::device(
+                self.name(),
+                format!("a product of {n} x {k} and {k} x {m} failed: {e:?}"),
+                "free some of the card's memory, or choose the CPU",
+            )
+        })
+    }
+
     /// Adds one number to each column of `x`.
     fn add_bias(&self, x: &Tensor, bias: &Tensor) -> Result<(), Error> {
         same("biases", x.width, bias.len())?;
@@ -161,6 +229,7 @@ impl Device for Cuda {
     type Residual = Residual;
     type Angles = Angles;
     type Layer = Layer;
+    type Routes = Routes;
 
     fn name(&self) -> String {
         self.gpu.name.clone()
@@ -211,14 +280,17 @@ impl Device for Cuda {
         };
         match Arc::get_mut(&mut room.data) {
             Some(data) if weight.shape() == [room.n_rows, room.width] => {
-                self.gpu.dequantize(&self.gpu.copies, &blocks, room.width, data)?;
-                self.gpu.wait_for(&self.gpu.copies)
+                self.gpu.dequantize(&self.gpu.copies, &blocks, room.width, data)
             }
             _ => {
                 *room = self.weight(weight)?;
                 Ok(())
             }
         }
+    }
+
+    fn arrived(&self) -> Result<(), Error> {
+        self.gpu.wait_for(&self.gpu.copies)
     }
 
     fn residual(&self, on_host: bool) -> Result<Residual, Error> {
@@ -257,46 +329,8 @@ impl Device for Cuda {
     }
 
     fn linear(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor, Error> {
-        same("weight columns", x.width, weight.width)?;
         let out = Tensor::new(&self.gpu, x.n_rows, weight.n_rows)?;
-        let [m, n, k] = [weight.n_rows, x.n_rows, x.width].map(|n| n as i32);
-        let [a, b, c] = [weight, x, &out].map(|t| t.data.device_ptr(&self.gpu.stream).0);
-        self.gpu.make_current()?;
-        let (one, zero, bf16) = (1.0f32, 0.0f32, cublas::cudaDataType_t::CUDA_R_16BF);
-        let (transposed, plain) =
-            (cublas::cublasOperation_t::CUBLAS_OP_T, cublas::cublasOperation_t::CUBLAS_OP_N);
-        // SAFETY: cuBLAS counts columns first: outᵀ [m, n] = weight [m, k] · xᵀ [k, n], all of the sizes
-        // checked above.
-        let multiplied = unsafe {
-            gemm_ex(
-                *self.blas.handle(),
-                transposed,
-                plain,
-                m,
-                n,
-                k,
-                (&raw const one).cast(),
-                a as *const _,
-                bf16,
-                k,
-                b as *const _,
-                bf16,
-                k,
-                (&raw const zero).cast(),
-                c as *mut _,
-                bf16,
-                m,
-                cublas::cublasComputeType_t::CUBLAS_COMPUTE_32F,
-                cublas::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
-            )
-        };
-        multiplied.map_err(|e| {
-            Error::device(
-                self.name(),
-                format!("a product of {n} x {k} and {k} x {m} failed: {e:?}"),
-                "free some of the card's memory, or choose the CPU",
-            )
-        })?;
+        self.multiply(x, weight, &out.data, cublas::cudaDataType_t::CUDA_R_16BF)?;
         if let Some(bias) = bias {
             self.add_bias(&out, bias)?;
         }
@@ -304,15 +338,49 @@ impl Device for Cuda {
     }
 
     fn gated(&self, gate: &Tensor, up: &Tensor, activation: Activation) -> Result<Tensor, Error> {
-        let entry = match activation {
-            Activation::Silu => "swiglu",
-            Activation::GeluTanh => "geglu",
-        };
-        self.pairwise(entry, gate, up)
+        match activation {
+            Activation::Silu => self.pairwise("swiglu", gate, up),
+            Activation::GeluTanh => self.pairwise("geglu", gate, up),
+            Activation::Clamped { limit } => self.clamped(gate, up, limit),
+        }
     }
 
     fn add(&self, x: &Tensor, y: &Tensor) -> Result<Tensor, Error> {
         self.pairwise("add", x, y)
+    }
+
+    fn zeros_like(&self, x: &Tensor) -> Result<Tensor, Error> {
+        let data = Arc::new(self.gpu.zeros(x.len())?);
+        Ok(Tensor { data, n_rows: x.n_rows, width: x.width })
+    }
+
+    fn route(
+        &self,
+        x: &Tensor,
+        router: &Linear<Tensor>,
+        routing: &Routing,
+        correction: &[f32],
+    ) -> Result<Routes, Error> {
+        self.routes(x, router, routing, correction)
+    }
+
+    fn gathered(&self, x: &Tensor, routes: &Routes, expert: usize) -> Result<Tensor, Error> {
+        self.rows_of(x, routes, expert)
+    }
+
+    fn add_scattered(
+        &self,
+        sum: &mut Tensor,
+        part: &Tensor,
+        routes: &Routes,
+        expert: usize,
+    ) -> Result<(), Error> {
+        self.add_rows(sum, part, routes, expert)
+    }
+
+    fn times_sigmoid(&self, y: Tensor, x: &Tensor, gate: &Tensor) -> Result<Tensor, Error> {
+        self.multiply_by_sigmoid(&y, x, gate)?;
+        Ok(y)
     }
 
     fn angles(&self, _: usize, rotary: &Rotary) -> Result<Angles, Error> {

@@ -43,6 +43,7 @@ pub struct AttentionParams<Tensor> {
     pub mask: Mask,
     pub out: Bf16s,
     pub lse: Option<Floats>,
+    pub sinks: Option<Floats>,
     pub rows: Rows,
     pub sizes: Sizes,
 }
@@ -257,8 +258,20 @@ pub struct VerticalParams {
 pub struct RecallParams {
     pub lse_kept: Floats,
     pub lse_dense: Floats,
+    pub sinks: Option<Floats>,
     pub recall: Floats,
     pub n_rows: i32,
+}
+
+#[repr(C)]
+pub struct OnSinkParams {
+    pub lse: Floats,
+    pub sinks: Floats,
+    pub mass: Floats,
+    pub n_rows: i32,
+    pub block_size: i32,
+    pub first_block: i32,
+    pub n_query_blocks: i32,
 }
 
 // ---- single operations: kernels/elementwise.cu, rms_norm.cu and rope.cu
@@ -316,6 +329,74 @@ pub struct RopeParams {
     pub eps: f32,
     pub turn: f32,
     pub scale: f32,
+}
+
+#[repr(C)]
+pub struct ClampedParams {
+    pub x: Bf16s,
+    pub y: Bf16s,
+    pub out: Bf16s,
+    pub n_vectors: u64,
+    pub limit: f32,
+}
+
+// ---- kernels/experts.cu
+
+#[repr(C)]
+pub struct RouteParams {
+    pub logits: Floats,
+    pub bias: Option<Bf16s>,
+    pub correction: Option<Floats>,
+    pub chosen: DevicePointer<u32>,
+    pub weights: Floats,
+    pub places: DevicePointer<u32>,
+    pub counts: DevicePointer<u32>,
+    pub n_rows: i32,
+    pub n_experts: i32,
+    pub top_k: i32,
+    pub sigmoid: i32,
+    pub normalised: i32,
+    pub n_groups: i32,
+    pub top_groups: i32,
+    pub scale: f32,
+}
+
+#[repr(C)]
+pub struct ListParams {
+    pub chosen: DevicePointer<u32>,
+    pub weights: Floats,
+    pub places: DevicePointer<u32>,
+    pub counts: DevicePointer<u32>,
+    pub rows: DevicePointer<u32>,
+    pub of_rows: Floats,
+    pub n: i32,
+    pub top_k: i32,
+}
+
+#[repr(C)]
+pub struct GatherParams {
+    pub x: Bf16s,
+    pub rows: DevicePointer<u32>,
+    pub out: Bf16s,
+    pub width: i32,
+}
+
+#[repr(C)]
+pub struct ScatterParams {
+    pub sum: Bf16s,
+    pub part: Bf16s,
+    pub rows: DevicePointer<u32>,
+    pub weights: Floats,
+    pub width: i32,
+}
+
+#[repr(C)]
+pub struct SigmoidParams {
+    pub y: Bf16s,
+    pub x: Bf16s,
+    pub gate: Bf16s,
+    pub width: i32,
+    pub inner: i32,
 }
 
 // ---- kernels/dequantize.cu

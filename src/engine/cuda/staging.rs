@@ -19,6 +19,8 @@ pub enum Way {
 pub struct Staging {
     way: Way,
     pieces: Vec<Piece>,
+    /// Pieces that were copied to the card so far.
+    n_copied: usize,
 }
 
 struct Piece {
@@ -31,11 +33,11 @@ struct Piece {
 
 /// Bytes of a piece, and of what a thread copies of it at a time.
 pub const PIECE: usize = 16 << 20;
-const PART: usize = 1 << 19;
+const PART: usize = 1 << 17;
 
 impl Staging {
     pub fn new(way: Way) -> Self {
-        Staging { way, pieces: Vec::new() }
+        Staging { way, pieces: Vec::new(), n_copied: 0 }
     }
 
     /// Copies to an address on the card; returns before the last piece has arrived.
@@ -49,7 +51,7 @@ impl Staging {
         to: u64,
     ) -> Result<(), DriverError> {
         for (i, bytes) in from.chunks(PIECE).enumerate() {
-            let piece = self.piece(i, stream)?;
+            let piece = self.piece(self.n_copied, stream)?;
             piece.copied.synchronize()?;
             let pinned = &mut piece.bytes.as_mut_slice()?[..bytes.len()];
             copy(bytes, pinned);
@@ -57,19 +59,15 @@ impl Staging {
             // below.
             unsafe { result::memcpy_htod_async(to + (i * PIECE) as u64, pinned, stream.cu_stream())? };
             piece.copied.record(stream)?;
+            self.n_copied += 1;
         }
         Ok(())
     }
 
     /// Copies bytes, at most a piece, to memory on the card that they have until [`Staging::release`] and then
     /// until what the stream does with them is done; waits until the last but one are.
-    pub fn stage(
-        &mut self,
-        i: usize,
-        stream: &Arc<CudaStream>,
-        from: &[u8],
-    ) -> Result<DevicePointer<u8>, DriverError> {
-        let piece = self.piece(i, stream)?;
+    pub fn stage(&mut self, stream: &Arc<CudaStream>, from: &[u8]) -> Result<DevicePointer<u8>, DriverError> {
+        let piece = self.piece(self.n_copied, stream)?;
         piece.copied.synchronize()?;
         let pinned = &mut piece.bytes.as_mut_slice()?[..from.len()];
         copy(from, pinned);
@@ -83,8 +81,10 @@ impl Staging {
     }
 
     /// Gives back the bytes of [`Staging::stage`], whose work is on the stream.
-    pub fn release(&mut self, i: usize, stream: &Arc<CudaStream>) -> Result<(), DriverError> {
-        self.piece(i, stream)?.copied.record(stream)
+    pub fn release(&mut self, stream: &Arc<CudaStream>) -> Result<(), DriverError> {
+        self.piece(self.n_copied, stream)?.copied.record(stream)?;
+        self.n_copied += 1;
+        Ok(())
     }
 
     /// Copies from an address on the card, after all that was started on the stream before.

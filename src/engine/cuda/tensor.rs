@@ -57,8 +57,7 @@ impl Tensor {
     pub fn refill(&mut self, gpu: &Gpu, view: &TensorView) -> Result<(), Error> {
         match Arc::get_mut(&mut self.data) {
             Some(data) if data.len() == view.shape().iter().product::<usize>() => {
-                gpu.upload_bytes(&gpu.copies, &bf16_bytes(view)?, data)?;
-                gpu.wait_for(&gpu.copies)
+                gpu.upload_bytes(&gpu.copies, &bf16_bytes(view)?, data)
             }
             _ => {
                 *self = Tensor::upload(gpu, view)?;

@@ -53,7 +53,12 @@ impl<D: Device> Decoder<'_, D> {
 
     /// Loads a layer's weights into the memory of another's.
     fn refill(&self, layer: usize, room: &mut LayerWeights<D::Tensor>) -> Result<(), Error> {
-        let mut weights = self.model.layer(layer)?;
-        room.all().zip(weights.all()).try_for_each(|(room, weight)| self.device.refill(room, weight))
+        let mut weights = self.in_file(layer)?;
+        if !room.is_like(&weights) {
+            *room = weights.try_map(|weight| self.device.weight(weight))?;
+            return Ok(());
+        }
+        room.all().zip(weights.all()).try_for_each(|(room, weight)| self.device.refill(room, weight))?;
+        self.device.arrived()
     }
 }

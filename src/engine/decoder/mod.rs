@@ -6,6 +6,7 @@
 //! instead, to go on writing.
 
 pub mod branches;
+mod experts;
 mod loader;
 mod logits;
 mod parts;
@@ -20,6 +21,7 @@ use super::{
     model::{
         LayerWeights, Model,
         rope::{RopeConfig, Rotary},
+        weight::Weight,
     },
     search::{by_head, sample::sampled},
 };
@@ -175,7 +177,13 @@ impl<D: Device> Decoder<'_, D> {
     }
 
     fn weights(&self, layer: usize) -> Result<LayerWeights<D::Tensor>, Error> {
-        self.model.layer(layer)?.try_map(|weight| self.device.weight(weight))
+        self.in_file(layer)?.try_map(|weight| self.device.weight(weight))
+    }
+
+    /// Returns the weights of a layer that are loaded before it runs.
+    fn in_file(&self, layer: usize) -> Result<LayerWeights<Weight<'_>>, Error> {
+        let weights = self.model.layer(layer)?;
+        Ok(if self.layout.experts_when_chosen { weights.without_experts() } else { weights })
     }
 
     /// Takes rows through a layer; `attend` is the attention of a chunk of queries, which may search.
@@ -220,7 +228,7 @@ impl<D: Device> Decoder<'_, D> {
         let queries = self.queries(pass.weights, &x, slice::from_ref(&position), pass.angles)?;
         let Some(attended) = pass.attention.step(&queries, dense)? else { return Ok(false) };
         let after = self.after_attention(pass.weights, &x, attended)?;
-        self.device.put(pass.hidden, 0, self.after_mlp(pass.weights, after)?)?;
+        self.device.put(pass.hidden, 0, self.after_mlp(pass.layer, pass.weights, after)?)?;
         self.check(pass).map(|()| true)
     }
 
@@ -273,7 +281,7 @@ impl<D: Device> Decoder<'_, D> {
                 pass.attention.proximity(&weights.output.weight, &x, &after, first)?;
             }
             drop(x);
-            self.device.put(pass.hidden, i, self.after_mlp(weights, after)?)?;
+            self.device.put(pass.hidden, i, self.after_mlp(pass.layer, weights, after)?)?;
         }
         self.check(pass)
     }
@@ -315,6 +323,7 @@ impl<D: Device> Decoder<'_, D> {
             n_kv_heads: config.n_kv_heads,
             head_dim: config.head_dim,
             soft_cap: config.attention_soft_cap,
+            sinks: self.model.sinks(layer),
             config: StreamConfig { search: self.config.search.of_layer(layer), ..self.config.clone() },
             focus: self.focus,
             sentences: self.sentences.clone(),

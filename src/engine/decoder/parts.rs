@@ -26,10 +26,11 @@ impl<D: Device> Decoder<'_, D> {
     /// Adds to rows what the feed-forward block writes.
     pub(super) fn after_mlp(
         &self,
+        layer: usize,
         weights: &LayerWeights<D::Tensor>,
         x: D::Tensor,
     ) -> Result<D::Tensor, Error> {
-        let mlp = self.mlp(weights, &x)?;
+        let mlp = self.of_normed(&x, weights.mlp_norm.as_ref(), |x| self.feed_forward(layer, weights, x))?;
         self.device.add(&x, &self.maybe_norm(mlp, weights.mlp_post_norm.as_ref())?)
     }
 
@@ -61,14 +62,6 @@ impl<D: Device> Decoder<'_, D> {
             _ => (x, norm.map(|norm| (norm, config.rms_norm_eps))),
         };
         self.device.rope(&x, norm, positions, angles, scale)
-    }
-
-    fn mlp(&self, weights: &LayerWeights<D::Tensor>, x: &D::Tensor) -> Result<D::Tensor, Error> {
-        let activation = self.model.config.activation;
-        let activated = self.of_normed(x, weights.mlp_norm.as_ref(), |x| {
-            self.device.gated(&self.linear(x, &weights.gate)?, &self.linear(x, &weights.up)?, activation)
-        })?;
-        self.linear(&activated, &weights.down)
     }
 
     /// Returns what `then` makes of the normed rows, or of the rows as they are where there is no norm.

@@ -22,17 +22,24 @@ pub struct AllWeights<T> {
 }
 
 impl<T> AllWeights<T> {
-    /// Brings all weights to a device, or leaves them in their file if `mapped`.
+    /// Brings all weights of a layout to a device, or leaves them in their file if it says so.
     fn load<D: Device<Tensor = T>>(
         model: &Model,
         device: &D,
-        mapped: bool,
+        layout: Layout,
         bytes: u64,
     ) -> Result<Self, Error> {
         let to_device = |weight: &Weight| {
-            if mapped { device.weight_in_file(weight) } else { device.weight(weight) }
+            if layout.weights == Weights::Mapped {
+                device.weight_in_file(weight)
+            } else {
+                device.weight(weight)
+            }
         };
-        let layer = |layer| model.layer(layer)?.try_map(to_device);
+        let layer = |layer| {
+            let weights = model.layer(layer)?;
+            (if layout.experts_when_chosen { weights.without_experts() } else { weights }).try_map(to_device)
+        };
         Ok(AllWeights {
             layers: (0..model.config.n_layers).map(layer).collect::<Result<_, Error>>()?,
             final_norm: to_device(&model.final_norm()?)?,
@@ -75,7 +82,7 @@ impl<D: Device> Resident<D> {
             Weights::Kept if place.is_some() => return Ok(place.clone()),
             Weights::Kept | Weights::Held | Weights::Mapped => {}
         }
-        let weights = Arc::new(AllWeights::load(model, device, layout.weights == Weights::Mapped, bytes)?);
+        let weights = Arc::new(AllWeights::load(model, device, layout, bytes)?);
         if layout.weights == Weights::Kept {
             *place = Some(weights.clone());
         }

@@ -3,6 +3,7 @@
 
 mod costs;
 mod rates;
+mod routes;
 mod shape;
 mod sizes;
 
@@ -12,7 +13,9 @@ use safetensors::tensor::TensorView;
 
 use super::{
     model::{
+        Linear,
         config::{Activation, ModelConfig},
+        experts::Routing,
         rope::Rotary,
         weight::Weight,
     },
@@ -25,6 +28,7 @@ use crate::{
 };
 pub use costs::{Purpose, StageCosts};
 pub use rates::{Rates, rates};
+pub use routes::Routes;
 pub use shape::AttentionShape;
 pub use sizes::{Sizes, in_layers};
 
@@ -38,6 +42,8 @@ pub trait Device: Sync {
     type Angles;
     /// Keys and values of one layer, and all that search and attention make of them.
     type Layer: LayerAttention<Tensor = Self::Tensor>;
+    /// The experts that rows take.
+    type Routes: Routed;
 
     /// Whether [`LayerAttention::step`] takes a row through attention alone.
     const STEPS: bool = false;
@@ -79,6 +85,11 @@ pub trait Device: Sync {
     /// Brings a weight into the memory of one that is not needed any more, asynchronously.
     fn refill(&self, room: &mut Self::Tensor, weight: &Weight) -> Result<(), Error>;
 
+    /// Waits until the weights of all refills are there.
+    fn arrived(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// An empty residual stream, kept in the host's memory if `on_host`.
     fn residual(&self, on_host: bool) -> Result<Self::Residual, Error>;
 
@@ -113,6 +124,40 @@ pub trait Device: Sync {
 
     /// `x + y`.
     fn add(&self, x: &Self::Tensor, y: &Self::Tensor) -> Result<Self::Tensor, Error>;
+
+    /// Zeros in the shape of `x`.
+    fn zeros_like(&self, x: &Self::Tensor) -> Result<Self::Tensor, Error>;
+
+    /// Chooses the experts that each row takes, by the logits that `router`, `[n_experts, width]`, gives it;
+    /// `correction` is as of [`Routes::new`].
+    fn route(
+        &self,
+        x: &Self::Tensor,
+        router: &Linear<Self::Tensor>,
+        routing: &Routing,
+        correction: &[f32],
+    ) -> Result<Self::Routes, Error>;
+
+    /// A copy of the rows that an expert takes, at least one.
+    fn gathered(&self, x: &Self::Tensor, routes: &Self::Routes, expert: usize)
+    -> Result<Self::Tensor, Error>;
+
+    /// Adds what an expert wrote for its rows, times their weights, to these rows of `sum`, which nothing else holds.
+    fn add_scattered(
+        &self,
+        sum: &mut Self::Tensor,
+        part: &Self::Tensor,
+        routes: &Self::Routes,
+        expert: usize,
+    ) -> Result<(), Error>;
+
+    /// Each row of `y` times `sigmoid(gate · x)` of the same row of `x`; `gate` is `[1, width]`.
+    fn times_sigmoid(
+        &self,
+        y: Self::Tensor,
+        x: &Self::Tensor,
+        gate: &Self::Tensor,
+    ) -> Result<Self::Tensor, Error>;
 
     /// The angles of `n_tokens` positions.
     fn angles(&self, n_tokens: usize, rotary: &Rotary) -> Result<Self::Angles, Error>;
@@ -225,6 +270,12 @@ pub trait LayerAttention {
     /// Ends the layer; returns the record of its sparse attention, to be collected in any thread while the
     /// device goes on.
     fn into_record(self) -> Result<impl Collect + 'static, Error>;
+}
+
+/// The experts that rows take.
+pub trait Routed {
+    /// Rows that an expert takes.
+    fn n_rows(&self, expert: usize) -> usize;
 }
 
 /// A record that is still on the device: a call brings it to the host.

@@ -15,6 +15,8 @@ pub struct AttentionShape {
     pub head_dim: usize,
     /// `cap · tanh(x / cap)` of each attention logit.
     pub soft_cap: Option<f32>,
+    /// Logits that take mass beside the keys and have no value, one of each head; empty without them.
+    pub sinks: Arc<[f32]>,
     pub config: StreamConfig,
     pub focus: Span,
     /// Stretches of tokens whose vertical scores are recorded.

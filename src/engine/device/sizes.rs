@@ -2,6 +2,7 @@
 
 use crate::{
     engine::{model::config::ModelConfig, search::by_head},
+    protocol::Layout,
     trace::{Blocks, Budget, StreamConfig},
 };
 
@@ -16,10 +17,15 @@ pub struct Sizes {
     /// Numbers of a token's queries, and of its keys.
     pub width: u64,
     pub kv_width: u64,
-    /// Numbers of a token inside the feed-forward block.
+    /// Numbers of a token inside the feed-forward block. Of experts: of all rows of a chunk that one of them takes,
+    /// at most, and their copies, over the rows of the chunk.
     pub inner: u64,
-    /// Weights of a layer.
+    /// Weights of the largest layer that come together.
     pub layer: u64,
+    /// Weights of all layers that come with their layer.
+    pub layers: u64,
+    /// Weights of an expert, if it comes when rows have chosen it.
+    pub expert: u64,
     pub query_blocks: u64,
     pub key_blocks: u64,
     /// Blocks in a row of a head, mean over the heads, at most.
@@ -32,11 +38,13 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// Sizes of a run over `n_tokens` in chunks of `chunk_rows`.
-    pub fn new(model: &ModelConfig, n_tokens: usize, config: &StreamConfig, chunk_rows: usize) -> Self {
+    /// Sizes of a run over `n_tokens` in this layout.
+    pub fn new(model: &ModelConfig, n_tokens: usize, config: &StreamConfig, layout: Layout) -> Self {
         let [tokens, hidden, heads] = [n_tokens, model.hidden_size, model.n_heads].map(|n| n as u64);
-        let [kv_heads, head_dim, inner] =
-            [model.n_kv_heads, model.head_dim, model.intermediate_size].map(|n| n as u64);
+        let [kv_heads, head_dim] = [model.n_kv_heads, model.head_dim].map(|n| n as u64);
+        let feed_forward = FeedForward::new(model, layout.experts_when_chosen);
+        let attention = (heads + kv_heads) * 2 * head_dim * hidden;
+        let of_layers = feed_forward.layers.iter().map(|weights| attention + weights);
         let StreamConfig { block_size_q, block_size_k, .. } = *config;
         let top_k = match config.budget {
             Budget::ByHead => {
@@ -45,7 +53,7 @@ impl Sizes {
             Budget::Uniform => config.top_k,
         };
         let [top_k, block_size_q, block_size_k] = [top_k, block_size_q, block_size_k].map(|n| n as u64);
-        let chunk = (chunk_rows as u64).min(tokens);
+        let chunk = (layout.chunk_rows as u64).min(tokens);
         Sizes {
             tokens,
             hidden,
@@ -54,8 +62,10 @@ impl Sizes {
             width: heads * head_dim,
             kv_heads,
             kv_width: kv_heads * head_dim,
-            inner,
-            layer: (heads + kv_heads) * 2 * head_dim * hidden + 3 * inner * hidden,
+            inner: feed_forward.inner,
+            layer: of_layers.clone().max().unwrap_or(0),
+            layers: of_layers.sum(),
+            expert: feed_forward.expert,
             query_blocks: tokens.div_ceil(block_size_q),
             key_blocks: tokens.div_ceil(block_size_k),
             top_k,
@@ -80,6 +90,39 @@ impl Sizes {
     /// Tokens that are recorded key by key.
     pub fn focus(config: &StreamConfig) -> u64 {
         config.focus.as_ref().map_or(StreamConfig::DEFAULT_FOCUS, |focus| focus.len()) as u64
+    }
+}
+
+/// Sizes of the feed-forward blocks of all layers.
+struct FeedForward {
+    inner: u64,
+    /// Weights of each layer that come with it. `[n_layers]`
+    layers: Vec<u64>,
+    expert: u64,
+}
+
+impl FeedForward {
+    fn new(model: &ModelConfig, experts_when_chosen: bool) -> Self {
+        let (hidden, dense) = (model.hidden_size as u64, model.intermediate_size as u64);
+        let Some(config) = &model.experts else {
+            return FeedForward { inner: dense, layers: vec![3 * dense * hidden; model.n_layers], expert: 0 };
+        };
+        let [n, inner, shared, top_k] =
+            [config.n_experts, config.inner, config.shared, config.routing.top_k].map(|n| n as u64);
+        let expert = 3 * inner * hidden;
+        let together = if experts_when_chosen { 0 } else { n * expert };
+        let of_layer = |&has_experts: &bool| match has_experts {
+            true => together + (n + 3 * shared) * hidden,
+            false => 3 * dense * hidden,
+        };
+        // Experts are not taken evenly.
+        let of_rows = (inner + hidden) * (2 * top_k).min(n) / n + hidden / 3 + n;
+        let dense = if config.in_layers.contains(&false) { dense } else { 0 };
+        FeedForward {
+            inner: of_rows.max(shared).max(dense),
+            layers: config.in_layers.iter().map(of_layer).collect(),
+            expert: if experts_when_chosen { expert } else { 0 },
+        }
     }
 }
 

@@ -5,7 +5,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{
-    config_file::{ConfigFile, RopeFile, Unsupported},
+    config_file::{ConfigFile, MAX_SIZE, RopeFile, Unsupported},
+    experts::{ExpertsConfig, experts},
     family::{Fused, Norms, QkNorm, Rotary},
     json_file,
     layers::{rotates, windows},
@@ -45,10 +46,14 @@ pub struct ModelConfig {
     pub query_scale: f32,
     /// The `cap` of `cap · tanh(x / cap)`, applied to each attention logit.
     pub attention_soft_cap: Option<f32>,
-    /// The same for each output logit.
+    /// Whether each head has a sink, a logit beside the keys that has no value.
+    pub sinks: bool,
+    /// The same cap for each output logit.
     pub logit_soft_cap: Option<f32>,
     /// Whether the output layer is the embedding.
     pub tied_embeddings: bool,
+    /// The experts, where some layers have them.
+    pub experts: Option<ExpertsConfig>,
     /// Projections that are one tensor.
     pub fused: Fused,
     /// Whether the query, key and value projections have biases.
@@ -70,16 +75,16 @@ pub struct ModelConfig {
 }
 
 /// The function applied to the gate of a feed-forward block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Activation {
     /// x / (1 + e⁻ˣ)
     Silu,
     /// x/2 · (1 + tanh(√(2/π) · (x + 0.044715 x³)))
     GeluTanh,
+    /// x / (1 + e^−1.702 x) of a gate of at most `limit`; 1 is added to what it multiplies, which is kept between
+    /// −`limit` and `limit`.
+    Clamped { limit: f32 },
 }
-
-/// The largest size that is accepted: above any decoder's, and a product of three does not overflow.
-const MAX_SIZE: usize = 1 << 20;
 
 impl ModelConfig {
     /// Reads `config.json`.
@@ -124,12 +129,17 @@ impl ModelConfig {
             query_scale: query_scale(&file, head_dim)?,
             attention_soft_cap: soft_cap("attn_logit_softcapping", file.attn_logit_softcapping)?,
             logit_soft_cap: soft_cap("final_logit_softcapping", file.final_logit_softcapping)?,
+            sinks: family.sinks,
             tied_embeddings: file.tie_word_embeddings.unwrap_or(family.is_tied),
+            experts: experts(&file)?,
             fused: family.fused,
             qkv_bias: family.qkv_bias.is_there(file.attention_bias),
             output_bias: family.output_bias.is_there(file.attention_bias),
             mlp_bias: file.mlp_bias,
-            qk_norm: family.qk_norm,
+            qk_norm: match family.name {
+                "glm4_moe" if file.use_qk_norm != Some(true) => QkNorm::None,
+                _ => family.qk_norm,
+            },
             interleaved: family.rotary == Rotary::Neighbours,
             rotates: rotates(&file)?,
             windows: windows(&file)?,
@@ -142,7 +152,8 @@ impl ModelConfig {
 fn head_sizes(file: &ConfigFile) -> Result<(usize, usize), Unsupported> {
     let n_heads = file.num_attention_heads;
     let n_kv_heads = file.num_key_value_heads.unwrap_or(n_heads);
-    let head_dim = file.head_dim.filter(|&size| size > 0).unwrap_or(file.hidden_size / n_heads.max(1));
+    let of_family = if file.family.name == "gpt_oss" { 64 } else { file.hidden_size / n_heads.max(1) };
+    let head_dim = file.head_dim.filter(|&size| size > 0).unwrap_or(of_family);
     let sizes = [
         file.hidden_size,
         file.intermediate_size,
@@ -163,6 +174,11 @@ fn head_sizes(file: &ConfigFile) -> Result<(usize, usize), Unsupported> {
 }
 
 fn activation(file: &ConfigFile) -> Result<Activation, Unsupported> {
+    if file.family.name == "gpt_oss" {
+        return Ok(Activation::Clamped {
+            limit: positive("swiglu_limit", file.swiglu_limit.unwrap_or(7.0))? as f32,
+        });
+    }
     match file.hidden_activation.as_deref().unwrap_or(&file.hidden_act) {
         "silu" => Ok(Activation::Silu),
         "gelu_pytorch_tanh" => Ok(Activation::GeluTanh),
@@ -212,7 +228,8 @@ fn ropes(file: &ConfigFile, head_dim: usize) -> Result<(RopeConfig, Option<RopeC
 fn rope(file: &ConfigFile, settings: &RopeFile, head_dim: usize) -> Result<RopeConfig, Unsupported> {
     let theta =
         positive("rope_theta", settings.rope_theta.or(file.rope_theta).unwrap_or(file.family.theta()))?;
-    let of_family = if file.family.rotary == Rotary::Neighbours { 0.5 } else { 1.0 };
+    let is_half = file.family.rotary == Rotary::Neighbours || file.family.name == "glm4_moe";
+    let of_family = if is_half { 0.5 } else { 1.0 };
     let share = settings.partial_rotary_factor.or(file.partial_rotary_factor).unwrap_or(of_family);
     let n_rotated = (share * head_dim as f64) as usize;
     if !(1..=head_dim).contains(&n_rotated) || !n_rotated.is_multiple_of(2) {
@@ -254,6 +271,7 @@ fn scaling(file: &ConfigFile, settings: &RopeFile, n_rotated: usize) -> Result<R
                 Some(given) => positive("rope attention_factor", given)?,
                 None => yarn_attention_factor(settings, factor()?),
             },
+            truncates: settings.truncate.unwrap_or(true),
         },
         "longrope" | "su" => RopeScaling::LongRope {
             short_factors: factors("short_factor", &settings.short_factor, n_rotated / 2)?,

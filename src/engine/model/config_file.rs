@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 use super::family::{FAMILIES, Family};
 use crate::error::Error;
 
+/// The largest size that is accepted: above any decoder's, and a product of three does not overflow.
+pub const MAX_SIZE: usize = 1 << 20;
+
 /// The fields that the decoder depends on.
 #[derive(Deserialize)]
 pub struct ConfigFile {
@@ -55,6 +58,24 @@ pub struct ConfigFile {
     /// Gemma's name of `hidden_act`; it takes precedence.
     pub hidden_activation: Option<String>,
     pub quantization_config: Option<Value>,
+    pub num_experts: Option<usize>,
+    pub num_local_experts: Option<usize>,
+    pub n_routed_experts: Option<usize>,
+    pub num_experts_per_tok: Option<usize>,
+    pub moe_intermediate_size: Option<usize>,
+    pub shared_expert_intermediate_size: Option<usize>,
+    pub n_shared_experts: Option<usize>,
+    pub norm_topk_prob: Option<bool>,
+    pub routed_scaling_factor: Option<f64>,
+    pub n_group: Option<usize>,
+    pub topk_group: Option<usize>,
+    pub mlp_only_layers: Option<Vec<usize>>,
+    pub decoder_sparse_step: Option<usize>,
+    pub first_k_dense_replace: Option<usize>,
+    pub use_qk_norm: Option<bool>,
+    pub clip_qkv: Option<f64>,
+    pub swiglu_limit: Option<f64>,
+    pub swiglu_alpha: Option<f64>,
     #[serde(default)]
     pub use_bidirectional_attention: Value,
 }
@@ -80,6 +101,7 @@ pub struct RopeFile {
     pub mscale: Option<f64>,
     pub mscale_all_dim: Option<f64>,
     pub original_max_position_embeddings: Option<f64>,
+    pub truncate: Option<bool>,
 }
 
 fn llama() -> &'static Family {
@@ -96,7 +118,7 @@ fn default_act() -> String {
 
 impl ConfigFile {
     /// Reads the fields, and refuses settings that no supported decoder has.
-    pub fn parse(json: Value) -> Result<Self, Unsupported> {
+    pub(super) fn parse(json: Value) -> Result<Self, Unsupported> {
         let name = json["model_type"].as_str().unwrap_or("none").to_string();
         let mut json = if name == "gemma3" { text_part(&json) } else { json };
         let name = if name == "gemma3" { "gemma3_text" } else { &name };
@@ -110,10 +132,21 @@ impl ConfigFile {
         let file: Self = serde_json::from_value(json).map_err(|e| Unsupported::broken(&e))?;
         let file = ConfigFile { family, ..file };
         let quantization = file.quantization_config.as_ref();
-        if let Some(quantization) = quantization.filter(|settings| **settings != json!({})) {
-            let method = quantization["quant_method"].as_str().unwrap_or("a quantization_config");
+        let is_read = |method: &str| family.name == "gpt_oss" && method == "mxfp4";
+        if let Some(quantization) = quantization.filter(|settings| **settings != json!({}))
+            && let method = quantization["quant_method"].as_str().unwrap_or("a quantization_config")
+            && !is_read(method)
+        {
             let found = Unsupported::new("weights in f32, f16 or bf16", method);
             return Err(found.with_fix("take the model that is not quantized, or its GGUF file"));
+        }
+        for (name, value, read) in
+            [("clip_qkv", file.clip_qkv, None), ("swiglu_alpha", file.swiglu_alpha, Some(1.702))]
+        {
+            if let Some(value) = value.filter(|value| Some(*value) != read) {
+                let expected = read.map_or(format!("no {name}"), |read| format!("{name} {read}"));
+                return Err(Unsupported::new(&expected, &value.to_string()));
+            }
         }
         match &file.use_bidirectional_attention {
             Value::Null | Value::Bool(false) => Ok(file),

@@ -15,6 +15,10 @@ pub struct Family {
     pub qkv_bias: Bias,
     pub output_bias: Bias,
     pub rotary: Rotary,
+    /// Whether each head has a sink, a logit beside the keys that has no value.
+    pub sinks: bool,
+    /// The experts that its layers have.
+    pub experts: Option<Routed>,
     /// Whether the output layer is the embedding where `config.json` does not say.
     pub is_tied: bool,
 }
@@ -82,6 +86,52 @@ pub enum Rotary {
     Neighbours,
 }
 
+/// The experts of a family: the names of their tensors, and what differs besides the settings of `config.json`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Routed {
+    /// The module that holds router and experts, as files name it.
+    pub block: &'static str,
+    pub router: &'static str,
+    /// Gate, up and down of an expert.
+    pub parts: [&'static str; 3],
+    /// The block that every row takes.
+    pub shared: Option<&'static str>,
+    /// What multiplies that block's output.
+    pub shared_gate: Option<&'static str>,
+    /// Numbers that are added to the experts' scores where they are chosen, not where they are weighed.
+    pub correction: Option<&'static str>,
+    /// Whether router and experts have biases, and the rows of gate and up take turns in one tensor.
+    pub is_gpt_oss: bool,
+    /// Whether experts are as wide as `moe_intermediate_size` says, and not as `intermediate_size`.
+    pub has_own_width: bool,
+    pub score: Score,
+    /// Whether the weights of a row's experts sum to 1, whatever `norm_topk_prob` says.
+    pub always_normalised: bool,
+}
+
+/// What a logit of an expert means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Score {
+    /// Probabilities over all experts.
+    Softmax,
+    /// `1 / (1 + e⁻ˣ)` of each.
+    Sigmoid,
+}
+
+/// The experts of Qwen3, which the others differ from.
+const EXPERTS: Routed = Routed {
+    block: "mlp",
+    router: "gate",
+    parts: ["gate_proj", "up_proj", "down_proj"],
+    shared: None,
+    shared_gate: None,
+    correction: None,
+    is_gpt_oss: false,
+    has_own_width: true,
+    score: Score::Softmax,
+    always_normalised: false,
+};
+
 const BEFORE: Norms = Norms {
     attention: Some("input_layernorm"),
     after_attention: None,
@@ -100,6 +150,8 @@ const LLAMA: Family = Family {
     qkv_bias: Bias::Said,
     output_bias: Bias::Said,
     rotary: Rotary::HalvesNeighboursInGguf,
+    sinks: false,
+    experts: None,
     is_tied: false,
 };
 
@@ -155,7 +207,7 @@ const GLM: Family = Family {
 };
 
 /// All supported families.
-pub const FAMILIES: [Family; 14] = [
+pub const FAMILIES: [Family; 20] = [
     LLAMA,
     Family { name: "mistral", models: "Mistral", qkv_bias: Bias::Said, ..LLAMA },
     QWEN2,
@@ -194,6 +246,79 @@ pub const FAMILIES: [Family; 14] = [
         },
         ..GLM
     },
+    Family {
+        name: "mixtral",
+        models: "Mixtral",
+        experts: Some(Routed {
+            block: "block_sparse_moe",
+            parts: ["w1", "w3", "w2"],
+            has_own_width: false,
+            always_normalised: true,
+            ..EXPERTS
+        }),
+        ..LLAMA
+    },
+    Family {
+        name: "qwen2_moe",
+        models: "Qwen1.5-MoE, Qwen2-57B-A14B",
+        gguf: Some("qwen2moe"),
+        experts: Some(Routed {
+            shared: Some("shared_expert"),
+            shared_gate: Some("shared_expert_gate"),
+            ..EXPERTS
+        }),
+        ..QWEN2
+    },
+    Family {
+        name: "qwen3_moe",
+        models: "Qwen3-30B-A3B, Qwen3-235B-A22B",
+        gguf: Some("qwen3moe"),
+        qk_norm: QkNorm::Heads,
+        rotary: Rotary::Halves,
+        experts: Some(EXPERTS),
+        ..LLAMA
+    },
+    Family {
+        name: "olmoe",
+        models: "OLMoE",
+        gguf: Some("olmoe"),
+        qk_norm: QkNorm::Whole,
+        rotary: Rotary::Halves,
+        experts: Some(Routed { has_own_width: false, ..EXPERTS }),
+        ..LLAMA
+    },
+    Family {
+        name: "glm4_moe",
+        models: "GLM-4.5 and GLM-4.6, without their layer for drafts",
+        gguf: Some("glm4moe"),
+        output_bias: Bias::Never,
+        qk_norm: QkNorm::Heads,
+        rotary: Rotary::Halves,
+        experts: Some(Routed {
+            shared: Some("shared_experts"),
+            correction: Some("gate.e_score_correction_bias"),
+            score: Score::Sigmoid,
+            ..EXPERTS
+        }),
+        ..LLAMA
+    },
+    Family {
+        name: "gpt_oss",
+        models: "gpt-oss",
+        gguf: Some("gpt-oss"),
+        qkv_bias: Bias::SaidNever,
+        output_bias: Bias::SaidNever,
+        rotary: Rotary::Halves,
+        sinks: true,
+        experts: Some(Routed {
+            router: "router",
+            is_gpt_oss: true,
+            has_own_width: false,
+            always_normalised: true,
+            ..EXPERTS
+        }),
+        ..LLAMA
+    },
     Family { name: "gemma3", models: "the text part of Gemma 3 with vision", gguf: None, ..GEMMA2 },
 ];
 
@@ -203,9 +328,11 @@ impl Family {
         FAMILIES.iter().find(|family| family.name == name)
     }
 
-    /// Finds a family by the architecture of a GGUF file, which has sliding windows or not.
-    pub fn of_gguf(architecture: &str, has_windows: bool) -> Option<&'static Self> {
-        let mut fitting = FAMILIES.iter().filter(|family| family.gguf == Some(architecture));
+    /// Finds a family by the architecture of a GGUF file, which has sliding windows or not, and experts or not.
+    pub fn of_gguf(architecture: &str, has_windows: bool, has_experts: bool) -> Option<&'static Self> {
+        let mut fitting = FAMILIES
+            .iter()
+            .filter(|family| family.gguf == Some(architecture) && family.experts.is_some() == has_experts);
         let first = fitting.next()?;
         // OLMo 3 is an "olmo2" with windows.
         Some(fitting.find(|family| family.name == "olmo3" && has_windows).unwrap_or(first))
@@ -216,6 +343,8 @@ impl Family {
         match self.name {
             "smollm3" => 2_000_000.0,
             "olmo3" => 500_000.0,
+            "mixtral" => 1_000_000.0,
+            "gpt_oss" => 150_000.0,
             _ => 10_000.0,
         }
     }

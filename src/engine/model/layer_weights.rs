@@ -1,8 +1,9 @@
 //! The weights of one decoder layer.
 
-use std::ops::Range;
-
-use super::weight::Weight;
+use super::{
+    feed_forward::{Experts, FeedForward},
+    linear::Linear,
+};
 
 /// The weights of one decoder layer, each a `W`: a view of the file, or a tensor on a device.
 pub struct LayerWeights<W> {
@@ -16,54 +17,15 @@ pub struct LayerWeights<W> {
     /// The norm of the attention's output.
     pub attention_post_norm: Option<W>,
     pub mlp_norm: Option<W>,
-    pub gate: Linear<W>,
-    pub up: Linear<W>,
-    pub down: Linear<W>,
+    pub mlp: FeedForward<W>,
     /// The norm of the feed-forward block's output.
     pub mlp_post_norm: Option<W>,
-}
-
-/// `x · weightᵀ + bias`; `weight` is `[n_out, n_in]`.
-pub struct Linear<W> {
-    pub weight: W,
-    pub bias: Option<W>,
-}
-
-impl<'a> Linear<Weight<'a>> {
-    /// Selects the outputs `rows`.
-    pub(super) fn rows(self, rows: Range<usize>) -> Self {
-        self.map(|weight| weight.rows(rows.clone()))
-    }
-
-    /// Changes the weight and the bias alike.
-    pub(super) fn map(self, f: impl Fn(Weight<'a>) -> Weight<'a>) -> Self {
-        Linear { weight: f(self.weight), bias: self.bias.map(f) }
-    }
-}
-
-impl<W> Linear<W> {
-    fn try_map<V, E>(&self, f: &mut impl FnMut(&W) -> Result<V, E>) -> Result<Linear<V>, E> {
-        Ok(Linear { weight: f(&self.weight)?, bias: self.bias.as_ref().map(f).transpose()? })
-    }
-
-    /// Iterates over the weight and the bias.
-    pub(super) fn all(&mut self) -> impl Iterator<Item = &mut W> {
-        [&mut self.weight].into_iter().chain(&mut self.bias)
-    }
 }
 
 impl<W> LayerWeights<W> {
     /// Iterates over all weights, in the same order for every layer of a model.
     pub fn all(&mut self) -> impl Iterator<Item = &mut W> {
-        let linears = [
-            &mut self.query,
-            &mut self.key,
-            &mut self.value,
-            &mut self.output,
-            &mut self.gate,
-            &mut self.up,
-            &mut self.down,
-        ];
+        let linears = [&mut self.query, &mut self.key, &mut self.value, &mut self.output];
         let some = [
             &mut self.query_norm,
             &mut self.key_norm,
@@ -76,6 +38,27 @@ impl<W> LayerWeights<W> {
             .flatten()
             .chain(some.into_iter().flatten())
             .chain(linears.into_iter().flat_map(Linear::all))
+            .chain(self.mlp.all())
+    }
+
+    /// Whether each weight has its counterpart in another layer of the same model.
+    pub fn is_like<V>(&self, other: &LayerWeights<V>) -> bool {
+        match (&self.mlp, &other.mlp) {
+            (FeedForward::Dense(_), FeedForward::Dense(_)) => true,
+            (FeedForward::Experts(a), FeedForward::Experts(b)) => a.experts.len() == b.experts.len(),
+            _ => false,
+        }
+    }
+
+    /// Leaves out the experts, which are loaded when rows have chosen them.
+    pub fn without_experts(self) -> Self {
+        match self.mlp {
+            FeedForward::Dense(_) => self,
+            FeedForward::Experts(experts) => {
+                let mlp = FeedForward::Experts(Experts { experts: Vec::new(), ..experts });
+                LayerWeights { mlp, ..self }
+            }
+        }
     }
 
     /// Maps each weight by `f`, for example to a copy on a device.
@@ -90,9 +73,7 @@ impl<W> LayerWeights<W> {
             output: self.output.try_map(&mut f)?,
             attention_post_norm: self.attention_post_norm.as_ref().map(&mut f).transpose()?,
             mlp_norm: self.mlp_norm.as_ref().map(&mut f).transpose()?,
-            gate: self.gate.try_map(&mut f)?,
-            up: self.up.try_map(&mut f)?,
-            down: self.down.try_map(&mut f)?,
+            mlp: self.mlp.try_map(&mut f)?,
             mlp_post_norm: self.mlp_post_norm.as_ref().map(&mut f).transpose()?,
         })
     }

@@ -7,8 +7,9 @@ pub fn windows(file: &ConfigFile) -> Result<Vec<Option<usize>>, Unsupported> {
     let n_layers = file.num_hidden_layers;
     let family = file.family.name;
     let window = match (family, file.sliding_window.filter(|&window| window > 0)) {
-        ("llama" | "granite" | "olmo2" | "glm" | "glm4", _) => None,
-        ("qwen2" | "qwen3" | "smollm3", window) => {
+        ("llama" | "granite" | "olmo2" | "olmoe" | "glm" | "glm4" | "glm4_moe", _) => None,
+        ("gpt_oss", window) => Some(window.unwrap_or(128)),
+        ("qwen2" | "qwen2_moe" | "qwen3" | "qwen3_moe" | "smollm3", window) => {
             window.filter(|_| file.use_sliding_window.unwrap_or(false))
         }
         (_, window) => window,
@@ -18,7 +19,8 @@ pub fn windows(file: &ConfigFile) -> Result<Vec<Option<usize>>, Unsupported> {
         let slides = |layer: usize| match family {
             "smollm3" => !rotates[layer],
             "olmo3" => !(layer + 1).is_multiple_of(4),
-            "gemma2" => layer.is_multiple_of(2),
+            "gemma2" | "gpt_oss" => layer.is_multiple_of(2),
+            "qwen2_moe" => layer.is_multiple_of(2) && layer < file.max_window_layers.unwrap_or(28),
             "gemma3_text" => !(layer + 1).is_multiple_of(
                 file.sliding_window_pattern.or(file.hidden_sliding_window_pattern).unwrap_or(6).max(1),
             ),

@@ -7,7 +7,10 @@ pub mod config;
 mod config_file;
 mod context;
 mod dequantise;
+mod expert_tensors;
+pub mod experts;
 pub mod family;
+mod feed_forward;
 mod fingerprint;
 pub mod format;
 pub mod gguf;
@@ -15,10 +18,12 @@ pub mod hub;
 mod json_file;
 mod layer_weights;
 mod layers;
+mod linear;
 mod pairs;
 mod parts;
 mod place;
 mod pointer;
+mod rearranged;
 pub mod rope;
 mod seen;
 mod start_token;
@@ -27,7 +32,7 @@ pub mod tokenizer;
 pub mod weight;
 pub mod weights;
 
-use std::{path::Path, time::Instant};
+use std::{path::Path, sync::Arc, time::Instant};
 
 use serde_json::{Map, Value};
 
@@ -39,8 +44,10 @@ use crate::{
 use chat_template::ChatTemplate;
 use config::ModelConfig;
 use family::Family;
+pub use feed_forward::{Experts, FeedForward, Mlp, Shared};
 use gguf::Gguf;
-pub use layer_weights::{LayerWeights, Linear};
+pub use layer_weights::LayerWeights;
+pub use linear::Linear;
 use tokenizer::Tokenizer;
 use weight::Weight;
 use weights::Weights;
@@ -61,6 +68,11 @@ pub struct Model {
     context_length: Option<usize>,
     fingerprint: Option<String>,
     weights: Weights,
+    /// The logits of each layer's sinks, if it has some. `[n_layers][n_heads]`
+    sinks: Vec<Arc<[f32]>>,
+    /// What is added to the scores of each layer's experts where they are chosen, if it has something. `[n_layers]
+    /// [n_experts]`
+    corrections: Vec<Vec<f32>>,
     /// The prefix of the names of the decoder's tensors.
     prefix: &'static str,
 }
@@ -135,6 +147,10 @@ impl Model {
             model.layer(layer)?.all().for_each(|weight| sizes.add(weight));
         }
         model.config.in_blocks = if sizes.in_blocks > 0 { sizes.in_blocks + sizes.others } else { 0 };
+        let n_with_sinks = if model.config.sinks { model.config.n_layers } else { 0 };
+        model.sinks = (0..n_with_sinks).map(|layer| model.read_sinks(layer)).collect::<Result<_, Error>>()?;
+        let layers = 0..model.config.n_layers;
+        model.corrections = layers.map(|layer| model.read_correction(layer)).collect::<Result<_, Error>>()?;
         model.fingerprint = model.fingerprint();
         model.seconds.files = start.elapsed().as_secs_f64() - model.seconds.tokenizer;
         Ok(model)
@@ -171,6 +187,8 @@ impl Model {
             chat,
             seconds,
             weights,
+            sinks: Vec::new(),
+            corrections: Vec::new(),
             prefix,
         })
     }
@@ -200,6 +218,8 @@ impl Model {
             chat,
             seconds,
             weights: Weights::from_gguf(gguf, path),
+            sinks: Vec::new(),
+            corrections: Vec::new(),
             prefix: PREFIXES[0],
         })
     }
@@ -289,7 +309,23 @@ impl Model {
         self.norm("norm.weight", self.config.hidden_size)
     }
 
-    /// Counts the numbers of the weights of all layers, and of the output layer.
+    /// Returns the logits of a layer's sinks, one of each head; none if the layer has none.
+    pub fn sinks(&self, layer: usize) -> Arc<[f32]> {
+        self.sinks.get(layer).cloned().unwrap_or_default()
+    }
+
+    /// Returns what is added to the scores of a layer's experts where they are chosen; nothing if there is nothing.
+    /// `[n_experts]`
+    pub fn correction(&self, layer: usize) -> &[f32] {
+        self.corrections.get(layer).map_or(&[], |correction| correction)
+    }
+
+    fn read_sinks(&self, layer: usize) -> Result<Arc<[f32]>, Error> {
+        let sinks = self.get(&format!("layers.{layer}.self_attn.sinks"), &[self.config.n_heads])?;
+        Ok(sinks.numbers()?.into())
+    }
+
+    /// Counts the numbers of the weights of all layers that a token is multiplied with, and of the output layer.
     ///
     /// # Errors
     /// As [`Model::layer`].
@@ -297,7 +333,13 @@ impl Model {
         let count = |weight: &Weight| weight.shape().iter().product::<usize>() as u64;
         let mut in_layers = 0;
         for layer in 0..self.config.n_layers {
-            in_layers += self.layer(layer)?.all().map(|weight| count(weight)).sum::<u64>();
+            let mut weights = self.layer(layer)?;
+            in_layers += weights.all().map(|weight| count(weight)).sum::<u64>();
+            if let (FeedForward::Experts(experts), Some(config)) = (&mut weights.mlp, &self.config.experts) {
+                let n =
+                    experts.experts.iter_mut().flat_map(Mlp::all).map(|weight| count(weight)).sum::<u64>();
+                in_layers -= n - n * config.routing.top_k as u64 / config.n_experts as u64;
+            }
         }
         Ok([in_layers, count(&self.output()?)])
     }

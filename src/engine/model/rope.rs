@@ -46,6 +46,8 @@ pub enum RopeScaling {
         /// Frequencies of pairs with fewer turns than this are divided by `factor`.
         beta_slow: f64,
         attention_factor: f64,
+        /// Whether the blend begins and ends at whole pairs.
+        truncates: bool,
     },
     /// LongRoPE (Ding et al. 2024): each frequency is divided by a factor found by search; prompts past the
     /// original length use `long_factors`.
@@ -104,13 +106,21 @@ impl RopeConfig {
                 };
                 (frequencies(self.theta).map(blend).collect(), 1.0)
             }
-            &RopeScaling::Yarn { factor, original_max_positions, beta_fast, beta_slow, attention_factor } => {
+            &RopeScaling::Yarn {
+                factor,
+                original_max_positions,
+                beta_fast,
+                beta_slow,
+                attention_factor,
+                truncates,
+            } => {
                 // The index of the pair that turns `turns` times over the original positions.
                 let pair = |turns: f64| {
                     n_pairs as f64 * (original_max_positions / (turns * TAU)).ln() / self.theta.ln()
                 };
-                let first = pair(beta_fast).floor().max(0.0);
-                let last = pair(beta_slow).ceil().min(self.n_rotated as f64 - 1.0);
+                let (first, last) = (pair(beta_fast), pair(beta_slow));
+                let (first, last) = if truncates { (first.floor(), last.ceil()) } else { (first, last) };
+                let (first, last) = (first.max(0.0), last.min(self.n_rotated as f64 - 1.0));
                 let width = if last == first { 0.001 } else { last - first };
                 let kept = |i: usize| 1.0 - ((i as f64 - first) / width).clamp(0.0, 1.0);
                 let blend = |(i, frequency)| blended(frequency, factor, kept(i));
@@ -171,6 +181,7 @@ mod tests {
             beta_fast: 9.99,
             beta_slow: 0.1001,
             attention_factor: 1.25,
+            truncates: true,
         };
         let found = rotary(yarn, 10);
         assert_close(&found.inverse_frequencies, &[1.0, 0.1, 0.01 * (0.5 + 0.5 / 4.0), 0.001 / 4.0]);

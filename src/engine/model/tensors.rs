@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{
-    LayerWeights, Linear, Model,
+    FeedForward, LayerWeights, Linear, Mlp, Model,
     family::{Fused, QkNorm},
     weight::Weight,
 };
@@ -18,7 +18,6 @@ impl Model {
         let c = &self.config;
         let d_q = c.n_heads * c.head_dim;
         let d_kv = c.n_kv_heads * c.head_dim;
-        let inner = c.intermediate_size;
         let norm = |name: Option<&str>, width: usize| {
             name.map(|name| self.norm(&format!("layers.{layer}.{name}.weight"), width)).transpose()
         };
@@ -34,15 +33,10 @@ impl Model {
             }
             _ => linear(name, rows.len(), c.hidden_size, c.qkv_bias),
         };
-        let gate_up = |name, rows: Range<usize>| match c.fused {
-            Fused::None => linear(name, inner, c.hidden_size, c.mlp_bias),
-            _ => Ok(linear("mlp.gate_up_proj", 2 * inner, c.hidden_size, c.mlp_bias)?.rows(rows)),
-        };
         let rotated = |linear: Linear<Weight<'a>>| match c.interleaved {
             true => linear.map(|weight| weight.deinterleaved(c.head_dim, c.rope.n_rotated)),
             false => linear,
         };
-        let written = |linear: Linear<Weight<'a>>| linear.map(|weight| weight.times(c.residual_scale));
         Ok(LayerWeights {
             attention_norm: norm(c.norms.attention, c.hidden_size)?,
             query: rotated(qkv("self_attn.q_proj", 0..d_q)?),
@@ -50,17 +44,44 @@ impl Model {
             value: qkv("self_attn.v_proj", d_q + d_kv..d_q + 2 * d_kv)?,
             query_norm: qk_norm("self_attn.q_norm", d_q)?,
             key_norm: qk_norm("self_attn.k_norm", d_kv)?,
-            output: written(linear("self_attn.o_proj", c.hidden_size, d_q, c.output_bias)?),
+            output: self.written(linear("self_attn.o_proj", c.hidden_size, d_q, c.output_bias)?),
             attention_post_norm: norm(c.norms.after_attention, c.hidden_size)?,
             mlp_norm: norm(c.norms.mlp, c.hidden_size)?,
-            gate: gate_up("mlp.gate_proj", 0..inner)?,
-            up: gate_up("mlp.up_proj", inner..2 * inner)?,
-            down: written(linear("mlp.down_proj", c.hidden_size, inner, c.mlp_bias)?),
+            mlp: match &c.experts {
+                Some(experts) if experts.in_layers[layer] => {
+                    FeedForward::Experts(self.experts(layer, experts)?)
+                }
+                _ => FeedForward::Dense(self.mlp(layer)?),
+            },
             mlp_post_norm: norm(c.norms.after_mlp, c.hidden_size)?,
         })
     }
 
-    fn linear(
+    /// Returns the one feed-forward block of a layer.
+    fn mlp(&self, layer: usize) -> Result<Mlp<Weight<'_>>, Error> {
+        let c = &self.config;
+        let inner = c.intermediate_size;
+        let gate_up = |name, rows: Range<usize>| match c.fused {
+            Fused::None => self.linear(layer, name, [inner, c.hidden_size], c.mlp_bias),
+            _ => {
+                let both = self.linear(layer, "mlp.gate_up_proj", [2 * inner, c.hidden_size], c.mlp_bias)?;
+                Ok(both.rows(rows))
+            }
+        };
+        let down = self.linear(layer, "mlp.down_proj", [c.hidden_size, inner], c.mlp_bias)?;
+        Ok(Mlp {
+            gate: gate_up("mlp.gate_proj", 0..inner)?,
+            up: gate_up("mlp.up_proj", inner..2 * inner)?,
+            down: self.written(down),
+        })
+    }
+
+    /// Scales what is added to the hidden states.
+    pub(super) fn written<'a>(&self, linear: Linear<Weight<'a>>) -> Linear<Weight<'a>> {
+        linear.map(|weight| weight.times(self.config.residual_scale))
+    }
+
+    pub(super) fn linear(
         &self,
         layer: usize,
         name: &str,

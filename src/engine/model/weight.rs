@@ -8,7 +8,11 @@ use memmap2::Mmap;
 use rayon::prelude::*;
 use safetensors::{Dtype, tensor::TensorView};
 
-use super::{dequantise, format::Format};
+use super::{
+    dequantise,
+    format::Format,
+    rearranged::{Order, of_columns, of_pairs},
+};
 use crate::error::Error;
 
 /// A tensor of a mapped file.
@@ -26,6 +30,7 @@ pub struct Weight<'a> {
     n_rotated: usize,
     /// The map that the bytes lie in, if it can be shared.
     map: Option<&'a Arc<Mmap>>,
+    order: Order<'a>,
 }
 
 /// The blocks of a quantized weight, which keep their file mapped.
@@ -72,11 +77,11 @@ pub enum Stored {
 }
 
 /// A tensor in llama.cpp's blocks, as a device needs it to read the numbers itself.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Blocks<'a> {
     pub format: Format,
     /// Row after row of whole blocks, in the file's order.
-    pub bytes: &'a [u8],
+    pub bytes: Cow<'a, [u8]>,
     /// Every number `x` is read as `factor · x + offset`.
     pub factor: f32,
     pub offset: f32,
@@ -113,7 +118,24 @@ impl Stored {
 impl<'a> Weight<'a> {
     /// Wraps `bytes`, whose length must be what `shape` and `stored` give.
     pub(super) fn new(shape: Vec<usize>, bytes: &'a [u8], stored: Stored) -> Self {
-        Weight { shape, bytes, stored, factor: 1.0, offset: 0.0, interleaved: 0, n_rotated: 0, map: None }
+        let (factor, offset, interleaved, n_rotated) = (1.0, 0.0, 0, 0);
+        Weight { shape, bytes, stored, factor, offset, interleaved, n_rotated, map: None, order: Order::Rows }
+    }
+
+    /// Reads the bytes in another order, as a tensor of `shape`.
+    pub(super) fn ordered(self, shape: Vec<usize>, order: Order<'a>) -> Self {
+        Weight { shape, order, ..self }
+    }
+
+    /// Takes a vector for a matrix of one row.
+    pub(super) fn into_row(self) -> Self {
+        Weight { shape: vec![1, self.shape.iter().product()], ..self }
+    }
+
+    /// Returns one of the tensors that this one is a list of.
+    pub(super) fn item(&self, i: usize) -> Self {
+        let Weight { shape, .. } = self.rows(i..i + 1);
+        Weight { shape: shape[1..].to_vec(), ..self.rows(i..i + 1) }
     }
 
     /// Lets blocks be used after the weight is gone; `map` is where the bytes lie.
@@ -128,7 +150,7 @@ impl<'a> Weight<'a> {
         else {
             return None;
         };
-        if (self.factor, self.offset) != (1.0, 0.0) {
+        if (self.factor, self.offset, self.order) != (1.0, 0.0, Order::Rows) {
             return None;
         }
         let start = (self.bytes.as_ptr() as usize).checked_sub(map.as_ptr() as usize)?;
@@ -153,11 +175,13 @@ impl<'a> Weight<'a> {
     /// Returns the blocks of a quantised tensor, for a device that reads them itself; `None` for heads that are
     /// interleaved in part, which no device knows.
     pub fn blocks(&self) -> Option<Blocks<'a>> {
-        let Weight { bytes, factor, offset, interleaved, .. } = *self;
+        let Weight { factor, offset, interleaved, .. } = *self;
         match self.stored {
             Stored::Plain(_) => None,
             Stored::Quantized(_) if interleaved != self.n_rotated => None,
-            Stored::Quantized(format) => Some(Blocks { format, bytes, factor, offset, interleaved }),
+            Stored::Quantized(format) => {
+                Some(Blocks { format, bytes: self.in_rows(), factor, offset, interleaved })
+            }
         }
     }
 
@@ -190,11 +214,34 @@ impl<'a> Weight<'a> {
     /// [`Error::Device`] when quantized blocks cannot be read.
     pub fn read(&self) -> Result<Values<'a>, Error> {
         if self.interleaved == 0 {
-            return self.decoded(Cow::Borrowed(self.bytes), self.shape.clone());
+            return self.decoded(self.in_rows(), self.shape.clone());
         }
         let bytes =
             self.gathered((0..self.shape[0]).map(|row| row_in_file(row, self.interleaved, self.n_rotated)));
         self.decoded(Cow::Owned(bytes), self.shape.clone())
+    }
+
+    /// Reads all numbers as f32.
+    ///
+    /// # Errors
+    /// As [`Weight::read`].
+    pub fn numbers(&self) -> Result<Vec<f32>, Error> {
+        let values = self.read()?;
+        Ok(plain(values.dtype, &values.data).collect())
+    }
+
+    /// Returns the bytes row after row.
+    fn in_rows(&self) -> Cow<'a, [u8]> {
+        let sizes = [self.shape[0], self.shape[1..].iter().product()];
+        match (self.order, self.stored) {
+            (Order::Columns { n, first, step }, Stored::Plain(dtype)) => {
+                of_columns(self.bytes, dtype.bitsize() / 8, [n, first, step], sizes).into()
+            }
+            (Order::Pairs { exponents, first, step }, Stored::Quantized(_)) => {
+                of_pairs(self.bytes, exponents, [first, step], sizes).into()
+            }
+            _ => self.bytes.into(),
+        }
     }
 
     /// Copies the bytes of `rows`, in that order.
@@ -210,7 +257,7 @@ impl<'a> Weight<'a> {
         let n_rows = bytes.len() / (self.bytes.len() / self.shape[0]);
         let shape = [&[n_rows], &self.shape[1..]].concat();
         let Weight { stored, factor, offset, .. } = *self;
-        Weight { shape, bytes, stored, factor, offset, interleaved: 0, n_rotated: 0, map: None }
+        Weight { factor, offset, ..Weight::new(shape, bytes, stored) }
     }
 
     fn decoded(&self, bytes: Cow<'a, [u8]>, shape: Vec<usize>) -> Result<Values<'a>, Error> {

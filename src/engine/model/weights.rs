@@ -104,6 +104,18 @@ impl Weights {
     /// # Errors
     /// [`Error::Model`] when it is missing, misshapen, or of a type other than f32, f16 and bf16.
     pub fn get(&self, name: &str, shape: &[usize]) -> Result<Weight<'_>, Error> {
+        self.of_types(name, shape, &[Dtype::F32, Dtype::F16, Dtype::BF16])
+    }
+
+    /// Returns the tensor `name`, which must have the shape `shape` and hold numbers of this type, whatever they mean.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when it is missing, misshapen, or of another type.
+    pub(super) fn of_type(&self, name: &str, shape: &[usize], dtype: Dtype) -> Result<Weight<'_>, Error> {
+        self.of_types(name, shape, &[dtype])
+    }
+
+    fn of_types(&self, name: &str, shape: &[usize], dtypes: &[Dtype]) -> Result<Weight<'_>, Error> {
         let path = self.path.display();
         let fix = match &self.files {
             Files::Safetensors { .. } => {
@@ -121,8 +133,9 @@ impl Weights {
             return Err(Error::model(&path, format!("{name} of shape {shape:?}"), found, fix));
         }
         match weight.stored() {
-            Stored::Plain(dtype) if ![Dtype::F32, Dtype::F16, Dtype::BF16].contains(&dtype) => {
-                let expected = format!("{name} in f32, f16 or bf16");
+            Stored::Plain(dtype) if !dtypes.contains(&dtype) => {
+                let names: Vec<String> = dtypes.iter().map(|dtype| format!("{dtype:?}")).collect();
+                let expected = format!("{name} in {}", names.join(", ").to_lowercase());
                 Err(Error::model(&path, expected, format!("{dtype:?}"), fix))
             }
             _ => Ok(weight),
@@ -135,7 +148,12 @@ impl Weights {
             Files::Gguf(gguf) => gguf.n_parameters(),
             Files::Safetensors { shards, .. } => {
                 let tensors = shards.iter().flat_map(|shard| shard.tensors());
-                tensors.map(|(_, t)| t.shape().iter().product::<usize>() as u64).sum()
+                // A byte of MXFP4 blocks holds two numbers; their exponents are none.
+                let of_byte = |name: &str| if name.ends_with("_blocks") { 2 } else { 0 };
+                let n = |name: &str, dtype| if dtype == Dtype::U8 { of_byte(name) } else { 1 };
+                tensors
+                    .map(|(name, t)| n(&name, t.dtype()) * t.shape().iter().product::<usize>() as u64)
+                    .sum()
             }
         }
     }

@@ -61,6 +61,10 @@ impl Describe for Summary {
             .row("blocks", format!("{query_blocks}, {key_blocks}"))
             .row("kept", format!("{kept} per query block and head"))
             .row("pruned", format!("{} of all causal pairs", percent(self.pruned)))
+            .maybe(
+                "on learned sinks",
+                self.on_sinks.map(|share| format!("{} of all attention", percent(share))),
+            )
             .maybe("read by the search", self.keys_read_per_query_block.map(keys_read))
             .row("key by key", format!("tokens {}", self.focus))
             .row("next token", self.next_token.line())

@@ -2,10 +2,14 @@
 
 use serde_json::{Value, json};
 
-use super::Gguf;
+use super::{Gguf, experts};
 use crate::{
     engine::model::{
-        config::ModelConfig, config_file::Unsupported, family::FAMILIES, rope::RopeScaling, weight::Weight,
+        config::ModelConfig,
+        config_file::Unsupported,
+        family::{FAMILIES, Family},
+        rope::RopeScaling,
+        weight::Weight,
     },
     error::Error,
 };
@@ -13,17 +17,16 @@ use crate::{
 /// Reads the configuration of a GGUF file.
 pub fn from_metadata(gguf: &Gguf) -> Result<ModelConfig, Error> {
     let Some(family) = gguf.family else {
-        let mut names: Vec<&str> = FAMILIES.iter().filter_map(|family| family.gguf).collect();
+        let has_experts = gguf.architecture_number("expert_count").is_some_and(|n| n > 0.0);
+        let with = if has_experts { " with experts" } else { "" };
+        let families = FAMILIES.iter().filter(|family| family.experts.is_some() == has_experts);
+        let mut names: Vec<&str> = families.filter_map(|family| family.gguf).collect();
         names.dedup();
-        let expected = format!("general.architecture {}", names.join(", "));
-        return Err(Unsupported::new(&expected, &gguf.architecture).at(&gguf.path));
+        let expected = format!("general.architecture {}{with}", names.join(", "));
+        return Err(Unsupported::new(&expected, &format!("{}{with}", gguf.architecture)).at(&gguf.path));
     };
-    if let Some(n) = gguf.architecture_number("expert_count").filter(|&n| n > 0.0) {
-        let found = format!("a mixture of experts ({}.expert_count {n})", gguf.architecture);
-        return Err(Unsupported::new("a model without experts", &found).at(&gguf.path));
-    }
     let mut config =
-        ModelConfig::parse(json(gguf, family.name)?).map_err(|unsupported| unsupported.at(&gguf.path))?;
+        ModelConfig::parse(json(gguf, family)?).map_err(|unsupported| unsupported.at(&gguf.path))?;
     config.norm_offset = 0.0; // llama.cpp stores the weights with the offset added
     if let Some(frequencies) = gguf.get("rope_freqs.weight")? {
         config.rope.scaling =
@@ -33,16 +36,20 @@ pub fn from_metadata(gguf: &Gguf) -> Result<ModelConfig, Error> {
 }
 
 /// Returns the fields of a `config.json`; a missing one is left out.
-fn json(gguf: &Gguf, family: &str) -> Result<Value, Error> {
+fn json(gguf: &Gguf, of: &Family) -> Result<Value, Error> {
+    let family = of.name;
     let whole = |key: &str| gguf.architecture_number(key).map(|n| n as u64);
     let has = |name: &str| gguf.get(name).is_ok_and(|weight| weight.is_some());
     let head_dim = gguf.head_dim();
+    // The last ones may be for drafts alone.
+    let n_drafting = whole("nextn_predict_layers").unwrap_or(0);
+    let n_layers = whole("block_count").map(|n| n.saturating_sub(n_drafting));
     let vocab_size = gguf.get("model.embed_tokens.weight")?.map(|table| table.shape()[0]);
     let mut json = json!({
         "model_type": family,
         "hidden_size": whole("embedding_length"),
         "intermediate_size": whole("feed_forward_length"),
-        "num_hidden_layers": whole("block_count"),
+        "num_hidden_layers": n_layers,
         "num_attention_heads": whole("attention.head_count"),
         "num_key_value_heads": whole("attention.head_count_kv"),
         "head_dim": head_dim,
@@ -64,9 +71,17 @@ fn json(gguf: &Gguf, family: &str) -> Result<Value, Error> {
         json["attention_multiplier"] = json!(factor.unwrap_or(1.0 / (head_dim as f64).sqrt()));
         json["logits_scaling"] = json!(gguf.architecture_number("logit_scale"));
     }
-    if family.starts_with("glm") {
+    if family.starts_with("glm") || family == "gpt_oss" {
         json["attention_bias"] = json!(has("model.layers.0.self_attn.q_proj.bias"));
     }
+    if family == "glm4_moe" {
+        json["use_qk_norm"] = json!(has("model.layers.0.self_attn.q_norm.weight"));
+    }
+    if family == "gpt_oss" {
+        // Its blend between fast and slow pairs does not begin and end at whole ones, which no key says.
+        json["rope_scaling"]["truncate"] = json!(false);
+    }
+    experts::add(gguf, of, &mut json)?;
     if family == "phi3" || family.starts_with("glm") {
         let n_rotated = gguf.architecture_number("rope.dimension_count").unwrap_or(head_dim as f64);
         json["partial_rotary_factor"] = json!(n_rotated / head_dim as f64);

@@ -5,6 +5,7 @@
 //! model.
 
 mod config;
+mod experts;
 mod header;
 mod names;
 mod reader;
@@ -81,7 +82,9 @@ impl Gguf {
             part.header.tensors.iter().try_for_each(|(name, tensor)| part.weight(name, tensor).map(drop))?;
         }
         let window = first.header.number(&format!("{architecture}.attention.sliding_window"));
-        let family = Family::of_gguf(&architecture, window.is_some_and(|window| window > 0.0));
+        let n_experts = first.header.number(&format!("{architecture}.expert_count"));
+        let [has_windows, has_experts] = [window, n_experts].map(|n| n.is_some_and(|n| n > 0.0));
+        let family = Family::of_gguf(&architecture, has_windows, has_experts);
         Ok(Gguf { path: first.path.clone(), parts, architecture, family })
     }
 
@@ -97,10 +100,13 @@ impl Gguf {
     /// not.
     pub fn get(&self, name: &str) -> Result<Option<Weight<'_>>, Error> {
         let family = self.family.unwrap_or(&FAMILIES[0]);
-        let Some(name) = names::in_gguf(&family.norms, name) else { return Ok(None) };
+        let Some(name) = names::in_gguf(family, name) else { return Ok(None) };
         let found = self.parts.iter().find_map(|part| Some((part, part.header.tensors.get(&name)?)));
         let Some((part, tensor)) = found else { return Ok(None) };
-        let weight = part.weight(&name, tensor)?;
+        let mut weight = part.weight(&name, tensor)?;
+        if name.contains("ffn_gate_inp_shexp") {
+            weight = weight.into_row();
+        }
         let interleaved = family.rotary == Rotary::HalvesNeighboursInGguf;
         if !interleaved || !(name.contains("attn_q.") || name.contains("attn_k.")) {
             return Ok(Some(weight));
@@ -193,6 +199,11 @@ impl Gguf {
     /// Returns the number under `key` with the architecture's prefix.
     fn architecture_number(&self, key: &str) -> Option<f64> {
         self.number(&format!("{}.{key}", self.architecture))
+    }
+
+    /// Returns the truth value under `key` with the architecture's prefix.
+    fn architecture_switch(&self, key: &str) -> Option<bool> {
+        self.switch(&format!("{}.{key}", self.architecture))
     }
 
     /// Returns the text under `key`.

@@ -1,0 +1,78 @@
+//! Feed-forward blocks of which each row takes a few: rows are gathered by expert, so that each product is large.
+
+use super::Decoder;
+use crate::{
+    engine::{
+        device::{Device, Routed},
+        model::{Experts, FeedForward, LayerWeights, Mlp, Shared, experts::ExpertsConfig},
+    },
+    error::Error,
+    protocol::Weights,
+};
+
+impl<D: Device> Decoder<'_, D> {
+    /// Returns what the feed-forward block of a layer writes for normed rows.
+    pub(super) fn feed_forward(
+        &self,
+        layer: usize,
+        weights: &LayerWeights<D::Tensor>,
+        x: &D::Tensor,
+    ) -> Result<D::Tensor, Error> {
+        match (&weights.mlp, &self.model.config.experts) {
+            (FeedForward::Dense(mlp), _) => self.mlp(mlp, x),
+            (FeedForward::Experts(experts), Some(config)) => self.experts(layer, config, experts, x),
+            (FeedForward::Experts(_), None) => {
+                unreachable!("a configuration without experts has no such layers")
+            }
+        }
+    }
+
+    fn mlp(&self, mlp: &Mlp<D::Tensor>, x: &D::Tensor) -> Result<D::Tensor, Error> {
+        let (gate, up) = (self.linear(x, &mlp.gate)?, self.linear(x, &mlp.up)?);
+        let activated = self.device.gated(&gate, &up, self.model.config.activation)?;
+        drop((gate, up));
+        self.linear(&activated, &mlp.down)
+    }
+
+    /// Sums what the experts that rows take write, and what the block that all take writes.
+    fn experts(
+        &self,
+        layer: usize,
+        config: &ExpertsConfig,
+        weights: &Experts<D::Tensor>,
+        x: &D::Tensor,
+    ) -> Result<D::Tensor, Error> {
+        let correction = self.model.correction(layer);
+        let routes = self.device.route(x, &weights.router, &config.routing, correction)?;
+        let mut sum = match &weights.shared {
+            Some(shared) => self.shared(shared, x)?,
+            None => self.device.zeros_like(x)?,
+        };
+        for expert in (0..config.n_experts).filter(|&expert| routes.n_rows(expert) > 0) {
+            let rows = self.device.gathered(x, &routes, expert)?;
+            let written = match weights.experts.get(expert) {
+                Some(mlp) => self.mlp(mlp, &rows)?,
+                None => self.mlp(&self.expert(layer, config, expert)?, &rows)?,
+            };
+            self.device.add_scattered(&mut sum, &written, &routes, expert)?;
+        }
+        Ok(sum)
+    }
+
+    fn shared(&self, shared: &Shared<D::Tensor>, x: &D::Tensor) -> Result<D::Tensor, Error> {
+        let written = self.mlp(&shared.mlp, x)?;
+        match &shared.gate {
+            Some(gate) => self.device.times_sigmoid(written, x, gate),
+            None => Ok(written),
+        }
+    }
+
+    /// Loads an expert that rows have chosen.
+    fn expert(&self, layer: usize, config: &ExpertsConfig, expert: usize) -> Result<Mlp<D::Tensor>, Error> {
+        let is_mapped = self.resident.is_some() && self.layout.weights == Weights::Mapped;
+        self.model.expert(layer, config, expert)?.try_map(&mut |weight| match is_mapped {
+            true => self.device.weight_in_file(weight),
+            false => self.device.weight(weight),
+        })
+    }
+}
