@@ -5,32 +5,33 @@
 // out[h, t] = |W_O v| = sqrt(v^T gram[h] v), v the value of key t in the head's group
 //
 // weight [hidden, n_heads * HEAD_DIM] bf16, the output layer
-// gram   [n_heads, HEAD_DIM, HEAD_DIM] f32
+// gram   [n_heads, 2, HEAD_DIM, HEAD_DIM] bf16: the numbers rounded, and what rounding left
 // values [n_tokens, n_kv_heads, HEAD_DIM] bf16
 // out    [n_heads, n_tokens] f32
 // means  [n_heads, n_key_blocks] f32; received [n_heads, n_tokens] f32
 // grid gram (HEAD_DIM, n_heads), written (n_tokens / TOKENS, n_heads), written_of_blocks (n_key_blocks /
 // BLOCKS, n_heads), rounded up
-// Compile with -D HEAD_DIM (at least TOKENS). Any card from sm_80.
+// Stands after rows.cu. Compile with -D HEAD_DIM. Any card from sm_80.
 // Reference: src/engine/cpu/layer.rs, length and written; tests/cuda.rs compares
 
-constexpr int TOKENS = 32;
+constexpr int M = HEAD_DIM > 128 ? 1 : 2;  // times 16 tokens a warp has
+constexpr int WARPS = 4;
+constexpr int TOKENS = WARPS * 16 * M;
 constexpr int BLOCKS = 256;  // key blocks, one a thread
 
 GEOMETRY(gram, HEAD_DIM, 1, 1, 0, 0);
-GEOMETRY(written, HEAD_DIM, TOKENS, 1, 0, 0);
+GEOMETRY(written, 32 * WARPS, TOKENS, 1, 0, 0);
 GEOMETRY(written_of_blocks, BLOCKS, BLOCKS, 1, 0, 0);
 
 struct GramParams {
     const u16* weight;
-    float* gram;
+    u16* gram;
     int hidden;
 };
 static_assert(sizeof(GramParams) == 24, "as in src/engine/cuda/params.rs");
 
 struct WrittenParams {
-    const u16* values;
-    const float* gram;
+    const u16 *values, *gram;
     float* out;
     int n_tokens, n_kv_heads;
 };
@@ -47,45 +48,47 @@ KERNEL void gram(const __grid_constant__ GramParams p) {
     int width = gridDim.y * HEAD_DIM;
     const u16* column = p.weight + blockIdx.y * HEAD_DIM;
     float sum = 0.0f;
+#pragma unroll 8
     for (int r = 0; r < p.hidden; r++) {
         const u16* row = column + (u64)r * width;
         sum += from_bf16(row[blockIdx.x]) * from_bf16(row[threadIdx.x]);
     }
-    p.gram[((u64)blockIdx.y * HEAD_DIM + blockIdx.x) * HEAD_DIM + threadIdx.x] = sum;
+    u16* out = p.gram + ((u64)blockIdx.y * 2 * HEAD_DIM + blockIdx.x) * HEAD_DIM + threadIdx.x;
+    out[0] = to_bf16(sum);
+    out[HEAD_DIM * HEAD_DIM] = to_bf16(sum - from_bf16(to_bf16(sum)));
 }
 
-KERNEL void written(const __grid_constant__ WrittenParams p) {
-    __shared__ __align__(16) float v[TOKENS][HEAD_DIM];
-    __shared__ float sums[TOKENS];
-    int n_tokens = p.n_tokens, n_kv_heads = p.n_kv_heads, kv_head = kv_head_of(n_kv_heads);
-    int first = blockIdx.x * TOKENS, j = threadIdx.x;
-    for (int t = 0; t < TOKENS; t++) {
-        u64 row = (u64)min(first + t, n_tokens - 1) * n_kv_heads + kv_head;
-        v[t][j] = from_bf16(p.values[row * HEAD_DIM + j]);
+// Tokens are the rows of A, rows of gram the columns of B, in an order in which a lane has their products with the
+// dimensions of its tokens that it holds.
+KERNEL void __launch_bounds__(32 * WARPS) written(const __grid_constant__ WrittenParams p) {
+    int n_tokens = p.n_tokens, n_kv_heads = p.n_kv_heads, lane = threadIdx.x % 32;
+    int first = blockIdx.x * TOKENS + threadIdx.x / 32 * 16 * M + lane / 4;
+    const u16* values = p.values + kv_head_of(n_kv_heads) * HEAD_DIM;
+    const u16* gram = p.gram + (u64)blockIdx.y * 2 * HEAD_DIM * HEAD_DIM + lane % 4 * 8;
+    QueryRows<M> v;
+    float sums[2 * M] = {};
+#pragma unroll
+    for (int j = 0; j < 2 * M; j++) {
+        v.load(j, values + (u64)min(first + j * 8, n_tokens - 1) * n_kv_heads * HEAD_DIM, [](u32) {});
     }
-    if (j < TOKENS) sums[j] = 0.0f;
-    __syncthreads();
-    const float* column = p.gram + (u64)blockIdx.y * HEAD_DIM * HEAD_DIM + j;
-    float products[TOKENS] = {};  // gram v, this thread's row
-    for (int i = 0; i < HEAD_DIM; i += 4) {
-        float g[4];
 #pragma unroll
-        for (int n = 0; n < 4; n++) g[n] = column[(i + n) * HEAD_DIM];
+    for (int i = 0; i < HEAD_DIM / 8; i++) {
+        const u16* row = gram + (i / 4 * 32 + lane / 8 * 8 + i % 4 * 2 + lane / 4 % 2) * HEAD_DIM;
+        RowPart rounded, rest;
+        rounded.load(row), rest.load(row + HEAD_DIM * HEAD_DIM);
+        ProductsOf<M> a = multiply_rows(v, rounded), b = multiply_rows(v, rest);
 #pragma unroll
-        for (int t = 0; t < TOKENS; t++) {
-            float4 four = *(const float4*)&v[t][i];
-            products[t] += g[0] * four.x + g[1] * four.y + g[2] * four.z + g[3] * four.w;
+        for (int j = 0; j < 2 * M; j++) {
+            u32 pair = v.of[i / 4 * 2 + i % 4 / 2][j / 2][i % 2 * 2 + j % 2];
+            sums[j] += (a(j, 0) + b(j, 0)) * low_bf16(pair) + (a(j, 1) + b(j, 1)) * high_bf16(pair);
         }
     }
 #pragma unroll
-    for (int t = 0; t < TOKENS; t++) {
-        float part = products[t] * v[t][j];
-        part = warp_sum(part);
-        if (j % 32 == 0) atomicAdd(&sums[t], part);
+    for (int j = 0; j < 2 * M; j++) {
+        float square = quad_sum(sums[j]);
+        if (lane % 4 > 0 || first + j * 8 >= n_tokens) continue;
+        p.out[(u64)blockIdx.y * n_tokens + first + j * 8] = sqrtf(fmaxf(square, 0.0f));
     }
-    __syncthreads();
-    if (j >= TOKENS || first + j >= n_tokens) return;
-    p.out[(u64)blockIdx.y * n_tokens + first + j] = sqrtf(fmaxf(sums[j], 0.0f));
 }
 
 KERNEL void written_of_blocks(const __grid_constant__ WrittenOfBlocksParams p) {

@@ -93,6 +93,7 @@ pub mod engine;
 pub mod error;
 pub mod protocol;
 mod start;
+pub mod study;
 pub mod tasks;
 pub mod trace;
 pub mod view;

@@ -13,7 +13,7 @@ const FLOORS: &[&[&str]] = &[
     &["trace"],
     &["protocol", "tasks"],
     &["engine", "analysis"],
-    &["start"],
+    &["start", "study"],
     &["view"],
     &["client"],
 ];

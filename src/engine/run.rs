@@ -49,15 +49,14 @@ impl<D: Device> Run<'_, D> {
         let sentences = recorded_sentences(prompt, &offsets).into_iter();
         decoder.sentences = sentences.filter_map(|(span, counts)| counts.then_some(span)).collect();
         let writer = TraceWriter::new(&ids, &offsets, prompt)?;
-        let mut costs = StageCosts::default();
         let clock = self.clock("trace", ids.len());
         let progress = &mut self.progress;
         let (logits, written) = thread::scope(|scope| {
             let (send, records) = mpsc::sync_channel(0);
             let writing = scope.spawn(|| write_layers(writer, records));
-            let collects_at_once = decoder.layout.weights == Weights::Waiting;
-            let hidden = decoder.sparse(&mut costs, move |layer, record| {
-                let record = if collects_at_once { collected(record)? } else { record };
+            let record_first = decoder.layout.record_first;
+            let hidden = decoder.sparse(move |layer, record| {
+                let record = if record_first { collected(record)? } else { record };
                 send.send((layer, record)).map_err(|_| stopped())?;
                 progress(clock.at(layer));
                 Ok(())
@@ -74,9 +73,9 @@ impl<D: Device> Run<'_, D> {
             pruned: self.pruned(told.kept_pairs, ids.len()),
             recall: told.recall(n_rows),
             on_sinks: told.on_sinks(),
-            keys_read_per_query_block: self.keys_read(&costs, &decoder),
+            keys_read_per_query_block: self.keys_read(&told.costs, &decoder),
+            seconds: self.seconds(&told.costs, start),
             config: told.settled(decoder.config),
-            seconds: self.seconds(&costs, start),
             peak_memory_bytes: self.device.peak(),
             planned_memory_bytes: plan.total(),
             device: self.device.name(),
@@ -98,14 +97,14 @@ impl<D: Device> Run<'_, D> {
         let (ids, answer_ids) = self.with_answer(prompt, answer)?;
         let (decoder, _) = self.decoder(&ids, config)?;
         let n_tokens = decoder.tokens.len();
-        let mut costs = StageCosts::default();
         let mut told = Told::default();
         let clock = self.clock("trace", n_tokens);
         let logits = if dense {
             self.dense_logits(&ids, answer_ids.len(), config)?
         } else {
-            let hidden = decoder.sparse(&mut costs, |layer, record| {
-                told.add(&record()?);
+            let hidden = decoder.sparse(|layer, record| {
+                let (record, costs) = record()?;
+                told.add(&record, costs);
                 (self.progress)(clock.at(layer));
                 Ok(())
             })?;
@@ -122,10 +121,10 @@ impl<D: Device> Run<'_, D> {
             tokens: tokens.collect(),
             pruned: if dense { 0.0 } else { self.pruned(told.kept_pairs, n_tokens) },
             recall: told.recall(sampled_rows(&decoder.config, n_tokens)),
-            keys_read_per_query_block: self.keys_read(&costs, &decoder),
+            keys_read_per_query_block: self.keys_read(&told.costs, &decoder),
             top_k: decoder.config.top_k,
             n_tokens,
-            seconds: self.seconds(&costs, start),
+            seconds: self.seconds(&told.costs, start),
         })
     }
 
@@ -314,8 +313,8 @@ fn write_layers(
 ) -> Result<(TraceWriter, Told), Error> {
     let mut told = Told::default();
     for (layer, record) in records {
-        let record = record()?;
-        told.add(&record);
+        let (record, costs) = record()?;
+        told.add(&record, costs);
         writer.layer(layer, &record)?;
     }
     Ok((writer, told))

@@ -2,7 +2,7 @@
 
 use super::{
     compare::kl,
-    device::{Device, StageCosts},
+    device::Device,
     probabilities::{argmax, log_softmax},
     run::Run,
 };
@@ -79,8 +79,8 @@ impl<D: Device> Run<'_, D> {
         let (decoder, _) = self.decoder(tokens, config)?;
         let mut kept_pairs = 0;
         let clock = self.clock("trace", tokens.len());
-        let hidden = decoder.sparse(&mut StageCosts::default(), |layer, record| {
-            kept_pairs += record()?.mask.kept_pairs();
+        let hidden = decoder.sparse(|layer, record| {
+            kept_pairs += record()?.0.mask.kept_pairs();
             (self.progress)(clock.at(layer));
             Ok(())
         })?;

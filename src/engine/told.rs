@@ -1,12 +1,13 @@
 //! What a run tells about itself: pairs kept, budgets and recall, over all layers and heads.
 
-use super::search::sample::sampled;
+use super::{device::StageCosts, search::sample::sampled};
 use crate::trace::{Blocks, LayerRecord, Recall, StreamConfig};
 
 /// What the records of all layers and heads say about the run.
 #[derive(Default)]
 pub(super) struct Told {
     pub kept_pairs: u64,
+    pub costs: StageCosts,
     budgets: Vec<usize>,
     recalls: Vec<f32>,
     /// Mean mass on the sink of each layer and head; empty without sinks.
@@ -14,8 +15,9 @@ pub(super) struct Told {
 }
 
 impl Told {
-    /// Takes the record of a layer.
-    pub fn add(&mut self, record: &LayerRecord) {
+    /// Takes the record of a layer and what it cost.
+    pub fn add(&mut self, record: &LayerRecord, costs: StageCosts) {
+        self.costs += costs;
         self.kept_pairs += record.mask.kept_pairs();
         self.budgets.extend(record.mask.budgets.as_slice());
         self.recalls.extend(&record.recall);

@@ -28,6 +28,8 @@ pub struct Layout {
     pub weights: Weights,
     /// Whether hidden states wait in the host's memory between layers.
     pub hidden_on_host: bool,
+    /// Whether a layer's record leaves the device before the next layer runs, instead of meanwhile.
+    pub record_first: bool,
     /// Whether an expert's weights come when rows have chosen it, one expert's at a time, and not with their layer's.
     #[serde(default)]
     pub experts_when_chosen: bool,

@@ -81,7 +81,7 @@ fn proximity_is_the_published_measure_of_the_blocks_means() {
         let around = [&before, &after].map(|x| tensor(&x[start..row * HIDDEN], HIDDEN));
         attention.proximity(&tensor(&weight, N_HEADS * HEAD_DIM), &around[0], &around[1], *first).unwrap();
     }
-    let record = attention.into_record().and_then(|record| record()).unwrap();
+    let record = attention.into_record().and_then(|record| record()).unwrap().0;
     for query_block in 0..shape.blocks.n_query_blocks() {
         let queries = shape.blocks.queries(query_block);
         let mean = |rows: &[f32], r: usize| {
@@ -130,7 +130,7 @@ fn dense_chunks_are_sparse_ones_when_everything_is_kept() {
         attention.search(queries, *first).unwrap();
         sparse.push(numbers(&attention.attend(queries, *first).unwrap()));
     }
-    let mask = attention.into_record().and_then(|record| record()).unwrap().mask;
+    let mask = attention.into_record().and_then(|record| record()).unwrap().0.mask;
     let (mut attention, _) = layer.start();
     let mut kept_mass = vec![0.0; N_HEADS];
     for ((first, queries), sparse) in chunks.iter().zip(&sparse) {

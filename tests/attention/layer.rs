@@ -78,7 +78,7 @@ impl Layer {
             attention.search(queries, *first).unwrap();
             outputs.extend(numbers(&attention.attend(queries, *first).unwrap()));
         }
-        (outputs, attention.into_record().and_then(|record| record()).unwrap())
+        (outputs, attention.into_record().and_then(|record| record()).unwrap().0)
     }
 
     /// Runs the layer and compares every output and record of every head with its definition over the kept

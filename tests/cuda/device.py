@@ -31,6 +31,7 @@ PARTS = {
     "attention_sm90.cu": ["prelude_sm90.cu", *ATTENTION, "attention_sm90.cu"],
     "attention_record.cu": [*ATTENTION, *ROWS, "attention_record.cu"],
     "attention_record_sm90.cu": ["prelude_sm90.cu", *ATTENTION, "attention_record_sm90.cu"],
+    "written.cu": ["tiles.cu", "rows.cu", "written.cu"],
     "proximity.cu": ["blocks.cu", "proximity.cu"],
     "sample.cu": [*SEARCH, *ROWS, "score.cu", "segments.cu", "sample.cu"],
     "search_exhaustive.cu": [*SEARCH, *ROWS, "score.cu", "segments.cu", "search_exhaustive.cu"],

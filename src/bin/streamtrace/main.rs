@@ -1,10 +1,11 @@
 //! The command line: `streamtrace demo | trace | compare | smallest-top-k | generate | read | attention-map |
-//! readers | overview | explore | report | edges | show | thought-anchors | routes | test-routes | prompt | ruler |
-//! retrieval-heads | bench | doctor | serve`.
+//! readers | overview | explore | report | edges | show | thought-anchors | routes | test-routes | batch | prompt |
+//! ruler | retrieval-heads | bench | doctor | serve`.
 //!
 //! Exit codes: 0 done; 1 the run failed, with a sentence on standard error; 2 the arguments make no sense.
 
 mod args;
+mod batch;
 mod bench;
 mod claims;
 mod demo;
@@ -29,6 +30,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use streamtrace::{Error, Trace, trace::CompareConfig};
 
 use args::{ModelArgs, ServeArgs};
+use batch::BatchArgs;
 use bench::BenchArgs;
 use claims::{AnchorsArgs, RoutesArgs, TestRoutesArgs};
 use demo::DemoArgs;
@@ -53,7 +55,7 @@ const GROUPS: [(&str, &[&str]); 5] = [
     ("Run a model", &["demo", "trace", "compare", "generate", "smallest-top-k"]),
     ("Look", &["read", "explore", "overview", "attention-map", "report", "show"]),
     ("Ask", &["readers", "thought-anchors", "routes", "test-routes", "retrieval-heads", "edges"]),
-    ("Measure", &["prompt", "ruler", "bench"]),
+    ("Measure", &["batch", "prompt", "ruler", "bench"]),
     ("Set up", &["doctor", "serve"]),
 ];
 
@@ -113,6 +115,8 @@ enum Command {
     /// Test a route: block it, keep only it, block random ones; does the answer survive?
     #[command(visible_alias = "knock-out")]
     TestRoutes(TestRoutesArgs),
+    /// Trace many prompts, and tell what heads and anchors do on each as tables
+    Batch(BatchArgs),
     /// Make a needle-in-a-haystack test prompt (RULER), whose answer is known
     Prompt(TaskPromptArgs),
     /// Measure on RULER's tasks how often pruning keeps the right answer
@@ -237,6 +241,7 @@ fn run(command: &Command) -> Result<(), Error> {
         Command::ThoughtAnchors(args) => args.run(),
         Command::Routes(args) => args.run(),
         Command::TestRoutes(args) => args.run(),
+        Command::Batch(args) => args.run(),
         Command::Prompt(args) => args.run(),
         Command::Ruler(args) => args.run(),
         Command::RetrievalHeads(args) => args.run(),

@@ -2,13 +2,7 @@
 
 mod positions;
 
-use super::{
-    decoder::Decoder,
-    device::{Device, StageCosts},
-    probabilities::log_softmax,
-    run::Run,
-    search::sample::spread,
-};
+use super::{decoder::Decoder, device::Device, probabilities::log_softmax, run::Run, search::sample::spread};
 use crate::{
     error::Error,
     trace::{AnswerFidelity, CompareConfig, Fidelity, NextToken, RowsOf, Trace},
@@ -64,7 +58,7 @@ impl<D: Device> Run<'_, D> {
             recall.push(shares(&kept_mass, n_rows));
             (self.progress)(clock.at(layer));
         };
-        decoder.sampled(&sample, &mut StageCosts::default(), |layer| trace.mask(layer), on_layer)?;
+        decoder.sampled(&sample, |layer| trace.mask(layer), on_layer)?;
         self.fidelity(trace, recall, n_rows, None)
     }
 

@@ -178,6 +178,15 @@ impl LayerAttention for Layer {
         Ok(())
     }
 
+    fn measure(&mut self, hidden: &Tensor) -> Result<(), Error> {
+        let width = hidden.numbers()?.dims2()?.1;
+        let lengths: Vec<f32> = with_slice(hidden, |rows| {
+            rows.chunks(width).map(|row| row.iter().map(|v| v * v).sum::<f32>().sqrt()).collect()
+        })?;
+        self.record.residual.extend(self.shape.means_of_query_blocks(&lengths));
+        Ok(())
+    }
+
     fn search(&mut self, queries: &Tensor, first_query_block: usize) -> Result<(), Error> {
         self.remember(queries, first_query_block)?;
         let start = Instant::now();
@@ -282,17 +291,14 @@ impl LayerAttention for Layer {
         Tensor::of_rows(output, self.shape.n_heads * self.shape.head_dim)
     }
 
-    fn costs(&mut self) -> Result<StageCosts, Error> {
-        Ok(self.costs)
-    }
-
     fn into_record(self) -> Result<impl Collect + 'static, Error> {
         let written = self.shape.written(&self.written.concat(), &self.record.received);
         let recall = self.recall();
         let proximity = self.shape.shares_of_update(&self.record.mask, self.record.proximity, &self.stays);
         let vertical = self.shape.vertical(&self.anchors);
         let record = LayerRecord { written, proximity, recall, vertical, ..self.record };
-        Ok(move || Ok(record))
+        let costs = self.costs;
+        Ok(move || Ok((record, costs)))
     }
 }
 

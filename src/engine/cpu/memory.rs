@@ -47,6 +47,7 @@ pub fn plan(
             Purpose::Trace => Weights::Waiting,
         },
         hidden_on_host: false,
+        record_first: false,
         experts_when_chosen: model.experts.is_some(),
     };
     let run = Sizes::new(model, n_tokens, config, layout);

@@ -90,6 +90,7 @@ fn stretches_of(x: &Numbers, stretches: &[Range<usize>]) -> candle_core::Result<
 impl Device for Cpu {
     type Tensor = Tensor;
     type Residual = Residual;
+    type Mark = bool;
     type Angles = Angles;
     type Layer = Layer;
     type Routes = Routes;
@@ -161,8 +162,12 @@ impl Device for Cpu {
         Ok(residual.chunks[i].clone().into())
     }
 
-    fn is_finite(&self, residual: &Residual) -> Result<bool, Error> {
+    fn mark(&self, residual: &mut Residual) -> Result<bool, Error> {
         Ok(residual.is_finite)
+    }
+
+    fn is_finite(&self, mark: bool) -> Result<bool, Error> {
+        Ok(mark)
     }
 
     fn rms_norm(&self, x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor, Error> {
@@ -291,11 +296,6 @@ impl Device for Cpu {
 
     fn to_host(&self, x: &Tensor) -> Result<Vec<f32>, Error> {
         Ok(x.numbers()?.flatten_all()?.to_vec1()?)
-    }
-
-    fn lengths(&self, x: &Tensor) -> Result<Vec<f32>, Error> {
-        let width = x.numbers()?.dim(D::Minus1)?;
-        with_slice(x, |x| x.chunks(width).map(|row| row.iter().map(|v| v * v).sum::<f32>().sqrt()).collect())
     }
 
     fn layer(&self, shape: AttentionShape) -> Result<Layer, Error> {

@@ -107,7 +107,7 @@ fn attention(
     attention.index()?;
     attention.share_out(Budgets::uniform(n_heads, shape.config.top_k))?;
     attention.search(&queries, 0)?;
-    let n_read = attention.costs()?.keys_read.unwrap_or(0);
+    let n_read = attention.keys_read()?;
     let searched = Work::Products((2 * n_read * (shape.config.block_size_q * head_dim) as u64) as f64);
     let kept = (n_tokens * shape.config.top_k * shape.config.block_size_k * n_heads * head_dim) as f64;
     let of_keys = 2 * keys.len() as u64;

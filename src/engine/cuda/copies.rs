@@ -82,15 +82,20 @@ impl Gpu {
     }
 
     /// Takes memory of the host that the card copies to and from at full speed.
-    pub fn pinned(&self, len: usize) -> Result<PinnedHostSlice<u16>, Error> {
+    pub fn pinned<T: DeviceRepr>(&self, len: usize) -> Result<PinnedHostSlice<T>, Error> {
         // SAFETY: written before it is read.
         let pinned = unsafe { self.stream.context().alloc_pinned(len) };
         pinned.map_err(|e| {
-            self.failed(&format!("{} bytes of the host's memory could not be pinned", 2 * len), e)
+            let n_bytes = size_of::<T>() * len;
+            self.failed(&format!("{n_bytes} bytes of the host's memory could not be pinned"), e)
         })
     }
 
-    pub fn store(&self, from: &CudaSlice<u16>, to: &mut PinnedHostSlice<u16>) -> Result<(), Error> {
+    pub fn store<T: DeviceRepr>(
+        &self,
+        from: &CudaSlice<T>,
+        to: &mut PinnedHostSlice<T>,
+    ) -> Result<(), Error> {
         self.stream.memcpy_dtoh(from, to).map_err(|e| self.failed("a copy to the host failed", e))
     }
 

@@ -54,7 +54,7 @@ pub fn source(file: &str) -> String {
         "rope" => &[text!("rope")],
         "pyramid" => &[text!("pyramid")],
         "clusters" => &[text!("clusters")],
-        "written" => &[text!("written")],
+        "written" => &[TILES, ROWS, text!("written")],
         "dequantize" => &[text!("dequantize")],
         "proximity" => &[BLOCKS, text!("proximity")],
         "sentences" => &[text!("sentences")],

@@ -10,7 +10,7 @@ use super::{
     launch::Settings,
     module::{Kernel, Work},
     nodes::Nodes,
-    params::{self, AttentionWithoutParams, Mask, RecallParams, Rows},
+    params::{self, AttentionWithoutParams, LengthsParams, Mask, RecallParams, Rows},
     proximity::{Around, Proximity},
     sample::Sampled,
     sinks::Sinks,
@@ -54,6 +54,9 @@ pub struct Layer {
     sampled: Option<Sampled>,
     pub(super) sinks: Option<Sinks>,
     pub(super) anchors: Option<Anchors>,
+    /// Of the residual stream's rows before the layer, of which `n_measured` are there. `[n_tokens]`, or nothing
+    lengths: CudaSlice<f32>,
+    n_measured: usize,
     /// Once the values are weighed.
     written: Option<Written>,
     pub(super) proximity: Option<Proximity>,
@@ -96,6 +99,8 @@ impl Layer {
             sampled: None,
             sinks: Sinks::new(&gpu, &shape)?,
             anchors: Anchors::new(&gpu, &shape)?,
+            lengths: gpu.alloc(if shape.sentences.is_empty() { 0 } else { n_tokens })?,
+            n_measured: 0,
             written: None,
             proximity: Proximity::new(&gpu, &shape)?,
             has_mask: false,
@@ -170,6 +175,18 @@ impl LayerAttention for Layer {
     fn weigh(&mut self, weight: &Tensor) -> Result<(), Error> {
         self.written = Some(Written::new(&self.gpu, &self.shape, weight, &self.values)?);
         Ok(())
+    }
+
+    fn measure(&mut self, hidden: &Tensor) -> Result<(), Error> {
+        let params = LengthsParams {
+            x: self.gpu.pointer(&hidden.data),
+            length: self.gpu.pointer_at(&self.lengths, self.n_measured),
+            hidden: hidden.width as i32,
+        };
+        self.n_measured += hidden.n_rows;
+        let work = Work::new(hidden.n_rows, 1);
+        // SAFETY: as the header of kernels/rms_norm.cu says; there is a length for each token of the prompt.
+        unsafe { self.gpu.launch(&Kernel::new("rms_norm", "lengths"), work, &params) }
     }
 
     fn search(&mut self, queries: &Tensor, first_query_block: usize) -> Result<(), Error> {
@@ -296,15 +313,6 @@ impl LayerAttention for Layer {
         Ok(output)
     }
 
-    fn costs(&mut self) -> Result<StageCosts, Error> {
-        let n_read = self.gpu.download(&self.n_read, 1)?[0];
-        Ok(StageCosts {
-            search: self.searching.spent(&self.gpu)?,
-            attention: self.attending.spent(&self.gpu)?,
-            keys_read: self.n_read_exactly.map(|n| n + n_read),
-        })
-    }
-
     fn into_record(self) -> Result<impl Collect + 'static, Error> {
         let (gpu, shape) = (self.gpu.clone(), self.shape.clone());
         let sampled = self.sampled.as_ref().filter(|_| !shape.config.exact);
@@ -313,7 +321,8 @@ impl LayerAttention for Layer {
             self.written.as_ref().map(|written| written.means_of_blocks(&gpu, &shape, &self.received));
         let vertical = self.anchors.as_ref().map(|anchors| anchors.vertical(&gpu, &shape));
         let (recall, written, vertical) = (recall.transpose()?, written.transpose()?, vertical.transpose()?);
-        let Layer { budgets, kept, mass, received, focus, proximity, sinks, .. } = self;
+        let Layer { budgets, kept, mass, received, focus, proximity, sinks, lengths, n_measured, .. } = self;
+        let Layer { n_read, n_read_exactly, mut searching, mut attending, .. } = self;
         let done = gpu.mark()?;
         Ok(move || {
             let collect = |from: &CudaSlice<f32>, len| gpu.collect(&done, from, len);
@@ -339,7 +348,7 @@ impl LayerAttention for Layer {
                 vertical: some(vertical)?,
                 proximity: proximity
                     .map_or(Ok(Vec::new()), |proximity| proximity.into_shares(&gpu, &done, &shape, &mask))?,
-                residual: Vec::new(),
+                residual: shape.means_of_query_blocks(&collect(&lengths, n_measured)?).collect(),
                 received: collect(&received, n_heads * blocks.n_tokens)?,
                 focus: collect(&focus, n_focus_keys)?,
                 mask,
@@ -347,12 +356,23 @@ impl LayerAttention for Layer {
             if shape.config.exact {
                 record.recall = record.share_on_kept();
             }
-            Ok(record)
+            let n_read = gpu.collect(&done, &n_read, 1)?[0];
+            let costs = StageCosts {
+                search: searching.spent(&gpu)?,
+                attention: attending.spent(&gpu)?,
+                keys_read: n_read_exactly.map(|n| n + n_read),
+            };
+            Ok((record, costs))
         })
     }
 }
 
 impl Layer {
+    /// Waits for the searches so far; returns how many keys and nodes they read.
+    pub(super) fn keys_read(&self) -> Result<u64, Error> {
+        Ok(self.n_read_exactly.unwrap_or(0) + self.gpu.download(&self.n_read, 1)?[0])
+    }
+
     /// Takes the budgets of the mask.
     fn set(&mut self, budgets: Budgets) -> Result<(), Error> {
         let head = |head| [budgets.top_k(head) as u32, budgets.row(head, 0, 1).start as u32];

@@ -37,35 +37,43 @@ pub fn plan(
 }
 
 /// All layouts, from the fastest to the smallest: first all weights stay on the card, then each layer's come while the one
-/// before it runs, then it waits for them, then chunks become smaller, then hidden states leave the card, then experts
-/// come when rows have chosen them.
+/// before it runs, then it waits for them, then for the record of the one before, then chunks become smaller, then hidden
+/// states leave the card, then experts come when rows have chosen them.
 fn layouts(model: &ModelConfig, block_size_q: usize, n_tokens: usize, purpose: Purpose) -> Vec<Layout> {
     // Chunks longer than the prompt are no different from the prompt.
     let whole = n_tokens.max(1).next_multiple_of(block_size_q);
     let (large, small) = (large_chunks(model), CHUNKS.to_vec());
-    let with = |rows: Vec<usize>, weights, hidden_on_host, experts_when_chosen| {
-        rows.into_iter().map(move |rows| {
-            let chunk_rows = rows.next_multiple_of(block_size_q).min(whole);
-            Layout { chunk_rows, weights, hidden_on_host, experts_when_chosen }
-        })
+    let with = |rows: &[usize], layout: Layout| -> Vec<Layout> {
+        let whole_blocks = |rows: &usize| rows.next_multiple_of(block_size_q).min(whole);
+        rows.iter().map(|rows| Layout { chunk_rows: whole_blocks(rows), ..layout }).collect()
     };
     let all = [&large[..large.len() - 1], &small].concat();
-    let of_a_layer = |on_host| {
-        with(large.clone(), Weights::Ahead, on_host, false).chain(with(
-            all.clone(),
-            Weights::Waiting,
-            on_host,
-            false,
-        ))
+    let kept = Layout {
+        chunk_rows: 0,
+        weights: Weights::Kept,
+        hidden_on_host: false,
+        record_first: false,
+        experts_when_chosen: false,
     };
-    let when_chosen = [false, true].into_iter().filter(|_| model.experts.is_some());
-    let when_chosen = when_chosen.flat_map(|on_host| with(all.clone(), Weights::Waiting, on_host, true));
+    let of_a_layer = |hidden_on_host| {
+        let ahead = Layout { weights: Weights::Ahead, hidden_on_host, ..kept };
+        let waiting = Layout { weights: Weights::Waiting, ..ahead };
+        let record_first = Layout { record_first: true, ..waiting };
+        [with(&large, ahead), with(&large, waiting), with(&all, record_first)].concat()
+    };
+    let when_chosen = |hidden_on_host| {
+        let smallest = Layout { weights: Weights::Waiting, record_first: true, hidden_on_host, ..kept };
+        with(&all, Layout { experts_when_chosen: true, ..smallest })
+    };
     match purpose {
-        Purpose::Trace => with(large.clone(), Weights::Kept, false, false)
-            .chain([false, true].into_iter().flat_map(of_a_layer))
-            .chain(when_chosen)
-            .collect(),
-        Purpose::Generate => with(small.clone(), Weights::Kept, false, false).collect(),
+        Purpose::Trace => {
+            let mut layouts = [with(&large, kept), of_a_layer(false), of_a_layer(true)].concat();
+            if model.experts.is_some() {
+                layouts.extend([false, true].into_iter().flat_map(when_chosen));
+            }
+            layouts
+        }
+        Purpose::Generate => with(&small, kept),
     }
 }
 
@@ -84,6 +92,7 @@ fn slower(layout: Layout, fastest: Layout) -> Option<String> {
         (layout.chunk_rows < fastest.chunk_rows, chunks.as_str()),
         (layout.hidden_on_host, "hidden states in the host's memory"),
         (layout.weights == Weights::Waiting, "each layer waits for its weights"),
+        (layout.record_first, "and for the record of the one before"),
         (layout.experts_when_chosen, "each chunk waits for its experts"),
     ];
     let reasons: Vec<&str> = reasons.into_iter().filter(|reason| reason.0).map(|reason| reason.1).collect();
@@ -107,8 +116,8 @@ fn laid_out(
         Weights::Waiting | Weights::Mapped => (n, n * run.layer),
     };
     // A layer's record leaves the card while the next layer runs.
-    let n_records = match (purpose, layout.weights) {
-        (Purpose::Trace, Weights::Kept | Weights::Held | Weights::Ahead) => (model.n_layers as u64).min(2),
+    let n_records = match purpose {
+        Purpose::Trace if !layout.record_first => (model.n_layers as u64).min(2),
         _ => n,
     };
     let mut parts = vec![
@@ -233,8 +242,13 @@ mod tests {
 
     #[test]
     fn what_costs_most_time_is_given_up_last() {
-        let fastest =
-            |weights| Layout { chunk_rows: 8192, weights, hidden_on_host: false, experts_when_chosen: false };
+        let fastest = |weights| Layout {
+            chunk_rows: 8192,
+            weights,
+            hidden_on_host: false,
+            record_first: false,
+            experts_when_chosen: false,
+        };
         let kept = million(u64::MAX);
         assert_eq!((kept.layout, &kept.slower), (fastest(Weights::Kept), &None));
         assert!(kept.weights() > 15_000_000_000, "{}", kept.weights());
@@ -243,14 +257,14 @@ mod tests {
         assert_eq!((free.layout, &free.slower), (fastest(Weights::Ahead), &None));
         let free = MemoryPlan { limit: u64::MAX, ..free };
         assert_eq!(million(free.total()), MemoryPlan { limit: free.total(), ..free.clone() });
-        let waiting = [8192, 4096, 2048, 1024, 512, 256].map(|rows| (rows, Weights::Waiting));
+        let meanwhile = [Weights::Ahead, Weights::Waiting].map(|weights| (8192, weights, false));
+        let first = [8192, 4096, 2048, 1024, 512, 256].map(|rows| (rows, Weights::Waiting, true));
+        let on_card = meanwhile.into_iter().skip(1).chain(first);
         let mut limit = free.total();
-        for (i, (rows, weights)) in
-            waiting.into_iter().chain([(8192, Weights::Ahead)]).chain(waiting).enumerate()
-        {
-            let plan = million(limit - 1);
-            let hidden_on_host = i >= waiting.len();
-            let expected = Layout { chunk_rows: rows, weights, hidden_on_host, experts_when_chosen: false };
+        for (i, (chunk_rows, weights, record_first)) in on_card.chain(meanwhile).chain(first).enumerate() {
+            let (plan, rows) = (million(limit - 1), chunk_rows);
+            let hidden_on_host = i > first.len();
+            let expected = Layout { chunk_rows, hidden_on_host, record_first, ..fastest(weights) };
             assert_eq!(plan.layout, expected);
             let why = plan.slower.as_deref().unwrap();
             assert_eq!(

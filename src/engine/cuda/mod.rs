@@ -56,9 +56,10 @@ use experts::Routes;
 use gpu::Gpu;
 use kernel_params::KernelParams;
 pub use layer::Layer;
+
 use module::{Kernel, Work};
-use params::{BiasParams, ClampedParams, FiniteParams, LengthsParams, PairParams, RmsNormParams, RopeParams};
-use residual::Residual;
+use params::{BiasParams, ClampedParams, FiniteParams, PairParams, RmsNormParams, RopeParams};
+use residual::{Mark, Residual};
 pub use tensor::Tensor;
 
 /// The first NVIDIA card.
@@ -227,6 +228,7 @@ fn same(what: &str, expected: usize, found: usize) -> Result<(), Error> {
 impl Device for Cuda {
     type Tensor = Tensor;
     type Residual = Residual;
+    type Mark = Mark;
     type Angles = Angles;
     type Layer = Layer;
     type Routes = Routes;
@@ -309,8 +311,12 @@ impl Device for Cuda {
         residual.chunk(&self.gpu, i)
     }
 
-    fn is_finite(&self, residual: &Residual) -> Result<bool, Error> {
-        residual.is_finite(&self.gpu)
+    fn mark(&self, residual: &mut Residual) -> Result<Mark, Error> {
+        residual.mark(&self.gpu)
+    }
+
+    fn is_finite(&self, mark: Mark) -> Result<bool, Error> {
+        mark.is_finite(&self.gpu)
     }
 
     fn rms_norm(&self, x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor, Error> {
@@ -439,18 +445,6 @@ impl Device for Cuda {
 
     fn to_host(&self, x: &Tensor) -> Result<Vec<f32>, Error> {
         x.to_host(&self.gpu)
-    }
-
-    fn lengths(&self, x: &Tensor) -> Result<Vec<f32>, Error> {
-        let lengths = self.gpu.alloc::<f32>(x.n_rows)?;
-        let params = LengthsParams {
-            x: self.gpu.pointer(&x.data),
-            length: self.gpu.pointer(&lengths),
-            hidden: x.width as i32,
-        };
-        // SAFETY: as the header of kernels/rms_norm.cu says.
-        unsafe { self.gpu.launch(&Kernel::new("rms_norm", "lengths"), Work::new(x.n_rows, 1), &params)? };
-        self.gpu.download(&lengths, x.n_rows)
     }
 
     fn layer(&self, shape: AttentionShape) -> Result<Layer, Error> {

@@ -214,14 +214,14 @@ pub struct ProximityParams {
 #[repr(C)]
 pub struct GramParams {
     pub weight: Bf16s,
-    pub gram: Floats,
+    pub gram: Bf16s,
     pub hidden: i32,
 }
 
 #[repr(C)]
 pub struct WrittenParams {
     pub values: Bf16s,
-    pub gram: Floats,
+    pub gram: Bf16s,
     pub out: Floats,
     pub n_tokens: i32,
     pub n_kv_heads: i32,

@@ -1,7 +1,9 @@
 //! The residual stream between layers: on the card, or in the host's memory where the card has no room for
 //! it.
 
-use cudarc::driver::{CudaSlice, PinnedHostSlice};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cudarc::driver::{CudaEvent, CudaSlice, PinnedHostSlice};
 
 use super::{gpu::Gpu, pointer::DevicePointer, tensor::Tensor};
 use crate::error::Error;
@@ -11,6 +13,24 @@ pub struct Residual {
     on_host: bool,
     /// Not 0 once a number that was put in place is not finite.
     broken: CudaSlice<u32>,
+    /// What marks bring to the host: one may be waited for while the next is made.
+    words: [Arc<Mutex<PinnedHostSlice<u32>>>; 2],
+}
+
+/// A point in the card's work, and whether a number before it was not finite.
+pub struct Mark {
+    broken: Arc<Mutex<PinnedHostSlice<u32>>>,
+    done: CudaEvent,
+}
+
+impl Mark {
+    /// Waits for the mark; returns whether no such number was noted before it.
+    pub fn is_finite(&self, gpu: &Gpu) -> Result<bool, Error> {
+        let failed = |e| gpu.failed("a layer failed", e);
+        self.done.synchronize().map_err(failed)?;
+        let broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(broken.as_slice().map_err(failed)? == [0])
+    }
 }
 
 enum Chunk {
@@ -25,7 +45,8 @@ enum Chunk {
 
 impl Residual {
     pub fn new(gpu: &Gpu, on_host: bool) -> Result<Self, Error> {
-        Ok(Residual { chunks: Vec::new(), on_host, broken: gpu.zeros(1)? })
+        let word = || gpu.pinned(1).map(|word| Arc::new(Mutex::new(word)));
+        Ok(Residual { chunks: Vec::new(), on_host, broken: gpu.zeros(1)?, words: [word()?, word()?] })
     }
 
     /// Returns chunk `i`, on the card.
@@ -58,8 +79,11 @@ impl Residual {
         gpu.pointer(&self.broken)
     }
 
-    /// Returns whether no such number was noted; waits for everything before.
-    pub fn is_finite(&self, gpu: &Gpu) -> Result<bool, Error> {
-        Ok(gpu.download(&self.broken, 1)? == [0])
+    /// Marks the card's work so far. The mark before the last must have been waited for.
+    pub fn mark(&mut self, gpu: &Gpu) -> Result<Mark, Error> {
+        self.words.swap(0, 1);
+        let broken = self.words[0].clone();
+        gpu.store(&self.broken, &mut broken.lock().unwrap_or_else(PoisonError::into_inner))?;
+        Ok(Mark { broken, done: gpu.mark()? })
     }
 }

@@ -23,7 +23,7 @@ impl Written {
         values: &CudaSlice<u16>,
     ) -> Result<Self, Error> {
         let AttentionShape { blocks, n_heads, n_kv_heads, head_dim, .. } = *shape;
-        let gram = gpu.alloc::<f32>(n_heads * head_dim * head_dim)?;
+        let gram = gpu.alloc::<u16>(n_heads * 2 * head_dim * head_dim)?;
         let lengths = gpu.alloc::<f32>(n_heads * blocks.n_tokens)?;
         let of_heads = GramParams {
             weight: gpu.pointer(&weight.data),

@@ -55,7 +55,8 @@ impl<D: Device> Decoder<'_, D> {
                 let Branch { position: first_row, hidden } = branch;
                 let mut pass = Pass { layer, weights, angles, attention, hidden, first_row: *first_row };
                 self.append(&mut pass)?;
-                self.advance(&mut pass, |q| q.attention.attend_without(q.rows, q.first, without))
+                self.advance(&mut pass, |q| q.attention.attend_without(q.rows, q.first, without))?;
+                self.check(layer, self.device.mark(hidden)?)
             };
             take(&mut attention, &mut branches[0], &Hidden::default())?;
             for &i in &order {
@@ -63,7 +64,7 @@ impl<D: Device> Decoder<'_, D> {
                 take(&mut attention, &mut branches[i], &interventions[i - 1].in_layer(layer))?;
             }
             on_layer(layer);
-            Ok(())
+            Ok(None)
         })?;
         Ok(branches)
     }

@@ -10,11 +10,12 @@ use crate::{
 };
 
 impl<D: Device> Decoder<'_, D> {
-    /// Calls `work` with each layer and its weights. `work` must wait for its device work before returning:
-    /// the weights' buffer is reused.
+    /// Calls `work` with each layer and its weights. `work` returns a mark of its device work, or waits for it:
+    /// the weights' memory is reused after that. Where there is memory for two layers, the host is one ahead of the
+    /// device.
     pub(super) fn each_layer(
         &self,
-        work: impl FnMut(usize, &LayerWeights<D::Tensor>) -> Result<(), Error>,
+        work: impl FnMut(usize, &LayerWeights<D::Tensor>) -> Result<Option<D::Mark>, Error>,
     ) -> Result<(), Error> {
         self.each_layer_from(0, work)
     }
@@ -23,11 +24,14 @@ impl<D: Device> Decoder<'_, D> {
     pub(super) fn each_layer_from(
         &self,
         first: usize,
-        mut work: impl FnMut(usize, &LayerWeights<D::Tensor>) -> Result<(), Error>,
+        mut work: impl FnMut(usize, &LayerWeights<D::Tensor>) -> Result<Option<D::Mark>, Error>,
     ) -> Result<(), Error> {
+        let mut running = Running { decoder: self, layer: None };
         if let Some(weights) = &self.resident {
-            let layers = weights.layers.iter().enumerate().skip(first);
-            return { layers }.try_for_each(|(layer, weights)| work(layer, weights));
+            for (layer, weights) in weights.layers.iter().enumerate().skip(first) {
+                running.next(layer, work(layer, weights)?, ())?;
+            }
+            return running.end();
         }
         let n_layers = self.model.config.n_layers;
         let n_rooms = (n_layers - first).min(if self.layout.weights == Weights::Ahead { 2 } else { 1 });
@@ -42,12 +46,19 @@ impl<D: Device> Decoder<'_, D> {
                     let _ = send.send(self.refill(layer, &mut room).map(|()| room));
                 }
             });
+            let mut running = Running { decoder: self, layer: None };
             for (layer, weights) in (first..n_layers).zip(filled) {
                 let weights = weights?;
-                work(layer, &weights)?;
-                let _ = give.send(weights);
+                let mark = work(layer, &weights)?;
+                let mut done = running.next(layer, mark, weights)?;
+                if n_rooms == 1 {
+                    done = running.wait()?;
+                }
+                if let Some(weights) = done {
+                    let _ = give.send(weights);
+                }
             }
-            Ok(())
+            running.end()
         })
     }
 
@@ -60,5 +71,31 @@ impl<D: Device> Decoder<'_, D> {
         }
         room.all().zip(weights.all()).try_for_each(|(room, weight)| self.device.refill(room, weight))?;
         self.device.arrived()
+    }
+}
+
+/// The layer that the device may still be working on, while the host prepares the next one.
+struct Running<'d, 't, D: Device, W> {
+    decoder: &'d Decoder<'t, D>,
+    layer: Option<(usize, Option<D::Mark>, W)>,
+}
+
+impl<D: Device, W> Running<'_, '_, D, W> {
+    /// Takes the next layer, with its weights; waits for the one before and returns its weights.
+    fn next(&mut self, layer: usize, mark: Option<D::Mark>, weights: W) -> Result<Option<W>, Error> {
+        let before = self.wait();
+        self.layer = Some((layer, mark, weights));
+        before
+    }
+
+    /// Waits for the layer, if there is one; returns its weights.
+    fn wait(&mut self) -> Result<Option<W>, Error> {
+        let Some((layer, mark, weights)) = self.layer.take() else { return Ok(None) };
+        mark.map_or(Ok(()), |mark| self.decoder.check(layer, mark))?;
+        Ok(Some(weights))
+    }
+
+    fn end(mut self) -> Result<(), Error> {
+        self.wait().map(drop)
     }
 }

@@ -17,7 +17,7 @@ mod visitor;
 use std::{ops::Range, slice, sync::Arc};
 
 use super::{
-    device::{AttentionShape, Device, LayerAttention, StageCosts},
+    device::{AttentionShape, Device, LayerAttention},
     model::{
         LayerWeights, Model,
         rope::{RopeConfig, Rotary},
@@ -80,10 +80,9 @@ impl<D: Device> Decoder<'_, D> {
     /// [`Error::NotFinite`] naming the layer, [`Error::Device`], and what `on_layer` returns.
     pub fn sparse(
         &self,
-        costs: &mut StageCosts,
         on_layer: impl FnMut(usize, Pending) -> Result<(), Error>,
     ) -> Result<D::Residual, Error> {
-        self.run(true, &mut Sparse { costs, on_layer })
+        self.run(true, &mut Sparse { on_layer })
     }
 
     /// Runs the model densely; `mask` gives the blocks of a layer whose share of the dense attention mass is
@@ -108,13 +107,12 @@ impl<D: Device> Decoder<'_, D> {
     pub fn sampled(
         &self,
         sample: &[usize],
-        costs: &mut StageCosts,
         mut mask: impl FnMut(usize) -> Result<BlockMask, Error>,
         on_layer: impl FnMut(usize, Vec<f64>),
     ) -> Result<(), Error> {
         let blocks = self.shape(0, self.tokens.len()).blocks;
         let dense = Dense::new(|layer| mask(layer).map(Some), on_layer);
-        let visitor = &mut Sampled { costs, blocks, chunk: self.layout.chunk_rows, sample, dense };
+        let visitor = &mut Sampled { blocks, chunk: self.layout.chunk_rows, sample, dense };
         self.run(true, visitor).map(drop)
     }
 
@@ -122,13 +120,13 @@ impl<D: Device> Decoder<'_, D> {
         let angles = self.angles(self.tokens.len())?;
         let mut hidden = self.embed(0)?;
         self.each_layer(|layer, weights| {
-            let lengths = if self.sentences.is_empty() { Vec::new() } else { self.mean_lengths(&hidden)? };
             let mut attention = self.device.layer(self.shape(layer, self.tokens.len()))?;
             let angles = self.angles_of(layer, &angles);
             let mut pass =
                 Pass { layer, weights, angles, attention: &mut attention, hidden: &mut hidden, first_row: 0 };
             self.layer(&mut pass, searches, |queries| visitor.attend(self.device, queries))?;
-            visitor.finish(layer, attention, lengths)
+            visitor.finish(layer, attention)?;
+            self.device.mark(&mut hidden).map(Some)
         })?;
         Ok(hidden)
     }
@@ -194,15 +192,17 @@ impl<D: Device> Decoder<'_, D> {
         attend: impl FnMut(QueryChunk<D>) -> Result<D::Tensor, Error>,
     ) -> Result<(), Error> {
         self.append(pass)?;
+        if !self.sentences.is_empty() {
+            self.chunks(pass.first_row)
+                .try_for_each(|(i, _)| pass.attention.measure(&self.device.chunk(pass.hidden, i)?))?;
+            pass.attention.weigh(&pass.weights.output.weight)?;
+        }
         if searches {
             pass.attention.index()?;
             // Rows that are added later keep the budgets of the prompt.
             if pass.first_row == 0 {
                 self.share_out(pass)?;
             }
-        }
-        if !self.sentences.is_empty() {
-            pass.attention.weigh(&pass.weights.output.weight)?;
         }
         self.advance(pass, attend)
     }
@@ -229,7 +229,7 @@ impl<D: Device> Decoder<'_, D> {
         let Some(attended) = pass.attention.step(&queries, dense)? else { return Ok(false) };
         let after = self.after_attention(pass.weights, &x, attended)?;
         self.device.put(pass.hidden, 0, self.after_mlp(pass.layer, pass.weights, after)?)?;
-        self.check(pass).map(|()| true)
+        self.check(pass.layer, self.device.mark(pass.hidden)?).map(|()| true)
     }
 
     /// Gives each head of a layer its budget, from a sample of its queries where budgets differ.
@@ -283,29 +283,15 @@ impl<D: Device> Decoder<'_, D> {
             drop(x);
             self.device.put(pass.hidden, i, self.after_mlp(pass.layer, weights, after)?)?;
         }
-        self.check(pass)
+        Ok(())
     }
 
-    /// Checks that the layer left numbers.
-    fn check(&self, pass: &Pass<D>) -> Result<(), Error> {
-        if self.device.is_finite(pass.hidden)? {
+    /// Waits for a layer, and checks that it left numbers.
+    fn check(&self, layer: usize, mark: D::Mark) -> Result<(), Error> {
+        if self.device.is_finite(mark)? {
             return Ok(());
         }
-        Err(self.not_finite(format!("the output of layer {}", pass.layer)))
-    }
-
-    /// Returns the mean length of the rows of each query block. `[n_query_blocks]`
-    fn mean_lengths(&self, hidden: &D::Residual) -> Result<Vec<f32>, Error> {
-        let mut means = Vec::new();
-        for (i, _) in self.chunks(0) {
-            let lengths = self.device.lengths(&self.device.chunk(hidden, i)?)?;
-            means.extend(
-                lengths
-                    .chunks(self.config.block_size_q)
-                    .map(|block| block.iter().sum::<f32>() / block.len() as f32),
-            );
-        }
-        Ok(means)
+        Err(self.not_finite(format!("the output of layer {layer}")))
     }
 
     /// Returns the shape of a layer's attention; the prompt may grow to `capacity` tokens.

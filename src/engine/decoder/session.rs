@@ -135,7 +135,7 @@ impl<'a, D: Device> Session<'a, D> {
                 search_and_attend(queries)
             })?;
             on_layer(layer);
-            Ok(())
+            device.mark(&mut hidden).map(Some)
         })?;
         let decoder = setting.decoder(model, *device, weights, tokens);
         last_logits(&decoder, &hidden, first_row)

@@ -24,30 +24,26 @@ pub(super) trait Visitor<D: Device> {
     /// Computes the attention of a chunk of queries. `[n_rows, n_heads · head_dim]`
     fn attend(&mut self, device: &D, queries: QueryChunk<D>) -> Result<D::Tensor, Error>;
 
-    /// Takes the attention once all chunks are through, and the mean lengths of the residual stream before
-    /// it. `[n_query_blocks]`
-    fn finish(&mut self, layer: usize, attention: D::Layer, residual: Vec<f32>) -> Result<(), Error>;
+    /// Takes the attention once all chunks are through.
+    fn finish(&mut self, layer: usize, attention: D::Layer) -> Result<(), Error>;
 }
 
-/// A layer's record, which a call brings to the host; the call may be in another thread, while the next layer
-/// runs.
-pub type Pending = Box<dyn FnOnce() -> Result<LayerRecord, Error> + Send>;
+/// A layer's record and what it cost, which a call brings to the host; the call may be in another thread, while
+/// the next layer runs.
+pub type Pending = Box<dyn FnOnce() -> Result<(LayerRecord, StageCosts), Error> + Send>;
 
 /// Searches, attends to what was kept, and records it.
-pub(super) struct Sparse<'a, F> {
-    pub costs: &'a mut StageCosts,
+pub(super) struct Sparse<F> {
     pub on_layer: F,
 }
 
-impl<D: Device, F: FnMut(usize, Pending) -> Result<(), Error>> Visitor<D> for Sparse<'_, F> {
+impl<D: Device, F: FnMut(usize, Pending) -> Result<(), Error>> Visitor<D> for Sparse<F> {
     fn attend(&mut self, _: &D, queries: QueryChunk<D>) -> Result<D::Tensor, Error> {
         search_and_attend(queries)
     }
 
-    fn finish(&mut self, layer: usize, mut attention: D::Layer, residual: Vec<f32>) -> Result<(), Error> {
-        *self.costs += attention.costs()?;
-        let collect = attention.into_record()?;
-        (self.on_layer)(layer, Box::new(move || Ok(LayerRecord { residual, ..collect()? })))
+    fn finish(&mut self, layer: usize, attention: D::Layer) -> Result<(), Error> {
+        (self.on_layer)(layer, Box::new(attention.into_record()?))
     }
 }
 
@@ -84,7 +80,7 @@ where
         queries.attention.attend_dense(queries.rows, queries.first, measured)
     }
 
-    fn finish(&mut self, layer: usize, _: D::Layer, _: Vec<f32>) -> Result<(), Error> {
+    fn finish(&mut self, layer: usize, _: D::Layer) -> Result<(), Error> {
         let measured = self.current.take().flatten();
         (self.on_layer)(layer, measured.map_or(Vec::new(), |(_, kept_mass)| kept_mass));
         Ok(())
@@ -93,7 +89,6 @@ where
 
 /// Runs sparsely, and measures on some query blocks how much of the dense mass falls on a mask.
 pub(super) struct Sampled<'a, M, F> {
-    pub costs: &'a mut StageCosts,
     pub blocks: Blocks,
     /// Rows of a chunk of queries.
     pub chunk: usize,
@@ -123,9 +118,8 @@ where
         Ok(output)
     }
 
-    fn finish(&mut self, layer: usize, mut attention: D::Layer, residual: Vec<f32>) -> Result<(), Error> {
-        *self.costs += attention.costs()?;
-        Visitor::<D>::finish(&mut self.dense, layer, attention, residual)
+    fn finish(&mut self, layer: usize, attention: D::Layer) -> Result<(), Error> {
+        Visitor::<D>::finish(&mut self.dense, layer, attention)
     }
 }
 

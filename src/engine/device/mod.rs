@@ -38,6 +38,8 @@ pub trait Device: Sync {
     type Tensor: Send + Sync;
     /// The residual stream between layers, in chunks of rows.
     type Residual;
+    /// A point in the device's work, with whether the residual stream is finite there.
+    type Mark;
     /// Rotary angles of every position.
     type Angles;
     /// Keys and values of one layer, and all that search and attention make of them.
@@ -99,9 +101,12 @@ pub trait Device: Sync {
     /// Chunk `i`, on the device.
     fn chunk(&self, residual: &Self::Residual, i: usize) -> Result<Self::Tensor, Error>;
 
-    /// Waits for all chunks; returns whether every number put so far is below [`TOO_LARGE`]: no NaN, no
+    /// Marks what the device has been given so far. The mark before the last must have been waited for.
+    fn mark(&self, residual: &mut Self::Residual) -> Result<Self::Mark, Error>;
+
+    /// Waits for a mark; returns whether every number put before it is below [`TOO_LARGE`]: no NaN, no
     /// infinity, nothing that a norm would lose.
-    fn is_finite(&self, residual: &Self::Residual) -> Result<bool, Error>;
+    fn is_finite(&self, mark: Self::Mark) -> Result<bool, Error>;
 
     /// `x / √(mean(x²) + eps) · weight` over each row.
     fn rms_norm(&self, x: &Self::Tensor, weight: &Self::Tensor, eps: f64) -> Result<Self::Tensor, Error>;
@@ -181,9 +186,6 @@ pub trait Device: Sync {
     /// All numbers, row by row.
     fn to_host(&self, x: &Self::Tensor) -> Result<Vec<f32>, Error>;
 
-    /// Euclidean length of each row. `[n_rows]`
-    fn lengths(&self, x: &Self::Tensor) -> Result<Vec<f32>, Error>;
-
     /// Room for the attention of one layer.
     fn layer(&self, shape: AttentionShape) -> Result<Self::Layer, Error>;
 }
@@ -219,6 +221,9 @@ pub trait LayerAttention {
     /// Takes ‖W_O v‖ of every head and key, once all values are there; `weight` is the output layer's
     /// `[hidden_size, n_heads · head_dim]`.
     fn weigh(&mut self, weight: &Self::Tensor) -> Result<(), Error>;
+
+    /// Takes the lengths of the next rows of the residual stream before the layer, whole query blocks.
+    fn measure(&mut self, hidden: &Self::Tensor) -> Result<(), Error>;
 
     /// Finds the key blocks that each query block keeps.
     fn search(&mut self, queries: &Self::Tensor, first_query_block: usize) -> Result<(), Error>;
@@ -264,11 +269,8 @@ pub trait LayerAttention {
         measured: Option<(&BlockMask, &mut [f64])>,
     ) -> Result<Self::Tensor, Error>;
 
-    /// Waits for search and attention; returns the time they took so far, and the keys read.
-    fn costs(&mut self) -> Result<StageCosts, Error>;
-
-    /// Ends the layer; returns the record of its sparse attention, to be collected in any thread while the
-    /// device goes on.
+    /// Ends the layer; returns the record of its sparse attention and what it cost, to be collected in any
+    /// thread while the device goes on.
     fn into_record(self) -> Result<impl Collect + 'static, Error>;
 }
 
@@ -279,9 +281,9 @@ pub trait Routed {
 }
 
 /// A record that is still on the device: a call brings it to the host.
-pub trait Collect: FnOnce() -> Result<LayerRecord, Error> + Send {}
+pub trait Collect: FnOnce() -> Result<(LayerRecord, StageCosts), Error> + Send {}
 
-impl<F: FnOnce() -> Result<LayerRecord, Error> + Send> Collect for F {}
+impl<F: FnOnce() -> Result<(LayerRecord, StageCosts), Error> + Send> Collect for F {}
 
 /// Rows of the output layer that are on the device together.
 pub const VOCABULARY_CHUNK: usize = 16_384;

@@ -46,6 +46,11 @@ impl AttentionShape {
         proximity
     }
 
+    /// Means over query blocks of what whole query blocks' rows have.
+    pub fn means_of_query_blocks(&self, of_rows: &[f32]) -> impl Iterator<Item = f32> {
+        of_rows.chunks(self.blocks.block_size_q).map(|rows| rows.iter().sum::<f32>() / rows.len() as f32)
+    }
+
     /// The key-value head that a query head reads.
     pub fn kv_head(&self, head: usize) -> usize {
         head / (self.n_heads / self.n_kv_heads)

@@ -11,9 +11,18 @@ use crate::{
 /// # Errors
 /// [`Error::Setting`] when the blocks that are always kept leave less than `share` to prune.
 pub fn for_share(layers: &[Blocks], config: &StreamConfig, share: f64) -> Result<usize, Error> {
-    let causal: f64 = layers.iter().map(|blocks| blocks.causal_pairs() as f64).sum();
+    // Layers differ in their windows alone: most are alike.
+    let mut kinds: Vec<(Blocks, f64)> = Vec::new();
+    for blocks in layers {
+        match kinds.iter_mut().find(|(kind, _)| kind == blocks) {
+            Some((_, n)) => *n += 1.0,
+            None => kinds.push((*blocks, 1.0)),
+        }
+    }
+    let causal: f64 = kinds.iter().map(|(blocks, n)| n * blocks.causal_pairs() as f64).sum();
     let pruned = |top_k: usize| {
-        1.0 - layers.iter().map(|blocks| most_pairs(blocks, config, top_k) as f64).sum::<f64>() / causal
+        let computed = |(blocks, n): &(Blocks, f64)| n * most_pairs(blocks, config, top_k) as f64;
+        1.0 - kinds.iter().map(computed).sum::<f64>() / causal
     };
     let mut fits = config.always_kept();
     let mut too_large = layers[0].n_key_blocks() + 1;
