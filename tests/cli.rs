@@ -3,6 +3,8 @@
 
 #[path = "cli/aliases.rs"]
 mod aliases;
+#[path = "cli/batch.rs"]
+mod batch;
 #[path = "cli/compare.rs"]
 mod compare;
 #[path = "cli/ends.rs"]
