@@ -21,7 +21,7 @@ mod vertical;
 pub use anchors::{AnchorConfig, ThoughtAnchors};
 pub use auc::auc;
 pub use causal_test::{CausalConfig, CausalTest};
-pub use edges::{Edge, EdgeRows, SentenceEdge, SentenceEdgeRows};
+pub use edges::{Edge, EdgeRows, ExpertEdge, ExpertRows, SentenceEdge, SentenceEdgeRows};
 pub use flow::{RouteEdge, RouteMeasure};
 pub use head_ranking::{Calibration, HeadRanking, RankedHead};
 pub use reading::{Passage, Reading};

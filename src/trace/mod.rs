@@ -37,8 +37,8 @@ pub(crate) use sentences::recorded_sentences;
 pub use sentences::{MIN_DISTANCE, published_sentences, sentences, token_sentences};
 pub use span::Span;
 pub use summary::{
-    AnswerFidelity, AnswerScore, AnswerToken, CompareConfig, Fidelity, LoadSeconds, ModelInfo, NextToken,
-    PositionFidelity, Recall, RowsOf, Seconds, Summary,
+    AnswerFidelity, AnswerScore, AnswerToken, CompareConfig, ExpertsInfo, Fidelity, LoadSeconds, ModelInfo,
+    NextToken, PositionFidelity, Recall, RowsOf, Seconds, Summary,
 };
 pub use text::Covering;
 pub(crate) use turns::is_divider;
@@ -175,6 +175,30 @@ impl Trace {
         let n = self.n_heads() * self.blocks(layer)?.n_query_blocks();
         let has_sinks = self.summary.on_sinks.is_some();
         has_sinks.then(|| self.tensors.floats(&name(layer, "on_sink"), 0..n)).transpose()
+    }
+
+    /// Returns the experts that some tokens took in a layer, those with the highest scores first; `None` in a layer
+    /// without experts, or when they were not recorded. `[n_tokens][per_token]`
+    ///
+    /// # Errors
+    /// [`Error::Missing`] for a layer or tokens out of range, [`Error::Trace`] when the file is damaged.
+    pub fn experts_of(
+        &self,
+        layer: usize,
+        tokens: std::ops::Range<usize>,
+    ) -> Result<Option<Vec<Vec<usize>>>, Error> {
+        self.check_layer(layer)?;
+        let Some(experts) = self.summary.experts.filter(|experts| experts.per_token > 0) else {
+            return Ok(None);
+        };
+        if tokens.start > tokens.end || tokens.end > self.n_tokens() {
+            let fix = format!("choose tokens below {}", self.n_tokens());
+            return Err(Error::missing("tokens", format!("{tokens:?}"), fix));
+        }
+        let range = tokens.start * experts.per_token..tokens.end * experts.per_token;
+        let read = self.tensors.u16s(&name(layer, "experts"), range)?;
+        let of_token = |experts: &[u16]| experts.iter().map(|&expert| usize::from(expert)).collect();
+        Ok(read.map(|read| read.chunks(experts.per_token).map(of_token).collect()))
     }
 
     /// Returns how much the key blocks of a head write to the residual stream when they get all attention:

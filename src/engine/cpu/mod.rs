@@ -227,6 +227,10 @@ impl Device for Cpu {
         with_slice(&logits, |logits| Routes::new(logits, n_experts, routing, correction))
     }
 
+    fn chosen(&self, routes: &Routes) -> Result<Vec<u16>, Error> {
+        Ok(routes.chosen.clone())
+    }
+
     fn gathered(&self, x: &Tensor, routes: &Routes, expert: usize) -> Result<Tensor, Error> {
         gathered(x, &routes.rows[expert])
     }

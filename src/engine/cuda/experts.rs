@@ -4,6 +4,7 @@ use cudarc::{cublas::sys as cublas, driver::CudaSlice};
 
 use super::{
     Cuda,
+    gpu::Gpu,
     kernel_params::KernelParams,
     module::{Kernel, Work},
     params::{GatherParams, ListParams, RouteParams, ScatterParams, SigmoidParams},
@@ -25,6 +26,8 @@ const MOST_CHOSEN: usize = 32;
 pub struct Routes {
     /// `[n_experts]`
     n_rows: Vec<usize>,
+    /// The experts of each row. `[n_rows, top_k]`
+    chosen: CudaSlice<u32>,
     /// `[n_rows · top_k]`
     rows: CudaSlice<u32>,
     weights: CudaSlice<f32>,
@@ -37,6 +40,12 @@ impl Routed for Routes {
 }
 
 impl Routes {
+    /// Returns the experts of each row, those with the highest scores first.
+    pub fn chosen(&self, gpu: &Gpu) -> Result<Vec<u16>, Error> {
+        let n = self.n_rows.iter().sum();
+        Ok(gpu.download(&self.chosen, n)?.into_iter().map(|expert| expert as u16).collect())
+    }
+
     /// The place of an expert's first row.
     fn start(&self, expert: usize) -> usize {
         self.n_rows[..expert].iter().sum()
@@ -112,7 +121,7 @@ impl Cuda {
             self.experts("rows_by_expert", n, &list)?;
         }
         let n_rows = gpu.download(&counts, n_experts)?.into_iter().map(|n: u32| n as usize).collect();
-        Ok(Routes { n_rows, rows, weights })
+        Ok(Routes { n_rows, chosen, rows, weights })
     }
 
     /// Copies the rows that an expert takes.

@@ -364,6 +364,10 @@ impl Device for Cuda {
         self.routes(x, router, routing, correction)
     }
 
+    fn chosen(&self, routes: &Routes) -> Result<Vec<u16>, Error> {
+        routes.chosen(&self.gpu)
+    }
+
     fn gathered(&self, x: &Tensor, routes: &Routes, expert: usize) -> Result<Tensor, Error> {
         self.rows_of(x, routes, expert)
     }

@@ -32,7 +32,7 @@ use crate::{
 };
 use resident::AllWeights;
 pub use visitor::Pending;
-use visitor::{Dense, QueryChunk, Sampled, Sparse, Visitor};
+use visitor::{Beside, Dense, QueryChunk, Sampled, Sparse, Visitor};
 
 /// A model on a device, about to read a prompt.
 pub struct Decoder<'a, D: Device> {
@@ -70,6 +70,8 @@ struct Pass<'a, D: Device> {
     hidden: &'a mut D::Residual,
     /// The first row, the start of a query block.
     first_row: usize,
+    /// The experts that rows took, if they are recorded. `[n_rows, top_k]`
+    experts: Vec<u16>,
 }
 
 impl<D: Device> Decoder<'_, D> {
@@ -125,10 +127,19 @@ impl<D: Device> Decoder<'_, D> {
             let lengths = if self.sentences.is_empty() { Vec::new() } else { self.mean_lengths(&hidden)? };
             let mut attention = self.device.layer(self.shape(layer, self.tokens.len()))?;
             let angles = self.angles_of(layer, &angles);
-            let mut pass =
-                Pass { layer, weights, angles, attention: &mut attention, hidden: &mut hidden, first_row: 0 };
+            let (attention_of, hidden) = (&mut attention, &mut hidden);
+            let mut pass = Pass {
+                layer,
+                weights,
+                angles,
+                attention: attention_of,
+                hidden,
+                first_row: 0,
+                experts: Vec::new(),
+            };
             self.layer(&mut pass, searches, |queries| visitor.attend(self.device, queries))?;
-            visitor.finish(layer, attention, lengths)
+            let beside = Beside { residual: lengths, experts: pass.experts };
+            visitor.finish(layer, attention, beside)
         })?;
         Ok(hidden)
     }
@@ -228,7 +239,8 @@ impl<D: Device> Decoder<'_, D> {
         let queries = self.queries(pass.weights, &x, slice::from_ref(&position), pass.angles)?;
         let Some(attended) = pass.attention.step(&queries, dense)? else { return Ok(false) };
         let after = self.after_attention(pass.weights, &x, attended)?;
-        self.device.put(pass.hidden, 0, self.after_mlp(pass.layer, pass.weights, after)?)?;
+        let after = self.after_mlp(pass, after)?;
+        self.device.put(pass.hidden, 0, after)?;
         self.check(pass).map(|()| true)
     }
 
@@ -281,7 +293,8 @@ impl<D: Device> Decoder<'_, D> {
                 pass.attention.proximity(&weights.output.weight, &x, &after, first)?;
             }
             drop(x);
-            self.device.put(pass.hidden, i, self.after_mlp(pass.layer, weights, after)?)?;
+            let after = self.after_mlp(pass, after)?;
+            self.device.put(pass.hidden, i, after)?;
         }
         self.check(pass)
     }

@@ -24,9 +24,16 @@ pub(super) trait Visitor<D: Device> {
     /// Computes the attention of a chunk of queries. `[n_rows, n_heads · head_dim]`
     fn attend(&mut self, device: &D, queries: QueryChunk<D>) -> Result<D::Tensor, Error>;
 
-    /// Takes the attention once all chunks are through, and the mean lengths of the residual stream before
-    /// it. `[n_query_blocks]`
-    fn finish(&mut self, layer: usize, attention: D::Layer, residual: Vec<f32>) -> Result<(), Error>;
+    /// Takes the attention once all chunks are through, and what the layer leaves beside it.
+    fn finish(&mut self, layer: usize, attention: D::Layer, beside: Beside) -> Result<(), Error>;
+}
+
+/// What a layer leaves beside its attention.
+pub(super) struct Beside {
+    /// Mean lengths of the residual stream before the layer, if they are recorded. `[n_query_blocks]`
+    pub residual: Vec<f32>,
+    /// The experts that rows took, if they are recorded. `[n_tokens, per_token]`
+    pub experts: Vec<u16>,
 }
 
 /// A layer's record, which a call brings to the host; the call may be in another thread, while the next layer
@@ -44,10 +51,11 @@ impl<D: Device, F: FnMut(usize, Pending) -> Result<(), Error>> Visitor<D> for Sp
         search_and_attend(queries)
     }
 
-    fn finish(&mut self, layer: usize, mut attention: D::Layer, residual: Vec<f32>) -> Result<(), Error> {
+    fn finish(&mut self, layer: usize, mut attention: D::Layer, beside: Beside) -> Result<(), Error> {
         *self.costs += attention.costs()?;
+        let Beside { residual, experts } = beside;
         let collect = attention.into_record()?;
-        (self.on_layer)(layer, Box::new(move || Ok(LayerRecord { residual, ..collect()? })))
+        (self.on_layer)(layer, Box::new(move || Ok(LayerRecord { residual, experts, ..collect()? })))
     }
 }
 
@@ -84,7 +92,7 @@ where
         queries.attention.attend_dense(queries.rows, queries.first, measured)
     }
 
-    fn finish(&mut self, layer: usize, _: D::Layer, _: Vec<f32>) -> Result<(), Error> {
+    fn finish(&mut self, layer: usize, _: D::Layer, _: Beside) -> Result<(), Error> {
         let measured = self.current.take().flatten();
         (self.on_layer)(layer, measured.map_or(Vec::new(), |(_, kept_mass)| kept_mass));
         Ok(())
@@ -123,9 +131,9 @@ where
         Ok(output)
     }
 
-    fn finish(&mut self, layer: usize, mut attention: D::Layer, residual: Vec<f32>) -> Result<(), Error> {
+    fn finish(&mut self, layer: usize, mut attention: D::Layer, beside: Beside) -> Result<(), Error> {
         *self.costs += attention.costs()?;
-        Visitor::<D>::finish(&mut self.dense, layer, attention, residual)
+        Visitor::<D>::finish(&mut self.dense, layer, attention, beside)
     }
 }
 
