@@ -13,6 +13,7 @@ mod routes;
 mod sentence;
 mod sentence_attention;
 mod sentence_matrix;
+mod shared_experts;
 mod sinks;
 #[cfg(test)]
 pub(crate) mod synthetic;
@@ -30,4 +31,5 @@ pub use routes::{RouteConfig, Routes};
 pub use sentence::Sentence;
 pub use sentence_attention::SentenceAttention;
 pub use sentence_matrix::{SentenceMatrix, SuppressionMeasure};
+pub use shared_experts::{ExpertsOfLayer, SharedExperts};
 pub use sinks::Sink;

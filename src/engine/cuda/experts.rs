@@ -4,10 +4,11 @@ use cudarc::{cublas::sys as cublas, driver::CudaSlice};
 
 use super::{
     Cuda,
+    expert_params::{GatherParams, ListParams, RouteParams, ScatterParams, SigmoidParams},
     gpu::Gpu,
     kernel_params::KernelParams,
     module::{Kernel, Work},
-    params::{GatherParams, ListParams, RouteParams, ScatterParams, SigmoidParams},
+    operations::same,
     tensor::Tensor,
 };
 use crate::{
@@ -146,8 +147,8 @@ impl Cuda {
         routes: &Routes,
         expert: usize,
     ) -> Result<(), Error> {
-        super::same("rows of an expert", routes.n_rows[expert], part.n_rows)?;
-        super::same("row width", sum.width, part.width)?;
+        same("rows of an expert", routes.n_rows[expert], part.n_rows)?;
+        same("row width", sum.width, part.width)?;
         let start = routes.start(expert);
         let params = ScatterParams {
             sum: self.gpu.pointer(&sum.data),
@@ -162,8 +163,8 @@ impl Cuda {
 
     /// Multiplies rows of `y` by the sigmoids of products of those of `x` with `gate`.
     pub(super) fn multiply_by_sigmoid(&self, y: &Tensor, x: &Tensor, gate: &Tensor) -> Result<(), Error> {
-        super::same("rows", y.n_rows, x.n_rows)?;
-        super::same("gate weights", x.width, gate.len())?;
+        same("rows", y.n_rows, x.n_rows)?;
+        same("gate weights", x.width, gate.len())?;
         let params = SigmoidParams {
             y: self.gpu.pointer(&y.data),
             x: self.gpu.pointer(&x.data),
