@@ -64,6 +64,7 @@ fn summary() -> Summary {
         pruned: 0.99,
         recall: Some(Recall { mean: 0.9, least_head: 0.5, rows: 512 }),
         on_sinks: None,
+        experts: None,
         seconds: Seconds::default(),
         peak_memory_bytes: 0,
         planned_memory_bytes: 0,
@@ -108,6 +109,7 @@ fn write(path: &Path) -> Result<(), Box<dyn Error>> {
             proximity: Vec::new(),
             recall: numbers(N_HEADS),
             on_sink: Vec::new(),
+            experts: Vec::new(),
             vertical: numbers(N_HEADS * n_sentences),
             mask,
         };

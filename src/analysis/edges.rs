@@ -1,6 +1,7 @@
 //! Attention as rows of numbers, for other programs: one row for each kept pair of a query block and a key
 //! block, or for each pair of sentences.
 
+mod experts;
 mod save;
 
 use std::{collections::BTreeMap, vec::IntoIter};
@@ -9,6 +10,7 @@ use crate::{
     error::Error,
     trace::{HeadTrace, Span, Trace},
 };
+pub use experts::{ExpertEdge, ExpertRows};
 
 /// A key block that a query block keeps, in one head.
 #[derive(Clone, Copy, Debug, PartialEq)]

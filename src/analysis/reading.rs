@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::HeadRanking;
+use super::{HeadRanking, SharedExperts};
 use crate::{
     error::Error,
     trace::{Span, Trace},
@@ -37,6 +37,9 @@ pub struct Reading {
     pub passages: Vec<Passage>,
     /// Heads by their attention on the first passage.
     pub heads: HeadRanking,
+    /// The experts of the query and of the token that it read most, if the run recorded them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub experts: Option<SharedExperts>,
     /// Share of the pairs of all heads that was pruned.
     pub pruned: f64,
     /// That the prompt is longer than the model was made for, if it is.
@@ -99,6 +102,7 @@ impl Trace {
             layer: row.layer,
             head: row.head,
             heads: HeadRanking::ranked(&how, heads),
+            experts: self.shared_experts(query, strongest(&row.keys, passages[0].span))?,
             passages,
             keys: row.keys,
             pruned: summary.pruned,
@@ -196,6 +200,12 @@ impl Trace {
         let span = Span { start, end };
         Ok(Passage { span, share: share(&row.keys, span), tokens })
     }
+}
+
+/// Returns the token of a passage that gets most attention, or the first one of the block that does.
+fn strongest(keys: &[(Span, f64)], passage: Span) -> usize {
+    let inside = keys.iter().filter(|(span, _)| passage.range().contains(&span.start));
+    inside.max_by(|a, b| a.1.total_cmp(&b.1)).map_or(passage.start, |(span, _)| span.start)
 }
 
 /// Returns the attention on some tokens; that on a block is spread evenly over its tokens.

@@ -22,8 +22,8 @@ use crate::{
     error::Error,
     protocol::{MemoryPlan, Progress, Weights},
     trace::{
-        AnswerScore, AnswerToken, Blocks, LoadSeconds, ModelInfo, NextToken, Seconds, Span, StreamConfig,
-        Summary, Trace, TraceWriter, recorded_sentences,
+        AnswerScore, AnswerToken, Blocks, ExpertsInfo, LoadSeconds, ModelInfo, NextToken, Seconds, Span,
+        StreamConfig, Summary, Trace, TraceWriter, recorded_sentences,
     },
     words::numbers::{count, format_bytes},
 };
@@ -73,6 +73,7 @@ impl<D: Device> Run<'_, D> {
             pruned: self.pruned(told.kept_pairs, ids.len()),
             recall: told.recall(n_rows),
             on_sinks: told.on_sinks(),
+            experts: self.experts(&decoder.config),
             keys_read_per_query_block: self.keys_read(&told.costs, &decoder),
             seconds: self.seconds(&told.costs, start),
             config: told.settled(decoder.config),
@@ -285,6 +286,12 @@ impl<D: Device> Run<'_, D> {
         }
     }
 
+    /// Returns the experts of the model, if they are recorded.
+    fn experts(&self, config: &StreamConfig) -> Option<ExpertsInfo> {
+        let experts = self.model.config.experts.as_ref().filter(|_| config.experts);
+        experts.map(|experts| ExpertsInfo { n_experts: experts.n_experts, per_token: experts.routing.top_k })
+    }
+
     pub(super) fn clock(&self, stage: &'static str, n_tokens: usize) -> Clock {
         Clock::start(stage, n_tokens, self.model.config.n_layers)
     }
@@ -338,6 +345,11 @@ pub(super) fn with_budget<D: Device>(
 ) -> Result<StreamConfig, Error> {
     config.validate()?;
     let model = run.model;
+    if config.experts && model.config.experts.is_none() {
+        let expected = "a model with experts, to record which a token took";
+        let fix = "leave the setting out";
+        return Err(Error::setting("experts", expected, &model.name, fix));
+    }
     let mut settled = config.clone().with_blocks(n_tokens);
     if let Some(share) = config.pruned {
         let layers: Vec<Blocks> =

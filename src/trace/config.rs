@@ -54,6 +54,9 @@ pub struct StreamConfig {
     /// Whether to record the L1 proximity of each kept block's output to the later residual stream, for
     /// routes by that measure: more time and a larger trace.
     pub proximity: bool,
+    /// Whether to record which experts each token took, of a model that has experts.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub experts: bool,
 }
 
 /// How the key blocks of a layer are shared out among its heads, at the same number of kept pairs.
@@ -127,6 +130,7 @@ impl Default for StreamConfig {
             exact_queries: 128,
             focus: None,
             proximity: false,
+            experts: false,
         }
     }
 }

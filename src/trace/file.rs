@@ -11,6 +11,7 @@
 //! | `layers.N.top_k` | `[n_heads]` | U32 | key blocks in a row of a head |
 //! | `layers.N.recall` | `[n_heads]` | F32 | told recall of a head |
 //! | `layers.N.on_sink` | `[n_heads, n_query_blocks]` | F32 | mean mass of queries on the head's learned sink |
+//! | `layers.N.experts` | `[n_tokens, per_token]` | U16 | experts that a token took, best scores first |
 //! | `layers.N.mass` | rows of query blocks | F16 | mean mass of queries on a kept block |
 //! | `layers.N.focus` | rows of focus tokens, by key | F16 | focus probabilities by key |
 //! | `layers.N.written` | `[n_heads, n_key_blocks]` | F32 | weighted mean of ‖W_O v‖ over a block |
@@ -29,7 +30,8 @@
 //! measured before the layer, at a block's queries. `proximity` is the share of a kept block in the later
 //! residual stream of its query block; it is there only if asked for. The largest value of its type fills up
 //! a row of `kept`. `recall` is there if query blocks were sampled, `on_sink` if the model's heads have learned
-//! sinks: what is missing to 1 in their rows of `mass`. `vertical` is NaN for the special tokens
+//! sinks: what is missing to 1 in their rows of `mass`. `experts` is there if asked for, in layers that have some.
+//! `vertical` is NaN for the special tokens
 //! between turns and for what follows the chain of thought: their attention does not count in the other scores.
 //!
 //! Version 2 had no `top_k` and `recall`: all heads had the summary's `top_k`, and rows were arrays
@@ -114,6 +116,11 @@ impl TraceWriter {
         if !record.on_sink.is_empty() {
             let (name, shape) = (name(layer, "on_sink"), [n_heads, n_query_blocks]);
             self.write(&name, Dtype::F32, &shape, &record.on_sink, f32::to_le_bytes)?;
+        }
+        if !record.experts.is_empty() {
+            let n_tokens = mask.blocks.n_tokens;
+            let shape = [n_tokens, record.experts.len() / n_tokens];
+            self.write(&name(layer, "experts"), Dtype::U16, &shape, &record.experts, u16::to_le_bytes)?;
         }
         let vertical = spread(&record.vertical, &self.counted, n_heads);
         let n_sentences = vertical.len() / n_heads.max(1);

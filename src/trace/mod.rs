@@ -3,6 +3,7 @@
 mod blocks;
 mod budgets;
 mod config;
+mod experts;
 mod file;
 mod head;
 mod lines;
@@ -37,8 +38,8 @@ pub(crate) use sentences::recorded_sentences;
 pub use sentences::{MIN_DISTANCE, published_sentences, sentences, token_sentences};
 pub use span::Span;
 pub use summary::{
-    AnswerFidelity, AnswerScore, AnswerToken, CompareConfig, Fidelity, LoadSeconds, ModelInfo, NextToken,
-    PositionFidelity, Recall, RowsOf, Seconds, Summary,
+    AnswerFidelity, AnswerScore, AnswerToken, CompareConfig, ExpertsInfo, Fidelity, LoadSeconds, ModelInfo,
+    NextToken, PositionFidelity, Recall, RowsOf, Seconds, Summary,
 };
 pub use text::Covering;
 pub(crate) use turns::is_divider;
@@ -163,18 +164,6 @@ impl Trace {
         self.check_layer(layer)?;
         let is_told = self.summary.recall.is_some();
         is_told.then(|| self.tensors.floats(&name(layer, "recall"), 0..self.n_heads())).transpose()
-    }
-
-    /// Returns the attention mass on the learned sink of each head of a layer, mean over the queries of each block:
-    /// what is missing to 1 in the masses of its kept blocks. `None` in a model without such sinks. `[n_heads,
-    /// n_query_blocks]`
-    ///
-    /// # Errors
-    /// As [`Trace::head`].
-    pub fn on_sink(&self, layer: usize) -> Result<Option<Vec<f32>>, Error> {
-        let n = self.n_heads() * self.blocks(layer)?.n_query_blocks();
-        let has_sinks = self.summary.on_sinks.is_some();
-        has_sinks.then(|| self.tensors.floats(&name(layer, "on_sink"), 0..n)).transpose()
     }
 
     /// Returns how much the key blocks of a head write to the residual stream when they get all attention:

@@ -34,6 +34,9 @@ pub struct LayerRecord {
     /// Mean over a query block's queries of the mass on the head's learned sink, a logit beside the keys that has
     /// no value; empty in a model without such sinks. `[n_heads, n_query_blocks]`
     pub on_sink: Vec<f32>,
+    /// The experts that each token took, those with the highest scores first; empty in a layer without experts, or if
+    /// they were not asked for. `[n_tokens, per_token]`
+    pub experts: Vec<u16>,
 }
 
 #[cfg(feature = "engine")]

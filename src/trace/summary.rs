@@ -27,6 +27,9 @@ pub struct Summary {
     /// key nor pruned. `None` in a model without them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_sinks: Option<f64>,
+    /// The experts of the model, if those that each token took were recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub experts: Option<ExpertsInfo>,
     /// Keys, or nodes that stand for keys, that the search read for a query block and head, on average;
     /// `None` where it reads no key.
     #[serde(default)]
@@ -41,6 +44,15 @@ pub struct Summary {
     pub fidelity: Option<Fidelity>,
     /// The version of streamtrace that made the trace.
     pub version: String,
+}
+
+/// The experts of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExpertsInfo {
+    /// Experts of a layer.
+    pub n_experts: usize,
+    /// Those that a token takes.
+    pub per_token: usize,
 }
 
 /// The model a trace was made with.

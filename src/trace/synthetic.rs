@@ -2,8 +2,9 @@
 //! stray blocks.
 
 use streamtrace::trace::{
-    BlockMask, Blocks, Budgets, Fidelity, LayerRecord, LoadSeconds, ModelInfo, NextToken, PositionFidelity,
-    Recall, RowsOf, Seconds, Span, StreamConfig, Summary, Trace, TraceWriter, token_sentences,
+    BlockMask, Blocks, Budgets, ExpertsInfo, Fidelity, LayerRecord, LoadSeconds, ModelInfo, NextToken,
+    PositionFidelity, Recall, RowsOf, Seconds, Span, StreamConfig, Summary, Trace, TraceWriter,
+    token_sentences,
 };
 
 /// Geometry of a synthetic trace.
@@ -19,6 +20,7 @@ pub struct Shape {
     pub focus: usize,
     /// The longest prompt that the model was made for.
     pub context_length: Option<usize>,
+    pub experts: Option<ExpertsInfo>,
 }
 
 impl Default for Shape {
@@ -33,6 +35,7 @@ impl Default for Shape {
             window: None,
             focus: 32,
             context_length: None,
+            experts: None,
         }
     }
 }
@@ -83,6 +86,7 @@ fn summary(shape: &Shape) -> Summary {
         pruned: 0.951,
         recall: Some(Recall { mean: 0.97, least_head: 0.97, rows: 512 }),
         on_sinks: None,
+        experts: shape.experts,
         keys_read_per_query_block: Some(412.5),
         seconds: Seconds {
             load: 0.1,
@@ -156,10 +160,17 @@ fn record(shape: &Shape, summary: &Summary, layer: usize, n_sentences: usize) ->
         vertical: (0..shape.n_heads * n_sentences).map(|i| 0.01 * (i % 7) as f32).collect(),
         recall: vec![0.97; shape.n_heads],
         on_sink: Vec::new(),
+        experts: experts(shape),
         mask,
         mass,
         received,
     }
+}
+
+/// Returns the experts of each token, which differ from one to the next.
+fn experts(shape: &Shape) -> Vec<u16> {
+    let Some(ExpertsInfo { n_experts, per_token }) = shape.experts else { return Vec::new() };
+    (0..shape.n_tokens * per_token).map(|i| (i % n_experts) as u16).collect()
 }
 
 /// Returns the kept blocks of a row, ascending, with masses that sum to 1.

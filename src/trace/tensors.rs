@@ -114,6 +114,13 @@ impl Tensors {
                 is(&name(layer, "on_sink"), &[Dtype::F32], &[n_heads, t.div_ceil(config.block_size_q)])?;
             }
         }
+        for &layer in &self.layers {
+            let experts = name(layer, "experts");
+            if self.metadata.info(&experts).is_some() {
+                let per_token = summary.experts.map_or(0, |experts| experts.per_token);
+                is(&experts, &[Dtype::U16], &[t, per_token])?;
+            }
+        }
         let Some(n_sentences) = self.n_sentences() else { return Ok(()) };
         is("sentences", &[Dtype::U32], &[n_sentences, 2])?;
         for &layer in &self.layers {
@@ -184,6 +191,12 @@ impl Tensors {
             Some(Dtype::U16) => self.read(name, Dtype::U16, range, widen),
             _ => self.u32s(name, range),
         }
+    }
+
+    /// Reads elements of a U16 tensor; none if it is not there.
+    pub(super) fn u16s(&self, name: &str, range: Range<usize>) -> Result<Option<Vec<u16>>, Error> {
+        let is_there = self.metadata.info(name).is_some();
+        is_there.then(|| self.read(name, Dtype::U16, range, u16::from_le_bytes)).transpose()
     }
 
     /// Returns all bytes of a tensor; no bytes if it is not there.

@@ -20,6 +20,7 @@ pub fn save(path: &str) {
         proximity: Vec::new(),
         recall: vec![0.9],
         on_sink: Vec::new(),
+            experts: Vec::new(),
     };
     let mut writer = TraceWriter::new(&[0, 1, 2, 3, 4], &offsets, text).unwrap();
     (0..2).for_each(|n| writer.layer(n, &layer).unwrap());
@@ -46,6 +47,7 @@ pub fn save(path: &str) {
         pruned: 0.2,
         recall: Some(Recall { mean: 0.9, least_head: 0.9, rows: 4 }),
         on_sinks: None,
+        experts: None,
         keys_read_per_query_block: None,
         seconds: Seconds::default(),
         peak_memory_bytes: 0,

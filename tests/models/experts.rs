@@ -146,6 +146,61 @@ fn tensors_of_experts_that_are_missing_or_of_another_kind_are_named() {
     assert_refused(&config, &weights, &["down_proj_blocks of rows of a multiple of 32 numbers", "48"]);
 }
 
+/// In a layer with as many experts as a token takes, it takes all; the record names each once, in layers that have
+/// some.
+#[test]
+fn experts_that_tokens_took_are_recorded_where_asked() {
+    let mut config = qwen3();
+    common::set(&mut config, json!({ "mlp_only_layers": [0], "num_hidden_layers": 3 }));
+    let folder = common::folder(&config, &common::random_weights(&config, Dtype::F32), 1);
+    let tracer = common::load(folder.path()).unwrap();
+    let prompt = common::prompt(1500);
+    assert_eq!(tracer.trace(&prompt).unwrap().experts_of(1, 0..9), Ok(None));
+    let trace =
+        tracer.with(StreamConfig { experts: true, ..StreamConfig::default() }).trace(&prompt).unwrap();
+    assert_eq!(trace.experts_of(0, 0..1500), Ok(None));
+    let mut taken = [0; 4];
+    for layer in [1, 2] {
+        let experts = trace.experts_of(layer, 0..1500).unwrap().unwrap();
+        assert_eq!(experts.len(), 1500);
+        for of_token in experts {
+            assert!(of_token.len() == 2 && of_token[0] != of_token[1], "{of_token:?}");
+            of_token.iter().for_each(|&expert| taken[expert] += 1);
+        }
+    }
+    assert!(taken.iter().all(|&n| n > 100), "{taken:?}");
+    let rows: Vec<_> = trace.expert_edges().unwrap().map(Result::unwrap).collect();
+    assert_eq!(rows.len(), 2 * 1500 * 2);
+    let of_row = trace.experts_of(2, 1234..1235).unwrap().unwrap();
+    let found = rows.iter().filter(|row| (row.layer, row.token) == (2, 1234));
+    assert!(found.map(|row| (row.rank, row.expert)).eq(of_row[0].iter().copied().enumerate()));
+    let dense = common::random_model(json!({ "model_type": "qwen3", "head_dim": 16 }));
+    let tracer =
+        common::load(dense.path()).unwrap().with(StreamConfig { experts: true, ..Default::default() });
+    let error = tracer.trace(&prompt).err().expect("an error").to_string();
+    assert!(error.contains("experts: expected a model with experts"), "{error}");
+}
+
+/// With one expert chosen by the sign of a product, a token takes the expert that its router's logits say.
+#[test]
+fn the_recorded_expert_is_the_routers() {
+    let mut config = qwen3();
+    common::set(&mut config, json!({ "num_hidden_layers": 1, "num_experts_per_tok": 1 }));
+    let mut weights = common::random_weights(&config, Dtype::F32);
+    let router = weights.iter_mut().find(|weight| weight.name.ends_with("mlp.gate.weight")).unwrap();
+    // The logits of experts 1 and 3 are opposite and those of the others 0: the largest is one of the two.
+    let row: Vec<u8> = router.bytes[..256].to_vec();
+    let negative = row.as_chunks().0.iter().flat_map(|x| (-f32::from_le_bytes(*x)).to_le_bytes());
+    router.bytes = [vec![0; 256], row.clone(), vec![0; 256], negative.collect()].concat();
+    let folder = common::folder(&config, &weights, 1);
+    let tracer = common::load(folder.path()).unwrap();
+    let experts = StreamConfig { experts: true, top_k: usize::MAX, ..StreamConfig::default() };
+    let trace = tracer.with(experts).trace(&common::prompt(80)).unwrap();
+    let taken = trace.experts_of(0, 0..80).unwrap().unwrap().concat();
+    assert!(taken.iter().all(|expert| [1, 3].contains(expert)), "{taken:?}");
+    assert!(taken.contains(&1) && taken.contains(&3), "{taken:?}");
+}
+
 /// Returns what is on keys and on sinks, over all rows of a layer's heads.
 fn masses(trace: &Trace, layer: usize) -> (f64, f64) {
     let on_keys: f32 = trace.masses(layer).unwrap().iter().sum();

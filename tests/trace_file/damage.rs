@@ -251,6 +251,9 @@ fn tensors_that_do_not_fit_the_summary_are_refused() {
     wrong.header["layers.1.kept"]["shape"] = json!([6, 9]);
     assert!(refused(&wrong.written()).contains("layers.1.kept of U16 [6, 9]"));
     let mut wrong = bytes.clone();
+    wrong.header["layers.1.experts"]["shape"] = json!([2, 23]);
+    assert!(refused(&wrong.written()).contains("layers.1.experts of U16 [2, 23]"));
+    let mut wrong = bytes.clone();
     let text = wrong.header["text"]["data_offsets"][0].as_u64().unwrap() as usize;
     wrong.data[text] = 0xff;
     assert!(refused(&wrong.written()).contains("not UTF-8"));

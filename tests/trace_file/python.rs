@@ -64,6 +64,8 @@ fn expected(sample: &Sample, kept_type: &str) -> serde_json::Value {
             json!({"dtype": "uint32", "shape": [n_heads], "values": mask.budgets.as_slice()});
         tensors[format!("layers.{i}.recall")] =
             json!({"dtype": "float32", "shape": [n_heads], "values": record.recall});
+        tensors[format!("layers.{i}.experts")] =
+            json!({"dtype": "uint16", "shape": [n_tokens, 2], "values": record.experts});
         tensors[format!("layers.{i}.on_sink")] = json!({"dtype": "float32", "shape": [n_heads, mask.blocks.n_query_blocks()], "values": record.on_sink});
         tensors[format!("layers.{i}.kept")] = json!({"dtype": kept_type, "shape": rows, "values": kept});
     }

@@ -1,8 +1,8 @@
 //! Small synthetic traces, and the values that should be read from them.
 
 use streamtrace::trace::{
-    BlockMask, Blocks, Budgets, LayerRecord, LoadSeconds, ModelInfo, NextToken, Recall, Seconds, Span,
-    StreamConfig, Summary, Trace, TraceWriter, token_sentences,
+    BlockMask, Blocks, Budgets, ExpertsInfo, LayerRecord, LoadSeconds, ModelInfo, NextToken, Recall, Seconds,
+    Span, StreamConfig, Summary, Trace, TraceWriter, token_sentences,
 };
 
 /// A trace and the values that it was made from.
@@ -101,6 +101,7 @@ impl Size {
             ),
             recall: exact(self.n_heads, 19),
             on_sink: exact(self.n_heads * mask.blocks.n_query_blocks(), 23),
+            experts: (0..2 * self.n_tokens).map(|i| ((i * 7 + layer) % 300) as u16).collect(),
             mask,
         }
     }
@@ -137,6 +138,7 @@ impl Size {
             pruned: 1.0 / 3.0,
             recall: Some(Recall { mean: 0.875, least_head: 0.25, rows: 8 }),
             on_sinks: Some(0.125),
+            experts: Some(ExpertsInfo { n_experts: 300, per_token: 2 }),
             keys_read_per_query_block: Some(12.5),
             seconds: Seconds {
                 load: 0.1,

@@ -6,15 +6,18 @@ use std::{
     path::Path,
 };
 
-use super::{Edge, EdgeRows, SentenceEdge, SentenceEdgeRows};
+use super::{Edge, EdgeRows, ExpertEdge, ExpertRows, SentenceEdge, SentenceEdgeRows};
 use crate::{
     atomic_file::{ending, save},
     error::Error,
 };
 
-/// The columns of a row in the file: whole numbers, then the mass.
+/// The columns of a row in the file: whole numbers, then the mass, if there is one.
 trait Row {
     const NUMBERS: &'static [&'static str];
+
+    /// Whether rows have a mass.
+    const HAS_MASS: bool = true;
 
     fn numbers(&self) -> Vec<usize>;
     fn mass(&self) -> f32;
@@ -42,6 +45,30 @@ impl Row for SentenceEdge {
 
     fn mass(&self) -> f32 {
         self.mass
+    }
+}
+
+impl Row for ExpertEdge {
+    const NUMBERS: &'static [&'static str] = &["layer", "token", "rank", "expert"];
+    const HAS_MASS: bool = false;
+
+    fn numbers(&self) -> Vec<usize> {
+        vec![self.layer, self.token, self.rank, self.expert]
+    }
+
+    fn mass(&self) -> f32 {
+        0.0
+    }
+}
+
+impl ExpertRows {
+    /// Writes the remaining rows to `x.csv`, or, with the feature `parquet`, to `x.parquet`: `layer`, `token`,
+    /// `rank`, `expert`.
+    ///
+    /// # Errors
+    /// As [`EdgeRows::save`].
+    pub fn save(self, path: impl AsRef<Path>) -> Result<(), Error> {
+        save_rows(path.as_ref(), self)
     }
 }
 
@@ -107,10 +134,16 @@ fn save_rows<R: Row>(path: &Path, rows: impl Iterator<Item = Result<R, Error>>) 
 
 fn csv<R: Row>(file: &mut File, rows: &mut dyn Iterator<Item = R>) -> io::Result<()> {
     let mut out = BufWriter::new(file);
-    writeln!(out, "{},mass", R::NUMBERS.join(","))?;
+    let mass = R::HAS_MASS.then_some("mass");
+    writeln!(out, "{}", R::NUMBERS.iter().copied().chain(mass).collect::<Vec<_>>().join(","))?;
     for row in rows {
-        row.numbers().iter().try_for_each(|number| write!(out, "{number},"))?;
-        writeln!(out, "{}", row.mass())?;
+        for (i, number) in row.numbers().into_iter().enumerate() {
+            write!(out, "{}{number}", if i == 0 { "" } else { "," })?;
+        }
+        match R::HAS_MASS {
+            true => writeln!(out, ",{}", row.mass())?,
+            false => writeln!(out)?,
+        }
     }
     out.flush()
 }
@@ -138,8 +171,8 @@ mod parquet {
     fn write_groups<R: Row>(file: &mut File, rows: &mut dyn Iterator<Item = R>) -> Result<()> {
         let numbers: String =
             R::NUMBERS.iter().map(|name| format!("REQUIRED INT32 {name} (INTEGER(32, false)); ")).collect();
-        let schema =
-            Arc::new(parse_message_type(&format!("message edges {{ {numbers}REQUIRED FLOAT mass; }}"))?);
+        let mass = if R::HAS_MASS { "REQUIRED FLOAT mass; " } else { "" };
+        let schema = Arc::new(parse_message_type(&format!("message edges {{ {numbers}{mass}}}"))?);
         let mut writer = SerializedFileWriter::new(file, schema, Arc::new(WriterProperties::default()))?;
         loop {
             let group: Vec<R> = (&mut *rows).take(ROWS).collect();
@@ -200,8 +233,17 @@ mod parquet {
 mod tests {
     use crate::{
         Error,
-        trace::synthetic::{Shape, trace},
+        trace::{
+            ExpertsInfo,
+            synthetic::{Shape, trace, trace as trace_of},
+        },
     };
+
+    #[test]
+    fn experts_that_were_not_recorded_are_missed() {
+        let error = trace(&Shape::default()).expert_edges().err().unwrap().to_string();
+        assert!(error.contains("experts") && error.contains("StreamConfig::experts"), "{error}");
+    }
 
     #[test]
     fn csv_holds_every_edge() {
@@ -219,6 +261,14 @@ mod tests {
         }
         assert_eq!(lines.next(), None);
         assert_eq!(text.lines().count(), 1 + trace.edges().count());
+
+        let experts = Some(ExpertsInfo { n_experts: 5, per_token: 2 });
+        let trace = trace_of(&Shape { n_tokens: 30, n_layers: 2, experts, ..Default::default() });
+        trace.expert_edges().unwrap().save(folder.path().join("experts.csv")).unwrap();
+        let text = std::fs::read_to_string(folder.path().join("experts.csv")).unwrap();
+        let start = "layer,token,rank,expert\n0,0,0,0\n0,0,1,1\n0,1,0,2\n";
+        assert!(text.starts_with(start) && text.ends_with("1,29,0,3\n1,29,1,4\n"), "{text}");
+        assert_eq!(text.lines().count(), 1 + 2 * 30 * 2);
 
         trace.sentence_edges().unwrap().save(folder.path().join("sentences.csv")).unwrap();
         let text = std::fs::read_to_string(folder.path().join("sentences.csv")).unwrap();

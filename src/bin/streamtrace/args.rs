@@ -158,6 +158,9 @@ struct SearchArgs {
     /// Record L1 proximity, for routes --measure proximity
     #[arg(long, hide_short_help = true)]
     proximity: bool,
+    /// Record which experts each token takes, of a model that has experts
+    #[arg(long, hide_short_help = true)]
+    experts: bool,
 }
 
 /// Tokens as `FIRST..END`, the end left out.
@@ -206,6 +209,7 @@ impl SearchArgs {
             exact_queries: self.exact_queries.unwrap_or(default.exact_queries),
             focus: self.focus.clone(),
             proximity: self.proximity,
+            experts: self.experts,
         }
     }
 }

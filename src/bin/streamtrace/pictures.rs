@@ -188,12 +188,19 @@ pub struct EdgesArgs {
     /// Write one row for each pair of sentences instead of each kept block
     #[arg(long)]
     sentences: bool,
+    /// Write one row for each expert that a token took, of a trace made with --experts
+    #[arg(long, conflicts_with = "sentences")]
+    experts: bool,
 }
 
 impl EdgesArgs {
     pub fn run(&self) -> Result<(), Error> {
         let trace = Trace::open(&self.trace)?;
-        if self.sentences { trace.sentence_edges()?.save(&self.out) } else { trace.edges().save(&self.out) }?;
+        match (self.sentences, self.experts) {
+            (true, _) => trace.sentence_edges()?.save(&self.out)?,
+            (_, true) => trace.expert_edges()?.save(&self.out)?,
+            _ => trace.edges().save(&self.out)?,
+        }
         wrote(&self.out, "");
         Ok(())
     }

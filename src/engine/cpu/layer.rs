@@ -87,6 +87,7 @@ impl Layer {
                 received: vec![0.0; n_heads * n_tokens],
                 focus: Vec::new(),
                 recall: Vec::new(),
+                experts: Vec::new(),
                 on_sink: vec![0.0; shape.sinks.len() * mask.blocks.n_query_blocks()],
                 mask,
             },

@@ -2,6 +2,7 @@
 //! own vector code, in parallel over heads and query blocks by rayon. Everything is f32, whatever the weights
 //! are stored in; only the few rows of a step of writing are multiplied with the blocks themselves.
 
+mod activations;
 pub mod attend;
 pub mod blocks;
 mod experts;
@@ -33,9 +34,10 @@ use super::{
     },
 };
 use crate::{error::Error, protocol::MemoryPlan, trace::StreamConfig};
+use activations::{clamped_swiglu, geglu, swiglu};
 use blocks::Blocks;
 use experts::{add_scattered, gathered, times_sigmoid};
-use lanes::{clamped_swiglu, geglu, swiglu, vectorized};
+use lanes::vectorized;
 pub use layer::Layer;
 pub use tensor::Tensor;
 use tensor::with_slice;
@@ -230,6 +232,10 @@ impl Device for Cpu {
         let logits = self.linear(x, &router.weight, router.bias.as_ref())?;
         let n_experts = logits.numbers()?.dim(D::Minus1)?;
         with_slice(&logits, |logits| Routes::new(logits, n_experts, routing, correction))
+    }
+
+    fn chosen(&self, routes: &Routes) -> Result<Vec<u16>, Error> {
+        Ok(routes.chosen.clone())
     }
 
     fn gathered(&self, x: &Tensor, routes: &Routes, expert: usize) -> Result<Tensor, Error> {

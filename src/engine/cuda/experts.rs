@@ -4,9 +4,11 @@ use cudarc::{cublas::sys as cublas, driver::CudaSlice};
 
 use super::{
     Cuda,
+    expert_params::{GatherParams, ListParams, RouteParams, ScatterParams, SigmoidParams},
+    gpu::Gpu,
     kernel_params::KernelParams,
     module::{Kernel, Work},
-    params::{GatherParams, ListParams, RouteParams, ScatterParams, SigmoidParams},
+    operations::same,
     tensor::Tensor,
 };
 use crate::{
@@ -25,6 +27,8 @@ const MOST_CHOSEN: usize = 32;
 pub struct Routes {
     /// `[n_experts]`
     n_rows: Vec<usize>,
+    /// The experts of each row. `[n_rows, top_k]`
+    chosen: CudaSlice<u32>,
     /// `[n_rows · top_k]`
     rows: CudaSlice<u32>,
     weights: CudaSlice<f32>,
@@ -37,6 +41,12 @@ impl Routed for Routes {
 }
 
 impl Routes {
+    /// Returns the experts of each row, those with the highest scores first.
+    pub fn chosen(&self, gpu: &Gpu) -> Result<Vec<u16>, Error> {
+        let n = self.n_rows.iter().sum();
+        Ok(gpu.download(&self.chosen, n)?.into_iter().map(|expert| expert as u16).collect())
+    }
+
     /// The place of an expert's first row.
     fn start(&self, expert: usize) -> usize {
         self.n_rows[..expert].iter().sum()
@@ -112,7 +122,7 @@ impl Cuda {
             self.experts("rows_by_expert", n, &list)?;
         }
         let n_rows = gpu.download(&counts, n_experts)?.into_iter().map(|n: u32| n as usize).collect();
-        Ok(Routes { n_rows, rows, weights })
+        Ok(Routes { n_rows, chosen, rows, weights })
     }
 
     /// Copies the rows that an expert takes.
@@ -137,8 +147,8 @@ impl Cuda {
         routes: &Routes,
         expert: usize,
     ) -> Result<(), Error> {
-        super::same("rows of an expert", routes.n_rows[expert], part.n_rows)?;
-        super::same("row width", sum.width, part.width)?;
+        same("rows of an expert", routes.n_rows[expert], part.n_rows)?;
+        same("row width", sum.width, part.width)?;
         let start = routes.start(expert);
         let params = ScatterParams {
             sum: self.gpu.pointer(&sum.data),
@@ -153,8 +163,8 @@ impl Cuda {
 
     /// Multiplies rows of `y` by the sigmoids of products of those of `x` with `gate`.
     pub(super) fn multiply_by_sigmoid(&self, y: &Tensor, x: &Tensor, gate: &Tensor) -> Result<(), Error> {
-        super::same("rows", y.n_rows, x.n_rows)?;
-        super::same("gate weights", x.width, gate.len())?;
+        same("rows", y.n_rows, x.n_rows)?;
+        same("gate weights", x.width, gate.len())?;
         let params = SigmoidParams {
             y: self.gpu.pointer(&y.data),
             x: self.gpu.pointer(&x.data),

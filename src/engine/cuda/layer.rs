@@ -343,6 +343,7 @@ impl LayerAttention for Layer {
             let mut record = LayerRecord {
                 recall,
                 on_sink,
+                experts: Vec::new(),
                 mass,
                 written: some(written)?,
                 vertical: some(vertical)?,

@@ -9,6 +9,7 @@ pub mod bench;
 mod blocks;
 mod compile;
 mod copies;
+mod expert_params;
 mod experts;
 mod gpu;
 mod kernel_params;
@@ -20,6 +21,7 @@ mod macros;
 mod memory;
 mod module;
 mod nodes;
+mod operations;
 mod params;
 mod pointer;
 mod proximity;
@@ -36,8 +38,8 @@ mod written;
 use std::{ops::Range, sync::Arc};
 
 use cudarc::{
-    cublas::{CudaBlas, result::gemm_ex, sys as cublas},
-    driver::{CudaSlice, DevicePtr},
+    cublas::{CudaBlas, sys as cublas},
+    driver::CudaSlice,
 };
 use safetensors::tensor::TensorView;
 
@@ -54,11 +56,10 @@ use super::{
 use crate::{error::Error, protocol::MemoryPlan, trace::StreamConfig};
 use experts::Routes;
 use gpu::Gpu;
-use kernel_params::KernelParams;
 pub use layer::Layer;
-
 use module::{Kernel, Work};
-use params::{BiasParams, ClampedParams, FiniteParams, PairParams, RmsNormParams, RopeParams};
+use operations::{n_vectors, same};
+use params::{FiniteParams, RmsNormParams, RopeParams};
 use residual::{Mark, Residual};
 pub use tensor::Tensor;
 
@@ -93,136 +94,11 @@ impl Cuda {
         })?;
         Ok(Cuda { gpu, blas })
     }
-
-    /// Launches a kernel of elementwise.cu over `n_vectors` of eight numbers.
-    ///
-    /// # Safety
-    /// As [`Gpu::launch`] says.
-    unsafe fn elementwise<P: KernelParams>(
-        &self,
-        entry: &'static str,
-        n_vectors: u64,
-        params: &P,
-    ) -> Result<(), Error> {
-        // SAFETY: the caller vouches for the addresses.
-        unsafe {
-            self.gpu.launch(&Kernel::new("elementwise", entry), Work::new(n_vectors as usize, 1), params)
-        }
-    }
-
-    /// Runs a kernel from two tensors of the same shape into a third.
-    fn pairwise(&self, entry: &'static str, x: &Tensor, y: &Tensor) -> Result<Tensor, Error> {
-        same("rows", x.n_rows, y.n_rows)?;
-        same("row width", x.width, y.width)?;
-        let out = Tensor::new(&self.gpu, x.n_rows, x.width)?;
-        let params = PairParams {
-            x: self.gpu.pointer(&x.data),
-            y: self.gpu.pointer(&y.data),
-            out: self.gpu.pointer(&out.data),
-            n_vectors: n_vectors(x),
-        };
-        // SAFETY: three tensors of one shape.
-        unsafe { self.elementwise(entry, params.n_vectors, &params)? };
-        Ok(out)
-    }
-
-    /// The clamped SwiGLU of two tensors of the same shape.
-    fn clamped(&self, gate: &Tensor, up: &Tensor, limit: f32) -> Result<Tensor, Error> {
-        same("rows", gate.n_rows, up.n_rows)?;
-        same("row width", gate.width, up.width)?;
-        let out = Tensor::new(&self.gpu, gate.n_rows, gate.width)?;
-        let [x, y, to] = [gate, up, &out].map(|tensor| self.gpu.pointer(&tensor.data));
-        let params = ClampedParams { x, y, out: to, n_vectors: n_vectors(gate), limit };
-        // SAFETY: three tensors of one shape.
-        unsafe { self.elementwise("clamped_swiglu", params.n_vectors, &params)? };
-        Ok(out)
-    }
-
-    /// Multiplies `x` with the rows of `weight`, into `out` of numbers of type `kind`.
-    fn multiply<T>(
-        &self,
-        x: &Tensor,
-        weight: &Tensor,
-        out: &CudaSlice<T>,
-        kind: cublas::cudaDataType_t,
-    ) -> Result<(), Error> {
-        same("weight columns", x.width, weight.width)?;
-        same("products", x.n_rows * weight.n_rows, out.len())?;
-        let [m, n, k] = [weight.n_rows, x.n_rows, x.width].map(|n| n as i32);
-        let [a, b] = [weight, x].map(|t| t.data.device_ptr(&self.gpu.stream).0);
-        let c = out.device_ptr(&self.gpu.stream).0;
-        self.gpu.make_current()?;
-        let (one, zero, bf16) = (1.0f32, 0.0f32, cublas::cudaDataType_t::CUDA_R_16BF);
-        let (transposed, plain) =
-            (cublas::cublasOperation_t::CUBLAS_OP_T, cublas::cublasOperation_t::CUBLAS_OP_N);
-        // SAFETY: cuBLAS counts columns first: outᵀ [m, n] = weight [m, k] · xᵀ [k, n], all of the sizes
-        // checked above.
-        let multiplied = unsafe {
-            gemm_ex(
-                *self.blas.handle(),
-                transposed,
-                plain,
-                m,
-                n,
-                k,
-                (&raw const one).cast(),
-                a as *const _,
-                bf16,
-                k,
-                b as *const _,
-                bf16,
-                k,
-                (&raw const zero).cast(),
-                c as *mut _,
-                kind,
-                m,
-                cublas::cublasComputeType_t::CUBLAS_COMPUTE_32F,
-                cublas::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
-            )
-        };
-        multiplied.map_err(|e| {
-            Error::device(
-                self.name(),
-                format!("a product of {n} x {k} and {k} x {m} failed: {e:?}"),
-                "free some of the card's memory, or choose the CPU",
-            )
-        })
-    }
-
-    /// Adds one number to each column of `x`.
-    fn add_bias(&self, x: &Tensor, bias: &Tensor) -> Result<(), Error> {
-        same("biases", x.width, bias.len())?;
-        let params = BiasParams {
-            x: self.gpu.pointer(&x.data),
-            bias: self.gpu.pointer(&bias.data),
-            n_vectors: n_vectors(x),
-            width: x.width as i32,
-        };
-        // SAFETY: one bias for each column.
-        unsafe { self.elementwise("add_bias", params.n_vectors, &params) }
-    }
-}
-
-/// Returns the number of vectors of eight numbers in a tensor, whose rows are whole vectors.
-fn n_vectors(x: &Tensor) -> u64 {
-    x.len() as u64 / 8
 }
 
 /// Returns the blocks of a weight that the card dequantises.
 fn blocks_on_card<'a>(weight: &Weight<'a>) -> Option<Blocks<'a>> {
     weight.blocks().filter(|blocks| blocks::name_of(blocks.format).is_some())
-}
-
-/// Checks that sizes agree: a mismatch is a bug of the decoder, but no reason to crash a notebook.
-fn same(what: &str, expected: usize, found: usize) -> Result<(), Error> {
-    if expected == found {
-        return Ok(());
-    }
-    Err(Error::device(
-        "cuda",
-        format!("{what}: expected {expected}, found {found}"),
-        "please report this with the model's config.json",
-    ))
 }
 
 impl Device for Cuda {
@@ -368,6 +244,10 @@ impl Device for Cuda {
         correction: &[f32],
     ) -> Result<Routes, Error> {
         self.routes(x, router, routing, correction)
+    }
+
+    fn chosen(&self, routes: &Routes) -> Result<Vec<u16>, Error> {
+        routes.chosen(&self.gpu)
     }
 
     fn gathered(&self, x: &Tensor, routes: &Routes, expert: usize) -> Result<Tensor, Error> {

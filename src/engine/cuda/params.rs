@@ -340,65 +340,6 @@ pub struct ClampedParams {
     pub limit: f32,
 }
 
-// ---- kernels/experts.cu
-
-#[repr(C)]
-pub struct RouteParams {
-    pub logits: Floats,
-    pub bias: Option<Bf16s>,
-    pub correction: Option<Floats>,
-    pub chosen: DevicePointer<u32>,
-    pub weights: Floats,
-    pub places: DevicePointer<u32>,
-    pub counts: DevicePointer<u32>,
-    pub n_rows: i32,
-    pub n_experts: i32,
-    pub top_k: i32,
-    pub sigmoid: i32,
-    pub normalised: i32,
-    pub n_groups: i32,
-    pub top_groups: i32,
-    pub scale: f32,
-}
-
-#[repr(C)]
-pub struct ListParams {
-    pub chosen: DevicePointer<u32>,
-    pub weights: Floats,
-    pub places: DevicePointer<u32>,
-    pub counts: DevicePointer<u32>,
-    pub rows: DevicePointer<u32>,
-    pub of_rows: Floats,
-    pub n: i32,
-    pub top_k: i32,
-}
-
-#[repr(C)]
-pub struct GatherParams {
-    pub x: Bf16s,
-    pub rows: DevicePointer<u32>,
-    pub out: Bf16s,
-    pub width: i32,
-}
-
-#[repr(C)]
-pub struct ScatterParams {
-    pub sum: Bf16s,
-    pub part: Bf16s,
-    pub rows: DevicePointer<u32>,
-    pub weights: Floats,
-    pub width: i32,
-}
-
-#[repr(C)]
-pub struct SigmoidParams {
-    pub y: Bf16s,
-    pub x: Bf16s,
-    pub gate: Bf16s,
-    pub width: i32,
-    pub inner: i32,
-}
-
 // ---- kernels/dequantize.cu
 
 #[repr(C)]

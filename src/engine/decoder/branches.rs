@@ -53,7 +53,15 @@ impl<D: Device> Decoder<'_, D> {
             attention.keep(mask(layer)?)?;
             let take = |attention: &mut D::Layer, branch: &mut Branch<D::Residual>, without: &Hidden| {
                 let Branch { position: first_row, hidden } = branch;
-                let mut pass = Pass { layer, weights, angles, attention, hidden, first_row: *first_row };
+                let mut pass = Pass {
+                    layer,
+                    weights,
+                    angles,
+                    attention,
+                    hidden,
+                    first_row: *first_row,
+                    experts: Vec::new(),
+                };
                 self.append(&mut pass)?;
                 self.advance(&mut pass, |q| q.attention.attend_without(q.rows, q.first, without))?;
                 self.check(layer, self.device.mark(hidden)?)

@@ -1,26 +1,21 @@
 //! Feed-forward blocks of which each row takes a few: rows are gathered by expert, so that each product is large.
 
-use super::Decoder;
+use super::{Decoder, Pass};
 use crate::{
     engine::{
         device::{Device, Routed},
-        model::{Experts, FeedForward, LayerWeights, Mlp, Shared, experts::ExpertsConfig},
+        model::{Experts, FeedForward, Mlp, Shared, experts::ExpertsConfig},
     },
     error::Error,
     protocol::Weights,
 };
 
 impl<D: Device> Decoder<'_, D> {
-    /// Returns what the feed-forward block of a layer writes for normed rows.
-    pub(super) fn feed_forward(
-        &self,
-        layer: usize,
-        weights: &LayerWeights<D::Tensor>,
-        x: &D::Tensor,
-    ) -> Result<D::Tensor, Error> {
-        match (&weights.mlp, &self.model.config.experts) {
+    /// Returns what the feed-forward block of a layer writes for normed rows, the next of the pass.
+    pub(super) fn feed_forward(&self, pass: &mut Pass<D>, x: &D::Tensor) -> Result<D::Tensor, Error> {
+        match (&pass.weights.mlp, &self.model.config.experts) {
             (FeedForward::Dense(mlp), _) => self.mlp(mlp, x),
-            (FeedForward::Experts(experts), Some(config)) => self.experts(layer, config, experts, x),
+            (FeedForward::Experts(experts), Some(config)) => self.experts(pass, config, experts, x),
             (FeedForward::Experts(_), None) => {
                 unreachable!("a configuration without experts has no such layers")
             }
@@ -37,13 +32,17 @@ impl<D: Device> Decoder<'_, D> {
     /// Sums what the experts that rows take write, and what the block that all take writes.
     fn experts(
         &self,
-        layer: usize,
+        pass: &mut Pass<D>,
         config: &ExpertsConfig,
         weights: &Experts<D::Tensor>,
         x: &D::Tensor,
     ) -> Result<D::Tensor, Error> {
+        let layer = pass.layer;
         let correction = self.model.correction(layer);
         let routes = self.device.route(x, &weights.router, &config.routing, correction)?;
+        if self.config.experts {
+            pass.experts.extend(self.device.chosen(&routes)?);
+        }
         let mut sum = match &weights.shared {
             Some(shared) => self.shared(shared, x)?,
             None => self.device.zeros_like(x)?,

@@ -70,6 +70,8 @@ struct Pass<'a, D: Device> {
     hidden: &'a mut D::Residual,
     /// The first row, the start of a query block.
     first_row: usize,
+    /// The experts that rows took, if they are recorded. `[n_rows, top_k]`
+    experts: Vec<u16>,
 }
 
 impl<D: Device> Decoder<'_, D> {
@@ -122,10 +124,18 @@ impl<D: Device> Decoder<'_, D> {
         self.each_layer(|layer, weights| {
             let mut attention = self.device.layer(self.shape(layer, self.tokens.len()))?;
             let angles = self.angles_of(layer, &angles);
-            let mut pass =
-                Pass { layer, weights, angles, attention: &mut attention, hidden: &mut hidden, first_row: 0 };
+            let mut pass = Pass {
+                layer,
+                weights,
+                angles,
+                attention: &mut attention,
+                hidden: &mut hidden,
+                first_row: 0,
+                experts: Vec::new(),
+            };
             self.layer(&mut pass, searches, |queries| visitor.attend(self.device, queries))?;
-            visitor.finish(layer, attention)?;
+            let experts = pass.experts;
+            visitor.finish(layer, attention, experts)?;
             self.device.mark(&mut hidden).map(Some)
         })?;
         Ok(hidden)
@@ -228,7 +238,8 @@ impl<D: Device> Decoder<'_, D> {
         let queries = self.queries(pass.weights, &x, slice::from_ref(&position), pass.angles)?;
         let Some(attended) = pass.attention.step(&queries, dense)? else { return Ok(false) };
         let after = self.after_attention(pass.weights, &x, attended)?;
-        self.device.put(pass.hidden, 0, self.after_mlp(pass.layer, pass.weights, after)?)?;
+        let after = self.after_mlp(pass, after)?;
+        self.device.put(pass.hidden, 0, after)?;
         self.check(pass.layer, self.device.mark(pass.hidden)?).map(|()| true)
     }
 
@@ -281,7 +292,8 @@ impl<D: Device> Decoder<'_, D> {
                 pass.attention.proximity(&weights.output.weight, &x, &after, first)?;
             }
             drop(x);
-            self.device.put(pass.hidden, i, self.after_mlp(pass.layer, weights, after)?)?;
+            let after = self.after_mlp(pass, after)?;
+            self.device.put(pass.hidden, i, after)?;
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::Decoder;
+use super::{Decoder, Pass};
 use crate::{
     engine::{
         device::Device,
@@ -24,13 +24,9 @@ impl<D: Device> Decoder<'_, D> {
     }
 
     /// Adds to rows what the feed-forward block writes.
-    pub(super) fn after_mlp(
-        &self,
-        layer: usize,
-        weights: &LayerWeights<D::Tensor>,
-        x: D::Tensor,
-    ) -> Result<D::Tensor, Error> {
-        let mlp = self.of_normed(&x, weights.mlp_norm.as_ref(), |x| self.feed_forward(layer, weights, x))?;
+    pub(super) fn after_mlp(&self, pass: &mut Pass<D>, x: D::Tensor) -> Result<D::Tensor, Error> {
+        let weights = pass.weights;
+        let mlp = self.of_normed(&x, weights.mlp_norm.as_ref(), |x| self.feed_forward(pass, x))?;
         self.device.add(&x, &self.maybe_norm(mlp, weights.mlp_post_norm.as_ref())?)
     }
 

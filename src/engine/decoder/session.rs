@@ -127,7 +127,15 @@ impl<'a, D: Device> Session<'a, D> {
             let attention = &mut layers[layer];
             attention.resize(first_row, tokens.len());
             let angles = decoder.angles_of(layer, angles);
-            let mut pass = Pass { layer, weights, angles, attention, hidden: &mut hidden, first_row };
+            let mut pass = Pass {
+                layer,
+                weights,
+                angles,
+                attention,
+                hidden: &mut hidden,
+                first_row,
+                experts: Vec::new(),
+            };
             decoder.layer(&mut pass, !setting.dense, |queries| {
                 if setting.dense {
                     return queries.attention.attend_dense(queries.rows, queries.first, None);
@@ -157,7 +165,15 @@ impl<'a, D: Device> Session<'a, D> {
             input.extend(device.to_host(&device.chunk(&hidden, 0)?)?);
             attention.resize(row, tokens.len());
             let angles = decoder.angles_of(layer, angles);
-            let mut pass = Pass { layer, weights, angles, attention, hidden: &mut hidden, first_row: row };
+            let mut pass = Pass {
+                layer,
+                weights,
+                angles,
+                attention,
+                hidden: &mut hidden,
+                first_row: row,
+                experts: Vec::new(),
+            };
             if !decoder.step(&mut pass, setting.dense)? {
                 let mut hidden = device.residual(setting.layout.hidden_on_host)?;
                 device.put(&mut hidden, 0, decoder.on_device(input)?)?;

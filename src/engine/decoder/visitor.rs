@@ -24,8 +24,9 @@ pub(super) trait Visitor<D: Device> {
     /// Computes the attention of a chunk of queries. `[n_rows, n_heads · head_dim]`
     fn attend(&mut self, device: &D, queries: QueryChunk<D>) -> Result<D::Tensor, Error>;
 
-    /// Takes the attention once all chunks are through.
-    fn finish(&mut self, layer: usize, attention: D::Layer) -> Result<(), Error>;
+    /// Takes the attention once all chunks are through, and the experts that rows took, if they are recorded.
+    /// `[n_tokens, per_token]`
+    fn finish(&mut self, layer: usize, attention: D::Layer, experts: Vec<u16>) -> Result<(), Error>;
 }
 
 /// A layer's record and what it cost, which a call brings to the host; the call may be in another thread, while
@@ -42,8 +43,10 @@ impl<D: Device, F: FnMut(usize, Pending) -> Result<(), Error>> Visitor<D> for Sp
         search_and_attend(queries)
     }
 
-    fn finish(&mut self, layer: usize, attention: D::Layer) -> Result<(), Error> {
-        (self.on_layer)(layer, Box::new(attention.into_record()?))
+    fn finish(&mut self, layer: usize, attention: D::Layer, experts: Vec<u16>) -> Result<(), Error> {
+        let collect = attention.into_record()?;
+        let with_experts = |(record, costs)| (LayerRecord { experts, ..record }, costs);
+        (self.on_layer)(layer, Box::new(move || collect().map(with_experts)))
     }
 }
 
@@ -80,7 +83,7 @@ where
         queries.attention.attend_dense(queries.rows, queries.first, measured)
     }
 
-    fn finish(&mut self, layer: usize, _: D::Layer) -> Result<(), Error> {
+    fn finish(&mut self, layer: usize, _: D::Layer, _: Vec<u16>) -> Result<(), Error> {
         let measured = self.current.take().flatten();
         (self.on_layer)(layer, measured.map_or(Vec::new(), |(_, kept_mass)| kept_mass));
         Ok(())
@@ -118,8 +121,8 @@ where
         Ok(output)
     }
 
-    fn finish(&mut self, layer: usize, attention: D::Layer) -> Result<(), Error> {
-        Visitor::<D>::finish(&mut self.dense, layer, attention)
+    fn finish(&mut self, layer: usize, attention: D::Layer, experts: Vec<u16>) -> Result<(), Error> {
+        Visitor::<D>::finish(&mut self.dense, layer, attention, experts)
     }
 }
 

@@ -143,6 +143,9 @@ pub trait Device: Sync {
         correction: &[f32],
     ) -> Result<Self::Routes, Error>;
 
+    /// The experts of each row, those with the highest scores first. `[n_rows, top_k]`
+    fn chosen(&self, routes: &Self::Routes) -> Result<Vec<u16>, Error>;
+
     /// A copy of the rows that an expert takes, at least one.
     fn gathered(&self, x: &Self::Tensor, routes: &Self::Routes, expert: usize)
     -> Result<Self::Tensor, Error>;

@@ -7,6 +7,8 @@ use crate::engine::model::{experts::Routing, family::Score};
 /// The rows that each expert takes, ascending, and the weight of what it writes for each.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Routes {
+    /// The experts of each row, those with the highest scores first. `[n_rows, top_k]`
+    pub chosen: Vec<u16>,
     /// `[n_experts]`
     pub rows: Vec<Vec<u32>>,
     pub weights: Vec<Vec<f32>>,
@@ -19,9 +21,11 @@ impl Routes {
     pub fn new(logits: &[f32], n_experts: usize, routing: &Routing, correction: &[f32]) -> Self {
         let chosen: Vec<Vec<(usize, f32)>> =
             logits.par_chunks(n_experts).map(|logits| chosen(logits, routing, correction)).collect();
-        let mut routes = Routes { rows: vec![Vec::new(); n_experts], weights: vec![Vec::new(); n_experts] };
+        let (rows, weights) = (vec![Vec::new(); n_experts], vec![Vec::new(); n_experts]);
+        let mut routes = Routes { chosen: Vec::with_capacity(chosen.len() * routing.top_k), rows, weights };
         for (row, experts) in chosen.into_iter().enumerate() {
             for (expert, weight) in experts {
+                routes.chosen.push(expert as u16);
                 routes.rows[expert].push(row as u32);
                 routes.weights[expert].push(weight);
             }
@@ -136,6 +140,7 @@ mod tests {
         let other: Vec<f32> = eighths().into_iter().rev().collect();
         let found = Routes::new(&[eighths(), other].concat(), 4, &ROUTING, &[]);
         assert_eq!(found.rows, [vec![], vec![0, 1], vec![0, 1], vec![]]);
+        assert_eq!(found.chosen, [1, 2, 2, 1]);
         let close =
             |found: &[f32], expected: &[f32]| found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6);
         assert!(

@@ -55,16 +55,17 @@ impl Describe for Summary {
             format_bytes(self.peak_memory_bytes),
             format_bytes(self.planned_memory_bytes)
         );
+        let on_sinks = self.on_sinks.map(|share| format!("{} of all attention", percent(share)));
+        let experts =
+            self.experts.map(|e| format!("{} of {} for each token, recorded", e.per_token, e.n_experts));
         Table::new(format!("Trace of {}", count(self.n_tokens, "token")))
             .row("model", self.model.line())
             .maybe("too long", too_long(self))
             .row("blocks", format!("{query_blocks}, {key_blocks}"))
             .row("kept", format!("{kept} per query block and head"))
             .row("pruned", format!("{} of all causal pairs", percent(self.pruned)))
-            .maybe(
-                "on learned sinks",
-                self.on_sinks.map(|share| format!("{} of all attention", percent(share))),
-            )
+            .maybe("on learned sinks", on_sinks)
+            .maybe("experts", experts)
             .maybe("read by the search", self.keys_read_per_query_block.map(keys_read))
             .row("key by key", format!("tokens {}", self.focus))
             .row("next token", self.next_token.line())

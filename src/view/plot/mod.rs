@@ -9,6 +9,7 @@ mod bitmap;
 mod broken_axis;
 mod canvas;
 mod causal_chart;
+mod expert_strip;
 mod figure;
 mod grid;
 mod head_scores;

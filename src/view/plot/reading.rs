@@ -3,6 +3,7 @@
 
 use super::{
     canvas::{Canvas, Pen, Point, Type},
+    expert_strip,
     figure::Figure,
     labels::{ticks, token, width},
     svg::Run,
@@ -23,6 +24,9 @@ const WIDTH: i32 = 800;
 /// Height of the highest bar, and the line below the bars.
 const HIGHEST: i32 = 92;
 const AXIS: i32 = 172;
+/// Height of the strip of experts, and the line of its caption.
+const STRIP: i32 = 38;
+const TOP_OF_STRIP: i32 = 80;
 /// Width of a letter of a typewriter, and height of a line of a passage.
 const LETTER: f64 = 7.8;
 const LINE_HEIGHT: i32 = 20;
@@ -42,14 +46,23 @@ impl Reading {
             pen.text(self.note.as_deref().unwrap_or(""), (20, 62), Type::NOTE.colored(ALARM));
             self.line(pen);
         });
+        if let Some(experts) = &self.experts {
+            let subject = thousands(self.query as u64);
+            expert_strip::draw(&mut canvas, experts, &subject, (LEFT, TOP_OF_STRIP), WIDTH);
+        }
         self.places(&mut canvas);
-        let mut y = AXIS + 26;
+        let mut y = self.axis() + 26;
         for (at, passage) in self.passages.iter().enumerate() {
             y = self.passage(&mut canvas, passage, at, y);
         }
         y = self.heads(&mut canvas, y + 6);
         let right = (LEFT + WIDTH + 30).max(20 + super::labels::title_width(&self.title()));
         canvas.figure((right, y + 12), &self.title(), &self.description())
+    }
+
+    /// The line below the bars.
+    fn axis(&self) -> i32 {
+        if self.experts.is_some() { AXIS + STRIP } else { AXIS }
     }
 
     /// Saves the reading as `.svg` or `.png`.
@@ -120,15 +133,15 @@ impl Reading {
 
     /// Draws the prompt as a line, and on it the strongest share of attention at each pixel.
     fn line(&self, pen: &Pen) {
-        pen.line((LEFT, AXIS), (LEFT + WIDTH, AXIS), LINE);
+        pen.line((LEFT, self.axis()), (LEFT + WIDTH, self.axis()), LINE);
         let n_ticks = ticks(Span { start: 0, end: self.n_tokens.max(1) }, 6);
         for tick in n_ticks.into_iter().filter(|&tick| self.x(tick as f64) < LEFT + WIDTH - 130) {
             let x = self.x(tick as f64);
-            pen.line((x, AXIS), (x, AXIS + 4), LINE);
-            pen.text(&thousands(tick as u64), (x, AXIS + 14), Type::NOTE.centered());
+            pen.line((x, self.axis()), (x, self.axis() + 4), LINE);
+            pen.text(&thousands(tick as u64), (x, self.axis() + 14), Type::NOTE.centered());
         }
         let last = format!("{}: the last token", thousands(self.n_tokens.saturating_sub(1) as u64));
-        pen.text(&last, (LEFT + WIDTH, AXIS + 14), Type::NOTE.before());
+        pen.text(&last, (LEFT + WIDTH, self.axis() + 14), Type::NOTE.before());
         let mut highest = vec![0.0f64; WIDTH as usize + 1];
         for &(keys, share) in &self.keys {
             let at =
@@ -136,7 +149,7 @@ impl Reading {
             *at = at.max(share);
         }
         for (x, share) in (LEFT..).zip(highest).filter(|(_, share)| *share > 0.0) {
-            pen.fill((x - 1, AXIS - self.height(share)), (x + 1, AXIS), BAR);
+            pen.fill((x - 1, self.axis() - self.height(share)), (x + 1, self.axis()), BAR);
         }
     }
 
@@ -165,8 +178,8 @@ impl Reading {
             let free = |y: &i32| {
                 taken.iter().all(|&((x, other), w)| (other - y).abs() > 15 || left > x + w || left + wide < x)
             };
-            let top = AXIS - self.height(share) + 5;
-            let y = (0..6).map(|step| (top - 16 * step).max(66)).find(free).unwrap_or(top);
+            let top = self.axis() - self.height(share) + 5;
+            let y = (0..6).map(|step| (top - 16 * step).max(self.axis() - 106)).find(free).unwrap_or(top);
             taken.push(((left, y), wide));
             canvas.draw(|pen| pen.text(&what, (left, y), Type::TEXT.bold().colored(BAR)));
         }
@@ -187,7 +200,7 @@ impl Reading {
         };
         canvas.draw(|pen| {
             if at == 0 && !last {
-                let above = AXIS + 22;
+                let above = self.axis() + 22;
                 pen.area(
                     vec![(from, above), (to, above), (LEFT + WIDTH, top + 20), (LEFT, top + 20)],
                     kept_color(0.06),
@@ -295,7 +308,10 @@ fn quoted(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::trace::synthetic::{Shape, trace, trace_of_words};
+    use crate::trace::{
+        ExpertsInfo,
+        synthetic::{Shape, trace, trace_of_words},
+    };
 
     #[test]
     fn readings_of_any_prompt_fit_a_page() {
@@ -328,6 +344,20 @@ mod tests {
         assert!(
             other.figure().svg().contains("at token 2,000") && !other.figure().svg().contains("next token, ")
         );
+    }
+
+    #[test]
+    fn a_strip_tells_which_experts_are_shared() {
+        let experts = Some(ExpertsInfo { n_experts: 12, per_token: 4 });
+        let shape = Shape { n_tokens: 4096, n_layers: 3, top_k: 40, experts, ..Default::default() };
+        let (with, without) = (trace(&shape), trace(&Shape { experts: None, ..shape.clone() }));
+        let [with, without] = [with, without].map(|trace| trace.reading().unwrap().figure());
+        let (shown, plain) = (with.svg().to_string(), without.svg().to_string());
+        assert_eq!(with.size(), (without.size().0, without.size().1 + super::STRIP as u32));
+        for layer in 0..3 {
+            assert!(shown.contains(&format!("layer {layer}: experts ")), "{shown}");
+        }
+        assert!(shown.contains(" in common") && !plain.contains("xperts"));
     }
 
     #[test]
