@@ -53,6 +53,15 @@ DEVICE Keys keys_of(Row row, int batch) {
     return {slot, place, key_of(row, slot, place), slot < row.count};
 }
 
+// Their sentences; a key that is not there has one that no query counts.
+DEVICE uint2 sentences_of(const Params& p, Keys keys) {
+    uint2 none = {UNSEEN, UNSEEN};
+    if (!ANCHORS || keys.key >= p.sizes.n_tokens) return none;
+    const u32* sentence = p.anchors.sentence + keys.key;
+    if (keys.key + 1 < p.sizes.n_tokens) return *(const uint2*)sentence;
+    return {*sentence, UNSEEN};
+}
+
 DEVICE void load_queries(Queries& q, const Params& p, Sight sight) {
     int row0 = p.rows.first_block * BLOCK_Q;
 #pragma unroll
@@ -105,18 +114,14 @@ DEVICE float sum_of_keys(Value value) {
 }
 
 // Adds what a batch's keys get where it belongs; returns what lanes 0 to 7 have of their blocks.
-DEVICE float add_batch(const Params& p, Sight sight, const Queries& q, const Products& found, Row row, int batch) {
-    Keys keys = keys_of(row, batch);
+DEVICE float add_batch(const Params& p, Sight sight, const Queries& q, const Products& found, Keys keys,
+                       uint2 sentences) {
     float sum = sum_of_keys([&](int i) { return found.of[i / 4][i % 4]; }), anchor = 0.0f;
     int n_tokens = p.sizes.n_tokens;
     if (ANCHORS) {
-        int sentence[2];
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            sentence[i] = keys.key + i < n_tokens ? (int)p.anchors.sentence[keys.key + i] : UNSEEN;
-        }
         anchor = sum_of_keys([&](int i) {
-            return sentence[i % 2] <= q.sentence[i / 2] ? found.of[i / 4][i % 4] * q.weight[i / 2] : 0.0f;
+            int sentence = i % 2 ? sentences.y : sentences.x;
+            return sentence <= q.sentence[i / 2] ? found.of[i / 4][i % 4] * q.weight[i / 2] : 0.0f;
         });
     }
     if (!ALL_KEYS && p.focus.end > sight.first_query && p.focus.first < sight.end_query) {
@@ -152,16 +157,19 @@ DEVICE void add_all(const Params& p, Sight sight, const Queries& q, Row row, flo
         float sum = 0.0f;
         for (int first = group; first < group + GROUP && first < n_batches; first += BATCHES) {
             RowPart rows[BATCHES];
+            uint2 sentences[BATCHES];
 #pragma unroll
             for (int b = 0; b < BATCHES; b++) {
                 u32 at = (first + b) * 8 + threadIdx.x % 32 / 4, slot = min(at / BLOCK_K, row.count - 1);
                 u32 key = min(row.block(slot) * BLOCK_K + at % BLOCK_K, p.sizes.n_tokens - 1);
                 rows[b].load(all + (u64)key * stride);
+                sentences[b] = sentences_of(p, keys_of(row, first + b));
             }
 #pragma unroll
             for (int b = 0; b < BATCHES; b++) {
-                Products found = probabilities_of(p, sight, q, rows[b], keys_of(row, first + b).key);
-                sum += add_batch(p, sight, q, found, row, first + b);
+                Keys keys = keys_of(row, first + b);
+                Products found = probabilities_of(p, sight, q, rows[b], keys.key);
+                sum += add_batch(p, sight, q, found, keys, sentences[b]);
                 if (ALL_KEYS || ((first + b + 1) * 8 % BLOCK_K > 0 && BLOCK_K > 8)) continue;
                 add_mass(sum, row, first + b, sums);
                 sum = 0.0f;
