@@ -134,8 +134,9 @@ impl Weights {
         }
         match weight.stored() {
             Stored::Plain(dtype) if !dtypes.contains(&dtype) => {
-                let names: Vec<String> = dtypes.iter().map(|dtype| format!("{dtype:?}")).collect();
-                let expected = format!("{name} in {}", names.join(", ").to_lowercase());
+                let plain = "f32, f16 or bf16".to_string();
+                let one = |dtype: &Dtype| format!("{dtype:?}").to_lowercase();
+                let expected = format!("{name} in {}", if let [dtype] = dtypes { one(dtype) } else { plain });
                 Err(Error::model(&path, expected, format!("{dtype:?}"), fix))
             }
             _ => Ok(weight),
