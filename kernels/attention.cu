@@ -19,15 +19,15 @@
 // from sm_80.
 // Reference: tests/cuda/reference.py, attention; src/engine/cpu/attend.rs
 
-constexpr int KEYS = 16;                                          // a warp takes at a time
-constexpr int M = BLOCK_Q > 16 && HEAD_DIM <= 128 ? 2 : 1;        // times 16 queries a warp has
-constexpr int ROWS = 2 * M;                                       // of them, in a lane: lane / 4, lane / 4 + 8, ...
+constexpr int KEYS = 16;                                    // a warp takes at a time
+constexpr int M = BLOCK_Q > 16 && HEAD_DIM <= 128 ? 2 : 1;  // times 16 queries a warp has
+constexpr int ROWS = 2 * M;                                 // of them, in a lane: lane / 4, lane / 4 + 8, ...
 constexpr int THREADS = 2 * BLOCK_Q / M;
 constexpr int MIN_BLOCKS = larger((HEAD_DIM > 64 ? 256 : 384) / THREADS, 1);  // on a multiprocessor
 constexpr bool QUERY_IN_REGISTERS = HEAD_DIM <= 128;
 
-// Values are taken in groups: of each a lane takes WIDE neighbouring dimensions of its keys, which are columns of as many
-// products. So column n of product t has dimension 8 WIDE group + WIDE n + t.
+// Values are taken in groups: of each a lane takes WIDE neighbouring dimensions of its keys, which are columns
+// of as many products. So column n of product t has dimension 8 WIDE group + WIDE n + t.
 constexpr int WIDE = HEAD_DIM % 64 ? 4 : 8;
 constexpr int GROUPS = HEAD_DIM / 8 / WIDE;
 
@@ -64,13 +64,14 @@ static_assert(sizeof(AttentionWithoutParams) == 112, "as in src/engine/cuda/para
 // Products as the tensor cores leave them, of row j and column c of two neighbours.
 typedef float Scores[2][M][4];
 
-// Of a lane's queries. Sums are relative to 2^most, any number that is near enough to the row's largest product.
+// Of a lane's queries. Sums are relative to 2^most, any number that is near enough to the row's largest
+// product.
 struct Softmax {
     float out[M][GROUPS][WIDE][4], most[ROWS], sum[ROWS];
 };
 
-// A lane's keys: key `i` of a tile's 16, as rows to multiply with, and those that its products belong to, 2 (lane % 4)
-// and the next of each eight.
+// A lane's keys: key `i` of a tile's 16, as rows to multiply with, and those that its products belong to, 2
+// (lane % 4) and the next of each eight.
 struct Tile {
     Row row;
     int first, last_token;
@@ -115,8 +116,8 @@ DEVICE void score_tile(Scores& s, const QueryRows<M>& q, const Tile& tile, const
             float& x = s[e][i / 4][i % 4];
             x = soft_cap(found.of[i / 4][i % 4]);
             int token = query + i / 2 * 8;
-            bool hides = (WITHOUT || !all) && (!sees(token, key + i % 2, window) ||
-                                               (WITHOUT && hidden.hides(token, key + i % 2)));
+            bool hides = (WITHOUT || !all) &&
+                         (!sees(token, key + i % 2, window) || (WITHOUT && hidden.hides(token, key + i % 2)));
             if (hides) x = -infinity();
         }
     }
@@ -215,7 +216,7 @@ DEVICE void write_rows(const Softmax& state, const Params& p, Sight sight, int q
         u16* to = p.out + ((u64)(token - row0) * gridDim.y + blockIdx.y) * HEAD_DIM + lane % 4 * 2 * WIDE;
 #pragma unroll
         for (int i = 0; i < GROUPS * WIDE; i++) {  // pairs of dimensions
-            const float(&of)[WIDE][4] = state.out[j / 2][i / WIDE];
+            const float (&of)[WIDE][4] = state.out[j / 2][i / WIDE];
             int column = j % 2 * 2 + i % WIDE / (WIDE / 2), t = i % (WIDE / 2) * 2;
             u32 pair = pack_bf16(of[t][column] / sum, of[t + 1][column] / sum);
             ((u32*)(to + i / WIDE * 8 * WIDE))[i % WIDE] = pair;
@@ -229,7 +230,8 @@ DEVICE void attend(const Params& p, Row row, Sight sight, Hidden hidden) {
     int query = sight.first_query + threadIdx.x / 32 * 16 * M + threadIdx.x % 32 / 4;
     const float scale = LOG2E / sqrtf((float)HEAD_DIM);
     u32 stride = p.sizes.n_kv_heads * HEAD_DIM, of_head = kv_head_of(p.sizes.n_kv_heads) * HEAD_DIM;
-    const u16 *keys = p.keys + of_head + threadIdx.x % 4 * 8, *values = p.values + of_head + threadIdx.x % 32 / 4 * WIDE;
+    const u16 *keys = p.keys + of_head + threadIdx.x % 4 * 8,
+              *values = p.values + of_head + threadIdx.x % 32 / 4 * WIDE;
     QueryRows<M> q;
     if (QUERY_IN_REGISTERS) load_queries(q, p, query);
     Softmax state = {};
@@ -257,7 +259,8 @@ KERNEL void __launch_bounds__(THREADS, MIN_BLOCKS) attention_sparse(const __grid
     attend<false>(p, kept_row(p.mask, query_block, sight), sight, Hidden{});
 }
 
-KERNEL void __launch_bounds__(THREADS, MIN_BLOCKS) attention_without(const __grid_constant__ AttentionWithoutParams p) {
+KERNEL void __launch_bounds__(THREADS, MIN_BLOCKS)
+    attention_without(const __grid_constant__ AttentionWithoutParams p) {
     int query_block = p.attention.rows.first_block + blockIdx.x;
     Sight sight = sight_of(query_block, p.attention.sizes);
     attend<true>(p.attention, kept_row(p.attention.mask, query_block, sight), sight, p.hidden);

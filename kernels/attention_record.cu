@@ -20,14 +20,14 @@
 //           distance
 // grid (query blocks of these rows, n_heads); a thread block holds top_k kept blocks, or where ALL_KEYS is 1
 // none
-// Stands after query_block.cu. Compile with -D HEAD_DIM, BLOCK_Q (16 to 128), BLOCK_K (4 to 64), ANCHORS, ALL_KEYS (0 or 1), SOFT_CAP
-// (attention_rows.cu).
-// Any card from sm_80.
-// Reference: tests/cuda/reference.py, record; src/engine/cpu/attend.rs
+// Stands after query_block.cu. Compile with -D HEAD_DIM, BLOCK_Q (16 to 128), BLOCK_K (4 to 64), ANCHORS,
+// ALL_KEYS (0 or 1), SOFT_CAP (attention_rows.cu). Any card from sm_80. Reference: tests/cuda/reference.py,
+// record; src/engine/cpu/attend.rs
 
-constexpr int BATCHES = HEAD_DIM > 128 ? 1 : 2;        // in flight at a time
-constexpr int GROUP = BLOCK_K / 8 > BATCHES ? BLOCK_K / 8 : BATCHES;  // batches that one warp takes: blocks are not shared
-constexpr int LANES = BLOCK_K < 8 ? BLOCK_K / 2 : 4;   // of a quad, that have keys of the same block
+constexpr int BATCHES = HEAD_DIM > 128 ? 1 : 2;  // in flight at a time
+constexpr int GROUP =
+    BLOCK_K / 8 > BATCHES ? BLOCK_K / 8 : BATCHES;    // batches that one warp takes: blocks are not shared
+constexpr int LANES = BLOCK_K < 8 ? BLOCK_K / 2 : 4;  // of a quad, that have keys of the same block
 
 GEOMETRY(attention_record, THREADS, 1, 1, 0, 8);
 
@@ -79,7 +79,8 @@ DEVICE void load_queries(Queries& q, const Params& p, Sight sight) {
 DEVICE Products probabilities_of(const Params& p, Sight sight, const Queries& q, const RowPart& row, int key) {
     const float scale = LOG2E / sqrtf((float)HEAD_DIM);
     Products found = multiply_rows(q.rows, row);
-    int window = p.sizes.window, first = window > 0 ? sight.end_query - window : 0;  // of the keys that all see
+    int window = p.sizes.window,
+        first = window > 0 ? sight.end_query - window : 0;  // of the keys that all see
     bool all = __all_sync(~0u, key >= first && key < sight.first_query);
 #pragma unroll
     for (int i = 0; i < 2 * OF_LANE; i++) {
@@ -101,8 +102,8 @@ DEVICE void write_focus(const Params& p, Sight sight, const Products& found, Key
     }
 }
 
-// The sum over a warp's queries of what each key gets, in lanes 0 to 7: of the first of a lane's keys, in lanes 4 to 7
-// of the second of theirs four lanes before.
+// The sum over a warp's queries of what each key gets, in lanes 0 to 7: of the first of a lane's keys, in
+// lanes 4 to 7 of the second of theirs four lanes before.
 template <typename Value>
 DEVICE float sum_of_keys(Value value) {
     float sums[2] = {};
@@ -132,7 +133,8 @@ DEVICE float add_batch(const Params& p, Sight sight, const Queries& q, const Pro
     if (p.received) atomicAdd(&p.received[(u64)blockIdx.y * n_tokens + key], sum);
     if (ANCHORS) atomicAdd(&p.anchors.received[(u64)blockIdx.y * n_tokens + key], anchor);
     if (ALL_KEYS || !p.shares) return sum;
-    float* share = &p.shares[row_of_head(p.mask, blockIdx.x, gridDim.x) * BLOCK_K + keys.slot * BLOCK_K + place];
+    float* share =
+        &p.shares[row_of_head(p.mask, blockIdx.x, gridDim.x) * BLOCK_K + keys.slot * BLOCK_K + place];
     if (WARPS_Q == 1) *share = sum;
     else atomicAdd(share, sum);
     return sum;
@@ -185,7 +187,8 @@ KERNEL void __launch_bounds__(THREADS, MIN_BLOCKS) attention_record(const __grid
     float* sums = (float*)(kept + top_k);
     Sight sight = sight_of(query_block, p.sizes);
     Row row = ALL_KEYS ? visible_row(sight) : kept_row(p.mask, query_block, sight);
-    for (int i = threadIdx.x; i < top_k; i += THREADS) kept[i] = i < row.count ? row.kept[i] : NONE, sums[i] = 0.0f;
+    for (int i = threadIdx.x; i < top_k; i += THREADS)
+        kept[i] = i < row.count ? row.kept[i] : NONE, sums[i] = 0.0f;
     if (!ALL_KEYS) row.kept = kept;
     __syncthreads();
     Queries q;
@@ -193,5 +196,6 @@ KERNEL void __launch_bounds__(THREADS, MIN_BLOCKS) attention_record(const __grid
     add_all(p, sight, q, row, sums);
     __syncthreads();
     float* mass = ALL_KEYS ? nullptr : p.mass + row_of_mask(p.mask, query_block);
-    for (int i = threadIdx.x; i < top_k; i += THREADS) mass[i] = sums[i] / (sight.end_query - sight.first_query);
+    for (int i = threadIdx.x; i < top_k; i += THREADS)
+        mass[i] = sums[i] / (sight.end_query - sight.first_query);
 }

@@ -1,12 +1,14 @@
 // rank: norms of the queries over a list of items, and the items' scores by these norms. Stands after
 // score.cu.
 //
-// What each query gives each item is held in shared memory between the two where there is room, else it is computed again.
+// What each query gives each item is held in shared memory between the two where there is room, else it is
+// computed again.
 
 constexpr int HELD = 45056 / 4 / BLOCK_Q;                          // items that have room
 constexpr int SCORING = HELD * BLOCK_Q * 4 + WARPS * BLOCK_Q * 8;  // shared bytes
 
-// A sum of exponentials as a binary logarithm; the warps share the items, `sums` [WARPS, BLOCK_Q] holds what each has.
+// A sum of exponentials as a binary logarithm; the warps share the items, `sums` [WARPS, BLOCK_Q] holds what
+// each has.
 DEVICE float norm_of_held(const float* held, int count, int query, Norm* sums) {
     int warp = threadIdx.x / 32;
     Norm norm = no_norm();
@@ -25,7 +27,8 @@ DEVICE float norm_of_held(const float* held, int count, int query, Norm* sums) {
 
 // Takes the norms of the queries over all items, then scores the first `n_scored`.
 template <bool OF_KEYS>
-DEVICE void rank(const Search& s, const u32* items, int count, int n_scored, Queries& q, u8* shared, u32* out) {
+DEVICE void rank(const Search& s, const u32* items, int count, int n_scored, Queries& q, u8* shared,
+                 u32* out) {
     if (count > HELD) {
         pass<OF_KEYS ? KEY_NORMS : NODE_NORMS>(s, items, count, q, shared, out);
         settle_norms(q, shared);

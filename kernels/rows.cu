@@ -1,9 +1,9 @@
 // rows: products of queries with rows that come from memory to registers, without shared memory. Any card from
 // sm_80.
 //
-// A warp holds M times 16 queries in registers, the rows of A. Eight other rows, a batch, are the columns of B: a quad
-// takes 64 bytes of a row, a lane 16, for two steps of 16 dimensions. Queries are taken apart in the same way, so that
-// products add up the same pairs in another order.
+// A warp holds M times 16 queries in registers, the rows of A. Eight other rows, a batch, are the columns of
+// B: a quad takes 64 bytes of a row, a lane 16, for two steps of 16 dimensions. Queries are taken apart in the
+// same way, so that products add up the same pairs in another order.
 //
 // A lane has products of queries lane / 4, lane / 4 + 8, ... with rows 2 (lane % 4) and the next.
 
@@ -71,8 +71,8 @@ DEVICE ProductsOf<M> multiply_rows(const QueryRows<M>& q, const RowPart& row, bo
 
 // ---- sums over lanes
 
-// Sums over lanes that far apart, half of the values in each: value i becomes the sum of what was value 2 i, or in lanes
-// with that bit 2 i + 1.
+// Sums over lanes that far apart, half of the values in each: value i becomes the sum of what was value 2 i,
+// or in lanes with that bit 2 i + 1.
 template <int N, int SIZE>
 DEVICE void fold(float (&x)[SIZE], int apart) {
     bool upper = threadIdx.x & apart;

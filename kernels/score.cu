@@ -10,7 +10,9 @@ struct Queries {
 };
 
 // Sum of the squares of two values.
-DEVICE float squares_of(u32 pair) { return low_bf16(pair) * low_bf16(pair) + high_bf16(pair) * high_bf16(pair); }
+DEVICE float squares_of(u32 pair) {
+    return low_bf16(pair) * low_bf16(pair) + high_bf16(pair) * high_bf16(pair);
+}
 
 // Rows past the prompt repeat its last query, which changes no maximum.
 DEVICE void load_queries(Queries& q, const u16* queries, Sight sight, int row0, u8*) {
@@ -28,7 +30,7 @@ DEVICE void load_queries(Queries& q, const u16* queries, Sight sight, int row0, 
 
 // ---- nodes
 
-constexpr int NODES = CLUSTERS ? 4 : 8;           // of a batch
+constexpr int NODES = CLUSTERS ? 4 : 8;  // of a batch
 constexpr int NODES_OF_LANE = CLUSTERS ? 1 : 2;
 
 // What the search would have of a lane's node n and its query j.
@@ -36,7 +38,8 @@ struct Estimates {
     float of[OF_LANE][NODES_OF_LANE];
 };
 
-DEVICE Estimates estimates_of(const Search& s, const Queries& q, const RowPart& row, const u16* place, u32 node) {
+DEVICE Estimates estimates_of(const Search& s, const Queries& q, const RowPart& row, const u16* place,
+                              u32 node) {
     float2 spread;
     if (CLUSTERS) spread = spreads_of(s)[node];
     Products p = multiply_rows(q.rows, row), squares;
@@ -59,7 +62,8 @@ DEVICE Estimates estimates_of(const Search& s, const Queries& q, const RowPart& 
     return e;
 }
 
-// The largest over the queries of a warp, which the quads hold: lanes with the same place in their quad get the same.
+// The largest over the queries of a warp, which the quads hold: lanes with the same place in their quad get
+// the same.
 DEVICE float max_across_quads(float x) {
 #pragma unroll
     for (int apart = 4; apart < 32; apart *= 2) x = fmaxf(x, exchanged(x, apart));
@@ -67,8 +71,8 @@ DEVICE float max_across_quads(float x) {
 }
 
 template <Pass PASS>
-DEVICE void take_nodes(const Search& s, const u32* items, int count, int batch, const RowPart& row, const u16* place,
-                       Queries& q, float* held, u32* out) {
+DEVICE void take_nodes(const Search& s, const u32* items, int count, int batch, const RowPart& row,
+                       const u16* place, Queries& q, float* held, u32* out) {
     int first = batch * NODES + threadIdx.x % 4 * NODES_OF_LANE;
     Estimates e = estimates_of(s, q, row, place, items[min(first, count - 1)]);
 #pragma unroll
@@ -100,7 +104,8 @@ DEVICE float block_max(float x) { return LANES == 4 ? quad_max(x) : fmaxf(x, exc
 // 1 as a mean mass: sums of masses are whole numbers, so that their order changes nothing.
 constexpr float WHOLE = 2147483648.0f;
 
-// What a lane's queries have got of the block under way; of held ones relative to 2^most, any number that is near enough.
+// What a lane's queries have got of the block under way; of held ones relative to 2^most, any number that is
+// near enough.
 struct Under {
     float most[OF_LANE], sum[OF_LANE];
 };
@@ -201,8 +206,8 @@ DEVICE void keep_block(Under& under, int block, int count, const Queries& q, u32
 }
 
 template <Pass PASS>
-DEVICE void take_keys(const Search& s, const u32* items, int count, int batch, const RowPart& row, Under& under, Queries& q,
-                      float* held, u32* out) {
+DEVICE void take_keys(const Search& s, const u32* items, int count, int batch, const RowPart& row,
+                      Under& under, Queries& q, float* held, u32* out) {
     u32 at = batch * 8 + threadIdx.x % 4 * 2;
     int block = at / BLOCK_K, key = items[min(block, count - 1)] * BLOCK_K + at % BLOCK_K;
     bool is_first = batch * 8 % BLOCK_K == 0, is_last = (batch * 8 + 8) % BLOCK_K == 0 || BLOCK_K < 8;
@@ -243,7 +248,8 @@ DEVICE void pass_holding(const Search& s, const u32* items, int count, Queries& 
             const u16* places[BATCHES];
 #pragma unroll
             for (int b = 0; b < BATCHES; b++) {
-                u32 row = (first + b) * 8 + threadIdx.x % 32 / 4, item = items[min(row / rows_of(PASS), count - 1)];
+                u32 row = (first + b) * 8 + threadIdx.x % 32 / 4,
+                    item = items[min(row / rows_of(PASS), count - 1)];
                 places[b] = all + (u64)index_of_row<PASS>(s, item, row % rows_of(PASS)) * stride;
                 rows[b].load(places[b]);
             }
@@ -264,8 +270,8 @@ DEVICE void pass(const Search& s, const u32* items, int count, Queries& q, u8*, 
 
 // ---- norms
 
-// Norms become those of all rows since the last time, from what each lane of a quad and each warp with the same
-// queries has seen.
+// Norms become those of all rows since the last time, from what each lane of a quad and each warp with the
+// same queries has seen.
 DEVICE void settle_norms(Queries& q, u8* shared) {
     Norm* all = (Norm*)shared;
 #pragma unroll

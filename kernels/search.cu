@@ -67,7 +67,8 @@ struct Search {
 
 DEVICE Search search_of(const u16* keys, const Nodes& nodes, const Sizes& sizes, Candidates c) {
     int kv_head = kv_head_of(sizes.n_kv_heads);
-    Search s = {keys + kv_head * HEAD_DIM, (u32)sizes.n_kv_heads * HEAD_DIM, nodes, (u64)kv_head * nodes.n_nodes, sizes};
+    Search s = {keys + kv_head * HEAD_DIM, (u32)sizes.n_kv_heads * HEAD_DIM, nodes,
+                (u64)kv_head * nodes.n_nodes, sizes};
     s.first_column = c.first_column, s.end_column = c.end_column;
     return s;
 }
@@ -102,7 +103,9 @@ DEVICE u32 row_stride(const Search& s) {
 }
 
 // The two spreads of node 0 of the level.
-DEVICE const float2* spreads_of(const Search& s) { return (const float2*)s.nodes.spreads + s.first_node + s.below; }
+DEVICE const float2* spreads_of(const Search& s) {
+    return (const float2*)s.nodes.spreads + s.first_node + s.below;
+}
 
 // Goes to a level.
 DEVICE void go_to(Search& s, int level) {

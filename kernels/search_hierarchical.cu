@@ -27,9 +27,10 @@
 // mask      written
 // n_read    one u64, to which the number of rows is added that were scored: keys, and what stands for several
 //           of them
-// Scoring is in score.cu and rank.cu, which stand before this file. grid (query blocks of this launch, n_heads); a thread block holds max_frontier nodes: at
-// least S + sink_blocks + local_blocks and 2^down (w + 2), a multiple of 64. local_blocks is at least
-// ceil(BLOCK_Q / BLOCK_K); top_k >= sink_blocks + local_blocks; down 1 to 3
+// Scoring is in score.cu and rank.cu, which stand before this file.
+// grid (query blocks of this launch, n_heads); a thread block holds max_frontier nodes: at least S +
+// sink_blocks + local_blocks and 2^down (w + 2), a multiple of 64. local_blocks is at least ceil(BLOCK_Q /
+// BLOCK_K); top_k >= sink_blocks + local_blocks; down 1 to 3
 // Compile with -D HEAD_DIM, BLOCK_Q (16 to 128), BLOCK_K (4 to 64), ESTIMATE (search.cu), RESCORE (0 or 1).
 
 GEOMETRY(search_hierarchical, THREADS, 1, 1, SCORING, 13);
@@ -82,7 +83,8 @@ DEVICE Threshold threshold_of(const u32* scores, int count, int keep) {
     int n_outside = 0;
     for (int i = threadIdx.x; i < count; i += 32) {
         u32 score = scores[i];
-        least = min(least, score), most = max(most, score == OUTSIDE ? 0 : score), n_outside += score == OUTSIDE;
+        least = min(least, score), most = max(most, score == OUTSIDE ? 0 : score),
+        n_outside += score == OUTSIDE;
     }
     least = __reduce_min_sync(~0u, least), most = __reduce_max_sync(~0u, most);
     int bit = 31 - __clz(least ^ most);
@@ -102,8 +104,8 @@ DEVICE Threshold threshold_of(const u32* scores, int count, int keep) {
     return t;
 }
 
-// Replaces the best `keep` of the frontier, or all if it has no more, by the nodes `down` levels below that reach
-// into the candidates.
+// Replaces the best `keep` of the frontier, or all if it has no more, by the nodes `down` levels below that
+// reach into the candidates.
 DEVICE void go_down(const Search& s, Frontier& f, int keep, int down) {
     __shared__ Threshold best;
     __shared__ int n_next;
@@ -114,7 +116,8 @@ DEVICE void go_down(const Search& s, Frontier& f, int keep, int down) {
     __syncthreads();
     for (int i = threadIdx.x; i < (f.count + 31) / 32 * 32; i += THREADS) {
         u32 score = i < f.count && f.count > keep ? f.scores[i] : 0;
-        u32 larger = __ballot_sync(~0u, score > best.least), same = __ballot_sync(~0u, i < f.count && score == best.least);
+        u32 larger = __ballot_sync(~0u, score > best.least),
+            same = __ballot_sync(~0u, i < f.count && score == best.least);
         if (i % 32 == 0) f.above[i / 32] = larger, f.equal[i / 32] = same;
     }
     __syncthreads();

@@ -2,7 +2,7 @@
 // busy: thread block x takes segment x % n_segments of query block x / n_segments. The norms of a segment are
 // its own until they are joined. Stands after score.cu.
 
-constexpr int PIECE = 512;  // key blocks in a pass
+constexpr int PIECE = 512;                       // key blocks in a pass
 constexpr int SETTLING = WARPS_N * BLOCK_Q * 8;  // shared bytes
 
 // The blocks of `all` that a segment has.

@@ -37,6 +37,3 @@ DEVICE float quad_max(float x) {
     x = fmaxf(x, exchanged(x, 1));
     return fmaxf(x, exchanged(x, 2));
 }
-
-// Over two neighbouring lanes.
-DEVICE int pair_sum(int x) { return x + exchanged(x, 1); }

@@ -58,8 +58,8 @@ KERNEL void gram(const __grid_constant__ GramParams p) {
     out[HEAD_DIM * HEAD_DIM] = to_bf16(sum - from_bf16(to_bf16(sum)));
 }
 
-// Tokens are the rows of A, rows of gram the columns of B, in an order in which a lane has their products with the
-// dimensions of its tokens that it holds.
+// Tokens are the rows of A, rows of gram the columns of B, in an order in which a lane has their products with
+// the dimensions of its tokens that it holds.
 KERNEL void __launch_bounds__(32 * WARPS) written(const __grid_constant__ WrittenParams p) {
     int n_tokens = p.n_tokens, n_kv_heads = p.n_kv_heads, lane = threadIdx.x % 32;
     int first = blockIdx.x * TOKENS + threadIdx.x / 32 * 16 * M + lane / 4;

@@ -21,8 +21,8 @@ const FLOORS: &[&[&str]] = &[
 /// The same inside the engine.
 const ENGINE_FLOORS: &[&[&str]] = &[
     &["model", "search", "raster"],
-    &["device", "told"],
-    &["cpu", "cuda", "decoder"],
+    &["device"],
+    &["cpu", "cuda", "decoder", "told"],
     &["run"],
     &["compare", "generate"],
     &["knock_out", "smallest_top_k"],

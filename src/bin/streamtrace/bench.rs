@@ -34,6 +34,9 @@ pub struct BenchArgs {
     /// Most memory that the model may use, such as 8GB
     #[arg(long, value_name = "AMOUNT", value_parser = parse_bytes, requires = "model")]
     memory: Option<u64>,
+    /// Run the model as one of this family, such as qwen2, whatever its files say
+    #[arg(long = "as", value_name = "FAMILY", requires = "model")]
+    family: Option<String>,
     /// Share of the causal pairs that the model's traces prune
     #[arg(long, value_name = "SHARE", default_value_t = 0.95, requires = "model")]
     pruned: f64,
@@ -104,7 +107,7 @@ impl BenchArgs {
             model: model.clone(),
             device: self.device,
             memory: self.memory,
-            ..LoadOptions::default()
+            family: self.family.clone(),
         };
         let whole = Whole::open(options, config)?;
         let mut rows = Vec::new();

@@ -19,6 +19,9 @@ pub struct TaskPromptArgs {
     /// The model whose tokenizer counts: a folder, a .gguf file, or a name on the hub
     #[arg(long)]
     model: PathBuf,
+    /// Read the model as one of this family, such as qwen2, whatever its files say
+    #[arg(long = "as", value_name = "FAMILY")]
+    family: Option<String>,
     /// One of RULER's tasks, such as niah_single_1, niah_multikey_2, vt or cwe
     #[arg(long, default_value_t = Task::NiahMultikey1)]
     task: Task,
@@ -40,8 +43,12 @@ pub struct TaskPromptArgs {
 
 impl TaskPromptArgs {
     pub fn run(&self) -> Result<(), Error> {
-        let options =
-            LoadOptions { model: self.model.clone(), device: DeviceChoice::Cpu, ..LoadOptions::default() };
+        let options = LoadOptions {
+            model: self.model.clone(),
+            device: DeviceChoice::Cpu,
+            family: self.family.clone(),
+            ..LoadOptions::default()
+        };
         let &TaskPromptArgs { task, n_tokens, seed, depth, .. } = self;
         let tracer = Tracer::load_with(options)?;
         let chat = self.chat.frame(&tracer)?;

@@ -28,6 +28,8 @@ mod rulers;
 mod sentence_kinds;
 mod sentence_matrix;
 mod side_by_side;
+#[cfg(feature = "parquet")]
+mod study_chart;
 mod svg;
 mod theme;
 
