@@ -110,7 +110,12 @@ struct Under {
     float most[OF_LANE], sum[OF_LANE];
 };
 
-// Products of a lane's keys, from `key` on, or of those that a query does not see the least there is.
+// The product of a key that its query does not see. A power of two: a multiple of it is exact, and so is its
+// difference from itself.
+constexpr float UNSEEN_PRODUCT = -1.2676506e30f;  // -2^100
+static_assert(UNSEEN_PRODUCT == -1024.0f * 1024 * 1024 * 1024 * 1024 * 1024 * 1024 * 1024 * 1024 * 1024, "");
+
+// Products of a lane's keys, from `key` on, or of those that a query does not see UNSEEN_PRODUCT.
 DEVICE Products seen_products(const Search& s, const Queries& q, const RowPart& row, int key) {
     Products p = multiply_rows(q.rows, row);
 #pragma unroll
@@ -120,7 +125,7 @@ DEVICE Products seen_products(const Search& s, const Queries& q, const RowPart& 
 #pragma unroll
     for (int i = 0; i < 2 * OF_LANE; i++) {
         int query = min(q.first + i / 2 * 8 + (int)threadIdx.x % 32 / 4, q.last);
-        if (!sees(query, key + i % 2, window)) p.of[i / 4][i % 4] = no_norm().most;
+        if (!sees(query, key + i % 2, window)) p.of[i / 4][i % 4] = UNSEEN_PRODUCT;
     }
     return p;
 }
