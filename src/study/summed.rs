@@ -10,7 +10,7 @@ use crate::{
     analysis::{HeadRanking, RetrievalHeads},
     error::Error,
     words::{
-        numbers::{count, head_name},
+        numbers::{count, head_name, thousands},
         table::{Describe, Table, show_as_table},
     },
 };
@@ -149,11 +149,15 @@ impl Describe for Study {
             let values: Vec<f64> = self.prompts.iter().filter_map(value).collect();
             Spread::of(&values).map_or("–".into(), |s| format!("{:.3} ± {:.3}", s.mean, s.deviation))
         };
+        let tokens: Vec<f64> = self.prompts.iter().filter_map(|row| row.n_tokens).map(|n| n as f64).collect();
+        let tokens = Spread::of(&tokens).map_or("–".into(), |s| {
+            format!("{} ± {}", thousands(s.mean as u64), thousands(s.deviation as u64))
+        });
         let survive: Vec<bool> = self.prompts.iter().filter_map(|row| row.answer_survives).collect();
         let survived = survive.iter().filter(|survives| **survives).count();
         let mut table = Table::new(format!("Study of {}", count(self.prompts.len(), "prompt")))
             .row("failed", failed)
-            .row("tokens", over(|row| row.n_tokens.map(|n| n as f64)))
+            .row("tokens", tokens)
             .row("pruned", over(|row| row.pruned))
             .row("recall", over(|row| row.recall));
         if !survive.is_empty() {
@@ -173,7 +177,7 @@ impl Describe for Study {
         for (kind, spread) in self.anchors_by_kind() {
             table = table.row(
                 &format!("anchors, {kind}"),
-                format!("{} of {:.4} ± {:.4}", spread.n, spread.mean, spread.deviation),
+                format!("{}, scores {:.4} ± {:.4}", spread.n, spread.mean, spread.deviation),
             );
         }
         table
