@@ -194,15 +194,16 @@ mod tests {
     use crate::{
         engine::model::{
             config::Activation,
-            family::{FAMILIES, Fused, QkNorm},
+            experts::{ExpertsConfig, Routing},
+            family::{FAMILIES, Family, Fused, QkNorm, Score},
             rope::{RopeConfig, RopeScaling},
         },
         error::Error,
     };
 
-    /// The plan of an 8B model over a million tokens.
-    fn million(limit: u64) -> MemoryPlan {
-        let model = ModelConfig {
+    /// An 8B model.
+    fn model() -> ModelConfig {
+        ModelConfig {
             architecture: "llama".into(),
             hidden_size: 4096,
             intermediate_size: 14_336,
@@ -235,9 +236,53 @@ mod tests {
             rotates: vec![true; 32],
             in_blocks: 0,
             windows: vec![None; 32],
+        }
+    }
+
+    fn config() -> StreamConfig {
+        StreamConfig { block_size_q: 128, block_size_k: 64, top_k: 32, ..Default::default() }
+    }
+
+    /// The plan of an 8B model over a million tokens.
+    fn million(limit: u64) -> MemoryPlan {
+        plan(&model(), 1_000_000, &config(), Purpose::Trace, limit)
+    }
+
+    #[test]
+    fn experts_have_large_chunks_and_come_when_chosen_at_last() {
+        let experts = ExpertsConfig {
+            tensors: Family::of_name("qwen3_moe").and_then(|family| family.experts).unwrap(),
+            n_experts: 128,
+            inner: 768,
+            shared: 0,
+            routing: Routing {
+                top_k: 8,
+                score: Score::Softmax,
+                normalised: true,
+                scale: 1.0,
+                n_groups: 1,
+                top_groups: 1,
+            },
+            in_layers: vec![true; 32],
         };
-        let config = StreamConfig { block_size_q: 128, block_size_k: 64, top_k: 32, ..Default::default() };
-        plan(&model, 1_000_000, &config, Purpose::Trace, limit)
+        let model = ModelConfig { hidden_size: 2048, experts: Some(experts), ..model() };
+        let within = |limit| plan(&model, 131_072, &config(), Purpose::Trace, limit);
+        let roomy = within(u64::MAX);
+        assert_eq!((roomy.layout.chunk_rows, roomy.layout.weights), (32_768, Weights::Kept));
+        let of_all = 32 * 128 * 3 * 768 * 2048 * 2;
+        assert!((of_all..of_all * 11 / 10).contains(&roomy.weights()), "{}", roomy.weights());
+        let (mut smallest, mut before) = (within(roomy.total() - 1), roomy);
+        while smallest.check().is_ok() {
+            let next = within(smallest.total() - 1);
+            before = std::mem::replace(&mut smallest, next);
+        }
+        let why = before.slower.as_deref().unwrap();
+        assert!(
+            before.layout.experts_when_chosen && why.contains("each chunk waits for its experts"),
+            "{why}"
+        );
+        // Of an expert, and of what a layer has beside its experts.
+        assert!(before.weights() < 100_000_000, "{}", before.weights());
     }
 
     #[test]
