@@ -33,13 +33,13 @@ def start(o, lines, out, *more):
 def check(o, out, what):
     """Every prompt once, with all its heads."""
     table = lambda name: f"read_parquet('{out}/{name}/*.parquet')"
-    one = lambda query: duckdb.sql(query).fetchone()
+    one = lambda query: duckdb.sql(query).fetchall()[0]
     n, ids, errors, seconds = one(f"SELECT count(*), count(DISTINCT id), count(error), sum(seconds) FROM {table('prompts')}")
     heads, of_prompts = one(f"SELECT count(*), count(DISTINCT (id, layer, head)) FROM {table('heads')}")
     per_prompt = one(f"SELECT max(n), min(n) FROM (SELECT count(*) AS n FROM {table('heads')} GROUP BY id)")
     assert (n, ids, errors) == (o.prompts, o.prompts, 0), (what, n, ids, errors)
     assert heads == of_prompts and per_prompt[0] == per_prompt[1], (what, heads, of_prompts, per_prompt)
-    best = duckdb.sql(f"SELECT layer, head, avg(mass) AS mass, stddev(mass) FROM {table('spans')} GROUP BY ALL ORDER BY mass DESC LIMIT 1").fetchone()
+    best = one(f"SELECT layer, head, avg(mass) AS mass, stddev(mass) FROM {table('spans')} GROUP BY ALL ORDER BY mass DESC LIMIT 1")
     print(f"{what}: {n} prompts once each, {heads} rows of heads; head {best[0]}:{best[1]} reads the needle with {best[2]:.2f} ± {best[3]:.2f}", flush=True)
     return seconds
 
