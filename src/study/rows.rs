@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Prompt;
 use crate::{
-    analysis::RetrievalHeads,
+    analysis::{RetrievalHeads, ThoughtAnchors},
     error::Error,
     trace::{AnswerScore, Span, Trace},
 };
@@ -90,11 +90,23 @@ impl Rows {
     /// # Errors
     /// [`Error::Missing`] for a span whose text is not in the prompt, [`Error::Trace`] for a damaged trace.
     pub fn of(prompt: &Prompt, trace: &Trace, answer: Option<(&AnswerScore, Span)>) -> Result<Self, Error> {
-        let summary = trace.summary();
         let (score, span) = answer.unzip();
+        let anchors = trace.thought_anchors().ok();
+        Ok(Rows {
+            prompt: PromptRow::of(prompt, trace, score),
+            heads: head_rows(trace, anchors.as_ref())?,
+            spans: span_rows(prompt, trace, span)?,
+            anchors: anchors.as_ref().map_or_else(Vec::new, anchor_rows),
+        })
+    }
+}
+
+impl PromptRow {
+    fn of(prompt: &Prompt, trace: &Trace, score: Option<&AnswerScore>) -> Self {
+        let summary = trace.summary();
         let first = score.and_then(|score| score.tokens.first());
         let next = &summary.next_token;
-        let row = PromptRow {
+        PromptRow {
             id: prompt.id.clone(),
             model: Some(summary.model.name.clone()),
             n_tokens: Some(summary.n_tokens),
@@ -112,32 +124,39 @@ impl Rows {
             answer_survives: score.map(AnswerScore::survives),
             seconds: Some(summary.seconds.total + score.map_or(0.0, |score| score.seconds.total)),
             error: None,
-        };
-        let anchors = trace.thought_anchors().ok();
-        let kurtosis = |layer, head| anchors.as_ref().and_then(|anchors| anchors.kurtosis.score(layer, head));
-        let mut heads = Vec::new();
-        for layer in 0..trace.n_layers() {
-            let (budgets, recall) = (trace.budgets(layer)?, trace.recall(layer)?);
-            heads.extend((0..trace.n_heads()).map(|head| HeadRow {
-                layer,
-                head,
-                recall: recall.as_ref().map(|recall| f64::from(recall[head])),
-                blocks: budgets.top_k(head),
-                kurtosis: kurtosis(layer, head).filter(|kurtosis| kurtosis.is_finite()),
-            }));
         }
-        let anchors = anchors.iter().flat_map(|anchors| {
-            anchors.places().map(|(place, i)| AnchorRow {
-                rank: place + 1,
-                score: anchors.score(i).unwrap_or_default(),
-                kind: anchors.sentences[i].kind.name().into(),
-                first_token: anchors.sentences[i].span.start,
-                end_token: anchors.sentences[i].span.end,
-                text: anchors.sentences[i].text.clone(),
-            })
-        });
-        Ok(Rows { prompt: row, heads, spans: span_rows(prompt, trace, span)?, anchors: anchors.collect() })
     }
+}
+
+fn head_rows(trace: &Trace, anchors: Option<&ThoughtAnchors>) -> Result<Vec<HeadRow>, Error> {
+    let kurtosis = |layer, head| anchors?.kurtosis.score(layer, head).filter(|kurtosis| kurtosis.is_finite());
+    let mut rows = Vec::new();
+    for layer in 0..trace.n_layers() {
+        let (budgets, recall) = (trace.budgets(layer)?, trace.recall(layer)?);
+        rows.extend((0..trace.n_heads()).map(|head| HeadRow {
+            layer,
+            head,
+            recall: recall.as_ref().map(|recall| f64::from(recall[head])),
+            blocks: budgets.top_k(head),
+            kurtosis: kurtosis(layer, head),
+        }));
+    }
+    Ok(rows)
+}
+
+fn anchor_rows(anchors: &ThoughtAnchors) -> Vec<AnchorRow> {
+    let row = |(place, i): (usize, usize)| {
+        let sentence = &anchors.sentences[i];
+        AnchorRow {
+            rank: place + 1,
+            score: anchors.score(i).unwrap_or_default(),
+            kind: sentence.kind.name().into(),
+            first_token: sentence.span.start,
+            end_token: sentence.span.end,
+            text: sentence.text.clone(),
+        }
+    };
+    anchors.places().map(row).collect()
 }
 
 fn span_rows(prompt: &Prompt, trace: &Trace, answer: Option<Span>) -> Result<Vec<SpanRow>, Error> {

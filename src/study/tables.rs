@@ -164,3 +164,44 @@ impl Tables {
         self.folder.join(R::TABLE).join(format!("{id}.parquet"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_number_of_a_row_has_a_column() {
+        let prompt = PromptRow {
+            id: "a".into(),
+            model: Some("m".into()),
+            n_tokens: Some(7),
+            pruned: Some(0.5),
+            recall: Some(0.25),
+            next_token: Some("x".into()),
+            next_logprob: Some(-1.0),
+            answer_logprob: Some(-2.0),
+            answer_survives: Some(true),
+            seconds: Some(3.0),
+            error: Some("none".into()),
+        };
+        let head = HeadRow { layer: 1, head: 2, recall: Some(0.5), blocks: 3, kurtosis: Some(4.0) };
+        let span = SpanRow { span: "s".into(), layer: 1, head: 2, mass: 0.5, copied: Some(1.0) };
+        let (kind, text) = ("k".into(), "t".into());
+        let anchor = AnchorRow { rank: 1, score: 0.5, kind, first_token: 2, end_token: 3, text };
+        let rows = Rows { prompt, heads: vec![head], spans: vec![span], anchors: vec![anchor] };
+        let folder = tempfile::tempdir().unwrap();
+        let tables = Tables::open(folder.path()).unwrap();
+        assert!(!tables.has("a"));
+        tables.write(&rows, None).unwrap();
+        assert!(tables.has("a"));
+        let id = || "a".to_string();
+        assert_eq!(tables.read().unwrap(), [(id(), rows.prompt.clone())]);
+        assert_eq!(tables.read().unwrap(), [(id(), rows.heads[0].clone())]);
+        assert_eq!(tables.read().unwrap(), [(id(), rows.spans[0].clone())]);
+        assert_eq!(tables.read().unwrap(), [(id(), rows.anchors[0].clone())]);
+        // What is written again is there once, and what is not there any more is gone.
+        tables.write(&Rows { prompt: rows.prompt.clone(), ..Rows::default() }, None).unwrap();
+        assert_eq!(tables.read::<PromptRow>().unwrap().len(), 1);
+        assert!(tables.read::<HeadRow>().unwrap().is_empty());
+    }
+}

@@ -7,7 +7,7 @@ use serde_json::json;
 use streamtrace::{
     Error, Tracer,
     client::{Traced, part_of},
-    study::{Prompt, Prompts, Rows, Shard, Tables, lines::Line},
+    study::{Prompts, Rows, Shard, Tables, lines::Line},
 };
 
 use crate::{
@@ -202,10 +202,5 @@ impl Done {
 
 fn traced_line(tracer: &Tracer, line: Line) -> Traced {
     let id = line.id();
-    let one = |prompt: Prompt| tracer.batch([prompt]).next();
-    match line.prompt.map(one) {
-        Ok(Some(traced)) => traced,
-        Ok(None) => Traced { found: Err(Error::engine("no answer", "please report this")), id },
-        Err(error) => Traced { found: Err(error), id },
-    }
+    Traced { id, found: line.prompt.and_then(|prompt| tracer.trace_prompt(&prompt)) }
 }

@@ -26,8 +26,8 @@ impl<D: Device> Decoder<'_, D> {
         first: usize,
         mut work: impl FnMut(usize, &LayerWeights<D::Tensor>) -> Result<Option<D::Mark>, Error>,
     ) -> Result<(), Error> {
-        let mut running = Running { decoder: self, layer: None };
         if let Some(weights) = &self.resident {
+            let mut running = Running { decoder: self, layer: None };
             for (layer, weights) in weights.layers.iter().enumerate().skip(first) {
                 running.next(layer, work(layer, weights)?, ())?;
             }
