@@ -13,7 +13,7 @@
 struct Mask {
     u32* kept;
     const uint2* budgets;  // [n_heads]: blocks in a row of the head, and in one row of each head before it
-    int n_query_blocks;
+    int n_query_blocks, first_query_block;  // those of which there are rows
 };
 static_assert(sizeof(Mask) == 24, "as in src/engine/cuda/params.rs");
 
@@ -62,5 +62,5 @@ DEVICE u64 row_of_head(const Mask& mask, u64 row, u64 n_rows) {
 
 // Returns where the row of a query block starts among the kept blocks.
 DEVICE u64 row_of_mask(const Mask& mask, int query_block) {
-    return row_of_head(mask, query_block, mask.n_query_blocks);
+    return row_of_head(mask, query_block - mask.first_query_block, mask.n_query_blocks);
 }

@@ -114,5 +114,5 @@ KERNEL void __launch_bounds__(THREADS) proximity(const __grid_constant__ Proximi
         if (is_kept) p.out[at + slot] = fmaxf(near[threadIdx.x], 0.0f);
         __syncthreads();
     }
-    if (blockIdx.y == 0) write_stays(p.stays + query_block, before, after, n_rows, p.hidden);
+    if (blockIdx.y == 0) write_stays(p.stays + query_block - p.mask.first_query_block, before, after, n_rows, p.hidden);
 }

@@ -103,8 +103,8 @@ pub use analysis::{CausalConfig, CausalTest};
 pub use client::Tracer;
 pub use error::Error;
 pub use protocol::{
-    Criterion, DeviceChoice, Edges, Effect, GenerateConfig, Generated, Intervention, LoadOptions, MemoryPlan,
-    Message, ScoreConfig, SmallestTopK,
+    Criterion, DeviceChoice, Edges, Effect, GenerateConfig, Generated, Gpus, Intervention, LoadOptions,
+    MemoryPlan, Message, ScoreConfig, SmallestTopK,
 };
 pub use trace::{Budget, Estimate, Search, Span, StreamConfig, Trace};
 pub use view::{Explore, Report};
@@ -114,7 +114,7 @@ pub use view::{Explore, Report};
 pub mod prelude {
     /// Settings, and the types that methods return.
     pub use crate::{
-        Budget, DeviceChoice, Effect, Estimate, GenerateConfig, Generated, LoadOptions, MemoryPlan,
+        Budget, DeviceChoice, Effect, Estimate, GenerateConfig, Generated, Gpus, LoadOptions, MemoryPlan,
         ScoreConfig, Search, SmallestTopK, StreamConfig,
         analysis::{AnchorConfig, Calibration, CausalConfig, RouteConfig, RouteMeasure, SuppressionMeasure},
         tasks::{ChatFrame, RulerConfig},

@@ -11,6 +11,8 @@ mod compare;
 mod ends;
 #[path = "cli/first_hour.rs"]
 mod first_hour;
+#[path = "cli/ranks.rs"]
+mod ranks;
 #[path = "cli/ruler.rs"]
 mod ruler;
 #[path = "cli/saved.rs"]

@@ -1,6 +1,8 @@
 //! The same prompts on both devices: the GPU finds what the CPU finds, up to bf16. Skipped if no GPU works.
 #![cfg(feature = "engine")]
 
+#[path = "cuda/cards.rs"]
+mod cards;
 mod common;
 #[path = "cuda/experts.rs"]
 mod experts;

@@ -11,6 +11,7 @@ mod generate;
 mod knock_out;
 pub mod model;
 mod probabilities;
+pub mod ranks;
 pub mod raster;
 mod run;
 pub mod search;
@@ -26,6 +27,7 @@ use self::{
     decoder::resident::Resident,
     device::{Device, Purpose},
     model::Model,
+    ranks::{Crew, hired, ranks_at_once},
     run::Run,
 };
 use crate::{
@@ -38,6 +40,8 @@ use crate::{
 #[derive(Default)]
 pub struct Local {
     loaded: Option<Loaded>,
+    /// The card that a model gets.
+    card: usize,
 }
 
 struct Loaded {
@@ -46,6 +50,8 @@ struct Loaded {
     processor: Processor,
     /// What loading took.
     seconds: LoadSeconds,
+    /// The ranks that share out the rows of a trace with this process.
+    crew: Option<Crew>,
 }
 
 /// Where models run.
@@ -63,7 +69,7 @@ impl Engine for Local {
     ) -> Result<(Reply, Payload), Error> {
         match request {
             Request::Load(options) => {
-                Ok((self.loaded.insert(Loaded::open(options, progress)?).reply(), Payload::None))
+                Ok((self.loaded.insert(Loaded::open(options, self.card, progress)?).reply(), Payload::None))
             }
             Request::Model => Ok((self.loaded()?.reply(), Payload::None)),
             Request::CountTokens { text } => {
@@ -78,6 +84,9 @@ impl Engine for Local {
                 let drawn = raster::png(&svg, scale)?;
                 drawn.note().into_iter().for_each(|note| progress(Progress::Note(note)));
                 Ok((Reply::Rasterized, Payload::Bytes(drawn.png)))
+            }
+            Request::Trace { prompt, config } => {
+                Ok((Reply::Traced, Payload::Trace(self.trace(&prompt, &config, progress)?)))
             }
             request => match &self.loaded()?.processor {
                 Processor::Cpu(weights) => answer(self.run(&Cpu, weights, progress)?, request, payload),
@@ -103,9 +112,6 @@ fn answer<D: Device>(mut run: Run<D>, request: Request, payload: Payload) -> Res
             let config = run::with_budget(&run, &config, n_tokens)?;
             run::focus(&config, n_tokens)?;
             Ok((Reply::Plan(run.plan(n_tokens, &config, Purpose::Trace)?), Payload::None))
-        }
-        (Request::Trace { prompt, config }, _) => {
-            Ok((Reply::Traced, Payload::Trace(run.trace(&prompt, &config)?)))
         }
         (Request::Compare(what), Payload::Trace(trace)) => {
             Ok((Reply::Compared(run.compare(&trace, &what)?), Payload::None))
@@ -147,16 +153,18 @@ impl Local {
     ) -> Result<Run<'a, D>, Error> {
         let Loaded { model, options, seconds, .. } = self.loaded()?;
         model.check_files()?;
-        Ok(Run { model, device, resident, memory: options.memory, load: *seconds, progress })
+        let (memory, load) = (options.memory, *seconds);
+        Ok(Run { model, device, resident, memory, load, progress, peers: None, crew: None })
     }
 }
 
 impl Loaded {
-    fn open(options: LoadOptions, progress: &mut dyn FnMut(Progress)) -> Result<Self, Error> {
+    fn open(options: LoadOptions, card: usize, progress: &mut dyn FnMut(Progress)) -> Result<Self, Error> {
         let choice = options.device;
-        // The device opens while the model is read: what is told of it is the wait that is left.
-        thread::scope(|scope| {
-            let opening = scope.spawn(move || Processor::open(choice));
+        // Device and other ranks open while the model is read: what is told of them is the wait that is left.
+        let (mut loaded, crew) = thread::scope(|scope| {
+            let opening = scope.spawn(move || Processor::open(choice, card));
+            let hiring = scope.spawn(|| hired(&options, ranks_at_once(&options)?));
             let model = Model::load(&options.model, options.family.as_deref(), progress)?;
             let start = Instant::now();
             let opened =
@@ -164,8 +172,14 @@ impl Loaded {
             let (processor, note) = opened?;
             note.into_iter().for_each(|note| progress(Progress::Note(note)));
             let seconds = LoadSeconds { device: start.elapsed().as_secs_f64(), ..model.seconds };
-            Ok(Loaded { model, options, processor, seconds })
-        })
+            let lost = |_| Err(Error::engine("the other ranks are lost", "please report this"));
+            let crew = hiring.join().unwrap_or_else(lost)?;
+            Ok::<_, Error>((Loaded { model, options: options.clone(), processor, seconds, crew: None }, crew))
+        })?;
+        if let Some(crew) = crew {
+            loaded.connect(crew)?;
+        }
+        Ok(loaded)
     }
 }
 
@@ -181,9 +195,9 @@ impl Loaded {
 
 impl Processor {
     /// Opens the chosen device; returns a note where it is another than one would want.
-    fn open(choice: DeviceChoice) -> Result<(Self, Option<String>), Error> {
+    fn open(choice: DeviceChoice, card: usize) -> Result<(Self, Option<String>), Error> {
         let cpu = || Processor::Cpu(Resident::default());
-        let gpu = || Cuda::open().map(|cuda| Processor::Cuda(Box::new(cuda), Resident::default()));
+        let gpu = || Cuda::open(card).map(|cuda| Processor::Cuda(Box::new(cuda), Resident::default()));
         match choice {
             DeviceChoice::Cpu => Ok((cpu(), None)),
             DeviceChoice::Cuda => Ok((gpu()?, None)),

@@ -12,9 +12,10 @@ use super::{
         Decoder, Pending,
         resident::{AllWeights, Resident},
     },
-    device::{Device, Purpose, StageCosts},
+    device::{Device, Purpose, Room, StageCosts},
     model::{Model, tokenizer::Encoding},
     probabilities::{argmax, log_probability},
+    ranks::{Crew, PartRecord, Parts, Peers, Records, joined},
     search::budget,
     told::{Told, sampled_rows},
 };
@@ -22,8 +23,8 @@ use crate::{
     error::Error,
     protocol::{MemoryPlan, Progress, Weights},
     trace::{
-        AnswerScore, AnswerToken, Blocks, ExpertsInfo, LoadSeconds, ModelInfo, NextToken, Seconds, Span,
-        StreamConfig, Summary, Trace, TraceWriter, recorded_sentences,
+        AnswerScore, AnswerToken, Blocks, ExpertsInfo, LayerRecord, LoadSeconds, ModelInfo, NextToken,
+        Seconds, Span, StreamConfig, Summary, Trace, TraceWriter, recorded_sentences,
     },
     words::numbers::{count, format_bytes},
 };
@@ -37,6 +38,9 @@ pub(super) struct Run<'a, D: Device> {
     pub memory: Option<u64>,
     /// What loading the model took.
     pub load: LoadSeconds,
+    /// All ranks, where they share out the rows of a trace; of the first one, its hold on the others.
+    pub peers: Option<Arc<Peers>>,
+    pub crew: Option<&'a Crew>,
     pub progress: &'a mut dyn FnMut(Progress),
 }
 
@@ -45,26 +49,30 @@ impl<D: Device> Run<'_, D> {
         let start = Instant::now();
         let Encoding { ids, offsets } = self.model.tokenizer.encode(prompt)?;
         self.note_length(ids.len());
+        self.share_with_others(ids.len(), config)?;
         let (mut decoder, plan) = self.decoder(&ids, config)?;
         let sentences = recorded_sentences(prompt, &offsets).into_iter();
         decoder.sentences = sentences.filter_map(|(span, counts)| counts.then_some(span)).collect();
         let writer = TraceWriter::new(&ids, &offsets, prompt)?;
         let clock = self.clock("trace", ids.len());
+        let crew = self.crew;
         let progress = &mut self.progress;
-        let (logits, written) = thread::scope(|scope| {
-            let (send, records) = mpsc::sync_channel(0);
-            let writing = scope.spawn(|| write_layers(writer, records));
-            let record_first = decoder.layout.record_first;
-            let hidden = decoder.sparse(move |layer, record| {
-                let record = if record_first { collected(record)? } else { record };
-                send.send((layer, record)).map_err(|_| stopped())?;
-                progress(clock.at(layer));
-                Ok(())
-            });
-            let logits = hidden.and_then(|hidden| decoder.last_logits(&hidden, 1));
-            (logits, writing.join().unwrap_or_else(|_| Err(stopped())))
-        });
-        let ((writer, told), logits) = (written?, logits?);
+        let (logits, (writer, told)) = thread::scope(|scope| {
+            let others = crew.map(|crew| crew.trace(scope, &decoder, config, plan.limit));
+            let (records, ends) = others.unzip();
+            let own = while_written(
+                &decoder,
+                |layer| progress(clock.at(layer)),
+                |pending| write_layers(writer, pending, records, &decoder),
+            );
+            match crew.zip(ends) {
+                None => own,
+                Some((crew, ends)) => {
+                    let ((_, written), logits) = ends.after(crew, own)?;
+                    Ok((vec![logits], written))
+                }
+            }
+        })?;
         let n_rows = sampled_rows(&decoder.config, ids.len());
         let summary = Summary {
             n_tokens: ids.len(),
@@ -85,6 +93,36 @@ impl<D: Device> Run<'_, D> {
             model: self.model.info(),
         };
         writer.finish(summary, &logits[0])
+    }
+
+    /// Traces the rows of this rank; `on_record` gets the record of each layer. Returns the logits after the
+    /// prompt's last row, if it is one of them.
+    pub fn part(
+        &mut self,
+        tokens: &[u32],
+        sentences: Arc<[Span]>,
+        config: &StreamConfig,
+        mut on_record: impl FnMut(PartRecord) -> Result<(), Error> + Send,
+    ) -> Result<Vec<f32>, Error> {
+        let (mut decoder, _) = self.decoder(tokens, config)?;
+        decoder.sentences = sentences;
+        let is_last = decoder.parts.own(tokens.len()).end == tokens.len();
+        let record = |layer, record, costs| on_record(PartRecord { layer, record, costs });
+        let (logits, ()) = while_written(&decoder, |_| {}, |pending| each_collected(pending, record))?;
+        Ok(if is_last { logits.into_iter().flatten().collect() } else { Vec::new() })
+    }
+
+    /// Settles with other ranks how much memory each may take; leaves them out where there are too few rows.
+    fn share_with_others(&mut self, n_tokens: usize, config: &StreamConfig) -> Result<(), Error> {
+        let Some(crew) = self.crew else { return Ok(()) };
+        let settled = with_budget(self, config, n_tokens)?;
+        if n_tokens.div_ceil(settled.block_size_q) < crew.peers.n_ranks {
+            (self.crew, self.peers) = (None, None);
+            return Ok(());
+        }
+        let own = self.plan(n_tokens, &settled, Purpose::Trace)?.limit;
+        self.memory = Some(own.min(crew.limit(n_tokens, config)?));
+        Ok(())
     }
 
     pub fn score(
@@ -232,8 +270,16 @@ impl<D: Device> Run<'_, D> {
         }
         let resident = self.prepare(&plan)?;
         let Run { model, device, .. } = *self;
-        let (sentences, layout) = (Arc::new([]), plan.layout);
-        Ok((Decoder { model, device, tokens, config, focus, sentences, layout, resident }, plan))
+        let (sentences, mut layout) = (Arc::new([]), plan.layout);
+        let parts = match &self.peers {
+            Some(peers) => {
+                let most = (tokens.len() / peers.n_ranks / config.block_size_q).max(1) * config.block_size_q;
+                layout.chunk_rows = layout.chunk_rows.min(most);
+                Parts::new(peers.clone(), tokens.len(), layout.chunk_rows)
+            }
+            None => Parts::default(),
+        };
+        Ok((Decoder { model, device, tokens, config, focus, sentences, parts, layout, resident }, plan))
     }
 
     /// Returns the memory that a run will hold.
@@ -243,8 +289,9 @@ impl<D: Device> Run<'_, D> {
         config: &StreamConfig,
         purpose: Purpose,
     ) -> Result<MemoryPlan, Error> {
-        let kept = self.resident.bytes();
-        self.device.plan(&self.model.config, n_tokens, config, purpose, self.memory, kept)
+        let n_ranks = self.peers.as_ref().map_or(1, |peers| peers.n_ranks);
+        let room = Room { limit: self.memory, kept: self.resident.bytes(), n_ranks };
+        self.device.plan(&self.model.config, n_tokens, config, purpose, room)
     }
 
     /// Takes the memory of a plan; returns all weights, if it has them on the device together.
@@ -313,18 +360,76 @@ fn other_weights(loaded: &ModelInfo, traced: &ModelInfo) -> Option<String> {
     }
 }
 
-/// Writes layers as they come, while the next one runs; returns the writer and what they tell.
-fn write_layers(
+/// Runs sparsely while `write` takes the records in another thread; returns the logits after the last row that this
+/// process takes, and what `write` returns.
+fn while_written<D: Device, T: Send>(
+    decoder: &Decoder<D>,
+    mut on_layer: impl FnMut(usize),
+    write: impl FnOnce(mpsc::Receiver<(usize, Pending)>) -> Result<T, Error> + Send,
+) -> Result<(Vec<Vec<f32>>, T), Error> {
+    let (logits, written) = thread::scope(|scope| {
+        let (send, records) = mpsc::sync_channel(0);
+        let writing = scope.spawn(|| write(records));
+        let record_first = decoder.layout.record_first;
+        let hidden = decoder.sparse(move |layer, record| {
+            let record = if record_first { collected(record)? } else { record };
+            send.send((layer, record)).map_err(|_| stopped())?;
+            on_layer(layer);
+            Ok(())
+        });
+        let logits = hidden.and_then(|hidden| decoder.last_logits(&hidden, 1));
+        (logits, writing.join().unwrap_or_else(|_| Err(stopped())))
+    });
+    let written = written?;
+    Ok((logits?, written))
+}
+
+/// Writes layers as they come, with what other ranks recorded of them: one is written while the next one comes to the
+/// host and the one after it runs. Returns the writer and what they tell.
+fn write_layers<D: Device>(
     mut writer: TraceWriter,
-    records: mpsc::Receiver<(usize, Pending)>,
+    pending: mpsc::Receiver<(usize, Pending)>,
+    others: Option<Records>,
+    decoder: &Decoder<D>,
 ) -> Result<(TraceWriter, Told), Error> {
     let mut told = Told::default();
-    for (layer, record) in records {
-        let (record, costs) = record()?;
+    let rows: Vec<_> = decoder.parts.all(decoder.tokens.len()).collect();
+    let whole = |layer, record: LayerRecord, mut costs: StageCosts| {
+        let Some(others) = &others else { return Ok::<_, Error>((record, costs)) };
+        let parts = others.of_layer(PartRecord { layer, record, costs })?;
+        // Ranks work at the same time.
+        costs.keys_read = parts.iter().filter_map(|part| part.costs.keys_read).reduce(|a, b| a + b);
+        let records: Vec<_> = parts.into_iter().map(|part| part.record).collect();
+        Ok((joined(&records, &rows, &decoder.config)?, costs))
+    };
+    each_collected(pending, |layer, record, costs| {
+        let (record, costs) = whole(layer, record, costs)?;
         told.add(&record, costs);
-        writer.layer(layer, &record)?;
-    }
+        writer.layer(layer, &record)
+    })?;
     Ok((writer, told))
+}
+
+/// Brings records to the host, each while `take` takes the one before.
+fn each_collected(
+    pending: mpsc::Receiver<(usize, Pending)>,
+    mut take: impl FnMut(usize, LayerRecord, StageCosts) -> Result<(), Error>,
+) -> Result<(), Error> {
+    thread::scope(|scope| {
+        let (send, records) = mpsc::sync_channel::<(usize, Result<_, Error>)>(0);
+        // Nobody receives them once one could not be taken.
+        scope.spawn(move || {
+            for (layer, record) in pending {
+                if send.send((layer, record())).is_err() {
+                    break;
+                }
+            }
+        });
+        records.into_iter().try_for_each(|(layer, collected)| {
+            let (record, costs) = collected?;
+            take(layer, record, costs)
+        })
+    })
 }
 
 /// Brings a record to the host: where memory is short, it leaves the device before the next layer runs.

@@ -1,5 +1,7 @@
 //! What a run tells about itself: pairs kept, budgets and recall, over all layers and heads.
 
+use rayon::prelude::*;
+
 use super::{device::StageCosts, search::sample::sampled};
 use crate::trace::{Blocks, LayerRecord, Recall, StreamConfig};
 
@@ -18,7 +20,8 @@ impl Told {
     /// Takes the record of a layer and what it cost.
     pub fn add(&mut self, record: &LayerRecord, costs: StageCosts) {
         self.costs += costs;
-        self.kept_pairs += record.mask.kept_pairs();
+        let heads = (0..record.mask.n_heads()).into_par_iter();
+        self.kept_pairs += heads.map(|head| record.mask.kept_pairs_of(head)).sum::<u64>();
         self.budgets.extend(record.mask.budgets.as_slice());
         self.recalls.extend(&record.recall);
         let n_sinks = if record.on_sink.is_empty() { 0 } else { record.mask.n_heads() };

@@ -1,6 +1,6 @@
 //! The model that an engine opens, and its device.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -13,13 +13,21 @@ pub struct LoadOptions {
     /// The family that the model is run as, such as "qwen2", whatever its files say; what they say if not set.
     pub family: Option<String>,
     pub device: DeviceChoice,
-    /// Most memory that a run may take, in bytes; all free memory if not set.
+    /// Most memory that a run may take on each device, in bytes; all free memory if not set.
     pub memory: Option<u64>,
+    /// The cards of this machine that share out the rows of a trace; on the CPU, processes.
+    pub gpus: Gpus,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        LoadOptions { model: PathBuf::new(), family: None, device: DeviceChoice::Auto, memory: None }
+        LoadOptions {
+            model: PathBuf::new(),
+            family: None,
+            device: DeviceChoice::Auto,
+            memory: None,
+            gpus: Gpus::Auto,
+        }
     }
 }
 
@@ -33,4 +41,34 @@ pub enum DeviceChoice {
     Auto,
     Cpu,
     Cuda,
+}
+
+/// How many cards share out the rows of a trace. Everything else runs on the first one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Gpus {
+    /// One, or all of this machine for a prompt that one has no memory for or would take long with, which is said.
+    #[default]
+    Auto,
+    /// So many of this machine.
+    Count(usize),
+    /// All of this machine.
+    All,
+    /// One for each process that a launcher (torchrun, Slurm, Open MPI) has started, on one machine or several.
+    Ranks,
+}
+
+impl FromStr for Gpus {
+    type Err = String;
+
+    /// Reads a number, "all", "auto" or "ranks".
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text, text.parse()) {
+            ("auto", _) => Ok(Gpus::Auto),
+            ("all", _) => Ok(Gpus::All),
+            ("ranks", _) => Ok(Gpus::Ranks),
+            (_, Ok(n)) if n > 0 => Ok(Gpus::Count(n)),
+            _ => Err("expected a number of cards, \"all\", \"auto\" or \"ranks\"".into()),
+        }
+    }
 }

@@ -24,7 +24,7 @@ use serde_json::{Map, Value};
 pub use chat::Message;
 pub use generate::{End, GenerateConfig, Generated};
 pub use intervention::{Edges, Effect, Hidden, Intervention, TokenEffect};
-pub use load::{DeviceChoice, LoadOptions};
+pub use load::{DeviceChoice, Gpus, LoadOptions};
 pub use memory::{Layout, MemoryPlan, Weights};
 pub use progress::{LayerProgress, Progress};
 pub use score::ScoreConfig;

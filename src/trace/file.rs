@@ -192,8 +192,8 @@ impl TraceWriter {
         for values in values.chunks(AT_A_TIME) {
             halves.resize(values.len(), f16::ZERO);
             halves.convert_from_f32_slice(values);
-            buffer.clear();
-            buffer.extend(halves.iter().flat_map(|half| half.to_le_bytes()));
+            buffer.resize(2 * halves.len(), 0);
+            buffer.as_chunks_mut().0.iter_mut().zip(&halves).for_each(|(to, half)| *to = half.to_le_bytes());
             self.append(&buffer)?;
         }
         self.note(name, Dtype::F16, &[values.len()], 2 * values.len());

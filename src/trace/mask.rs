@@ -67,7 +67,12 @@ impl BlockMask {
 
     /// Counts the visible (query, key) pairs that all heads keep.
     pub fn kept_pairs(&self) -> u64 {
-        let pairs = |(head, query_block)| {
+        (0..self.n_heads()).map(|head| self.kept_pairs_of(head)).sum()
+    }
+
+    /// Counts the visible (query, key) pairs that a head keeps.
+    pub fn kept_pairs_of(&self, head: usize) -> u64 {
+        let pairs = |query_block| {
             let kept = self.kept(head, query_block);
             // Rows ascend: blocks that every query sees whole lie between those at either end, of which the last
             // block of the prompt may be shorter.
@@ -79,6 +84,6 @@ impl BlockMask {
             let of_full = self.blocks.queries(query_block).len() * self.blocks.block_size_k;
             ((end - first) * of_full + at_ends) as u64
         };
-        self.rows().map(pairs).sum()
+        (0..self.blocks.n_query_blocks()).map(pairs).sum()
     }
 }

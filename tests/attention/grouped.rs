@@ -2,7 +2,10 @@
 
 use streamtrace::{
     Search, StreamConfig,
-    engine::device::{AttentionShape, LayerAttention},
+    engine::{
+        device::{AttentionShape, LayerAttention},
+        ranks::Parts,
+    },
     trace::{Blocks, Span},
 };
 
@@ -30,6 +33,7 @@ fn shape(window: Option<usize>, top_k: usize) -> AttentionShape {
     let sentences = (0..N_TOKENS).step_by(6).map(|t| Span::from(t..(t + 6).min(N_TOKENS))).collect();
     AttentionShape {
         blocks,
+        parts: Parts::default(),
         capacity: N_TOKENS,
         n_heads: N_HEADS,
         n_kv_heads: N_KV_HEADS,

@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 use streamtrace::{
     Estimate, Search, StreamConfig,
-    engine::device::AttentionShape,
+    engine::{device::AttentionShape, ranks::Parts},
     trace::{Blocks, Span},
 };
 
@@ -74,6 +74,7 @@ fn shapes() -> impl Strategy<Value = AttentionShape> {
             let [a, b] = ends.map(|end| end.index(n_tokens + 1));
             AttentionShape {
                 blocks,
+                parts: Parts::default(),
                 capacity: n_tokens,
                 n_heads: n_kv_heads * group,
                 n_kv_heads,

@@ -39,7 +39,7 @@ def budgets_of(n_heads, top_k):
 
 
 def mask_of(shape, kept):
-    return params.Mask(pointer(kept), pointer(budgets_of(shape.n_heads, shape.top_k)), shape.n_query_blocks)
+    return params.Mask(pointer(kept), pointer(budgets_of(shape.n_heads, shape.top_k)), shape.n_query_blocks, 0)
 
 
 def sizes_of(shape):

@@ -17,7 +17,7 @@ def structure(name, *fields):
     return type(name, (ctypes.Structure,), {"_fields_": listed, "__slots__": ()})
 
 
-Mask = structure("Mask", ("kept budgets", pointer), ("n_query_blocks", c_int))
+Mask = structure("Mask", ("kept budgets", pointer), ("n_query_blocks first_query_block", c_int))
 Rows = structure("Rows", ("first_block n_rows", c_int))
 Sizes = structure("Sizes", ("n_tokens n_kv_heads window", c_int))
 Hidden = structure("Hidden", ("edges", pointer), ("n_hidden", c_int))

@@ -3,11 +3,17 @@
 use std::{
     ops::Range,
     path::{Path, PathBuf},
+    process,
+    str::FromStr,
 };
 
 use clap::{Args, ValueEnum};
 use streamtrace::{
-    Budget, DeviceChoice, Error, Estimate, LoadOptions, Search, StreamConfig, Tracer, engine::serve::serve,
+    Budget, DeviceChoice, Error, Estimate, Gpus, LoadOptions, Search, StreamConfig, Tracer,
+    engine::{
+        ranks::{self, Place},
+        serve::serve,
+    },
     words::numbers::parse_bytes,
 };
 
@@ -23,7 +29,16 @@ pub struct LoadArgs {
 }
 
 impl LoadArgs {
+    /// Loads the model. A process that is not the first of ranks does not return: it works for the first one, and
+    /// ends with it.
     pub fn tracer(&self) -> Result<Tracer, Error> {
+        if self.place.gpus == Gpus::Ranks {
+            let place = Place::from_environment()?;
+            if place.rank > 0 {
+                ranks::work(&place, false)?;
+                process::exit(0);
+            }
+        }
         Tracer::load_with(self.place.options(&self.model))
     }
 }
@@ -38,6 +53,11 @@ pub struct ModelArgs {
 }
 
 impl ModelArgs {
+    /// Whether this process is one of several ranks.
+    pub fn is_of_ranks(&self) -> bool {
+        self.load.place.gpus == Gpus::Ranks
+    }
+
     pub fn tracer(&self) -> Result<Tracer, Error> {
         Ok(self.load.tracer()?.with(self.search.config()))
     }
@@ -52,6 +72,10 @@ struct PlaceArgs {
     /// Most memory to use, such as 8GB; all free memory if left out
     #[arg(long, value_name = "AMOUNT", value_parser = parse_bytes)]
     memory: Option<u64>,
+    /// Cards that share out the rows of a trace: a number, all, or ranks for one in each process that torchrun, srun
+    /// or mpirun has started; auto takes all of this machine where one is too small or slow
+    #[arg(long, hide_short_help = true, value_name = "CARDS", default_value = "auto", value_parser = Gpus::from_str)]
+    gpus: Gpus,
     /// Run the model as one of this family, such as qwen2, whatever its files say
     #[arg(long = "as", value_name = "FAMILY")]
     family: Option<String>,
@@ -63,6 +87,7 @@ impl PlaceArgs {
             model: model.into(),
             device: self.device,
             memory: self.memory,
+            gpus: self.gpus,
             family: self.family.clone(),
         }
     }
@@ -75,10 +100,23 @@ pub struct ServeArgs {
     model: Option<PathBuf>,
     #[command(flatten)]
     place: PlaceArgs,
+    /// Where the first of several ranks listens, which has started this process
+    #[arg(long, hide = true, value_name = "ADDRESS", requires_all = ["rank", "ranks"])]
+    join: Option<String>,
+    /// Number of this process among them
+    #[arg(long, hide = true, default_value_t = 0)]
+    rank: usize,
+    /// Number of ranks
+    #[arg(long, hide = true, default_value_t = 1)]
+    ranks: usize,
 }
 
 impl ServeArgs {
     pub fn run(&self) -> Result<(), Error> {
+        if let Some(address) = self.join.clone() {
+            let (rank, n_ranks) = (self.rank, self.ranks);
+            return ranks::work(&Place { rank, n_ranks, local_rank: rank, address }, true);
+        }
         serve(self.model.as_ref().map(|model| self.place.options(model)))
     }
 }

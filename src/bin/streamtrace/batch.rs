@@ -120,6 +120,8 @@ impl BatchArgs {
     fn shard(&self) -> Result<Shard, Error> {
         let of = match self.shard {
             Some(ShardArg::Given(shard)) => return Ok(shard),
+            // Then the launcher's variables tell ranks, which take every prompt together.
+            None if self.model.is_of_ranks() => return Ok(Shard::WHOLE),
             Some(ShardArg::Of(of)) => Some(of),
             None => None,
         };

@@ -108,6 +108,7 @@ impl BenchArgs {
             device: self.device,
             memory: self.memory,
             family: self.family.clone(),
+            ..LoadOptions::default()
         };
         let whole = Whole::open(options, config)?;
         let mut rows = Vec::new();
@@ -126,7 +127,7 @@ impl BenchArgs {
     }
 
     fn of_layer(&self) -> Result<(), Error> {
-        let cuda = Cuda::open()?;
+        let cuda = Cuda::open(0)?;
         let blocks = |tokens: usize| tokens.div_ceil(self.block_size_k.max(1));
         let config = StreamConfig {
             block_size_q: self.block_size_q,

@@ -103,7 +103,7 @@ fn for_gpus() -> Vec<Check> {
                    nvidia-cuda-nvrtc nvidia-cublas)";
         return vec![optional("GPU", None, fix)];
     }
-    let card = match Cuda::open() {
+    let card = match Cuda::open(0) {
         Ok(card) => optional("GPU", Some(streamtrace::engine::device::Device::name(&card)), ""),
         Err(error) => optional("GPU", None, &format!("models run on the CPU: {error}")),
     };

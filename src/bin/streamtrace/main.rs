@@ -268,7 +268,19 @@ fn command() -> clap::Command {
     Cli::command().help_template(template)
 }
 
+/// Leaves NVLink's multicast out of NCCL, unless the caller has chosen: programs that use it have put whole hosts out
+/// of service, and rows are brought to all cards without it.
+#[expect(unsafe_code, reason = "variables of this process are set before it has a second thread")]
+fn without_multicast() {
+    const SETTING: &str = "NCCL_NVLS_ENABLE";
+    if std::env::var_os(SETTING).is_none() {
+        // SAFETY: called before any thread is started.
+        unsafe { std::env::set_var(SETTING, "0") };
+    }
+}
+
 fn main() -> ExitCode {
+    without_multicast();
     let matches = command().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     match run(&cli.command) {

@@ -112,6 +112,21 @@ impl LayerAttention for Layer {
         self.shape.blocks.n_tokens = n_tokens;
     }
 
+    fn gather(&mut self) -> Result<(), Error> {
+        let Some(peers) = self.shape.parts.peers() else { return Ok(()) };
+        let own: Vec<u8> =
+            self.keys.iter().chain(&self.values).flatten().flat_map(|number| number.to_le_bytes()).collect();
+        let mut heads: Vec<&mut Vec<f32>> = self.keys.iter_mut().chain(&mut self.values).collect();
+        heads.iter_mut().for_each(|head| head.clear());
+        for rows in peers.star.gather(&own)? {
+            let n = rows.len() / heads.len();
+            for (head, rows) in heads.iter_mut().zip(rows.chunks(n.max(1))) {
+                head.extend(rows.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])));
+            }
+        }
+        Ok(())
+    }
+
     /// Builds the estimates of ranges of keys, unless those built before still serve.
     fn index(&mut self) -> Result<(), Error> {
         if let Search::Hierarchical(estimate) = self.shape.config.search
@@ -298,6 +313,7 @@ impl LayerAttention for Layer {
         let proximity = self.shape.shares_of_update(&self.record.mask, self.record.proximity, &self.stays);
         let vertical = self.shape.vertical(&self.anchors);
         let record = LayerRecord { written, proximity, recall, vertical, ..self.record };
+        let record = record.of_query_blocks(self.shape.own_query_blocks());
         let costs = self.costs;
         Ok(move || Ok((record, costs)))
     }

@@ -38,6 +38,7 @@ pub fn plan(
     config: &StreamConfig,
     purpose: Purpose,
     limit: Option<u64>,
+    n_ranks: usize,
 ) -> MemoryPlan {
     let layout = Layout {
         chunk_rows: chunk_rows(config),
@@ -50,13 +51,13 @@ pub fn plan(
         record_first: false,
         experts_when_chosen: model.experts.is_some(),
     };
-    let run = Sizes::new(model, n_tokens, config, layout);
+    let run = Sizes::new(model, n_tokens, config, layout, n_ranks);
     let n_held = purpose.layers_held(model.n_layers) as u64;
     // In a trace, one layer's are written while the next one's are made.
     let n_masks = if purpose == Purpose::Trace { 2 } else { n_held };
     let n_ropes = 1 + model.window_rope.iter().len() as u64;
     let parts = [
-        ("hidden states".into(), run.tokens * run.hidden * F32),
+        ("hidden states".into(), run.rows * run.hidden * F32),
         (in_layers("keys and values", n_held), n_held * 2 * run.tokens * run.kv_width * F32),
         ("rotary angles".into(), n_ropes * run.tokens * run.head_dim * F32),
         (in_layers("pyramid", n_held), n_held * run.pyramid(config)),

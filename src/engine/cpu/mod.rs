@@ -24,7 +24,7 @@ use rayon::prelude::*;
 use safetensors::tensor::TensorView;
 
 use super::{
-    device::{AttentionShape, Device, Purpose, Routes, TOO_LARGE},
+    device::{AttentionShape, Device, Purpose, Room, Routes, TOO_LARGE, Taken},
     model::{
         Linear,
         config::{Activation, ModelConfig},
@@ -108,10 +108,9 @@ impl Device for Cpu {
         n_tokens: usize,
         config: &StreamConfig,
         purpose: Purpose,
-        limit: Option<u64>,
-        _: u64,
+        room: Room,
     ) -> Result<MemoryPlan, Error> {
-        Ok(memory::plan(model, n_tokens, config, purpose, limit))
+        Ok(memory::plan(model, n_tokens, config, purpose, room.limit, room.n_ranks))
     }
 
     fn reserve(&self, _: u64) -> Result<(), Error> {
@@ -238,8 +237,8 @@ impl Device for Cpu {
         Ok(routes.chosen.clone())
     }
 
-    fn gathered(&self, x: &Tensor, routes: &Routes, expert: usize) -> Result<Tensor, Error> {
-        gathered(x, &routes.rows[expert])
+    fn gathered(&self, x: &Tensor, routes: &Routes, taken: &Taken) -> Result<Tensor, Error> {
+        gathered(x, &routes.rows[taken.expert][taken.rows.clone()])
     }
 
     fn add_scattered(
@@ -247,9 +246,10 @@ impl Device for Cpu {
         sum: &mut Tensor,
         part: &Tensor,
         routes: &Routes,
-        expert: usize,
+        taken: &Taken,
     ) -> Result<(), Error> {
-        add_scattered(sum, part, &routes.rows[expert], &routes.weights[expert])
+        let Taken { expert, rows } = taken;
+        add_scattered(sum, part, &routes.rows[*expert][rows.clone()], &routes.weights[*expert][rows.clone()])
     }
 
     fn times_sigmoid(&self, y: Tensor, x: &Tensor, gate: &Tensor) -> Result<Tensor, Error> {

@@ -7,6 +7,7 @@ use crate::{
     engine::{
         device::{AttentionShape, Device, LayerAttention},
         model::config::Activation,
+        ranks::Parts,
     },
     error::Error,
     trace::{Blocks, Budgets, Span, StreamConfig},
@@ -90,6 +91,7 @@ fn attention(
     let shape = AttentionShape {
         blocks,
         capacity,
+        parts: Parts::default(),
         n_heads,
         n_kv_heads,
         head_dim,
@@ -191,8 +193,9 @@ impl<'a> Timer<'a> {
         let moves =
             timer.stage("a copy", Work::Moves(4 * LARGE as u64), || gpu.copy(&from, 0, &mut to, 0, LARGE))?;
         let pinned = gpu.pinned(LARGE / 4)?;
-        let transfers =
-            timer.stage("a transfer", Work::Transfers(LARGE as u64 / 2), || gpu.fetch(&pinned, &mut to))?;
+        let transfers = timer.stage("a transfer", Work::Transfers(LARGE as u64 / 2), || {
+            gpu.fetch(&gpu.stream, &pinned, &mut to)
+        })?;
         (timer.moves, timer.transfers) = (moves.gigabytes_per_second, transfers.gigabytes_per_second);
         Ok(timer)
     }

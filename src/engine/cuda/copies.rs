@@ -48,7 +48,16 @@ impl Gpu {
 
     /// Marks the point to which the card has work.
     pub fn mark(&self) -> Result<CudaEvent, Error> {
-        self.stream.record_event(None).map_err(|e| self.failed("its work cannot be marked", e))
+        self.mark_of(&self.stream)
+    }
+
+    pub fn mark_of(&self, stream: &CudaStream) -> Result<CudaEvent, Error> {
+        stream.record_event(None).map_err(|e| self.failed("its work cannot be marked", e))
+    }
+
+    /// Lets a stream wait for a mark of another.
+    pub fn after(&self, stream: &CudaStream, mark: &CudaEvent) -> Result<(), Error> {
+        stream.wait(mark).map_err(|e| self.failed("its work cannot be waited for", e))
     }
 
     /// Returns the first `len` values as they are at a mark, while the card goes on.
@@ -59,7 +68,7 @@ impl Gpu {
         len: usize,
     ) -> Result<Vec<T>, Error> {
         self.make_current()?;
-        self.records.wait(mark).map_err(|e| self.failed("its work cannot be waited for", e))?;
+        self.after(&self.records, mark)?;
         self.bring(&self.of_records, &self.records, from, len)
     }
 
@@ -93,14 +102,20 @@ impl Gpu {
 
     pub fn store<T: DeviceRepr>(
         &self,
+        stream: &Arc<CudaStream>,
         from: &CudaSlice<T>,
         to: &mut PinnedHostSlice<T>,
     ) -> Result<(), Error> {
-        self.stream.memcpy_dtoh(from, to).map_err(|e| self.failed("a copy to the host failed", e))
+        stream.memcpy_dtoh(from, to).map_err(|e| self.failed("a copy to the host failed", e))
     }
 
-    pub fn fetch(&self, from: &PinnedHostSlice<u16>, to: &mut CudaSlice<u16>) -> Result<(), Error> {
-        self.stream.memcpy_htod(from, to).map_err(|e| self.failed("a copy from the host failed", e))
+    pub fn fetch(
+        &self,
+        stream: &Arc<CudaStream>,
+        from: &PinnedHostSlice<u16>,
+        to: &mut CudaSlice<u16>,
+    ) -> Result<(), Error> {
+        stream.memcpy_htod(from, to).map_err(|e| self.failed("a copy from the host failed", e))
     }
 
     /// Copies `len` values.

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     engine::{
-        device::Routed,
+        device::{Routed, Taken},
         model::{Linear, experts::Routing, family::Score},
     },
     error::Error,
@@ -47,9 +47,9 @@ impl Routes {
         Ok(gpu.download(&self.chosen, n)?.into_iter().map(|expert| expert as u16).collect())
     }
 
-    /// The place of an expert's first row.
-    fn start(&self, expert: usize) -> usize {
-        self.n_rows[..expert].iter().sum()
+    /// The place of the first row of a stretch.
+    fn start(&self, taken: &Taken) -> usize {
+        self.n_rows[..taken.expert].iter().sum::<usize>() + taken.rows.start
     }
 }
 
@@ -125,12 +125,12 @@ impl Cuda {
         Ok(Routes { n_rows, chosen, rows, weights })
     }
 
-    /// Copies the rows that an expert takes.
-    pub(super) fn rows_of(&self, x: &Tensor, routes: &Routes, expert: usize) -> Result<Tensor, Error> {
-        let out = Tensor::new(&self.gpu, routes.n_rows[expert], x.width)?;
+    /// Copies rows that an expert takes.
+    pub(super) fn rows_of(&self, x: &Tensor, routes: &Routes, taken: &Taken) -> Result<Tensor, Error> {
+        let out = Tensor::new(&self.gpu, taken.rows.len(), x.width)?;
         let params = GatherParams {
             x: self.gpu.pointer(&x.data),
-            rows: self.gpu.pointer_at(&routes.rows, routes.start(expert)),
+            rows: self.gpu.pointer_at(&routes.rows, routes.start(taken)),
             out: self.gpu.pointer(&out.data),
             width: x.width as i32,
         };
@@ -139,17 +139,17 @@ impl Cuda {
         Ok(out)
     }
 
-    /// Adds what an expert wrote to the rows that take it.
+    /// Adds what an expert wrote to rows that take it.
     pub(super) fn add_rows(
         &self,
         sum: &Tensor,
         part: &Tensor,
         routes: &Routes,
-        expert: usize,
+        taken: &Taken,
     ) -> Result<(), Error> {
-        same("rows of an expert", routes.n_rows[expert], part.n_rows)?;
+        same("rows of an expert", taken.rows.len(), part.n_rows)?;
         same("row width", sum.width, part.width)?;
-        let start = routes.start(expert);
+        let start = routes.start(taken);
         let params = ScatterParams {
             sum: self.gpu.pointer(&sum.data),
             part: self.gpu.pointer(&part.data),

@@ -27,6 +27,8 @@ pub struct Gpu {
     pub copies: Arc<CudaStream>,
     /// The stream that brings records back meanwhile.
     pub(super) records: Arc<CudaStream>,
+    /// The stream that brings chunks of hidden states back and forth meanwhile.
+    pub(super) residuals: Arc<CudaStream>,
     pub name: String,
     /// "sm_90a"
     pub architecture: String,
@@ -37,13 +39,15 @@ pub struct Gpu {
 }
 
 impl Gpu {
-    /// Opens the first card.
+    /// Opens a card; counting starts again after the last.
     ///
     /// # Errors
     /// [`Error::Device`] when no card works, or it is too old.
-    pub fn open() -> Result<Self, Error> {
+    pub fn open(card: usize) -> Result<Self, Error> {
         super::libraries::load()?;
-        let context = CudaContext::new(0).map_err(|e| failed("cuda", "no card could be opened", e))?;
+        let n_cards = CudaContext::device_count().map_or(1, |n| n.max(1) as usize);
+        let context =
+            CudaContext::new(card % n_cards).map_err(|e| failed("cuda", "no card could be opened", e))?;
         let name = context.name().map_err(|e| failed("cuda", "the card does not answer", e))?;
         let capability =
             context.compute_capability().map_err(|e| failed(&name, "the card does not answer", e))?;
@@ -61,11 +65,22 @@ impl Gpu {
         // meanwhile.
         unsafe { context.disable_event_tracking() };
         let stream = || context.new_stream().map_err(|e| failed(&name, "a stream cannot be made", e));
-        let (stream, copies, records) = (stream()?, stream()?, stream()?);
+        let (stream, copies, records, residuals) = (stream()?, stream()?, stream()?, stream()?);
         let [to_card, from_card, of_records] =
             [Way::ToCard, Way::FromCard, Way::FromCard].map(|way| Mutex::new(Staging::new(way)));
         let loaded = Mutex::default();
-        let gpu = Gpu { stream, copies, records, name, architecture, loaded, to_card, from_card, of_records };
+        let gpu = Gpu {
+            stream,
+            copies,
+            records,
+            residuals,
+            name,
+            architecture,
+            loaded,
+            to_card,
+            from_card,
+            of_records,
+        };
         gpu.keep_freed_memory()?;
         Ok(gpu)
     }

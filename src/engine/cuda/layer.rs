@@ -9,6 +9,7 @@ use super::{
     gpu::Gpu,
     launch::Settings,
     module::{Kernel, Work},
+    nccl::Nccl,
     nodes::Nodes,
     params::{self, AttentionWithoutParams, LengthsParams, Mask, RecallParams, Rows},
     proximity::{Around, Proximity},
@@ -26,12 +27,14 @@ use crate::{
     },
     error::Error,
     protocol::{Edges, Hidden},
-    trace::{BlockMask, Budgets, LayerRecord, Search},
+    trace::{BlockMask, Blocks, Budgets, LayerRecord, Search},
 };
 
 /// Keys and values of one layer, and the results of search and attention.
 pub struct Layer {
     pub(super) gpu: Arc<Gpu>,
+    /// The cards of other ranks, if there are some.
+    nccl: Option<Arc<Nccl>>,
     pub(super) shape: AttentionShape,
     pub(super) settings: Settings,
     /// `[capacity, n_kv_heads, head_dim]`, of which `n_rows` are there.
@@ -54,7 +57,7 @@ pub struct Layer {
     sampled: Option<Sampled>,
     pub(super) sinks: Option<Sinks>,
     pub(super) anchors: Option<Anchors>,
-    /// Of the residual stream's rows before the layer, of which `n_measured` are there. `[n_tokens]`, or nothing
+    /// Of the residual stream's own rows before the layer, of which `n_measured` are there; or nothing
     lengths: CudaSlice<f32>,
     n_measured: usize,
     /// Once the values are weighed.
@@ -80,14 +83,14 @@ fn numbers(edges: &Edges, stays: i32) -> [i32; EDGE] {
 }
 
 impl Layer {
-    pub fn new(gpu: Arc<Gpu>, shape: AttentionShape) -> Result<Self, Error> {
+    pub fn new(gpu: Arc<Gpu>, nccl: Option<Arc<Nccl>>, shape: AttentionShape) -> Result<Self, Error> {
         let AttentionShape { capacity: n_tokens, n_heads, .. } = shape;
         let width = shape.n_kv_heads * shape.head_dim;
         Ok(Layer {
             settings: Settings::new(&shape, gpu.is_hopper())?,
             keys: gpu.alloc(n_tokens * width)?,
             values: gpu.alloc(n_tokens * width)?,
-            n_rows: 0,
+            n_rows: shape.own_rows().start,
             nodes: None,
             indexed: 0,
             budgets: Budgets::default(),
@@ -110,6 +113,7 @@ impl Layer {
             attending: Stopwatch::default(),
             shape,
             gpu,
+            nccl,
         })
     }
 }
@@ -128,6 +132,21 @@ impl LayerAttention for Layer {
     fn resize(&mut self, n_rows: usize, n_tokens: usize) {
         self.n_rows = n_rows;
         self.shape.blocks.n_tokens = n_tokens;
+    }
+
+    fn gather(&mut self) -> Result<(), Error> {
+        if self.shape.parts.peers().is_none() {
+            return Ok(());
+        }
+        let Some(nccl) = &self.nccl else {
+            return Err(Error::device(&self.gpu.name, "its ranks are not connected", "please report this"));
+        };
+        let (n_tokens, width) = (self.shape.blocks.n_tokens, self.shape.n_kv_heads * self.shape.head_dim);
+        let rows: Vec<_> =
+            self.shape.parts.all(n_tokens).map(|rows| rows.start * width..rows.end * width).collect();
+        nccl.gather(&self.gpu, [&mut self.keys, &mut self.values], &rows)?;
+        self.n_rows = n_tokens;
+        Ok(())
     }
 
     /// Makes the nodes that the estimate reads, unless the present ones still serve.
@@ -158,10 +177,10 @@ impl LayerAttention for Layer {
 
     /// Makes room for a mask; uploads that of a search that reads no key.
     fn share_out(&mut self, budgets: Budgets) -> Result<(), Error> {
-        let AttentionShape { blocks, config, n_heads, capacity, focus, .. } = &self.shape;
-        let n_kept = capacity.div_ceil(blocks.block_size_q) * budgets.sum();
+        let AttentionShape { blocks, config, n_heads, focus, .. } = &self.shape;
+        let n_kept = self.shape.query_blocks_held() * budgets.sum();
         self.kept = match baseline::mask(*blocks, config, *n_heads) {
-            Some(mask) => self.gpu.upload(&mask.kept)?,
+            Some(mask) => self.gpu.upload(&mask.kept_of(self.shape.own_query_blocks()))?,
             None => self.gpu.alloc(n_kept)?,
         };
         self.mass = self.gpu.alloc(n_kept)?;
@@ -327,15 +346,18 @@ impl LayerAttention for Layer {
         Ok(move || {
             let collect = |from: &CudaSlice<f32>, len| gpu.collect(&done, from, len);
             let AttentionShape { blocks, n_heads, .. } = shape;
-            let mut mask = BlockMask { blocks, budgets, kept: Vec::new() };
-            let n_kept = blocks.n_query_blocks() * mask.budgets.sum();
+            // For now, of this card's rows alone.
+            let of_rows = Blocks { n_tokens: shape.own_rows().len(), ..blocks };
+            let mut mask = BlockMask { blocks: of_rows, budgets, kept: Vec::new() };
+            let n_query_blocks = shape.own_query_blocks().len();
+            let n_kept = n_query_blocks * mask.budgets.sum();
             mask.kept = gpu.collect(&done, &kept, n_kept)?;
             let mass = collect(&mass, n_kept)?;
             let recall = match recall {
                 Some(of_blocks) => Sampled::means(&gpu.collect(&done, &of_blocks, of_blocks.len())?, n_heads),
                 None => Vec::new(),
             };
-            let n_rows = n_heads * blocks.n_query_blocks();
+            let n_rows = n_heads * n_query_blocks;
             let on_sink = sinks.map_or(Ok(Vec::new()), |sinks| collect(&sinks.mass, n_rows))?;
             let some =
                 |from: Option<CudaSlice<f32>>| from.map_or(Ok(Vec::new()), |from| collect(&from, from.len()));
@@ -352,9 +374,9 @@ impl LayerAttention for Layer {
                 residual: shape.means_of_query_blocks(&collect(&lengths, n_measured)?).collect(),
                 received: collect(&received, n_heads * blocks.n_tokens)?,
                 focus: collect(&focus, n_focus_keys)?,
-                mask,
+                mask: BlockMask { blocks, ..mask },
             };
-            if shape.config.exact {
+            if shape.config.exact && shape.parts.peers().is_none() {
                 record.recall = record.share_on_kept();
             }
             let n_read = gpu.collect(&done, &n_read, 1)?[0];
@@ -388,7 +410,8 @@ impl Layer {
         Mask {
             kept: self.gpu.pointer(&self.kept),
             budgets: self.gpu.pointer(&self.budgets_on_card),
-            n_query_blocks: self.shape.blocks.n_query_blocks() as i32,
+            n_query_blocks: self.shape.own_query_blocks().len() as i32,
+            first_query_block: self.shape.own_query_blocks().start as i32,
         }
     }
 }

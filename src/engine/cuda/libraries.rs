@@ -1,9 +1,10 @@
-//! Finds the driver, NVRTC and cuBLAS at run time: on the system's path, under `CUDA_HOME`, or in the
+//! Finds the driver, NVRTC and cuBLAS at run time, and NCCL where several cards work together: on the system's path, under `CUDA_HOME`, or in the
 //! `nvidia-*` wheels of the active virtual environment. This program builds and starts without CUDA.
 
 use std::path::{Path, PathBuf};
 
 use cudarc::{cublas, driver, nvrtc};
+use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_LOCAL, RTLD_NOW};
 
 use crate::error::Error;
 
@@ -45,6 +46,15 @@ pub fn load() -> Result<(), Error> {
     }
 }
 
+/// Opens NCCL, under the names that its packages and wheels give it.
+pub fn nccl() -> Option<Library> {
+    const NAMES: [&str; 2] = ["libnccl.so.2", "libnccl.so"];
+    let in_folders = folders().into_iter().flat_map(|folder| NAMES.map(|name| folder.join(name)));
+    let mut places = NAMES.into_iter().map(PathBuf::from).chain(in_folders);
+    // SAFETY: as of `found`.
+    places.find_map(|place| unsafe { Library::open(Some(place), RTLD_NOW | RTLD_LOCAL) }.ok())
+}
+
 /// Returns the folders where the libraries may lie beside the system's path.
 fn folders() -> Vec<PathBuf> {
     let set = |name: &str| std::env::var_os(name).map(PathBuf::from);
@@ -70,7 +80,6 @@ fn wheels(environment: &Path) -> Vec<PathBuf> {
 /// # Safety
 /// The folder must hold NVIDIA's libraries under these names.
 unsafe fn open_all(folder: &Path) {
-    use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
     for start in IN_ORDER {
         let files = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
         for file in files

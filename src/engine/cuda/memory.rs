@@ -26,12 +26,13 @@ pub fn plan(
     config: &StreamConfig,
     purpose: Purpose,
     limit: u64,
+    n_ranks: usize,
 ) -> MemoryPlan {
     let layouts = layouts(model, config.block_size_q, n_tokens, purpose);
     let (fastest, smallest) = (layouts[0], layouts[layouts.len() - 1]);
     let plan = |layout| MemoryPlan {
         slower: slower(layout, fastest),
-        ..laid_out(model, n_tokens, config, purpose, limit, layout)
+        ..laid_out(model, n_tokens, config, purpose, limit, layout, n_ranks)
     };
     layouts.into_iter().map(plan).find(|plan| plan.total() <= limit).unwrap_or_else(|| plan(smallest))
 }
@@ -107,8 +108,9 @@ fn laid_out(
     purpose: Purpose,
     limit: u64,
     layout: Layout,
+    n_ranks: usize,
 ) -> MemoryPlan {
-    let run = Sizes::new(model, n_tokens, config, layout);
+    let run = Sizes::new(model, n_tokens, config, layout, n_ranks);
     let n = purpose.layers_held(model.n_layers) as u64;
     let (n_weights, weights) = match layout.weights {
         Weights::Kept | Weights::Held => (model.n_layers as u64, run.layers),
@@ -124,6 +126,8 @@ fn laid_out(
         (in_layers("keys and values", n), n * 2 * run.tokens * run.kv_width * BF16),
         (in_layers("pyramid", n), n * run.nodes(config)),
         (in_layers("masks and masses", n_records), n_records * run.records(config)),
+        // They are gone before the next layer runs.
+        (in_layers("what keys write and sentences get", n), n * 2 * run.heads * run.tokens * WORD),
         (in_layers("sampled masses", n), n * run.sampled_masses(config) * WORD),
         ("a chunk of activations".into(), run.chunk_of_activations(n_tokens, config)),
         ("proximity".into(), if config.proximity { run.proximities() } else { 0 }),
@@ -137,9 +141,10 @@ fn laid_out(
     };
     parts.push(("output layer".into(), output));
     let (hidden_states, rows) = if layout.hidden_on_host {
-        ("a chunk of hidden states", run.chunk)
+        // One comes and two leave while the card computes.
+        ("chunks of hidden states", 3 * run.chunk)
     } else {
-        ("hidden states", run.tokens)
+        ("hidden states", run.rows)
     };
     parts.push((hidden_states.into(), rows * run.hidden * BF16));
     parts.sort_by_key(|part| std::cmp::Reverse(part.1));
@@ -161,10 +166,10 @@ impl Sizes {
         of_head * self.kv_heads
     }
 
-    /// Kept blocks, masses, focus, and three numbers for each key of one layer.
+    /// Kept blocks, masses, focus, and what each key of one layer received.
     fn records(&self, config: &StreamConfig) -> u64 {
         let focus = Sizes::focus(config) * self.top_k * self.block_size_k;
-        self.heads * (2 * self.query_blocks * self.top_k + 3 * self.tokens + focus) * WORD
+        self.heads * (2 * self.rows.div_ceil(self.block_size_q) * self.top_k + self.tokens + focus) * WORD
     }
 
     /// The stage of a layer that holds most for a chunk.
@@ -245,7 +250,7 @@ mod tests {
 
     /// The plan of an 8B model over a million tokens.
     fn million(limit: u64) -> MemoryPlan {
-        plan(&model(), 1_000_000, &config(), Purpose::Trace, limit)
+        plan(&model(), 1_000_000, &config(), Purpose::Trace, limit, 1)
     }
 
     #[test]
@@ -266,7 +271,7 @@ mod tests {
             in_layers: vec![true; 32],
         };
         let model = ModelConfig { hidden_size: 2048, experts: Some(experts), ..model() };
-        let within = |limit| plan(&model, 131_072, &config(), Purpose::Trace, limit);
+        let within = |limit| plan(&model, 131_072, &config(), Purpose::Trace, limit, 1);
         let roomy = within(u64::MAX);
         assert_eq!((roomy.layout.chunk_rows, roomy.layout.weights), (32_768, Weights::Kept));
         let of_all = 32 * 128 * 3 * 768 * 2048 * 2;

@@ -20,6 +20,7 @@ pub mod libraries;
 mod macros;
 mod memory;
 mod module;
+mod nccl;
 mod nodes;
 mod operations;
 mod params;
@@ -39,12 +40,12 @@ use std::{ops::Range, sync::Arc};
 
 use cudarc::{
     cublas::{CudaBlas, sys as cublas},
-    driver::CudaSlice,
+    driver::{CudaContext, CudaSlice},
 };
 use safetensors::tensor::TensorView;
 
 use super::{
-    device::{AttentionShape, Device, Purpose},
+    device::{AttentionShape, Device, Purpose, Room, Taken},
     model::{
         Linear,
         config::{Activation, ModelConfig},
@@ -52,21 +53,25 @@ use super::{
         rope::Rotary,
         weight::{Blocks, Weight},
     },
+    ranks::Peers,
 };
 use crate::{error::Error, protocol::MemoryPlan, trace::StreamConfig};
 use experts::Routes;
 use gpu::Gpu;
 pub use layer::Layer;
 use module::{Kernel, Work};
+use nccl::Nccl;
 use operations::{n_vectors, same};
 use params::{FiniteParams, RmsNormParams, RopeParams};
 use residual::{Mark, Residual};
 pub use tensor::Tensor;
 
-/// The first NVIDIA card.
+/// An NVIDIA card.
 pub struct Cuda {
     gpu: Arc<Gpu>,
     blas: CudaBlas,
+    /// The cards of other ranks, once they are connected.
+    nccl: Option<Arc<Nccl>>,
 }
 
 /// Frequencies from which the rotary angles of a position are computed.
@@ -79,12 +84,20 @@ pub struct Angles {
 }
 
 impl Cuda {
-    /// Opens the first card.
+    /// Counts the cards of this machine; 0 where none works.
+    pub fn n_cards() -> usize {
+        if !libraries::found()[0] {
+            return 0;
+        }
+        CudaContext::device_count().map_or(0, |n| n as usize)
+    }
+
+    /// Opens a card; where there are fewer, as where a launcher shows each process its own, counting starts again.
     ///
     /// # Errors
     /// [`Error::Device`]: which of driver, card and libraries is missing or too old, and what to do.
-    pub fn open() -> Result<Self, Error> {
-        let gpu = Arc::new(Gpu::open()?);
+    pub fn open(card: usize) -> Result<Self, Error> {
+        let gpu = Arc::new(Gpu::open(card)?);
         let blas = CudaBlas::new(gpu.stream.clone()).map_err(|e| {
             Error::device(
                 &gpu.name,
@@ -92,7 +105,7 @@ impl Cuda {
                 "free some of the card's memory, or choose the CPU",
             )
         })?;
-        Ok(Cuda { gpu, blas })
+        Ok(Cuda { gpu, blas, nccl: None })
     }
 }
 
@@ -119,15 +132,25 @@ impl Device for Cuda {
         n_tokens: usize,
         config: &StreamConfig,
         purpose: Purpose,
-        limit: Option<u64>,
-        kept: u64,
+        room: Room,
     ) -> Result<MemoryPlan, Error> {
-        let limit = match limit {
+        let limit = match room.limit {
             Some(limit) => limit,
             // A sixteenth stays free: the memory pool takes somewhat more than its arrays.
-            None => (self.gpu.available()? + kept) / 16 * 15,
+            None => (self.gpu.available()? + room.kept) / 16 * 15,
         };
-        Ok(memory::plan(model, n_tokens, config, purpose, limit))
+        Ok(memory::plan(model, n_tokens, config, purpose, limit, room.n_ranks))
+    }
+
+    fn connect(&mut self, peers: &Arc<Peers>) -> Result<(), Error> {
+        self.nccl = Some(Arc::new(Nccl::connect(&self.gpu, peers)?));
+        Ok(())
+    }
+
+    fn abandon(&self) {
+        if let Some(nccl) = &self.nccl {
+            nccl.abort();
+        }
     }
 
     fn reserve(&self, bytes: u64) -> Result<(), Error> {
@@ -250,8 +273,8 @@ impl Device for Cuda {
         routes.chosen(&self.gpu)
     }
 
-    fn gathered(&self, x: &Tensor, routes: &Routes, expert: usize) -> Result<Tensor, Error> {
-        self.rows_of(x, routes, expert)
+    fn gathered(&self, x: &Tensor, routes: &Routes, taken: &Taken) -> Result<Tensor, Error> {
+        self.rows_of(x, routes, taken)
     }
 
     fn add_scattered(
@@ -259,9 +282,9 @@ impl Device for Cuda {
         sum: &mut Tensor,
         part: &Tensor,
         routes: &Routes,
-        expert: usize,
+        taken: &Taken,
     ) -> Result<(), Error> {
-        self.add_rows(sum, part, routes, expert)
+        self.add_rows(sum, part, routes, taken)
     }
 
     fn times_sigmoid(&self, y: Tensor, x: &Tensor, gate: &Tensor) -> Result<Tensor, Error> {
@@ -328,6 +351,6 @@ impl Device for Cuda {
     }
 
     fn layer(&self, shape: AttentionShape) -> Result<Layer, Error> {
-        Layer::new(self.gpu.clone(), shape)
+        Layer::new(self.gpu.clone(), self.nccl.clone(), shape)
     }
 }

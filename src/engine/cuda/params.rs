@@ -15,6 +15,7 @@ pub struct Mask {
     pub kept: DevicePointer<u32>,
     pub budgets: DevicePointer<u32>,
     pub n_query_blocks: i32,
+    pub first_query_block: i32,
 }
 
 #[derive(Clone, Copy, Debug)]

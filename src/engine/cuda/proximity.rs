@@ -38,7 +38,7 @@ impl Proximity {
         if !shape.records_proximity() {
             return Ok(None);
         }
-        let n = shape.capacity.div_ceil(shape.blocks.block_size_q);
+        let n = shape.query_blocks_held();
         Ok(Some(Proximity { shares: gpu.zeros(0)?, found: gpu.zeros(0)?, stays: gpu.zeros(n)? }))
     }
 
@@ -94,7 +94,7 @@ impl Proximity {
         mask: &BlockMask,
     ) -> Result<Vec<f32>, Error> {
         let found = gpu.collect(done, &self.found, mask.kept.len())?;
-        let stays = gpu.collect(done, &self.stays, shape.blocks.n_query_blocks())?;
+        let stays = gpu.collect(done, &self.stays, shape.own_query_blocks().len())?;
         Ok(shape.shares_of_update(mask, found, &stays))
     }
 }

@@ -11,10 +11,7 @@ use super::{
 use crate::{
     engine::{
         device::AttentionShape,
-        search::{
-            by_head::Survey,
-            sample::{Histogram, sampled},
-        },
+        search::{by_head::Survey, sample::Histogram},
     },
     error::Error,
 };
@@ -33,9 +30,9 @@ pub struct Sampled {
 }
 
 impl Sampled {
-    /// Makes room for the query blocks that a run samples.
+    /// Makes room for the query blocks that a run samples on this card.
     pub fn new(gpu: &Gpu, shape: &AttentionShape) -> Result<Self, Error> {
-        let sample = sampled(&shape.blocks, &shape.config);
+        let sample = shape.sampled();
         let on_card = gpu.upload(&sample.iter().map(|&block| block as u32).collect::<Vec<_>>())?;
         let masses = gpu.zeros(sample.len() * shape.n_heads * shape.blocks.n_key_blocks())?;
         Ok(Sampled { sample, on_card, n_read: 0, masses })

@@ -26,8 +26,7 @@ impl Sinks {
         if shape.sinks.is_empty() {
             return Ok(None);
         }
-        let n_query_blocks = shape.capacity.div_ceil(shape.blocks.block_size_q);
-        let mass = gpu.alloc(shape.n_heads * n_query_blocks)?;
+        let mass = gpu.alloc(shape.n_heads * shape.query_blocks_held())?;
         Ok(Some(Sinks { logits: gpu.upload(&shape.sinks)?, mass }))
     }
 
@@ -44,15 +43,15 @@ impl Sinks {
         first_query_block: usize,
         n_rows: usize,
     ) -> Result<(), Error> {
-        let blocks = shape.blocks;
+        let (blocks, own) = (shape.blocks, shape.own_query_blocks());
         let params = OnSinkParams {
             lse: gpu.pointer(lse),
             sinks: gpu.pointer(&self.logits),
             mass: gpu.pointer(&self.mass),
             n_rows: n_rows as i32,
             block_size: blocks.block_size_q as i32,
-            first_block: first_query_block as i32,
-            n_query_blocks: blocks.n_query_blocks() as i32,
+            first_block: (first_query_block - own.start) as i32,
+            n_query_blocks: own.len() as i32,
         };
         let work = Work::new(n_rows.div_ceil(blocks.block_size_q), shape.n_heads);
         // SAFETY: as the header of kernels/recall.cu says.

@@ -3,7 +3,7 @@
 use super::{Decoder, Pass};
 use crate::{
     engine::{
-        device::{Device, Routed},
+        device::{Device, Routed, Taken},
         model::{Experts, FeedForward, Mlp, Shared, experts::ExpertsConfig},
     },
     error::Error,
@@ -47,13 +47,22 @@ impl<D: Device> Decoder<'_, D> {
             Some(shared) => self.shared(shared, x)?,
             None => self.device.zeros_like(x)?,
         };
+        let at_once = config.rows_at_once(self.layout.chunk_rows);
         for expert in (0..config.n_experts).filter(|&expert| routes.n_rows(expert) > 0) {
-            let rows = self.device.gathered(x, &routes, expert)?;
-            let written = match weights.experts.get(expert) {
-                Some(mlp) => self.mlp(mlp, &rows)?,
-                None => self.mlp(&self.expert(layer, config, expert)?, &rows)?,
+            let loaded;
+            let mlp = match weights.experts.get(expert) {
+                Some(mlp) => mlp,
+                None => {
+                    loaded = self.expert(layer, config, expert)?;
+                    &loaded
+                }
             };
-            self.device.add_scattered(&mut sum, &written, &routes, expert)?;
+            // However unevenly experts are taken, no more memory is used than was planned.
+            for start in (0..routes.n_rows(expert)).step_by(at_once) {
+                let taken = Taken { expert, rows: start..(start + at_once).min(routes.n_rows(expert)) };
+                let written = self.mlp(mlp, &self.device.gathered(x, &routes, &taken)?)?;
+                self.device.add_scattered(&mut sum, &written, &routes, &taken)?;
+            }
         }
         Ok(sum)
     }

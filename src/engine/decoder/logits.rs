@@ -11,14 +11,14 @@ use super::{Decoder, resident::output_parts};
 use crate::{engine::device::Device, error::Error};
 
 impl<D: Device> Decoder<'_, D> {
-    /// Returns the logits that follow the last `n` tokens, all of them if there are fewer, of a run's hidden
-    /// states. `[n][vocab_size]`
+    /// Returns the logits that follow the last `n` of the rows that this process takes, all of them if there are
+    /// fewer, of a run's hidden states. `[n][vocab_size]`
     ///
     /// # Errors
     /// [`Error::NotFinite`], [`Error::Device`].
     pub fn last_logits(&self, hidden: &D::Residual, n: usize) -> Result<Vec<Vec<f32>>, Error> {
-        let n_tokens = self.tokens.len();
-        self.logits(hidden, 0, n_tokens - n.min(n_tokens)..n_tokens)
+        let rows = self.own_rows();
+        self.logits(hidden, rows.start, rows.end - n.min(rows.len())..rows.end)
     }
 
     /// Copies some rows, ascending, of hidden states from `first_row` on to the host. `[n_rows, hidden_size]`

@@ -23,7 +23,8 @@ use super::{
         rope::{RopeConfig, Rotary},
         weight::Weight,
     },
-    search::{by_head, sample::sampled},
+    ranks::Parts,
+    search::by_head,
 };
 use crate::{
     error::Error,
@@ -44,6 +45,8 @@ pub struct Decoder<'a, D: Device> {
     /// Stretches of tokens whose vertical scores are recorded, with what attention writes; if empty, neither
     /// is recorded.
     pub sentences: Arc<[Span]>,
+    /// The rows that this process takes; all but where ranks share them out.
+    pub parts: Parts,
     /// As the device's plan chose it.
     pub layout: Layout,
     /// All weights, if the layout has them on the device together.
@@ -112,7 +115,7 @@ impl<D: Device> Decoder<'_, D> {
         mut mask: impl FnMut(usize) -> Result<BlockMask, Error>,
         on_layer: impl FnMut(usize, Vec<f64>),
     ) -> Result<(), Error> {
-        let blocks = self.shape(0, self.tokens.len()).blocks;
+        let blocks = self.blocks(0);
         let dense = Dense::new(|layer| mask(layer).map(Some), on_layer);
         let visitor = &mut Sampled { blocks, chunk: self.layout.chunk_rows, sample, dense };
         self.run(true, visitor).map(drop)
@@ -167,7 +170,8 @@ impl<D: Device> Decoder<'_, D> {
     fn embed(&self, first_row: usize) -> Result<D::Residual, Error> {
         let embedding = self.model.embedding()?;
         let mut hidden = self.device.residual(self.layout.hidden_on_host)?;
-        for (i, ids) in self.tokens[first_row..].chunks(self.layout.chunk_rows).enumerate() {
+        for (i, row) in self.chunks(first_row) {
+            let ids = &self.tokens[self.rows_from(row)];
             let bytes = embedding.gathered(ids.iter().map(|&id| id as usize));
             self.device.put(&mut hidden, i, self.device.weight(&embedding.of_rows(&bytes))?)?;
         }
@@ -176,12 +180,18 @@ impl<D: Device> Decoder<'_, D> {
 
     /// Returns the rows of the chunk that starts at a row.
     fn rows_from(&self, row: usize) -> Range<usize> {
-        row..(row + self.layout.chunk_rows).min(self.tokens.len())
+        row..(row + self.layout.chunk_rows).min(self.own_rows().end)
     }
 
-    /// Returns number and first row of each chunk of the rows from `first_row` on.
+    /// Returns the rows that this process takes.
+    fn own_rows(&self) -> Range<usize> {
+        self.parts.own(self.tokens.len())
+    }
+
+    /// Returns number and first row of each chunk of its rows from `first_row` on.
     fn chunks(&self, first_row: usize) -> impl Iterator<Item = (usize, usize)> {
-        (first_row..self.tokens.len()).step_by(self.layout.chunk_rows).enumerate()
+        let own = self.own_rows();
+        (first_row.max(own.start)..own.end).step_by(self.layout.chunk_rows).enumerate()
     }
 
     fn weights(&self, layer: usize) -> Result<LayerWeights<D::Tensor>, Error> {
@@ -202,9 +212,8 @@ impl<D: Device> Decoder<'_, D> {
         attend: impl FnMut(QueryChunk<D>) -> Result<D::Tensor, Error>,
     ) -> Result<(), Error> {
         self.append(pass)?;
+        pass.attention.gather()?;
         if !self.sentences.is_empty() {
-            self.chunks(pass.first_row)
-                .try_for_each(|(i, _)| pass.attention.measure(&self.device.chunk(pass.hidden, i)?))?;
             pass.attention.weigh(&pass.weights.output.weight)?;
         }
         if searches {
@@ -221,7 +230,11 @@ impl<D: Device> Decoder<'_, D> {
     fn append(&self, pass: &mut Pass<D>) -> Result<(), Error> {
         let weights = pass.weights;
         for (i, row) in self.chunks(pass.first_row) {
-            let x = self.maybe_norm(self.device.chunk(pass.hidden, i)?, weights.attention_norm.as_ref())?;
+            let hidden = self.device.chunk(pass.hidden, i)?;
+            if !self.sentences.is_empty() {
+                pass.attention.measure(&hidden)?;
+            }
+            let x = self.maybe_norm(hidden, weights.attention_norm.as_ref())?;
             let (keys, norm) = (self.linear(&x, &weights.key)?, weights.key_norm.as_ref());
             let keys = self.rotated(keys, norm, &[self.rows_from(row)], pass.angles, 1.0)?;
             pass.attention.append(&keys, &self.linear(&x, &weights.value)?)?;
@@ -247,10 +260,12 @@ impl<D: Device> Decoder<'_, D> {
     fn share_out(&self, pass: &mut Pass<D>) -> Result<(), Error> {
         let shape = self.shape(pass.layer, self.tokens.len());
         let (blocks, config) = (&shape.blocks, &shape.config);
-        let chunk_of = |query_block: usize| blocks.queries(query_block).start / self.layout.chunk_rows;
-        for of_chunk in sampled(blocks, config).chunk_by(|a, b| chunk_of(*a) == chunk_of(*b)) {
+        let start = self.own_rows().start;
+        let chunk_of =
+            |query_block: usize| (blocks.queries(query_block).start - start) / self.layout.chunk_rows;
+        for of_chunk in shape.sampled().chunk_by(|a, b| chunk_of(*a) == chunk_of(*b)) {
             let i = chunk_of(of_chunk[0]);
-            let first = i * self.layout.chunk_rows;
+            let first = start + i * self.layout.chunk_rows;
             let positions: Vec<Range<usize>> = of_chunk.iter().map(|&block| blocks.queries(block)).collect();
             let rows: Vec<_> = positions.iter().map(|rows| rows.start - first..rows.end - first).collect();
             let x = self.device.rows(&self.device.chunk(pass.hidden, i)?, &rows)?;
@@ -262,7 +277,7 @@ impl<D: Device> Decoder<'_, D> {
         let has_all = config.recall.is_none() && config.top_k >= blocks.n_key_blocks();
         let budgets = match config.budget {
             Budget::ByHead if shares && !has_all => {
-                let survey = pass.attention.survey()?;
+                let survey = self.parts.gathered(pass.attention.survey()?)?;
                 match config.recall {
                     Some(recall) => by_head::for_recall(&survey, blocks, config, recall),
                     None => by_head::shared_out(&survey, blocks, config),
@@ -306,17 +321,23 @@ impl<D: Device> Decoder<'_, D> {
         Err(self.not_finite(format!("the output of layer {layer}")))
     }
 
+    /// Returns the blocks of a layer.
+    pub fn blocks(&self, layer: usize) -> Blocks {
+        Blocks {
+            n_tokens: self.tokens.len(),
+            block_size_q: self.config.block_size_q,
+            block_size_k: self.config.block_size_k,
+            window: self.model.config.windows[layer],
+        }
+    }
+
     /// Returns the shape of a layer's attention; the prompt may grow to `capacity` tokens.
     fn shape(&self, layer: usize, capacity: usize) -> AttentionShape {
         let config = &self.model.config;
         AttentionShape {
-            blocks: Blocks {
-                n_tokens: self.tokens.len(),
-                block_size_q: self.config.block_size_q,
-                block_size_k: self.config.block_size_k,
-                window: config.windows[layer],
-            },
+            blocks: self.blocks(layer),
             capacity,
+            parts: self.parts.clone(),
             n_heads: config.n_heads,
             n_kv_heads: config.n_kv_heads,
             head_dim: config.head_dim,

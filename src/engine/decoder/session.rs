@@ -12,6 +12,7 @@ use crate::{
     engine::{
         device::{Device, LayerAttention},
         model::Model,
+        ranks::Parts,
     },
     error::Error,
     protocol::{Layout, Weights},
@@ -205,6 +206,16 @@ impl Setting {
         let resident = Some(weights.clone());
         let config = self.config.clone();
         let focus = Span::from(0..0);
-        Decoder { model, device, tokens, config, focus, sentences: [].into(), layout: self.layout, resident }
+        Decoder {
+            model,
+            device,
+            tokens,
+            config,
+            focus,
+            sentences: [].into(),
+            parts: Parts::default(),
+            layout: self.layout,
+            resident,
+        }
     }
 }

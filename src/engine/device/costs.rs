@@ -2,8 +2,10 @@
 
 use std::{ops::AddAssign, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 /// Costs of the two stages that this crate is about.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct StageCosts {
     pub search: Duration,
     pub attention: Duration,

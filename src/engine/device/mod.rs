@@ -7,7 +7,7 @@ mod routes;
 mod shape;
 mod sizes;
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use safetensors::tensor::TensorView;
 
@@ -19,6 +19,7 @@ use super::{
         rope::Rotary,
         weight::Weight,
     },
+    ranks::Peers,
     search::by_head::Survey,
 };
 use crate::{
@@ -54,17 +55,23 @@ pub trait Device: Sync {
     fn name(&self) -> String;
 
     /// Memory that a run of `model` over `n_tokens` will hold on the device at its peak. `config.top_k` is
-    /// the one that will be used; without a `limit` in bytes, the run may take all that is free, and what
-    /// weights `kept` from the runs before take.
+    /// the one that will be used.
     fn plan(
         &self,
         model: &ModelConfig,
         n_tokens: usize,
         config: &StreamConfig,
         purpose: Purpose,
-        limit: Option<u64>,
-        kept: u64,
+        room: Room,
     ) -> Result<MemoryPlan, Error>;
+
+    /// Connects the device with those of all ranks, which call it together.
+    fn connect(&mut self, _peers: &Arc<Peers>) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Stops waiting for the devices of other ranks, of which one has failed.
+    fn abandon(&self) {}
 
     /// Takes the memory of a run from the system, where the device can, and starts a new measurement of the
     /// peak.
@@ -146,17 +153,17 @@ pub trait Device: Sync {
     /// The experts of each row, those with the highest scores first. `[n_rows, top_k]`
     fn chosen(&self, routes: &Self::Routes) -> Result<Vec<u16>, Error>;
 
-    /// A copy of the rows that an expert takes, at least one.
-    fn gathered(&self, x: &Self::Tensor, routes: &Self::Routes, expert: usize)
+    /// A copy of rows that an expert takes, at least one.
+    fn gathered(&self, x: &Self::Tensor, routes: &Self::Routes, taken: &Taken)
     -> Result<Self::Tensor, Error>;
 
-    /// Adds what an expert wrote for its rows, times their weights, to these rows of `sum`, which nothing else holds.
+    /// Adds what an expert wrote for rows, times their weights, to these rows of `sum`, which nothing else holds.
     fn add_scattered(
         &self,
         sum: &mut Self::Tensor,
         part: &Self::Tensor,
         routes: &Self::Routes,
-        expert: usize,
+        taken: &Taken,
     ) -> Result<(), Error>;
 
     /// Each row of `y` times `sigmoid(gate · x)` of the same row of `x`; `gate` is `[1, width]`.
@@ -193,6 +200,17 @@ pub trait Device: Sync {
     fn layer(&self, shape: AttentionShape) -> Result<Self::Layer, Error>;
 }
 
+/// What a run may take of a device.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// In bytes; all that is free if not set, and what weights from the runs before take.
+    pub limit: Option<u64>,
+    /// Bytes that these weights take.
+    pub kept: u64,
+    /// Ranks that share out the rows, each with a device of its own.
+    pub n_ranks: usize,
+}
+
 /// The attention of one layer: it takes keys and values of the whole prompt, then chunks of queries, and
 /// leaves a record.
 ///
@@ -208,6 +226,10 @@ pub trait LayerAttention {
     /// capacity.
     fn resize(&mut self, n_rows: usize, n_tokens: usize);
 
+    /// Gives the other ranks the keys and values that were added, and takes theirs; called once all of this rank's
+    /// are there.
+    fn gather(&mut self) -> Result<(), Error>;
+
     /// Prepares the search, once all keys are there.
     fn index(&mut self) -> Result<(), Error>;
 
@@ -215,7 +237,7 @@ pub trait LayerAttention {
     /// block's queries on each key block.
     fn sample(&mut self, queries: &Self::Tensor, query_blocks: &[usize]) -> Result<(), Error>;
 
-    /// Returns what the sampled query blocks look at.
+    /// Returns what the sampled query blocks of this rank look at.
     fn survey(&mut self) -> Result<Survey, Error>;
 
     /// Makes room for masks with these budgets, and empties them.
@@ -275,6 +297,13 @@ pub trait LayerAttention {
     /// Ends the layer; returns the record of its sparse attention and what it cost, to be collected in any
     /// thread while the device goes on.
     fn into_record(self) -> Result<impl Collect + 'static, Error>;
+}
+
+/// A stretch of the rows that an expert takes.
+pub struct Taken {
+    pub expert: usize,
+    /// The first and the end, among the rows of the expert.
+    pub rows: Range<usize>,
 }
 
 /// The experts that rows take.

@@ -2,7 +2,13 @@
 
 use std::{ops::Range, sync::Arc};
 
-use crate::trace::{BlockMask, Blocks, Span, StreamConfig};
+use crate::{
+    engine::{
+        ranks::{Parts, query_blocks},
+        search::sample::sampled,
+    },
+    trace::{BlockMask, Blocks, Span, StreamConfig},
+};
 
 /// Sizes and settings of one layer's attention.
 #[derive(Clone, Debug)]
@@ -10,6 +16,8 @@ pub struct AttentionShape {
     pub blocks: Blocks,
     /// Tokens that there is room for.
     pub capacity: usize,
+    /// The rows of this rank.
+    pub parts: Parts,
     pub n_heads: usize,
     pub n_kv_heads: usize,
     pub head_dim: usize,
@@ -24,6 +32,30 @@ pub struct AttentionShape {
 }
 
 impl AttentionShape {
+    /// Rows of the queries that come here.
+    pub fn own_rows(&self) -> Range<usize> {
+        self.parts.own(self.blocks.n_tokens)
+    }
+
+    /// Their query blocks.
+    pub fn own_query_blocks(&self) -> Range<usize> {
+        query_blocks(&self.blocks, &self.own_rows())
+    }
+
+    /// Query blocks that there is room for.
+    pub fn query_blocks_held(&self) -> usize {
+        match self.parts.peers() {
+            Some(_) => self.own_query_blocks().len(),
+            None => self.capacity.div_ceil(self.blocks.block_size_q),
+        }
+    }
+
+    /// Query blocks of this rank that a run samples.
+    pub fn sampled(&self) -> Vec<usize> {
+        let own = self.own_query_blocks();
+        sampled(&self.blocks, &self.config).into_iter().filter(|block| own.contains(block)).collect()
+    }
+
     /// Whether proximity is recorded.
     pub fn records_proximity(&self) -> bool {
         self.config.proximity && !self.sentences.is_empty()

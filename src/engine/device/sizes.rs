@@ -10,6 +10,8 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub struct Sizes {
     pub tokens: u64,
+    /// Rows of a rank, at most: whole chunks.
+    pub rows: u64,
     pub hidden: u64,
     pub heads: u64,
     pub kv_heads: u64,
@@ -17,8 +19,8 @@ pub struct Sizes {
     /// Numbers of a token's queries, and of its keys.
     pub width: u64,
     pub kv_width: u64,
-    /// Numbers of a token inside the feed-forward block. Of experts: of all rows of a chunk that one of them takes,
-    /// at most, and their copies, over the rows of the chunk.
+    /// Numbers of a token inside the feed-forward block. Of experts: of all rows of a chunk that one of them takes
+    /// at once, and their copies, over the rows of the chunk.
     pub inner: u64,
     /// Weights of the largest layer that come together.
     pub layer: u64,
@@ -38,8 +40,14 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// Sizes of a run over `n_tokens` in this layout.
-    pub fn new(model: &ModelConfig, n_tokens: usize, config: &StreamConfig, layout: Layout) -> Self {
+    /// Sizes of a run over `n_tokens` in this layout, shared out among `n_ranks`.
+    pub fn new(
+        model: &ModelConfig,
+        n_tokens: usize,
+        config: &StreamConfig,
+        layout: Layout,
+        n_ranks: usize,
+    ) -> Self {
         let [tokens, hidden, heads] = [n_tokens, model.hidden_size, model.n_heads].map(|n| n as u64);
         let [kv_heads, head_dim] = [model.n_kv_heads, model.head_dim].map(|n| n as u64);
         let feed_forward = FeedForward::new(model, layout.experts_when_chosen);
@@ -54,8 +62,10 @@ impl Sizes {
         };
         let [top_k, block_size_q, block_size_k] = [top_k, block_size_q, block_size_k].map(|n| n as u64);
         let chunk = (layout.chunk_rows as u64).min(tokens);
+        let n_chunks = tokens.div_ceil(chunk.max(1)).div_ceil(n_ranks as u64);
         Sizes {
             tokens,
+            rows: tokens.min(n_chunks * chunk),
             hidden,
             heads,
             head_dim,
@@ -115,7 +125,6 @@ impl FeedForward {
             true => together + (n + 3 * shared) * hidden,
             false => 3 * dense * hidden,
         };
-        // Experts are not taken evenly.
         let of_rows = (inner + hidden) * (2 * top_k).min(n) / n + hidden / 3 + n;
         let dense = if config.in_layers.contains(&false) { dense } else { 0 };
         FeedForward {

@@ -97,6 +97,11 @@ fn in_layers(file: &ConfigFile) -> Vec<bool> {
 }
 
 impl ExpertsConfig {
+    /// Rows of a chunk that an expert takes at once: twice its share, for experts are not taken evenly.
+    pub fn rows_at_once(&self, chunk_rows: usize) -> usize {
+        ((2 * self.routing.top_k).min(self.n_experts) * chunk_rows / self.n_experts).max(1)
+    }
+
     /// Checks that the numbers make a router.
     fn check(&self) -> Result<(), Unsupported> {
         let (n, Routing { top_k, n_groups, top_groups, .. }) = (self.n_experts, self.routing);

@@ -5,6 +5,8 @@
 //! layer: so no head is left with little recall that could have more. The cost is that of sorting a hundred
 //! steps for each head.
 
+use rayon::prelude::*;
+
 use super::{Candidates, sample::Histogram};
 use crate::trace::{Blocks, Budgets, StreamConfig};
 
@@ -19,6 +21,47 @@ pub struct Survey {
     pub sample: Vec<usize>,
     /// `[n_heads][n_sampled]`
     pub heads: Vec<Vec<Histogram>>,
+}
+
+impl Survey {
+    /// Returns the number of sampled query blocks, these, and the histograms of each head.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let numbers = [self.sample.len()].into_iter().chain(self.sample.iter().copied()).map(|n| n as u32);
+        let of_histogram = |histogram: &Histogram| {
+            [histogram.counts.clone(), histogram.masses.iter().map(|m| m.to_bits()).collect()].concat()
+        };
+        let histograms = self.heads.iter().flatten().flat_map(of_histogram);
+        numbers.chain(histograms).flat_map(u32::to_le_bytes).collect()
+    }
+
+    /// Reads what [`Survey::to_bytes`] wrote; `None` if it is something else.
+    pub fn from_bytes(bytes: &[u8], n_heads: usize) -> Option<Self> {
+        let numbers: Vec<u32> =
+            bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        let (&n, rest) = numbers.split_first()?;
+        let (sample, rest) = rest.split_at_checked(n as usize)?;
+        let histogram = |numbers: &[u32]| {
+            let (counts, masses) = numbers.split_at(Histogram::BINS);
+            Histogram {
+                counts: counts.into(),
+                masses: masses.iter().map(|&bits| f32::from_bits(bits)).collect(),
+            }
+        };
+        let histograms: Vec<Histogram> = rest.chunks_exact(2 * Histogram::BINS).map(histogram).collect();
+        let heads = match n {
+            0 => vec![Vec::new(); n_heads],
+            n => histograms.chunks(n as usize).map(<[Histogram]>::to_vec).collect(),
+        };
+        let survey = Survey { sample: sample.iter().map(|&block| block as usize).collect(), heads };
+        (survey.heads.len() == n_heads && survey.to_bytes().len() == bytes.len()).then_some(survey)
+    }
+
+    /// Adds the query blocks of another, which come after these.
+    pub fn followed_by(mut self, next: Survey) -> Self {
+        self.sample.extend(next.sample);
+        self.heads.iter_mut().zip(next.heads).for_each(|(head, next)| head.extend(next));
+        self
+    }
 }
 
 /// What budgets cost: the candidates that all query blocks keep with them.
@@ -104,7 +147,8 @@ pub fn shared_out(survey: &Survey, blocks: &Blocks, config: &StreamConfig) -> Bu
     let mut pairs = n_heads as u64 * costs.of(config.top_k);
     let mut room = (n_heads * room(config.top_k, blocks)).saturating_sub(n_heads * steps.top_k[0]);
     let mut gains: Vec<(f64, usize, usize)> = (0..n_heads)
-        .flat_map(|head| {
+        .into_par_iter()
+        .flat_map_iter(|head| {
             let losses = steps.losses(blocks, config, survey, head, |missing| missing * missing);
             gains(&losses, &steps.cost).into_iter().enumerate().map(move |(i, gain)| (gain, head, i))
         })
@@ -138,7 +182,7 @@ pub fn for_recall(survey: &Survey, blocks: &Blocks, config: &StreamConfig, recal
         let more = (k - steps.top_k[before]) as f64 * part.clamp(0.0, 1.0);
         steps.top_k[before] + more.ceil() as usize
     };
-    Budgets::new((0..survey.heads.len()).map(top_k).collect())
+    Budgets::new((0..survey.heads.len()).into_par_iter().map(top_k).collect())
 }
 
 /// Returns what a pair takes from the losses at each step; a later step counts for those before it where it

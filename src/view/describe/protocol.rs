@@ -2,8 +2,8 @@
 
 use crate::{
     protocol::{
-        Criterion, DeviceChoice, End, GenerateConfig, Generated, LoadOptions, MemoryPlan, Message, Progress,
-        ScoreConfig, SmallestTopK, Tried,
+        Criterion, DeviceChoice, End, GenerateConfig, Generated, Gpus, LoadOptions, MemoryPlan, Message,
+        Progress, ScoreConfig, SmallestTopK, Tried,
     },
     trace::{AnswerScore, AnswerToken, Budget, Estimate, Search, Span, StreamConfig},
     words::{
@@ -17,6 +17,7 @@ show_as_table!(
     AnswerToken,
     Criterion,
     DeviceChoice,
+    Gpus,
     Estimate,
     GenerateConfig,
     Generated,
@@ -194,6 +195,13 @@ impl Describe for LoadOptions {
         Table::new(format!("Model {}", self.model.display()))
             .row("device", format!("{:?}", self.device))
             .row("memory", limit)
+            .row("GPUs", format!("{:?}", self.gpus))
+    }
+}
+
+impl Describe for Gpus {
+    fn table(&self) -> Table {
+        Table::new(format!("{self:?}"))
     }
 }
 
@@ -247,7 +255,7 @@ mod tests {
         );
         let options =
             LoadOptions { model: "a/b".into(), memory: Some(8_000_000_000), ..LoadOptions::default() };
-        assert_reads(&options, "Model a/b\n  device  Auto\n  memory  8.0 GB");
+        assert_reads(&options, "Model a/b\n  device  Auto\n  memory  8.0 GB\n  GPUs    Auto");
         assert_reads(&Criterion::KlAtMost(0.01), "KL of at most 0.01 nats");
         let stream =
             StreamConfig { pruned: Some(0.95), focus: Some(5..9), ..StreamConfig::default() }.table();

@@ -48,7 +48,7 @@ impl Whole {
         let load = start.elapsed().as_secs_f64();
         let [in_layers, output] =
             Model::load(&options.model, options.family.as_deref(), &mut |_| ())?.n_weights()?;
-        let rates = if tracer.device() == "cpu" { rates(&Cpu) } else { rates(&Cuda::open()?) }?;
+        let rates = if tracer.device() == "cpu" { rates(&Cpu) } else { rates(&Cuda::open(0)?) }?;
         Ok(Whole { tracer, load, in_layers: in_layers as f64, in_all: (in_layers + output) as f64, rates })
     }
 
