@@ -423,7 +423,7 @@ fn hard_texts_give_the_ids_of_llama_cpp_but_for_those_that_are_told() {
     let all: Vec<LlamaCpp> = serde_json::from_str(include_str!("words.json")).unwrap();
     for family in with_other_rules() {
         let [_, gguf] = family.written(&path);
-        let told = all.iter().find(|row| row.rules == family.rules()).expect(family.rules());
+        let told = all.iter().find(|row| row.rules == family.rules()).expect("a row of its rules");
         let mut same = Vec::new();
         for text in TEXTS {
             let ids = gguf.encode(text).unwrap().ids;
