@@ -2,6 +2,10 @@
 #![cfg(feature = "engine")]
 
 mod common;
+#[path = "common/hash.rs"]
+mod hash;
+#[path = "hub/messages.rs"]
+mod messages;
 #[path = "common/mount.rs"]
 mod mount;
 #[path = "hub/names.rs"]
@@ -19,6 +23,7 @@ use safetensors::Dtype;
 use serde_json::json;
 use tempfile::TempDir;
 
+use hash::sha256;
 use server::{Compress, Manner, Redirect, Server};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -164,6 +169,11 @@ fn a_path_that_exists_wins() {
     fs::create_dir_all(user.home.path().join("tiny")).unwrap();
     fs::rename(folder(1).keep(), user.home.path().join("tiny/llama")).unwrap();
     user.assert_traces("tiny/llama");
+    user.assert_traces(&format!("file://{}/tiny/llama", user.home.path().display()));
+    user.assert_refused("~/tiny/llama", &["/tiny/llama: expected a model folder", "check the path"]);
+    let mut at_home = User::offline();
+    at_home.variables.push(("HOME", user.home.path().display().to_string()));
+    at_home.assert_traces("~/tiny/llama");
     user.assert_refused(
         "llama",
         &["a model folder, a .gguf file, or a model of the hub", "no such file or folder"],
@@ -227,7 +237,7 @@ fn what_is_left_of_a_download_is_checked() {
     for left in [weights.clone(), vec![0; weights.len() + 1], vec![0; weights.len()], vec![0; 100]] {
         let user = User::new(&server);
         fs::create_dir_all(user.repository().join("blobs")).unwrap();
-        let part = user.repository().join(format!("blobs/{}.incomplete", server::sha256(&weights)));
+        let part = user.repository().join(format!("blobs/{}.incomplete", sha256(&weights)));
         fs::write(&part, &left).unwrap();
         user.assert_traces("tiny/llama");
         let [sent, had] = both(&user, &folder, "model.safetensors");
@@ -276,63 +286,9 @@ fn a_store_gets_no_token_and_its_files_are_checked() {
     user.variables.push(("HF_TOKEN", "hf_secret".into()));
     user.assert_traces("tiny/llama");
     assert!(store.n_files_sent() == 1 && !store.has_leaked());
-    let hash = server::sha256(&fs::read(folder.path().join("model.safetensors")).unwrap());
+    let hash = sha256(&fs::read(folder.path().join("model.safetensors")).unwrap());
     let linked = fs::read_link(user.snapshot().join("model.safetensors")).unwrap();
     assert_eq!(linked, Path::new("../../blobs").join(hash));
-
-    let damaged = Server::of(folder.path(), COMMIT, Manner { damaged: true, ..Manner::default() });
-    let manner = Manner { redirect: Redirect::Store(damaged.url()), ..Manner::default() };
-    let server = Server::of(folder.path(), COMMIT, manner);
-    let user = User::new(&server);
-    user.assert_refused("tiny/llama", &["the file model.safetensors as", "SHA-256", "changes the file"]);
-    assert!(!user.snapshot().join("model.safetensors").exists());
-}
-
-#[test]
-fn models_that_are_not_given_are_refused() {
-    let folder = folder(1);
-    let server = |manner| Server::of(folder.path(), COMMIT, manner);
-    let refusing = |status, code| server(Manner { refusal: Some((status, code)), ..Manner::default() });
-    for (status, code, words) in [
-        (
-            "403 Forbidden",
-            "",
-            ["does not give to everybody, or none", "accept the model's terms", "HF_TOKEN"],
-        ),
-        (
-            "403 Forbidden",
-            "GatedRepo",
-            ["does not give to everybody;", "accept the model's terms", "HF_TOKEN"],
-        ),
-        (
-            "404 Not Found",
-            "EntryNotFound",
-            ["the file config.json, found none at http", "lists the file", "HF_ENDPOINT"],
-        ),
-        ("429 Too Many Requests", "", ["status 429", "takes no more requests", "wait some minutes"]),
-        ("500 Internal", "", ["status 500", "a fault of its own", "try again later"]),
-        ("418 Teapot", "", ["status 418", "check the name", "HF_ENDPOINT"]),
-    ] {
-        let gated = refusing(status, code);
-        User::new(&gated).assert_refused("tiny/llama", &words);
-    }
-    let circle = server(Manner { redirect: Redirect::Circle, ..Manner::default() });
-    User::new(&circle).assert_refused("tiny/llama", &["redirects in a circle"]);
-    let whole = server(Manner::default());
-    let user = User::new(&whole);
-    user.assert_refused("tiny/llama@v9", &["but no revision v9", "choose a branch, tag or commit"]);
-    user.assert_refused("tiny/nothing", &["tiny/nothing", "none with a revision main"]);
-    fs::remove_file(folder.path().join("model.safetensors")).unwrap();
-    User::new(&whole).assert_refused("tiny/llama", &["model.safetensors", "no file of that kind"]);
-    fs::write(folder.path().join("a-Q8_0.gguf"), "").unwrap();
-    fs::write(folder.path().join("a-F16.gguf"), "").unwrap();
-    let words = ["found a-F16.gguf, a-Q8_0.gguf", "such as tiny/llama:F16"];
-    let listed = User::new(&whole).trace("tiny/llama");
-    let said =
-        String::from_utf8_lossy(&listed.stderr).replace("a-Q8_0.gguf, a-F16.gguf", "a-F16.gguf, a-Q8_0.gguf");
-    assert!(said.contains(words[0]) && said.contains("tiny/llama:"), "{said}");
-    User::new(&whole).assert_refused("tiny/llama/old.gguf", &["the file old.gguf", "may have renamed it"]);
-    User::new(&whole).assert_refused("tiny/llama:Q5_0", &["a GGUF file of Q5_0", "ask for one, such as"]);
 }
 
 #[test]

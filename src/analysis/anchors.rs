@@ -121,7 +121,7 @@ impl Trace {
             format!("attention from {behind} behind them counts, too; a trace whose focus covers them leaves it out")
         });
         let with_sinks = note_of_sinks(&sentences, &sinks, &receivers);
-        let too_long = self.summary().model.length_note(self.n_tokens());
+        let too_long = self.summary().length_note();
         Ok(ThoughtAnchors {
             scores,
             anchors,

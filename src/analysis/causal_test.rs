@@ -35,6 +35,9 @@ pub struct CausalTest {
     /// The effect of each control.
     pub controls: Vec<f64>,
     pub model: String,
+    /// That the prompt is longer than the model was made for, or than its windows, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 impl CausalTest {
@@ -47,6 +50,7 @@ impl CausalTest {
             claimed: vec![(claimed.name.clone(), claimed.drop())],
             controls: controls.iter().map(Effect::drop).collect(),
             model: model.into(),
+            note: None,
         }
     }
 
@@ -78,6 +82,7 @@ mod tests {
             claimed: claimed.iter().map(|value| (String::new(), *value)).collect(),
             controls: controls.into(),
             model: "synthetic".into(),
+            note: None,
         };
         let several = test(&[9.0, 1.0, 3.0], &[5.0, -1.0, 3.0, 0.5]);
         assert_eq!((several.effect(), several.control(), several.n_as_strong()), (3.0, 3.0, 2));

@@ -42,7 +42,7 @@ pub struct Reading {
     pub experts: Option<SharedExperts>,
     /// Share of the pairs of all heads that was pruned.
     pub pruned: f64,
-    /// That the prompt is longer than the model was made for, if it is.
+    /// That the prompt is longer than the model was made for, or than its windows, if it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }
@@ -106,7 +106,7 @@ impl Trace {
             passages,
             keys: row.keys,
             pruned: summary.pruned,
-            note: summary.model.length_note(self.n_tokens()),
+            note: summary.length_note(),
         })
     }
 
@@ -280,6 +280,23 @@ mod tests {
             svg.contains("made for 512 tokens")
                 && trace.reading().unwrap().figure().svg().contains("made for 512")
         );
+    }
+
+    #[test]
+    fn a_prompt_beyond_a_window_is_said_in_every_finding() {
+        let said = |n_tokens: usize| {
+            let shape = Shape { n_tokens, n_layers: 3, window: Some(512), ..Default::default() };
+            let trace = trace(&shape);
+            let figures = [
+                trace.reading().unwrap().figure(),
+                trace.routes(60..69, trace.output()).unwrap().figure(),
+                trace.overview().unwrap(),
+                trace.attention_map(0, 0).unwrap().figure(),
+            ];
+            let texts = figures.iter().map(|figure| figure.svg().to_string()).chain([trace.to_string()]);
+            texts.map(|text| text.contains("3 of 3 layers see only 512 tokens back")).collect::<Vec<_>>()
+        };
+        assert_eq!((said(512), said(600)), (vec![false; 5], vec![true; 5]));
     }
 
     #[test]

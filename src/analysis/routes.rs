@@ -62,7 +62,7 @@ pub struct Routes {
     pub by_head: Vec<Vec<f64>>,
     pub model: String,
     pub n_tokens: usize,
-    /// That the prompt is longer than the model was made for, if it is.
+    /// That the prompt is longer than the model was made for, or than its windows, if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
     /// The next token, if `to` ends with the prompt.
@@ -134,7 +134,7 @@ impl Trace {
             model,
             n_tokens,
             texts,
-            note: self.summary().model.length_note(n_tokens),
+            note: self.summary().length_note(),
             writes: (to.end == n_tokens).then(|| self.summary().next_token.text.clone()),
         })
     }

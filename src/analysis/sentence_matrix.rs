@@ -36,6 +36,9 @@ pub struct SentenceMatrix {
     /// How well the numbers tell them from other pairs: area under the ROC curve.
     #[serde(default)]
     pub known_auc: Option<f64>,
+    /// That the prompt is longer than the model was made for, or than its windows, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 impl Trace {
@@ -72,7 +75,8 @@ impl Trace {
         let names: Vec<String> = best.iter().map(|(layer, head)| head_name(*layer, *head)).collect();
         let without = if sinks.is_empty() { "" } else { ", without sinks" };
         let measure = format!("peak attention of heads {}, by {}{without}", names.join(", "), heads.how);
-        Ok(SentenceMatrix::new(measure, sentences, rows, &self.summary().model.name))
+        let matrix = SentenceMatrix::new(measure, sentences, rows, &self.summary().model.name);
+        Ok(SentenceMatrix { note: self.summary().length_note(), ..matrix })
     }
 
     /// Whether the rows of all sentences were recorded key by key.
@@ -161,7 +165,7 @@ impl SentenceMatrix {
 
     fn new(measure: String, sentences: &[Sentence], rows: Vec<Vec<f64>>, model: &str) -> Self {
         let (sentences, model) = (sentences.to_vec(), model.into());
-        SentenceMatrix { measure, sentences, rows, model, known: Vec::new(), known_auc: None }
+        SentenceMatrix { measure, sentences, rows, model, known: Vec::new(), known_auc: None, note: None }
     }
 
     /// The same beside what is known: `depends_on[i]` are the sentences that sentence `i` needs. Earlier sentences of the kinds
@@ -190,6 +194,7 @@ impl SentenceMatrix {
             claimed: claimed.into_iter().map(|(j, value)| (j.to_string(), value)).collect(),
             controls: controls.into_iter().map(|(_, value)| value).collect(),
             model: self.model.clone(),
+            note: self.note.clone(),
         }
     }
 

@@ -45,6 +45,7 @@ pub fn made_up_matrix(n: usize) -> SentenceMatrix {
         model: "synthetic".into(),
         known: Vec::new(),
         known_auc: None,
+        note: None,
     }
 }
 

@@ -51,7 +51,8 @@ impl Tracer {
     ) -> Result<SentenceMatrix, Error> {
         let suppressions = SentenceMatrix::suppressions(sentences);
         let effects = self.knock_out(trace, &suppressions, SentenceMatrix::asked(sentences))?;
-        Ok(SentenceMatrix::of_effects(sentences, &effects, measure, &self.model.name))
+        let matrix = SentenceMatrix::of_effects(sentences, &effects, measure, &self.model.name);
+        Ok(SentenceMatrix { note: trace.summary().length_note(), ..matrix })
     }
 
     /// Tests whether a route carries the next token: how much less likely the token becomes when the route is
@@ -77,6 +78,7 @@ impl Tracer {
         let mut interventions = vec![routes.intervention()];
         interventions.extend(routes.controls(trace, config.n_random, config.seed)?);
         let effects = self.knock_out(trace, &interventions, config.answer)?;
-        Ok(CausalTest::of_effects(&effects[0], &effects[1..], &self.model.name))
+        let test = CausalTest::of_effects(&effects[0], &effects[1..], &self.model.name);
+        Ok(CausalTest { note: trace.summary().length_note(), ..test })
     }
 }

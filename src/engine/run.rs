@@ -222,7 +222,7 @@ impl<D: Device> Run<'_, D> {
         }
     }
 
-    /// Reports a prompt that is longer than the model was made for.
+    /// Reports a prompt that is longer than the model was made for, or than its windows.
     pub(super) fn note_length(&mut self, n_tokens: usize) {
         if let Some(note) = self.model.info().length_note(n_tokens) {
             (self.progress)(Progress::Note(note));

@@ -6,11 +6,12 @@ use super::{
     Span, lines, marks,
     turns::{chain, dividers},
 };
+use crate::words::letters::cells;
 
 /// The least distance, in sentences, from which attention counts for a recorded vertical score.
 pub const MIN_DISTANCE: usize = 4;
 
-/// Pieces with fewer characters join the next one.
+/// Shorter pieces join the next one.
 const SHORTEST: usize = 10;
 
 /// Returns the bytes of each sentence of a text, in order, without the white space around it.
@@ -21,7 +22,7 @@ const SHORTEST: usize = 10;
 /// formulas that stand by themselves. It cuts where an item of a list, a step, a heading or a code block begins;
 /// after headings and code blocks; and at special tokens such as `<|im_end|>` or `<think>`, which with the name
 /// of the role after them are no sentences. Pieces under ten characters join the next one, the last before a
-/// special token the one before it.
+/// special token the one before it; a letter of East Asia, which says more, counts as two.
 ///
 /// The segmentation of UAX 29 is not used: it ends a sentence at every line end and after most abbreviations.
 pub fn sentences(text: &str) -> Vec<Range<usize>> {
@@ -50,16 +51,24 @@ fn pieces(text: &str) -> Vec<Piece> {
 /// Returns the sentences between two special tokens.
 fn sentences_in(text: &str, section: Range<usize>) -> Vec<Piece> {
     let cuts = cuts(&text[section.clone()]).into_iter().map(|at| section.start + at);
-    joined(text, section.clone(), cuts).into_iter().map(|bytes| Piece { bytes, is_sentence: true }).collect()
+    joined(text, section.clone(), cuts, cells)
+        .into_iter()
+        .map(|bytes| Piece { bytes, is_sentence: true })
+        .collect()
 }
 
 /// Cuts a section, and joins pieces that are too short with the next, the last one with the one before.
-fn joined(text: &str, section: Range<usize>, cuts: impl Iterator<Item = usize>) -> Vec<Range<usize>> {
+fn joined(
+    text: &str,
+    section: Range<usize>,
+    cuts: impl Iterator<Item = usize>,
+    length: impl Fn(&str) -> usize,
+) -> Vec<Range<usize>> {
     let mut found: Vec<Range<usize>> = Vec::new();
     let mut start = section.start;
     for end in cuts.chain([section.end]) {
         let piece = trimmed(text, start..end);
-        if text[piece.clone()].chars().count() >= SHORTEST {
+        if length(&text[piece.clone()]) >= SHORTEST {
             found.push(piece);
             start = end;
         }
@@ -101,7 +110,8 @@ pub fn published_sentences(text: &str) -> Vec<Range<usize>> {
         let ends = matches!(mark, '.' | '?' | '!') && rest.starts_with(char::is_whitespace);
         (ends || ends_paragraph(&text[at..])).then_some(at + mark.len_utf8())
     };
-    joined(text, 0..text.len(), text.char_indices().filter_map(is_end))
+    let cuts = text.char_indices().filter_map(is_end);
+    joined(text, 0..text.len(), cuts, |piece| piece.chars().count())
 }
 
 /// Returns a range without the white space at its ends.
@@ -185,6 +195,8 @@ mod tests {
             cut("今日は天気がとてもいいです。明日は雨が降るでしょうか？"),
             ["今日は天気がとてもいいです。", "明日は雨が降るでしょうか？"]
         );
+        assert_eq!(cut("他回家了，真的。当然。好。"), ["他回家了，真的。", "当然。好。"]);
+        assert_eq!(cut("我去公园吧。他回家了。好。"), ["我去公园吧。", "他回家了。好。"]);
     }
 
     /// The published rule knows `\r\n\r\n`, too.

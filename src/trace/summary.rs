@@ -86,13 +86,24 @@ impl ModelInfo {
         self.context_length.filter(|&length| n_tokens > length)
     }
 
-    /// Says that a prompt is longer than the model was made for; `None` if it is not.
+    /// Says that a prompt is longer than the model was made for, or than the sliding window of some of its layers;
+    /// `None` if it is not.
     pub fn length_note(&self, n_tokens: usize) -> Option<String> {
-        let length = count(self.exceeded_by(n_tokens)?, "token");
-        let prompt = count(n_tokens, "token");
-        Some(format!(
-            "the prompt has {prompt}, and the model was made for {length}: what it does past them says little about it"
-        ))
+        let long = self.exceeded_by(n_tokens).map(|length| {
+            let (prompt, length) = (count(n_tokens, "token"), count(length, "token"));
+            format!(
+                "the prompt has {prompt}, and the model was made for {length}: what it does past them says little about it"
+            )
+        });
+        let notes: Vec<String> = long.into_iter().chain(self.windows_note(n_tokens)).collect();
+        (!notes.is_empty()).then(|| notes.join("; "))
+    }
+
+    /// Says in how many layers a token of a prompt of `n_tokens` does not see all before it; `None` if it does in all.
+    pub fn windows_note(&self, n_tokens: usize) -> Option<String> {
+        let short: Vec<usize> = self.windows.iter().flatten().copied().filter(|&w| w < n_tokens).collect();
+        let window = count(*short.iter().min()?, "token");
+        Some(format!("{} of {} see only {window} back", short.len(), count(self.windows.len(), "layer")))
     }
 
     /// Returns in what another model differs so that a trace cannot be of both, as this model's and the other's
@@ -349,6 +360,11 @@ impl CompareConfig {
 }
 
 impl Summary {
+    /// As [`ModelInfo::length_note`], of this trace's prompt.
+    pub fn length_note(&self) -> Option<String> {
+        self.model.length_note(self.n_tokens)
+    }
+
     /// Returns the blocks of a layer; a layer that does not exist has no window.
     pub fn blocks(&self, layer: usize) -> Blocks {
         Blocks {

@@ -21,22 +21,23 @@ pub fn read_text(action: &str, path: &Path) -> Result<String, Error> {
 
 /// Returns the text in `bytes`, or what they are and what to do.
 fn decode(bytes: Vec<u8>) -> Result<String, String> {
-    let text = match bytes[..] {
-        [0xff, 0xfe, ref rest @ ..] => utf_16(rest, u16::from_le_bytes)?,
-        [0xfe, 0xff, ref rest @ ..] => utf_16(rest, u16::from_be_bytes)?,
-        [0xef, 0xbb, 0xbf, ref rest @ ..] => utf_8(rest.to_vec())?,
-        _ => utf_8(bytes)?,
-    };
-    // Letters of UTF-16 without its mark are valid UTF-8, with a zero beside each; UTF-32 leaves zeros too.
-    let zeros = text.bytes().filter(|&byte| byte == 0).count();
-    if zeros > 0 && zeros * 4 >= text.len() {
-        return Err(
-            "expected text in UTF-8, found a zero beside every letter, as in UTF-16 without its mark; \
-                    save it as UTF-8"
-                .into(),
-        );
+    match bytes[..] {
+        [0xff, 0xfe, 0, 0, ..] => Err(zeros()),
+        [0xff, 0xfe, ref rest @ ..] => utf_16(rest, u16::from_le_bytes),
+        [0xfe, 0xff, ref rest @ ..] => utf_16(rest, u16::from_be_bytes),
+        [0xef, 0xbb, 0xbf, ref rest @ ..] => utf_8(rest.to_vec()),
+        _ => {
+            let n_zeros = bytes.iter().filter(|&&byte| byte == 0).count();
+            if n_zeros > 1 && n_zeros * 4 >= bytes.len() { Err(zeros()) } else { utf_8(bytes) }
+        }
     }
-    Ok(text)
+}
+
+/// Says that letters take several bytes, most of them zeros.
+fn zeros() -> String {
+    "expected text in UTF-8, found zeros beside the letters, as in UTF-32, or in UTF-16 without its mark; save it as \
+     UTF-8"
+        .into()
 }
 
 fn utf_8(bytes: Vec<u8>) -> Result<String, String> {
@@ -78,15 +79,19 @@ mod tests {
         }
         assert_eq!(decode(Vec::new()).unwrap(), "");
         // A zero on its own is part of the text.
-        assert_eq!(decode(b"one \0 two".to_vec()).unwrap(), "one \0 two");
+        for text in ["one \0 two", "a\0b"] {
+            assert_eq!(decode(text.into()).unwrap(), text);
+        }
     }
 
     #[test]
     fn other_bytes_are_refused_by_name() {
-        let without_mark: Vec<u8> = "the key".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let without_mark: Vec<u8> = "the clé".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let utf_32 = "\u{feff}key".chars().flat_map(|c| u32::from(c).to_le_bytes()).collect();
         for (bytes, words) in [
             (b"caf\xe9".to_vec(), "the byte 0xe9 at byte 3; save it as UTF-8"),
             (without_mark, "UTF-16 without its mark"),
+            (utf_32, "as in UTF-32"),
             (b"\xff\xfe\x00\xd8".to_vec(), "damaged letters"),
             (b"\xff\xfea\0b".to_vec(), "damaged letters"),
         ] {

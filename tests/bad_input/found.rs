@@ -86,7 +86,7 @@ fn tensors_larger_than_any_file_are_refused() {
     for shape in [&[1 << 62][..], &[u64::MAX], &[1 << 31, 1 << 31], &[1 << 61, 0], &[1 << 40; 4]] {
         let path = folder.path().join("a.gguf");
         fs::write(&path, gguf(64, "output_norm.weight", shape, 0)).unwrap();
-        assert_says(&format!("{shape:?}"), Gguf::open(&path).map(drop), &["a.gguf", "cut off or damaged"]);
+        assert_says(&format!("{shape:?}"), Gguf::open(&path).map(drop), &["a.gguf", "output_norm.weight"]);
     }
 }
 

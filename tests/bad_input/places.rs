@@ -29,8 +29,8 @@ fn folders_of_the_hubs_cache_are_named_by_the_model() {
     fs::create_dir_all(snapshot.parent().unwrap()).unwrap();
     fs::rename(model().keep(), &snapshot).unwrap();
     assert_eq!(
-        [&folder, &snapshot].map(|path| name(path).unwrap()),
-        ["llama-1", "llama-1"],
+        [&folder, &folder.join("snapshots"), &snapshot].map(|path| name(path).unwrap()),
+        ["llama-1"; 3],
         "the only snapshot"
     );
     fs::create_dir(folder.join("snapshots/another")).unwrap();
@@ -96,9 +96,9 @@ fn what_is_no_whole_model_is_named() {
     ["a.gguf", "b.gguf"].iter().for_each(|name| fs::write(folder.path().join(name), "GGUF").unwrap());
     assert_says("two files", name(folder.path()), &["one model, found 2 GGUF files", "a.gguf"]);
     fs::remove_file(folder.path().join("b.gguf")).unwrap();
-    assert_says("one file", name(folder.path()), &["a.gguf: expected a whole GGUF file"]);
+    assert_says("one file", name(folder.path()), &["a.gguf: expected a GGUF file"]);
     fs::rename(folder.path().join("a.gguf"), folder.path().join("sha256-00")).unwrap();
-    assert_says("a blob", name(&folder.path().join("sha256-00")), &["sha256-00: expected a whole GGUF file"]);
+    assert_says("a blob", name(&folder.path().join("sha256-00")), &["sha256-00: expected a GGUF file"]);
 }
 
 #[test]

@@ -133,6 +133,27 @@ fn start_and_end_tokens_are_those_of_the_tokenizers_configuration() {
     assert_eq!(tokens(config(json!({ "add_bos_token": true })), byte_level), [7, 1, 2]);
 }
 
+/// GLM-4 has two, which its chat template writes, too.
+#[test]
+fn start_tokens_that_a_prompt_has_are_not_added_again() {
+    let folder = common::random_model(json!({ "model_type": "llama" }));
+    edit(&folder.path().join("tokenizer.json"), |json| {
+        json["added_tokens"] = json!([added("w7", 7), added("w8", 8)]);
+        let token = |id: u32| json!({ "SpecialToken": { "id": format!("w{id}"), "type_id": 0 } });
+        let mut processor = start_token(7);
+        processor["single"] = json!([token(7), token(8), { "Sequence": { "id": "A", "type_id": 0 } }]);
+        processor["special_tokens"] = json!({ "w7": { "id": "w7", "ids": [7], "tokens": ["w7"] },
+            "w8": { "id": "w8", "ids": [8], "tokens": ["w8"] } });
+        json["post_processor"] = processor;
+    });
+    let tracer = common::load(folder.path()).unwrap();
+    for (prompt, tokens) in
+        [("w1 w2", vec![7, 8, 1, 2]), ("w7w8 w1 w2", vec![7, 8, 1, 2]), ("w7 w1", vec![7, 8, 7, 1])]
+    {
+        assert_eq!(tracer.trace(prompt).unwrap().tokens().unwrap(), tokens, "{prompt}");
+    }
+}
+
 #[test]
 fn added_tokens_that_the_model_has_no_embedding_for_are_refused_in_prompts_alone() {
     let folder = common::random_model(json!({ "model_type": "llama" }));

@@ -3,6 +3,7 @@
 #![allow(dead_code)]
 
 pub mod experts;
+pub mod messages;
 
 use std::path::Path;
 

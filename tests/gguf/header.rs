@@ -17,7 +17,7 @@ fn versions_differ_in_their_lengths() {
     }
     let mut newer = plain();
     newer.version = 4;
-    assert_refused(&newer.bytes(), &["a whole GGUF file of version 1, 2 or 3", "version 4"]);
+    assert_refused(&newer.bytes(), &["a GGUF file of version 1, 2 or 3", "version 4"]);
     newer.version = 3u32.swap_bytes();
     assert_refused(&newer.bytes(), &["a little-endian GGUF file", "a big-endian one", "gguf_convert_endian"]);
 }
@@ -60,7 +60,7 @@ fn the_first_tensor_is_aligned_as_the_file_says() {
 
 #[test]
 fn lengths_that_lie_are_refused() {
-    let cut_off = "its header reaches past its end";
+    let cut_off = "header reaches past its end";
     for n in [1 << 20, 1 << 40, u64::MAX] {
         let n = n.to_le_bytes().to_vec();
         let list =

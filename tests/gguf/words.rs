@@ -1,16 +1,23 @@
 //! Hard texts, cut by the tokenizers of the supported families: the vocabulary in a GGUF file gives the same ids as
 //! `tokenizer.json`, which the crate `tokenizers` reads. The vocabularies are small, and trained on the texts.
 
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
+
 use candle_core::quantized::{GgmlDType, gguf_file::Value};
+use safetensors::Dtype;
+use serde::Deserialize;
 use serde_json::{Value as Json, json};
-use streamtrace::engine::model::{gguf::Gguf, tokenizer::Tokenizer};
+use streamtrace::engine::model::{Model, gguf::Gguf, tokenizer::Tokenizer};
 use tempfile::TempDir;
 use tokenizers::{
     models::{TrainerWrapper, bpe::BpeTrainer},
     pre_tokenizers::byte_level::ByteLevel,
 };
 
-use crate::writer::Writer;
+use crate::{common, hash::sha256, writer::Writer};
 
 const TEXTS: [&str; 60] = [
     "Hello, world!",
@@ -157,6 +164,10 @@ fn pieces() -> Vec<Family> {
 }
 
 impl Family {
+    fn rules(&self) -> &str {
+        if self.pre.is_empty() { self.name } else { self.pre }
+    }
+
     /// Returns a `tokenizer.json` around a model.
     fn json(&self, model: Json, added: Json) -> Json {
         let start = json!({ "SpecialToken": { "id": "<s>", "type_id": 0 } });
@@ -200,6 +211,11 @@ impl Family {
 
     /// Returns the tokenizer of a `tokenizer.json` and that of a GGUF file with the same vocabulary.
     fn both(&self, folder: &TempDir) -> [Tokenizer; 2] {
+        self.written(&folder.path().join("tokenizer.gguf"))
+    }
+
+    /// Returns both, and leaves the GGUF file of a small model, which llama.cpp opens.
+    fn written(&self, path: &Path) -> [Tokenizer; 2] {
         let (trained, mut merges) = self.trained();
         let is_pieces = self.pre.is_empty();
         let mut tokens: Vec<String> = SPECIAL.map(String::from).to_vec();
@@ -233,11 +249,12 @@ impl Family {
             json!({ "id": id, "content": tokens[id], "single_word": false, "lstrip": false, "rstrip": false,
                 "normalized": false, "special": true })
         };
-        let json = self.json(model, json!([special(1), special(2)]));
-        let path = folder.path().join("tokenizer.gguf");
+        let json = self.json(model, json!([special(0), special(1), special(2)]));
         let texts = |texts: Vec<String>| Value::Array(texts.into_iter().map(Value::String).collect());
-        let mut writer = Writer::of("llama", &json!({}), &[], GgmlDType::F32);
         let n_tokens = tokens.len();
+        let config = common::config(json!({ "vocab_size": n_tokens, "head_dim": 16 }));
+        let weights = common::random_weights(&config, Dtype::F32);
+        let mut writer = Writer::of("llama", &config, &weights, GgmlDType::F32);
         writer.set("tokenizer.ggml.model", Value::String(if is_pieces { "llama" } else { "gpt2" }.into()));
         writer.set("tokenizer.ggml.pre", Value::String(if is_pieces { "default" } else { self.pre }.into()));
         writer.set("tokenizer.ggml.tokens", texts(tokens));
@@ -247,9 +264,10 @@ impl Family {
         writer.set("tokenizer.ggml.unknown_token_id", Value::U32(0));
         writer.set("tokenizer.ggml.bos_token_id", Value::U32(1));
         writer.set("tokenizer.ggml.add_space_prefix", Value::Bool(self.spaced));
-        writer.write(&path);
-        let of_json = Tokenizer::parse(json.to_string().as_bytes(), &path, n_tokens).unwrap();
-        [of_json, Gguf::open(&path).unwrap().tokenizer(n_tokens).unwrap()]
+        writer.set("tokenizer.ggml.eos_token_id", Value::U32(2));
+        writer.write(path);
+        let of_json = Tokenizer::parse(json.to_string().as_bytes(), path, n_tokens).unwrap();
+        [of_json, Gguf::open(path).unwrap().tokenizer(n_tokens).unwrap()]
     }
 }
 
@@ -336,5 +354,102 @@ fn the_mark_before_the_first_word_covers_nothing() {
                 }
             }
         }
+    }
+}
+
+/// Other names of rules that cut words, as they are in GGUF files.
+const OTHER_RULES: [&str; 11] = [
+    "llama3",
+    "llama-v3",
+    "smaug-bpe",
+    "chatglm-bpe",
+    "deepseek-r1-qwen",
+    "stablelm2",
+    "phi-2",
+    "mpt",
+    "starcoder",
+    "command-r",
+    "codeshell",
+];
+
+/// What llama.cpp gave for the texts, by `tests/gguf/words.py`.
+#[derive(Deserialize)]
+struct LlamaCpp {
+    /// `tokenizer.ggml.pre`, or the family's name.
+    rules: String,
+    /// A hash of the ids of the texts that it cuts as streamtrace does.
+    same: String,
+    /// The others.
+    differs: Vec<Differs>,
+}
+
+#[derive(Deserialize)]
+struct Differs {
+    text: String,
+    llama_cpp: Vec<u32>,
+}
+
+/// Returns the families and, for the names of other rules, GPT-2's vocabulary under that name.
+fn with_other_rules() -> Vec<Family> {
+    let other = |pre| Family { name: pre, pre, ..byte_levels().swap_remove(0) };
+    let mut all: Vec<Family> = byte_levels().into_iter().chain(pieces()).collect();
+    all.extend(OTHER_RULES.map(other));
+    all
+}
+
+/// Writes a file for each of the rules, and beside every GGUF file in the folder the ids that it gives.
+#[test]
+#[ignore = "is what tests/gguf/words.py runs, which asks llama.cpp for the same"]
+fn files_for_llama_cpp() {
+    let folder = PathBuf::from(env::var_os("STREAMTRACE_WORDS").expect("the folder in STREAMTRACE_WORDS"));
+    for family in with_other_rules() {
+        family.written(&folder.join(format!("{}.gguf", family.rules())));
+    }
+    for path in fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
+        if path.extension().is_some_and(|ending| ending == "gguf") {
+            let tokenizer = Model::open(&path).unwrap().tokenizer;
+            let ids: Vec<Json> =
+                TEXTS.iter().map(|text| json!([text, tokenizer.encode(text).unwrap().ids])).collect();
+            fs::write(path.with_extension("json"), json!(ids).to_string()).unwrap();
+        }
+    }
+}
+
+/// `tests/gguf/words.py` asked llama.cpp; `docs/models.md` says why some ids differ.
+#[test]
+fn hard_texts_give_the_ids_of_llama_cpp_but_for_those_that_are_told() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("tokenizer.gguf");
+    let all: Vec<LlamaCpp> = serde_json::from_str(include_str!("words.json")).unwrap();
+    for family in with_other_rules() {
+        let [_, gguf] = family.written(&path);
+        let told = all.iter().find(|row| row.rules == family.rules()).expect("a row of its rules");
+        let mut same = Vec::new();
+        for text in TEXTS {
+            let ids = gguf.encode(text).unwrap().ids;
+            match told.differs.iter().find(|differs| differs.text == text) {
+                Some(differs) => {
+                    assert_ne!(ids, differs.llama_cpp, "{}: {text:?} differs no more", family.name)
+                }
+                None => same.extend(ids),
+            }
+        }
+        let same: Vec<String> = same.iter().map(u32::to_string).collect();
+        let digest = sha256(same.join(" ").as_bytes());
+        assert_eq!(digest, told.same, "{}: tests/gguf/words.py says which ids differ", family.name);
+    }
+}
+
+/// The patterns that cut words give up on a million blanks in a row, and would cut what follows otherwise.
+#[test]
+fn more_blanks_than_patterns_can_cut_are_refused() {
+    let folder = TempDir::new().unwrap();
+    let qwen2 = byte_levels().into_iter().find(|family| family.pre == "qwen2").unwrap();
+    for tokenizer in qwen2.both(&folder) {
+        let ids = |n: usize| tokenizer.encode(&format!("a{} world 12345", " ".repeat(n)));
+        let [few, many] = [4, 400_000].map(|n| ids(n).unwrap().ids);
+        assert_eq!(few[few.len() - 6..], many[many.len() - 6..]);
+        let error = ids(500_001).unwrap_err().to_string();
+        assert!(error.contains("at most 500,000 blanks in a row, found 500,002; leave some out"), "{error}");
     }
 }

@@ -148,6 +148,10 @@ impl Writer {
         self.metadata.remove(key);
     }
 
+    pub fn drop_tensor(&mut self, name: &str) {
+        self.tensors.retain(|(other, _)| other != name);
+    }
+
     /// Writes the model in three parts, the metadata in the first; returns their paths.
     pub fn write_parts(&self, folder: &Path, stem: &str) -> Vec<PathBuf> {
         let n_parts = 3;

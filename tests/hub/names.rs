@@ -26,7 +26,7 @@ fn links_from_a_browser_and_shards_without_an_index_are_found() {
     }
     user.assert_refused(
         "https://example.org/tiny/llama",
-        &["a link to a model of the hub", "download the model"],
+        &["a link to a model of the hub", "give the model's name"],
     );
 }
 
@@ -56,7 +56,7 @@ fn a_quantisation_is_downloaded_with_all_its_parts() {
         let mut user = User::new(&server);
         for offline in ["0", "1"] {
             user.variables.push(("HF_HUB_OFFLINE", offline.into()));
-            user.assert_refused(name, &[parts[0], "a whole GGUF file"]);
+            user.assert_refused(name, &[parts[0], "a GGUF file"]);
         }
         let mut cached: Vec<_> =
             fs::read_dir(user.snapshot()).unwrap().map(|file| file.unwrap().file_name()).collect();

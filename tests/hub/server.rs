@@ -2,7 +2,6 @@
 //! `tiny/llama`.
 
 use std::{
-    fmt::Write as _,
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
@@ -17,6 +16,8 @@ use std::{
 use flate2::{Compression, read::GzEncoder};
 use serde_json::json;
 
+use crate::hash::sha256;
+
 /// How the server answers.
 #[derive(Clone)]
 pub struct Manner {
@@ -30,6 +31,8 @@ pub struct Manner {
     pub redirect: Redirect,
     /// Answers only requests with this token.
     pub token: Option<&'static str>,
+    /// Describes the repository so.
+    pub description: Option<&'static str>,
     /// Refuses files with this status and word of the hub.
     pub refusal: Option<(&'static str, &'static str)>,
     /// Drops the connection after this many bytes of the weights.
@@ -69,6 +72,7 @@ impl Default for Manner {
             marks: true,
             redirect: Redirect::None,
             token: None,
+            description: None,
             refusal: None,
             cut: None,
             damaged: false,
@@ -183,7 +187,10 @@ fn serve(
         return redirect(stream, &path.replace("tiny/llama", name), "");
     }
     if path == format!("/api/models/{name}/revision/main") {
-        return describe(stream, folder, commit);
+        return match manner.description {
+            Some(description) => say(stream, description),
+            None => describe(stream, folder, commit),
+        };
     }
     let file = path.strip_prefix(&format!("/{name}/resolve/{commit}/")).or(path.strip_prefix("/cached/"));
     let Some(file) = file.map(|file| folder.join(file)).filter(|file| file.is_file()) else {
@@ -216,13 +223,6 @@ fn serve(
     }
 }
 
-pub fn sha256(bytes: &[u8]) -> String {
-    let mut digits = String::new();
-    let hash = ring::digest::digest(&ring::digest::SHA256, bytes);
-    hash.as_ref().iter().for_each(|byte| write!(digits, "{byte:02x}").unwrap());
-    digits
-}
-
 fn is_large(file: &Path) -> bool {
     file.extension().is_some_and(|ending| ending == "safetensors" || ending == "gguf")
 }
@@ -239,10 +239,14 @@ fn redirect(mut stream: &TcpStream, to: &str, headers: &str) -> std::io::Result<
     )
 }
 
-fn describe(mut stream: &TcpStream, folder: &Path, commit: &str) -> std::io::Result<()> {
+fn describe(stream: &TcpStream, folder: &Path, commit: &str) -> std::io::Result<()> {
     let names = fs::read_dir(folder)?.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let files: Vec<_> = names.map(|name| json!({ "rfilename": name })).collect();
     let body = json!({ "id": "tiny/llama", "sha": commit, "siblings": files }).to_string();
+    say(stream, &body)
+}
+
+fn say(mut stream: &TcpStream, body: &str) -> std::io::Result<()> {
     write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
 }
 

@@ -189,6 +189,7 @@ impl TestRoutesArgs {
             unreachable!("an effect for each of at least two interventions");
         };
         let test = CausalTest::of_effects(route, controls, &trace.summary().model.name);
+        let test = CausalTest { note: trace.summary().length_note(), ..test };
         if let Some(out) = &self.output.out {
             test.save(out)?;
             wrote(out, "");

@@ -36,23 +36,26 @@ pub struct PromptArgs {
 impl PromptArgs {
     /// The prompt, and the model that reads it.
     pub fn with_tracer(&self, model: &ModelArgs) -> Result<(String, Tracer), Error> {
-        let messages = self.messages()?;
+        let conversation = self.conversation()?;
         let text = match &self.prompt_file {
             Some(path) => read_text("read the prompt", path)?,
             None => self.prompt.clone().unwrap_or_default(),
         };
-        let tracer = self.template.applied(model.tracer()?);
-        let prompt = match messages {
-            Some(messages) => tracer.chat_prompt(&messages)?,
-            None if self.chat => tracer.chat_prompt(&[Message::user(text)])?,
-            None => text,
+        let (messages, tools) = conversation.unwrap_or_default();
+        let tracer = model.tracer()?;
+        let tracer = tools.into_iter().fold(tracer, |tracer, tools| tracer.template_argument("tools", tools));
+        let tracer = self.template.applied(tracer);
+        let prompt = match &messages[..] {
+            [] if self.chat => tracer.chat_prompt(&[Message::user(text)])?,
+            [] => text,
+            messages => tracer.chat_prompt(messages)?,
         };
         Ok((prompt, tracer))
     }
 
-    fn messages(&self) -> Result<Option<Vec<Message>>, Error> {
+    fn conversation(&self) -> Result<Option<Conversation>, Error> {
         let Some(path) = &self.messages else { return Ok(None) };
-        messages(&read_text("read the messages", path)?).map(Some).map_err(|found| {
+        conversation(&read_text("read the messages", path)?).map(Some).map_err(|found| {
             Error::setting(
                 format!("messages {}", path.display()),
                 "a list of messages such as {\"role\": \"user\", \"content\": \"…\"}",
@@ -63,10 +66,17 @@ impl PromptArgs {
     }
 }
 
+/// The messages, at least one, and the tools that stand beside them in a request of OpenAI's kind.
+type Conversation = (Vec<Message>, Option<Value>);
+
 /// Reads a conversation, or says what is there instead.
-fn messages(json: &str) -> Result<Vec<Message>, String> {
+fn conversation(json: &str) -> Result<Conversation, String> {
     let json: Value = serde_json::from_str(json).map_err(|e| format!("no JSON: {e}"))?;
-    let list = json.as_array().or(json["messages"].as_array()).ok_or("no list")?;
+    let messages = messages(json.as_array().or(json["messages"].as_array()).ok_or("no list")?)?;
+    Ok((messages, json.get("tools").filter(|tools| !tools.is_null()).cloned()))
+}
+
+fn messages(list: &[Value]) -> Result<Vec<Message>, String> {
     if list.is_empty() {
         return Err("an empty list".into());
     }
@@ -152,8 +162,12 @@ mod tests {
             r#"{"messages": [{"role": "user", "content": "Hi"}]}"#,
             r#"[{"role": "user", "content": [{"type": "text", "text": "H"}, {"type": "text", "text": "i"}]}]"#,
         ] {
-            assert_eq!(messages(json).unwrap(), std::slice::from_ref(&user), "{json}");
+            assert_eq!(conversation(json).unwrap(), (vec![user.clone()], None), "{json}");
         }
+        let with_tools =
+            r#"{"messages": [{"role": "user", "content": "Hi"}], "tools": [{"name": "f"}], "model": "m"}"#;
+        let tools = serde_json::json!([{ "name": "f" }]);
+        assert_eq!(conversation(with_tools).unwrap(), (vec![user], Some(tools)));
         for (json, found) in [
             ("Hi", "no JSON: expected value at line 1 column 1"),
             (r#"{"role": "user", "content": "Hi"}"#, "no list"),
@@ -164,7 +178,7 @@ mod tests {
             (r#"[{"role": "user", "content": [{"type": "image"}]}]"#, "no text as content of message 0"),
             (r#"[{"role": "user", "content": "", "tool_calls": []}]"#, "\"tool_calls\" in message 0"),
         ] {
-            assert_eq!(messages(json).unwrap_err(), found, "{json}");
+            assert_eq!(conversation(json).unwrap_err(), found, "{json}");
         }
     }
 

@@ -129,7 +129,7 @@ impl ConfigFile {
             ));
         };
         drop_nulls(&mut json);
-        let file: Self = serde_json::from_value(json).map_err(|e| Unsupported::broken(&e))?;
+        let file: Self = Self::deserialize(&json).map_err(|why| Unsupported::broken(&json, &why))?;
         let file = ConfigFile { family, ..file };
         let quantization = file.quantization_config.as_ref();
         let is_read = |method: &str| family.name == "gpt_oss" && method == "mxfp4";
@@ -210,10 +210,20 @@ impl Unsupported {
         Unsupported { fix: fix.into(), ..self }
     }
 
-    /// The error for a file that is not a decoder's configuration.
-    pub fn broken(why: &serde_json::Error) -> Self {
+    /// The error for fields that are not those of a decoder's configuration; names the field.
+    fn broken(json: &Value, why: &serde_json::Error) -> Self {
+        let why = why.to_string();
+        // Without the field at fault something else is wrong, or nothing.
+        let is_at_fault = |name: &&String| {
+            let mut without = json.clone();
+            without.as_object_mut().and_then(|fields| fields.remove(*name));
+            ConfigFile::deserialize(&without).err().map(|e| e.to_string()) != Some(why.clone())
+        };
+        let has_value = !why.starts_with("missing field");
+        let field = json.as_object().filter(|_| has_value).and_then(|fields| fields.keys().find(is_at_fault));
+        let found = field.map_or(why.clone(), |field| format!("{field}: {why}"));
         let fix = format!("is this the config.json of a language model ({})?", Family::names());
-        Unsupported { expected: "a decoder's configuration".into(), found: why.to_string(), fix }
+        Unsupported { expected: "a decoder's configuration".into(), found, fix }
     }
 
     /// Adds the file's path.

@@ -2,7 +2,7 @@
 //! a model, and what is none.
 
 use std::{
-    fs,
+    env, fs,
     io::Read,
     path::{Path, PathBuf},
 };
@@ -12,6 +12,16 @@ use crate::error::Error;
 
 /// What every GGUF file starts with.
 const GGUF: &[u8] = b"GGUF";
+
+/// Returns the path that a user has written: a shell replaces ~ only at the start of a word, and browsers copy paths as
+/// links.
+pub fn written(path: &Path) -> PathBuf {
+    let path = path.to_str().and_then(|text| text.strip_prefix("file://")).map_or(path, Path::new);
+    match (path.exists(), path.strip_prefix("~"), env::home_dir()) {
+        (false, Ok(inside), Some(home)) => home.join(inside),
+        _ => path.into(),
+    }
+}
 
 /// Returns the model folder or the GGUF file that `path` means: a folder of the hub's cache means its snapshot, a
 /// folder with one GGUF file that file, and a weights file its folder.
@@ -49,14 +59,15 @@ pub fn of(path: &Path) -> Result<PathBuf, Error> {
     }
 }
 
-/// Returns the snapshot that a folder `models--owner--name` of the hub's cache means: that of its main branch, or its
-/// only one.
+/// Returns the snapshot that a folder `models--owner--name` of the hub's cache means, or the folder `snapshots` in it:
+/// that of its main branch, or its only one.
 fn snapshot(folder: &Path) -> Result<Option<PathBuf>, Error> {
-    let snapshots = folder.join("snapshots");
+    let is_itself = folder.ends_with("snapshots");
+    let snapshots = if is_itself { folder.into() } else { folder.join("snapshots") };
     if !snapshots.is_dir() {
         return Ok(None);
     }
-    let main = fs::read_to_string(folder.join("refs/main")).ok();
+    let main = fs::read_to_string(snapshots.with_file_name("refs").join("main")).ok();
     let main = main.map(|hash| snapshots.join(hash.trim())).filter(|snapshot| snapshot.is_dir());
     let all = files(&snapshots)?;
     match (main, &all[..]) {

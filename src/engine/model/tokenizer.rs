@@ -12,10 +12,13 @@ use tokenizers::{
 };
 
 use super::{json_file, pairs::Pairs, pointer, start_token};
-use crate::error::Error;
+use crate::{error::Error, words::numbers::thousands};
 
 /// The character that stands for a space in SentencePiece's vocabularies.
 pub const MARK: &str = "\u{2581}";
+
+/// Most white space in a row: the patterns that cut words give up on a million, and cut what follows otherwise.
+const MOST_BLANKS: usize = 500_000;
 
 /// A tokenizer, checked against the model's vocabulary.
 pub struct Tokenizer {
@@ -126,12 +129,19 @@ impl Tokenizer {
     /// Splits a text into tokens.
     ///
     /// # Errors
-    /// [`Error::Prompt`] when the text gives no token, or one that the model has no embedding for.
+    /// [`Error::Prompt`] when the text gives no token, or one that the model has no embedding for, or has more white
+    /// space in a row than the patterns can cut.
     pub fn encode(&self, text: &str) -> Result<Encoding, Error> {
         let expected = "a text of at least one token";
         let fix = "give some text";
         if text.is_empty() {
             return Err(Error::prompt(expected, "an empty text", fix));
+        }
+        let blanks =
+            text.split(|c: char| !c.is_whitespace()).map(|run| run.chars().count()).max().unwrap_or(0);
+        if blanks > MOST_BLANKS {
+            let [most, found] = [MOST_BLANKS, blanks].map(|n| thousands(n as u64));
+            return Err(Error::prompt(format!("at most {most} blanks in a row"), found, "leave some out"));
         }
         let encoding = guarded(|| self.kind.encode(text)).map_err(|e| Error::prompt(expected, e, fix))?;
         if encoding.is_empty() {
@@ -145,9 +155,9 @@ impl Tokenizer {
             return Err(Error::prompt(expected, found, "leave this token out of the text"));
         }
         let offsets = encoding.get_offsets();
-        // Chat templates write the start token at the start of the text: skips the one that the tokenizer
-        // adds.
-        let again = usize::from(offsets[0] == (0, 0) && ids.get(1) == Some(&ids[0]));
+        // Chat templates write the start tokens at the start of the text: skips those that the tokenizer adds.
+        let n_added = offsets.iter().take_while(|range| **range == (0, 0)).count();
+        let again = if ids.get(n_added..2 * n_added) == Some(&ids[..n_added]) { n_added } else { 0 };
         let mut offsets = offsets[again..].to_vec();
         let tokens = &encoding.get_tokens()[again..];
         for (token, range) in tokens.iter().zip(&mut offsets) {

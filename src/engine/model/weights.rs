@@ -23,6 +23,9 @@ use crate::error::Error;
 pub(super) const INDEX: &str = "model.safetensors.index.json";
 const WHOLE: &str = "model.safetensors";
 
+/// What to do about a GGUF file that lacks a tensor, or has one of another shape.
+const OF_ANOTHER: &str = "its tensors are not those of its architecture: choose another file of this model";
+
 /// Named tensors; a tensor is copied only when it is used.
 pub struct Weights {
     files: Files,
@@ -117,26 +120,32 @@ impl Weights {
 
     fn of_types(&self, name: &str, shape: &[usize], dtypes: &[Dtype]) -> Result<Weight<'_>, Error> {
         let path = self.path.display();
-        let fix = match &self.files {
-            Files::Safetensors { .. } => {
-                "the weights do not belong to this config.json, or the download is incomplete"
-            }
-            Files::Gguf(_) => {
-                "the file's tensors are not those of its architecture: choose another file of this model"
-            }
+        let found = self.find(name)?;
+        let (own_name, [missing, misshapen]) = match &self.files {
+            Files::Safetensors { .. } => (
+                None,
+                [
+                    "the weights do not belong to this config.json, or the download is incomplete",
+                    "the weights do not belong to this config.json: take both from one model",
+                ],
+            ),
+            Files::Gguf(gguf) => (gguf.name_of(name), [OF_ANOTHER; 2]),
         };
-        let Some(weight) = self.find(name)? else {
-            return Err(Error::model(&path, format!("a tensor {name} {shape:?}"), "none of that name", fix));
+        let name = own_name.as_deref().unwrap_or(name);
+        let Some(weight) = found else {
+            let expected = format!("a tensor {name} {shape:?}");
+            return Err(Error::model(&path, expected, "none of that name", missing));
         };
         if weight.shape() != shape {
             let found = format!("{:?}", weight.shape());
-            return Err(Error::model(&path, format!("{name} of shape {shape:?}"), found, fix));
+            return Err(Error::model(&path, format!("{name} of shape {shape:?}"), found, misshapen));
         }
         match weight.stored() {
             Stored::Plain(dtype) if !dtypes.contains(&dtype) => {
                 let plain = "f32, f16 or bf16".to_string();
                 let one = |dtype: &Dtype| format!("{dtype:?}").to_lowercase();
                 let expected = format!("{name} in {}", if let [dtype] = dtypes { one(dtype) } else { plain });
+                let fix = "take the model in one of these types, or its GGUF file";
                 Err(Error::model(&path, expected, format!("{dtype:?}"), fix))
             }
             _ => Ok(weight),
@@ -211,7 +220,10 @@ fn indexed(folder: &Path) -> Result<Option<Vec<String>>, Error> {
     if !path.exists() {
         return Ok(None);
     }
-    let index: Index = serde_json::from_value(json_file::read(&path)?).map_err(|e| damaged(&path, e))?;
+    let index: Index = serde_json::from_value(json_file::read(&path)?).map_err(|why| {
+        let fix = "remove it: the weights' own names say which belong together";
+        Error::model(path.display(), "an index of the weights' files, a weight_map", why, fix)
+    })?;
     let names: BTreeSet<String> = index.weight_map.into_values().collect();
     match names.iter().find(|name| !is_inside(name)) {
         None => Ok(Some(names.into_iter().collect())),

@@ -122,6 +122,7 @@ impl Describe for SentenceMatrix {
                 "area under the ROC curve, against the known dependencies",
                 self.known_auc.map(|auc| format!("{auc:.3}")),
             )
+            .maybe("note", self.note.as_ref())
     }
 }
 

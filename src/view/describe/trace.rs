@@ -61,6 +61,7 @@ impl Describe for Summary {
         Table::new(format!("Trace of {}", count(self.n_tokens, "token")))
             .row("model", self.model.line())
             .maybe("too long", too_long(self))
+            .maybe("windows", self.model.windows_note(self.n_tokens))
             .row("blocks", format!("{query_blocks}, {key_blocks}"))
             .row("kept", format!("{kept} per query block and head"))
             .row("pruned", format!("{} of all causal pairs", percent(self.pruned)))

@@ -30,7 +30,7 @@ impl ThoughtAnchors {
             "<div style=\"line-height:1.7;max-width:760px\"><p><b>{}</b><br>\
              <span style=\"opacity:0.7\">{}</span>{notes}</p>\
              <ol style=\"margin:0 0 10px\">{list}</ol><p style=\"font-size:85%\">{legend}</p>\
-             <p style=\"max-height:560px;overflow:auto\">{text}</p></div>",
+             <p dir=\"auto\" style=\"max-height:560px;overflow:auto\">{text}</p></div>",
             escaped(&self.title()),
             escaped(&self.facts()),
         )
@@ -57,7 +57,7 @@ impl ThoughtAnchors {
         let Sentence { text, kind, .. } = &self.sentences[j];
         let chip = chip(*kind, 0.68);
         format!(
-            "<li value=\"{}\">{chip} {} <span style=\"opacity:0.7\">(sentence {j})</span></li>",
+            "<li value=\"{}\">{chip} <bdi>{}</bdi> <span style=\"opacity:0.7\">(sentence {j})</span></li>",
             place + 1,
             escaped(&shortened(text, LISTED))
         )

@@ -17,7 +17,7 @@ use super::{
     svg::{self, FONT_DIVISOR},
     theme::{FONT, INK, MUTED, SMALL_SIZE, TEXT_SIZE, TITLE_SIZE},
 };
-use crate::words::safe::allowed_in_xml;
+use crate::words::{letters::directed, safe::allowed_in_xml};
 
 pub(crate) use super::svg::Point;
 
@@ -143,7 +143,8 @@ pub(crate) struct Pen<'a>(DrawingArea<SVGBackend<'a>, Shift>);
 impl Pen<'_> {
     pub fn text(&self, text: &str, at: Point, kind: Type) {
         // XML cannot hold the other characters, escaped or not.
-        let text: String = text.chars().map(|c| if allowed_in_xml(c) { c } else { '\u{fffd}' }).collect();
+        let text: String =
+            directed(text).chars().map(|c| if allowed_in_xml(c) { c } else { '\u{fffd}' }).collect();
         let style = if kind.bold { FontStyle::Bold } else { FontStyle::Normal };
         let font = (FontFamily::from(FONT), f64::from(kind.size) * FONT_DIVISOR, style);
         let turn = if kind.upwards { FontTransform::Rotate270 } else { FontTransform::None };

@@ -79,7 +79,8 @@ impl CausalTest {
         };
         let controls = count(self.controls.len(), "control");
         let control = number(self.control());
-        format!("{effect}; median of {controls} {control}; {} of them as strong", self.n_as_strong())
+        let note = self.note.as_ref().map_or(String::new(), |note| format!(" · {note}"));
+        format!("{effect}; median of {controls} {control}; {} of them as strong{note}", self.n_as_strong())
     }
 
     /// The smallest and the largest effect, and 0.
@@ -197,6 +198,7 @@ mod tests {
             claimed: claimed.iter().map(|value| ("route".into(), *value)).collect(),
             controls,
             model: "synthetic".into(),
+            note: None,
         }
     }
 

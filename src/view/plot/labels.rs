@@ -104,8 +104,8 @@ pub(super) fn recall_of(trace: &Trace, layer: usize, head: usize) -> Result<Opti
     Ok(measured.or(told.map(f64::from)))
 }
 
-/// The facts below the title of a trace's figure: length, and whether the model was made for it, blocks, budget, share pruned, and recall if it is
-/// known.
+/// The facts below the title of a trace's figure: length, and whether the model was made for it and its layers see all
+/// of it, blocks, budget, share pruned, and recall if it is known.
 pub(super) fn facts(summary: &Summary, top_k: usize, pruned: f64, recall: Option<f64>) -> String {
     let config = &summary.config;
     let n_tokens = count(summary.n_tokens, "token");
@@ -118,6 +118,7 @@ pub(super) fn facts(summary: &Summary, top_k: usize, pruned: f64, recall: Option
         format!("k = {}", thousands(top_k as u64)),
         format!("{} pruned", percent(pruned)),
     ];
+    facts.extend(summary.model.windows_note(summary.n_tokens));
     facts.extend(recall.map(|recall| match recall < LOW_RECALL {
         true => format!("recall {recall:.3}: most of what it looks at is pruned"),
         false => format!("recall {recall:.3}"),

@@ -14,7 +14,7 @@ use crate::{
     error::Error,
     trace::Span,
     words::{
-        letters::{cells, is_right_to_left, shortened},
+        letters::{cells, is_right_to_left, joined, shortened},
         numbers::{count, head_name, percent, thousands},
     },
 };
@@ -86,6 +86,7 @@ impl Reading {
         let distance = count(self.query.saturating_sub(keys.start), "token");
         let place = match keys.len() {
             1 if share >= 0.5 => format!("read one token, {distance} back"),
+            1 if self.text_of(keys).is_empty() => format!("looked {distance} back"),
             1 => format!("looked {distance} back, at {}", quoted(&self.text_of(keys))),
             n => format!("looked at {} {distance} back", count(n, "token")),
         };
@@ -243,8 +244,9 @@ impl Reading {
             is_right_to_left(&tokens.iter().map(|(_, text, _)| text.as_str()).collect::<String>());
         let place = |cell: usize| LEFT + 8 + (cell as f64 * LETTER).round() as i32;
         let mut cell = 0;
-        for (at, text, share) in tokens {
-            let wide = cells(&text);
+        for (i, (at, text, share)) in tokens.iter().enumerate() {
+            let beside = |i: usize| tokens.get(i).map_or("", |(_, text, _)| text);
+            let (at, share, wide) = (*at, *share, cells(text));
             let (start, end) = if leftwards { (all - cell - wide, all - cell) } else { (cell, cell + wide) };
             let (left, right) = (place(start), place(end));
             let level = level(share);
@@ -252,8 +254,9 @@ impl Reading {
                 canvas.draw(|pen| pen.fill((left, y), (right, y + LINE_HEIGHT), kept_color(level)));
             }
             let color = if level > 0.45 { PAPER } else { INK };
-            canvas.run(&Run { text: &text, at: (left, y + 14), width: right - left, color, bold: false });
-            let hint = format!("{}, token {}: {}", quoted(&text), thousands(at as u64), percent(share));
+            let shown = joined(beside(i.wrapping_sub(1)), text, beside(i + 1));
+            canvas.run(&Run { text: &shown, at: (left, y + 14), width: right - left, color, bold: false });
+            let hint = format!("{}, token {}: {}", quoted(text), thousands(at as u64), percent(share));
             canvas.hint((left, y), (right, y + LINE_HEIGHT), &hint);
             cell += wide;
         }

@@ -46,7 +46,7 @@ impl SentenceMatrix {
         canvas.draw(|pen| {
             pen.text(&self.title(), (14, 20), Type::TITLE);
             pen.text(&shortened(&self.measure, 110), (14, 39), Type::NOTE);
-            pen.text(&self.frames_caption(), (14, 55), Type::NOTE);
+            pen.text(&self.caption(), (14, 55), Type::NOTE);
             self.sides(pen, left, side);
             self.frames(pen, left, (cell, side));
         });
@@ -63,6 +63,7 @@ impl SentenceMatrix {
             left + side + 20,
             24 + title_width(&self.title()),
             14 + width(&shortened(&self.measure, 110)),
+            14 + width(&self.caption()),
             480,
         ]
         .into_iter()
@@ -87,14 +88,12 @@ impl SentenceMatrix {
         )
     }
 
-    /// Says what the frames mark; empty without frames.
-    fn frames_caption(&self) -> String {
+    /// Says what the frames mark, if there are some, and that the prompt is too long, if it is.
+    fn caption(&self) -> String {
         let auc = self.known_auc.map_or(String::new(), |auc| format!("; area under the ROC curve {auc:.3}"));
-        if self.known.is_empty() {
-            String::new()
-        } else {
-            format!("framed: what a sentence is known to need{auc}")
-        }
+        let framed =
+            (!self.known.is_empty()).then(|| format!("framed: what a sentence is known to need{auc}"));
+        framed.into_iter().chain(self.note.clone()).collect::<Vec<_>>().join(" · ")
     }
 
     /// Frames the known pairs: in blue and, where there is room, in white too, to show on dark and on light

@@ -4,7 +4,7 @@
 use plotters::style::RGBColor;
 
 use super::theme::{FONT, HATCH, HATCH_STEP, INK, MUTED};
-use crate::words::safe::escaped;
+use crate::words::{letters::directed, safe::escaped};
 
 /// A point of a figure, in pixels from the left and the top.
 pub(crate) type Point = (i32, i32);
@@ -111,7 +111,7 @@ pub(super) fn slanted(text: &str, (x, y): Point, size: u32, color: RGBColor) -> 
         "<text x=\"{x}\" y=\"{y}\" transform=\"rotate(-52 {x} {y})\" text-anchor=\"end\" font-family=\"{FONT}\" \
          font-size=\"{size}\" fill=\"{}\">{}</text>\n",
         hex(color).to_uppercase(),
-        escaped(text)
+        escaped(&directed(text))
     )
 }
 
@@ -136,7 +136,7 @@ impl Run<'_> {
             "<text x=\"{x}\" y=\"{y}\" font-family=\"ui-monospace, Menlo, Consolas, monospace\" font-size=\"13\"{weight} \
              textLength=\"{width}\" lengthAdjust=\"spacingAndGlyphs\" xml:space=\"preserve\" fill=\"{}\">{}</text>\n",
             hex(*color).to_uppercase(),
-            escaped(text)
+            escaped(&directed(text))
         )
     }
 }

@@ -25,6 +25,7 @@ pub fn from_metadata(gguf: &Gguf) -> Result<ModelConfig, Error> {
         let expected = format!("general.architecture {}{with}", names.join(", "));
         return Err(Unsupported::new(&expected, &format!("{}{with}", gguf.architecture)).at(&gguf.path));
     };
+    check_is_whole(gguf)?;
     let mut config =
         ModelConfig::parse(json(gguf, family)?).map_err(|unsupported| unsupported.at(&gguf.path))?;
     config.norm_offset = 0.0; // llama.cpp stores the weights with the offset added
@@ -33,6 +34,27 @@ pub fn from_metadata(gguf: &Gguf) -> Result<ModelConfig, Error> {
             RopeScaling::Divided { factors: numbers(gguf, &frequencies, config.rope.n_rotated / 2)? };
     }
     Ok(config)
+}
+
+/// Checks that a file has what every decoder needs, in the file's own names.
+fn check_is_whole(gguf: &Gguf) -> Result<(), Error> {
+    let key = |name: &str| {
+        let is_there = gguf.architecture_number(name).is_some();
+        (!is_there).then(|| format!("the key {}.{name}", gguf.architecture))
+    };
+    let missing =
+        ["block_count", "embedding_length", "attention.head_count"].iter().find_map(|name| key(name));
+    let table = || gguf.get("model.embed_tokens.weight").map(|table| table.is_none());
+    match missing {
+        Some(missing) => Err(incomplete(gguf, missing)),
+        None if table()? => Err(incomplete(gguf, "the tensor token_embd.weight".into())),
+        None => Ok(()),
+    }
+}
+
+/// The error for a file without a key or a tensor that every decoder has.
+fn incomplete(gguf: &Gguf, expected: String) -> Error {
+    Error::model(gguf.path.display(), expected, "none", "choose another file of this model")
 }
 
 /// Returns the fields of a `config.json`; a missing one is left out.

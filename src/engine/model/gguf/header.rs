@@ -12,6 +12,9 @@ use crate::error::Error;
 /// What every GGUF file starts with.
 const MAGIC: &[u8] = b"GGUF";
 
+/// What llama.cpp's earlier formats start with.
+const OLDER: [&[u8]; 4] = [b"lmgg", b"fmgg", b"tjgg", b"algg"];
+
 /// Most dimensions of a tensor: llama.cpp's.
 const MOST_DIMENSIONS: u32 = 4;
 
@@ -46,7 +49,7 @@ impl Header {
     pub fn read(path: &Path, bytes: &[u8]) -> Result<Self, Error> {
         let is_wide = version(path, bytes)? > 1;
         let mut reader = Reader::new(bytes, 8, is_wide);
-        Self::parts(&mut reader, bytes, is_wide).map_err(|found| damaged(path, "a whole GGUF file", &found))
+        Self::parts(&mut reader, bytes, is_wide).map_err(|found| damaged(path, "a whole GGUF file", found))
     }
 
     fn parts(reader: &mut Reader, bytes: &[u8], is_wide: bool) -> Result<Self, Found> {
@@ -56,12 +59,12 @@ impl Header {
         let mut header = Header { metadata: BTreeMap::new(), tensors: BTreeMap::new(), is_wide };
         for _ in 0..n_metadata {
             let (key, kind): (String, u32) = (name(reader)?, reader.u32()?);
-            let value = reader.value(kind).map_err(|found| format!("{found} (at {key:?})"))?;
+            let value = reader.value(kind).map_err(|found| found.at(&key))?;
             header.metadata.insert(key, value);
         }
         for _ in 0..n_tensors {
             let name: String = name(reader)?;
-            let tensor = tensor(reader).map_err(|found| format!("{found} (at {name:?})"))?;
+            let tensor = tensor(reader).map_err(|found| found.at(&name))?;
             header.tensors.insert(name, tensor);
         }
         header.place(reader.at)?;
@@ -74,7 +77,7 @@ impl Header {
         let alignment = match self.number("general.alignment") {
             None => ALIGNMENT,
             Some(n) if n >= 1.0 && n <= f64::from(1 << 30) && (n as usize).is_power_of_two() => n as usize,
-            Some(n) => return Err(format!("general.alignment {n}, which makes no sense")),
+            Some(n) => return Err(Found::Other(format!("general.alignment {n}, which makes no sense"))),
         };
         let data = end.next_multiple_of(alignment);
         self.tensors.values_mut().for_each(|tensor| tensor.start = tensor.start.saturating_add(data));
@@ -132,31 +135,41 @@ impl Header {
 
 /// Returns the version of the format.
 fn version(path: &Path, bytes: &[u8]) -> Result<u32, Error> {
-    let found = match bytes.get(..8).and_then(|start| start.strip_prefix(MAGIC)?.try_into().ok()) {
-        None => "a file that does not start as one".into(),
-        Some(version) => match (u32::from_le_bytes(version), u32::from_be_bytes(version)) {
-            (version @ 1..=3, _) => return Ok(version),
-            (_, 1..=3) => {
-                let fix = "choose a little-endian file of this model, or convert it with llama.cpp's \
-                           gguf_convert_endian.py";
-                return Err(Error::model(
-                    path.display(),
-                    "a little-endian GGUF file",
-                    "a big-endian one",
-                    fix,
-                ));
+    let expected = "a GGUF file of version 1, 2 or 3";
+    let error = |expected: &str, found: &str, fix: &str| Error::model(path.display(), expected, found, fix);
+    let Some(version) = bytes.strip_prefix(MAGIC) else {
+        let (found, fix) = match bytes {
+            bytes if MAGIC.starts_with(bytes) => return Err(damaged(path, expected, cut_off(bytes))),
+            bytes if OLDER.iter().any(|magic| bytes.starts_with(magic)) => {
+                ("a file of the format GGML, which GGUF has replaced", "choose a GGUF file of this model")
             }
-            (version, _) => format!("version {version}"),
-        },
+            _ => ("a file that does not start as one", "check the path, or choose another file"),
+        };
+        return Err(error(expected, found, fix));
     };
-    Err(damaged(path, "a whole GGUF file of version 1, 2 or 3", &found))
+    let Some(&version) = version.first_chunk() else { return Err(damaged(path, expected, cut_off(bytes))) };
+    match (u32::from_le_bytes(version), u32::from_be_bytes(version)) {
+        (version @ 1..=3, _) => Ok(version),
+        (_, 1..=3) => Err(error(
+            "a little-endian GGUF file",
+            "a big-endian one",
+            "choose a little-endian file of this model, or convert it with llama.cpp's gguf_convert_endian.py",
+        )),
+        (version, _) => Err(damaged(path, expected, Found::Other(format!("version {version}")))),
+    }
+}
+
+/// What is found of a file that ends before its version.
+fn cut_off(bytes: &[u8]) -> Found {
+    Found::End(format!("a file of {} bytes", bytes.len()))
 }
 
 /// Reads the description of a tensor; its start is counted from the first tensor's.
 fn tensor(reader: &mut Reader) -> Result<Tensor, Found> {
     let n_dimensions = reader.u32()?;
     if n_dimensions > MOST_DIMENSIONS {
-        return Err(format!("a tensor of {n_dimensions} dimensions, more than {MOST_DIMENSIONS}"));
+        let found = format!("a tensor of {n_dimensions} dimensions, more than {MOST_DIMENSIONS}");
+        return Err(Found::Other(found));
     }
     let mut shape = (0..n_dimensions).map(|_| reader.length()).collect::<Result<Vec<_>, _>>()?;
     shape.reverse();

@@ -20,7 +20,10 @@ use std::{
 use memmap2::Mmap;
 use safetensors::Dtype;
 
-use self::header::{Header, Tensor};
+use self::{
+    header::{Header, Tensor},
+    reader::Found,
+};
 use super::{
     chat_template::{self, ChatTemplate},
     config::ModelConfig,
@@ -78,6 +81,19 @@ impl Gguf {
                 "the file holds no model: choose another one",
             ));
         };
+        match first.header.text(&first.map, "general.type").as_deref() {
+            None | Some("model") => {}
+            Some(kind) => {
+                let fix =
+                    "choose the file of the model itself; an adapter is merged into it by llama-export-lora";
+                return Err(Error::model(
+                    first.path.display(),
+                    "a whole model",
+                    format!("general.type {kind}"),
+                    fix,
+                ));
+            }
+        }
         for part in &parts {
             part.header.tensors.iter().try_for_each(|(name, tensor)| part.weight(name, tensor).map(drop))?;
         }
@@ -93,6 +109,11 @@ impl Gguf {
         self.parts.iter().map(|part| part.seen.clone())
     }
 
+    /// Translates Hugging Face's name of a tensor to the file's, if there is one.
+    pub fn name_of(&self, name: &str) -> Option<String> {
+        names::in_gguf(self.family.unwrap_or(&FAMILIES[0]), name)
+    }
+
     /// Returns a tensor by Hugging Face's name.
     ///
     /// # Errors
@@ -100,7 +121,7 @@ impl Gguf {
     /// not.
     pub fn get(&self, name: &str) -> Result<Option<Weight<'_>>, Error> {
         let family = self.family.unwrap_or(&FAMILIES[0]);
-        let Some(name) = names::in_gguf(family, name) else { return Ok(None) };
+        let Some(name) = self.name_of(name) else { return Ok(None) };
         let found = self.parts.iter().find_map(|part| Some((part, part.header.tensors.get(&name)?)));
         let Some((part, tensor)) = found else { return Ok(None) };
         let mut weight = part.weight(&name, tensor)?;
@@ -239,7 +260,8 @@ impl Part {
     fn all(self, n_parts: usize) -> Result<Vec<Self>, Error> {
         let expected = format!("all {n_parts} parts of the model beside each other");
         let path = self.path.clone();
-        let Some(names) = path.to_str().and_then(parts::Part::parse).map(parts::Part::all) else {
+        let names = path.to_str().and_then(parts::Part::parse).map(parts::Part::all);
+        let Some(names) = names.filter(|names| names.len() == n_parts) else {
             return Err(Error::model(
                 path.display(),
                 expected,
@@ -255,11 +277,22 @@ impl Part {
             return Err(Error::model(path.display(), expected, format!("no {missing}"), fix));
         }
         let mut opened = Some(self);
-        let mut open = |name: &String| match opened.take_if(|part| part.path == Path::new(name)) {
-            Some(part) => Ok(part),
-            None => Part::open(Path::new(name)),
+        let mut open = |(i, name): (usize, &String)| {
+            let part = match opened.take_if(|part| part.path == Path::new(name)) {
+                Some(part) => part,
+                None => Part::open(Path::new(name))?,
+            };
+            match part.header.number("split.no") {
+                Some(number) if number != i as f64 => Err(Error::model(
+                    name,
+                    format!("part {}", i + 1),
+                    format!("part {}", number + 1.0),
+                    "give the parts the names that they had",
+                )),
+                _ => Ok(part),
+            }
         };
-        names.iter().map(&mut open).collect()
+        names.iter().enumerate().map(&mut open).collect()
     }
 
     /// Returns the tensor that the header describes.
@@ -270,17 +303,17 @@ impl Part {
         let n_rows = shape.iter().rev().skip(1).try_fold(1, |n: usize, &rows| n.checked_mul(rows));
         let n_bytes = stored.row_bytes(width).zip(n_rows).and_then(|(row, n)| row.checked_mul(n));
         let n_bytes = n_bytes.filter(|_| !shape.contains(&0));
-        let range = n_bytes.and_then(|n| Some(tensor.start..tensor.start.checked_add(n)?));
         // Blocks are read in place and hold numbers of up to 8 bytes, so they must be aligned to 8.
-        let bytes = range.filter(|range| range.start.is_multiple_of(8)).and_then(|range| self.map.get(range));
-        match bytes {
-            Some(bytes) => Ok(Weight::new(shape, bytes, stored).mapped_in(&self.map)),
-            None => Err(damaged(
-                &self.path,
-                &format!("{name} {shape:?} in a whole file"),
-                "one that is cut off or damaged",
-            )),
-        }
+        let start = Some(tensor.start).filter(|start| start.is_multiple_of(8));
+        let range = start.zip(n_bytes).and_then(|(start, n)| Some(start..start.checked_add(n)?));
+        let found = match range {
+            Some(range) => match self.map.get(range.clone()) {
+                Some(bytes) => return Ok(Weight::new(shape, bytes, stored).mapped_in(&self.map)),
+                None => Found::End(format!("{} bytes, where it ends at {}", self.map.len(), range.end)),
+            },
+            None => Found::Other(format!("one that starts at byte {}", tensor.start)),
+        };
+        Err(damaged(&self.path, &format!("{name} {shape:?} inside of the file"), found))
     }
 
     /// Returns how the tensor `name` of llama.cpp's format `number` is stored.
@@ -313,7 +346,13 @@ fn map(path: &Path) -> Result<(Mmap, Seen), Error> {
     Ok((unsafe { Mmap::map(&file) }.map_err(Error::io("read", path))?, seen))
 }
 
-/// The error for a file that is damaged.
-fn damaged(path: &Path, expected: &str, found: &str) -> Error {
-    Error::model(path.display(), expected, found, "download it again, or choose another file of this model")
+/// The error for a file that is cut off, or that makes no sense.
+fn damaged(path: &Path, expected: &str, found: Found) -> Error {
+    let (found, fix) = match found {
+        Found::End(found) => (found, "the file is cut off: download it again"),
+        Found::Other(found) => {
+            (found, "the file is damaged, or newer than this program: choose another file of this model")
+        }
+    };
+    Error::model(path.display(), expected, found, fix)
 }

@@ -38,7 +38,23 @@ pub struct Reader<'a> {
 }
 
 /// What was found instead of the expected part.
-pub type Found = String;
+#[derive(Debug)]
+pub enum Found {
+    /// The end of the file.
+    End(String),
+    /// Bytes that mean nothing that is known.
+    Other(String),
+}
+
+impl Found {
+    /// Adds where it was found.
+    pub fn at(self, name: &str) -> Self {
+        match self {
+            Found::End(what) => Found::End(format!("{what} (at {name:?})")),
+            Found::Other(what) => Found::Other(format!("{what} (at {name:?})")),
+        }
+    }
+}
 
 impl<'a> Reader<'a> {
     pub fn new(bytes: &'a [u8], at: usize, is_wide: bool) -> Self {
@@ -47,7 +63,7 @@ impl<'a> Reader<'a> {
 
     fn take(&mut self, n: usize) -> Result<&'a [u8], Found> {
         let end = self.at.checked_add(n).filter(|&end| end <= self.bytes.len());
-        let end = end.ok_or("one that is cut off or damaged: its header reaches past its end")?;
+        let end = end.ok_or_else(|| Found::End("one whose header reaches past its end".into()))?;
         Ok(&self.bytes[std::mem::replace(&mut self.at, end)..end])
     }
 
@@ -95,11 +111,13 @@ impl<'a> Reader<'a> {
             7 => Value::Switch(self.array::<1>()? != [0]),
             8 => Value::Text(self.text()?),
             LIST if depth < MOST_NESTED => Value::List(self.list(depth + 1)?),
-            LIST => return Err("lists in lists in lists, which make no sense".into()),
+            LIST => return Err(Found::Other("lists in lists in lists, which make no sense".into())),
             10 => Value::Number(self.u64()? as f64),
             11 => Value::Number(i64::from_le_bytes(self.array()?) as f64),
             12 => Value::Number(f64::from_le_bytes(self.array()?)),
-            unknown => return Err(format!("a value of type {unknown}, which is not known")),
+            unknown => {
+                return Err(Found::Other(format!("a value of type {unknown}, which is not known")));
+            }
         })
     }
 

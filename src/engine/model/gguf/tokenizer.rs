@@ -17,8 +17,12 @@ use crate::{
 
 /// Kinds of tokens, by llama.cpp's numbers.
 const NORMAL: u32 = 1;
+const UNKNOWN: u32 = 2;
 const CONTROL: u32 = 3;
 const USER_DEFINED: u32 = 4;
+
+/// Names of the rules of models that take a start token, and whose words are tokens whatever their merges give.
+const WHOLE_WORDS: [&str; 4] = ["llama-bpe", "llama3", "llama-v3", "tekken"];
 
 /// The metadata of a file that say how its model cuts texts.
 struct Metadata<'a> {
@@ -43,7 +47,8 @@ pub fn from_metadata(gguf: &Gguf, vocab_size: usize) -> Result<Tokenizer, Error>
     let metadata = Metadata::read(gguf)?;
     let around = if metadata.is_pieces { metadata.pieces() } else { metadata.byte_level()? };
     let tokenizer = guarded(|| metadata.tokenizer(around)).map_err(|why| {
-        Error::model(gguf.path.display(), "a tokenizer", why, "the file is damaged: download it again")
+        let fix = "its vocabulary contradicts itself: put the model's tokenizer.json beside the file";
+        Error::model(gguf.path.display(), "a tokenizer", why, fix)
     })?;
     Tokenizer::of_pairs(tokenizer, &gguf.path, vocab_size)
 }
@@ -90,7 +95,7 @@ impl<'a> Metadata<'a> {
     fn model(&self, vocabulary: Vocabulary) -> Result<Pairs, String> {
         if !self.is_pieces {
             let merges = Merges::listed(&vocabulary, self.gguf.texts("tokenizer.ggml.merges"))?;
-            let whole_words = self.is_one_of(&["llama-bpe", "tekken"]);
+            let whole_words = self.is_one_of(&WHOLE_WORDS);
             return Ok(Pairs { vocabulary, merges, bytes: Vec::new(), unknown: None, whole_words });
         }
         let mut scores = self.gguf.numbers("tokenizer.ggml.scores");
@@ -106,10 +111,11 @@ impl<'a> Metadata<'a> {
 
     /// Returns the tokens that are matched in a text before it is cut into words.
     fn added_tokens(&self, vocabulary: &Vocabulary) -> Vec<AddedToken> {
-        let added = (0..vocabulary.len()).filter(|&id| [CONTROL, USER_DEFINED].contains(&self.kind(id)));
+        let kinds = [UNKNOWN, CONTROL, USER_DEFINED];
+        let added = (0..vocabulary.len()).filter(|&id| kinds.contains(&self.kind(id)));
         let token = |id: usize| {
             let text = vocabulary.token(id as u32).unwrap_or_default();
-            AddedToken::from(text, self.kind(id) == CONTROL).normalized(false)
+            AddedToken::from(text, self.kind(id) != USER_DEFINED).normalized(false)
         };
         added.map(token).collect()
     }
@@ -120,7 +126,7 @@ impl<'a> Metadata<'a> {
         let Some((id, token)) = self.id("bos").and_then(|id| Some((id, vocabulary.token(id)?))) else {
             return Value::Null;
         };
-        let by_kind = self.is_pieces || self.is_one_of(&["llama-bpe", "tekken"]);
+        let by_kind = self.is_pieces || self.is_one_of(&WHOLE_WORDS);
         if !self.gguf.switch("tokenizer.ggml.add_bos_token").unwrap_or(by_kind) {
             return Value::Null;
         }

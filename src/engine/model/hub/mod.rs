@@ -54,6 +54,7 @@ const OPTIONAL: [&str; 4] =
 /// [`Error::Model`] when neither exists, or the hub refuses the model; [`Error::File`] when the cache cannot be
 /// written.
 pub fn find(model: &Path, report: &mut dyn FnMut(Progress)) -> Result<Found, Error> {
+    let model = &place::written(model);
     if model.exists() {
         let path = place::of(model)?;
         return Ok(Found { name: place::name(&path), path });
@@ -109,7 +110,7 @@ fn download(
     cache: &Cache,
     report: &mut dyn FnMut(Progress),
 ) -> Result<(PathBuf, Option<String>), Error> {
-    let server = Server::of_environment();
+    let server = Server::of_environment()?;
     let (endpoint, id) = (&server.endpoint, &name.id);
     report(Progress::Loading(format!("hub: asking {endpoint} for {id} at {}", name.revision)));
     let repository = match server.describe(name) {
@@ -126,7 +127,7 @@ fn download(
     };
     let commit = repository.sha.clone();
     if !name::is_word(&commit) {
-        return Err(refused::by(&server, name, None, Failure::Broken("it names no commit".into())));
+        return Err(refused::by(&server, name, None, Failure::Strange("without a commit".into())));
     }
     let mut files = repository.files();
     files.retain(|file| weights::is_inside(file));

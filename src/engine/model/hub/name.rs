@@ -109,12 +109,14 @@ fn no_model(link: &str) -> Error {
         link,
         "a link to a model of the hub, such as https://huggingface.co/Qwen/Qwen3-0.6B",
         "another one",
-        "download the model, and give the path of its folder or file",
+        "give the model's name, with HF_ENDPOINT for another server, or the path of its folder or file",
     )
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn parsed(text: &str) -> Option<(String, String, What)> {
@@ -173,5 +175,23 @@ mod tests {
         assert_eq!(name.title(None), "b");
         assert_eq!(name.title(Some("Q8_0/c-Q8_0-00001-of-00002.gguf")), "c-Q8_0");
         assert_eq!(name.title(Some("c.Q8_0.gguf")), "c.Q8_0");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Whatever is written, its folder and its file lie in the cache.
+        #[test]
+        fn hostile_names_lead_nowhere_else(
+            host in prop::sample::select(vec!["", "hf://", "hf.co/", "https://huggingface.co/", "http://127.0.0.1:99/"]),
+            text in "[aé./:@%2F ?#~\\\\-]{0,24}(/(tree|blob)/)?[a./@%-]{0,12}(.gguf)?",
+        ) {
+            let text = format!("{host}{text}");
+            if let Ok(Some(name)) = Name::parse(Path::new(&text), "http://127.0.0.1:99") {
+                let file = if let What::File(file) = &name.what { file } else { "a" };
+                prop_assert!([&name.id, &name.revision, file].iter().all(|part| weights::is_inside(part)), "{name:?}");
+                prop_assert!(name.id.split('/').count() == 2 && !name.title(Some(file)).contains('/'));
+            }
+        }
     }
 }

@@ -22,6 +22,13 @@ pub fn by(server: &Server, name: &Name, file: Option<&str>, why: Failure) -> Err
             let fix = "check the network and try again: what was downloaded is kept; or give the path of a model folder";
             return of(format!("{endpoint} cannot be asked: {why}"), fix.into());
         }
+        Failure::Strange(how) => {
+            let found = format!("{endpoint}, which does not answer as a hub: {how}");
+            return of(
+                found,
+                "use another network or server (HF_ENDPOINT), or give the path of a model folder".into(),
+            );
+        }
         Failure::Refused { status, code } => (status, code.unwrap_or_default()),
     };
     match (status, code.as_str()) {

@@ -14,6 +14,7 @@ use ureq::{
 };
 
 use super::{cache, name::Name};
+use crate::error::Error;
 
 /// Most redirects of one request.
 const MOST_REDIRECTS: usize = 10;
@@ -57,13 +58,21 @@ impl Repository {
 pub enum Failure {
     /// The server refused, with a status and, if it is the hub, its own word for the reason.
     Refused { status: u16, code: Option<String> },
-    /// The server cannot be reached, or the connection broke off, or its answer makes no sense.
+    /// The server cannot be reached, or the connection broke off.
     Broken(String),
+    /// The answer makes no sense, and will make none again.
+    Strange(String),
 }
 
 impl From<ureq::Error> for Failure {
     fn from(why: ureq::Error) -> Self {
-        Failure::Broken(why.to_string())
+        match &why {
+            // A certificate that is not trusted, or a server that does not speak TLS.
+            ureq::Error::Io(io) if io.kind() == io::ErrorKind::InvalidData => {
+                Failure::Strange(format!("with {io}"))
+            }
+            _ => Failure::Broken(why.to_string()),
+        }
     }
 }
 
@@ -73,6 +82,7 @@ impl Failure {
         match self {
             Failure::Refused { status, .. } => *status == 429 || *status >= 500,
             Failure::Broken(_) => true,
+            Failure::Strange(_) => false,
         }
     }
 }
@@ -101,7 +111,20 @@ impl Answer {
 
 impl Server {
     /// The server in `HF_ENDPOINT`, or the hub.
-    pub fn of_environment() -> Self {
+    ///
+    /// # Errors
+    /// [`Error::Setting`] when that is no address, or the user's token has characters that a token cannot have.
+    pub fn of_environment() -> Result<Self, Error> {
+        let (endpoint, token) = (endpoint(), cache::token());
+        let schemes = ["http://", "https://"];
+        if !schemes.iter().any(|scheme| endpoint.starts_with(scheme)) || endpoint.parse::<Uri>().is_err() {
+            let expected = "the address of a server, such as https://huggingface.co";
+            return Err(Error::setting("HF_ENDPOINT", expected, endpoint, "set it to one, or unset it"));
+        }
+        if token.as_ref().is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
+            let fix = "copy it once more, without quotes or spaces";
+            return Err(Error::setting("HF_TOKEN", "letters, digits and _", "other characters", fix));
+        }
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -111,7 +134,7 @@ impl Server {
             .timeout_connect(Some(PATIENCE))
             .timeout_recv_response(Some(PATIENCE))
             .timeout_per_read(Some(PATIENCE));
-        Server { endpoint: endpoint(), agent: config.build().into(), token: cache::token() }
+        Ok(Server { endpoint, agent: config.build().into(), token })
     }
 
     /// Asks for the files of a repository.
@@ -121,7 +144,7 @@ impl Server {
         let mut text = String::new();
         let read = answer.reader().take(MOST_DESCRIBED).read_to_string(&mut text);
         read.map_err(|why| Failure::Broken(why.to_string()))?;
-        serde_json::from_str(&text).map_err(|_| Failure::Broken("its answer is not that of a hub".into()))
+        serde_json::from_str(&text).map_err(|_| Failure::Strange("with something else".into()))
     }
 
     /// Asks for a file of a commit, from byte `start` on.
@@ -132,10 +155,10 @@ impl Server {
     /// Follows redirects itself: the hub says in the first answer what the last one does not, and the token is for
     /// the hub alone.
     fn get(&self, url: &str, start: u64) -> Result<Answer, Failure> {
-        let broken = |what: &str| Failure::Broken(what.into());
+        let strange = |what: &str| Failure::Strange(what.into());
         let (mut url, mut said) = (url.to_string(), Said::default());
         for _ in 0..=MOST_REDIRECTS {
-            let uri: Uri = url.parse().map_err(|_| broken("it redirects to no address"))?;
+            let uri: Uri = url.parse().map_err(|_| strange("with a redirect to no address"))?;
             let mut request = self.agent.get(&uri);
             if let Some(token) = self.token.as_ref().filter(|_| origin(&uri) == self.own_origin()) {
                 request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
@@ -147,14 +170,15 @@ impl Server {
             said.read(answer.headers());
             match answer.status().as_u16() {
                 300..=399 => {
-                    let to = text(answer.headers(), "location").ok_or(broken("it redirects to nowhere"))?;
+                    let to =
+                        text(answer.headers(), "location").ok_or(strange("with a redirect to nowhere"))?;
                     url = joined(&uri, &to);
                 }
                 200 | 206 => return said.answer(answer),
                 status => return Err(Failure::Refused { status, code: said.code }),
             }
         }
-        Err(broken("it redirects in a circle"))
+        Err(strange("with redirects in a circle"))
     }
 
     fn own_origin(&self) -> Option<String> {
@@ -201,7 +225,7 @@ impl Said {
             None | Some("" | "identity") => false,
             Some("gzip" | "x-gzip") => true,
             Some(other) => {
-                return Err(Failure::Broken(format!("it compresses by {other}, which was not asked for")));
+                return Err(Failure::Strange(format!("with what it compresses by {other}, unasked")));
             }
         };
         let is_part = answer.status() == 206;
@@ -211,7 +235,9 @@ impl Said {
             range.as_deref().and_then(|range| range.trim_start_matches("bytes").trim().split_once('/'));
         let start = match range.and_then(|(range, _)| range.split('-').next()?.parse().ok()) {
             Some(start) => start,
-            None if is_part => return Err(Failure::Broken("it does not say which part it sends".into())),
+            None if is_part => {
+                return Err(Failure::Strange("with a part of the file, and not with which one".into()));
+            }
             None => 0,
         };
         let length = text(headers, "content-length").and_then(|n| n.parse().ok());
@@ -260,6 +286,9 @@ pub fn broken(why: io::Error) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use ureq::http::{HeaderName, HeaderValue};
+
     use super::*;
 
     #[test]
@@ -275,5 +304,44 @@ mod tests {
         }
         assert_eq!(encoded("refs/pr/1", ""), "refs%2Fpr%2F1");
         assert_eq!(encoded("a b/ü.json", "/"), "a%20b/%C3%BC.json");
+    }
+
+    /// Headers that answers have, with anything in them.
+    fn headers() -> impl Strategy<Value = HeaderMap> {
+        let names =
+            ["etag", "x-linked-etag", "x-linked-size", "content-range", "content-length", "content-encoding"];
+        let value = "(bytes )?(W/)?[\"0-9a-f./*-]{0,12}|gzip|-?[0-9]{1,30}|[ -~é]{0,9}";
+        let header = (prop::sample::select(names.to_vec()), value);
+        prop::collection::vec(header, 0..8).prop_map(|headers| {
+            let valid = |(name, value): (&'static str, String)| {
+                Some((HeaderName::from_static(name), HeaderValue::from_bytes(value.as_bytes()).ok()?))
+            };
+            headers.into_iter().filter_map(valid).collect()
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Whatever a server answers, a blob's name is that of a file in the cache.
+        #[test]
+        fn hostile_answers_name_no_other_file(
+            all in prop::collection::vec(headers(), 1..3),
+            status in prop::sample::select(vec![200u16, 206]),
+            to in "(https?:)?[a-z:/?#%. é-]{0,30}",
+            description in r#"\{"sha": ?("[a-f0-9./]{0,9}"|null|1), "siblings": ?\[(\{"rfilename": "[a./]{0,9}"\},?)*\]\}?"#,
+        ) {
+            let mut said = Said::default();
+            all.iter().for_each(|headers| said.read(headers));
+            let mut answer = Response::builder().status(status).body(Body::builder().data("")).unwrap();
+            *answer.headers_mut() = all[0].clone();
+            if let Ok(answer) = said.answer(answer) {
+                let is_name = |mark: &String| !mark.contains('/') && !mark.starts_with('.') && !mark.is_empty();
+                prop_assert!(answer.mark.as_ref().is_none_or(is_name), "{:?}", answer.mark);
+            }
+            let from: Uri = "https://hub.co/a/b".parse().unwrap();
+            let _ = joined(&from, &to).parse::<Uri>().map(|uri| origin(&uri));
+            let _ = serde_json::from_str::<Repository>(&description).map(Repository::files);
+        }
     }
 }
