@@ -88,12 +88,20 @@ impl Engine for Local {
             Request::Trace { prompt, config } => {
                 Ok((Reply::Traced, Payload::Trace(self.trace(&prompt, &config, progress)?)))
             }
-            request => match &self.loaded()?.processor {
-                Processor::Cpu(weights) => answer(self.run(&Cpu, weights, progress)?, request, payload),
-                Processor::Cuda(cuda, weights) => {
-                    answer(self.run(&**cuda, weights, progress)?, request, payload)
+            request => {
+                let loaded = self.loaded()?;
+                // What is planned is a trace, on each of its devices.
+                let is_plan = matches!(request, Request::Plan { .. });
+                let peers = loaded.crew.as_ref().filter(|_| is_plan).map(|crew| crew.peers.clone());
+                match &loaded.processor {
+                    Processor::Cpu(weights) => {
+                        answer(Run { peers, ..self.run(&Cpu, weights, progress)? }, request, payload)
+                    }
+                    Processor::Cuda(cuda, weights) => {
+                        answer(Run { peers, ..self.run(&**cuda, weights, progress)? }, request, payload)
+                    }
                 }
-            },
+            }
         }
     }
 }

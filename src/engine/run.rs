@@ -87,7 +87,10 @@ impl<D: Device> Run<'_, D> {
             config: told.settled(decoder.config),
             peak_memory_bytes: self.device.peak(),
             planned_memory_bytes: plan.total(),
-            device: self.device.name(),
+            device: match self.n_ranks() {
+                1 => self.device.name(),
+                n => format!("{n} × {}", self.device.name()),
+            },
             fidelity: None,
             version: env!("CARGO_PKG_VERSION").into(),
             model: self.model.info(),
@@ -282,6 +285,11 @@ impl<D: Device> Run<'_, D> {
         Ok((Decoder { model, device, tokens, config, focus, sentences, parts, layout, resident }, plan))
     }
 
+    /// Ranks that share out the rows of a trace.
+    fn n_ranks(&self) -> usize {
+        self.peers.as_ref().map_or(1, |peers| peers.n_ranks)
+    }
+
     /// Returns the memory that a run will hold.
     pub fn plan(
         &self,
@@ -289,8 +297,7 @@ impl<D: Device> Run<'_, D> {
         config: &StreamConfig,
         purpose: Purpose,
     ) -> Result<MemoryPlan, Error> {
-        let n_ranks = self.peers.as_ref().map_or(1, |peers| peers.n_ranks);
-        let room = Room { limit: self.memory, kept: self.resident.bytes(), n_ranks };
+        let room = Room { limit: self.memory, kept: self.resident.bytes(), n_ranks: self.n_ranks() };
         self.device.plan(&self.model.config, n_tokens, config, purpose, room)
     }
 

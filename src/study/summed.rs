@@ -65,6 +65,20 @@ impl Study {
         })
     }
 
+    /// Writes the tables to a folder, each as one file, for a study that is done: a file for each prompt is many files.
+    /// [`Study::open`], DuckDB and Polars read it as the other.
+    ///
+    /// # Errors
+    /// [`Error::File`] when the disk is full.
+    pub fn save(&self, folder: impl Into<PathBuf>) -> Result<(), Error> {
+        let tables = Tables::open(folder)?;
+        let prompts: Vec<_> = self.prompts.iter().map(|row| (row.id.clone(), row.clone())).collect();
+        tables.write_all(&prompts)?;
+        tables.write_all(&self.heads)?;
+        tables.write_all(&self.spans)?;
+        tables.write_all(&self.anchors)
+    }
+
     /// Returns what each head has of a number, over the prompts, largest mean first; `value` gives it, such as
     /// `|head| head.recall`.
     pub fn of_heads(&self, value: impl Fn(&HeadRow) -> Option<f64>) -> Vec<OfHead> {

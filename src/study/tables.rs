@@ -125,17 +125,15 @@ impl Tables {
                 _ => Ok(()),
             };
         }
-        let columns = [&[("id", Kind::Text)], R::COLUMNS].concat();
-        let object = |row: &R| {
-            let mut object = match serde_json::to_value(row) {
-                Ok(Value::Object(object)) => object,
-                _ => Map::new(),
-            };
-            object.insert("id".into(), id.into());
-            object
-        };
-        let rows: Vec<_> = rows.iter().map(object).collect();
-        save(&path, |file| parquet::write(file, &columns, &rows))
+        put(&path, rows.iter().map(|row| (id, row)))
+    }
+
+    /// Writes all rows of a table to one file, with the ids of their prompts.
+    ///
+    /// # Errors
+    /// [`Error::File`] when the disk is full.
+    pub(super) fn write_all<R: Row>(&self, rows: &[(String, R)]) -> Result<(), Error> {
+        put(&self.file::<R>("all"), rows.iter().map(|(id, row)| (id.as_str(), row)))
     }
 
     /// Reads all rows of a table, with the ids of their prompts, in the order of the ids.
@@ -163,6 +161,21 @@ impl Tables {
     fn file<R: Row>(&self, id: &str) -> PathBuf {
         self.folder.join(R::TABLE).join(format!("{id}.parquet"))
     }
+}
+
+/// Writes rows to a file, with the ids of their prompts.
+fn put<'a, R: Row + 'a>(path: &Path, rows: impl Iterator<Item = (&'a str, &'a R)>) -> Result<(), Error> {
+    let columns = [&[("id", Kind::Text)], R::COLUMNS].concat();
+    let object = |(id, row): (&str, &R)| {
+        let mut object = match serde_json::to_value(row) {
+            Ok(Value::Object(object)) => object,
+            _ => Map::new(),
+        };
+        object.insert("id".into(), id.into());
+        object
+    };
+    let rows: Vec<_> = rows.map(object).collect();
+    save(path, |file| parquet::write(file, &columns, &rows))
 }
 
 #[cfg(test)]

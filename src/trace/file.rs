@@ -45,9 +45,14 @@
 use std::{
     collections::HashMap,
     fs::File,
-    io::{BufWriter, Write},
+    io::{self, BufWriter, Seek, SeekFrom, Write},
+    num::NonZeroUsize,
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread::{self, ScopedJoinHandle},
 };
 
 use half::{f16, slice::HalfFloatSliceExt};
@@ -69,6 +74,12 @@ const FORMAT_VERSION: u32 = 3;
 
 /// Numbers that are converted together: few enough for a processor's cache.
 const AT_A_TIME: usize = 1 << 16;
+
+/// So many times that, one thread converts and writes about as fast as several.
+const FEW: usize = 64;
+
+/// More do not write faster.
+const MOST_THREADS: usize = 8;
 
 /// Writes a trace layer by layer into a temporary file that vanishes unless the trace is saved.
 pub struct TraceWriter {
@@ -167,41 +178,74 @@ impl TraceWriter {
     }
 
     /// Appends a tensor; `bytes` gives those of a number as they stand in the file.
-    pub(super) fn write<T: Copy, const N: usize>(
+    pub(super) fn write<T: Copy + Sync, const N: usize>(
         &mut self,
         name: &str,
         dtype: Dtype,
         shape: &[usize],
         values: &[T],
-        bytes: impl Fn(T) -> [u8; N],
+        bytes: impl Fn(T) -> [u8; N] + Sync,
     ) -> Result<(), Error> {
-        let mut buffer = Vec::new();
-        for values in values.chunks(AT_A_TIME) {
-            buffer.resize(values.len() * N, 0);
+        self.append(values, N, |values, buffer| {
             buffer.as_chunks_mut().0.iter_mut().zip(values).for_each(|(to, &value)| *to = bytes(value));
-            self.append(&buffer)?;
-        }
+        })?;
         self.note(name, dtype, shape, values.len() * N);
         Ok(())
     }
 
     /// Appends a tensor of one dimension in f16.
     fn write_halves(&mut self, name: &str, values: &[f32]) -> Result<(), Error> {
-        let mut halves = Vec::new();
-        let mut buffer = Vec::new();
-        for values in values.chunks(AT_A_TIME) {
-            halves.resize(values.len(), f16::ZERO);
+        self.append(values, 2, |values, buffer| {
+            let mut halves = vec![f16::ZERO; values.len()];
             halves.convert_from_f32_slice(values);
-            buffer.resize(2 * halves.len(), 0);
             buffer.as_chunks_mut().0.iter_mut().zip(&halves).for_each(|(to, half)| *to = half.to_le_bytes());
-            self.append(&buffer)?;
-        }
+        })?;
         self.note(name, Dtype::F16, &[values.len()], 2 * values.len());
         Ok(())
     }
 
-    fn append(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.file.write_all(bytes).map_err(Error::io("write", &std::env::temp_dir()))
+    /// Appends numbers of `width` bytes as `to_bytes` writes them; many of them in several threads.
+    fn append<T: Sync>(
+        &mut self,
+        values: &[T],
+        width: usize,
+        to_bytes: impl Fn(&[T], &mut [u8]) + Sync,
+    ) -> Result<(), Error> {
+        let temporary = std::env::temp_dir();
+        let failed = |e| Error::io("write", &temporary)(e);
+        let parts: Vec<&[T]> = values.chunks(AT_A_TIME).collect();
+        let in_bytes = |part: &[T], buffer: &mut Vec<u8>| {
+            buffer.resize(part.len() * width, 0);
+            to_bytes(part, buffer);
+        };
+        if parts.len() <= FEW {
+            let mut buffer = Vec::new();
+            return parts.into_iter().try_for_each(|part| {
+                in_bytes(part, &mut buffer);
+                self.file.write_all(&buffer).map_err(failed)
+            });
+        }
+        self.file.flush().map_err(failed)?;
+        let (file, start, next) = (self.file.get_ref(), self.n_written as u64, AtomicUsize::new(0));
+        let write = || {
+            let mut buffer = Vec::new();
+            loop {
+                let i = next.fetch_add(1, Ordering::Relaxed);
+                let Some(part) = parts.get(i) else { return Ok(()) };
+                in_bytes(part, &mut buffer);
+                write_at(file, &buffer, start + (i * AT_A_TIME * width) as u64)?;
+            }
+        };
+        thread::scope(|scope| {
+            let n = thread::available_parallelism().map_or(1, NonZeroUsize::get).min(MOST_THREADS);
+            let writing: Vec<_> = (0..n).map(|_| scope.spawn(write)).collect();
+            let written = |writing: ScopedJoinHandle<_>| {
+                writing.join().unwrap_or_else(|_| Err(io::Error::other("lost")))
+            };
+            writing.into_iter().try_for_each(written)
+        })
+        .map_err(failed)?;
+        self.file.seek(SeekFrom::End(0)).map_err(failed).map(drop)
     }
 
     /// Notes the tensor whose bytes were appended.
@@ -210,6 +254,21 @@ impl TraceWriter {
         self.n_written = data_offsets.1;
         self.tensors.push((name.into(), TensorInfo { dtype, shape: shape.to_vec(), data_offsets }));
     }
+}
+
+/// Writes all bytes at a place of a file.
+#[cfg(unix)]
+fn write_at(file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, at)
+}
+
+#[cfg(windows)]
+fn write_at(file: &File, mut bytes: &[u8], mut at: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let n = std::os::windows::fs::FileExt::seek_write(file, bytes, at)?;
+        (bytes, at) = (&bytes[n..], at + n as u64);
+    }
+    Ok(())
 }
 
 impl Trace {
@@ -331,5 +390,32 @@ fn layers(
     match layers.is_sorted_by(|a, b| a < b) && layers.last().is_some_and(|&last| last < n_layers) {
         true => Ok(layers),
         false => Err(format!("{listed} of {n_layers}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    #[test]
+    fn long_tensors_are_written_as_short_ones_are() {
+        let long: Vec<u32> =
+            (0..(FEW * AT_A_TIME + 77) as u32).map(|i| i.wrapping_mul(2_654_435_761)).collect();
+        let halves: Vec<f32> = long.iter().map(|&i| (i % 2048) as f32).collect();
+        let mut writer = TraceWriter::empty().unwrap();
+        writer.write("short", Dtype::U32, &[3], &[1, 2, 3], u32::to_le_bytes).unwrap();
+        writer.write("long", Dtype::U32, &[long.len()], &long, u32::to_le_bytes).unwrap();
+        writer.write_halves("halves", &halves).unwrap();
+        writer.write("last", Dtype::U32, &[1], &[4], u32::to_le_bytes).unwrap();
+        let (n_written, mut file) = (writer.n_written, writer.file.into_inner().unwrap());
+        let mut bytes = Vec::new();
+        file.rewind().unwrap();
+        file.read_to_end(&mut bytes).unwrap();
+        let expected: Vec<u8> = [1, 2, 3].iter().chain(&long).flat_map(|n| n.to_le_bytes()).collect();
+        let of_halves = halves.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes());
+        let expected: Vec<u8> = expected.into_iter().chain(of_halves).chain([4, 0, 0, 0]).collect();
+        assert!(bytes.len() == n_written && bytes == expected);
     }
 }

@@ -126,3 +126,26 @@ fn a_shard_that_is_not_there_is_named() {
         assert!(stderr(&output).contains(told), "{}", stderr(&output));
     }
 }
+
+#[test]
+fn prompts_at_once_are_each_traced_once() {
+    let folder = TempDir::new().unwrap();
+    let (prompts, out) = (folder.path().join("prompts.jsonl"), folder.path().join("study"));
+    let line =
+        |i: usize| json!({"id": format!("p{i}"), "prompt": format!("Number {i} of a few short prompts.")});
+    let text: String = (0..5).map(|i| format!("{}\n", line(i))).collect();
+    std::fs::write(&prompts, format!("{text}no JSON\n")).unwrap();
+    let counted = |more: &[&str]| object(&batch(&prompts, &out, &[&["--json"], more].concat()));
+    let first = counted(&["--at-once", "3"]);
+    assert_eq!((&first["before"], &first["traced"], &first["failed"]), (&0.into(), &5.into(), &1.into()));
+    let mut ids: Vec<_> = Study::open(&out).unwrap().prompts.into_iter().map(|row| row.id).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, ["line 6", "p0", "p1", "p2", "p3", "p4"]);
+    let merged = folder.path().join("merged");
+    let again = counted(&["--at-once", "2", "--merged", merged.to_str().unwrap()]);
+    let [study, merged] = [&out, &merged].map(|folder| Study::open(folder).unwrap());
+    assert!(
+        merged.prompts == study.prompts && merged.heads == study.heads && merged.anchors == study.anchors
+    );
+    assert_eq!((&again["before"], &again["traced"]), (&6.into(), &0.into()));
+}

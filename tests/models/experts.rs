@@ -2,7 +2,7 @@
 
 use safetensors::Dtype;
 use serde_json::{Value, json};
-use streamtrace::{StreamConfig, Trace, Tracer};
+use streamtrace::{Effect, Intervention, StreamConfig, Trace, Tracer};
 
 use crate::{
     apart,
@@ -235,4 +235,28 @@ fn mass_on_learned_sinks_is_told_apart_from_what_is_pruned() {
     let fidelity =
         compared.compare(&compared.trace(&prompt).unwrap()).unwrap().summary().fidelity.clone().unwrap();
     assert!((fidelity.recall - 1.0).abs() < 1e-4 && fidelity.kl < Some(1e-7), "{fidelity:?}");
+}
+
+/// A query that sees itself alone in all layers is like the only one of a prompt: its sink takes the same share.
+#[test]
+fn what_is_hidden_leaves_its_share_to_keys_and_sink() {
+    let config = gpt_oss();
+    let folder = common::folder(&config, &common::random_weights(&config, Dtype::F32), 1);
+    let tracer = common::load(folder.path()).unwrap();
+    let prompt = common::prompt(70);
+    let trace =
+        tracer.with(StreamConfig { top_k: usize::MAX, ..StreamConfig::default() }).trace(&prompt).unwrap();
+    let alone = tracer.trace(prompt.split(' ').next_back().unwrap()).unwrap();
+    assert_eq!(alone.n_tokens(), 1);
+    let alone = &alone.summary().next_token;
+    for trace in [trace, tracer.exact().trace(&prompt).unwrap()] {
+        let effect = without(&tracer, &trace, 0..69);
+        let after = if effect.next_token.id == alone.id { effect.next_token.logprob } else { f64::NAN };
+        assert!((after - alone.logprob).abs() < 1e-5, "{effect:?}, alone {alone:?}");
+        assert!(effect.next.kl > 1e-6, "{effect:?}");
+    }
+}
+
+fn without(tracer: &Tracer, trace: &Trace, keys: std::ops::Range<usize>) -> Effect {
+    tracer.knock_out(trace, &[Intervention::without_span("others", keys)], None).unwrap().remove(0)
 }

@@ -1,6 +1,7 @@
 //! The arguments that choose a model, a device and a search.
 
 use std::{
+    num::NonZeroUsize,
     ops::Range,
     path::{Path, PathBuf},
     process,
@@ -43,6 +44,20 @@ impl LoadArgs {
     }
 }
 
+impl LoadArgs {
+    /// Loads the model `n` times, each for its part of the memory.
+    fn tracers(&self, n: NonZeroUsize) -> Result<Vec<Tracer>, Error> {
+        let first = self.tracer()?;
+        if n.get() == 1 {
+            return Ok(vec![first]);
+        }
+        let memory = first.plan(1)?.limit / n.get() as u64;
+        drop(first);
+        let options = LoadOptions { memory: Some(memory), ..self.place.options(&self.model) };
+        (0..n.get()).map(|_| Tracer::load_with(options.clone())).collect()
+    }
+}
+
 /// A model, and how it searches
 #[derive(Args)]
 pub struct ModelArgs {
@@ -60,6 +75,11 @@ impl ModelArgs {
 
     pub fn tracer(&self) -> Result<Tracer, Error> {
         Ok(self.load.tracer()?.with(self.search.config()))
+    }
+
+    /// Loads the model `n` times, each for its part of the memory.
+    pub fn tracers(&self, n: NonZeroUsize) -> Result<Vec<Tracer>, Error> {
+        Ok(self.load.tracers(n)?.into_iter().map(|tracer| tracer.with(self.search.config())).collect())
     }
 }
 

@@ -1,13 +1,20 @@
 //! `streamtrace batch`: many prompts, told as tables.
 
-use std::{path::PathBuf, str::FromStr, sync::mpsc, thread};
+use std::{
+    iter::Enumerate,
+    num::NonZeroUsize,
+    path::PathBuf,
+    str::FromStr,
+    sync::{Mutex, PoisonError, mpsc},
+    thread,
+};
 
 use clap::Args;
 use serde_json::json;
 use streamtrace::{
     Error, Tracer,
     client::{Traced, part_of},
-    study::{Prompts, Rows, Shard, Tables, lines::Line},
+    study::{Prompts, Rows, Shard, Study, Tables, lines::Line},
 };
 
 use crate::{
@@ -31,6 +38,12 @@ pub struct BatchArgs {
     /// What to keep beside the tables: nothing, traces, or layers=3,4 of each trace
     #[arg(long, value_name = "WHAT", default_value = "nothing")]
     keep: Keep,
+    /// Folder of the same tables with one file each, written at the end of all that are in the other
+    #[arg(long, value_name = "FOLDER")]
+    merged: Option<PathBuf>,
+    /// Prompts that share the device; each has the model for itself, and its part of the memory
+    #[arg(long, value_name = "PROMPTS", default_value_t = NonZeroUsize::MIN)]
+    at_once: NonZeroUsize,
     #[command(flatten)]
     format: Format,
     #[command(flatten)]
@@ -98,13 +111,16 @@ impl BatchArgs {
         let n = Prompts::count(&self.prompts, shard)?;
         let lines = Prompts::open(&self.prompts, shard)?;
         let tables = Tables::open(&self.out)?;
-        let tracer = self.model.tracer()?;
+        let tracers = self.model.tracers(self.at_once)?;
         if let Keep::Layers(layers) = &self.keep {
-            tracer.model().chosen(layers)?;
+            tracers[0].model().chosen(layers)?;
         }
-        let done = self.trace_all(&tracer, lines, &tables, n);
+        let done = self.trace_all(&tracers, lines, &tables, n);
         part_of("");
         let Done { before, traced, failed, n_tokens, seconds } = done?;
+        if let Some(merged) = &self.merged {
+            Study::open(&self.out)?.save(merged)?;
+        }
         let object = json!({
             "shard": shard.to_string(), "before": before, "traced": traced, "failed": failed, "n_tokens": n_tokens,
             "seconds": seconds,
@@ -140,36 +156,32 @@ impl BatchArgs {
         }
     }
 
-    /// Traces what is not done; rows are written while the next prompt runs.
-    fn trace_all(&self, tracer: &Tracer, lines: Prompts, tables: &Tables, n: usize) -> Result<Done, Error> {
+    /// Traces what is not done, each tracer a prompt at a time; rows are written while the next prompts run.
+    fn trace_all(
+        &self,
+        tracers: &[Tracer],
+        lines: Prompts,
+        tables: &Tables,
+        n: usize,
+    ) -> Result<Done, Error> {
+        let lines = Mutex::new(lines.enumerate());
         thread::scope(|scope| {
             let (send, traced) = mpsc::sync_channel(1);
             let writing = scope.spawn(move || self.write_all(traced, tables));
-            let mut before = 0;
-            let mut stopped = Ok(());
-            for (i, line) in lines.enumerate() {
-                let line = match line {
-                    Ok(line) => line,
-                    Err(error) => {
-                        stopped = Err(error);
-                        break;
-                    }
-                };
-                if tables.has(&line.id()) {
-                    before += 1;
-                    continue;
-                }
-                part_of(&format!("prompt {} of {n}", i + 1));
-                // The writer stops at the first error of the disk.
-                if send.send(traced_line(tracer, line)).is_err() {
-                    break;
-                }
-            }
+            let trace = |tracer, send| trace_lines(tracer, &lines, tables, n, &send);
+            let tracing: Vec<_> = tracers
+                .iter()
+                .map(|tracer| (tracer, send.clone()))
+                .map(|(t, send)| scope.spawn(move || trace(t, send)))
+                .collect();
             drop(send);
+            let lost = |_| Err(Error::engine("a thread of the batch ended", "please report this"));
+            let before =
+                tracing.into_iter().map(|tracing| tracing.join().unwrap_or_else(lost)).sum::<Result<_, _>>();
             let done = writing
                 .join()
                 .map_err(|_| Error::engine("the tables' writer ended", "please report this"))??;
-            stopped.map(|()| Done { before, ..done })
+            before.map(|before| Done { before, ..done })
         })
     }
 
@@ -199,6 +211,32 @@ impl Done {
         *count += 1;
         self.n_tokens += row.n_tokens.unwrap_or(0);
         self.seconds += row.seconds.unwrap_or(0.0);
+    }
+}
+
+/// Traces lines that are not done as long as there are some; counts those that were done before.
+fn trace_lines(
+    tracer: &Tracer,
+    lines: &Mutex<Enumerate<Prompts>>,
+    tables: &Tables,
+    n: usize,
+    send: &mpsc::SyncSender<Traced>,
+) -> Result<usize, Error> {
+    let mut before = 0;
+    loop {
+        let Some((i, line)) = lines.lock().unwrap_or_else(PoisonError::into_inner).next() else {
+            return Ok(before);
+        };
+        let line = line?;
+        if tables.has(&line.id()) {
+            before += 1;
+            continue;
+        }
+        part_of(&format!("prompt {} of {n}", i + 1));
+        // The writer stops at the first error of the disk.
+        if send.send(traced_line(tracer, line)).is_err() {
+            return Ok(before);
+        }
     }
 }
 

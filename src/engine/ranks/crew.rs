@@ -5,7 +5,11 @@ use std::{
     net::{Shutdown, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread::{self, Scope, ScopedJoinHandle},
     time::{Duration, Instant},
 };
@@ -31,6 +35,8 @@ pub struct Crew {
     pub peers: Arc<Peers>,
     /// By rank, the first one's left out.
     others: Vec<Other>,
+    /// Whether one has failed: they do not work together any more.
+    failed: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -117,7 +123,7 @@ impl Crew {
             .enumerate()
             .map(|(i, link)| (Other { rank: i + 1, orders: link.orders, child: children.next() }, link.rows))
             .unzip();
-        Crew { peers: Arc::new(Peers::new(0, n_ranks, rows)), others }
+        Crew { peers: Arc::new(Peers::new(0, n_ranks, rows)), others, failed: AtomicBool::new(false) }
     }
 
     /// Gives all of them a model.
@@ -200,8 +206,14 @@ impl Crew {
         (Records(records), Ends(ends))
     }
 
+    /// Whether a trace has failed: then the ranks do not work together any more.
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
     /// Ends the others, also in the middle of a run.
     fn dismiss(&self) {
+        self.failed.store(true, Ordering::Relaxed);
         for other in &self.others {
             let _ = other.orders.shutdown(Shutdown::Both);
         }
@@ -219,7 +231,8 @@ impl Ends<'_> {
         };
         match own {
             Ok(own) => {
-                let ends = self.0.into_iter().map(joined).collect::<Result<Vec<_>, _>>()?;
+                let ends = self.0.into_iter().map(joined).collect::<Result<Vec<_>, _>>();
+                let ends = ends.inspect_err(|_| crew.dismiss())?;
                 Ok((own, ends.into_iter().next_back().unwrap_or_default()))
             }
             Err(own) => {

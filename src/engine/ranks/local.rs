@@ -173,9 +173,8 @@ impl Local {
             self.hire(n_cards, Some(note), progress)?;
             traced = self.traced(prompt, config, true, progress);
         }
-        // Ranks of which one has failed do not work together any more.
-        if let (Err(_), Some(loaded)) = (&traced, &mut self.loaded) {
-            loaded.crew = None;
+        if let Some(loaded) = &mut self.loaded {
+            loaded.crew.take_if(|crew| crew.has_failed());
         }
         traced
     }
