@@ -106,16 +106,16 @@ impl Study {
         Err(Error::missing("span", span, known))
     }
 
-    /// Returns which heads copy the named spans into the answers, mean over the prompts that have both.
+    /// Returns which heads copy the spans of a name into the answers, mean over the prompts that have both.
     ///
     /// # Errors
     /// [`Error::Missing`] when none has.
-    pub fn retrieval_heads(&self) -> Result<RetrievalHeads, Error> {
-        let copied =
-            spreads(self.spans.iter().filter_map(|(_, row)| Some(((row.layer, row.head), row.copied?))));
+    pub fn retrieval_heads(&self, span: &str) -> Result<RetrievalHeads, Error> {
+        let rows = self.spans.iter().map(|(_, row)| row).filter(|row| row.span == span);
+        let copied = spreads(rows.filter_map(|row| Some(((row.layer, row.head), row.copied?))));
         let Some((_, one)) = copied.first() else {
-            let needed = "give the lines of the prompts an answer and spans";
-            return Err(Error::missing("retrieval scores in", "the study", needed));
+            let needed = "give the lines of the prompts an answer and such a span";
+            return Err(Error::missing("retrieval scores of the span", span, needed));
         };
         let n_prompts = one.n;
         let [n_layers, n_heads] =

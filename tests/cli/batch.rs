@@ -70,7 +70,7 @@ fn tables_hold_what_traces_say() {
     for head in heads {
         assert_eq!(head.blocks, trace.budgets(head.layer).unwrap().top_k(head.head));
     }
-    let retrieval = study.retrieval_heads().unwrap();
+    let retrieval = study.retrieval_heads("answer").unwrap();
     let best = retrieval.ranking()[0];
     assert!(retrieval.n_prompts == 1 && best.score > 0.9, "{best:?}");
     let readers = study.readers("answer").unwrap();

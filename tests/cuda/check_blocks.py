@@ -47,7 +47,7 @@ def main():
             n_wrong += error > 2**-8
             print(f"{format}, heads of {head_dim}: {error:.1e}")
     print(f"{n_wrong} wrong")
-    sys.exit(n_wrong > 0)
+    sys.exit(int(n_wrong > 0))
 
 
 if __name__ == "__main__":

@@ -172,7 +172,9 @@ impl Crew {
             let asked: Vec<_> =
                 self.others.iter().map(|other| scope.spawn(move || other.ask(order, expected))).collect();
             let lost = |_| Err(Error::engine("a rank is lost", "please report this"));
-            asked.into_iter().map(|asked| asked.join().unwrap_or_else(lost)).collect()
+            let reports: Result<_, _> =
+                asked.into_iter().map(|asked| asked.join().unwrap_or_else(lost)).collect();
+            reports.inspect_err(|_| self.dismiss())
         })
     }
 
