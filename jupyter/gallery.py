@@ -15,6 +15,12 @@ HEAD = """\
 Each kind of figure, the call that shows it in a notebook, and the command that draws it from a saved trace. Figures are `.svg` or `.png`
 by the name of their file; a mark tells more under the mouse where scripts or plain SVG are allowed. `jupyter/gallery.py` writes this page
 out of the notebooks' own pictures.
+
+## What does the whole prompt look like?
+
+`trace.explore()?` · `streamtrace explore my.trace --open`: the prompt as text, all heads and their maps, to click, search and zoom
+
+<img src="gallery/explore.png" width="900" alt="A page with all heads, the map of one, and the prompt as text, shaded by what the last token looks at">
 """
 
 
@@ -26,6 +32,8 @@ class Kind:
     call: str
     command: str
     name: str
+    # The call as a reader needs it, where the cell ends with a variable.
+    written: str = ""
 
 
 KINDS = [
@@ -51,6 +59,7 @@ KINDS = [
         "by_calibration",
         "thought-anchors my.trace --out anchors.svg",
         "anchors",
+        "trace.thought_anchors()?",
     ),
     Kind(
         "Which heads return to few sentences?",
@@ -58,8 +67,24 @@ KINDS = [
         "by_kurtosis.kurtosis_figure()",
         "",
         "kurtosis",
+        "trace.thought_anchors()?.kurtosis_figure()",
     ),
-    Kind("Which sentence looks at which?", "tutorials/02_thought_anchors", "links", "", "links"),
+    Kind(
+        "Which sentence looks at which?",
+        "tutorials/02_thought_anchors",
+        "links",
+        "",
+        "links",
+        "trace.sentence_links(&sentences, &heads, 1)?.against(&known, &left_out)",
+    ),
+    Kind(
+        "Which sentence needs which?",
+        "tutorials/02_thought_anchors",
+        "suppression",
+        "",
+        "suppression",
+        "tracer.suppress_sentences(&trace, &sentences, SuppressionMeasure::Peak)?",
+    ),
     Kind(
         "Are the anchors needed?",
         "tutorials/02_thought_anchors",
@@ -73,6 +98,7 @@ KINDS = [
         "routes",
         "routes my.trace --from TEXT --out routes.svg",
         "routes",
+        "trace.routes(needle, answer.predictors())?",
     ),
     Kind("How much does each head carry?", "tutorials/03_needle_routes", "routes.head_map()", "", "carries"),
     Kind(
@@ -115,7 +141,7 @@ def page():
     for kind in KINDS:
         command = f" · `streamtrace {kind.command}`" if kind.command else ""
         parts.append(
-            f"## {kind.question}\n\n`{kind.call}`{command} · [in use](../{kind.notebook}.ipynb)\n\n"
+            f"## {kind.question}\n\n`{kind.written or kind.call}`{command} · [in use](../{kind.notebook}.ipynb)\n\n"
             f'<img src="gallery/{kind.name}.svg" width="640" alt="{kind.question}">\n'
         )
     return "\n".join(parts)
