@@ -3,12 +3,15 @@
 The kernel answers "ok" to a cell that panics or that a failing `?` leaves, so the runner reads each cell's outputs instead.
 A cell fails on: a compile error, a panic, a failing `?`, anything else on stderr, a kind of output (MIME type) that the
 stored notebook has and this run lacks, a timeout, and the kernel's death. A cell tagged `raises-exception` must fail.
+What the text claims of outputs, where it is marked, must be so (`prose.py`). A notebook whose model file is not here is
+left out, or fails with STREAMTRACE_REAL_MODEL=required.
 
     .venv/bin/python jupyter/run.py tutorials/*.ipynb           # exit code 1 if a cell fails
     .venv/bin/python jupyter/run.py --write tutorials/*.ipynb   # also store the outputs if none does
 """
 
 import argparse
+import os
 import re
 import sys
 import time
@@ -16,6 +19,7 @@ from pathlib import Path
 
 import nbformat
 
+import prose
 from session import KernelDied, Result, Session
 
 # The kernel's description of itself: JupyterLab changes anything else as soon as it opens the notebook.
@@ -31,6 +35,7 @@ METADATA = {
     },
 }
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
+MODEL_FILE = re.compile(r'Tracer::load\("([^"]+\.gguf)"\)')
 # What a run that takes long says of itself.
 PROGRESS = re.compile(r"^.*\blayer \d+ of \d+, \d+ tokens/s, \d+ s left\n", re.MULTILINE)
 
@@ -48,10 +53,20 @@ def main():
 
 def run_file(path, write, timeout):
     notebook = nbformat.read(path, as_version=4)
+    if missing := missing_model(notebook, path.resolve().parent):
+        print(f"left out: {path} needs {missing}, which jupyter/setup.py fetches")
+        return os.environ.get("STREAMTRACE_REAL_MODEL") != "required"
     problems = run(notebook, path.resolve().parent, timeout, kept_matters=not write)
     if write and not problems:
         nbformat.write(clean(notebook), path)
     return not problems
+
+
+def missing_model(notebook, folder):
+    """Return a model file that a notebook loads and that is not here, if there is one."""
+    runs = [c for c in notebook.cells if c.cell_type == "code" and "raises-exception" not in c.metadata.get("tags", [])]
+    code = "\n".join(cell.source for cell in runs)
+    return next((file for file in MODEL_FILE.findall(code) if not (folder / file).exists()), None)
 
 
 def run(notebook, folder, timeout=300, kept_matters=True, out=None):
@@ -73,6 +88,9 @@ def run(notebook, folder, timeout=300, kept_matters=True, out=None):
             for problem in problems_of(kept, result, "raises-exception" in cell.metadata.get("tags", [])):
                 problems.append(f"cell {number}: {problem}")
                 print(f"  FAILED {problems[-1]}", file=out)
+    for problem in prose.problems(notebook):
+        problems.append(problem)
+        print(f"  FAILED {problem}", file=out)
     print(f"{'FAILED' if problems else 'ok'} after {time.monotonic() - started:.1f} s", file=out)
     return problems
 

@@ -1,7 +1,7 @@
 """Install what the tutorials and the tests need. Needs Rust (rustup), gcc and Python 3; a second run only checks.
 
-Everything is installed in the repository (`.venv`, `target`), except for two things that belong to Rust's own folders:
-the notebook kernel in `~/.cargo/bin` and the sources of the standard library.
+Everything is installed in the repository (`.venv`, `target`), except for the notebook kernel in `~/.cargo/bin` and the
+sources of the standard library, which belong to Rust's own folders, and a pretrained model in `~/.cache/streamtrace`.
 """
 
 import json
@@ -12,6 +12,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+import real_model
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
@@ -30,6 +32,7 @@ def main():
     rust_sources()
     kernel()
     quiet_lab()
+    pretrained()
     engine()
     say(f"all set after {time.monotonic() - started:.0f} s")
 
@@ -81,6 +84,21 @@ def quiet_lab():
     settings.mkdir(parents=True, exist_ok=True)
     notifications = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}
     (settings / "overrides.json").write_text(json.dumps(notifications) + "\n")
+
+
+def pretrained():
+    """Link the pretrained model of some tutorials into models; without a network, the runner leaves these out."""
+    link = ROOT / "models" / real_model.NAME
+    if link.exists():
+        return
+    say("SmolLM2-135M-Instruct, the pretrained model of some tutorials", "98 MB")
+    try:
+        path = real_model.fetch()
+    except real_model.Unavailable as why:
+        say(f"not here, tutorials that need it are left out: {why}")
+        return
+    link.unlink(missing_ok=True)
+    link.symlink_to(path)
 
 
 def engine():

@@ -22,6 +22,19 @@ def problems(*cells, timeout=60):
     return run.run(new_notebook(cells=cells), tempfile.gettempdir(), timeout, out=io.StringIO())
 
 
+class LeftOut(unittest.TestCase):
+    def test_a_notebook_whose_model_is_not_here(self):
+        loads = new_notebook(cells=[new_code_cell('let tracer = Tracer::load("models/real.gguf")?.exact();')])
+        with tempfile.TemporaryDirectory() as folder:
+            self.assertEqual(run.missing_model(loads, Path(folder)), "models/real.gguf")
+            (Path(folder) / "models").mkdir()
+            (Path(folder) / "models" / "real.gguf").touch()
+            self.assertIsNone(run.missing_model(loads, Path(folder)))
+        fails = new_code_cell('Tracer::load("typo.gguf")', metadata={"tags": ["raises-exception"]})
+        folder = new_code_cell('Tracer::load("../models/needle-6m")')
+        self.assertIsNone(run.missing_model(new_notebook(cells=[fails, folder]), Path()))
+
+
 class Failures(unittest.TestCase):
     """Each test uses one kernel: a start costs seconds, so the cells of a notebook share it unless a failure ends it."""
 

@@ -80,12 +80,17 @@ pub(super) fn show(progress: Progress) {
                 };
                 write(&format!("\r\x1b[K{}", shortened(&line, WIDE)));
                 shown.open = true;
-            } else if is_wanted(place, since(shown.call), since(shown.last)) {
+            } else if is_whole(&progress) && is_wanted(place, since(shown.call), since(shown.last)) {
                 write(&format!("{part}{text}\n"));
                 shown.last = Some(now);
             }
         }
     }
+}
+
+/// Whether progress is of whole layers: a bar moves within one, lines do not.
+fn is_whole(progress: &Progress) -> bool {
+    !matches!(progress, Progress::Layer(layer) if layer.of_next > 0.0)
 }
 
 /// Whether a place wants a line so long after the call began and after the last line.
@@ -112,8 +117,9 @@ fn place() -> Place {
 
 /// A stage's name, its bar, and what is left.
 fn with_bar(progress: &LayerProgress) -> String {
-    let LayerProgress { stage, layer, n_layers, tokens_per_second, seconds_left } = progress;
-    let done = (BAR * layer).checked_div(*n_layers).unwrap_or(0).min(BAR);
+    let LayerProgress { stage, layer, n_layers, of_next, tokens_per_second, seconds_left } = progress;
+    let share = (*layer as f64 + of_next) / (*n_layers).max(1) as f64;
+    let done = (BAR as f64 * share.clamp(0.0, 1.0)) as usize;
     let (full, rest) = ("━".repeat(done), "─".repeat(BAR - done));
     let rate = thousands(tokens_per_second.round() as u64);
     format!("{stage} {full}{rest} layer {layer} of {n_layers} · {rate} tokens/s · {seconds_left:.0} s left")
@@ -152,14 +158,15 @@ mod tests {
 
     #[test]
     fn a_bar_fits_a_terminal() {
-        let progress = |layer, n_layers| LayerProgress {
+        let progress = |layer, n_layers, of_next| LayerProgress {
             stage: "knock out".into(),
             layer,
             n_layers,
+            of_next,
             tokens_per_second: 94_403.0,
             seconds_left: 12.3,
         };
-        let line = with_bar(&progress(4, 6));
+        let line = with_bar(&progress(4, 6, 0.0));
         assert_eq!(
             line,
             format!(
@@ -168,6 +175,7 @@ mod tests {
                 "─".repeat(8)
             )
         );
-        assert!(line.chars().count() <= WIDE + 4 && with_bar(&progress(7, 0)).contains("layer 7 of 0"));
+        assert!(line.chars().count() <= WIDE + 4 && with_bar(&progress(7, 0, 0.0)).contains("layer 7 of 0"));
+        assert_eq!(with_bar(&progress(0, 1, 0.5)).matches('━').count(), BAR / 2, "half of the only layer");
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use super::{
     clock::Clock,
     decoder::{
-        Decoder, Pending,
+        Decoder, Pending, Reached,
         resident::{AllWeights, Resident},
     },
     device::{Device, Purpose, Room, StageCosts},
@@ -62,7 +62,7 @@ impl<D: Device> Run<'_, D> {
             let (records, ends) = others.unzip();
             let own = while_written(
                 &decoder,
-                |layer| progress(clock.at(layer)),
+                |layer, reached| clock.during(layer, reached).into_iter().for_each(&mut **progress),
                 |pending| write_layers(writer, pending, records, &decoder),
             );
             match crew.zip(ends) {
@@ -111,7 +111,7 @@ impl<D: Device> Run<'_, D> {
         decoder.sentences = sentences;
         let is_last = decoder.parts.own(tokens.len()).end == tokens.len();
         let record = |layer, record, costs| on_record(PartRecord { layer, record, costs });
-        let (logits, ()) = while_written(&decoder, |_| {}, |pending| each_collected(pending, record))?;
+        let (logits, ()) = while_written(&decoder, |_, _| {}, |pending| each_collected(pending, record))?;
         Ok(if is_last { logits.into_iter().flatten().collect() } else { Vec::new() })
     }
 
@@ -144,10 +144,12 @@ impl<D: Device> Run<'_, D> {
         let logits = if dense {
             self.dense_logits(&ids, answer_ids.len(), config)?
         } else {
-            let hidden = decoder.sparse(|layer, record| {
-                let (record, costs) = record()?;
-                told.add(&record, costs);
-                (self.progress)(clock.at(layer));
+            let hidden = decoder.sparse(|layer, reached| {
+                clock.during(layer, &reached).into_iter().for_each(&mut *self.progress);
+                if let Some(record) = reached.end() {
+                    let (record, costs) = record()?;
+                    told.add(&record, costs);
+                }
                 Ok(())
             })?;
             decoder.last_logits(&hidden, answer_ids.len())?
@@ -195,7 +197,9 @@ impl<D: Device> Run<'_, D> {
     ) -> Result<Vec<Vec<f32>>, Error> {
         let (decoder, _) = self.decoder(tokens, config)?;
         let clock = self.clock("dense", tokens.len());
-        let hidden = decoder.dense(|_| Ok(None), |layer, _| (self.progress)(clock.at(layer)))?;
+        let on_layer =
+            |layer, reached| clock.during(layer, &reached).into_iter().for_each(&mut *self.progress);
+        let hidden = decoder.dense(|_| Ok(None), on_layer)?;
         decoder.last_logits(&hidden, n)
     }
 
@@ -371,17 +375,23 @@ fn other_weights(loaded: &ModelInfo, traced: &ModelInfo) -> Option<String> {
 /// process takes, and what `write` returns.
 fn while_written<D: Device, T: Send>(
     decoder: &Decoder<D>,
-    mut on_layer: impl FnMut(usize),
+    mut on_layer: impl FnMut(usize, &Reached<()>),
     write: impl FnOnce(mpsc::Receiver<(usize, Pending)>) -> Result<T, Error> + Send,
 ) -> Result<(Vec<Vec<f32>>, T), Error> {
     let (logits, written) = thread::scope(|scope| {
         let (send, records) = mpsc::sync_channel(0);
         let writing = scope.spawn(|| write(records));
         let record_first = decoder.layout.record_first;
-        let hidden = decoder.sparse(move |layer, record| {
-            let record = if record_first { collected(record)? } else { record };
-            send.send((layer, record)).map_err(|_| stopped())?;
-            on_layer(layer);
+        let hidden = decoder.sparse(move |layer, reached| {
+            let reached = match reached {
+                Reached::Row(row) => Reached::Row(row),
+                Reached::End(record) => {
+                    let record = if record_first { collected(record)? } else { record };
+                    send.send((layer, record)).map_err(|_| stopped())?;
+                    Reached::End(())
+                }
+            };
+            on_layer(layer, &reached);
             Ok(())
         });
         let logits = hidden.and_then(|hidden| decoder.last_logits(&hidden, 1));

@@ -79,9 +79,11 @@ impl<D: Device> Run<'_, D> {
         let (decoder, _) = self.decoder(tokens, config)?;
         let mut kept_pairs = 0;
         let clock = self.clock("trace", tokens.len());
-        let hidden = decoder.sparse(|layer, record| {
-            kept_pairs += record()?.0.mask.kept_pairs();
-            (self.progress)(clock.at(layer));
+        let hidden = decoder.sparse(|layer, reached| {
+            clock.during(layer, &reached).into_iter().for_each(&mut *self.progress);
+            if let Some(record) = reached.end() {
+                kept_pairs += record()?.0.mask.kept_pairs();
+            }
             Ok(())
         })?;
         let logits = decoder.last_logits(&hidden, wanted.len())?;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Progress {
-    /// A layer is done.
+    /// A layer is done, or a part of it.
     Layer(LayerProgress),
     /// A remark on the run, such as why it is slower than it could be.
     Note(String),
@@ -26,6 +26,9 @@ pub struct LayerProgress {
     /// Layers that are done.
     pub layer: usize,
     pub n_layers: usize,
+    /// Share of the next layer that is done.
+    #[serde(default)]
+    pub of_next: f64,
     /// Tokens through all layers per second, at the rate so far.
     pub tokens_per_second: f64,
     pub seconds_left: f64,
@@ -33,7 +36,7 @@ pub struct LayerProgress {
 
 impl fmt::Display for LayerProgress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let LayerProgress { stage, layer, n_layers, tokens_per_second, seconds_left } = self;
+        let LayerProgress { stage, layer, n_layers, tokens_per_second, seconds_left, .. } = self;
         write!(
             f,
             "{stage}: layer {layer} of {n_layers}, {tokens_per_second:.0} tokens/s, {seconds_left:.0} s left"

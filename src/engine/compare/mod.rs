@@ -2,7 +2,13 @@
 
 mod positions;
 
-use super::{decoder::Decoder, device::Device, probabilities::log_softmax, run::Run, search::sample::spread};
+use super::{
+    decoder::{Decoder, Reached},
+    device::Device,
+    probabilities::log_softmax,
+    run::Run,
+    search::sample::spread,
+};
 use crate::{
     error::Error,
     trace::{AnswerFidelity, CompareConfig, Fidelity, NextToken, RowsOf, Trace},
@@ -36,9 +42,9 @@ impl<D: Device> Run<'_, D> {
         let mut recall = Recall::new();
         let n_rows = decoder.tokens.len();
         let clock = self.clock("dense", n_rows);
-        let on_layer = |layer, kept_mass: Vec<f64>| {
-            recall.push(shares(&kept_mass, n_rows));
-            (self.progress)(clock.at(layer));
+        let on_layer = |layer, reached: Reached<Vec<f64>>| {
+            clock.during(layer, &reached).into_iter().for_each(&mut *self.progress);
+            reached.end().into_iter().for_each(|kept_mass| recall.push(shares(&kept_mass, n_rows)));
         };
         let hidden = decoder.dense(|layer| trace.mask(layer).map(Some), on_layer)?;
         let logits = decoder.last_logits(&hidden, 1)?;
@@ -54,9 +60,9 @@ impl<D: Device> Run<'_, D> {
         let n_rows = sample.iter().map(|&block| blocks.queries(block).len()).sum();
         let mut recall = Recall::new();
         let clock = self.clock("sample", decoder.tokens.len());
-        let on_layer = |layer, kept_mass: Vec<f64>| {
-            recall.push(shares(&kept_mass, n_rows));
-            (self.progress)(clock.at(layer));
+        let on_layer = |layer, reached: Reached<Vec<f64>>| {
+            clock.during(layer, &reached).into_iter().for_each(&mut *self.progress);
+            reached.end().into_iter().for_each(|kept_mass| recall.push(shares(&kept_mass, n_rows)));
         };
         decoder.sampled(&sample, |layer| trace.mask(layer), on_layer)?;
         self.fidelity(trace, recall, n_rows, None)

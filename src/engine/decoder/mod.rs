@@ -32,8 +32,8 @@ use crate::{
     trace::{BlockMask, Blocks, Budget, Budgets, Span, StreamConfig},
 };
 use resident::AllWeights;
-pub use visitor::Pending;
 use visitor::{Dense, QueryChunk, Sampled, Sparse, Visitor};
+pub use visitor::{Pending, Reached};
 
 /// A model on a device, about to read a prompt.
 pub struct Decoder<'a, D: Device> {
@@ -78,14 +78,14 @@ struct Pass<'a, D: Device> {
 }
 
 impl<D: Device> Decoder<'_, D> {
-    /// Runs the model on kept key blocks alone; hands each layer's record to `on_layer`. Returns the hidden
-    /// states after the last layer.
+    /// Runs the model on kept key blocks alone; tells `on_layer` of each chunk that is through, and hands it each
+    /// layer's record. Returns the hidden states after the last layer.
     ///
     /// # Errors
     /// [`Error::NotFinite`] naming the layer, [`Error::Device`], and what `on_layer` returns.
     pub fn sparse(
         &self,
-        on_layer: impl FnMut(usize, Pending) -> Result<(), Error>,
+        on_layer: impl FnMut(usize, Reached<Pending>) -> Result<(), Error>,
     ) -> Result<D::Residual, Error> {
         self.run(true, &mut Sparse { on_layer })
     }
@@ -99,7 +99,7 @@ impl<D: Device> Decoder<'_, D> {
     pub fn dense(
         &self,
         mask: impl FnMut(usize) -> Result<Option<BlockMask>, Error>,
-        on_layer: impl FnMut(usize, Vec<f64>),
+        on_layer: impl FnMut(usize, Reached<Vec<f64>>),
     ) -> Result<D::Residual, Error> {
         self.run(false, &mut Dense::new(mask, on_layer))
     }
@@ -113,7 +113,7 @@ impl<D: Device> Decoder<'_, D> {
         &self,
         sample: &[usize],
         mut mask: impl FnMut(usize) -> Result<BlockMask, Error>,
-        on_layer: impl FnMut(usize, Vec<f64>),
+        on_layer: impl FnMut(usize, Reached<Vec<f64>>),
     ) -> Result<(), Error> {
         let blocks = self.blocks(0);
         let dense = Dense::new(|layer| mask(layer).map(Some), on_layer);
@@ -300,7 +300,8 @@ impl<D: Device> Decoder<'_, D> {
             let first = row / self.config.block_size_q;
             let rows = self.queries(weights, &x, &[self.rows_from(row)], pass.angles)?;
             let attention = &mut *pass.attention;
-            let attended = attend(QueryChunk { layer: pass.layer, attention, rows: &rows, first })?;
+            let end = self.rows_from(row).end;
+            let attended = attend(QueryChunk { layer: pass.layer, attention, rows: &rows, first, end })?;
             drop(rows);
             let after = self.after_attention(weights, &x, attended)?;
             if self.config.proximity && !self.sentences.is_empty() {

@@ -17,6 +17,26 @@ pub(super) struct QueryChunk<'a, D: Device> {
     pub rows: &'a D::Tensor,
     /// The query block that they start at.
     pub first: usize,
+    /// The row after the last one.
+    pub end: usize,
+}
+
+/// How far a layer is.
+pub enum Reached<T> {
+    /// Its rows before this one are through the attention.
+    Row(usize),
+    /// It is done, and leaves this.
+    End(T),
+}
+
+impl<T> Reached<T> {
+    /// Returns what the layer left, if it is done.
+    pub fn end(self) -> Option<T> {
+        match self {
+            Reached::End(left) => Some(left),
+            Reached::Row(_) => None,
+        }
+    }
 }
 
 /// Computes the attention of each layer: the one thing in which a sparse and a dense run differ.
@@ -38,15 +58,18 @@ pub(super) struct Sparse<F> {
     pub on_layer: F,
 }
 
-impl<D: Device, F: FnMut(usize, Pending) -> Result<(), Error>> Visitor<D> for Sparse<F> {
+impl<D: Device, F: FnMut(usize, Reached<Pending>) -> Result<(), Error>> Visitor<D> for Sparse<F> {
     fn attend(&mut self, _: &D, queries: QueryChunk<D>) -> Result<D::Tensor, Error> {
-        search_and_attend(queries)
+        let (layer, end) = (queries.layer, queries.end);
+        let output = search_and_attend(queries)?;
+        (self.on_layer)(layer, Reached::Row(end))?;
+        Ok(output)
     }
 
     fn finish(&mut self, layer: usize, attention: D::Layer, experts: Vec<u16>) -> Result<(), Error> {
         let collect = attention.into_record()?;
         let with_experts = |(record, costs)| (LayerRecord { experts, ..record }, costs);
-        (self.on_layer)(layer, Box::new(move || collect().map(with_experts)))
+        (self.on_layer)(layer, Reached::End(Box::new(move || collect().map(with_experts))))
     }
 }
 
@@ -69,7 +92,7 @@ impl<M, F> Dense<M, F> {
 impl<D: Device, M, F> Visitor<D> for Dense<M, F>
 where
     M: FnMut(usize) -> Result<Option<BlockMask>, Error>,
-    F: FnMut(usize, Vec<f64>),
+    F: FnMut(usize, Reached<Vec<f64>>),
 {
     fn attend(&mut self, _: &D, queries: QueryChunk<D>) -> Result<D::Tensor, Error> {
         let measured = match &mut self.current {
@@ -80,12 +103,14 @@ where
             })),
         };
         let measured = measured.as_mut().map(|(mask, kept_mass)| (&*mask, &mut kept_mass[..]));
-        queries.attention.attend_dense(queries.rows, queries.first, measured)
+        let output = queries.attention.attend_dense(queries.rows, queries.first, measured)?;
+        (self.on_layer)(queries.layer, Reached::Row(queries.end));
+        Ok(output)
     }
 
     fn finish(&mut self, layer: usize, _: D::Layer, _: Vec<u16>) -> Result<(), Error> {
         let measured = self.current.take().flatten();
-        (self.on_layer)(layer, measured.map_or(Vec::new(), |(_, kept_mass)| kept_mass));
+        (self.on_layer)(layer, Reached::End(measured.map_or(Vec::new(), |(_, kept_mass)| kept_mass)));
         Ok(())
     }
 }
@@ -103,11 +128,11 @@ pub(super) struct Sampled<'a, M, F> {
 impl<D: Device, M, F> Visitor<D> for Sampled<'_, M, F>
 where
     M: FnMut(usize) -> Result<Option<BlockMask>, Error>,
-    F: FnMut(usize, Vec<f64>),
+    F: FnMut(usize, Reached<Vec<f64>>),
 {
     fn attend(&mut self, device: &D, queries: QueryChunk<D>) -> Result<D::Tensor, Error> {
-        let QueryChunk { layer, attention, rows, first } = queries;
-        let output = search_and_attend::<D>(QueryChunk { layer, attention, rows, first })?;
+        let QueryChunk { layer, attention, rows, first, end } = queries;
+        let output = search_and_attend::<D>(QueryChunk { layer, attention, rows, first, end })?;
         let start = self.blocks.queries(first).start;
         let here = start..start + self.chunk;
         for &first in self.sample {
@@ -115,7 +140,11 @@ where
             if here.contains(&block.start) {
                 let of_block = block.start - start..block.end - start;
                 let rows = &device.rows(rows, slice::from_ref(&of_block))?;
-                Visitor::<D>::attend(&mut self.dense, device, QueryChunk { layer, attention, rows, first })?;
+                Visitor::<D>::attend(
+                    &mut self.dense,
+                    device,
+                    QueryChunk { layer, attention, rows, first, end },
+                )?;
             }
         }
         Ok(output)

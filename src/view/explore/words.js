@@ -8,6 +8,7 @@ const headName = ({ layer, head }) => `L${layer}H${head}`;
 function percent(share) {
   const p = 100 * share;
   if (p < 100 && p > 99.9) return "99.9 %";
+  if (p > 0 && p < 0.001) return "< 0.001 %";
   return `${Number(p.toPrecision(p >= 10 ? 3 : 2))} %`;
 }
 

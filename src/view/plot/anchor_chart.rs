@@ -28,8 +28,13 @@ const LETTERED: f64 = 8.0;
 const WRITTEN: usize = 104;
 
 impl ThoughtAnchors {
-    /// Draws the receiver score of each sentence as a bar, with the anchors written out below.
+    /// Draws the receiver score of each sentence as a bar: beside its words, or, in a long chain, with the anchors
+    /// written out below.
     pub fn figure(&self) -> Figure {
+        if self.has_rows() { self.rows() } else { self.columns() }
+    }
+
+    fn columns(&self) -> Figure {
         let mut canvas = Canvas::default();
         let mut end = 0;
         canvas.draw(|pen| {
@@ -51,12 +56,13 @@ impl ThoughtAnchors {
         canvas.figure((right, end + 6), &self.title(), &self.description())
     }
 
+    /// Says which sentence is returned to most.
     pub(super) fn title(&self) -> String {
-        format!(
-            "{} · thought anchors of {}",
-            shortened(&self.model, 24),
-            count(self.sentences.len(), "sentence")
-        )
+        let Some((_, j)) = self.places().next() else {
+            return format!("No thought anchors in {}", count(self.sentences.len(), "sentence"));
+        };
+        let words = shortened(&self.sentences[j].text, 48);
+        format!("Later sentences return most to sentence {}, “{words}”", thousands(j as u64))
     }
 
     pub(super) fn facts(&self) -> String {
@@ -64,7 +70,8 @@ impl ThoughtAnchors {
             self.receivers.heads.iter().take(6).map(|h| head_name(h.layer, h.head)).collect();
         let more = if self.receivers.heads.len() > 6 { ", …" } else { "" };
         format!(
-            "{} by {}: {}{more}",
+            "{} · {} by {}: {}{more}",
+            shortened(&self.model, 24),
             count(self.receivers.heads.len(), "head"),
             shortened(&self.receivers.how, 60),
             heads.join(", ")
@@ -169,7 +176,7 @@ impl ThoughtAnchors {
     }
 
     /// Writes the notes below `top`; returns their lower edge.
-    fn noted(&self, pen: &Pen, top: i32) -> i32 {
+    pub(super) fn noted(&self, pen: &Pen, top: i32) -> i32 {
         let mut y = top;
         for line in self.notes.iter().flat_map(|note| lines(note, AREA.0 + 48)) {
             y += 15;
@@ -178,7 +185,7 @@ impl ThoughtAnchors {
         y + if y > top { 8 } else { 0 }
     }
 
-    fn description(&self) -> String {
+    pub(super) fn description(&self) -> String {
         let anchor =
             |(_, j): (usize, usize)| format!("sentence {j}, {:?}", shortened(&self.sentences[j].text, 60));
         let anchors: Vec<String> = self.places().map(anchor).collect();
@@ -225,7 +232,7 @@ mod tests {
 
     #[test]
     fn notes_stand_below_and_sentences_left_out_are_marked() {
-        let mut anchors = made_up_anchors(30, "Some words");
+        let mut anchors = made_up_anchors(70, "Some words");
         let plain = anchors.figure();
         anchors.scores[2] = None;
         anchors.notes = vec!["a sentence holds a sink, ".repeat(9)];

@@ -85,7 +85,9 @@ impl<'a> HeadScores<'a> {
         }
         if width >= 30 && height >= 18 {
             let kind = Type::SMALL.centered().colored(ink_on(level));
-            pen.text(&format!("{:.1}", head.score), (x + width / 2, y + height / 2), kind);
+            // No score is written as -0.0.
+            let score = (head.score * 10.0).round() / 10.0 + 0.0;
+            pen.text(&format!("{score:.1}"), (x + width / 2, y + height / 2), kind);
         }
     }
 

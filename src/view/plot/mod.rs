@@ -3,6 +3,7 @@
 //! In every map rows are queries, top to bottom, and columns are keys, left to right.
 
 mod anchor_chart;
+mod anchor_rows;
 mod anchor_text;
 mod attention_map;
 mod bitmap;
