@@ -21,10 +21,12 @@ const FLOORS: &[&[&str]] = &[
 /// The same inside the engine.
 const ENGINE_FLOORS: &[&[&str]] = &[
     &["model", "search", "raster"],
+    &["peers"],
     &["device"],
     &["cpu", "cuda", "decoder", "told"],
+    &["clock", "ranks"],
     &["run"],
-    &["compare", "generate"],
+    &["compare", "generate", "together"],
     &["knock_out", "smallest_top_k"],
     &["serve"],
 ];

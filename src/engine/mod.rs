@@ -10,6 +10,7 @@ pub mod device;
 mod generate;
 mod knock_out;
 pub mod model;
+pub mod peers;
 mod probabilities;
 pub mod ranks;
 pub mod raster;
@@ -17,6 +18,7 @@ mod run;
 pub mod search;
 pub mod serve;
 mod smallest_top_k;
+mod together;
 mod told;
 
 use std::{thread, time::Instant};
@@ -27,8 +29,9 @@ use self::{
     decoder::resident::Resident,
     device::{Device, Purpose},
     model::Model,
-    ranks::{Crew, hired, ranks_at_once},
+    ranks::Crew,
     run::Run,
+    together::{hired, ranks_at_once},
 };
 use crate::{
     error::Error,

@@ -14,8 +14,9 @@ use super::{
     },
     device::{Device, Purpose, Room, StageCosts},
     model::{Model, tokenizer::Encoding},
+    peers::{Parts, Peers},
     probabilities::{argmax, log_probability},
-    ranks::{Crew, PartRecord, Parts, Peers, Records, joined},
+    ranks::{Crew, PartRecord, Records, joined},
     search::budget,
     told::{Told, sampled_rows},
 };

@@ -4,7 +4,7 @@ use streamtrace::{
     Search, StreamConfig,
     engine::{
         device::{AttentionShape, LayerAttention},
-        ranks::Parts,
+        peers::Parts,
     },
     trace::{Blocks, Span},
 };

@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 use streamtrace::{
     Estimate, Search, StreamConfig,
-    engine::{device::AttentionShape, ranks::Parts},
+    engine::{device::AttentionShape, peers::Parts},
     trace::{Blocks, Span},
 };
 

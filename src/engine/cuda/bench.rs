@@ -7,7 +7,7 @@ use crate::{
     engine::{
         device::{AttentionShape, Device, LayerAttention},
         model::config::Activation,
-        ranks::Parts,
+        peers::Parts,
     },
     error::Error,
     trace::{Blocks, Budgets, Span, StreamConfig},

@@ -53,7 +53,7 @@ use super::{
         rope::Rotary,
         weight::{Blocks, Weight},
     },
-    ranks::Peers,
+    peers::Peers,
 };
 use crate::{error::Error, protocol::MemoryPlan, trace::StreamConfig};
 use experts::Routes;

@@ -14,7 +14,7 @@ use cudarc::driver::{CudaSlice, DevicePtr};
 use libloading::os::unix::{Library, Symbol};
 
 use super::{gpu::Gpu, libraries};
-use crate::{engine::ranks::Peers, error::Error};
+use crate::{engine::peers::Peers, error::Error};
 
 /// How long cards may take to find each other.
 const TO_CONNECT: Duration = Duration::from_secs(60);

@@ -23,7 +23,7 @@ use super::{
         rope::{RopeConfig, Rotary},
         weight::Weight,
     },
-    ranks::Parts,
+    peers::Parts,
     search::by_head,
 };
 use crate::{

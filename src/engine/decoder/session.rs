@@ -12,7 +12,7 @@ use crate::{
     engine::{
         device::{Device, LayerAttention},
         model::Model,
-        ranks::Parts,
+        peers::Parts,
     },
     error::Error,
     protocol::{Layout, Weights},

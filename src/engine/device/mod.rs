@@ -19,7 +19,7 @@ use super::{
         rope::Rotary,
         weight::Weight,
     },
-    ranks::Peers,
+    peers::Peers,
     search::by_head::Survey,
 };
 use crate::{

@@ -4,7 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use crate::{
     engine::{
-        ranks::{Parts, query_blocks},
+        peers::{Parts, query_blocks},
         search::sample::sampled,
     },
     trace::{BlockMask, Blocks, Span, StreamConfig},

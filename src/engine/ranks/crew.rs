@@ -17,13 +17,16 @@ use std::{
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::{
-    PartRecord, Peers, Place,
+    PartRecord, Place,
     meeting::{Hello, Link, Meeting},
     orders::{Order, Report},
-    star::gone,
 };
 use crate::{
-    engine::{decoder::Decoder, device::Device},
+    engine::{
+        decoder::Decoder,
+        device::Device,
+        peers::{Peers, gone},
+    },
     error::Error,
     protocol::{LoadOptions, Payload, frame, process},
     trace::{Blocks, ModelInfo, StreamConfig},

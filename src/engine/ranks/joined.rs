@@ -5,15 +5,10 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::{
-    engine::search::sample::sampled,
+    engine::{peers::query_blocks, search::sample::sampled},
     error::Error,
     trace::{BlockMask, Blocks, Budgets, LayerRecord, StreamConfig},
 };
-
-/// Returns the query blocks of rows that start at one.
-pub fn query_blocks(blocks: &Blocks, rows: &Range<usize>) -> Range<usize> {
-    rows.start / blocks.block_size_q..rows.end.div_ceil(blocks.block_size_q)
-}
 
 impl BlockMask {
     /// Returns the rows of some query blocks.

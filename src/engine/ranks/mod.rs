@@ -9,36 +9,14 @@
 
 mod crew;
 mod joined;
-mod local;
 mod meeting;
 mod orders;
 mod part_record;
-mod parts;
 mod place;
-mod star;
 mod worker;
 
-use std::{net::TcpStream, sync::Mutex};
-
 pub use crew::{Crew, Records};
-pub use joined::{joined, query_blocks};
-pub use local::{hired, ranks_at_once};
+pub use joined::joined;
 pub use part_record::PartRecord;
-pub use parts::Parts;
 pub use place::Place;
-pub use star::Star;
 pub use worker::work;
-
-/// All ranks, as one of them sees them.
-#[derive(Debug)]
-pub struct Peers {
-    pub rank: usize,
-    pub n_ranks: usize,
-    pub star: Star,
-}
-
-impl Peers {
-    fn new(rank: usize, n_ranks: usize, links: Vec<TcpStream>) -> Self {
-        Peers { rank, n_ranks, star: Star { rank, links: Mutex::new(links) } }
-    }
-}

@@ -8,13 +8,13 @@ use std::{
 };
 
 use super::{
-    Peers, Place,
+    Place,
     crew::{SECRET, arguments},
     meeting::{self, Hello, Link},
     orders::{Order, Report},
 };
 use crate::{
-    engine::Local,
+    engine::{Local, peers::Peers},
     error::Error,
     protocol::{Payload, frame},
 };

@@ -67,7 +67,7 @@ fn number(link: &mut TcpStream) -> io::Result<u64> {
 }
 
 /// Says that a rank does not answer any more.
-pub(super) fn gone(rank: usize, why: &io::Error) -> Error {
+pub fn gone(rank: usize, why: &io::Error) -> Error {
     Error::engine(format!("rank {rank} has ended: {why}"), "see what it said last, and start all ranks again")
 }
 

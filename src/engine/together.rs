@@ -3,15 +3,16 @@
 
 use std::sync::Arc;
 
-use super::{Crew, PartRecord, Peers, Place};
+use super::{
+    Loaded, Local, Processor,
+    cpu::Cpu,
+    cuda::Cuda,
+    device::{Device, Purpose},
+    peers::Peers,
+    ranks::{Crew, PartRecord, Place},
+    run::{self, Run},
+};
 use crate::{
-    engine::{
-        Loaded, Local, Processor,
-        cpu::Cpu,
-        cuda::Cuda,
-        device::{Device, Purpose},
-        run::{self, Run},
-    },
     error::Error,
     protocol::{DeviceChoice, Gpus, LoadOptions, Progress},
     trace::{ModelInfo, Span, StreamConfig, Trace},
@@ -64,7 +65,7 @@ impl Loaded {
     ///
     /// # Errors
     /// [`Error::Engine`] when they have others, [`Error::Device`].
-    pub(in crate::engine) fn connect(&mut self, Hired { crew, models }: Hired) -> Result<(), Error> {
+    pub(super) fn connect(&mut self, Hired { crew, models }: Hired) -> Result<(), Error> {
         let own = self.model.info();
         for (i, model) in models.iter().enumerate() {
             if own.unlike(model).is_some() || own.fingerprint != model.fingerprint {
@@ -155,7 +156,7 @@ impl Local {
     }
 
     /// Traces a prompt, on as many devices as the options or the prompt want.
-    pub(in crate::engine) fn trace(
+    pub(super) fn trace(
         &mut self,
         prompt: &str,
         config: &StreamConfig,

@@ -3,7 +3,7 @@
 use std::{ops::Range, sync::Arc};
 
 use super::Peers;
-use crate::{engine::search::by_head::Survey, error::Error};
+use crate::{engine::search::by_head::Survey, error::Error, trace::Blocks};
 
 /// The rows of a prompt, shared out among ranks in stretches of whole chunks, one after the other.
 #[derive(Clone, Debug, Default)]
@@ -64,6 +64,11 @@ impl Parts {
             .ok_or_else(|| Error::engine("a rank sent something else than a survey", "please report this"))?;
         Ok(parts.into_iter().reduce(Survey::followed_by).unwrap_or(own))
     }
+}
+
+/// Returns the query blocks of rows that start at one.
+pub fn query_blocks(blocks: &Blocks, rows: &Range<usize>) -> Range<usize> {
+    rows.start / blocks.block_size_q..rows.end.div_ceil(blocks.block_size_q)
 }
 
 #[cfg(test)]
