@@ -81,12 +81,17 @@ impl Loaded {
         Ok(())
     }
 
-    /// Returns how many ranks should trace a prompt, and why, if that was not asked for.
-    fn ranks_for(&self, prompt: &str) -> Result<(usize, Option<String>), Error> {
-        let n_cards = match self.processor {
+    /// Cards that could share out the rows of a trace; 1 where the model is on the CPU.
+    fn n_cards(&self) -> usize {
+        match self.processor {
             Processor::Cpu(_) => 1,
             Processor::Cuda(..) => Cuda::n_cards(),
-        };
+        }
+    }
+
+    /// Returns how many ranks should trace a prompt, and why, if that was not asked for.
+    fn ranks_for(&self, prompt: &str) -> Result<(usize, Option<String>), Error> {
+        let n_cards = self.n_cards();
         if self.options.gpus == Gpus::Auto && n_cards > 1 && prompt.len() >= LONG {
             let note = format!("on all {n_cards} cards, for the prompt is long: gpus = 1 takes one");
             return Ok((n_cards, Some(note)));
@@ -167,9 +172,8 @@ impl Local {
         let mut traced = self.traced(prompt, config, n_ranks > 1, progress);
         // Too much for one card may not be too much for all.
         if let (Err(Error::Memory { .. }), Gpus::Auto, 1) = (&traced, self.loaded()?.options.gpus, n_ranks)
-            && n_cards(self.loaded()?.options.device) > 1
+            && let n_cards @ 2.. = self.loaded()?.n_cards()
         {
-            let n_cards = Cuda::n_cards();
             let note = format!("on all {n_cards} cards, for one has too little memory");
             self.hire(n_cards, Some(note), progress)?;
             traced = self.traced(prompt, config, true, progress);

@@ -42,9 +42,7 @@ impl LoadArgs {
         }
         Tracer::load_with(self.place.options(&self.model))
     }
-}
 
-impl LoadArgs {
     /// Loads the model `n` times, each for its part of the memory.
     fn tracers(&self, n: NonZeroUsize) -> Result<Vec<Tracer>, Error> {
         let first = self.tracer()?;
