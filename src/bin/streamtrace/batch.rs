@@ -107,6 +107,15 @@ struct Done {
 
 impl BatchArgs {
     pub fn run(&self) -> Result<(), Error> {
+        if self.model.is_of_ranks() && self.at_once.get() > 1 {
+            let fix = "leave at-once out, or the ranks";
+            return Err(Error::setting(
+                "at-once",
+                "1 prompt, which all ranks trace together",
+                self.at_once,
+                fix,
+            ));
+        }
         let shard = self.shard()?;
         let n = Prompts::count(&self.prompts, shard)?;
         let lines = Prompts::open(&self.prompts, shard)?;
