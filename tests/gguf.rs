@@ -12,6 +12,8 @@ mod hash;
 mod header;
 #[path = "gguf/messages.rs"]
 mod messages;
+#[path = "gguf/mxfp4.rs"]
+mod mxfp4;
 #[path = "gguf/products.rs"]
 mod products;
 #[path = "gguf/raw.rs"]

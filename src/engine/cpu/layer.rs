@@ -7,9 +7,10 @@ use rayon::prelude::*;
 
 use super::{
     attend::{KeysValues, Recorded, dense, sparse, sparse_without},
+    bf16::Bf16Rows,
     proximity::Shares,
     queries::Queries,
-    record::{gram, length},
+    record::{gram, lengths},
     search::{
         attention_share::mean_masses,
         estimate::{Index, index},
@@ -34,6 +35,8 @@ pub struct Layer {
     /// Per key-value head. `[n_tokens, head_dim]`
     pub(super) keys: Vec<Vec<f32>>,
     pub(super) values: Vec<Vec<f32>>,
+    /// The keys for the search, per key-value head; as many as there were when the layer was indexed.
+    searched: Vec<Bf16Rows>,
     /// Per key-value head; empty unless the search is hierarchical.
     indices: Vec<Box<dyn Index>>,
     /// Tokens that the indices were made of.
@@ -69,6 +72,7 @@ impl Layer {
         Layer {
             keys: empty(),
             values: empty(),
+            searched: (0..shape.n_kv_heads).map(|_| Bf16Rows::new(shape.head_dim)).collect(),
             indices: Vec::new(),
             indexed: 0,
             last_queries: Vec::new(),
@@ -109,6 +113,7 @@ impl LayerAttention for Layer {
     fn resize(&mut self, n_rows: usize, n_tokens: usize) {
         let len = n_rows * self.shape.head_dim;
         self.keys.iter_mut().chain(&mut self.values).for_each(|rows| rows.truncate(len));
+        self.searched.iter_mut().for_each(|rows| rows.truncate(n_rows));
         self.shape.blocks.n_tokens = n_tokens;
     }
 
@@ -127,13 +132,16 @@ impl LayerAttention for Layer {
         Ok(())
     }
 
-    /// Builds the estimates of ranges of keys, unless those built before still serve.
+    /// Takes over new keys for the search, and builds the estimates of ranges of them, unless those built
+    /// before still serve.
     fn index(&mut self) -> Result<(), Error> {
+        let head_dim = self.shape.head_dim;
+        let heads = self.keys.par_iter().zip(&mut self.searched);
+        heads.for_each(|(keys, searched)| searched.extend(&keys[searched.n_rows() * head_dim..]));
         if let Search::Hierarchical(estimate) = self.shape.config.search
             && !self.shape.is_indexed(self.indexed)
         {
             let tree = Tree::new(&self.shape.blocks);
-            let head_dim = self.shape.head_dim;
             self.indices = self.keys.par_iter().map(|keys| index(estimate, keys, head_dim, tree)).collect();
             self.indexed = self.shape.blocks.n_tokens;
         }
@@ -148,7 +156,7 @@ impl LayerAttention for Layer {
             let rows = queries.numbers()?.narrow(0, first_row, n_rows)?.into();
             first_row += n_rows;
             let masses = self.for_each_block(&rows, query_block, |head, query_block, queries| {
-                mean_masses(queries, &self.keys[self.shape.kv_head(head)], &blocks, query_block, soft_cap)
+                mean_masses(queries, &self.searched[self.shape.kv_head(head)], &blocks, query_block, soft_cap)
             })?;
             // A prompt that is still shorter than a query block is sampled again when it grows.
             self.sampled.retain(|(sampled, _)| *sampled < query_block);
@@ -186,7 +194,7 @@ impl LayerAttention for Layer {
         let AttentionShape { n_heads, head_dim, .. } = self.shape;
         let lengths = |weight: &[f32], head: usize| {
             let gram = gram(weight, n_heads * head_dim, head * head_dim, head_dim);
-            self.values[self.shape.kv_head(head)].chunks(head_dim).map(|v| length(&gram, v)).collect()
+            lengths(&gram, &self.values[self.shape.kv_head(head)], head_dim)
         };
         self.written = with_slice(weight, |weight| {
             (0..n_heads).into_par_iter().map(|head| lengths(weight, head)).collect()
@@ -337,7 +345,7 @@ impl Layer {
     pub(super) fn find(&self, head: usize, query_block: usize, queries: &Queries, row: &mut [u32]) -> usize {
         let AttentionShape { blocks, config, .. } = &self.shape;
         let kv_head = self.shape.kv_head(head);
-        let keys = &self.keys[kv_head];
+        let keys = &self.searched[kv_head];
         match config.search {
             Search::Hierarchical(_) if query_block < config.first_exact_block(blocks.n_tokens) => {
                 let head = Indexed { keys, index: &*self.indices[kv_head] };
@@ -374,8 +382,8 @@ impl Layer {
         let stride = n_heads * head_dim;
         let query_blocks = self.shape.query_blocks(first_query_block, rows.numbers()?.elem_count() / stride);
         let first_position = blocks.queries(first_query_block).start;
-        let tasks: Vec<_> =
-            (0..n_heads).flat_map(|head| query_blocks.clone().map(move |q| (head, q))).collect();
+        // All heads of a query block follow one another: its rows are still in the cache.
+        let tasks: Vec<_> = query_blocks.flat_map(|q| (0..n_heads).map(move |head| (head, q))).collect();
         let run = |rows: &[f32], head, query_block| {
             let positions = blocks.queries(query_block);
             let start = (positions.start - first_position) * stride + head * head_dim;

@@ -12,8 +12,9 @@ use crate::{
 /// Rows of a chunk, rounded to whole query blocks: they stay in the cache.
 const CHUNK: usize = 1024;
 
-/// Bytes of a number: the CPU works in f32.
+/// Bytes of a number: the CPU works in f32, and searches in bf16.
 const F32: u64 = 4;
+const BF16: u64 = 2;
 
 /// Bytes of a weight in its file, at most, while it is converted.
 const STORED: u64 = 2;
@@ -60,6 +61,7 @@ pub fn plan(
         ("hidden states".into(), run.rows * run.hidden * F32),
         (in_layers("keys and values", n_held), n_held * 2 * run.tokens * run.kv_width * F32),
         ("rotary angles".into(), n_ropes * run.tokens * run.head_dim * F32),
+        (in_layers("searched keys", n_held), n_held * run.tokens * run.kv_width * BF16),
         (in_layers("pyramid", n_held), n_held * run.pyramid(config)),
         (in_layers("masks and masses", n_masks), run.masks(config).saturating_mul(n_masks)),
         (in_layers("sampled masses", n_held), n_held * run.sampled_masses(config) * F32),
@@ -88,8 +90,8 @@ impl Sizes {
     fn pyramid(&self, config: &StreamConfig) -> u64 {
         let rows_of_node = match config.search {
             Search::Hierarchical(Estimate::MeanSpread) => 2,
-            // Half as many more while they are built.
-            Search::Hierarchical(Estimate::TwoMeans) => 3,
+            // In bf16; as much again while they are built.
+            Search::Hierarchical(Estimate::TwoMeans) => 2,
             _ => 0,
         };
         rows_of_node * 2 * self.key_blocks * self.kv_width * F32

@@ -1,11 +1,14 @@
 //! The decoder's operations on the CPU: products and norms by candle, search, attention and activation by our
 //! own vector code, in parallel over heads and query blocks by rayon. Everything is f32, whatever the weights
-//! are stored in; only the few rows of a step of writing are multiplied with the blocks themselves.
+//! are stored in, but for what the search reads, in bf16; only the few rows of a step of writing are multiplied with
+//! the blocks themselves.
 
 mod activations;
 pub mod attend;
+pub mod bf16;
 pub mod blocks;
 mod experts;
+pub mod exponentials;
 pub mod lanes;
 mod layer;
 pub mod memory;
@@ -75,7 +78,8 @@ impl From<candle_core::Error> for Error {
 
 /// Whether all numbers are below [`TOO_LARGE`].
 fn has_norm(x: &Tensor) -> Result<bool, Error> {
-    with_slice(x, |x| x.iter().all(|v| v.abs() < TOO_LARGE))
+    let have = |x: &[f32]| x.iter().fold(true, |have, v| have & (v.abs() < TOO_LARGE));
+    with_slice(x, |x| x.par_chunks(PART).all(have))
 }
 
 /// Returns some rows, one stretch after the other.

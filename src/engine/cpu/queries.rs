@@ -2,7 +2,10 @@
 
 use std::ops::Range;
 
-use super::lanes::{LANES, Lanes, panel};
+use super::{
+    bf16::{PairLanes, pairs},
+    lanes::{LANES, Lanes, panel},
+};
 use crate::trace::Blocks;
 
 /// One head's queries of one query block: panels of 32 with the number of queries in each.
@@ -13,6 +16,8 @@ pub struct Queries {
 pub struct QueryPanel {
     /// `[head_dim][LANES]`
     pub values: Vec<Lanes>,
+    /// In bf16, for the search. `[head_dim / 2][LANES]`
+    pub pairs: Vec<PairLanes>,
     /// The prompt's position of the first lane.
     pub first: usize,
     pub n: usize,
@@ -24,7 +29,7 @@ impl Queries {
         let panels = positions.clone().step_by(LANES).map(|first| {
             let n = (positions.end - first).min(LANES);
             let values = panel(&rows[(first - positions.start) * stride..], stride, n, head_dim);
-            QueryPanel { values, first, n }
+            QueryPanel { pairs: pairs(&values), values, first, n }
         });
         Queries { panels: panels.collect() }
     }

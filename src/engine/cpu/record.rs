@@ -2,8 +2,15 @@
 
 use rayon::prelude::*;
 
-use super::{Layer, attend::SparseBlock};
-use crate::{engine::device::AttentionShape, trace::MIN_DISTANCE};
+use super::{
+    Layer,
+    attend::SparseBlock,
+    lanes::{LANES, panel, products, vectorized},
+};
+use crate::{
+    engine::device::AttentionShape,
+    trace::{Blocks, MIN_DISTANCE},
+};
 
 impl AttentionShape {
     /// For each token its sentence and 1 / tokens of that sentence, which is 0 between sentences: what looks
@@ -67,12 +74,10 @@ impl Layer {
         let all = self.attended(&self.record.mask, head, query_block).into_owned();
         let focus = self.shape.focus;
         let record = &mut self.record;
-        let keys = all.iter().flat_map(|&b| blocks.keys(b as usize));
-        let capacity = self.shape.capacity;
-        let received = &mut record.received[head * capacity..][..capacity];
-        keys.clone().zip(&block.received).for_each(|(key, mass)| received[key] += mass);
-        if let Some(anchors) = self.anchors.get_mut(head * capacity..) {
-            keys.zip(&block.anchors).for_each(|(key, mass)| anchors[key] += mass);
+        let first = head * self.shape.capacity;
+        add_to_blocks(&mut record.received[first..], &block.received, &blocks, &all);
+        if !self.anchors.is_empty() {
+            add_to_blocks(&mut self.anchors[first..], &block.anchors, &blocks, &all);
         }
         if let Some(on_sink) =
             record.on_sink.get_mut(head * record.mask.blocks.n_query_blocks() + query_block)
@@ -91,20 +96,54 @@ impl Layer {
     }
 }
 
+/// Adds what keys of some blocks got to what all keys have. `sums` is `[n_tokens]` or longer, `more` `[n_keys]`
+fn add_to_blocks(sums: &mut [f32], more: &[f32], blocks: &Blocks, of: &[u32]) {
+    let mut rest = more;
+    for &block in of {
+        let keys = blocks.keys(block as usize);
+        let (more, others) = rest.split_at(keys.len());
+        sums[keys].iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+        rest = others;
+    }
+}
+
 /// W_Oᵀ W_O of one head, whose columns of the rows of `weight` start at `first`. `[head_dim, head_dim]`
 pub(super) fn gram(weight: &[f32], width: usize, first: usize, head_dim: usize) -> Vec<f32> {
     let mut gram = vec![0.0; head_dim * head_dim];
-    for row in weight.chunks(width) {
-        let row = &row[first..][..head_dim];
-        for (&a, to) in row.iter().zip(gram.chunks_mut(head_dim)) {
-            to.iter_mut().zip(row).for_each(|(to, &b)| *to += a * b);
-        }
-    }
+    vectorized(
+        #[inline(always)]
+        || {
+            for row in weight.chunks_exact(width) {
+                let row = &row[first..][..head_dim];
+                for (&a, to) in row.iter().zip(gram.chunks_exact_mut(head_dim)) {
+                    to.iter_mut().zip(row).for_each(|(to, &b)| *to += a * b);
+                }
+            }
+        },
+    );
     gram
 }
 
-/// √(vᵀ G v)
-pub(super) fn length(gram: &[f32], v: &[f32]) -> f32 {
-    let product = |(row, &a): (&[f32], &f32)| a * row.iter().zip(v).map(|(g, b)| g * b).sum::<f32>();
-    gram.chunks(v.len()).zip(v).map(product).sum::<f32>().max(0.0).sqrt()
+/// √(vᵀ G v) of each row of `values` `[n_rows, head_dim]`.
+pub(super) fn lengths(gram: &[f32], values: &[f32], head_dim: usize) -> Vec<f32> {
+    let mut lengths = Vec::with_capacity(values.len() / head_dim);
+    let mut mapped = vec![[0.0; LANES]; head_dim];
+    for rows in values.chunks(LANES * head_dim) {
+        let n_rows = rows.len() / head_dim;
+        let panel = panel(rows, head_dim, n_rows, head_dim);
+        products(&panel, |i| &gram[i * head_dim..][..head_dim], &mut mapped);
+        let mut squares = [0.0; LANES];
+        vectorized(
+            #[inline(always)]
+            || {
+                for (a, b) in panel.iter().zip(&mapped) {
+                    for lane in 0..LANES {
+                        squares[lane] += a[lane] * b[lane];
+                    }
+                }
+            },
+        );
+        lengths.extend(squares[..n_rows].iter().map(|square| square.max(0.0).sqrt()));
+    }
+    lengths
 }

@@ -8,7 +8,9 @@ use std::f32::consts::LOG2_E;
 
 use crate::{
     engine::cpu::{
-        lanes::{LANES, Lanes, exp2, largest, lend, max_into, products, soft_cap, vectorized},
+        bf16::{Bf16Rows, products},
+        exponentials::{add, exponential, raise, raise_rows, sum_of_exponentials, times},
+        lanes::{LANES, Lanes, lend, soft_cap, vectorized},
         queries::{Queries, QueryPanel, hide_invisible},
     },
     trace::Blocks,
@@ -25,7 +27,7 @@ const LEAST: f32 = -1e30;
 /// `others`.
 pub fn score(
     queries: &Queries,
-    keys: &[f32],
+    keys: &Bf16Rows,
     blocks: &Blocks,
     query_block: usize,
     others: impl Iterator<Item = usize>,
@@ -35,17 +37,10 @@ pub fn score(
     scored.iter_mut().for_each(|item| item.0 = 0.0);
     for panel in &queries.panels {
         let masses = masses(panel, keys, blocks, query_block, &all, None);
-        vectorized(
-            #[inline(always)]
-            || {
-                let mut total = [0.0; LANES];
-                masses.iter().for_each(|mass| (0..LANES).for_each(|lane| total[lane] += mass[lane]));
-                for (item, mass) in scored.iter_mut().zip(&masses) {
-                    let shares: Lanes = std::array::from_fn(|lane| mass[lane] / total[lane]);
-                    item.0 = item.0.max(largest(&shares));
-                }
-            },
-        );
+        let mut total = [0.0; LANES];
+        add(&mut total, &masses);
+        let shares = scored.iter_mut().map(|item| &mut item.0);
+        raise_rows(shares, &masses, &total.map(|total| 1.0 / total), &[0.0; LANES]);
     }
 }
 
@@ -53,7 +48,7 @@ pub fn score(
 /// those that are not visible. `[n_key_blocks]`
 pub fn mean_masses(
     queries: &Queries,
-    keys: &[f32],
+    keys: &Bf16Rows,
     blocks: &Blocks,
     query_block: usize,
     soft_cap: Option<f32>,
@@ -63,7 +58,7 @@ pub fn mean_masses(
     for panel in &queries.panels {
         let masses = masses(panel, keys, blocks, query_block, &visible, soft_cap);
         let mut total = [0.0; LANES];
-        masses.iter().for_each(|mass| (0..LANES).for_each(|lane| total[lane] += mass[lane]));
+        add(&mut total, &masses);
         for (&block, mass) in visible.iter().zip(&masses) {
             means[block] += (0..panel.n).map(|lane| mass[lane] / total[lane]).sum::<f32>();
         }
@@ -77,7 +72,7 @@ pub fn mean_masses(
 /// blocks.
 fn masses(
     panel: &QueryPanel,
-    keys: &[f32],
+    keys: &Bf16Rows,
     blocks: &Blocks,
     query_block: usize,
     all: &[usize],
@@ -87,14 +82,14 @@ fn masses(
     let scale = LOG2_E / (head_dim as f32).sqrt();
     let mut masses = Vec::with_capacity(all.len());
     let mut most = [LEAST; LANES];
-    // The largest product of each query when a group's masses were taken.
+    // The largest product of each query when a group's masses were taken, as a power of two.
     let mut references = Vec::with_capacity(all.len().div_ceil(GROUP));
     let mut tokens = Vec::with_capacity(GROUP * blocks.block_size_k);
     for group in all.chunks(GROUP) {
         tokens.clear();
         tokens.extend(group.iter().flat_map(|&block| blocks.keys(block)));
         lend(tokens.len(), |found| {
-            products(&panel.values, |i| &keys[tokens[i] * head_dim..][..head_dim], found);
+            products(&panel.pairs, |i| keys.row(tokens[i]), found);
             if let Some(cap) = cap {
                 let cap = cap * (head_dim as f32).sqrt();
                 vectorized(
@@ -111,41 +106,20 @@ fn masses(
                     keys.zip(found).for_each(|(key, products)| hide_invisible(products, panel, key, blocks));
                 }
             }
-            vectorized(
-                #[inline(always)]
-                || {
-                    found.iter().for_each(|products| max_into(&mut most, products));
-                    let mut rest = &*found;
-                    for &block in group {
-                        let (found, others) = rest.split_at(blocks.keys(block).len());
-                        rest = others;
-                        masses.push(mass(found, &most, scale));
-                    }
-                },
-            );
+            raise(&mut most, found);
+            let reference = most.map(|most| most * scale);
+            let mut rest = &*found;
+            for &block in group {
+                let (found, others) = rest.split_at(blocks.keys(block).len());
+                rest = others;
+                masses.push(sum_of_exponentials(found, scale, &reference));
+            }
+            references.push(reference);
         });
-        references.push(most);
     }
-    for (group, reference) in masses.chunks_mut(GROUP).zip(&references) {
-        vectorized(
-            #[inline(always)]
-            || {
-                let factor: Lanes = std::array::from_fn(|lane| exp2((reference[lane] - most[lane]) * scale));
-                group.iter_mut().for_each(|mass| (0..LANES).for_each(|lane| mass[lane] *= factor[lane]));
-            },
-        );
+    let most = most.map(|most| most * scale);
+    for (group, &reference) in masses.chunks_mut(GROUP).zip(&references) {
+        times(group, &exponential(reference, &most));
     }
     masses
-}
-
-/// Σ 2^((product − most) · scale)
-#[inline(always)]
-fn mass(products: &[Lanes], most: &Lanes, scale: f32) -> Lanes {
-    let mut sum = [0.0; LANES];
-    for products in products {
-        for lane in 0..LANES {
-            sum[lane] += exp2((products[lane] - most[lane]) * scale);
-        }
-    }
-    sum
 }

@@ -2,17 +2,20 @@
 
 use super::{attention_share, contested};
 use crate::{
-    engine::{cpu::queries::Queries, search::keep_best},
+    engine::{
+        cpu::{bf16::Bf16Rows, queries::Queries},
+        search::keep_best,
+    },
     trace::{Blocks, StreamConfig},
 };
 
 /// Writes the key blocks that a query block keeps: those that get the largest share of a query's attention.
 ///
-/// `keys` is `[n_tokens, head_dim]`; `row` is as long as the head's budget, and filled as in
+/// `keys` are `[n_tokens, head_dim]`; `row` is as long as the head's budget, and filled as in
 /// [`crate::trace::BlockMask`]. Returns the number of keys read.
 pub fn search(
     queries: &Queries,
-    keys: &[f32],
+    keys: &Bf16Rows,
     blocks: &Blocks,
     config: &StreamConfig,
     query_block: usize,

@@ -11,7 +11,9 @@ use super::{attention_share, contested, estimate::Index};
 use crate::{
     engine::{
         cpu::{
-            lanes::{LANES, Lanes, exp2, largest, max_into, vectorized},
+            bf16::Bf16Rows,
+            exponentials::{raise, raise_rows, sum_of_exponentials},
+            lanes::{LANES, Lanes},
             queries::Queries,
         },
         search::{Candidates, Widths, keep_best},
@@ -22,7 +24,7 @@ use crate::{
 /// One head's keys `[n_tokens, head_dim]` and what is known about them.
 #[derive(Clone, Copy)]
 pub struct Indexed<'a> {
-    pub keys: &'a [f32],
+    pub keys: &'a Bf16Rows,
     pub index: &'a dyn Index,
 }
 
@@ -65,7 +67,7 @@ fn descend(
     let is_start = |&level: &usize| nodes_at(level).len() <= config.split * widths.ranges;
     let mut level = (0..).step_by(down).find(is_start).unwrap_or(0);
     let mut frontier: Vec<(f32, u32)> = nodes_at(level).map(|node| (0.0, node as u32)).collect();
-    let mut norms = Vec::new();
+    let mut scores = Scores::default();
     let mut n_read = 0;
     loop {
         let n = if level == 0 { widths.survivors } else { widths.ranges };
@@ -75,7 +77,7 @@ fn descend(
         let n_inside = frontier.partition_point(|item| inside(item.1 as usize));
         if n_inside > n {
             let (scored, past) = frontier.split_at_mut(n_inside);
-            score(queries, head, level, scored, &mut norms);
+            scores.score(queries, head, level, scored);
             past.iter_mut().for_each(|item| item.0 = f32::INFINITY);
             n_read += n_inside * head.index.rows_per_node();
             let n_past = past.len();
@@ -92,51 +94,44 @@ fn descend(
     }
 }
 
-/// Scores nodes: the largest estimate over all queries, less each query's norm where shares are ranked.
-///
-/// `norms`, one for each panel, are those of the first round that is scored: filled there, then used.
-fn score(queries: &Queries, head: Indexed, level: usize, nodes: &mut [(f32, u32)], norms: &mut Vec<Lanes>) {
-    if nodes.is_empty() {
-        return;
-    }
-    let first = norms.is_empty();
-    let mut estimates = vec![[0.0; LANES]; nodes.len()];
-    nodes.iter_mut().for_each(|node| node.0 = f32::NEG_INFINITY);
-    for (i, panel) in queries.panels.iter().enumerate() {
-        head.index.estimate(panel, head.keys, level, nodes, &mut estimates);
-        vectorized(
-            #[inline(always)]
-            || {
-                if first {
-                    let shares = head.index.ranks_shares();
-                    norms.push(if shares {
-                        norm(&estimates, (panel.values.len() as f32).sqrt())
-                    } else {
-                        [0.0; LANES]
-                    });
-                }
-                for (node, estimate) in nodes.iter_mut().zip(&mut estimates) {
-                    for lane in 0..LANES {
-                        estimate[lane] -= norms[i][lane];
-                    }
-                    node.0 = node.0.max(largest(estimate));
-                }
-            },
-        );
+/// What the rounds of a descent score with.
+#[derive(Default)]
+struct Scores {
+    /// One for each panel, of the first round that is scored.
+    norms: Vec<Lanes>,
+    /// Of the nodes of a round.
+    estimates: Vec<Lanes>,
+}
+
+impl Scores {
+    /// Scores nodes: the largest estimate over all queries, less each query's norm where shares are ranked.
+    fn score(&mut self, queries: &Queries, head: Indexed, level: usize, nodes: &mut [(f32, u32)]) {
+        if nodes.is_empty() {
+            return;
+        }
+        let first = self.norms.is_empty();
+        self.estimates.resize(nodes.len(), [0.0; LANES]);
+        nodes.iter_mut().for_each(|node| node.0 = f32::NEG_INFINITY);
+        for (i, panel) in queries.panels.iter().enumerate() {
+            head.index.estimate(panel, head.keys, level, nodes, &mut self.estimates);
+            if first {
+                self.norms.push(match head.index.ranks_shares() {
+                    true => norm(&self.estimates, (panel.values.len() as f32).sqrt()),
+                    false => [0.0; LANES],
+                });
+            }
+            let scores = nodes.iter_mut().map(|node| &mut node.0);
+            raise_rows(scores, &self.estimates, &[1.0; LANES], &self.norms[i]);
+        }
     }
 }
 
 /// Returns the norm of each query's attention: `temperature` times the log-sum-exp of its products over
 /// `temperature`.
-#[inline(always)]
 fn norm(products: &[Lanes], temperature: f32) -> Lanes {
     let mut most = [f32::NEG_INFINITY; LANES];
-    let mut sum = [0.0; LANES];
-    products.iter().for_each(|products| max_into(&mut most, products));
-    for products in products {
-        for lane in 0..LANES {
-            sum[lane] += exp2((products[lane] - most[lane]) * (std::f32::consts::LOG2_E / temperature));
-        }
-    }
+    raise(&mut most, products);
+    let scale = std::f32::consts::LOG2_E / temperature;
+    let sum = sum_of_exponentials(products, scale, &most.map(|most| most * scale));
     std::array::from_fn(|lane| most[lane] + temperature * sum[lane].ln())
 }

@@ -4,6 +4,7 @@
 use super::{Index, reach, row};
 use crate::engine::{
     cpu::{
+        bf16::Bf16Rows,
         lanes::{LANES, Lanes, lend, products, vectorized},
         queries::QueryPanel,
     },
@@ -88,7 +89,7 @@ impl Index for MeanSpread {
     fn estimate(
         &self,
         queries: &QueryPanel,
-        _: &[f32],
+        _: &Bf16Rows,
         level: usize,
         nodes: &[(f32, u32)],
         out: &mut [Lanes],

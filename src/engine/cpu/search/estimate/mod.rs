@@ -6,7 +6,7 @@ mod two_means;
 
 use crate::{
     engine::{
-        cpu::{lanes::Lanes, queries::QueryPanel},
+        cpu::{bf16::Bf16Rows, lanes::Lanes, queries::QueryPanel},
         search::tree::Tree,
     },
     trace::Estimate,
@@ -23,12 +23,12 @@ pub trait Index: Send + Sync {
 
     /// Estimates the largest query·key of each query with the keys of each node.
     ///
-    /// `keys` is `[n_tokens, head_dim]`, what the index was made of; `nodes` are named by their second
+    /// `keys` are `[n_tokens, head_dim]`, what the index was made of; `nodes` are named by their second
     /// number.
     fn estimate(
         &self,
         queries: &QueryPanel,
-        keys: &[f32],
+        keys: &Bf16Rows,
         level: usize,
         nodes: &[(f32, u32)],
         out: &mut [Lanes],
@@ -38,9 +38,7 @@ pub trait Index: Send + Sync {
 /// Builds the index of an estimate. `keys` is `[n_tokens, head_dim]`.
 pub fn index(estimate: Estimate, keys: &[f32], head_dim: usize, tree: Tree) -> Box<dyn Index> {
     match estimate {
-        Estimate::First | Estimate::Middle => {
-            Box::new(representative::Representative::new(estimate, head_dim, tree))
-        }
+        Estimate::First | Estimate::Middle => Box::new(representative::Representative::new(estimate, tree)),
         Estimate::MeanSpread => Box::new(mean_spread::MeanSpread::new(keys, head_dim, tree)),
         Estimate::TwoMeans => Box::new(two_means::TwoMeans::new(keys, head_dim, tree)),
     }

@@ -1,10 +1,11 @@
 //! One key speaks for its range: the published estimates.
 
-use super::{Index, row};
+use super::Index;
 use crate::{
     engine::{
         cpu::{
-            lanes::{Lanes, products},
+            bf16::{Bf16Rows, products},
+            lanes::Lanes,
             queries::QueryPanel,
         },
         search::tree::Tree,
@@ -15,13 +16,12 @@ use crate::{
 /// The first key of a range (HiP 1.x) or its middle one (InfiniteHiP). Nothing is built.
 pub struct Representative {
     estimate: Estimate,
-    head_dim: usize,
     tree: Tree,
 }
 
 impl Representative {
-    pub fn new(estimate: Estimate, head_dim: usize, tree: Tree) -> Self {
-        Representative { estimate, head_dim, tree }
+    pub fn new(estimate: Estimate, tree: Tree) -> Self {
+        Representative { estimate, tree }
     }
 
     fn token(&self, level: usize, node: u32) -> usize {
@@ -45,11 +45,11 @@ impl Index for Representative {
     fn estimate(
         &self,
         queries: &QueryPanel,
-        keys: &[f32],
+        keys: &Bf16Rows,
         level: usize,
         nodes: &[(f32, u32)],
         out: &mut [Lanes],
     ) {
-        products(&queries.values, |i| row(keys, self.head_dim, self.token(level, nodes[i].1)), out);
+        products(&queries.pairs, |i| keys.row(self.token(level, nodes[i].1)), out);
     }
 }

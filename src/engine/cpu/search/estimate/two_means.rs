@@ -14,22 +14,21 @@ use std::ops::Range;
 use super::{Index, reach, row};
 use crate::engine::{
     cpu::{
-        lanes::{LANES, Lanes, lend, lengths, products, vectorized},
+        bf16::{Bf16Rows, products},
+        lanes::{LANES, Lanes, lend, lengths, vectorized},
         queries::QueryPanel,
     },
     search::tree::Tree,
 };
 
 pub struct TwoMeans {
-    head_dim: usize,
     levels: Vec<Level>,
 }
 
 /// The nodes of one level, two clusters each.
-#[derive(Default)]
 struct Level {
     /// `[n_nodes, 2, head_dim]`
-    means: Vec<f32>,
+    means: Bf16Rows,
     /// s √(2 ln n). `[n_nodes, 2]`
     spreads: Vec<f32>,
 }
@@ -49,7 +48,7 @@ impl TwoMeans {
         let blocks = 0..tree.n_nodes(0);
         let mut nodes: Vec<Vec<Cluster>> =
             blocks.map(|block| clusters(keys, head_dim, tree.tokens(0, block))).collect();
-        let mut levels = vec![Level::new(&nodes)];
+        let mut levels = vec![Level::new(&nodes, head_dim)];
         for level in tree.levels().skip(1) {
             let parent = |node| {
                 let [left, right] = tree.children(level, node);
@@ -60,9 +59,9 @@ impl TwoMeans {
                 }
             };
             nodes = (0..tree.n_nodes(level)).map(parent).collect();
-            levels.push(Level::new(&nodes));
+            levels.push(Level::new(&nodes, head_dim));
         }
-        TwoMeans { head_dim, levels }
+        TwoMeans { levels }
     }
 }
 
@@ -103,13 +102,13 @@ fn cost(a: &Cluster, b: &Cluster) -> f32 {
 }
 
 impl Level {
-    fn new(nodes: &[Vec<Cluster>]) -> Self {
-        let mut level = Level::default();
+    fn new(nodes: &[Vec<Cluster>], head_dim: usize) -> Self {
+        let mut level = Level { means: Bf16Rows::new(head_dim), spreads: Vec::new() };
         for clusters in nodes {
             // A node of one key has one cluster, twice.
             for cluster in [clusters.first(), clusters.last()].into_iter().flatten() {
-                level.means.extend_from_slice(&cluster.mean);
-                let variance = cluster.squares / cluster.n / cluster.mean.len() as f32;
+                level.means.extend(&cluster.mean);
+                let variance = cluster.squares / cluster.n / head_dim as f32;
                 level.spreads.push(variance.sqrt() * reach(cluster.n));
             }
         }
@@ -129,7 +128,7 @@ impl Index for TwoMeans {
     fn estimate(
         &self,
         queries: &QueryPanel,
-        _: &[f32],
+        _: &Bf16Rows,
         level: usize,
         nodes: &[(f32, u32)],
         out: &mut [Lanes],
@@ -137,7 +136,7 @@ impl Index for TwoMeans {
         let here = &self.levels[level];
         let cluster = |i: usize| 2 * nodes[i / 2].1 as usize + i % 2;
         lend(2 * nodes.len(), |found| {
-            products(&queries.values, |i| row(&here.means, self.head_dim, cluster(i)), found);
+            products(&queries.pairs, |i| here.means.row(cluster(i)), found);
             vectorized(
                 #[inline(always)]
                 || {
