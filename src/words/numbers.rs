@@ -88,6 +88,39 @@ pub fn nats(kl: f64) -> String {
     if kl.abs() < 1e-3 && kl != 0.0 { format!("{kl:.1e} nats") } else { format!("{kl:.4} nats") }
 }
 
+/// Formats a number as a person writes it, with two digits that count: "31", "0.007", far from 1 "5 × 10⁻⁷".
+pub fn plain(number: f64) -> String {
+    let size = number.abs();
+    if number == 0.0 || !number.is_finite() {
+        return format!("{}", number + 0.0);
+    }
+    if !(9.95e-5..999_999.5).contains(&size) {
+        return power_of_ten(number);
+    }
+    let decimals = (1 - size.log10().floor() as i32).max(0) as usize;
+    let text = format!("{number:.decimals$}");
+    match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').into(),
+        false => text,
+    }
+}
+
+/// Formats a number with one digit that counts and a power of ten.
+fn power_of_ten(number: f64) -> String {
+    let text = format!("{number:.0e}");
+    let (digit, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    let raised = exponent.chars().map(|c| match c.to_digit(10) {
+        Some(digit) => ['⁰', '¹', '²', '³', '⁴', '⁵', '⁶', '⁷', '⁸', '⁹'][digit as usize],
+        None => '⁻',
+    });
+    let power = format!("10{}", raised.collect::<String>());
+    match digit {
+        "1" => power,
+        "-1" => format!("-{power}"),
+        _ => format!("{digit} × {power}"),
+    }
+}
+
 /// Formats a number in millions or billions: "6.3 M", "8.0 B".
 pub fn millions(number: u64) -> String {
     match number {
@@ -112,6 +145,20 @@ mod tests {
     fn numbers_are_grouped() {
         assert_eq!([0, 999, 1000, 1_048_576].map(thousands), ["0", "999", "1,000", "1,048,576"]);
         assert_eq!([1, 2].map(|n| count(n, "head")), ["1 head", "2 heads"]);
+    }
+
+    #[test]
+    fn numbers_are_written_without_an_e() {
+        assert_eq!(
+            [0.0, 7e-3, 0.0123, 1.0, 31.46, 123_456.0].map(plain),
+            ["0", "0.007", "0.012", "1", "31", "123456"]
+        );
+        assert_eq!([-0.0, -0.5, -4.0, 20.0, 0.0001].map(plain), ["0", "-0.5", "-4", "20", "0.0001"]);
+        assert_eq!(
+            [5e-7, -1e-5, 1e6, f64::MIN_POSITIVE].map(plain),
+            ["5 × 10⁻⁷", "-10⁻⁵", "10⁶", "2 × 10⁻³⁰⁸"]
+        );
+        assert_eq!([f64::NAN, f64::INFINITY].map(plain), ["NaN", "inf"]);
     }
 
     #[test]
