@@ -25,15 +25,21 @@ pub fn head_name(layer: usize, head: usize) -> String {
     format!("L{layer}H{head}")
 }
 
-/// Formats a share as a percentage, which rounds to 0 or 100 only if the share is exactly 0 or 1.
+/// Formats a share as a percentage, which rounds to 0 or 100 only if the share is exactly 0 or 1: "> 99.999 %".
 pub fn percent(share: f64) -> String {
     let percent = 100.0 * share;
     let decimals = (1..4).find(|&d| {
         let shown: f64 = format!("{percent:.d$}").parse().unwrap_or(percent);
         (shown < 100.0 || share >= 1.0) && (shown > 0.0 || share <= 0.0)
     });
-    let text = format!("{percent:.*}", decimals.unwrap_or(4));
-    format!("{} %", text.strip_suffix(".0").unwrap_or(&text))
+    match decimals {
+        Some(decimals) => {
+            let text = format!("{percent:.decimals$}");
+            format!("{} %", text.strip_suffix(".0").unwrap_or(&text))
+        }
+        None if share > 0.5 => "> 99.999 %".into(),
+        None => "< 0.001 %".into(),
+    }
 }
 
 const UNITS: [(&str, u64); 4] =
@@ -165,6 +171,7 @@ mod tests {
     fn percentages_do_not_round_to_the_ends() {
         assert_eq!([0.0, 0.5, 0.9517, 1.0].map(percent), ["0 %", "50 %", "95.2 %", "100 %"]);
         assert_eq!([0.99999, 0.9996, 0.0001].map(percent), ["99.999 %", "99.96 %", "0.01 %"]);
+        assert_eq!([1.0 - 1e-9, 1e-9].map(percent), ["> 99.999 %", "< 0.001 %"]);
     }
 
     #[test]

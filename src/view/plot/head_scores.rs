@@ -82,7 +82,7 @@ impl<'a> HeadScores<'a> {
             format!("; framed: the best {FRAMED}, from {} up", plain(last.score))
         });
         match low <= high {
-            true => format!("{model} · {} is light, {} dark{framed}", plain(low), plain(high)),
+            true => format!("{model} · from {}, pale, to {}, strong{framed}", plain(low), plain(high)),
             false => model,
         }
     }

@@ -18,14 +18,16 @@ impl RetrievalHeads {
         HeatMap::by_layer_and_head(self.title(), facts, measure, &self.scores)
     }
 
-    /// Says which head copies most.
+    /// Says which head copies most, or that several do.
     fn title(&self) -> String {
-        match self.ranking().first().filter(|head| head.score > 0.0) {
-            Some(head) => {
-                let name = head_name(head.layer, head.head);
-                format!("{name} copies most of the needle: {} of its tokens", percent(head.score))
-            }
-            None => "No head copies the needle".into(),
+        let ranking = self.ranking();
+        let Some(best) = ranking.first().filter(|head| head.score > 0.0) else {
+            return "No head copies the needle".into();
+        };
+        let (name, share) = (head_name(best.layer, best.head), percent(best.score));
+        match ranking.iter().filter(|head| head.score >= best.score).count() {
+            1 => format!("{name} copies most of the needle: {share} of its tokens"),
+            n => format!("{n} heads, {name} first, copy most of the needle: {share} of its tokens each"),
         }
     }
 
@@ -49,6 +51,8 @@ mod tests {
         let map = heads(vec![vec![0.25, 0.0], vec![0.25, 0.8]], 4).map();
         assert_eq!(map.title, "L1H1 copies most of the needle: 80 % of its tokens");
         assert_eq!(map.facts, "m · 4 prompts · strongest: L1H1 (0.80), L0H0 (0.25), L1H0 (0.25)");
+        let tied = heads(vec![vec![0.25, 0.5], vec![0.5, 0.0]], 1).map().title;
+        assert_eq!(tied, "2 heads, L0H1 first, copy most of the needle: 50 % of its tokens each");
         let none = heads(vec![vec![0.0]], 1).map();
         assert!(none.facts.contains("none") && none.title == "No head copies the needle");
     }
