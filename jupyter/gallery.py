@@ -55,8 +55,8 @@ KINDS = [
     Kind("What do all heads look at?", "tutorials/01_first_trace", "trace.overview()?", "overview my.trace --out heads.svg", "overview"),
     Kind(
         "Which sentences do later ones return to?",
-        "tutorials/02_thought_anchors",
-        "by_calibration",
+        "tutorials/09_own_reasoning",
+        "anchors",
         "thought-anchors my.trace --out anchors.svg",
         "anchors",
         "trace.thought_anchors()?",

@@ -104,6 +104,19 @@ pub enum Estimate {
 }
 
 impl Search {
+    /// Returns its name in tables and figures.
+    pub fn name(self) -> &'static str {
+        match self {
+            Search::Exhaustive => "exhaustive",
+            Search::Hierarchical(Estimate::First) => "first key",
+            Search::Hierarchical(Estimate::Middle) => "middle key",
+            Search::Hierarchical(Estimate::MeanSpread) => "mean + spread",
+            Search::Hierarchical(Estimate::TwoMeans) => "two means",
+            Search::Window => "window",
+            Search::Random { .. } => "random",
+        }
+    }
+
     /// Returns whether it reads no key.
     pub fn is_baseline(self) -> bool {
         matches!(self, Search::Window | Search::Random { .. })

@@ -25,15 +25,21 @@ pub fn head_name(layer: usize, head: usize) -> String {
     format!("L{layer}H{head}")
 }
 
-/// Formats a share as a percentage, which rounds to 0 or 100 only if the share is exactly 0 or 1.
+/// Formats a share as a percentage, which rounds to 0 or 100 only if the share is exactly 0 or 1: "> 99.999 %".
 pub fn percent(share: f64) -> String {
     let percent = 100.0 * share;
     let decimals = (1..4).find(|&d| {
         let shown: f64 = format!("{percent:.d$}").parse().unwrap_or(percent);
         (shown < 100.0 || share >= 1.0) && (shown > 0.0 || share <= 0.0)
     });
-    let text = format!("{percent:.*}", decimals.unwrap_or(4));
-    format!("{} %", text.strip_suffix(".0").unwrap_or(&text))
+    match decimals {
+        Some(decimals) => {
+            let text = format!("{percent:.decimals$}");
+            format!("{} %", text.strip_suffix(".0").unwrap_or(&text))
+        }
+        None if share > 0.5 => "> 99.999 %".into(),
+        None => "< 0.001 %".into(),
+    }
 }
 
 const UNITS: [(&str, u64); 4] =
@@ -88,6 +94,39 @@ pub fn nats(kl: f64) -> String {
     if kl.abs() < 1e-3 && kl != 0.0 { format!("{kl:.1e} nats") } else { format!("{kl:.4} nats") }
 }
 
+/// Formats a number as a person writes it, with two digits that count: "31", "0.007", far from 1 "5 × 10⁻⁷".
+pub fn plain(number: f64) -> String {
+    let size = number.abs();
+    if number == 0.0 || !number.is_finite() {
+        return format!("{}", number + 0.0);
+    }
+    if !(9.95e-5..999_999.5).contains(&size) {
+        return power_of_ten(number);
+    }
+    let decimals = (1 - size.log10().floor() as i32).max(0) as usize;
+    let text = format!("{number:.decimals$}");
+    match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').into(),
+        false => text,
+    }
+}
+
+/// Formats a number with one digit that counts and a power of ten.
+fn power_of_ten(number: f64) -> String {
+    let text = format!("{number:.0e}");
+    let (digit, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    let raised = exponent.chars().map(|c| match c.to_digit(10) {
+        Some(digit) => ['⁰', '¹', '²', '³', '⁴', '⁵', '⁶', '⁷', '⁸', '⁹'][digit as usize],
+        None => '⁻',
+    });
+    let power = format!("10{}", raised.collect::<String>());
+    match digit {
+        "1" => power,
+        "-1" => format!("-{power}"),
+        _ => format!("{digit} × {power}"),
+    }
+}
+
 /// Formats a number in millions or billions: "6.3 M", "8.0 B".
 pub fn millions(number: u64) -> String {
     match number {
@@ -115,9 +154,24 @@ mod tests {
     }
 
     #[test]
+    fn numbers_are_written_without_an_e() {
+        assert_eq!(
+            [0.0, 7e-3, 0.0123, 1.0, 31.46, 123_456.0].map(plain),
+            ["0", "0.007", "0.012", "1", "31", "123456"]
+        );
+        assert_eq!([-0.0, -0.5, -4.0, 20.0, 0.0001].map(plain), ["0", "-0.5", "-4", "20", "0.0001"]);
+        assert_eq!(
+            [5e-7, -1e-5, 1e6, f64::MIN_POSITIVE].map(plain),
+            ["5 × 10⁻⁷", "-10⁻⁵", "10⁶", "2 × 10⁻³⁰⁸"]
+        );
+        assert_eq!([f64::NAN, f64::INFINITY].map(plain), ["NaN", "inf"]);
+    }
+
+    #[test]
     fn percentages_do_not_round_to_the_ends() {
         assert_eq!([0.0, 0.5, 0.9517, 1.0].map(percent), ["0 %", "50 %", "95.2 %", "100 %"]);
         assert_eq!([0.99999, 0.9996, 0.0001].map(percent), ["99.999 %", "99.96 %", "0.01 %"]);
+        assert_eq!([1.0 - 1e-9, 1e-9].map(percent), ["> 99.999 %", "< 0.001 %"]);
     }
 
     #[test]

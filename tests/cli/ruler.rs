@@ -239,5 +239,5 @@ fn heads_that_copy_the_needle_are_ranked_and_drawn() {
     );
     let best = object["ranking"][0]["score"].as_f64().unwrap();
     assert!(best > 0.5, "a model that copies numbers has a head that does: {object}");
-    assert!(std::fs::read_to_string(out).unwrap().contains("retrieval heads"));
+    assert!(std::fs::read_to_string(out).unwrap().contains("copies most of the needle"));
 }

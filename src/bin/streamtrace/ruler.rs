@@ -50,7 +50,7 @@ pub struct RulerArgs {
     #[arg(long, value_name = "FILE")]
     haystack: Option<PathBuf>,
     /// Most tokens of an answer; RULER's number if left out: 128 for needles
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u64).range(1..))]
     max_tokens: Option<u64>,
     /// Measure every search and baseline at the same budget
     #[arg(long, conflicts_with_all = ["exhaustive", "estimate", "baseline"])]
@@ -59,7 +59,7 @@ pub struct RulerArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "baselines")]
     out: Option<PathBuf>,
     /// Number of depths in the picture of --out, evenly from the start to the end of the haystack
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(2..=100))]
+    #[arg(long, value_name = "NUMBER", default_value_t = 5, value_parser = clap::value_parser!(u64).range(2..=100))]
     depths: u64,
     #[command(flatten)]
     chat: ChatArgs,
@@ -151,7 +151,7 @@ impl RulerArgs {
     /// The search that was asked for; or all, at the budget that was asked for.
     fn contenders(&self, tracer: &Tracer) -> Vec<Contender> {
         if !self.baselines {
-            return vec![Contender { name: search_name(tracer.config().search), tracer: tracer.clone() }];
+            return vec![Contender { name: tracer.config().search.name(), tracer: tracer.clone() }];
         }
         let settings = tracer.config();
         let published =
@@ -163,10 +163,8 @@ impl RulerArgs {
             Search::Random { seed: 0 },
         ];
         let others = others.map(|search| StreamConfig { search, ..settings.clone() });
-        let contender = |config: StreamConfig| Contender {
-            name: search_name(config.search),
-            tracer: tracer.with(config),
-        };
+        let contender =
+            |config: StreamConfig| Contender { name: config.search.name(), tracer: tracer.with(config) };
         others.into_iter().chain(published).map(contender).collect()
     }
 
@@ -218,18 +216,6 @@ fn by_task<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Value {
         }
     }
     tasks.into()
-}
-
-fn search_name(search: Search) -> &'static str {
-    match search {
-        Search::Exhaustive => "exhaustive",
-        Search::Hierarchical(Estimate::First) => "first key",
-        Search::Hierarchical(Estimate::Middle) => "middle key",
-        Search::Hierarchical(Estimate::MeanSpread) => "mean + spread",
-        Search::Hierarchical(Estimate::TwoMeans) => "two means",
-        Search::Window => "window",
-        Search::Random { .. } => "random",
-    }
 }
 
 /// The bundled model cannot do all tasks.

@@ -7,7 +7,7 @@ use crate::{
     },
     trace::{AnswerScore, AnswerToken, Budget, Estimate, Search, Span, StreamConfig},
     words::{
-        numbers::{count, format_bytes, percent, thousands},
+        numbers::{count, format_bytes, nats, percent, thousands},
         table::{Describe, Table, keys_read, show_as_table},
     },
 };
@@ -54,7 +54,7 @@ impl Describe for StreamConfig {
             .row("kept", budget)
             .row("shared out", heads)
             .row("always kept", format!("first {}, last {}", self.sink_blocks, self.effective_local_blocks()))
-            .row("search", format!("{:?}", self.search))
+            .row("search", self.search.name())
             .row("beam", self.beam)
             .row("key by key", focus)
     }
@@ -165,9 +165,9 @@ impl Tried {
     fn line(&self) -> String {
         let passes = if self.passes { "passes" } else { "fails" };
         format!(
-            "{passes}: {} pruned, KL {:.2e}, log-probability {:.3}",
+            "{passes}: {} pruned, KL {}, log-probability {:.3}",
             percent(self.pruned),
-            self.kl,
+            nats(self.kl),
             self.logprob
         )
     }
@@ -178,7 +178,7 @@ impl Describe for SmallestTopK {
         let found = count(self.top_k, "key block");
         let all = thousands(self.n_key_blocks as u64);
         let table = Table::new(format!("{found} of {all} for {}", self.criterion.line()))
-            .row("search", format!("{:?}", self.search));
+            .row("search", self.search.name());
         self.tried.iter().fold(table, |table, tried| table.row(&format!("k = {}", tried.top_k), tried.line()))
     }
 }
@@ -324,9 +324,9 @@ mod tests {
             n_key_blocks: 1000,
             tried: vec![tried(8, false), tried(9, true)],
         };
-        let expected = "9 key blocks of 1,000 for the answer \"42\"\n  search  Exhaustive\n  \
-                        k = 8   fails: 90 % pruned, KL 2.50e-1, log-probability -1.000\n  \
-                        k = 9   passes: 90 % pruned, KL 2.50e-1, log-probability -1.000";
+        let expected = "9 key blocks of 1,000 for the answer \"42\"\n  search  exhaustive\n  \
+                        k = 8   fails: 90 % pruned, KL 0.2500 nats, log-probability -1.000\n  \
+                        k = 9   passes: 90 % pruned, KL 0.2500 nats, log-probability -1.000";
         assert_reads(&found, expected);
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     trace::Span,
     words::{
         letters::shortened,
-        numbers::{count, head_name, thousands},
+        numbers::{count, head_name, plain, thousands},
     },
 };
 
@@ -144,7 +144,7 @@ impl ThoughtAnchors {
         for (value, height) in [(most, HIGHEST), (most / 2.0, HIGHEST / 2), (0.0, 0)] {
             let y = bottom - height;
             pen.line((LEFT - 4, y), (LEFT, y), LINE);
-            pen.text(&number(value), (LEFT - 7, y), Type::SMALL.before());
+            pen.text(&plain(value), (LEFT - 7, y), Type::SMALL.before());
         }
         pen.line((LEFT, bottom), (LEFT + AREA.0, bottom), LINE);
     }
@@ -202,15 +202,6 @@ impl ThoughtAnchors {
     /// Draws the excess kurtosis of every head, which is high for heads that attend to few sentences.
     pub fn kurtosis_figure(&self) -> Figure {
         HeadScores::new(&self.kurtosis, self.n_layers, self.n_heads).figure(&self.model)
-    }
-}
-
-/// Formats a small number with about three digits.
-fn number(value: f64) -> String {
-    match value {
-        0.0 => "0".into(),
-        v if v >= 0.01 => format!("{v:.3}"),
-        v => format!("{v:.1e}"),
     }
 }
 

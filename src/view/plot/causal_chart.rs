@@ -9,7 +9,10 @@ use super::{
 use crate::{
     analysis::CausalTest,
     error::Error,
-    words::{letters::shortened, numbers::count},
+    words::{
+        letters::shortened,
+        numbers::{count, plain},
+    },
 };
 
 const LEFT: i32 = 40;
@@ -128,9 +131,9 @@ fn axis(pen: &Pen, ends: Ends, is_nats: bool) {
     for value in round(ends) {
         let at = x(value, ends);
         pen.line((at, AXIS), (at, AXIS + 4), LINE);
-        pen.text(&format!("{value}"), (at, AXIS + 13), Type::TEXT.centered());
+        pen.text(&plain(value), (at, AXIS + 13), Type::TEXT.centered());
         if is_nats {
-            pen.text(&format!("p × {}", factor((-value).exp())), (at, AXIS + 29), Type::NOTE.centered());
+            pen.text(&format!("p × {}", plain((-value).exp())), (at, AXIS + 29), Type::NOTE.centered());
         }
     }
     pen.area(dot((LEFT + 4, AXIS + 48)), MARKS[0]);
@@ -148,14 +151,6 @@ fn round((low, high): Ends) -> Vec<f64> {
     let number =
         |i: i64| if i == 0 { 0.0 } else { format!("{:.12}", i as f64 * step).parse().unwrap_or(0.0) };
     (first..=last).map(number).collect()
-}
-
-/// Formats a factor of a probability: "1", "0.37", "1e-5".
-fn factor(value: f64) -> String {
-    match value {
-        v if (0.01..100.0).contains(&v) => format!("{}", (v * 100.0).round() / 100.0),
-        v => format!("{v:.0e}"),
-    }
 }
 
 fn x(value: f64, (low, high): Ends) -> i32 {
@@ -178,12 +173,11 @@ fn diamond((x, y): Point, height: i32) -> Vec<Point> {
         .into()
 }
 
-/// Formats a number with two decimals, or as a power of ten if it is very small or very large.
+/// Formats a number with two decimals, or fewer digits if it is very small or very large.
 fn number(value: f64) -> String {
     match value.abs() {
-        0.0 => "0".into(),
         5e-3..1e6 => format!("{value:.2}"),
-        _ => format!("{value:.0e}"),
+        _ => plain(value),
     }
 }
 
@@ -226,7 +220,8 @@ mod tests {
         assert_eq!(round((-2.0, 31.5)), [0.0, 10.0, 20.0, 30.0]);
         assert_eq!(round((0.0, 0.0007)), [0.0, 0.0002, 0.0004, 0.0006]);
         assert!(round((-1e300, 1e300)).len() <= 6 && round((0.0, 1.0)).contains(&0.6));
-        assert_eq!([1.0, (-1.0f64).exp(), 1e-5].map(factor), ["1", "0.37", "1e-5"]);
+        let few = test(&[5.5], vec![0.0, 2.0]).figure();
+        assert!(few.svg().contains("p × 0.018"), "{}", few.svg());
         let verdict = |strong: usize, n: usize| {
             test(&[1.0], (0..n).map(|i| if i < strong { 2.0 } else { 0.0 }).collect()).verdict()
         };

@@ -20,7 +20,7 @@ pub(super) fn draw(
 ) {
     let key = thousands(experts.key as u64);
     let caption = format!(
-        "Experts of token {query} that token {key}, which it read, took too; a cell a layer, darker is more:"
+        "Experts of token {query} that token {key}, which it read, took too; a cell a layer, more colour is more:"
     );
     let step = (width / experts.layers.len().max(1) as i32).clamp(1, WIDEST);
     let cell = |at: usize| {

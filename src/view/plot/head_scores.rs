@@ -3,12 +3,15 @@
 use super::{
     canvas::{Canvas, Pen, Type},
     figure::Figure,
-    labels::width,
+    labels::{title_width, width},
     theme::{MARKS, ink_on, kept_color},
 };
 use crate::{
     analysis::{HeadRanking, RankedHead},
-    words::{letters::shortened, numbers::head_name},
+    words::{
+        letters::shortened,
+        numbers::{head_name, plain},
+    },
 };
 
 const LEFT: i32 = 52;
@@ -42,13 +45,12 @@ impl<'a> HeadScores<'a> {
 
     /// Draws the map of a model's heads.
     pub fn figure(&self, model: &str) -> Figure {
-        let title = format!("{} · {} of each head", shortened(model, 24), shortened(&self.ranking.how, 60));
-        let (low, high) = self.range;
+        let title = self.title();
+        let facts = self.facts(model);
         let mut canvas = Canvas::default();
         canvas.draw(|pen| {
             pen.text(&title, (14, 20), Type::TITLE);
-            let range = format!("from {low:.1}, light, to {high:.1}, dark; the best ten are framed");
-            pen.text(&range, (14, 39), Type::NOTE);
+            pen.text(&facts, (14, 39), Type::NOTE);
             for (place, head) in self.ranking.heads.iter().enumerate() {
                 if head.layer < self.n_layers && head.head < self.n_heads {
                     self.draw(pen, head, place < FRAMED);
@@ -57,8 +59,32 @@ impl<'a> HeadScores<'a> {
             self.axes(pen);
         });
         let right = self.x(self.n_heads) + 16;
-        let size = (right.max(14 + width(&title) * 5 / 4).max(420), self.y(self.n_layers) + 14);
-        canvas.figure(size, &title, &self.description())
+        let right = right.max(28 + title_width(&title)).max(28 + width(&facts)).max(420);
+        canvas.figure((right, self.y(self.n_layers) + 14), &title, &self.description())
+    }
+
+    /// Says which head is first.
+    fn title(&self) -> String {
+        let how = shortened(&self.ranking.how, 60);
+        match self.ranking.heads.first() {
+            Some(head) => {
+                format!("{} has the highest {how}: {:.1}", head_name(head.layer, head.head), head.score)
+            }
+            None => format!("No head has any {how}"),
+        }
+    }
+
+    /// The model, and what colours and frames mean.
+    fn facts(&self, model: &str) -> String {
+        let (low, high) = self.range;
+        let model = shortened(model, 24);
+        let framed = self.ranking.heads.get(FRAMED - 1).map_or(String::new(), |last| {
+            format!("; framed: the best {FRAMED}, from {} up", plain(last.score))
+        });
+        match low <= high {
+            true => format!("{model} · from {}, pale, to {}, strong{framed}", plain(low), plain(high)),
+            false => model,
+        }
     }
 
     /// The left edge of a head's cells.

@@ -195,7 +195,7 @@ impl Reading {
             format!("where it looks from, from token {place} on: {} of its attention", percent(passage.share))
         } else {
             format!(
-                "what it read, from token {place} on: {} of its attention; darker is more",
+                "what it read, from token {place} on: {} of its attention; more colour is more",
                 percent(passage.share)
             )
         };

@@ -17,7 +17,7 @@ use crate::{
     trace::Span,
     words::{
         letters::shortened,
-        numbers::{count, thousands},
+        numbers::{count, plain, thousands},
     },
 };
 
@@ -26,6 +26,8 @@ const LEFT: i32 = 66;
 const WORDS: i32 = 214;
 const WORDED: i32 = 14;
 const TOP: i32 = 76;
+/// What a row stands for.
+const ROW: &str = "row: the later sentence";
 /// The largest number of pixels, and of cells, along a side.
 const SIDE: usize = 512;
 const MAX_PICTURE: usize = 160_000;
@@ -45,7 +47,7 @@ impl SentenceMatrix {
         canvas.picture((left, TOP), (side, side), &self.picture(n_cells, (low, high)), MAX_PICTURE);
         canvas.draw(|pen| {
             pen.text(&self.title(), (14, 20), Type::TITLE);
-            pen.text(&shortened(&self.measure, 110), (14, 39), Type::NOTE);
+            pen.text(&self.facts(), (14, 39), Type::NOTE);
             pen.text(&self.caption(), (14, 55), Type::NOTE);
             self.sides(pen, left, side);
             self.frames(pen, left, (cell, side));
@@ -61,9 +63,10 @@ impl SentenceMatrix {
         });
         let widest = [
             left + side + 20,
+            left + BAR.0 + 44 + width(ROW),
             24 + title_width(&self.title()),
-            14 + width(&shortened(&self.measure, 110)),
-            14 + width(&self.caption()),
+            28 + width(&self.facts()),
+            28 + width(&self.caption()),
             480,
         ]
         .into_iter()
@@ -80,19 +83,42 @@ impl SentenceMatrix {
         self.figure().save(path)
     }
 
+    /// Says whether the numbers tell what a sentence needs, if that is known, or else which is the largest.
     fn title(&self) -> String {
-        format!(
-            "{} · {} and those before them",
-            shortened(&self.model, 24),
-            count(self.sentences.len(), "sentence")
-        )
+        if let Some(auc) = self.known_auc {
+            let verdict = match auc {
+                auc if auc >= 0.9 => "What a sentence needs stands out",
+                auc if auc >= 0.7 => "What a sentence needs tends to stand out",
+                _ => "What a sentence needs does not stand out",
+            };
+            return format!("{verdict}: area under the ROC curve {auc:.3}");
+        }
+        match self.strongest() {
+            Some((i, j, _)) => {
+                let words = shortened(&self.sentences[j].text, 40);
+                format!("Strongest: sentence {i} and, before it, sentence {j}, “{words}”")
+            }
+            None => format!("No pairs in {}", count(self.sentences.len(), "sentence")),
+        }
+    }
+
+    /// The largest number that is one, with its pair: the later sentence and the earlier one.
+    fn strongest(&self) -> Option<(usize, usize, f64)> {
+        let n = self.sentences.len();
+        let rows = self.rows.iter().take(n).enumerate();
+        let pairs =
+            rows.flat_map(|(i, row)| row.iter().take(n).enumerate().map(move |(j, &value)| (i, j, value)));
+        pairs.filter(|(.., value)| value.is_finite()).max_by(|a, b| a.2.total_cmp(&b.2))
+    }
+
+    /// The model and the measure.
+    fn facts(&self) -> String {
+        format!("{} · {}", shortened(&self.model, 24), shortened(&self.measure, 110))
     }
 
     /// Says what the frames mark, if there are some, and that the prompt is too long, if it is.
     fn caption(&self) -> String {
-        let auc = self.known_auc.map_or(String::new(), |auc| format!("; area under the ROC curve {auc:.3}"));
-        let framed =
-            (!self.known.is_empty()).then(|| format!("framed: what a sentence is known to need{auc}"));
+        let framed = (!self.known.is_empty()).then(|| "framed: what a sentence is known to need".to_string());
         framed.into_iter().chain(self.note.clone()).collect::<Vec<_>>().join(" · ")
     }
 
@@ -190,13 +216,7 @@ impl SentenceMatrix {
     }
 
     fn description(&self) -> String {
-        let pairs = self
-            .rows
-            .iter()
-            .enumerate()
-            .flat_map(|(i, row)| row.iter().enumerate().map(move |(j, &value)| (i, j, value)));
-        let strongest = pairs.max_by(|a, b| a.2.total_cmp(&b.2));
-        let strongest = strongest.map_or("There are no pairs.".into(), |(i, j, value)| {
+        let strongest = self.strongest().map_or("There are no pairs.".into(), |(i, j, value)| {
             format!("The largest, {value:.3}, is of sentence {i} and the earlier sentence {j}.")
         });
         format!("Rows are sentences, columns the sentences before them; {}. {strongest}", self.measure)
@@ -205,9 +225,9 @@ impl SentenceMatrix {
 
 /// Draws the colour bar, from the smallest to the largest value, and says which sentence a row stands for.
 fn scale(canvas: &mut Canvas, (left, top): Point, (low, high): (f64, f64)) {
-    let ticks = [(0, format!("{low:.2}")), (BAR.0, format!("{high:.2}"))];
+    let ticks = [(0, plain(low)), (BAR.0, plain(high))];
     color_bar(canvas, (left, top), "", ticks.into_iter());
-    canvas.draw(|pen| pen.text("row: the later sentence", (left + BAR.0 + 30, top + 6), Type::NOTE));
+    canvas.draw(|pen| pen.text(ROW, (left + BAR.0 + 30, top + 6), Type::NOTE));
 }
 
 #[cfg(test)]
@@ -244,6 +264,21 @@ mod tests {
         );
         matrix.sentences.clear();
         assert!(matrix.figure().svg().starts_with("<svg"));
+    }
+
+    #[test]
+    fn the_title_says_whether_what_is_known_stands_out_or_what_is_strongest() {
+        let mut matrix = made_up_matrix(30);
+        matrix.known_auc = None;
+        matrix.rows[20][7] = 99.0;
+        assert!(matrix.title().starts_with("Strongest: sentence 20 and, before it, sentence 7, “"));
+        for (auc, verdict) in [(0.994, "needs stands out"), (0.825, "tends to"), (0.5, "does not")] {
+            matrix.known_auc = Some(auc);
+            assert!(matrix.title().contains(verdict) && matrix.title().ends_with(&format!("{auc:.3}")));
+        }
+        matrix.known_auc = None;
+        matrix.sentences.clear();
+        assert_eq!(matrix.title(), "No pairs in 0 sentences");
     }
 
     #[test]

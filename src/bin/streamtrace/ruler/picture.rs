@@ -1,6 +1,9 @@
 //! The picture of `--out`: scores by depth and length.
 
-use streamtrace::view::plot::{Figure, HeatMap, SideBySide};
+use streamtrace::{
+    view::plot::{Figure, HeatMap, SideBySide},
+    words::numbers::thousands,
+};
 
 use super::{
     Row,
@@ -20,7 +23,7 @@ pub fn scores(model: &str, depths: &[Option<f64>], rows: &[Row]) -> Figure {
         row_name: "depth".into(),
         rows: depths.iter().flatten().map(|depth| format!("{:.0} %", 100.0 * depth)).collect(),
         column_name: "tokens".into(),
-        columns: rows.iter().map(|row| row.n_tokens.to_string()).collect(),
+        columns: rows.iter().map(|row| thousands(row.n_tokens as u64)).collect(),
         values: (0..depths.len())
             .map(|depth| rows.iter().map(|row| mean(&of(row)[depth * n_prompts..][..n_prompts])).collect())
             .collect(),
