@@ -87,6 +87,26 @@ fn every_architecture_runs_as_its_folder() {
     }
 }
 
+/// As llama.cpp wrote Mixtral until spring 2024.
+#[test]
+fn experts_with_a_tensor_each_run_as_their_folder() {
+    let config = common::config(json!({ "model_type": "mixtral", "head_dim": 16, "intermediate_size": 96,
+        "num_local_experts": 4, "num_experts_per_tok": 2 }));
+    let mut weights = common::random_weights(&config, Dtype::F32);
+    let folder = common::folder(&config, &weights, 1);
+    for weight in weights.iter_mut().filter(|weight| weight.name.contains(".experts.")) {
+        let parts: Vec<&str> = weight.name.split('.').collect();
+        let [.., expert, part, kind] = parts[..] else { panic!("{}", weight.name) };
+        let part = ["gate", "down", "up"][part[1..].parse::<usize>().unwrap() - 1];
+        weight.name = format!("blk.{}.ffn_{part}.{expert}.{kind}", parts[2]);
+    }
+    let path = folder.path().join("model.gguf");
+    Writer::of("llama", &config, &weights, GgmlDType::F32).write(&path);
+    let [a, b] =
+        [&path, folder.path()].map(|path| trace(path, &common::prompt(157)).unwrap().logits().unwrap());
+    assert!(apart(&a, &b) < 1e-5, "{}", apart(&a, &b));
+}
+
 #[test]
 fn experts_that_are_not_known_are_named() {
     let (_folder, path) = quantized(GgmlDType::Q8_0);
