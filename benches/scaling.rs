@@ -108,7 +108,7 @@ fn draw(path: &Path, medians: &[Summary], exponent: f64) -> Result<(), Box<dyn E
             (LENGTHS[0] as f64 * 0.8..LENGTHS[4] as f64 * 1.2)
                 .log_scale()
                 .with_key_points(LENGTHS.map(|n| n as f64).into()),
-            (0.5..longest * 1.5).log_scale().with_key_points(vec![1.0, 3.0, 10.0, 30.0, 100.0]),
+            (0.3..longest * 1.5).log_scale().with_key_points(vec![1.0, 3.0, 10.0, 30.0, 100.0]),
         )?;
     let thousands = |tokens: &f64| format!("{:.0}k", tokens / 1024.0);
     chart

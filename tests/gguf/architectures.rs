@@ -87,7 +87,7 @@ fn every_architecture_runs_as_its_folder() {
     }
 }
 
-/// As llama.cpp wrote Mixtral until spring 2024.
+/// As llama.cpp wrote Mixtral at first.
 #[test]
 fn experts_with_a_tensor_each_run_as_their_folder() {
     let config = common::config(json!({ "model_type": "mixtral", "head_dim": 16, "intermediate_size": 96,
