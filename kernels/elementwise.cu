@@ -1,7 +1,7 @@
 // elementwise: operations number by number.
 //
-// swiglu:    out[i] = silu(x[i]) * y[i], silu(x) = x / (1 + exp(-x))
-// geglu:     out[i] = gelu(x[i]) * y[i], gelu(x) = x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))
+// swiglu:    out[i] = silu(x[i]) * y[i] (activations.cu)
+// geglu:     out[i] = gelu(x[i]) * y[i]
 // clamped_swiglu: out[i] = g / (1 + exp(-1.702 g)) * (u + 1), g = min(x[i], limit), u = y[i] between -limit and limit
 // add:       out[i] = x[i] + y[i]
 // add_bias:  x[i] += bias[i % width]
@@ -53,28 +53,19 @@ struct FiniteParams {
 static_assert(sizeof(FiniteParams) == 24, "as in src/engine/cuda/params.rs");
 
 DEVICE u64 my_vector() { return (u64)blockIdx.x * THREADS + threadIdx.x; }
-DEVICE float silu(float x) { return x / (1.0f + __expf(-x)); }
 
-DEVICE u32 gate_pair(u32 gate, u32 up) {
-    return pack_bf16(silu(low_bf16(gate)) * low_bf16(up), silu(high_bf16(gate)) * high_bf16(up));
+template <typename Gated>
+DEVICE u32 gated_pair(u32 gate, u32 up, Gated gated) {
+    return pack_bf16(gated(low_bf16(gate), low_bf16(up)), gated(high_bf16(gate), high_bf16(up)));
 }
 
-// 1/2 (1 + tanh(y)) = 1 / (1 + exp(-2 y))
-DEVICE float gelu(float x) { return x / (1.0f + __expf(-1.5957691216f * (x + 0.044715f * x * x * x))); }
-
-DEVICE u32 gelu_pair(u32 gate, u32 up) {
-    return pack_bf16(gelu(low_bf16(gate)) * low_bf16(up), gelu(high_bf16(gate)) * high_bf16(up));
-}
-
-// Comparisons keep a NaN.
-DEVICE float clamped(float gate, float up, float limit) {
-    gate = gate > limit ? limit : gate;
-    up = up > limit ? limit : up < -limit ? -limit : up;
-    return gate / (1.0f + __expf(-1.702f * gate)) * (up + 1.0f);
-}
-
-DEVICE u32 clamped_pair(u32 gate, u32 up, float limit) {
-    return pack_bf16(clamped(low_bf16(gate), low_bf16(up), limit), clamped(high_bf16(gate), high_bf16(up), limit));
+// Of vector i of x and y.
+template <typename Params, typename Gated>
+DEVICE void gated_vector(const Params& p, u64 i, Gated gated) {
+    if (i >= p.n_vectors) return;
+    uint4 g = p.x[i], u = p.y[i];
+    p.out[i] = make_uint4(gated_pair(g.x, u.x, gated), gated_pair(g.y, u.y, gated), gated_pair(g.z, u.z, gated),
+                          gated_pair(g.w, u.w, gated));
 }
 
 DEVICE u32 add_pair(u32 a, u32 b) {
@@ -89,25 +80,15 @@ DEVICE uint4 add_vector(uint4 a, uint4 b) {
 DEVICE bool odd_pair(u32 a) { return (a & 0x7F80u) >= 0x5B80u || (a & 0x7F800000u) >= 0x5B800000u; }
 
 KERNEL void swiglu(const __grid_constant__ PairParams p) {
-    u64 i = my_vector();
-    if (i >= p.n_vectors) return;
-    uint4 g = p.x[i], u = p.y[i];
-    p.out[i] = make_uint4(gate_pair(g.x, u.x), gate_pair(g.y, u.y), gate_pair(g.z, u.z), gate_pair(g.w, u.w));
+    gated_vector(p, my_vector(), [](float gate, float up) { return gated_silu(gate, up, 0.0f); });
 }
 
 KERNEL void geglu(const __grid_constant__ PairParams p) {
-    u64 i = my_vector();
-    if (i >= p.n_vectors) return;
-    uint4 g = p.x[i], u = p.y[i];
-    p.out[i] = make_uint4(gelu_pair(g.x, u.x), gelu_pair(g.y, u.y), gelu_pair(g.z, u.z), gelu_pair(g.w, u.w));
+    gated_vector(p, my_vector(), [](float gate, float up) { return gated_gelu(gate, up, 0.0f); });
 }
 
 KERNEL void clamped_swiglu(const __grid_constant__ ClampedParams p) {
-    u64 i = my_vector();
-    if (i >= p.n_vectors) return;
-    uint4 g = p.x[i], u = p.y[i];
-    p.out[i] = make_uint4(clamped_pair(g.x, u.x, p.limit), clamped_pair(g.y, u.y, p.limit),
-                          clamped_pair(g.z, u.z, p.limit), clamped_pair(g.w, u.w, p.limit));
+    gated_vector(p, my_vector(), [&](float gate, float up) { return gated_clamped(gate, up, p.limit); });
 }
 
 KERNEL void add(const __grid_constant__ PairParams p) {

@@ -6,16 +6,18 @@
 //                 top_groups groups of neighbours whose best two corrected scores have the largest sums. Of equal
 //                 ones the first is taken. Weights are scores, divided by the sum of the chosen ones where
 //                 `normalised` is 1, times scale.
-// rows_by_expert: the rows that each expert takes, one expert after the other, and their weights. The order of an
-//                 expert's rows is not fixed.
+// rows_by_expert: the rows that each expert takes, one expert after the other, and their weights: a row taken by an
+//                 expert has a place. The order of an expert's rows is not fixed.
 // gather_rows:    out[i] = x[rows[i]]
 // add_scattered:  sum[rows[i]] += weights[i] part[i], no row twice
+// sum_of_experts: out[t] = sum over i of weights[t, i] part[places[t, i]]
 // times_sigmoid:  y[t] *= 1 / (1 + exp(-gate . x[t]))
 //
 // logits [n_rows, n_experts] f32, n_experts at most MOST_EXPERTS; bias [n_experts] bf16 or null, added to them;
 //        correction [n_experts] f32 or null
 // chosen [n_rows, top_k] u32, weights [n_rows, top_k] f32, places [n_rows, top_k] u32: the row's number among those
-//        of the expert; top_k at most 32; counts [n_experts] u32, zeroed by the caller
+//        of the expert, and from rows_by_expert on its place; top_k at most 32; counts [n_experts] u32, zeroed by the
+//        caller
 // rows [n_rows top_k] u32, of_rows [n_rows top_k] f32: the same by expert; of gather_rows and add_scattered those of
 //        one expert
 // x, out, part, sum, y [., width] bf16, width a multiple of 8; gate [width] bf16
@@ -30,6 +32,7 @@ GEOMETRY(route, 32 * WARPS, WARPS, 1, 0, 0);
 GEOMETRY(rows_by_expert, THREADS, THREADS, 1, 0, 0);
 GEOMETRY(gather_rows, THREADS, 1, 1, 0, 0);
 GEOMETRY(add_scattered, THREADS, 1, 1, 0, 0);
+GEOMETRY(sum_of_experts, THREADS, 1, 1, 0, 0);
 GEOMETRY(times_sigmoid, THREADS, 1, 1, 0, 0);
 
 struct RouteParams {
@@ -47,7 +50,8 @@ static_assert(sizeof(RouteParams) == 88, "as in src/engine/cuda/params.rs");
 struct ListParams {
     const u32* chosen;
     const float* weights;
-    const u32 *places, *counts;
+    u32* places;
+    const u32* counts;
     u32* rows;
     float* of_rows;
     int n, top_k;
@@ -70,6 +74,15 @@ struct ScatterParams {
     int width;
 };
 static_assert(sizeof(ScatterParams) == 40, "as in src/engine/cuda/params.rs");
+
+struct SumParams {
+    const uint4* part;
+    const u32* places;
+    const float* weights;
+    uint4* out;
+    int width, top_k;
+};
+static_assert(sizeof(SumParams) == 40, "as in src/engine/cuda/params.rs");
 
 struct SigmoidParams {
     uint4* y;
@@ -181,6 +194,7 @@ KERNEL void rows_by_expert(const __grid_constant__ ListParams p) {
     if (i >= p.n) return;
     u32 expert = p.chosen[i], at = p.places[i];
     for (u32 e = 0; e < expert; e++) at += p.counts[e];
+    p.places[i] = at;
     p.rows[at] = i / p.top_k;
     p.of_rows[at] = p.weights[i];
 }
@@ -207,6 +221,27 @@ KERNEL void add_scattered(const __grid_constant__ ScatterParams p) {
         uint4 a = sum[i], b = part[i];
         sum[i] = make_uint4(add_weighted(a.x, b.x, w), add_weighted(a.y, b.y, w), add_weighted(a.z, b.z, w),
                             add_weighted(a.w, b.w, w));
+    }
+}
+
+DEVICE void add_pairs(float (&sum)[8], uint4 part, float weight) {
+    const u32 pairs[4] = {part.x, part.y, part.z, part.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        sum[2 * i] = fmaf(weight, low_bf16(pairs[i]), sum[2 * i]);
+        sum[2 * i + 1] = fmaf(weight, high_bf16(pairs[i]), sum[2 * i + 1]);
+    }
+}
+
+KERNEL void sum_of_experts(const __grid_constant__ SumParams p) {
+    int n = p.width / 8;
+    const u32* places = p.places + (u64)blockIdx.x * p.top_k;
+    const float* weights = p.weights + (u64)blockIdx.x * p.top_k;
+    for (int i = threadIdx.x; i < n; i += THREADS) {
+        float sum[8] = {};
+        for (int k = 0; k < p.top_k; k++) add_pairs(sum, p.part[(u64)places[k] * n + i], weights[k]);
+        p.out[(u64)blockIdx.x * n + i] = make_uint4(pack_bf16(sum[0], sum[1]), pack_bf16(sum[2], sum[3]),
+                                                    pack_bf16(sum[4], sum[5]), pack_bf16(sum[6], sum[7]));
     }
 }
 

@@ -236,6 +236,30 @@ def check_rest(generator):
         close("rope with norm" if normed else "rope", f"head dim {dim}, rotated {n_rotated}", got, want, 4e-3)
 
 
+def check_grouped(normal, label, routes, n_rows):
+    n_experts, hidden, inner = len(routes.counts), 72, 200
+    experts = torch.repeat_interleave(torch.arange(n_experts, device="cuda"), routes.counts)
+    x = normal(n_rows, hidden).bfloat16()
+    gate, up = ([(normal(inner, hidden) / hidden**0.5).bfloat16() for _ in range(n_experts)] for _ in range(2))
+    down = [(normal(hidden, inner) / inner**0.5).bfloat16() for _ in range(n_experts)]
+    of_gate, of_up, of_down = ([normal(n).bfloat16() for _ in range(n_experts)] for n in (inner, inner, hidden))
+    rows, gate_up, downs = x[routes.rows.flatten().long()], launch.OfExperts(gate, up), launch.OfExperts(down, down)
+    gate_up_biases, down_biases = launch.OfExperts(of_gate, of_up), launch.OfExperts(of_down, of_down)
+    for warpgroups in (False, True) if launch.is_hopper() else (False,):
+        on = ", warpgroups" if warpgroups else ""
+        for name, biased, gated in (("gated_silu", False, reference.swiglu), ("gated_gelu", False, reference.geglu),
+                                    ("gated_clamped", True, lambda g, u: reference.clamped_swiglu(g, u, 0.7))):
+            want = gated(*(reference.grouped(rows, experts, w, b if biased else None) for w, b in ((gate, of_gate), (up, of_up))))
+            biases = gate_up_biases if biased else None
+            got = launch.grouped("grouped_gate", x, routes, gate_up, biases, name, 0.7, warpgroups=warpgroups)
+            close(f"grouped_gate, {name}{on}", label, got, want, 4e-3)
+        want = reference.grouped(got, experts, down, of_down)
+        part = launch.grouped("grouped_down", got, routes, downs, down_biases, warpgroups=warpgroups)
+        close(f"grouped_down{on}", label, part, want, 4e-3)
+    want = (part[routes.places.long()].double() * routes.weights.double()[..., None]).sum(1)
+    close("sum_of_experts", label, launch.sum_of_experts(part, routes), want, 4e-3)
+
+
 def check_experts(generator):
     def normal(*size):
         return torch.randn(size, generator=generator, device="cuda")
@@ -249,19 +273,21 @@ def check_experts(generator):
     ):
         logits, label = normal(n_rows, n_experts), f"{n_rows} rows, {top_k} of {n_experts}"
         want = reference.route(logits, top_k, **how)
-        counts, rows, weights = launch.route(logits, top_k, **how)
+        routes = launch.route(logits, top_k, **how)
         got = torch.zeros(n_rows, n_experts, dtype=torch.float64, device="cuda")
         for expert in range(n_experts):
-            got[rows[expert].long(), expert] = weights[expert].double()
-        report("route", label, bool((counts == (want > 0).sum(0)).all()), "rows by expert")
+            rows, weights = routes.of_expert(expert)
+            got[rows.long(), expert] = weights.double()
+        report("route", label, bool((routes.counts == (want > 0).sum(0)).all()), "rows by expert")
         close("route weights", label, got, want, 1e-5)
         x, total = normal(n_rows, 72).bfloat16(), normal(n_rows, 72).bfloat16()
-        expert = int(counts.argmax())
-        gathered = launch.gather_rows(x, rows[expert])
-        report("gather_rows", label, torch.equal(gathered, x[rows[expert].long()]), "equal")
-        sums = total.double().index_add(0, rows[expert].long(), gathered.double() * weights[expert].double()[:, None])
-        launch.add_scattered(total, gathered, rows[expert], weights[expert])
+        rows, weights = routes.of_expert(int(routes.counts.argmax()))
+        gathered = launch.gather_rows(x, rows)
+        report("gather_rows", label, torch.equal(gathered, x[rows.long()]), "equal")
+        sums = total.double().index_add(0, rows.long(), gathered.double() * weights.double()[:, None])
+        launch.add_scattered(total, gathered, rows, weights)
         close("add_scattered", label, total, sums, 3e-3)
+        check_grouped(normal, label, routes, n_rows)
     y, x, gate = normal(37, 1032).bfloat16(), normal(37, 2056).bfloat16(), (normal(2056) / 40).bfloat16()
     want = y.double() * (x.double() @ gate.double()).sigmoid()[:, None]
     launch.times_sigmoid(y, x, gate)

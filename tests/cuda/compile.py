@@ -37,6 +37,8 @@ def variants(file, shapes):
     """Macros with which a file is compiled."""
     if file in ("rms_norm.cu", "elementwise.cu", "experts.cu", "recall.cu", "sentences.cu"):
         return [{}]
+    if file.startswith("grouped"):
+        return [{"ACTIVATION": name} for name in ("gated_silu", "gated_gelu", "gated_clamped")]
     if file in ("rope.cu", "written.cu"):
         return [{"HEAD_DIM": d} for d in sorted({s[0] for s in shapes})]
     if file == "dequantize.cu":
@@ -65,9 +67,9 @@ def variants(file, shapes):
     return found
 
 
-FILES = ["rms_norm.cu", "rope.cu", "written.cu", "elementwise.cu", "experts.cu", "pyramid.cu", "clusters.cu", "search_hierarchical.cu", "search_exhaustive.cu",
+FILES = ["rms_norm.cu", "rope.cu", "written.cu", "elementwise.cu", "experts.cu", "grouped.cu", "pyramid.cu", "clusters.cu", "search_hierarchical.cu", "search_exhaustive.cu",
          "attention.cu", "attention_record.cu", "proximity.cu", "recall.cu", "sentences.cu", "sample.cu", "dequantize.cu", "attention_sm90.cu",
-         "attention_record_sm90.cu"]
+         "attention_record_sm90.cu", "grouped_sm90.cu"]
 
 
 def entries_of(log):

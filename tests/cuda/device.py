@@ -26,7 +26,11 @@ NVRTC = _nvrtc()
 ATTENTION = ["tiles.cu", "blocks.cu", "soft_cap.cu", "attention_rows.cu"]
 ROWS = ["rows.cu", "query_block.cu"]
 SEARCH = ["tiles.cu", "blocks.cu", "soft_cap.cu", "search.cu"]
+GROUPED = ["tiles.cu", "activations.cu", "grouped_rows.cu"]
 PARTS = {
+    "elementwise.cu": ["activations.cu", "elementwise.cu"],
+    "grouped.cu": [*GROUPED, "grouped.cu"],
+    "grouped_sm90.cu": ["prelude_sm90.cu", *GROUPED, "grouped_sm90.cu"],
     "attention.cu": [*ATTENTION, "rows.cu", "attention.cu"],
     "attention_sm90.cu": ["prelude_sm90.cu", *ATTENTION, "attention_sm90.cu"],
     "attention_record.cu": [*ATTENTION, *ROWS, "attention_record.cu"],

@@ -19,9 +19,13 @@ def gpu():
     return GPU
 
 
+def is_hopper():
+    return gpu().arch == "90a"
+
+
 def hopper(shape):
     """Whether the warpgroup kernels take this shape."""
-    return gpu().arch == "90a" and shape.block_q >= 64 and shape.block_k >= 8 and shape.head_dim in (64, 128)
+    return is_hopper() and shape.block_q >= 64 and shape.block_k >= 8 and shape.head_dim in (64, 128)
 
 
 def n_blocks(shape, queries):
@@ -277,8 +281,20 @@ def experts(entry, p, n):
     gpu().launch("experts.cu", entry, {}, p, n)
 
 
+class Routes:
+    """What rows take: `counts` by expert, `rows` and `of_rows` (weights) by place, `places` and `weights` by row."""
+
+    def __init__(self, counts, rows, of_rows, places, weights):
+        self.counts, self.rows, self.of_rows, self.places, self.weights = counts, rows, of_rows, places, weights
+
+    def of_expert(self, expert):
+        """The rows that an expert takes, and their weights."""
+        start = int(self.counts[:expert].sum())
+        places = slice(start, start + int(self.counts[expert]))
+        return self.rows.flatten()[places], self.of_rows.flatten()[places]
+
+
 def route(logits, top_k, bias=None, correction=None, sigmoid=False, normalised=False, n_groups=1, top_groups=1, scale=1.0):
-    """Counts by expert, and for each expert its rows and their weights."""
     n_rows, n_experts = logits.shape
     chosen, places, rows = (new(None, n_rows, top_k, dtype=torch.int32) for _ in range(3))
     weights, of_rows = (new(None, n_rows, top_k) for _ in range(2))
@@ -291,7 +307,7 @@ def route(logits, top_k, bias=None, correction=None, sigmoid=False, normalised=F
                           rows=pointer(rows), of_rows=pointer(of_rows), n=n_rows * top_k, top_k=top_k)
     experts("rows_by_expert", p, n_rows * top_k)
     torch.cuda.synchronize()
-    return counts, rows.flatten().split(counts.tolist()), of_rows.flatten().split(counts.tolist())
+    return Routes(counts, rows, of_rows, places, weights)
 
 
 def gather_rows(x, rows):
@@ -303,6 +319,37 @@ def gather_rows(x, rows):
 def add_scattered(total, part, rows, weights):
     p = params.ScatterParams(sum=pointer(total), part=pointer(part), rows=pointer(rows), weights=pointer(weights), width=part.shape[1])
     experts("add_scattered", p, len(rows))
+
+
+class OfExperts:
+    """Pairs of tensors, one for each expert, and where they lie."""
+
+    def __init__(self, first, second):
+        self.held, self.shape = [*first, *second], first[0].shape
+        addresses = [[x.data_ptr() for x in pair] for pair in zip(first, second)]
+        self.addresses = torch.tensor(addresses, dtype=torch.int64, device="cuda")
+
+
+def grouped(entry, x, routes, weights, biases=None, activation="gated_silu", limit=0.0, out=None, warpgroups=None):
+    """`weights` of experts are [n_out, n_in], `biases` [n_out]. `warpgroups` says whether Hopper's kernel runs."""
+    file = "grouped_sm90.cu" if (is_hopper() if warpgroups is None else warpgroups) else "grouped.cu"
+    (n_out, n_in), n_experts, n_places = weights.shape, len(weights.addresses), routes.rows.numel()
+    out = new(None, n_places, n_out, dtype=torch.bfloat16) if out is None else out
+    p = params.GroupedParams(x=pointer(x), rows=pointer(routes.rows) if entry == "grouped_gate" else None, counts=pointer(routes.counts),
+                             weights=pointer(weights.addresses), biases=biases and pointer(biases.addresses), out=pointer(out),
+                             n_experts=n_experts, n_in=n_in, n_out=n_out, limit=limit)
+    defines = {"ACTIVATION": activation}
+    gpu().launch(file, entry, defines, p, n_out, n_places + n_experts * gpu().geometry(file, entry, defines).heads)
+    return out
+
+
+def sum_of_experts(part, routes):
+    n_rows, top_k = routes.places.shape
+    out = new(None, n_rows, part.shape[1], dtype=torch.bfloat16)
+    p = params.SumParams(part=pointer(part), places=pointer(routes.places), weights=pointer(routes.weights), out=pointer(out),
+                         width=part.shape[1], top_k=top_k)
+    experts("sum_of_experts", p, n_rows)
+    return out
 
 
 def times_sigmoid(y, x, gate):

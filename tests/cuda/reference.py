@@ -346,6 +346,12 @@ def route(logits, top_k, bias=None, correction=None, sigmoid=False, normalised=F
     return torch.zeros_like(scores).scatter(1, chosen, weights * scale)
 
 
+def grouped(x, experts, weights, biases=None):
+    """[n_places, n_out] f64: each row of x times the weights of its expert."""
+    out = torch.stack([weights[e].double() @ row for e, row in zip(experts, x.double())])
+    return out if biases is None else out + torch.stack(biases)[experts].double()
+
+
 def rms_norm(x, weight, eps):
     x = x.double()
     return x / (x.pow(2).mean(-1, keepdim=True) + eps).sqrt() * weight.double()

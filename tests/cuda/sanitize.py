@@ -57,6 +57,13 @@ launch.geglu(normal(19, 264), normal(19, 264))
 launch.add_bias(launch.add(normal(19, 264), normal(19, 264)), normal(264))
 launch.is_finite(normal(19, 264))
 launch.rope(normal(21, 6, 96), normal(96), torch.rand(24, device="cuda", dtype=torch.float64), 48, 7, 1e-6)
+routes = launch.route(torch.randn(77, 60, device="cuda"), 4)
+gate, up = ([normal(200, 72) for _ in range(60)] for _ in range(2))
+down = [normal(72, 200) for _ in range(60)]
+for warpgroups in (False, True) if launch.is_hopper() else (False,):
+    act = launch.grouped("grouped_gate", normal(77, 72), routes, launch.OfExperts(gate, up), warpgroups=warpgroups)
+    part = launch.grouped("grouped_down", act, routes, launch.OfExperts(down, down), warpgroups=warpgroups)
+launch.sum_of_experts(part, routes)
 for shape in SHAPES:
     run(shape)
 print("every kernel ran")

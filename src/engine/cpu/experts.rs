@@ -4,16 +4,7 @@ use candle_core::{CpuStorage, InplaceOp1, Layout, Tensor as Numbers};
 use rayon::prelude::*;
 
 use super::{Tensor, tensor::with_slice};
-use crate::{
-    engine::device::{Routed, Routes},
-    error::Error,
-};
-
-impl Routed for Routes {
-    fn n_rows(&self, expert: usize) -> usize {
-        self.rows[expert].len()
-    }
-}
+use crate::error::Error;
 
 /// Copies the rows that an expert takes.
 pub(super) fn gathered(x: &Tensor, rows: &[u32]) -> Result<Tensor, Error> {

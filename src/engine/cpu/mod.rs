@@ -27,7 +27,7 @@ use rayon::prelude::*;
 use safetensors::tensor::TensorView;
 
 use super::{
-    device::{AttentionShape, Device, Purpose, Room, Routes, TOO_LARGE, Taken},
+    device::{AttentionShape, Device, Purpose, Room, Routes, TOO_LARGE},
     model::{
         Linear,
         config::{Activation, ModelConfig},
@@ -144,9 +144,9 @@ impl Device for Cpu {
         }
     }
 
-    fn refill(&self, room: &mut Tensor, weight: &Weight) -> Result<(), Error> {
-        *room = self.weight(weight)?;
-        Ok(())
+    /// Nothing yet: a weight is converted into memory of its own.
+    fn room(&self, _: &Weight) -> Result<Tensor, Error> {
+        Tensor::of_rows(Vec::new(), 1)
     }
 
     fn residual(&self, _: bool) -> Result<Residual, Error> {
@@ -241,8 +241,12 @@ impl Device for Cpu {
         Ok(routes.chosen.clone())
     }
 
-    fn gathered(&self, x: &Tensor, routes: &Routes, taken: &Taken) -> Result<Tensor, Error> {
-        gathered(x, &routes.rows[taken.expert][taken.rows.clone()])
+    fn counts(&self, routes: &Routes) -> Result<Vec<usize>, Error> {
+        Ok(routes.counts.clone())
+    }
+
+    fn gathered(&self, x: &Tensor, routes: &Routes, places: Range<usize>) -> Result<Tensor, Error> {
+        gathered(x, &routes.rows[places])
     }
 
     fn add_scattered(
@@ -250,10 +254,9 @@ impl Device for Cpu {
         sum: &mut Tensor,
         part: &Tensor,
         routes: &Routes,
-        taken: &Taken,
+        places: Range<usize>,
     ) -> Result<(), Error> {
-        let Taken { expert, rows } = taken;
-        add_scattered(sum, part, &routes.rows[*expert][rows.clone()], &routes.weights[*expert][rows.clone()])
+        add_scattered(sum, part, &routes.rows[places.clone()], &routes.weights[places])
     }
 
     fn times_sigmoid(&self, y: Tensor, x: &Tensor, gate: &Tensor) -> Result<Tensor, Error> {

@@ -2,14 +2,16 @@
 
 use std::sync::{Arc, PoisonError};
 
-use cudarc::driver::{CudaSlice, CudaStream};
+use cudarc::driver::{CudaStream, DriverError};
 
 use super::{
     gpu::Gpu,
     macros::Macro,
     module::{Kernel, Work},
     params::DequantizeParams,
-    staging::PIECE,
+    pointer::DevicePointer,
+    staging::{OnCard, Staging, TO_CARD},
+    weights::THREADS,
 };
 use crate::{
     engine::model::{format::Format, weight::Blocks},
@@ -41,28 +43,27 @@ fn no_kernel(gpu: &Gpu, format: Format) -> Error {
 }
 
 impl Gpu {
-    /// Brings rows of `width` numbers to the card, piece by piece, and dequantises each into its place in `to`
-    /// on the stream; returns before the last one has arrived.
-    pub fn dequantize(
+    /// Brings rows of `width` numbers to the card, piece by piece, and dequantises each into its place from `to` on;
+    /// returns before the last one has arrived.
+    pub(super) fn dequantize(
         &self,
         stream: &Arc<CudaStream>,
+        staging: &mut Staging,
         blocks: &Blocks,
         width: usize,
-        to: &mut CudaSlice<u16>,
+        to: DevicePointer<u16>,
     ) -> Result<(), Error> {
         let name = name_of(blocks.format).ok_or_else(|| no_kernel(self, blocks.format))?;
-        let failed = |e| self.failed("a weight could not be copied to the card", e);
-        let row_bytes = blocks.bytes.len() / (to.len() / width).max(1);
+        let row_bytes = width / blocks.format.block_size() * blocks.format.block_bytes();
         // Rows change places only inside a head, so a piece holds whole heads.
         let together = row_bytes * blocks.interleaved.max(1);
-        let piece = (PIECE / together).max(1) * together;
-        self.make_current()?;
-        let mut staging = self.to_card.lock().unwrap_or_else(PoisonError::into_inner);
+        let piece = (TO_CARD / together).max(1) * together;
+        let failed = |e| self.failed("a weight could not be copied to the card", e);
+        let on_card = self.on_card().map_err(failed)?;
         for (i, bytes) in blocks.bytes.chunks(piece).enumerate() {
-            let at = i * piece / row_bytes * width;
             let params = DequantizeParams {
-                blocks: staging.stage(stream, bytes).map_err(failed)?,
-                out: self.pointer_at(to, at),
+                blocks: staging.stage(stream, bytes, &on_card).map_err(failed)?,
+                out: to.after(i * piece / row_bytes * width),
                 n_vectors: (bytes.len() / row_bytes * width / 8) as u64,
                 width: width as i32,
                 head_dim: blocks.interleaved as i32,
@@ -72,10 +73,20 @@ impl Gpu {
             let mut kernel = Kernel::new("dequantize", "dequantize");
             kernel.macros.push(("FORMAT", Macro::Name(name)));
             // SAFETY: as the header of kernels/dequantize.cu says: the piece holds whole rows, whose place is
-            // inside `to`.
+            // after `to`.
             unsafe { self.launch_on(stream, &kernel, Work::new(params.n_vectors as usize, 1), &params)? };
-            staging.release(stream).map_err(failed)?;
         }
         Ok(())
+    }
+
+    /// Returns the memory that blocks go through; takes it on the first call.
+    fn on_card(&self) -> Result<Arc<OnCard>, DriverError> {
+        let mut place = self.on_card.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(on_card) = &*place {
+            return Ok(on_card.clone());
+        }
+        let on_card = Arc::new(OnCard::new(self.stream.context(), THREADS)?);
+        *place = Some(on_card.clone());
+        Ok(on_card)
     }
 }

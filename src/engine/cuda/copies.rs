@@ -2,9 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cudarc::driver::{
-    CudaEvent, CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DeviceRepr, PinnedHostSlice,
-};
+use cudarc::driver::{CudaEvent, CudaSlice, CudaStream, DevicePtr, DeviceRepr, PinnedHostSlice};
 
 use super::{gpu::Gpu, staging::Staging};
 use crate::error::Error;
@@ -18,22 +16,6 @@ impl Gpu {
                 .map_err(|e| self.failed("a copy to the card failed", e))?;
         }
         Ok(to)
-    }
-
-    /// Copies bytes of a mapped file to the card.
-    pub fn upload_bytes(
-        &self,
-        stream: &Arc<CudaStream>,
-        from: &[u8],
-        to: &mut CudaSlice<u16>,
-    ) -> Result<(), Error> {
-        debug_assert_eq!(from.len(), to.num_bytes());
-        self.make_current()?;
-        let mut staging = self.to_card.lock().unwrap_or_else(PoisonError::into_inner);
-        let address = to.device_ptr_mut(stream).0;
-        // SAFETY: both are as long.
-        let copied = unsafe { staging.upload(stream, from, address) };
-        copied.map_err(|e| self.failed("a weight could not be copied to the card", e))
     }
 
     /// Returns the first `len` values; waits for everything before.

@@ -1,4 +1,4 @@
-//! Parameters of kernels/experts.cu, as params.rs has those of the others.
+//! Parameters of kernels/experts.cu and kernels/grouped.cu, as params.rs has those of the others.
 
 use super::pointer::DevicePointer;
 
@@ -52,6 +52,32 @@ pub struct ScatterParams {
     pub rows: DevicePointer<u32>,
     pub weights: Floats,
     pub width: i32,
+}
+
+#[repr(C)]
+pub struct SumParams {
+    pub part: Bf16s,
+    pub places: DevicePointer<u32>,
+    pub weights: Floats,
+    pub out: Bf16s,
+    pub width: i32,
+    pub top_k: i32,
+}
+
+/// Of kernels/grouped.cu.
+#[repr(C)]
+pub struct GroupedParams {
+    pub x: Bf16s,
+    pub rows: Option<DevicePointer<u32>>,
+    pub counts: DevicePointer<u32>,
+    /// Addresses.
+    pub weights: DevicePointer<u64>,
+    pub biases: Option<DevicePointer<u64>>,
+    pub out: Bf16s,
+    pub n_experts: i32,
+    pub n_in: i32,
+    pub n_out: i32,
+    pub limit: f32,
 }
 
 #[repr(C)]

@@ -1,4 +1,6 @@
-//! Rows by expert on a GPU: chosen there, counted on the host.
+//! Rows by expert on a GPU.
+
+use std::ops::Range;
 
 use cudarc::{cublas::sys as cublas, driver::CudaSlice};
 
@@ -12,10 +14,7 @@ use super::{
     tensor::Tensor,
 };
 use crate::{
-    engine::{
-        device::{Routed, Taken},
-        model::{Linear, experts::Routing, family::Score},
-    },
+    engine::model::{Linear, experts::Routing, family::Score},
     error::Error,
 };
 
@@ -23,33 +22,32 @@ use crate::{
 const MOST_EXPERTS: usize = 512;
 const MOST_CHOSEN: usize = 32;
 
-/// The rows that each expert takes, one expert after the other.
+/// The experts that rows take.
 pub struct Routes {
-    /// `[n_experts]`
-    n_rows: Vec<usize>,
-    /// The experts of each row. `[n_rows, top_k]`
+    pub(super) n_rows: usize,
+    pub(super) top_k: usize,
+    /// Rows that each expert takes. `[n_experts]`
+    pub(super) counts: CudaSlice<u32>,
+    /// The experts of each row, those with the highest scores first, the places of the row among the rows of all
+    /// experts, and the weights of what they write. `[n_rows, top_k]`
     chosen: CudaSlice<u32>,
-    /// `[n_rows · top_k]`
-    rows: CudaSlice<u32>,
-    weights: CudaSlice<f32>,
-}
-
-impl Routed for Routes {
-    fn n_rows(&self, expert: usize) -> usize {
-        self.n_rows[expert]
-    }
+    pub(super) places: CudaSlice<u32>,
+    pub(super) weights: CudaSlice<f32>,
+    /// Row and weight of each place, one expert after the other. `[n_rows · top_k]`
+    pub(super) rows: CudaSlice<u32>,
+    of_rows: CudaSlice<f32>,
 }
 
 impl Routes {
     /// Returns the experts of each row, those with the highest scores first.
     pub fn chosen(&self, gpu: &Gpu) -> Result<Vec<u16>, Error> {
-        let n = self.n_rows.iter().sum();
+        let n = self.n_rows * self.top_k;
         Ok(gpu.download(&self.chosen, n)?.into_iter().map(|expert| expert as u16).collect())
     }
 
-    /// The place of the first row of a stretch.
-    fn start(&self, taken: &Taken) -> usize {
-        self.n_rows[..taken.expert].iter().sum::<usize>() + taken.rows.start
+    /// Waits until the rows are counted.
+    pub fn counts(&self, gpu: &Gpu) -> Result<Vec<usize>, Error> {
+        Ok(gpu.download(&self.counts, self.counts.len())?.into_iter().map(|n| n as usize).collect())
     }
 }
 
@@ -68,7 +66,7 @@ impl Cuda {
         unsafe { self.gpu.launch(&Kernel::new("experts", entry), Work::new(n, 1), params) }
     }
 
-    /// Chooses the experts of rows; waits until they are counted.
+    /// Chooses the experts of rows.
     pub(super) fn routes(
         &self,
         x: &Tensor,
@@ -88,13 +86,13 @@ impl Cuda {
         self.multiply(x, &router.weight, &logits, cublas::cudaDataType_t::CUDA_R_32F)?;
         let correction = if correction.is_empty() { None } else { Some(gpu.upload(correction)?) };
         let (chosen, places, counts) = (gpu.alloc(n)?, gpu.alloc(n)?, gpu.zeros(n_experts)?);
-        let (of_chosen, rows, weights) = (gpu.alloc(n)?, gpu.alloc(n)?, gpu.alloc(n)?);
+        let (weights, rows, of_rows) = (gpu.alloc(n)?, gpu.alloc(n)?, gpu.alloc(n)?);
         let params = RouteParams {
             logits: gpu.pointer(&logits),
             bias: router.bias.as_ref().map(|bias| gpu.pointer(&bias.data)),
             correction: correction.as_ref().map(|correction| gpu.pointer(correction)),
             chosen: gpu.pointer(&chosen),
-            weights: gpu.pointer(&of_chosen),
+            weights: gpu.pointer(&weights),
             places: gpu.pointer(&places),
             counts: gpu.pointer(&counts),
             n_rows: x.n_rows as i32,
@@ -112,7 +110,7 @@ impl Cuda {
             places: params.places,
             counts: params.counts,
             rows: gpu.pointer(&rows),
-            of_rows: gpu.pointer(&weights),
+            of_rows: gpu.pointer(&of_rows),
             n: n as i32,
             top_k: top_k as i32,
         };
@@ -121,16 +119,15 @@ impl Cuda {
             self.experts("route", x.n_rows, &params)?;
             self.experts("rows_by_expert", n, &list)?;
         }
-        let n_rows = gpu.download(&counts, n_experts)?.into_iter().map(|n: u32| n as usize).collect();
-        Ok(Routes { n_rows, chosen, rows, weights })
+        Ok(Routes { n_rows: x.n_rows, top_k, counts, chosen, places, weights, rows, of_rows })
     }
 
-    /// Copies rows that an expert takes.
-    pub(super) fn rows_of(&self, x: &Tensor, routes: &Routes, taken: &Taken) -> Result<Tensor, Error> {
-        let out = Tensor::new(&self.gpu, taken.rows.len(), x.width)?;
+    /// Copies the rows in some places.
+    pub(super) fn rows_of(&self, x: &Tensor, routes: &Routes, places: Range<usize>) -> Result<Tensor, Error> {
+        let out = Tensor::new(&self.gpu, places.len(), x.width)?;
         let params = GatherParams {
             x: self.gpu.pointer(&x.data),
-            rows: self.gpu.pointer_at(&routes.rows, routes.start(taken)),
+            rows: self.gpu.pointer_at(&routes.rows, places.start),
             out: self.gpu.pointer(&out.data),
             width: x.width as i32,
         };
@@ -139,22 +136,21 @@ impl Cuda {
         Ok(out)
     }
 
-    /// Adds what an expert wrote to rows that take it.
+    /// Adds what an expert wrote to the rows in some of its places.
     pub(super) fn add_rows(
         &self,
         sum: &Tensor,
         part: &Tensor,
         routes: &Routes,
-        taken: &Taken,
+        places: Range<usize>,
     ) -> Result<(), Error> {
-        same("rows of an expert", taken.rows.len(), part.n_rows)?;
+        same("rows of an expert", places.len(), part.n_rows)?;
         same("row width", sum.width, part.width)?;
-        let start = routes.start(taken);
         let params = ScatterParams {
             sum: self.gpu.pointer(&sum.data),
             part: self.gpu.pointer(&part.data),
-            rows: self.gpu.pointer_at(&routes.rows, start),
-            weights: self.gpu.pointer_at(&routes.weights, start),
+            rows: self.gpu.pointer_at(&routes.rows, places.start),
+            weights: self.gpu.pointer_at(&routes.of_rows, places.start),
             width: sum.width as i32,
         };
         // SAFETY: the rows listed are of `sum`, none twice, and as many as `part` has.

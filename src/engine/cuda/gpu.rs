@@ -16,7 +16,8 @@ use super::{
     kernel_params::KernelParams,
     module::{Kernel, Loaded, Work},
     pointer::{DevicePointer, TensorMap},
-    staging::{Staging, Way},
+    staging::{OnCard, Staging, Way},
+    weights::THREADS,
 };
 use crate::error::Error;
 
@@ -33,7 +34,10 @@ pub struct Gpu {
     /// "sm_90a"
     pub architecture: String,
     loaded: Mutex<HashMap<Kernel, Loaded>>,
-    pub(super) to_card: Mutex<Staging>,
+    /// Of each thread that brings weights.
+    pub(super) to_card: [Mutex<Staging>; THREADS],
+    /// What the first weight in blocks takes, for all that come.
+    pub(super) on_card: Mutex<Option<Arc<OnCard>>>,
     pub(super) from_card: Mutex<Staging>,
     pub(super) of_records: Mutex<Staging>,
 }
@@ -66,8 +70,8 @@ impl Gpu {
         unsafe { context.disable_event_tracking() };
         let stream = || context.new_stream().map_err(|e| failed(&name, "a stream cannot be made", e));
         let (stream, copies, records, residuals) = (stream()?, stream()?, stream()?, stream()?);
-        let [to_card, from_card, of_records] =
-            [Way::ToCard, Way::FromCard, Way::FromCard].map(|way| Mutex::new(Staging::new(way)));
+        let to_card = std::array::from_fn(|thread| Mutex::new(Staging::new(Way::ToCard, thread)));
+        let [from_card, of_records] = [0, 1].map(|i| Mutex::new(Staging::new(Way::FromCard, i)));
         let loaded = Mutex::default();
         let gpu = Gpu {
             stream,
@@ -78,6 +82,7 @@ impl Gpu {
             architecture,
             loaded,
             to_card,
+            on_card: Mutex::default(),
             from_card,
             of_records,
         };

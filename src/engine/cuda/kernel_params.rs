@@ -3,7 +3,9 @@
 use cudarc::driver::DeviceRepr;
 
 use super::{
-    expert_params::{GatherParams, ListParams, RouteParams, ScatterParams, SigmoidParams},
+    expert_params::{
+        GatherParams, GroupedParams, ListParams, RouteParams, ScatterParams, SigmoidParams, SumParams,
+    },
     params::{
         Anchors, AttentionParams, AttentionWithoutParams, BiasParams, ClampedParams, ClusterParams,
         DequantizeParams, ExhaustiveParams, FiniteParams, Focus, GramParams, Hidden, HistogramParams,
@@ -68,6 +70,8 @@ kernel_params! {
     ListParams, 56: "rows_by_expert";
     GatherParams, 32: "gather_rows";
     ScatterParams, 40: "add_scattered";
+    SumParams, 40: "sum_of_experts";
+    GroupedParams, 64: "grouped_gate", "grouped_down";
     SigmoidParams, 32: "times_sigmoid";
     DequantizeParams, 40: "dequantize";
 }

@@ -10,6 +10,8 @@ macro_rules! text {
 const PRELUDE: &str = text!("prelude");
 const PRELUDE_SM90: &str = text!("prelude_sm90");
 const WARP: &str = text!("warp");
+const ACTIVATIONS: &str = text!("activations");
+const GROUPED_ROWS: &str = text!("grouped_rows");
 const TILES: &str = text!("tiles");
 const BLOCKS: &str = text!("blocks");
 const ATTENTION_ROWS: &str = text!("attention_rows");
@@ -24,9 +26,11 @@ const SEARCH_HIERARCHICAL: &str = text!("search_hierarchical");
 
 /// Kernels that [`source`] knows.
 #[cfg(test)]
-pub const FILES: [&str; 18] = [
+pub const FILES: [&str; 20] = [
     "elementwise",
     "experts",
+    "grouped",
+    "grouped_sm90",
     "rms_norm",
     "rope",
     "pyramid",
@@ -48,8 +52,10 @@ pub const FILES: [&str; 18] = [
 /// Returns the whole source of a kernel.
 pub fn source(file: &str) -> String {
     let parts: &[&str] = match file {
-        "elementwise" => &[text!("elementwise")],
+        "elementwise" => &[ACTIVATIONS, text!("elementwise")],
         "experts" => &[text!("experts")],
+        "grouped" => &[TILES, ACTIVATIONS, GROUPED_ROWS, text!("grouped")],
+        "grouped_sm90" => &[PRELUDE_SM90, TILES, ACTIVATIONS, GROUPED_ROWS, text!("grouped_sm90")],
         "rms_norm" => &[text!("rms_norm")],
         "rope" => &[text!("rope")],
         "pyramid" => &[text!("pyramid")],

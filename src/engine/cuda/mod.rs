@@ -12,6 +12,7 @@ mod copies;
 mod expert_params;
 mod experts;
 mod gpu;
+mod grouped;
 mod kernel_params;
 mod kernels;
 mod launch;
@@ -34,6 +35,7 @@ mod staging;
 mod stopwatch;
 mod tensor;
 mod vertical;
+mod weights;
 mod written;
 
 use std::{ops::Range, sync::Arc};
@@ -45,13 +47,13 @@ use cudarc::{
 use safetensors::tensor::TensorView;
 
 use super::{
-    device::{AttentionShape, Device, Purpose, Room, Taken},
+    device::{AttentionShape, Device, Purpose, Room},
     model::{
-        Linear,
+        Linear, Mlp,
         config::{Activation, ModelConfig},
         experts::Routing,
         rope::Rotary,
-        weight::{Blocks, Weight},
+        weight::Weight,
     },
     peers::Peers,
 };
@@ -109,11 +111,6 @@ impl Cuda {
     }
 }
 
-/// Returns the blocks of a weight that the card dequantises.
-fn blocks_on_card<'a>(weight: &Weight<'a>) -> Option<Blocks<'a>> {
-    weight.blocks().filter(|blocks| blocks::name_of(blocks.format).is_some())
-}
-
 impl Device for Cuda {
     type Tensor = Tensor;
     type Residual = Residual;
@@ -166,31 +163,22 @@ impl Device for Cuda {
     }
 
     fn weight(&self, weight: &Weight) -> Result<Tensor, Error> {
-        let Some(blocks) = blocks_on_card(weight) else {
-            return Tensor::upload(&self.gpu, &weight.read()?.view());
-        };
+        let mut room = self.room(weight)?;
+        self.fill(vec![(&mut room, weight)])?;
+        Ok(room)
+    }
+
+    fn room(&self, weight: &Weight) -> Result<Tensor, Error> {
         let (n_rows, width) = tensor::rows_of(weight.shape());
-        Tensor::filled(&self.gpu, n_rows, width, |data| {
-            self.gpu.dequantize(&self.gpu.stream, &blocks, width, data)
-        })
+        Tensor::new(&self.gpu, n_rows, width)
     }
 
-    fn refill(&self, room: &mut Tensor, weight: &Weight) -> Result<(), Error> {
-        let Some(blocks) = blocks_on_card(weight) else {
-            return room.refill(&self.gpu, &weight.read()?.view());
-        };
-        match Arc::get_mut(&mut room.data) {
-            Some(data) if weight.shape() == [room.n_rows, room.width] => {
-                self.gpu.dequantize(&self.gpu.copies, &blocks, room.width, data)
-            }
-            _ => {
-                *room = self.weight(weight)?;
-                Ok(())
-            }
-        }
+    fn fill(&self, rooms: Vec<(&mut Tensor, &Weight)>) -> Result<(), Error> {
+        self.bring(&self.gpu.stream, rooms)
     }
 
-    fn arrived(&self) -> Result<(), Error> {
+    fn refill(&self, rooms: Vec<(&mut Tensor, &Weight)>) -> Result<(), Error> {
+        self.bring(&self.gpu.copies, rooms)?;
         self.gpu.wait_for(&self.gpu.copies)
     }
 
@@ -273,8 +261,22 @@ impl Device for Cuda {
         routes.chosen(&self.gpu)
     }
 
-    fn gathered(&self, x: &Tensor, routes: &Routes, taken: &Taken) -> Result<Tensor, Error> {
-        self.rows_of(x, routes, taken)
+    fn mixed(
+        &self,
+        x: &Tensor,
+        routes: &Routes,
+        experts: &[Mlp<Tensor>],
+        activation: Activation,
+    ) -> Result<Option<Tensor>, Error> {
+        if experts.is_empty() { Ok(None) } else { self.grouped(x, routes, experts, activation).map(Some) }
+    }
+
+    fn counts(&self, routes: &Routes) -> Result<Vec<usize>, Error> {
+        routes.counts(&self.gpu)
+    }
+
+    fn gathered(&self, x: &Tensor, routes: &Routes, places: Range<usize>) -> Result<Tensor, Error> {
+        self.rows_of(x, routes, places)
     }
 
     fn add_scattered(
@@ -282,9 +284,9 @@ impl Device for Cuda {
         sum: &mut Tensor,
         part: &Tensor,
         routes: &Routes,
-        taken: &Taken,
+        places: Range<usize>,
     ) -> Result<(), Error> {
-        self.add_rows(sum, part, routes, taken)
+        self.add_rows(sum, part, routes, places)
     }
 
     fn times_sigmoid(&self, y: Tensor, x: &Tensor, gate: &Tensor) -> Result<Tensor, Error> {

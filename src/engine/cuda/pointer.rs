@@ -16,6 +16,15 @@ impl<T> DevicePointer<T> {
         let address = NonZeroU64::new(address).expect("memory of the card, which never starts at 0");
         DevicePointer { address, numbers: PhantomData }
     }
+
+    pub(super) fn address(self) -> u64 {
+        self.address.get()
+    }
+
+    /// Returns the address `n` numbers further on.
+    pub(super) fn after(self, n: usize) -> Self {
+        DevicePointer::new(self.address() + (n * size_of::<T>()) as u64)
+    }
 }
 
 /// A map of a tensor for Hopper's copy engine, which must be aligned like this.

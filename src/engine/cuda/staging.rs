@@ -1,7 +1,6 @@
-//! Pinned memory between pageable memory and the card: several threads copy a piece while the card copies
-//! another.
+//! Pinned memory between pageable memory and the card: a piece is copied while the card copies another.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use cudarc::driver::{CudaContext, CudaEvent, CudaStream, DriverError, PinnedHostSlice, result, sys};
 use rayon::prelude::*;
@@ -17,27 +16,48 @@ pub enum Way {
 
 /// Two pieces, which take turns.
 pub struct Staging {
+    /// Its place among those of the same way.
+    number: usize,
     way: Way,
     pieces: Vec<Piece>,
     /// Pieces that were copied to the card so far.
     n_copied: usize,
+    /// The stream that copies from the next piece to the card, and the bytes that are in it: small weights share a
+    /// piece, for the driver takes longer to be asked than to copy them.
+    filling: Option<(Arc<CudaStream>, usize)>,
 }
 
 struct Piece {
+    number: usize,
     bytes: PinnedHostSlice<u8>,
-    /// Memory on the card that is as long, for bytes that a kernel takes from there.
-    on_card: Option<OnCard>,
     /// When the last copy is done.
     copied: CudaEvent,
 }
 
-/// Bytes of a piece, and of what a thread copies of it at a time.
-pub const PIECE: usize = 16 << 20;
-const PART: usize = 1 << 17;
+/// Bytes of a piece to the card, which a thread copies, and of one from the card, which several do.
+pub const TO_CARD: usize = 4 << 20;
+const BOTH: usize = 2 * TO_CARD;
+const FROM_CARD: usize = 16 << 20;
+
+/// Bytes that a thread copies of a piece from the card.
+const PART: usize = 2 << 20;
+
+/// Bytes in a piece start at multiples of it.
+const ALIGNED: usize = 256;
+
+impl Way {
+    /// Bytes of a piece.
+    fn piece(self) -> usize {
+        match self {
+            Way::ToCard => TO_CARD,
+            Way::FromCard => FROM_CARD,
+        }
+    }
+}
 
 impl Staging {
-    pub fn new(way: Way) -> Self {
-        Staging { way, pieces: Vec::new(), n_copied: 0 }
+    pub fn new(way: Way, number: usize) -> Self {
+        Staging { number, way, pieces: Vec::new(), n_copied: 0, filling: None }
     }
 
     /// Copies to an address on the card; returns before the last piece has arrived.
@@ -50,41 +70,57 @@ impl Staging {
         from: &[u8],
         to: u64,
     ) -> Result<(), DriverError> {
-        for (i, bytes) in from.chunks(PIECE).enumerate() {
-            let piece = self.piece(self.n_copied, stream)?;
-            piece.copied.synchronize()?;
-            let pinned = &mut piece.bytes.as_mut_slice()?[..bytes.len()];
-            copy(bytes, pinned);
-            // SAFETY: the piece lies inside `to`; the pinned memory is not written again before the event
-            // below.
-            unsafe { result::memcpy_htod_async(to + (i * PIECE) as u64, pinned, stream.cu_stream())? };
-            piece.copied.record(stream)?;
-            self.n_copied += 1;
+        for (i, bytes) in from.chunks(TO_CARD).enumerate() {
+            let (piece, places) = self.fill(stream, bytes)?;
+            // SAFETY: the piece lies inside `to`; the pinned memory is not written again before the piece is copied.
+            unsafe {
+                let pinned = &piece.bytes.as_slice()?[places];
+                result::memcpy_htod_async(to + (i * TO_CARD) as u64, pinned, stream.cu_stream())?;
+            }
         }
         Ok(())
     }
 
-    /// Copies bytes, at most a piece, to memory on the card that they have until [`Staging::release`] and then
-    /// until what the stream does with them is done; waits until the last but one are.
-    pub fn stage(&mut self, stream: &Arc<CudaStream>, from: &[u8]) -> Result<DevicePointer<u8>, DriverError> {
-        let piece = self.piece(self.n_copied, stream)?;
-        piece.copied.synchronize()?;
-        let pinned = &mut piece.bytes.as_mut_slice()?[..from.len()];
-        copy(from, pinned);
-        if piece.on_card.is_none() {
-            piece.on_card = Some(OnCard::new(stream.context())?);
-        }
-        let address = piece.on_card.as_ref().map_or(0, |on_card| on_card.address);
-        // SAFETY: both pieces are as long; neither is written again before the event of `release`.
-        unsafe { result::memcpy_htod_async(address, pinned, stream.cu_stream())? };
+    /// Copies bytes, at most a piece, to memory on the card; what the stream does next may read them there. Waits
+    /// until what is in their place has been used. `on_card` is memory for both pieces of each of all stagings.
+    pub fn stage(
+        &mut self,
+        stream: &Arc<CudaStream>,
+        from: &[u8],
+        on_card: &OnCard,
+    ) -> Result<DevicePointer<u8>, DriverError> {
+        let first = on_card.address + (self.number * BOTH) as u64;
+        let (piece, places) = self.fill(stream, from)?;
+        let address = first + (piece.number * TO_CARD + places.start) as u64;
+        // SAFETY: both pieces are as long; neither is written again before what uses it is done.
+        unsafe { result::memcpy_htod_async(address, &piece.bytes.as_slice()?[places], stream.cu_stream())? };
         Ok(DevicePointer::new(address))
     }
 
-    /// Gives back the bytes of [`Staging::stage`], whose work is on the stream.
-    pub fn release(&mut self, stream: &Arc<CudaStream>) -> Result<(), DriverError> {
-        self.piece(self.n_copied, stream)?.copied.record(stream)?;
-        self.n_copied += 1;
-        Ok(())
+    /// Copies bytes, at most a piece, to pinned memory that is free; returns where they are in a piece.
+    fn fill(
+        &mut self,
+        stream: &Arc<CudaStream>,
+        from: &[u8],
+    ) -> Result<(&mut Piece, Range<usize>), DriverError> {
+        let filled = match self.filling.take() {
+            Some((of, filled)) if of == *stream && filled + from.len() <= TO_CARD => filled,
+            Some((of, _)) => {
+                self.piece(self.n_copied, &of)?.copied.record(&of)?;
+                self.n_copied += 1;
+                0
+            }
+            None => 0,
+        };
+        self.filling = Some((stream.clone(), (filled + from.len()).next_multiple_of(ALIGNED)));
+        let piece = self.piece(self.n_copied, stream)?;
+        if filled == 0 {
+            piece.copied.synchronize()?;
+        }
+        let places = filled..filled + from.len();
+        populate(from);
+        piece.bytes.as_mut_slice()?[places.clone()].copy_from_slice(from);
+        Ok((piece, places))
     }
 
     /// Copies from an address on the card, after all that was started on the stream before.
@@ -98,11 +134,11 @@ impl Staging {
         to: &mut [u8],
     ) -> Result<(), DriverError> {
         let mut before = None;
-        for (i, to) in to.chunks_mut(PIECE).enumerate() {
+        for (i, to) in to.chunks_mut(FROM_CARD).enumerate() {
             let piece = self.piece(i, stream)?;
             let pinned = &mut piece.bytes.as_mut_slice()?[..to.len()];
             // SAFETY: the piece lies inside what is read; it was copied on two turns ago.
-            unsafe { result::memcpy_dtoh_async(pinned, from + (i * PIECE) as u64, stream.cu_stream())? };
+            unsafe { result::memcpy_dtoh_async(pinned, from + (i * FROM_CARD) as u64, stream.cu_stream())? };
             piece.copied.record(stream)?;
             if let Some((i, to)) = before.replace((i, to)) {
                 self.collect(i, stream, to)?;
@@ -115,31 +151,33 @@ impl Staging {
     fn collect(&mut self, i: usize, stream: &Arc<CudaStream>, to: &mut [u8]) -> Result<(), DriverError> {
         let piece = self.piece(i, stream)?;
         piece.copied.synchronize()?;
-        copy(&piece.bytes.as_slice()?[..to.len()], to);
+        let from = &piece.bytes.as_slice()?[..to.len()];
+        to.par_chunks_mut(PART).zip(from.par_chunks(PART)).for_each(|(to, from)| to.copy_from_slice(from));
         Ok(())
     }
 
     /// Returns the piece whose turn it is.
     fn piece(&mut self, i: usize, stream: &Arc<CudaStream>) -> Result<&mut Piece, DriverError> {
         if self.pieces.len() <= i % 2 {
-            let bytes = pinned(stream.context(), PIECE, self.way)?;
-            self.pieces.push(Piece { bytes, on_card: None, copied: stream.record_event(None)? });
+            let bytes = pinned(stream.context(), self.way.piece(), self.way)?;
+            self.pieces.push(Piece { number: i % 2, bytes, copied: stream.record_event(None)? });
         }
         Ok(&mut self.pieces[i % 2])
     }
 }
 
-/// A piece's memory on the card, apart from that of runs.
-struct OnCard {
+/// Memory on the card that pieces go through, apart from that of runs.
+pub struct OnCard {
     address: u64,
     context: Arc<CudaContext>,
 }
 
 impl OnCard {
-    fn new(context: &Arc<CudaContext>) -> Result<Self, DriverError> {
+    /// Takes memory for the pieces of `n` stagings.
+    pub fn new(context: &Arc<CudaContext>, n: usize) -> Result<Self, DriverError> {
         context.bind_to_thread()?;
         // SAFETY: written before it is read.
-        let address = unsafe { result::malloc_sync(PIECE)? };
+        let address = unsafe { result::malloc_sync(n * BOTH)? };
         Ok(OnCard { address, context: context.clone() })
     }
 }
@@ -155,13 +193,6 @@ fn pinned(context: &Arc<CudaContext>, n_bytes: usize, way: Way) -> Result<Pinned
     let flags = if way == Way::ToCard { sys::CU_MEMHOSTALLOC_WRITECOMBINED } else { 0 };
     // SAFETY: written before it is read.
     unsafe { context.alloc_pinned_with_flags(n_bytes, flags) }
-}
-
-fn copy(from: &[u8], to: &mut [u8]) {
-    to.par_chunks_mut(PART).zip(from.par_chunks(PART)).for_each(|(to, from)| {
-        populate(from);
-        to.copy_from_slice(from);
-    });
 }
 
 /// Brings the pages of a mapped file to this process at once: to be stopped at each costs more than the copy.

@@ -53,19 +53,6 @@ impl Tensor {
         Tensor::filled(gpu, n_rows, width, |data| gpu.upload_bytes(&gpu.stream, &bf16_bytes(view)?, data))
     }
 
-    /// Copies a weight into this one's memory, while the card works on.
-    pub fn refill(&mut self, gpu: &Gpu, view: &TensorView) -> Result<(), Error> {
-        match Arc::get_mut(&mut self.data) {
-            Some(data) if data.len() == view.shape().iter().product::<usize>() => {
-                gpu.upload_bytes(&gpu.copies, &bf16_bytes(view)?, data)
-            }
-            _ => {
-                *self = Tensor::upload(gpu, view)?;
-                Ok(())
-            }
-        }
-    }
-
     pub fn to_host(&self, gpu: &Gpu) -> Result<Vec<f32>, Error> {
         Ok(gpu
             .download(&self.data, self.len())?
@@ -84,7 +71,7 @@ pub fn rows_of(shape: &[usize]) -> (usize, usize) {
 }
 
 /// Returns the numbers in bf16.
-fn bf16_bytes<'a>(view: &TensorView<'a>) -> Result<Cow<'a, [u8]>, Error> {
+pub(super) fn bf16_bytes<'a>(view: &TensorView<'a>) -> Result<Cow<'a, [u8]>, Error> {
     let bytes = view.data();
     match view.dtype() {
         Dtype::BF16 => Ok(bytes.into()),

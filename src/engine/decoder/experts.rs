@@ -3,7 +3,7 @@
 use super::{Decoder, Pass};
 use crate::{
     engine::{
-        device::{Device, Routed, Taken},
+        device::Device,
         model::{Experts, FeedForward, Mlp, Shared, experts::ExpertsConfig},
     },
     error::Error,
@@ -43,28 +43,52 @@ impl<D: Device> Decoder<'_, D> {
         if self.config.experts {
             pass.experts.extend(self.device.chosen(&routes)?);
         }
-        let mut sum = match &weights.shared {
-            Some(shared) => self.shared(shared, x)?,
-            None => self.device.zeros_like(x)?,
-        };
-        let at_once = config.rows_at_once(self.layout.chunk_rows);
-        for expert in (0..config.n_experts).filter(|&expert| routes.n_rows(expert) > 0) {
-            let loaded;
-            let mlp = match weights.experts.get(expert) {
-                Some(mlp) => mlp,
-                None => {
-                    loaded = self.expert(layer, config, expert)?;
-                    &loaded
-                }
-            };
-            // However unevenly experts are taken, no more memory is used than was planned.
-            for start in (0..routes.n_rows(expert)).step_by(at_once) {
-                let taken = Taken { expert, rows: start..(start + at_once).min(routes.n_rows(expert)) };
-                let written = self.mlp(mlp, &self.device.gathered(x, &routes, &taken)?)?;
-                self.device.add_scattered(&mut sum, &written, &routes, &taken)?;
+        let mixed = self.device.mixed(x, &routes, &weights.experts, self.model.config.activation)?;
+        let shared = weights.shared.as_ref().map(|shared| self.shared(shared, x)).transpose()?;
+        match (mixed, shared) {
+            (Some(mixed), Some(shared)) => self.device.add(&mixed, &shared),
+            (Some(mixed), None) => Ok(mixed),
+            (None, shared) => {
+                let mut sum = shared.map_or_else(|| self.device.zeros_like(x), Ok)?;
+                self.add_each(&mut sum, layer, config, &weights.experts, x, &routes)?;
+                Ok(sum)
             }
         }
-        Ok(sum)
+    }
+
+    /// Adds to `sum` what one expert after the other writes; loads them if they are not among `experts`.
+    fn add_each(
+        &self,
+        sum: &mut D::Tensor,
+        layer: usize,
+        config: &ExpertsConfig,
+        experts: &[Mlp<D::Tensor>],
+        x: &D::Tensor,
+        routes: &D::Routes,
+    ) -> Result<(), Error> {
+        // However unevenly experts are taken, no more memory is used than was planned.
+        let at_once = config.rows_at_once(self.layout.chunk_rows);
+        let mut place = 0;
+        for (expert, n_rows) in self.device.counts(routes)?.into_iter().enumerate() {
+            let end = place + n_rows;
+            if n_rows > 0 {
+                let loaded;
+                let mlp = match experts.get(expert) {
+                    Some(mlp) => mlp,
+                    None => {
+                        loaded = self.expert(layer, config, expert)?;
+                        &loaded
+                    }
+                };
+                for start in (place..end).step_by(at_once) {
+                    let places = start..(start + at_once).min(end);
+                    let written = self.mlp(mlp, &self.device.gathered(x, routes, places.clone())?)?;
+                    self.device.add_scattered(sum, &written, routes, places)?;
+                }
+            }
+            place = end;
+        }
+        Ok(())
     }
 
     fn shared(&self, shared: &Shared<D::Tensor>, x: &D::Tensor) -> Result<D::Tensor, Error> {

@@ -66,11 +66,10 @@ impl<D: Device> Decoder<'_, D> {
     fn refill(&self, layer: usize, room: &mut LayerWeights<D::Tensor>) -> Result<(), Error> {
         let mut weights = self.in_file(layer)?;
         if !room.is_like(&weights) {
-            *room = weights.try_map(|weight| self.device.weight(weight))?;
+            *room = self.weights(layer)?;
             return Ok(());
         }
-        room.all().zip(weights.all()).try_for_each(|(room, weight)| self.device.refill(room, weight))?;
-        self.device.arrived()
+        self.device.refill(room.all().zip(weights.all().map(|weight| &*weight)).collect())
     }
 }
 

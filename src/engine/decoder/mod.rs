@@ -16,6 +16,8 @@ mod visitor;
 
 use std::{ops::Range, slice, sync::Arc};
 
+use rayon::prelude::*;
+
 use super::{
     device::{AttentionShape, Device, LayerAttention},
     model::{
@@ -170,9 +172,10 @@ impl<D: Device> Decoder<'_, D> {
     fn embed(&self, first_row: usize) -> Result<D::Residual, Error> {
         let embedding = self.model.embedding()?;
         let mut hidden = self.device.residual(self.layout.hidden_on_host)?;
+        let mut bytes = Vec::new();
         for (i, row) in self.chunks(first_row) {
             let ids = &self.tokens[self.rows_from(row)];
-            let bytes = embedding.gathered(ids.iter().map(|&id| id as usize));
+            embedding.gather(ids.par_iter().map(|&id| id as usize), &mut bytes);
             self.device.put(&mut hidden, i, self.device.weight(&embedding.of_rows(&bytes))?)?;
         }
         Ok(hidden)
@@ -195,7 +198,10 @@ impl<D: Device> Decoder<'_, D> {
     }
 
     fn weights(&self, layer: usize) -> Result<LayerWeights<D::Tensor>, Error> {
-        self.in_file(layer)?.try_map(|weight| self.device.weight(weight))
+        let mut weights = self.in_file(layer)?;
+        let mut rooms = weights.try_map(|weight| self.device.room(weight))?;
+        self.device.fill(rooms.all().zip(weights.all().map(|weight| &*weight)).collect())?;
+        Ok(rooms)
     }
 
     /// Returns the weights of a layer that are loaded before it runs.

@@ -29,23 +29,33 @@ impl<T> AllWeights<T> {
         layout: Layout,
         bytes: u64,
     ) -> Result<Self, Error> {
-        let to_device = |weight: &Weight| {
-            if layout.weights == Weights::Mapped {
-                device.weight_in_file(weight)
-            } else {
-                device.weight(weight)
-            }
-        };
-        let layer = |layer| {
+        let is_mapped = layout.weights == Weights::Mapped;
+        let room =
+            |weight: &Weight| if is_mapped { device.weight_in_file(weight) } else { device.room(weight) };
+        let in_file = |layer| {
             let weights = model.layer(layer)?;
-            (if layout.experts_when_chosen { weights.without_experts() } else { weights }).try_map(to_device)
+            Ok(if layout.experts_when_chosen { weights.without_experts() } else { weights })
         };
-        Ok(AllWeights {
-            layers: (0..model.config.n_layers).map(layer).collect::<Result<_, Error>>()?,
-            final_norm: to_device(&model.final_norm()?)?,
-            output: output_parts(&model.output()?).map(|part| to_device(&part)).collect::<Result<_, _>>()?,
+        let mut layers_in_file =
+            (0..model.config.n_layers).map(in_file).collect::<Result<Vec<_>, Error>>()?;
+        let (norm, table) = (model.final_norm()?, model.output()?);
+        let parts: Vec<Weight> = output_parts(&table).collect();
+        let mut all = AllWeights {
+            layers: layers_in_file.iter().map(|layer| layer.try_map(room)).collect::<Result<_, Error>>()?,
+            final_norm: room(&norm)?,
+            output: parts.iter().map(room).collect::<Result<_, _>>()?,
             bytes,
-        })
+        };
+        if !is_mapped {
+            let AllWeights { layers, final_norm, output, .. } = &mut all;
+            let of_layers = layers.iter_mut().zip(&mut layers_in_file);
+            let of_layers =
+                of_layers.flat_map(|(room, layer)| room.all().zip(layer.all().map(|weight| &*weight)));
+            device.fill(
+                of_layers.chain([(final_norm, &norm)]).chain(output.iter_mut().zip(&parts)).collect(),
+            )?;
+        }
+        Ok(all)
     }
 }
 

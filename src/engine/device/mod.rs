@@ -13,7 +13,7 @@ use safetensors::tensor::TensorView;
 
 use super::{
     model::{
-        Linear,
+        Linear, Mlp,
         config::{Activation, ModelConfig},
         experts::Routing,
         rope::Rotary,
@@ -45,8 +45,8 @@ pub trait Device: Sync {
     type Angles;
     /// Keys and values of one layer, and all that search and attention make of them.
     type Layer: LayerAttention<Tensor = Self::Tensor>;
-    /// The experts that rows take.
-    type Routes: Routed;
+    /// The experts that rows take. A row taken by an expert has a place; those of an expert follow each other.
+    type Routes;
 
     /// Whether [`LayerAttention::step`] takes a row through attention alone.
     const STEPS: bool = false;
@@ -91,12 +91,21 @@ pub trait Device: Sync {
         self.weight(weight)
     }
 
-    /// Brings a weight into the memory of one that is not needed any more, asynchronously.
-    fn refill(&self, room: &mut Self::Tensor, weight: &Weight) -> Result<(), Error>;
+    /// Memory for a weight, to be filled.
+    fn room(&self, weight: &Weight) -> Result<Self::Tensor, Error>;
 
-    /// Waits until the weights of all refills are there.
-    fn arrived(&self) -> Result<(), Error> {
-        Ok(())
+    /// Brings weights into the memory of [`Device::room`], all of them together.
+    fn fill(&self, rooms: Vec<(&mut Self::Tensor, &Weight)>) -> Result<(), Error> {
+        rooms.into_iter().try_for_each(|(room, weight)| {
+            *room = self.weight(weight)?;
+            Ok(())
+        })
+    }
+
+    /// Brings weights into the memory of ones of the same shapes that are not needed any more, while the device works
+    /// on; returns once they are there.
+    fn refill(&self, rooms: Vec<(&mut Self::Tensor, &Weight)>) -> Result<(), Error> {
+        self.fill(rooms)
     }
 
     /// An empty residual stream, kept in the host's memory if `on_host`.
@@ -153,17 +162,37 @@ pub trait Device: Sync {
     /// The experts of each row, those with the highest scores first. `[n_rows, top_k]`
     fn chosen(&self, routes: &Self::Routes) -> Result<Vec<u16>, Error>;
 
-    /// A copy of rows that an expert takes, at least one.
-    fn gathered(&self, x: &Self::Tensor, routes: &Self::Routes, taken: &Taken)
-    -> Result<Self::Tensor, Error>;
+    /// What `experts`, whose weights are there, write for the rows that take them, times their weights, summed for
+    /// each row; `None` where the device multiplies one expert after the other.
+    fn mixed(
+        &self,
+        _x: &Self::Tensor,
+        _routes: &Self::Routes,
+        _experts: &[Mlp<Self::Tensor>],
+        _activation: Activation,
+    ) -> Result<Option<Self::Tensor>, Error> {
+        Ok(None)
+    }
 
-    /// Adds what an expert wrote for rows, times their weights, to these rows of `sum`, which nothing else holds.
+    /// Rows that each expert takes. `[n_experts]`
+    fn counts(&self, routes: &Self::Routes) -> Result<Vec<usize>, Error>;
+
+    /// A copy of the rows in some places, at least one.
+    fn gathered(
+        &self,
+        x: &Self::Tensor,
+        routes: &Self::Routes,
+        places: Range<usize>,
+    ) -> Result<Self::Tensor, Error>;
+
+    /// Adds what an expert wrote for the rows in some of its places, times their weights, to these rows of `sum`,
+    /// which nothing else holds.
     fn add_scattered(
         &self,
         sum: &mut Self::Tensor,
         part: &Self::Tensor,
         routes: &Self::Routes,
-        taken: &Taken,
+        places: Range<usize>,
     ) -> Result<(), Error>;
 
     /// Each row of `y` times `sigmoid(gate · x)` of the same row of `x`; `gate` is `[1, width]`.
@@ -297,19 +326,6 @@ pub trait LayerAttention {
     /// Ends the layer; returns the record of its sparse attention and what it cost, to be collected in any
     /// thread while the device goes on.
     fn into_record(self) -> Result<impl Collect + 'static, Error>;
-}
-
-/// A stretch of the rows that an expert takes.
-pub struct Taken {
-    pub expert: usize,
-    /// The first and the end, among the rows of the expert.
-    pub rows: Range<usize>,
-}
-
-/// The experts that rows take.
-pub trait Routed {
-    /// Rows that an expert takes.
-    fn n_rows(&self, expert: usize) -> usize;
 }
 
 /// A record that is still on the device: a call brings it to the host.

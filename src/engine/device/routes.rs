@@ -4,14 +4,16 @@ use rayon::prelude::*;
 
 use crate::engine::model::{experts::Routing, family::Score};
 
-/// The rows that each expert takes, ascending, and the weight of what it writes for each.
+/// The rows that experts take, one expert after the other, and the weight of what it writes for each.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Routes {
     /// The experts of each row, those with the highest scores first. `[n_rows, top_k]`
     pub chosen: Vec<u16>,
-    /// `[n_experts]`
-    pub rows: Vec<Vec<u32>>,
-    pub weights: Vec<Vec<f32>>,
+    /// Rows that each expert takes. `[n_experts]`
+    pub counts: Vec<usize>,
+    /// Those of an expert ascending. `[n_rows · top_k]`
+    pub rows: Vec<u32>,
+    pub weights: Vec<f32>,
 }
 
 impl Routes {
@@ -21,16 +23,17 @@ impl Routes {
     pub fn new(logits: &[f32], n_experts: usize, routing: &Routing, correction: &[f32]) -> Self {
         let chosen: Vec<Vec<(usize, f32)>> =
             logits.par_chunks(n_experts).map(|logits| chosen(logits, routing, correction)).collect();
-        let (rows, weights) = (vec![Vec::new(); n_experts], vec![Vec::new(); n_experts]);
-        let mut routes = Routes { chosen: Vec::with_capacity(chosen.len() * routing.top_k), rows, weights };
-        for (row, experts) in chosen.into_iter().enumerate() {
-            for (expert, weight) in experts {
-                routes.chosen.push(expert as u16);
-                routes.rows[expert].push(row as u32);
-                routes.weights[expert].push(weight);
-            }
+        let mut by_expert = vec![Vec::new(); n_experts];
+        for (row, experts) in chosen.iter().enumerate() {
+            experts.iter().for_each(|&(expert, weight)| by_expert[expert].push((row as u32, weight)));
         }
-        routes
+        let (rows, weights) = by_expert.iter().flatten().copied().unzip();
+        Routes {
+            chosen: chosen.iter().flatten().map(|&(expert, _)| expert as u16).collect(),
+            counts: by_expert.iter().map(Vec::len).collect(),
+            rows,
+            weights,
+        }
     }
 }
 
@@ -139,14 +142,10 @@ mod tests {
     fn rows_are_listed_by_expert() {
         let other: Vec<f32> = eighths().into_iter().rev().collect();
         let found = Routes::new(&[eighths(), other].concat(), 4, &ROUTING, &[]);
-        assert_eq!(found.rows, [vec![], vec![0, 1], vec![0, 1], vec![]]);
+        assert_eq!((found.counts, found.rows), (vec![0, 2, 2, 0], vec![0, 1, 0, 1]));
         assert_eq!(found.chosen, [1, 2, 2, 1]);
-        let close =
-            |found: &[f32], expected: &[f32]| found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6);
-        assert!(
-            close(&found.weights[1], &[0.5, 0.25]) && close(&found.weights[2], &[0.25, 0.5]),
-            "{found:?}"
-        );
+        let is_close = |(a, b): (&f32, &f32)| (a - b).abs() < 1e-6;
+        assert!(found.weights.iter().zip(&[0.5, 0.25, 0.25, 0.5]).all(is_close), "{:?}", found.weights);
     }
 
     #[test]

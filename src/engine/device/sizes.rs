@@ -19,8 +19,8 @@ pub struct Sizes {
     /// Numbers of a token's queries, and of its keys.
     pub width: u64,
     pub kv_width: u64,
-    /// Numbers of a token inside the feed-forward block. Of experts: of all rows of a chunk that one of them takes
-    /// at once, and their copies, over the rows of the chunk.
+    /// Numbers of a token inside the feed-forward block. Of experts a third of what stands in a chunk's places, or of
+    /// all rows that one expert takes at once, and their copies, over the rows of the chunk.
     pub inner: u64,
     /// Weights of the largest layer that come together.
     pub layer: u64,
@@ -125,7 +125,12 @@ impl FeedForward {
             true => together + (n + 3 * shared) * hidden,
             false => 3 * dense * hidden,
         };
-        let of_rows = (inner + hidden) * (2 * top_k).min(n) / n + hidden / 3 + n;
+        let of_rows = if experts_when_chosen {
+            (inner + hidden) * (2 * top_k).min(n) / n + hidden / 3 + n
+        } else {
+            // With the lists of places, numbers of 4 bytes.
+            (top_k * (inner + hidden + 10) + hidden) / 3
+        };
         let dense = if config.in_layers.contains(&false) { dense } else { 0 };
         FeedForward {
             inner: of_rows.max(shared).max(dense),

@@ -48,10 +48,11 @@ pub fn of_pairs(
     rows.par_chunks_mut(n_blocks * BLOCK).enumerate().for_each(|(row, to)| {
         let at = (first + row * step) * n_blocks;
         for (i, to) in to.chunks_mut(BLOCK).enumerate() {
-            let from = &pairs[(at + i) * PAIRS..][..PAIRS];
-            let number = |i: usize| from[i / 2] >> (4 * (i % 2)) & 15;
             to[0] = exponents[at + i];
-            (0..PAIRS).for_each(|i| to[1 + i] = number(i) | number(i + PAIRS) << 4);
+            let (low, high) = pairs[(at + i) * PAIRS..][..PAIRS].split_at(PAIRS / 2);
+            for ((to, low), high) in to[1..].as_chunks_mut().0.iter_mut().zip(low).zip(high) {
+                *to = [low & 15 | high << 4, low >> 4 | high & 0xF0];
+            }
         }
     });
     rows

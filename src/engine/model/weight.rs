@@ -15,6 +15,9 @@ use super::{
 };
 use crate::error::Error;
 
+/// Rows that a thread gathers at least.
+const AT_A_TIME: usize = 64;
+
 /// A tensor of a mapped file.
 #[derive(Clone, Debug)]
 pub struct Weight<'a> {
@@ -208,6 +211,17 @@ impl<'a> Weight<'a> {
         Weight { shape, bytes: &self.bytes[rows.start * n..rows.end * n], ..self.clone() }
     }
 
+    /// Splits the weight into parts of about so many bytes of its file, each with its first row; into one where rows do
+    /// not lie one after the other.
+    pub fn parts(&self, n_bytes: usize) -> Vec<(usize, Self)> {
+        let (n_rows, together) = (self.shape[0], self.interleaved.max(1));
+        if self.shape.len() < 2 || self.order != Order::Rows || self.bytes.len() <= n_bytes {
+            return vec![(0, self.clone())];
+        }
+        let step = (n_bytes / (self.bytes.len() / n_rows * together)).max(1) * together;
+        (0..n_rows).step_by(step).map(|first| (first, self.rows(first..n_rows.min(first + step)))).collect()
+    }
+
     /// Reads all numbers.
     ///
     /// # Errors
@@ -216,8 +230,9 @@ impl<'a> Weight<'a> {
         if self.interleaved == 0 {
             return self.decoded(self.in_rows(), self.shape.clone());
         }
-        let bytes =
-            self.gathered((0..self.shape[0]).map(|row| row_in_file(row, self.interleaved, self.n_rotated)));
+        let row = |row| row_in_file(row, self.interleaved, self.n_rotated);
+        let mut bytes = Vec::new();
+        self.gather((0..self.shape[0]).into_par_iter().map(row), &mut bytes);
         self.decoded(Cow::Owned(bytes), self.shape.clone())
     }
 
@@ -244,15 +259,16 @@ impl<'a> Weight<'a> {
         }
     }
 
-    /// Copies the bytes of `rows`, in that order.
-    pub fn gathered(&self, rows: impl ExactSizeIterator<Item = usize>) -> Vec<u8> {
+    /// Copies the bytes of `rows`, in that order, to `bytes`, which become as long: memory that is used again costs
+    /// less than new memory.
+    pub fn gather(&self, rows: impl IndexedParallelIterator<Item = usize>, bytes: &mut Vec<u8>) {
         let n = self.bytes.len() / self.shape[0];
-        let mut bytes = Vec::with_capacity(rows.len() * n);
-        rows.for_each(|row| bytes.extend_from_slice(&self.bytes[row * n..][..n]));
-        bytes
+        bytes.resize(rows.len() * n, 0);
+        let places = bytes.par_chunks_mut(n.max(1)).with_min_len(AT_A_TIME).zip(rows);
+        places.for_each(|(to, row)| to.copy_from_slice(&self.bytes[row * n..][..n]));
     }
 
-    /// Returns the weight whose rows have these bytes, as [`Weight::gathered`] copies them.
+    /// Returns the weight whose rows have these bytes, as [`Weight::gather`] copies them.
     pub fn of_rows<'b>(&self, bytes: &'b [u8]) -> Weight<'b> {
         let n_rows = bytes.len() / (self.bytes.len() / self.shape[0]);
         let shape = [&[n_rows], &self.shape[1..]].concat();
