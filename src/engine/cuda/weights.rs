@@ -127,7 +127,7 @@ impl Gpu {
         thread::scope(|scope| {
             let threads: Vec<ScopedJoinHandle<Result<(), Error>>> =
                 (0..n_threads).map(|thread| scope.spawn(move || rest(thread))).collect();
-            threads.into_iter().map(|thread| thread.join().unwrap_or_else(lost)).collect()
+            threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(lost))
         })
     }
 }
