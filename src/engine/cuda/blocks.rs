@@ -10,8 +10,7 @@ use super::{
     module::{Kernel, Work},
     params::DequantizeParams,
     pointer::DevicePointer,
-    staging::{OnCard, Staging, TO_CARD},
-    weights::THREADS,
+    staging::{OnCard, Staging, THREADS, TO_CARD},
 };
 use crate::{
     engine::model::{format::Format, weight::Blocks},

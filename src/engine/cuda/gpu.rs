@@ -16,8 +16,7 @@ use super::{
     kernel_params::KernelParams,
     module::{Kernel, Loaded, Work},
     pointer::{DevicePointer, TensorMap},
-    staging::{OnCard, Staging, Way},
-    weights::THREADS,
+    staging::{OnCard, Staging, THREADS, Way},
 };
 use crate::error::Error;
 

@@ -39,6 +39,10 @@ pub const TO_CARD: usize = 4 << 20;
 const BOTH: usize = 2 * TO_CARD;
 const FROM_CARD: usize = 16 << 20;
 
+/// Threads that copy to the card, each through pieces of its own; more wait for each other where pages of a file are
+/// mapped.
+pub const THREADS: usize = 8;
+
 /// Bytes that a thread copies of a piece from the card.
 const PART: usize = 2 << 20;
 

@@ -16,16 +16,13 @@ use super::{
     gpu::Gpu,
     operations::same,
     pointer::DevicePointer,
-    staging::{Staging, TO_CARD},
+    staging::{Staging, THREADS, TO_CARD},
     tensor::{Tensor, bf16_bytes},
 };
 use crate::{
     engine::model::weight::{Blocks, Weight},
     error::Error,
 };
-
-/// Threads that copy; more wait for each other where pages of a file are mapped.
-pub const THREADS: usize = 8;
 
 /// Bytes that are worth a thread: its pinned memory costs as much time as copying them.
 const A_THREAD: usize = 16 << 20;

@@ -50,43 +50,33 @@ impl<D: Device> Decoder<'_, D> {
             (Some(mixed), None) => Ok(mixed),
             (None, shared) => {
                 let mut sum = shared.map_or_else(|| self.device.zeros_like(x), Ok)?;
-                self.add_each(&mut sum, layer, config, &weights.experts, x, &routes)?;
+                self.add_each(&mut sum, layer, config, x, &routes)?;
                 Ok(sum)
             }
         }
     }
 
-    /// Adds to `sum` what one expert after the other writes; loads them if they are not among `experts`.
+    /// Adds to `sum` what one expert after the other writes, each loaded when its turn comes.
     fn add_each(
         &self,
         sum: &mut D::Tensor,
         layer: usize,
         config: &ExpertsConfig,
-        experts: &[Mlp<D::Tensor>],
         x: &D::Tensor,
         routes: &D::Routes,
     ) -> Result<(), Error> {
         // However unevenly experts are taken, no more memory is used than was planned.
         let at_once = config.rows_at_once(self.layout.chunk_rows);
-        let mut place = 0;
-        for (expert, n_rows) in self.device.counts(routes)?.into_iter().enumerate() {
-            let end = place + n_rows;
-            if n_rows > 0 {
-                let loaded;
-                let mlp = match experts.get(expert) {
-                    Some(mlp) => mlp,
-                    None => {
-                        loaded = self.expert(layer, config, expert)?;
-                        &loaded
-                    }
-                };
-                for start in (place..end).step_by(at_once) {
-                    let places = start..(start + at_once).min(end);
-                    let written = self.mlp(mlp, &self.device.gathered(x, routes, places.clone())?)?;
-                    self.device.add_scattered(sum, &written, routes, places)?;
-                }
+        let (counts, mut end) = (self.device.counts(routes)?, 0);
+        for (expert, n_rows) in counts.into_iter().enumerate().filter(|(_, n_rows)| *n_rows > 0) {
+            let mlp = self.expert(layer, config, expert)?;
+            let first = end;
+            end += n_rows;
+            for start in (first..end).step_by(at_once) {
+                let places = start..(start + at_once).min(end);
+                let written = self.mlp(&mlp, &self.device.gathered(x, routes, places.clone())?)?;
+                self.device.add_scattered(sum, &written, routes, places)?;
             }
-            place = end;
         }
         Ok(())
     }

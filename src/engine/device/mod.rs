@@ -162,8 +162,8 @@ pub trait Device: Sync {
     /// The experts of each row, those with the highest scores first. `[n_rows, top_k]`
     fn chosen(&self, routes: &Self::Routes) -> Result<Vec<u16>, Error>;
 
-    /// What `experts`, whose weights are there, write for the rows that take them, times their weights, summed for
-    /// each row; `None` where the device multiplies one expert after the other.
+    /// What `experts` write for the rows that take them, times their weights, summed for each row; `None` where they
+    /// are not there, but loaded when rows have chosen them.
     fn mixed(
         &self,
         _x: &Self::Tensor,
