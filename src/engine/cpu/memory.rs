@@ -16,7 +16,7 @@ const CHUNK: usize = 1024;
 const F32: u64 = 4;
 const BF16: u64 = 2;
 
-/// Bytes of a weight in its file, at most, while it is converted.
+/// Bytes of a number in its file, at most, while a weight is converted: a third of a layer or of an expert.
 const STORED: u64 = 2;
 
 /// Program, tokenizer, and memory that the allocator keeps of earlier pieces of other sizes.
@@ -28,8 +28,8 @@ const WITH_BLOCKS: [u64; 2] = [37_000_000, 480];
 /// Bytes of a token's text, id and offsets, and of what remains of the tokenizer's work.
 const PROMPT: u64 = 400;
 
-/// Most pages of the weights file that stay resident: the system drops them when it needs to.
-const MAPPED: u64 = 500_000_000;
+/// Bytes of a file that the system maps around one that is read.
+const AROUND: u64 = 1 << 16;
 
 /// Memory that a run over `n_tokens` will hold at its peak. `config.top_k` is the one that will be used;
 /// without a `limit` in bytes, the run may take all that the system can give.
@@ -72,7 +72,7 @@ pub fn plan(
         run.weights(model, purpose),
         ("embedding and output layer".into(), run.output(model, purpose)),
         ("prompt".into(), run.tokens * PROMPT),
-        ("mapped weights".into(), mapped(model, &run)),
+        ("mapped weights".into(), mapped(model, &run, purpose)),
         ("program".into(), program(model)),
     ];
     MemoryPlan {
@@ -131,7 +131,7 @@ impl Sizes {
         }
         let n_held = purpose.layers_held(model.n_layers) as u64;
         let held = if n_held > 1 { self.layers } else { self.layer };
-        (in_layers("weights", n_held), (held + self.expert) * F32 + self.layer.max(self.expert) * STORED)
+        (in_layers("weights", n_held), (held + self.expert) * F32 + self.layer.max(self.expert) / 3 * STORED)
     }
 
     /// Bytes of the output layer: all of it to write tokens, a part at a time to trace.
@@ -152,20 +152,18 @@ fn program(model: &ModelConfig) -> u64 {
     if model.in_blocks > 0 { program + token * model.vocab_size as u64 } else { PROGRAM }
 }
 
-/// Bytes of the weights file that stay resident.
-fn mapped(model: &ModelConfig, run: &Sizes) -> u64 {
-    match model.in_blocks {
-        0 => (STORED * n_parameters(model, run)).min(MAPPED),
-        bytes => bytes,
+/// Bytes of the weights file that stay resident: where a run multiplies in the file all of it, else the tokens' rows of
+/// the embedding, for other weights are given back once they are numbers.
+fn mapped(model: &ModelConfig, run: &Sizes, purpose: Purpose) -> u64 {
+    let vocabulary = model.vocab_size as u64 * run.hidden;
+    let embedding = match model.in_blocks {
+        0 => STORED * vocabulary,
+        bytes => (bytes as f64 * vocabulary as f64 / (run.layers + vocabulary) as f64) as u64,
+    };
+    match purpose {
+        Purpose::Generate if model.in_blocks > 0 => model.in_blocks,
+        _ => embedding.min(run.tokens * AROUND),
     }
-}
-
-/// Weights of all layers and of the vocabulary, without norms and biases.
-fn n_parameters(model: &ModelConfig, run: &Sizes) -> u64 {
-    let n_vocabularies = if model.tied_embeddings { 1 } else { 2 };
-    let experts =
-        model.experts.as_ref().map_or(0, |experts| experts.n_experts * experts.in_layers.len()) as u64;
-    run.layers + experts * run.expert + n_vocabularies * (model.vocab_size * model.hidden_size) as u64
 }
 
 fn chunk_rows(config: &StreamConfig) -> usize {

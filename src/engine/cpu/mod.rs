@@ -131,10 +131,12 @@ impl Device for Cpu {
     }
 
     fn weight(&self, weight: &Weight) -> Result<Tensor, Error> {
-        match weight.in_file().and_then(Blocks::new) {
+        let numbers = match weight.in_file().and_then(Blocks::new) {
             Some(blocks) => Tensor::of_rows(blocks.numbers(), weight.shape()[1]),
             None => self.tensor(&weight.read()?.view()),
-        }
+        };
+        weight.give_back();
+        numbers
     }
 
     fn weight_in_file(&self, weight: &Weight) -> Result<Tensor, Error> {

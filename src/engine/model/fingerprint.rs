@@ -36,5 +36,6 @@ impl Hash {
                 self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
             }
         }
+        weight.give_back();
     }
 }

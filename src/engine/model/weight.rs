@@ -31,7 +31,9 @@ pub struct Weight<'a> {
     interleaved: usize,
     /// The first rows of each head, which lie so; the others follow in order.
     n_rotated: usize,
-    /// The map that the bytes lie in, if it can be shared.
+    /// Whether the bytes lie in a mapped file.
+    is_mapped: bool,
+    /// The map that they lie in, if it can be shared.
     map: Option<&'a Arc<Mmap>>,
     order: Order<'a>,
 }
@@ -122,8 +124,32 @@ impl<'a> Weight<'a> {
     /// Wraps `bytes`, whose length must be what `shape` and `stored` give.
     pub(super) fn new(shape: Vec<usize>, bytes: &'a [u8], stored: Stored) -> Self {
         let (factor, offset, interleaved, n_rotated) = (1.0, 0.0, 0, 0);
-        Weight { shape, bytes, stored, factor, offset, interleaved, n_rotated, map: None, order: Order::Rows }
+        let (is_mapped, map, order) = (false, None, Order::Rows);
+        Weight { shape, bytes, stored, factor, offset, interleaved, n_rotated, is_mapped, map, order }
     }
+
+    /// Notes that the bytes lie in a mapped file.
+    pub(super) fn of_file(self) -> Self {
+        Weight { is_mapped: true, ..self }
+    }
+
+    /// Gives the pages of the file back to the system, from which they come again when they are read again.
+    #[cfg(target_os = "linux")]
+    #[expect(unsafe_code, reason = "weights are mapped")]
+    pub fn give_back(&self) {
+        use rustix::{mm, param::page_size};
+
+        let place = self.bytes.as_ptr().addr()..self.bytes.as_ptr().addr() + self.bytes.len();
+        let start = self.bytes.as_ptr().wrapping_add(place.start.next_multiple_of(page_size()) - place.start);
+        let n_bytes = (place.end / page_size() * page_size()).saturating_sub(start.addr());
+        if self.is_mapped && n_bytes > 0 {
+            // SAFETY: the pages are of a file that is mapped to be read alone. A failure costs memory alone.
+            let _ = unsafe { mm::madvise(start.cast_mut().cast(), n_bytes, mm::Advice::LinuxDontNeed) };
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub fn give_back(&self) {}
 
     /// Reads the bytes in another order, as a tensor of `shape`.
     pub(super) fn ordered(self, shape: Vec<usize>, order: Order<'a>) -> Self {
@@ -143,7 +169,7 @@ impl<'a> Weight<'a> {
 
     /// Lets blocks be used after the weight is gone; `map` is where the bytes lie.
     pub(super) fn mapped_in(self, map: &'a Arc<Mmap>) -> Self {
-        Weight { map: Some(map), ..self }
+        Weight { map: Some(map), ..self.of_file() }
     }
 
     /// Returns the blocks as they are stored; `None` for numbers that are not in blocks, or not used

@@ -6,7 +6,7 @@ use std::{
 };
 
 use candle_core::safetensors::MmapedSafetensors;
-use safetensors::Dtype;
+use safetensors::{Dtype, tensor::TensorView};
 use serde::Deserialize;
 
 use super::{
@@ -91,13 +91,15 @@ impl Weights {
         matches!(self.find(name), Ok(Some(_)))
     }
 
-    fn find(&self, name: &str) -> Result<Option<Weight<'_>>, Error> {
+    fn find<'a>(&'a self, name: &str) -> Result<Option<Weight<'a>>, Error> {
         match &self.files {
             Files::Gguf(gguf) => gguf.get(name),
             Files::Safetensors { shards, shard_by_name } => {
                 let view = shard_by_name.get(name).and_then(|&shard| shards[shard].get(name).ok());
-                Ok(view
-                    .map(|view| Weight::new(view.shape().into(), view.data(), Stored::Plain(view.dtype()))))
+                let weight = |view: TensorView<'a>| {
+                    Weight::new(view.shape().into(), view.data(), Stored::Plain(view.dtype())).of_file()
+                };
+                Ok(view.map(weight))
             }
         }
     }
@@ -268,4 +270,38 @@ fn damaged(path: &Path, why: impl std::fmt::Display) -> Error {
         why.lines().next().unwrap_or_default(),
         "the file is damaged or cut off: download it again",
     )
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    /// Bytes of a mapped file that are in this process's memory.
+    fn resident(path: &Path) -> u64 {
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let of_file = maps.split_once(&path.display().to_string()).unwrap().1;
+        let rss = of_file.lines().find_map(|line| line.strip_prefix("Rss:")).unwrap();
+        1024 * rss.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+    }
+
+    #[test]
+    fn pages_that_were_read_are_given_back_and_come_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().canonicalize().unwrap().join(WHOLE);
+        let bytes: Vec<u8> = (0..1u32 << 20).flat_map(|i| (i as f32).to_le_bytes()).collect();
+        let view = TensorView::new(Dtype::F32, vec![1 << 10, 1 << 10], &bytes).unwrap();
+        safetensors::serialize_to_file([("a", view)], None, &path).unwrap();
+        let weights = Weights::open(path.parent().unwrap()).unwrap();
+        let weight = weights.get("a", &[1 << 10, 1 << 10]).unwrap();
+        let read = || weight.numbers().unwrap();
+        let first = read();
+        assert!(resident(&path) > 3 << 20, "{}", resident(&path));
+        weight.give_back();
+        assert!(resident(&path) < 1 << 20, "{}", resident(&path));
+        assert_eq!(read(), first);
+        // Bytes of this process's own memory stay.
+        let own = Weight::new(vec![1 << 20], &bytes, Stored::Plain(Dtype::F32));
+        own.give_back();
+        assert_eq!(own.numbers().unwrap(), first);
+    }
 }
