@@ -20,7 +20,7 @@ const BF16: u64 = 2;
 const STORED: u64 = 2;
 
 /// Program, tokenizer, and memory that the allocator keeps of earlier pieces of other sizes.
-const PROGRAM: u64 = 80_000_000;
+const PROGRAM: u64 = 88_000_000;
 
 /// The same of a model whose vocabulary lies in a file with blocks, and what each of its tokens adds.
 const WITH_BLOCKS: [u64; 2] = [37_000_000, 480];
