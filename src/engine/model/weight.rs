@@ -352,3 +352,24 @@ fn plain(dtype: Dtype, bytes: &[u8]) -> Box<dyn Iterator<Item = f32> + '_> {
         _ => Box::new(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_of_whole_heads_and_make_up_the_weight() {
+        let bytes: Vec<u8> = (0..64u32 * 16).flat_map(|i| (i as f32).to_le_bytes()).collect();
+        let plain = Weight::new(vec![64, 16], &bytes, Stored::Plain(Dtype::F32));
+        let turned = plain.clone().deinterleaved(16, 16);
+        for (weight, rows) in [(&plain, 15), (&turned, 16)] {
+            let parts = weight.parts(1000);
+            assert!(parts.iter().enumerate().all(|(i, (first, _))| *first == rows * i), "{rows}");
+            let numbers: Vec<f32> = parts.iter().flat_map(|(_, part)| part.numbers().unwrap()).collect();
+            assert_eq!(numbers, weight.numbers().unwrap());
+        }
+        assert_eq!(plain.parts(4096).len(), 1);
+        let columns = plain.clone().ordered(vec![16, 64], Order::Columns { n: 64, first: 0, step: 1 });
+        assert_eq!(columns.parts(1000).len(), 1);
+    }
+}
