@@ -16,7 +16,7 @@ const CHUNK: usize = 1024;
 const F32: u64 = 4;
 const BF16: u64 = 2;
 
-/// Bytes of a number in its file, at most, while a weight is converted: a third of a layer or of an expert.
+/// Bytes of a number in its file, at most. Those of a weight are in memory while it is converted.
 const STORED: u64 = 2;
 
 /// Program, tokenizer, and memory that the allocator keeps of earlier pieces of other sizes.
@@ -131,7 +131,9 @@ impl Sizes {
         }
         let n_held = purpose.layers_held(model.n_layers) as u64;
         let held = if n_held > 1 { self.layers } else { self.layer };
-        (in_layers("weights", n_held), (held + self.expert) * F32 + self.layer.max(self.expert) / 3 * STORED)
+        // The largest weight is about a third of a layer, or of an expert.
+        let converted = self.layer.max(self.expert) / 3 * STORED;
+        (in_layers("weights", n_held), (held + self.expert) * F32 + converted)
     }
 
     /// Bytes of the output layer: all of it to write tokens, a part at a time to trace.
@@ -158,12 +160,20 @@ fn mapped(model: &ModelConfig, run: &Sizes, purpose: Purpose) -> u64 {
     let vocabulary = model.vocab_size as u64 * run.hidden;
     let embedding = match model.in_blocks {
         0 => STORED * vocabulary,
-        bytes => (bytes as f64 * vocabulary as f64 / (run.layers + vocabulary) as f64) as u64,
+        bytes => (bytes as f64 * vocabulary as f64 / n_parameters(model, run) as f64) as u64,
     };
     match purpose {
         Purpose::Generate if model.in_blocks > 0 => model.in_blocks,
         _ => embedding.min(run.tokens * AROUND),
     }
+}
+
+/// Weights of all layers and of the vocabulary, without norms and biases.
+fn n_parameters(model: &ModelConfig, run: &Sizes) -> u64 {
+    let n_vocabularies = if model.tied_embeddings { 1 } else { 2 };
+    let experts =
+        model.experts.as_ref().map_or(0, |experts| experts.n_experts * experts.in_layers.len()) as u64;
+    run.layers + experts * run.expert + n_vocabularies * (model.vocab_size * model.hidden_size) as u64
 }
 
 fn chunk_rows(config: &StreamConfig) -> usize {

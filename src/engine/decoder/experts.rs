@@ -1,4 +1,5 @@
-//! Feed-forward blocks of which each row takes a few: rows are gathered by expert, so that each product is large.
+//! Feed-forward blocks of which each row takes a few: all experts in one product where the device has it, else rows are
+//! gathered by expert, so that each product is large.
 
 use super::{Decoder, Pass};
 use crate::{
