@@ -1,7 +1,7 @@
 """Writes a model of random weights, to time whole runs with, with the bundled model's tokenizer.
 
-usage: python3 random_model.py FOLDER [--shape llama-8b|gpt-oss-20b|qwen3-30b-a3b] [--layers N]
-16 GB of an 8B Llama, 14 GB of gpt-oss-20b (its experts in MXFP4), 61 GB of Qwen3-30B-A3B.
+usage: python3 random_model.py FOLDER [--shape llama-8b|smollm2-135m|qwen2.5-0.5b|gpt-oss-20b|qwen3-30b-a3b] [--layers N]
+16 GB of an 8B Llama, 0.3 GB of SmolLM2-135M, 1.3 GB of Qwen2.5-0.5B, 14 GB of gpt-oss-20b (its experts in MXFP4), 61 GB of Qwen3-30B-A3B.
 """
 
 import argparse
@@ -16,6 +16,14 @@ CONFIGS = {
     "llama-8b": {
         "model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
         "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 128_256, "rope_theta": 500000.0,
+    },
+    "smollm2-135m": {
+        "model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
+        "num_key_value_heads": 3, "head_dim": 64, "vocab_size": 49_152, "rope_theta": 100000.0,
+    },
+    "qwen2.5-0.5b": {
+        "model_type": "qwen2", "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14,
+        "num_key_value_heads": 2, "head_dim": 64, "vocab_size": 151_936, "rope_theta": 1000000.0,
     },
     "gpt-oss-20b": {
         "model_type": "gpt_oss", "hidden_size": 2880, "intermediate_size": 2880, "num_hidden_layers": 24, "num_attention_heads": 64,
@@ -40,6 +48,8 @@ def layer(c):
     attention = {"q": (width, hidden), "k": (kv_width, hidden), "v": (kv_width, hidden), "o": (hidden, width)}
     shapes = {f"self_attn.{name}_proj.weight": shape for name, shape in attention.items()}
     shapes |= {"input_layernorm.weight": (hidden,), "post_attention_layernorm.weight": (hidden,)}
+    if c["model_type"] == "qwen2":
+        shapes |= {f"self_attn.{name}_proj.bias": attention[name][:1] for name in "qkv"}
     if c["model_type"] == "gpt_oss":
         n = c["num_local_experts"]
         shapes |= {f"self_attn.{name}_proj.bias": shape[:1] for name, shape in attention.items()}
