@@ -213,7 +213,7 @@ impl Processor {
             DeviceChoice::Cpu => Ok((cpu(), None)),
             DeviceChoice::Cuda => Ok((gpu()?, None)),
             // A machine without NVIDIA's driver has no GPU to miss.
-            DeviceChoice::Auto if !libraries::found()[0] => Ok((cpu(), None)),
+            DeviceChoice::Auto if !libraries::has_driver() => Ok((cpu(), None)),
             DeviceChoice::Auto => {
                 Ok(gpu().map_or_else(|why| (cpu(), Some(format!("on the CPU: {why}"))), |gpu| (gpu, None)))
             }

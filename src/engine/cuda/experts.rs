@@ -11,6 +11,7 @@ use super::{
     kernel_params::KernelParams,
     module::{Kernel, Work},
     operations::same,
+    pointer::DevicePointer,
     tensor::Tensor,
 };
 use crate::{
@@ -122,17 +123,13 @@ impl Cuda {
         Ok(Routes { n_rows: x.n_rows, top_k, counts, chosen, places, weights, rows, of_rows })
     }
 
-    /// Copies the rows in some places.
-    pub(super) fn rows_of(&self, x: &Tensor, routes: &Routes, places: Range<usize>) -> Result<Tensor, Error> {
-        let out = Tensor::new(&self.gpu, places.len(), x.width)?;
-        let params = GatherParams {
-            x: self.gpu.pointer(&x.data),
-            rows: self.gpu.pointer_at(&routes.rows, places.start),
-            out: self.gpu.pointer(&out.data),
-            width: x.width as i32,
-        };
-        // SAFETY: the rows listed are of `x`, and as many as `out` has.
-        unsafe { self.experts("gather_rows", out.n_rows, &params)? };
+    /// Copies `n` rows, whose numbers lie on the card.
+    pub(super) fn gather(&self, x: &Tensor, rows: DevicePointer<u32>, n: usize) -> Result<Tensor, Error> {
+        let out = Tensor::new(&self.gpu, n, x.width)?;
+        let (from, to) = (self.gpu.pointer(&x.data), self.gpu.pointer(&out.data));
+        let params = GatherParams { x: from, rows, out: to, width: x.width as i32 };
+        // SAFETY: the caller's rows are of `x`, and as many as `out` has.
+        unsafe { self.experts("gather_rows", n, &params)? };
         Ok(out)
     }
 

@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     ffi::c_void,
     sync::{Arc, Mutex, PoisonError},
+    thread,
 };
 
 use cudarc::driver::{
@@ -14,6 +15,7 @@ use cudarc::driver::{
 
 use super::{
     kernel_params::KernelParams,
+    libraries,
     module::{Kernel, Loaded, Work},
     pointer::{DevicePointer, TensorMap},
     staging::{OnCard, Staging, THREADS, Way},
@@ -47,10 +49,14 @@ impl Gpu {
     /// # Errors
     /// [`Error::Device`] when no card works, or it is too old.
     pub fn open(card: usize) -> Result<Self, Error> {
-        super::libraries::load()?;
-        let n_cards = CudaContext::device_count().map_or(1, |n| n.max(1) as usize);
-        let context =
-            CudaContext::new(card % n_cards).map_err(|e| failed("cuda", "no card could be opened", e))?;
+        // The driver takes as long to start as the libraries to load.
+        let (loaded, context) = thread::scope(|scope| {
+            let loading = scope.spawn(libraries::load);
+            let context = libraries::has_driver().then(|| context_of(card));
+            (loading.join().unwrap_or_else(|_| libraries::load()), context)
+        });
+        loaded?;
+        let context = context.unwrap_or_else(|| context_of(card))?;
         let name = context.name().map_err(|e| failed("cuda", "the card does not answer", e))?;
         let capability =
             context.compute_capability().map_err(|e| failed(&name, "the card does not answer", e))?;
@@ -328,6 +334,12 @@ impl Gpu {
     pub fn failed(&self, what: &str, e: DriverError) -> Error {
         failed(&self.name, what, e)
     }
+}
+
+/// Opens a card; counting starts again after the last.
+fn context_of(card: usize) -> Result<Arc<CudaContext>, Error> {
+    let n_cards = CudaContext::device_count().map_or(1, |n| n.max(1) as usize);
+    CudaContext::new(card % n_cards).map_err(|e| failed("cuda", "no card could be opened", e))
 }
 
 fn failed(device: &str, what: &str, e: DriverError) -> Error {

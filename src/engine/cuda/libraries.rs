@@ -1,26 +1,48 @@
 //! Finds the driver, NVRTC and cuBLAS at run time, and NCCL where several cards work together: on the system's path, under `CUDA_HOME`, or in the
 //! `nvidia-*` wheels of the active virtual environment. This program builds and starts without CUDA.
 
-use std::path::{Path, PathBuf};
+use std::{
+    mem,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
 
-use cudarc::{cublas, driver, nvrtc};
-use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_LOCAL, RTLD_NOW};
+use cudarc::get_lib_name_candidates;
+use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW};
 
 use crate::error::Error;
 
 /// Starts of the libraries' file names, in the order in which they need each other.
 const IN_ORDER: [&str; 4] = ["libnvrtc-builtins.so", "libnvrtc.so", "libcublasLt.so", "libcublas.so"];
 
+/// Makes the driver available, and returns whether it was found.
+pub fn has_driver() -> bool {
+    static FOUND: OnceLock<bool> = OnceLock::new();
+    *FOUND.get_or_init(|| open("cuda") || open("nvcuda"))
+}
+
 /// Makes the driver, NVRTC and cuBLAS available, and returns which of them were found.
 pub fn found() -> [bool; 3] {
-    // SAFETY: opens shared libraries, which runs their initialisers; the vendor's libraries may be loaded at
-    // any time.
-    unsafe {
-        if !(nvrtc::sys::is_culib_present() && cublas::sys::is_culib_present()) {
-            folders().iter().for_each(|folder| open_all(folder));
+    static FOUND: OnceLock<[bool; 2]> = OnceLock::new();
+    let [nvrtc, cublas] = *FOUND.get_or_init(|| {
+        let others = || ["nvrtc", "cublas"].map(open);
+        let found = others();
+        if found == [true; 2] {
+            return found;
         }
-        [driver::sys::is_culib_present(), nvrtc::sys::is_culib_present(), cublas::sys::is_culib_present()]
-    }
+        // SAFETY: the folders of NVIDIA's toolkit and wheels.
+        folders().iter().for_each(|folder| unsafe { open_all(folder) });
+        others()
+    });
+    [has_driver(), nvrtc, cublas]
+}
+
+/// Opens a library under one of the names that cudarc looks for, for the rest of the program's life: cuBLAS takes
+/// 60 ms the first time.
+fn open(name: &str) -> bool {
+    // SAFETY: runs the library's initialisers; the vendor's libraries may be loaded at any time.
+    let open = |file: String| unsafe { Library::open(Some(file), RTLD_LAZY | RTLD_LOCAL) };
+    get_lib_name_candidates(name).into_iter().any(|file| open(file).map(mem::forget).is_ok())
 }
 
 /// Makes all three available, or returns an error that says what to install.
@@ -87,7 +109,7 @@ unsafe fn open_all(folder: &Path) {
         {
             // SAFETY: the caller vouches for the library.
             if let Ok(library) = unsafe { Library::open(Some(&file), RTLD_NOW | RTLD_GLOBAL) } {
-                std::mem::forget(library);
+                mem::forget(library);
             }
         }
     }

@@ -38,7 +38,11 @@ mod vertical;
 mod weights;
 mod written;
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::Range,
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
 
 use cudarc::{
     cublas::{CudaBlas, sys as cublas},
@@ -74,6 +78,8 @@ pub struct Cuda {
     blas: CudaBlas,
     /// The cards of other ranks, once they are connected.
     nccl: Option<Arc<Nccl>>,
+    /// Makes cuBLAS load its kernels.
+    warming: Option<JoinHandle<()>>,
 }
 
 /// Frequencies from which the rotary angles of a position are computed.
@@ -88,7 +94,7 @@ pub struct Angles {
 impl Cuda {
     /// Counts the cards of this machine; 0 where none works.
     pub fn n_cards() -> usize {
-        if !libraries::found()[0] {
+        if !libraries::has_driver() {
             return 0;
         }
         CudaContext::device_count().map_or(0, |n| n as usize)
@@ -99,7 +105,13 @@ impl Cuda {
     /// # Errors
     /// [`Error::Device`]: which of driver, card and libraries is missing or too old, and what to do.
     pub fn open(card: usize) -> Result<Self, Error> {
-        let gpu = Arc::new(Gpu::open(card)?);
+        let mut cuda = Cuda::cold(Arc::new(Gpu::open(card)?))?;
+        let other = Cuda::cold(cuda.gpu.clone())?;
+        cuda.warming = Some(thread::spawn(move || other.warm()));
+        Ok(cuda)
+    }
+
+    fn cold(gpu: Arc<Gpu>) -> Result<Self, Error> {
         let blas = CudaBlas::new(gpu.stream.clone()).map_err(|e| {
             Error::device(
                 &gpu.name,
@@ -107,7 +119,21 @@ impl Cuda {
                 "free some of the card's memory, or choose the CPU",
             )
         })?;
-        Ok(Cuda { gpu, blas, nccl: None })
+        Ok(Cuda { gpu, blas, nccl: None, warming: None })
+    }
+
+    /// Multiplies something, for the first product of a process takes 0.1 s: it loads cuBLAS's kernels.
+    fn warm(&self) {
+        const SIZE: usize = 64;
+        // An error will be told by a product that counts.
+        let _ = Tensor::new(&self.gpu, SIZE, SIZE).and_then(|x| self.linear(&x, &x, None));
+    }
+}
+
+/// The thread is over before the libraries that it uses.
+impl Drop for Cuda {
+    fn drop(&mut self) {
+        self.warming.take().map(JoinHandle::join);
     }
 }
 
@@ -171,6 +197,10 @@ impl Device for Cuda {
     fn room(&self, weight: &Weight) -> Result<Tensor, Error> {
         let (n_rows, width) = tensor::rows_of(weight.shape());
         Tensor::new(&self.gpu, n_rows, width)
+    }
+
+    fn rooms_made(&self) -> Result<(), Error> {
+        self.gpu.after(&self.gpu.copies, &self.gpu.mark()?)
     }
 
     fn fill(&self, rooms: Vec<(&mut Tensor, &Weight)>) -> Result<(), Error> {
@@ -276,7 +306,7 @@ impl Device for Cuda {
     }
 
     fn gathered(&self, x: &Tensor, routes: &Routes, places: Range<usize>) -> Result<Tensor, Error> {
-        self.rows_of(x, routes, places)
+        self.gather(x, self.gpu.pointer_at(&routes.rows, places.start), places.len())
     }
 
     fn add_scattered(
@@ -337,15 +367,14 @@ impl Device for Cuda {
     }
 
     fn rows(&self, x: &Tensor, stretches: &[Range<usize>]) -> Result<Tensor, Error> {
-        let n_rows = stretches.iter().map(Range::len).sum();
-        Tensor::filled(&self.gpu, n_rows, x.width, |out| {
-            let mut at = 0;
-            for rows in stretches {
-                self.gpu.copy(&x.data, rows.start * x.width, out, at, rows.len() * x.width)?;
-                at += rows.len() * x.width;
-            }
-            Ok(())
-        })
+        if let [rows] = stretches {
+            return Tensor::filled(&self.gpu, rows.len(), x.width, |out| {
+                self.gpu.copy(&x.data, rows.start * x.width, out, 0, rows.len() * x.width)
+            });
+        }
+        let rows: Vec<u32> = stretches.iter().cloned().flatten().map(|row| row as u32).collect();
+        same("rows", 0, rows.iter().filter(|&&row| row as usize >= x.n_rows).count())?;
+        self.gather(x, self.gpu.pointer(&self.gpu.upload(&rows)?), rows.len())
     }
 
     fn to_host(&self, x: &Tensor) -> Result<Vec<f32>, Error> {

@@ -2,7 +2,7 @@
 
 use std::{sync::mpsc, thread};
 
-use super::Decoder;
+use super::{Decoder, resident::AllWeights};
 use crate::{
     engine::{device::Device, model::LayerWeights},
     error::Error,
@@ -27,11 +27,7 @@ impl<D: Device> Decoder<'_, D> {
         mut work: impl FnMut(usize, &LayerWeights<D::Tensor>) -> Result<Option<D::Mark>, Error>,
     ) -> Result<(), Error> {
         if let Some(weights) = &self.resident {
-            let mut running = Running { decoder: self, layer: None };
-            for (layer, weights) in weights.layers.iter().enumerate().skip(first) {
-                running.next(layer, work(layer, weights)?, ())?;
-            }
-            return running.end();
+            return self.each_of(weights, first, work);
         }
         let n_layers = self.model.config.n_layers;
         let n_rooms = (n_layers - first).min(if self.layout.weights == Weights::Ahead { 2 } else { 1 });
@@ -62,6 +58,47 @@ impl<D: Device> Decoder<'_, D> {
         })
     }
 
+    /// As [`Decoder::each_layer_from`], with weights that stay on the device; brings those that are not there.
+    fn each_of(
+        &self,
+        weights: &AllWeights<D::Tensor>,
+        first: usize,
+        mut work: impl FnMut(usize, &LayerWeights<D::Tensor>) -> Result<Option<D::Mark>, Error>,
+    ) -> Result<(), Error> {
+        let rooms = weights.rooms();
+        thread::scope(|scope| {
+            let (send, came) = mpsc::channel();
+            let all_are_there = rooms.is_empty();
+            let bring = move || {
+                for (layer, mut room) in rooms.into_iter().enumerate() {
+                    let brought = self.refill(layer, &mut room).map(|()| weights.put(layer, room));
+                    let failed = brought.is_err();
+                    // They stay on the device where the run has ended.
+                    let _ = send.send(brought);
+                    if failed {
+                        break;
+                    }
+                }
+            };
+            if all_are_there {
+                drop(bring);
+            } else {
+                scope.spawn(bring);
+            }
+            let mut running = Running { decoder: self, layer: None };
+            for layer in first..self.model.config.n_layers {
+                let of_layer = loop {
+                    match weights.layer(layer) {
+                        Some(weights) => break weights,
+                        None => came.recv().unwrap_or_else(|_| Err(not_there(layer)))?,
+                    }
+                };
+                running.next(layer, work(layer, of_layer)?, ())?;
+            }
+            running.end()
+        })
+    }
+
     /// Loads a layer's weights into the memory of another's.
     fn refill(&self, layer: usize, room: &mut LayerWeights<D::Tensor>) -> Result<(), Error> {
         let mut weights = self.in_file(layer)?;
@@ -71,6 +108,11 @@ impl<D: Device> Decoder<'_, D> {
         }
         self.device.refill(room.all().zip(weights.all().map(|weight| &*weight)).collect())
     }
+}
+
+/// The error of weights that were never brought.
+pub(super) fn not_there(layer: usize) -> Error {
+    Error::engine(format!("the weights of layer {layer} did not come"), "please report this")
 }
 
 /// The layer that the device may still be working on, while the host prepares the next one.

@@ -33,7 +33,7 @@ use crate::{
     protocol::Layout,
     trace::{BlockMask, Blocks, Budget, Budgets, Span, StreamConfig},
 };
-use resident::AllWeights;
+use resident::{AllWeights, in_file};
 use visitor::{Dense, QueryChunk, Sampled, Sparse, Visitor};
 pub use visitor::{Pending, Reached};
 
@@ -168,15 +168,21 @@ impl<D: Device> Decoder<'_, D> {
         none.or(windowed).unwrap_or(&angles.full)
     }
 
-    /// Embeds the tokens from `first_row` on, in chunks.
+    /// Embeds the tokens from `first_row` on, in chunks; a row of the embedding comes to the device once for a chunk.
     fn embed(&self, first_row: usize) -> Result<D::Residual, Error> {
         let embedding = self.model.embedding()?;
         let mut hidden = self.device.residual(self.layout.hidden_on_host)?;
         let mut bytes = Vec::new();
         for (i, row) in self.chunks(first_row) {
-            let ids = &self.tokens[self.rows_from(row)];
+            let tokens = &self.tokens[self.rows_from(row)];
+            let mut ids = tokens.to_vec();
+            ids.sort_unstable();
+            ids.dedup();
             embedding.gather(ids.par_iter().map(|&id| id as usize), &mut bytes);
-            self.device.put(&mut hidden, i, self.device.weight(&embedding.of_rows(&bytes))?)?;
+            let of_ids = self.device.weight(&embedding.of_rows(&bytes))?;
+            let place = |id| ids.partition_point(|other| other < id);
+            let rows: Vec<_> = tokens.iter().map(place).map(|at| at..at + 1).collect();
+            self.device.put(&mut hidden, i, self.device.rows(&of_ids, &rows)?)?;
         }
         Ok(hidden)
     }
@@ -206,8 +212,7 @@ impl<D: Device> Decoder<'_, D> {
 
     /// Returns the weights of a layer that are loaded before it runs.
     fn in_file(&self, layer: usize) -> Result<LayerWeights<Weight<'_>>, Error> {
-        let weights = self.model.layer(layer)?;
-        Ok(if self.layout.experts_when_chosen { weights.without_experts() } else { weights })
+        in_file(self.model, layer, self.layout)
     }
 
     /// Takes rows through a layer; `attend` is the attention of a chunk of queries, which may search.

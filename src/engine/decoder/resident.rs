@@ -1,6 +1,6 @@
 //! The weights that a device keeps between runs, where there is room: a second prompt starts at once.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::{
     engine::{
@@ -11,9 +11,11 @@ use crate::{
     protocol::{Layout, Weights},
 };
 
-/// All weights of a model on a device, but the embedding.
+/// All weights of a model on a device, but the embedding. Layers come while the first run goes on.
 pub struct AllWeights<T> {
-    pub layers: Vec<LayerWeights<T>>,
+    layers: Vec<OnceLock<LayerWeights<T>>>,
+    /// Memory of the layers that have not come.
+    rooms: Mutex<Vec<LayerWeights<T>>>,
     pub final_norm: T,
     /// Parts of the output layer.
     pub output: Vec<T>,
@@ -22,8 +24,8 @@ pub struct AllWeights<T> {
 }
 
 impl<T> AllWeights<T> {
-    /// Brings all weights of a layout to a device, or leaves them in their file if it says so.
-    fn load<D: Device<Tensor = T>>(
+    /// Makes room for all weights of a layout on a device, or leaves them in their file if it says so.
+    fn new<D: Device<Tensor = T>>(
         model: &Model,
         device: &D,
         layout: Layout,
@@ -32,31 +34,58 @@ impl<T> AllWeights<T> {
         let is_mapped = layout.weights == Weights::Mapped;
         let room =
             |weight: &Weight| if is_mapped { device.weight_in_file(weight) } else { device.room(weight) };
-        let in_file = |layer| {
-            let weights = model.layer(layer)?;
-            Ok(if layout.experts_when_chosen { weights.without_experts() } else { weights })
-        };
-        let mut layers_in_file =
-            (0..model.config.n_layers).map(in_file).collect::<Result<Vec<_>, Error>>()?;
+        let of_layer = |layer| in_file(model, layer, layout)?.try_map(room);
+        let n_layers = model.config.n_layers;
+        let rooms = (0..n_layers).map(of_layer).collect::<Result<Vec<_>, Error>>()?;
+        device.rooms_made()?;
         let (norm, table) = (model.final_norm()?, model.output()?);
         let parts: Vec<Weight> = output_parts(&table).collect();
-        let mut all = AllWeights {
-            layers: layers_in_file.iter().map(|layer| layer.try_map(room)).collect::<Result<_, Error>>()?,
-            final_norm: room(&norm)?,
-            output: parts.iter().map(room).collect::<Result<_, _>>()?,
-            bytes,
-        };
+        let (mut final_norm, mut output) =
+            (room(&norm)?, parts.iter().map(room).collect::<Result<Vec<_>, _>>()?);
         if !is_mapped {
-            let AllWeights { layers, final_norm, output, .. } = &mut all;
-            let of_layers = layers.iter_mut().zip(&mut layers_in_file);
-            let of_layers =
-                of_layers.flat_map(|(room, layer)| room.all().zip(layer.all().map(|weight| &*weight)));
             device.fill(
-                of_layers.chain([(final_norm, &norm)]).chain(output.iter_mut().zip(&parts)).collect(),
+                [(&mut final_norm, &norm)].into_iter().chain(output.iter_mut().zip(&parts)).collect(),
             )?;
         }
-        Ok(all)
+        let (layers, rooms) = if is_mapped {
+            (rooms.into_iter().map(OnceLock::from).collect(), Vec::new())
+        } else {
+            ((0..n_layers).map(|_| OnceLock::new()).collect(), rooms)
+        };
+        Ok(AllWeights { layers, rooms: Mutex::new(rooms), final_norm, output, bytes })
     }
+
+    /// Returns the memory of the layers, if they have not been brought.
+    pub(super) fn rooms(&self) -> Vec<LayerWeights<T>> {
+        std::mem::take(&mut *self.rooms.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes the weights of a layer.
+    pub(super) fn put(&self, layer: usize, weights: LayerWeights<T>) {
+        // A layer comes once.
+        let _ = self.layers[layer].set(weights);
+    }
+
+    /// Returns a layer's weights, if they have come.
+    pub fn layer(&self, layer: usize) -> Option<&LayerWeights<T>> {
+        self.layers[layer].get()
+    }
+
+    /// Whether all layers are there or may still come.
+    fn is_whole(&self) -> bool {
+        let n_rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner).len();
+        n_rooms == self.layers.len() || self.layers.iter().all(|layer| layer.get().is_some())
+    }
+}
+
+/// Returns the weights of a layer that a layout has on the device before the layer runs.
+pub(super) fn in_file<'a>(
+    model: &'a Model,
+    layer: usize,
+    layout: Layout,
+) -> Result<LayerWeights<Weight<'a>>, Error> {
+    let weights = model.layer(layer)?;
+    Ok(if layout.experts_when_chosen { weights.without_experts() } else { weights })
 }
 
 /// The place of a model's weights on a device: empty until a run has room for all of them.
@@ -74,7 +103,7 @@ impl<D: Device> Resident<D> {
         self.lock().as_ref().map_or(0, |weights| weights.bytes)
     }
 
-    /// Returns all weights, if the layout has them on the device together; brings them there if they are not,
+    /// Returns all weights, if the layout has them on the device together; makes room for them if there is none,
     /// and keeps them if it says so. `bytes` is what they take.
     ///
     /// # Errors
@@ -89,10 +118,13 @@ impl<D: Device> Resident<D> {
         let mut place = self.lock();
         match layout.weights {
             Weights::Ahead | Weights::Waiting => return Ok(None),
-            Weights::Kept if place.is_some() => return Ok(place.clone()),
+            Weights::Kept if place.as_ref().is_some_and(|weights| weights.is_whole()) => {
+                return Ok(place.clone());
+            }
             Weights::Kept | Weights::Held | Weights::Mapped => {}
         }
-        let weights = Arc::new(AllWeights::load(model, device, layout, bytes)?);
+        *place = None;
+        let weights = Arc::new(AllWeights::new(model, device, layout, bytes)?);
         if layout.weights == Weights::Kept {
             *place = Some(weights.clone());
         }

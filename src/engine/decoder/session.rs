@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::{Angles, Decoder, Pass, resident::AllWeights, visitor::search_and_attend};
+use super::{Angles, Decoder, Pass, loader::not_there, resident::AllWeights, visitor::search_and_attend};
 use crate::{
     engine::{
         device::{Device, LayerAttention},
@@ -158,7 +158,8 @@ impl<'a, D: Device> Session<'a, D> {
         let Session { model, device, setting, tokens, layers, weights, inputs, angles } = self;
         let decoder = setting.decoder(model, *device, weights, tokens);
         let mut hidden = decoder.embed(row)?;
-        for (layer, (weights, attention)) in weights.layers.iter().zip(layers).enumerate() {
+        for (layer, attention) in layers.iter_mut().enumerate() {
+            let weights = weights.layer(layer).ok_or_else(|| not_there(layer))?;
             let input = &mut inputs[layer];
             if row == first_row {
                 input.clear();

@@ -102,6 +102,11 @@ pub trait Device: Sync {
         })
     }
 
+    /// Lets [`Device::refill`] write to rooms that were just made, once the work before has left their memory.
+    fn rooms_made(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Brings weights into the memory of ones of the same shapes that are not needed any more, while the device works
     /// on; returns once they are there.
     fn refill(&self, rooms: Vec<(&mut Self::Tensor, &Weight)>) -> Result<(), Error> {

@@ -15,6 +15,7 @@ mod fingerprint;
 pub mod format;
 pub mod gguf;
 pub mod hub;
+mod in_parts;
 mod json_file;
 mod layer_weights;
 mod layers;

@@ -11,7 +11,12 @@ use tokenizers::{
     DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, TokenizerImpl,
 };
 
-use super::{json_file, pairs::Pairs, pointer, start_token};
+use super::{
+    in_parts::{self, Tokens},
+    json_file,
+    pairs::Pairs,
+    pointer, start_token,
+};
 use crate::{error::Error, words::numbers::thousands};
 
 /// The character that stands for a space in SentencePiece's vocabularies.
@@ -113,7 +118,7 @@ impl Tokenizer {
         vocab_size: usize,
     ) -> Result<Self, Error> {
         // A token that the post-processor adds, such as a start token, need not be in the vocabulary.
-        let added = guarded(|| kind.encode("")).ok().and_then(|added| added.get_ids().iter().copied().max());
+        let added = guarded(|| kind.encode("")).ok().and_then(|added| added.ids.into_iter().max());
         let largest = largest.max(added).map_or(0, |id| id as usize);
         if largest >= vocab_size {
             return Err(Error::model(
@@ -143,30 +148,29 @@ impl Tokenizer {
             let [most, found] = [MOST_BLANKS, blanks].map(|n| thousands(n as u64));
             return Err(Error::prompt(format!("at most {most} blanks in a row"), found, "leave some out"));
         }
-        let encoding = guarded(|| self.kind.encode(text)).map_err(|e| Error::prompt(expected, e, fix))?;
-        if encoding.is_empty() {
+        let Tokens { ids, mut offsets, .. } =
+            guarded(|| self.kind.encode(text)).map_err(|e| Error::prompt(expected, e, fix))?;
+        if ids.is_empty() {
             return Err(Error::prompt(expected, "a text without tokens", fix));
         }
-        let ids = encoding.get_ids();
-        if let Some(at) = ids.iter().position(|&id| id as usize >= self.vocab_size) {
+        if let Some(&id) = ids.iter().find(|&&id| id as usize >= self.vocab_size) {
             let expected =
                 format!("tokens that the model has an embedding for, with ids below {}", self.vocab_size);
-            let found = format!("{}, id {}", encoding.get_tokens()[at], ids[at]);
+            let found = format!("{}, id {id}", self.kind.name(id));
             return Err(Error::prompt(expected, found, "leave this token out of the text"));
         }
-        let offsets = encoding.get_offsets();
         // Chat templates write the start tokens at the start of the text: skips those that the tokenizer adds.
         let n_added = offsets.iter().take_while(|range| **range == (0, 0)).count();
         let again = if ids.get(n_added..2 * n_added) == Some(&ids[..n_added]) { n_added } else { 0 };
-        let mut offsets = offsets[again..].to_vec();
-        let tokens = &encoding.get_tokens()[again..];
-        for (token, range) in tokens.iter().zip(&mut offsets) {
+        let (ids, mut offsets) = (ids[again..].to_vec(), offsets.split_off(again));
+        let mark = self.kind.id(MARK);
+        for (id, range) in ids.iter().zip(&mut offsets) {
             // A mark that SentencePiece puts before a word stands for no character of the text.
-            if token == MARK && !text[range.0..].starts_with([' ', '\u{2581}']) {
+            if Some(*id) == mark && !text[range.0..].starts_with([' ', '\u{2581}']) {
                 range.1 = range.0;
             }
         }
-        Ok(Encoding { ids: ids[again..].to_vec(), offsets })
+        Ok(Encoding { ids, offsets })
     }
 
     /// Returns the text of the tokens `ids` as it reads after the token `before`.
@@ -199,11 +203,28 @@ impl Tokenizer {
 
 impl Kind {
     /// Splits a text, with the tokens that the model wants around it.
-    fn encode(&self, text: &str) -> tokenizers::Result<tokenizers::Encoding> {
+    fn encode(&self, text: &str) -> tokenizers::Result<Tokens> {
+        in_parts::encode(text, |part, adds| match self {
+            Kind::Json(tokenizer) => tokenizer.encode(part, adds),
+            Kind::Pairs(tokenizer) => tokenizer.encode(part, adds),
+        })
+    }
+
+    /// Returns the id of a token of the vocabulary.
+    fn id(&self, token: &str) -> Option<u32> {
         match self {
-            Kind::Json(tokenizer) => tokenizer.encode(text, true),
-            Kind::Pairs(tokenizer) => tokenizer.encode(text, true),
+            Kind::Json(tokenizer) => tokenizer.token_to_id(token),
+            Kind::Pairs(tokenizer) => tokenizer.token_to_id(token),
         }
+    }
+
+    /// Returns the token of an id, as the vocabulary writes it.
+    fn name(&self, id: u32) -> String {
+        match self {
+            Kind::Json(tokenizer) => tokenizer.id_to_token(id),
+            Kind::Pairs(tokenizer) => tokenizer.id_to_token(id),
+        }
+        .unwrap_or_default()
     }
 
     /// Puts a text together, with its special tokens.

@@ -106,32 +106,30 @@ struct Steps {
     top_k: Vec<usize>,
     /// Candidates that all query blocks of a head keep with them.
     cost: Vec<u64>,
+    /// Candidates that a sampled query block keeps with them. `[n_sampled][n_steps]`
+    kept: Vec<Vec<usize>>,
 }
 
 impl Steps {
-    fn new(costs: &Costs, config: &StreamConfig, most: usize) -> Self {
+    fn new(costs: &Costs, survey: &Survey, blocks: &Blocks, config: &StreamConfig, most: usize) -> Self {
         let first = config.always_kept().max(1);
         let next =
             |k: &usize| (*k < most).then(|| most.min(first + ((k - first) * 12 / 11).max(k - first + 1)));
         let top_k: Vec<usize> = std::iter::successors(Some(first.min(most)), next).collect();
         let cost = top_k.iter().map(|&k| costs.of(k)).collect();
-        Steps { top_k, cost }
+        let of_block = |&query_block: &usize| {
+            let kept = |&top_k: &usize| Candidates::new(blocks, config, query_block, top_k).budget;
+            top_k.iter().map(kept).collect()
+        };
+        let kept = survey.sample.iter().map(of_block).collect();
+        Steps { top_k, cost, kept }
     }
 
-    /// Returns what each step leaves unread in the sampled blocks: the sum over them of `loss`.
-    fn losses(
-        &self,
-        blocks: &Blocks,
-        config: &StreamConfig,
-        survey: &Survey,
-        head: usize,
-        loss: impl Fn(f64) -> f64,
-    ) -> Vec<f64> {
+    /// Returns what each step leaves unread in a head's sampled blocks: the sum over them of `loss`.
+    fn losses(&self, head: &[Histogram], loss: impl Fn(f64) -> f64) -> Vec<f64> {
         let mut losses = vec![0.0; self.top_k.len()];
-        for (&query_block, histogram) in survey.sample.iter().zip(&survey.heads[head]) {
-            let kept = |&top_k: &usize| Candidates::new(blocks, config, query_block, top_k).budget;
-            let kept: Vec<usize> = self.top_k.iter().map(kept).collect();
-            losses.iter_mut().zip(histogram.missing(&kept)).for_each(|(sum, missing)| *sum += loss(missing));
+        for (kept, histogram) in self.kept.iter().zip(head) {
+            losses.iter_mut().zip(histogram.missing(kept)).for_each(|(sum, missing)| *sum += loss(missing));
         }
         losses
     }
@@ -143,13 +141,13 @@ pub fn shared_out(survey: &Survey, blocks: &Blocks, config: &StreamConfig) -> Bu
     let most = config.top_k.saturating_mul(MOST).min(MOST_BLOCKS.max(config.top_k));
     let most = most.min(blocks.n_key_blocks());
     let costs = Costs::new(blocks, config);
-    let steps = Steps::new(&costs, config, most);
+    let steps = Steps::new(&costs, survey, blocks, config, most);
     let mut pairs = n_heads as u64 * costs.of(config.top_k);
     let mut room = (n_heads * room(config.top_k, blocks)).saturating_sub(n_heads * steps.top_k[0]);
     let mut gains: Vec<(f64, usize, usize)> = (0..n_heads)
         .into_par_iter()
         .flat_map_iter(|head| {
-            let losses = steps.losses(blocks, config, survey, head, |missing| missing * missing);
+            let losses = steps.losses(&survey.heads[head], |missing| missing * missing);
             gains(&losses, &steps.cost).into_iter().enumerate().map(move |(i, gain)| (gain, head, i))
         })
         .collect();
@@ -172,10 +170,10 @@ pub fn shared_out(survey: &Survey, blocks: &Blocks, config: &StreamConfig) -> Bu
 
 /// Returns the smallest budgets that bring the recall of each head on the sample to `recall`.
 pub fn for_recall(survey: &Survey, blocks: &Blocks, config: &StreamConfig, recall: f64) -> Budgets {
-    let steps = Steps::new(&Costs::new(blocks, config), config, blocks.n_key_blocks());
+    let steps = Steps::new(&Costs::new(blocks, config), survey, blocks, config, blocks.n_key_blocks());
     let bound = (1.0 - recall) * survey.sample.len() as f64;
-    let top_k = |head| {
-        let losses = steps.losses(blocks, config, survey, head, |missing| missing);
+    let top_k = |head: usize| {
+        let losses = steps.losses(&survey.heads[head], |missing| missing);
         let enough = losses.partition_point(|&loss| loss > bound).min(losses.len() - 1);
         let (Some(before), k) = (enough.checked_sub(1), steps.top_k[enough]) else { return steps.top_k[0] };
         let part = (losses[before] - bound) / (losses[before] - losses[enough]).max(f64::MIN_POSITIVE);
