@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Bytes that are worth a thread: its pinned memory costs as much time as copying them.
-const A_THREAD: usize = 16 << 20;
+const A_THREAD: usize = 8 << 20;
 
 /// A part of a weight, and where its numbers belong on the card.
 struct Part<'a> {

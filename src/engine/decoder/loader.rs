@@ -32,13 +32,15 @@ impl<D: Device> Decoder<'_, D> {
         let n_layers = self.model.config.n_layers;
         let n_rooms = (n_layers - first).min(if self.layout.weights == Weights::Ahead { 2 } else { 1 });
         thread::scope(|scope| {
+            // Dropped at the end, so that the thread ends.
             let (give, rooms) = mpsc::channel();
             let (send, filled) = mpsc::channel();
             for layer in first..first + n_rooms {
-                let _ = send.send(self.weights(layer));
+                let _ = give.send(self.room(layer)?);
             }
+            self.device.rooms_made()?;
             scope.spawn(move || {
-                for (layer, mut room) in (first + n_rooms..n_layers).zip(rooms) {
+                for (layer, mut room) in (first..n_layers).zip(rooms) {
                     let _ = send.send(self.refill(layer, &mut room).map(|()| room));
                 }
             });
@@ -103,10 +105,15 @@ impl<D: Device> Decoder<'_, D> {
     fn refill(&self, layer: usize, room: &mut LayerWeights<D::Tensor>) -> Result<(), Error> {
         let mut weights = self.in_file(layer)?;
         if !room.is_like(&weights) {
-            *room = self.weights(layer)?;
-            return Ok(());
+            *room = self.room(layer)?;
+            self.device.rooms_made()?;
         }
         self.device.refill(room.all().zip(weights.all().map(|weight| &*weight)).collect())
+    }
+
+    /// Makes room for a layer's weights.
+    fn room(&self, layer: usize) -> Result<LayerWeights<D::Tensor>, Error> {
+        self.in_file(layer)?.try_map(|weight| self.device.room(weight))
     }
 }
 

@@ -203,13 +203,6 @@ impl<D: Device> Decoder<'_, D> {
         (first_row.max(own.start)..own.end).step_by(self.layout.chunk_rows).enumerate()
     }
 
-    fn weights(&self, layer: usize) -> Result<LayerWeights<D::Tensor>, Error> {
-        let mut weights = self.in_file(layer)?;
-        let mut rooms = weights.try_map(|weight| self.device.room(weight))?;
-        self.device.fill(rooms.all().zip(weights.all().map(|weight| &*weight)).collect())?;
-        Ok(rooms)
-    }
-
     /// Returns the weights of a layer that are loaded before it runs.
     fn in_file(&self, layer: usize) -> Result<LayerWeights<Weight<'_>>, Error> {
         in_file(self.model, layer, self.layout)
