@@ -70,22 +70,10 @@ impl<D: Device> Decoder<'_, D> {
         let rooms = weights.rooms();
         thread::scope(|scope| {
             let (send, came) = mpsc::channel();
-            let all_are_there = rooms.is_empty();
-            let bring = move || {
-                for (layer, mut room) in rooms.into_iter().enumerate() {
-                    let brought = self.refill(layer, &mut room).map(|()| weights.put(layer, room));
-                    let failed = brought.is_err();
-                    // They stay on the device where the run has ended.
-                    let _ = send.send(brought);
-                    if failed {
-                        break;
-                    }
-                }
-            };
-            if all_are_there {
-                drop(bring);
+            if rooms.is_empty() {
+                drop(send);
             } else {
-                scope.spawn(bring);
+                scope.spawn(move || self.bring(weights, rooms, &send));
             }
             let mut running = Running { decoder: self, layer: None };
             for layer in first..self.model.config.n_layers {
@@ -99,6 +87,23 @@ impl<D: Device> Decoder<'_, D> {
             }
             running.end()
         })
+    }
+
+    /// Brings all layers; tells of each.
+    fn bring(
+        &self,
+        weights: &AllWeights<D::Tensor>,
+        rooms: Vec<LayerWeights<D::Tensor>>,
+        told: &mpsc::Sender<Result<(), Error>>,
+    ) {
+        for (layer, mut room) in rooms.into_iter().enumerate() {
+            let brought = self.refill(layer, &mut room).map(|()| weights.put(layer, room));
+            let failed = brought.is_err();
+            // Nobody waits for them once the run has failed.
+            if told.send(brought).is_err() || failed {
+                break;
+            }
+        }
     }
 
     /// Loads a layer's weights into the memory of another's.
