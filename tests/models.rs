@@ -272,8 +272,13 @@ fn a_large_folder_is_ready_before_its_weights_are_read() {
     file.write_all(&header).unwrap();
     file.set_len((8 + header.len() + n_bytes) as u64).unwrap();
     assert!(n_bytes > 16_000_000_000);
-    let start = Instant::now();
-    let tracer = common::load(folder.path()).unwrap();
-    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
-    assert_eq!(tracer.model().n_parameters, n_bytes as u64 / 2);
+    // The other tests share the processor, so the quickest of three counts; whoever reads 16 GB is slow each time.
+    let load = || {
+        let start = Instant::now();
+        let tracer = common::load(folder.path()).unwrap();
+        assert_eq!(tracer.model().n_parameters, n_bytes as u64 / 2);
+        start.elapsed()
+    };
+    let took = [load(), load(), load()];
+    assert!(took.iter().any(|took| *took < Duration::from_secs(1)), "{took:?}");
 }
