@@ -46,7 +46,14 @@ def main():
     parser.add_argument("--write", action="store_true", help="keep the new outputs, cleaned, if no cell fails")
     parser.add_argument("--timeout", type=float, default=300, metavar="SECONDS", help="for each cell (default: 300)")
     arguments = parser.parse_args()
-    failed = [path for path in arguments.notebooks if not run_file(path, arguments.write, arguments.timeout)]
+    failed, took = [], []
+    for path in arguments.notebooks:
+        print(path, flush=True)
+        started = time.monotonic()
+        if not run_file(path, arguments.write, arguments.timeout):
+            failed.append(path)
+        took.append(f"{time.monotonic() - started:7.1f} s  {path}")
+    print("\n".join(["", *took]), flush=True)
     if failed:
         sys.exit(f"{len(failed)} of {len(arguments.notebooks)} notebooks failed: {', '.join(map(str, failed))}")
 
