@@ -3,7 +3,7 @@
 use super::{
     canvas::{Canvas, Pen, Point, Type},
     figure::Figure,
-    labels::{title_width, width},
+    labels::{is_log_kl, powers_of_ten, title_width, width},
     theme::{LINE, MARKS, MUTED},
 };
 use crate::{
@@ -35,7 +35,7 @@ impl CausalTest {
             let measure = format!("{}, {}", shortened(&self.model, 24), shortened(&self.measure, 120));
             pen.text(&measure, (14, 42), Type::NOTE);
             pen.text(&self.facts(), (14, 60), Type::NOTE);
-            axis(pen, ends, self.measure.contains("nats"));
+            self.axis(pen, ends);
             self.controls(pen, ends);
             self.claimed(pen, ends);
         });
@@ -94,6 +94,32 @@ impl CausalTest {
         if low < high { (low, high) } else { (low, low + 1.0) }
     }
 
+    /// Draws the axis with round numbers; below those of a log-probability, what becomes of the probability; instead of
+    /// logarithms of divergences, powers of ten of divergences.
+    fn axis(&self, pen: &Pen, ends: Ends) {
+        let is_nats = self.measure.contains("nats");
+        let powers = if is_log_kl(&self.measure) { powers_of_ten(ends) } else { Vec::new() };
+        let is_log = powers.len() > 1;
+        let ticks =
+            if is_log { powers } else { round(ends).into_iter().map(|value| (value, value)).collect() };
+        pen.line((LEFT, AXIS), (LEFT + WIDTH, AXIS), LINE);
+        for (value, told) in ticks {
+            let at = x(value, ends);
+            pen.line((at, AXIS), (at, AXIS + 4), LINE);
+            pen.text(&plain(told), (at, AXIS + 13), Type::TEXT.centered());
+            if is_nats {
+                pen.text(&format!("p × {}", plain((-value).exp())), (at, AXIS + 29), Type::NOTE.centered());
+            }
+        }
+        if is_log {
+            pen.text("KL in nats", (LEFT + WIDTH, AXIS + 29), Type::NOTE.before());
+        }
+        pen.area(dot((LEFT + 4, AXIS + 48)), MARKS[0]);
+        pen.text("controls", (LEFT + 14, AXIS + 48), Type::NOTE);
+        pen.area(diamond((LEFT + 94, AXIS + 48), 7), MARKS[1]);
+        pen.text("what was claimed", (LEFT + 104, AXIS + 48), Type::NOTE.colored(MUTED));
+    }
+
     /// Draws diamonds with their names, a line higher where names would overlap.
     fn claimed(&self, pen: &Pen, ends: Ends) {
         let mut named: Vec<Point> = Vec::new();
@@ -123,23 +149,6 @@ impl CausalTest {
             pen.area(dot((at, y)), MARKS[0]);
         }
     }
-}
-
-/// Draws the axis with round numbers; below those of a log-probability, what becomes of the probability.
-fn axis(pen: &Pen, ends: Ends, is_nats: bool) {
-    pen.line((LEFT, AXIS), (LEFT + WIDTH, AXIS), LINE);
-    for value in round(ends) {
-        let at = x(value, ends);
-        pen.line((at, AXIS), (at, AXIS + 4), LINE);
-        pen.text(&plain(value), (at, AXIS + 13), Type::TEXT.centered());
-        if is_nats {
-            pen.text(&format!("p × {}", plain((-value).exp())), (at, AXIS + 29), Type::NOTE.centered());
-        }
-    }
-    pen.area(dot((LEFT + 4, AXIS + 48)), MARKS[0]);
-    pen.text("controls", (LEFT + 14, AXIS + 48), Type::NOTE);
-    pen.area(diamond((LEFT + 94, AXIS + 48), 7), MARKS[1]);
-    pen.text("what was claimed", (LEFT + 104, AXIS + 48), Type::NOTE.colored(MUTED));
 }
 
 /// At most six round numbers between the ends: multiples of 1, 2 or 5 times a power of ten.

@@ -126,6 +126,20 @@ pub(super) fn facts(summary: &Summary, top_k: usize, pruned: f64, recall: Option
     facts.join(" · ")
 }
 
+/// Whether a measure is the natural logarithm of a divergence in nats.
+pub(super) fn is_log_kl(measure: &str) -> bool {
+    measure.starts_with("log KL")
+}
+
+/// Returns at most seven powers of ten whose natural logarithms lie between two numbers: each logarithm, and the power.
+pub(super) fn powers_of_ten((low, high): (f64, f64)) -> Vec<(f64, f64)> {
+    let ten = std::f64::consts::LN_10;
+    let (first, last) = ((low / ten).ceil() as i32, (high / ten).floor() as i32);
+    let step = (last.saturating_sub(first).max(0) / 7 + 1) as usize;
+    let exponents = (first..=last.min(first.saturating_add(400))).step_by(step);
+    exponents.map(|exponent| (f64::from(exponent) * ten, 10f64.powi(exponent))).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,5 +173,15 @@ mod tests {
         assert_eq!(token(" is\n"), "␣is⏎");
         assert_eq!(token("\u{0}\u{1b}[0m"), "\u{fffd}\u{fffd}[0m");
         assert_eq!(token("internationalization"), "internation…");
+    }
+
+    #[test]
+    fn powers_of_ten_lie_between_the_ends() {
+        let told =
+            |low: f64, high: f64| powers_of_ten((low, high)).into_iter().map(|(_, x)| x).collect::<Vec<_>>();
+        assert_eq!(told(1e-3f64.ln() - 0.1, 2.5f64.ln()), [1e-3, 1e-2, 1e-1, 1.0]);
+        assert!(told(0.1, 0.2).is_empty());
+        assert_eq!(told(0.0, 0.0), [1.0]);
+        assert!(told(-40.0, 40.0).len() <= 7 && told(-1e300, 1e300).len() <= 401);
     }
 }

@@ -179,7 +179,7 @@ impl Reading {
             let free = |y: &i32| {
                 taken.iter().all(|&((x, other), w)| (other - y).abs() > 15 || left > x + w || left + wide < x)
             };
-            let top = self.axis() - self.height(share) + 5;
+            let top = (self.axis() - self.height(share) + 5).min(self.axis() - 9);
             let y = (0..6).map(|step| (top - 16 * step).max(self.axis() - 106)).find(free).unwrap_or(top);
             taken.push(((left, y), wide));
             canvas.draw(|pen| pen.text(&what, (left, y), Type::TEXT.bold().colored(BAR)));

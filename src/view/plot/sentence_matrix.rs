@@ -6,7 +6,7 @@ use super::{
     bitmap::{Bitmap, Shade},
     canvas::{Canvas, Pen, Point, Type},
     figure::Figure,
-    labels::{ticks, title_width, width},
+    labels::{is_log_kl, powers_of_ten, ticks, title_width, width},
     legend::{BAR, color_bar},
     sentence_kinds::kinds_legend,
     theme::{LINE, MARKS, PAPER},
@@ -55,7 +55,7 @@ impl SentenceMatrix {
         if cell >= WORDED {
             self.hints(&mut canvas, left, cell);
         }
-        scale(&mut canvas, (left, TOP + side + 46), (low, high));
+        self.scale(&mut canvas, (left, TOP + side + 46), (low, high));
         let mut end = 0;
         canvas.draw(|pen| {
             let occurs = |kind| self.sentences.iter().any(|s| s.kind == kind);
@@ -63,7 +63,7 @@ impl SentenceMatrix {
         });
         let widest = [
             left + side + 20,
-            left + BAR.0 + 44 + width(ROW),
+            left + BAR.0 + 44 + width(&self.beside_scale()),
             24 + title_width(&self.title()),
             28 + width(&self.facts()),
             28 + width(&self.caption()),
@@ -209,7 +209,12 @@ impl SentenceMatrix {
             for (j, value) in row.iter().take(n).enumerate() {
                 let text = |at: usize| format!("{at}: {}", shortened(&self.sentences[at].text, 90));
                 let corner = (left + cell * j as i32, TOP + cell * i as i32);
-                let hint = format!("{}\n← {}\n{value:.3}", text(i), text(j));
+                let value = if is_log_kl(&self.measure) {
+                    format!("KL {} nats", plain(value.exp()))
+                } else {
+                    format!("{value:.3}")
+                };
+                let hint = format!("{}\n← {}\n{value}", text(i), text(j));
                 canvas.hint(corner, (corner.0 + cell, corner.1 + cell), &hint);
             }
         }
@@ -221,13 +226,25 @@ impl SentenceMatrix {
         });
         format!("Rows are sentences, columns the sentences before them; {}. {strongest}", self.measure)
     }
-}
 
-/// Draws the colour bar, from the smallest to the largest value, and says which sentence a row stands for.
-fn scale(canvas: &mut Canvas, (left, top): Point, (low, high): (f64, f64)) {
-    let ticks = [(0, plain(low)), (BAR.0, plain(high))];
-    color_bar(canvas, (left, top), "", ticks.into_iter());
-    canvas.draw(|pen| pen.text(ROW, (left + BAR.0 + 30, top + 6), Type::NOTE));
+    /// Draws the colour bar, from the smallest to the largest value, and says which sentence a row stands for.
+    fn scale(&self, canvas: &mut Canvas, (left, top): Point, (low, high): (f64, f64)) {
+        let place = |value: f64| ((value - low) / (high - low) * f64::from(BAR.0)).round() as i32;
+        let tick = |(value, kl): (f64, f64)| (place(value), plain(kl));
+        let mut ticks: Vec<(i32, String)> = match is_log_kl(&self.measure) {
+            true => powers_of_ten((low, high)).into_iter().map(tick).collect(),
+            false => Vec::new(),
+        };
+        if ticks.len() < 2 {
+            ticks = [(0, plain(low)), (BAR.0, plain(high))].into();
+        }
+        color_bar(canvas, (left, top), "", ticks.into_iter());
+        canvas.draw(|pen| pen.text(&self.beside_scale(), (left + BAR.0 + 30, top + 6), Type::NOTE));
+    }
+
+    fn beside_scale(&self) -> String {
+        if is_log_kl(&self.measure) { format!("KL in nats · {ROW}") } else { ROW.into() }
+    }
 }
 
 #[cfg(test)]
@@ -279,6 +296,18 @@ mod tests {
         matrix.known_auc = None;
         matrix.sentences.clear();
         assert_eq!(matrix.title(), "No pairs in 0 sentences");
+    }
+
+    #[test]
+    fn logarithms_of_divergences_are_told_as_divergences() {
+        let mut matrix = made_up_matrix(30);
+        matrix.measure = "log KL without the sentence".into();
+        matrix.rows[1][0] = 1e-3f64.ln();
+        matrix.rows[20][7] = 2.5f64.ln();
+        let figure = matrix.figure();
+        for told in ["KL in nats", "\n0.01\n", "\n1\n", "KL 2.5 nats", "KL 0.001 nats"] {
+            assert!(figure.svg().contains(told), "{told}");
+        }
     }
 
     #[test]
