@@ -75,6 +75,10 @@ impl CausalTest {
 
     /// The result on one line.
     pub(crate) fn facts(&self) -> String {
+        let number = |value: f64| match is_log_kl(&self.measure) {
+            true => format!("KL {}", plain(value.exp())),
+            false => number(value),
+        };
         let effect = number(self.effect());
         let effect = match self.claimed.len() {
             n if n > 1 => format!("median of {n} {effect}"),

@@ -238,6 +238,13 @@ impl SentenceMatrix {
         if ticks.len() < 2 {
             ticks = [(0, plain(low)), (BAR.0, plain(high))].into();
         }
+        // Neighbours would touch.
+        let mut end = i32::MIN;
+        ticks.retain(|(at, label)| {
+            let is_free = at - width(label) / 2 > end;
+            end = if is_free { at + width(label) / 2 + 6 } else { end };
+            is_free
+        });
         color_bar(canvas, (left, top), "", ticks.into_iter());
         canvas.draw(|pen| pen.text(&self.beside_scale(), (left + BAR.0 + 30, top + 6), Type::NOTE));
     }
