@@ -50,12 +50,11 @@ impl Gpu {
     /// [`Error::Device`] when no card works, or it is too old.
     pub fn open(card: usize) -> Result<Self, Error> {
         // The driver takes as long to start as the libraries to load.
-        let (loaded, context) = thread::scope(|scope| {
-            let loading = scope.spawn(libraries::load);
-            let context = libraries::has_driver().then(|| context_of(card));
-            (loading.join().unwrap_or_else(|_| libraries::load()), context)
+        let context = thread::scope(|scope| {
+            scope.spawn(libraries::found);
+            libraries::has_driver().then(|| context_of(card))
         });
-        loaded?;
+        libraries::load()?;
         let context = context.unwrap_or_else(|| context_of(card))?;
         let name = context.name().map_err(|e| failed("cuda", "the card does not answer", e))?;
         let capability =
@@ -336,7 +335,6 @@ impl Gpu {
     }
 }
 
-/// Opens a card; counting starts again after the last.
 fn context_of(card: usize) -> Result<Arc<CudaContext>, Error> {
     let n_cards = CudaContext::device_count().map_or(1, |n| n.max(1) as usize);
     CudaContext::new(card % n_cards).map_err(|e| failed("cuda", "no card could be opened", e))

@@ -373,7 +373,7 @@ impl Device for Cuda {
             });
         }
         let rows: Vec<u32> = stretches.iter().cloned().flatten().map(|row| row as u32).collect();
-        same("rows", 0, rows.iter().filter(|&&row| row as usize >= x.n_rows).count())?;
+        same("rows past the end", 0, rows.iter().filter(|&&row| row as usize >= x.n_rows).count())?;
         self.gather(x, self.gpu.pointer(&self.gpu.upload(&rows)?), rows.len())
     }
 
