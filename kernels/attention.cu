@@ -1,6 +1,9 @@
 // attention: softmax(q . k / sqrt(HEAD_DIM)) V over the kept key blocks (attention_sparse) or over all
 // (attention_dense), and both without some pairs (attention_without, attention_dense_without).
 //
+// Where there are few queries, their keys are shared out: attention_sparse_parts and attention_dense_parts
+// leave what each part of a row's keys gives, attention_of_parts joins them.
+//
 // Dense attention is the same kernel with a mask that keeps every visible block, so both are one code.
 // Causal, with the layer's sliding window. Keys stream through shared memory in tiles with an online softmax:
 // nothing of size T^2.
@@ -14,7 +17,10 @@
 // sinks   [n_heads] f32, or null: logits that take mass beside the keys and have no value; no cap
 // hidden  [n_hidden, 6] i32: head or -1 for all, first query, end, first key, end, and 1 for pairs that stay
 //         whatever else hides them; a query always sees itself
-// grid (query blocks of these rows, n_heads): one warp for 16 or 32 queries
+// parts   outs [n_parts, n_rows, n_heads, HEAD_DIM] f32, nothing where a part has no key that the query sees;
+//         lses [n_parts, n_heads, n_rows] f32, which is -infinity there; the sink is in the first
+// grid (query blocks of these rows, times n_parts for a kernel of parts, n_heads), of attention_of_parts (n_rows,
+// n_heads), n_parts at most 1024: one warp for 16 or 32 queries
 // Compile with -D HEAD_DIM, BLOCK_Q (16 to 128), BLOCK_K (4 to 64), SOFT_CAP (attention_rows.cu). Any card
 // from sm_80.
 // Reference: tests/cuda/reference.py, attention; src/engine/cpu/attend.rs
@@ -25,6 +31,7 @@ constexpr int ROWS = 2 * M;                                 // of them, in a lan
 constexpr int THREADS = 2 * BLOCK_Q / M;
 constexpr int MIN_BLOCKS = larger((HEAD_DIM > 64 ? 256 : 384) / THREADS, 1);  // on a multiprocessor
 constexpr bool QUERY_IN_REGISTERS = HEAD_DIM <= 128;
+constexpr int MAX_PARTS = 1024;
 
 // Values are taken in groups: of each a lane takes WIDE neighbouring dimensions of its keys, which are columns
 // of as many products. So column n of product t has dimension 8 WIDE group + WIDE n + t.
@@ -35,6 +42,9 @@ GEOMETRY(attention_sparse, THREADS, 1, 1, 0, 0);
 GEOMETRY(attention_without, THREADS, 1, 1, 0, 0);
 GEOMETRY(attention_dense, THREADS, 1, 1, 0, 0);
 GEOMETRY(attention_dense_without, THREADS, 1, 1, 0, 0);
+GEOMETRY(attention_sparse_parts, THREADS, 1, 1, 0, 0);
+GEOMETRY(attention_dense_parts, THREADS, 1, 1, 0, 0);
+GEOMETRY(attention_of_parts, HEAD_DIM, 1, 1, 0, 0);
 
 typedef AttentionParams<const u16*> Params;
 
@@ -60,6 +70,23 @@ struct AttentionWithoutParams {
     Hidden hidden;
 };
 static_assert(sizeof(AttentionWithoutParams) == 112, "as in src/engine/cuda/params.rs");
+
+struct Parts {
+    float *outs, *lses;
+    int n_parts;
+};
+static_assert(sizeof(Parts) == 24, "as in src/engine/cuda/params.rs");
+
+struct AttentionPartsParams {
+    Params attention;
+    Parts parts;
+};
+static_assert(sizeof(AttentionPartsParams) == 120, "as in src/engine/cuda/params.rs");
+
+// Keys [first, end) of a query block's row, and which part of them they are.
+struct Share {
+    int first, end, part;
+};
 
 // Products as the tensor cores leave them, of row j and column c of two neighbours.
 typedef float Scores[2][M][4];
@@ -203,44 +230,69 @@ DEVICE void add_values(Softmax& state, const Scores& s, const Tile& tile, const 
 
 // ---- all tiles
 
+// Calls `write(pair, at)` with pairs of neighbouring dimensions of row j, the first of which is `at`.
+template <typename Write>
+DEVICE void each_pair(const Softmax& state, int j, float sum, Write write) {
+#pragma unroll
+    for (int i = 0; i < GROUPS * WIDE; i++) {
+        const float (&of)[WIDE][4] = state.out[j / 2][i / WIDE];
+        int column = j % 2 * 2 + i % WIDE / (WIDE / 2), t = i % (WIDE / 2) * 2;
+        int at = i / WIDE * 8 * WIDE + threadIdx.x % 4 * 2 * WIDE + i % WIDE * 2;
+        write(make_float2(of[t][column] / sum, of[t + 1][column] / sum), at);
+    }
+}
+
 DEVICE void write_rows(const Softmax& state, const Params& p, Sight sight, int query) {
-    int row0 = p.rows.first_block * BLOCK_Q, lane = threadIdx.x % 32;
+    int row0 = p.rows.first_block * BLOCK_Q;
 #pragma unroll
     for (int j = 0; j < ROWS; j++) {
         float sum = quad_sum(state.sum[j]);
         int token = query + j * 8;
         if (token >= sight.end_query) continue;
-        if (p.lse && lane % 4 == 0) {
+        if (p.lse && threadIdx.x % 4 == 0) {
             p.lse[(u64)blockIdx.y * p.rows.n_rows + token - row0] = (state.most[j] + log2f(sum)) / LOG2E;
         }
-        u16* to = p.out + ((u64)(token - row0) * gridDim.y + blockIdx.y) * HEAD_DIM + lane % 4 * 2 * WIDE;
-#pragma unroll
-        for (int i = 0; i < GROUPS * WIDE; i++) {  // pairs of dimensions
-            const float (&of)[WIDE][4] = state.out[j / 2][i / WIDE];
-            int column = j % 2 * 2 + i % WIDE / (WIDE / 2), t = i % (WIDE / 2) * 2;
-            u32 pair = pack_bf16(of[t][column] / sum, of[t + 1][column] / sum);
-            ((u32*)(to + i / WIDE * 8 * WIDE))[i % WIDE] = pair;
-        }
+        u16* to = p.out + ((u64)(token - row0) * gridDim.y + blockIdx.y) * HEAD_DIM;
+        each_pair(state, j, sum, [&](float2 x, int at) { *(u32*)(to + at) = pack_bf16(x.x, x.y); });
     }
 }
 
+DEVICE void write_part(const Softmax& state, const Params& p, const Parts& parts, int part, Sight sight,
+                       int query) {
+    int row0 = p.rows.first_block * BLOCK_Q;
+#pragma unroll
+    for (int j = 0; j < ROWS; j++) {
+        float sum = quad_sum(state.sum[j]);
+        int token = query + j * 8;
+        if (token >= sight.end_query) continue;
+        u64 row = (u64)part * p.rows.n_rows, head = blockIdx.y;
+        if (threadIdx.x % 4 == 0) {
+            float lse = sum > 0.0f ? (state.most[j] + log2f(sum)) / LOG2E : -infinity();
+            parts.lses[row * gridDim.y + head * p.rows.n_rows + token - row0] = lse;
+        }
+        if (sum == 0.0f) continue;
+        float* to = parts.outs + ((row + token - row0) * gridDim.y + head) * HEAD_DIM;
+        each_pair(state, j, sum, [&](float2 x, int at) { *(float2*)(to + at) = x; });
+    }
+}
+
+// Attention of this warp's queries, of which the lane's first is `query`, to the keys of a share.
 template <bool WITHOUT>
-DEVICE void attend(const Params& p, Row row, Sight sight, Hidden hidden) {
-    // This lane's first query; others are 8, 16 and 24 after it.
-    int query = sight.first_query + threadIdx.x / 32 * 16 * M + threadIdx.x % 32 / 4;
+DEVICE Softmax attend(const Params& p, Row row, Share share, int query, Hidden hidden) {
     const float scale = LOG2E / sqrtf((float)HEAD_DIM);
     u32 stride = p.sizes.n_kv_heads * HEAD_DIM, of_head = kv_head_of(p.sizes.n_kv_heads) * HEAD_DIM;
     const u16 *keys = p.keys + of_head + threadIdx.x % 4 * 8,
               *values = p.values + of_head + threadIdx.x % 32 / 4 * WIDE;
+    const float* sinks = share.part ? nullptr : p.sinks;
     QueryRows<M> q;
     if (QUERY_IN_REGISTERS) load_queries(q, p, query);
     Softmax state = {};
 #pragma unroll
     for (int j = 0; j < ROWS; j++) {
-        state.most[j] = p.sinks ? p.sinks[blockIdx.y] * LOG2E : -1e30f;
-        state.sum[j] = count_of_sink(p.sinks);
+        state.most[j] = sinks ? sinks[blockIdx.y] * LOG2E : -1e30f;
+        state.sum[j] = count_of_sink(sinks);
     }
-    for (int first = 0; first < row.count * BLOCK_K; first += KEYS) {
+    for (int first = share.first; first < share.end; first += KEYS) {
         Tile tile = {row, first, p.sizes.n_tokens - 1};
         Scores s;
         if (!QUERY_IN_REGISTERS) load_queries(q, p, query);
@@ -248,7 +300,26 @@ DEVICE void attend(const Params& p, Row row, Sight sight, Hidden hidden) {
         online_softmax(state, s, scale);
         add_values(state, s, tile, values, stride);
     }
-    write_rows(state, p, sight, query);
+    return state;
+}
+
+// This lane's first query; others are 8, 16 and 24 after it.
+DEVICE int query_of(Sight sight) {
+    return sight.first_query + threadIdx.x / 32 * 16 * M + threadIdx.x % 32 / 4;
+}
+
+template <bool WITHOUT>
+DEVICE void attend_all(const Params& p, Row row, Sight sight, Hidden hidden) {
+    int query = query_of(sight);
+    write_rows(attend<WITHOUT>(p, row, Share{0, row.count * BLOCK_K, 0}, query, hidden), p, sight, query);
+}
+
+DEVICE void attend_part(const AttentionPartsParams& p, Row row, Sight sight) {
+    int n_parts = p.parts.n_parts, part = blockIdx.x % n_parts, query = query_of(sight);
+    int n_tiles = (row.count * BLOCK_K + KEYS - 1) / KEYS, n = (n_tiles + n_parts - 1) / n_parts;
+    Share share = {part * n * KEYS, min((part + 1) * n, n_tiles) * KEYS, part};
+    write_part(attend<false>(p.attention, row, share, query, Hidden{}), p.attention, p.parts, part, sight,
+               query);
 }
 
 // ---- kernels
@@ -256,23 +327,60 @@ DEVICE void attend(const Params& p, Row row, Sight sight, Hidden hidden) {
 KERNEL void __launch_bounds__(THREADS, MIN_BLOCKS) attention_sparse(const __grid_constant__ Params p) {
     int query_block = p.rows.first_block + blockIdx.x;
     Sight sight = sight_of(query_block, p.sizes);
-    attend<false>(p, kept_row(p.mask, query_block, sight), sight, Hidden{});
+    attend_all<false>(p, kept_row(p.mask, query_block, sight), sight, Hidden{});
 }
 
 KERNEL void __launch_bounds__(THREADS, MIN_BLOCKS)
     attention_without(const __grid_constant__ AttentionWithoutParams p) {
     int query_block = p.attention.rows.first_block + blockIdx.x;
     Sight sight = sight_of(query_block, p.attention.sizes);
-    attend<true>(p.attention, kept_row(p.attention.mask, query_block, sight), sight, p.hidden);
+    attend_all<true>(p.attention, kept_row(p.attention.mask, query_block, sight), sight, p.hidden);
 }
 
 KERNEL void __launch_bounds__(THREADS, MIN_BLOCKS)
     attention_dense_without(const __grid_constant__ AttentionWithoutParams p) {
     Sight sight = sight_of(p.attention.rows.first_block + blockIdx.x, p.attention.sizes);
-    attend<true>(p.attention, visible_row(sight), sight, p.hidden);
+    attend_all<true>(p.attention, visible_row(sight), sight, p.hidden);
 }
 
 KERNEL void __launch_bounds__(THREADS, MIN_BLOCKS) attention_dense(const __grid_constant__ Params p) {
     Sight sight = sight_of(p.rows.first_block + blockIdx.x, p.sizes);
-    attend<false>(p, visible_row(sight), sight, Hidden{});
+    attend_all<false>(p, visible_row(sight), sight, Hidden{});
+}
+
+KERNEL void __launch_bounds__(THREADS, MIN_BLOCKS)
+    attention_sparse_parts(const __grid_constant__ AttentionPartsParams p) {
+    int query_block = p.attention.rows.first_block + blockIdx.x / p.parts.n_parts;
+    Sight sight = sight_of(query_block, p.attention.sizes);
+    attend_part(p, kept_row(p.attention.mask, query_block, sight), sight);
+}
+
+KERNEL void __launch_bounds__(THREADS, MIN_BLOCKS)
+    attention_dense_parts(const __grid_constant__ AttentionPartsParams p) {
+    Sight sight = sight_of(p.attention.rows.first_block + blockIdx.x / p.parts.n_parts, p.attention.sizes);
+    attend_part(p, visible_row(sight), sight);
+}
+
+// One row of one head; a thread has one of its dimensions.
+KERNEL void attention_of_parts(const __grid_constant__ AttentionPartsParams p) {
+    __shared__ float weights[MAX_PARTS];
+    int n_parts = p.parts.n_parts, n_rows = p.attention.rows.n_rows;
+    u64 row = blockIdx.x, head = blockIdx.y, part = (u64)gridDim.y * n_rows;
+    const float* lses = p.parts.lses + head * n_rows + row;
+    const float* outs = p.parts.outs + (row * gridDim.y + head) * HEAD_DIM + threadIdx.x;
+    for (int i = threadIdx.x; i < n_parts; i += HEAD_DIM) weights[i] = lses[i * part];
+    __syncthreads();
+    float most = -infinity(), sum = 0.0f, out = 0.0f;
+    for (int i = 0; i < n_parts; i++) most = fmaxf(most, weights[i]);
+    __syncthreads();
+    for (int i = threadIdx.x; i < n_parts; i += HEAD_DIM) weights[i] = exp2f((weights[i] - most) * LOG2E);
+    __syncthreads();
+#pragma unroll 16
+    for (int i = 0; i < n_parts; i++) {
+        float weight = weights[i];
+        sum += weight;
+        if (weight > 0.0f) out = fmaf(weight, outs[i * part * HEAD_DIM], out);
+    }
+    p.attention.out[(row * gridDim.y + head) * HEAD_DIM + threadIdx.x] = to_bf16(out / sum);
+    if (p.attention.lse && threadIdx.x == 0) p.attention.lse[head * n_rows + row] = most + log2f(sum) / LOG2E;
 }

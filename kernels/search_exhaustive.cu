@@ -82,6 +82,29 @@ KERNEL void __launch_bounds__(THREADS, MIN_BLOCKS)
     pass_over<KEY_SCORES>(s, segment, q, shared, [&](int block, u32 score) { out[block] = score; });
 }
 
+// The largest value of a byte of which, with all above it, there are `wanted`; `wanted` becomes how many of its
+// own are. One warp.
+DEVICE u32 byte_of(const u32* histogram, u32& wanted) {
+    constexpr int OF_LANE = 256 / 32;
+    u32 lane = threadIdx.x % 32, n = 0;
+#pragma unroll
+    for (int i = 0; i < OF_LANE; i++) n += histogram[255 - lane * OF_LANE - i];
+    u32 n_before = n;
+#pragma unroll
+    for (int step = 1; step < 32; step *= 2) {
+        u32 other = __shfl_up_sync(~0u, n_before, step);
+        if (lane >= step) n_before += other;
+    }
+    n_before -= n;
+    // The last lane has the rest, whatever it counted.
+    u32 here = __ballot_sync(~0u, n_before + n >= wanted) | 1u << 31;
+    u32 chosen = __ffs(here) - 1;
+    u32 left = wanted - __shfl_sync(~0u, n_before, chosen), byte = 255 - chosen * OF_LANE;
+    for (int i = 1; i < OF_LANE && histogram[byte] < left; i++) left -= histogram[byte--];
+    wanted = left;
+    return byte;
+}
+
 // The `budget`-th largest of the candidates' scores, byte by byte, and how many of its equals may stay.
 DEVICE u32 threshold_of(const u32* scores, Candidates c, u32& n_equals) {
     __shared__ u32 histogram[256], chosen, remaining;
@@ -94,11 +117,9 @@ DEVICE u32 threshold_of(const u32* scores, Candidates c, u32& n_equals) {
             if (shift == 24 || bits >> (shift + 8) == prefix) atomicAdd(&histogram[bits >> shift & 255], 1u);
         }
         __syncthreads();
-        if (threadIdx.x == 0) {
-            int byte = 255;
-            for (; byte > 0 && histogram[byte] < wanted; byte--) wanted -= histogram[byte];
-            chosen = byte;
-            remaining = wanted;
+        if (threadIdx.x < 32) {
+            u32 byte = byte_of(histogram, wanted);
+            if (threadIdx.x == 0) chosen = byte, remaining = wanted;
         }
         __syncthreads();
         prefix = prefix << 8 | chosen;
@@ -108,27 +129,49 @@ DEVICE u32 threshold_of(const u32* scores, Candidates c, u32& n_equals) {
     return prefix;
 }
 
-// The columns of a row in the mask's order: always kept ones, then those of the candidates that stay. One
-// warp.
+// The columns of a row in the mask's order: always kept ones, then those of the candidates that stay. Each warp
+// has a stretch of the candidates.
 DEVICE void write_row(u32* out, const u32* scores, Sight sight, Candidates c, u32 threshold, u32 n_equals,
                       int top_k) {
-    bool all = c.end_column - c.first_column <= c.budget;
-    int lane = threadIdx.x, n_out = c.first_column - sight.first_column;
-    u32 lower = (1u << lane) - 1, n_equals_seen = 0;
-    for (int i = lane; i < n_out; i += 32) out[i] = sight.first_column + i;
-    for (int base = c.first_column; base < c.end_column && (all || c.budget > 0); base += 32) {
+    constexpr int WARPS = SELECT_THREADS / 32;
+    __shared__ u32 above[WARPS], equal[WARPS];
+    int n_candidates = c.end_column - c.first_column, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    bool all = n_candidates <= c.budget;
+    if (!all && c.budget <= 0) n_candidates = 0;
+    int stretch = (n_candidates + SELECT_THREADS - 1) / SELECT_THREADS * 32;
+    int start = c.first_column + warp * stretch;
+    int end = min(start + stretch, c.first_column + n_candidates);
+    auto score = [&](int b) { return all ? ~0u : scores[b]; };
+    u32 n_above = 0, n_equal = 0;
+    for (int b = start + lane; b < end; b += 32) {
+        u32 bits = score(b);
+        n_above += bits > threshold, n_equal += bits == threshold;
+    }
+    n_above = __reduce_add_sync(~0u, n_above), n_equal = __reduce_add_sync(~0u, n_equal);
+    if (lane == 0) above[warp] = n_above, equal[warp] = n_equal;
+    __syncthreads();
+    int n_sinks = c.first_column - sight.first_column;
+    u32 lower = (1u << lane) - 1, n_equals_seen = 0, n_before = 0;
+    for (int w = 0; w < warp; w++) n_before += above[w], n_equals_seen += equal[w];
+    int n_out = n_sinks + n_before + min(n_equals_seen, n_equals);
+    for (int base = start; base < end; base += 32) {
         int b = base + lane;
-        u32 bits = b < c.end_column && !all ? scores[b] : 0;
-        u32 equals = __ballot_sync(~0u, b < c.end_column && !all && bits == threshold);
+        u32 bits = b < end ? score(b) : 0;
+        u32 equals = __ballot_sync(~0u, b < end && bits == threshold);
         bool equal_stays = bits == threshold && n_equals_seen + __popc(equals & lower) < n_equals;
-        bool stays = b < c.end_column && (all || bits > threshold || equal_stays);
+        bool stays = b < end && (bits > threshold || equal_stays);
         u32 staying = __ballot_sync(~0u, stays);
         if (stays) out[n_out + __popc(staying & lower)] = b;
         n_out += __popc(staying);
         n_equals_seen += __popc(equals);
     }
-    for (int i = lane; n_out + i < top_k; i += 32) {
-        out[n_out + i] = c.end_column + i < sight.end_column ? c.end_column + i : NONE;
+    u32 n_all_above = 0, n_all_equal = 0;
+    for (int w = 0; w < WARPS; w++) n_all_above += above[w], n_all_equal += equal[w];
+    int n_found = n_all_above + min(n_all_equal, n_equals);
+    for (int i = threadIdx.x; i < top_k; i += SELECT_THREADS) {
+        int local = c.end_column + i - n_sinks - n_found;
+        if (i < n_sinks) out[i] = sight.first_column + i;
+        else if (i >= n_sinks + n_found) out[i] = local < sight.end_column ? local : NONE;
     }
 }
 
@@ -141,6 +184,5 @@ KERNEL void exhaustive_select(const __grid_constant__ ExhaustiveParams p) {
     u32 threshold = 0, n_equals = 0;
     bool competes = c.end_column - c.first_column > c.budget && c.budget > 0;
     if (competes) threshold = threshold_of(scores, c, n_equals);
-    if (threadIdx.x >= 32) return;
     write_row(p.mask.kept + row_of_mask(p.mask, query_block), scores, sight, c, threshold, n_equals, top_k);
 }

@@ -151,8 +151,8 @@ def check_attention(shape, generator):
     want_out, want_lse, p = reference.attention(shape, q, k, v, mask, sinks)
     want = reference.record(shape, mask, p, focus, sentence, 4)
     dense_out, dense_lse, dense_p = reference.attention(shape, q, k, v, None, sinks)
-    for warpgroups in (False, True) if launch.hopper(shape) else (False,):
-        kind = "warpgroups" if warpgroups else "warps"
+    kinds = [("warps", False, 1), ("parts", False, 5)] + [("warpgroups", True, 1)] * launch.hopper(shape)
+    for kind, warpgroups, n_parts in kinds:
         outs, lses, dense, dense_lses = [], [], [], []
         mass = launch.new(shape, shape.n_heads, shape.n_query_blocks, shape.top_k)
         of_sinks = launch.new(shape, shape.n_heads, shape.n_query_blocks)
@@ -161,7 +161,7 @@ def check_attention(shape, generator):
         for first, part in chunks(shape, q):
             for kept_or_none, all_outs, all_lses in ((kept, outs, lses), (None, dense, dense_lses)):
                 out, lse = launch.new(shape, *part.shape, dtype=torch.bfloat16), launch.new(shape, shape.n_heads, part.shape[0])
-                launch.attention(shape, part, k, v, kept_or_none, out, lse, first, warpgroups, sinks)
+                launch.attention(shape, part, k, v, kept_or_none, out, lse, first, warpgroups, sinks, n_parts)
                 all_outs.append(out), all_lses.append(lse)
             launch.record(shape, part, k, kept, lses[-1], mass, received, rows, focus, sentence, weight, anchors, 4, first, warpgroups)
             if sinks is not None:

@@ -206,8 +206,8 @@ def search_exhaustive(shape, queries, keys, kept, scores, first_block=0, n_segme
         gpu().launch("search_exhaustive.cu", entry, defines, p, items, shape.n_heads)
 
 
-def attention(shape, queries, keys, values, kept, out, lse, first_block=0, warpgroups=None, sinks=None):
-    """Sparse over `kept`, or dense if it is None."""
+def attention(shape, queries, keys, values, kept, out, lse, first_block=0, warpgroups=None, sinks=None, n_parts=1):
+    """Sparse over `kept`, or dense if it is None; several thread blocks share a row's keys if `n_parts` is more than 1."""
     entry = "attention_dense" if kept is None else "attention_sparse"
     on_hopper = hopper(shape) if warpgroups is None else warpgroups
     rest = {"mask": mask_of(shape, kept), "out": pointer(out), "lse": pointer(lse), "sinks": pointer(sinks), "rows": params.Rows(first_block, queries.shape[0]),
@@ -217,6 +217,12 @@ def attention(shape, queries, keys, values, kept, out, lse, first_block=0, warpg
                                       gpu().tensor_map(values, shape.block_k), **rest)
     else:
         p = params.AttentionParams(pointer(queries), pointer(keys), pointer(values), **rest)
+    if n_parts > 1:
+        outs, lses = new(shape, n_parts, *out.shape), new(shape, n_parts, *lse.shape)
+        in_parts = params.AttentionPartsParams(p, params.Parts(pointer(outs), pointer(lses), n_parts))
+        gpu().launch("attention.cu", entry + "_parts", blocks_of(shape), in_parts, n_blocks(shape, queries) * n_parts, shape.n_heads)
+        gpu().launch("attention.cu", "attention_of_parts", blocks_of(shape), in_parts, queries.shape[0], shape.n_heads)
+        return
     file = "attention_sm90.cu" if on_hopper else "attention.cu"
     gpu().launch(file, entry, blocks_of(shape), p, n_blocks(shape, queries), shape.n_heads)
 

@@ -40,6 +40,8 @@ def record_params(tensor):
 AttentionParams, AttentionMapParams = attention_params(pointer), attention_params(TensorMap)
 RecordParams, RecordMapParams = record_params(pointer), record_params(TensorMap)
 AttentionWithoutParams = structure("AttentionWithoutParams", ("attention", AttentionParams), ("hidden", Hidden))
+Parts = structure("Parts", ("outs lses", pointer), ("n_parts", c_int))
+AttentionPartsParams = structure("AttentionPartsParams", ("attention", AttentionParams), ("parts", Parts))
 SearchParams = structure("SearchParams", ("queries keys", pointer), ("nodes", Nodes), ("mask", Mask), ("n_read", pointer), ("sizes", Sizes),
                          ("rule", Rule), ("first_block beam down max_frontier", c_int))
 ExhaustiveParams = structure("ExhaustiveParams", ("queries keys norms scores", pointer), ("mask", Mask), ("sizes", Sizes), ("rule", Rule),

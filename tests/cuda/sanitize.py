@@ -41,6 +41,8 @@ def run(shape):
         out, lse, dense_lse = torch.empty_like(q), *(launch.new(shape, shape.n_heads, shape.n_tokens) for _ in range(2))
         launch.attention(shape, q, k, v, kept, out, lse, warpgroups=warpgroups)
         launch.attention(shape, q, k, v, None, out, dense_lse, warpgroups=warpgroups)
+        if not warpgroups:
+            launch.attention(shape, q, k, v, kept, out, lse, warpgroups=False, n_parts=3)
         mass = launch.new(shape, shape.n_heads, shape.n_query_blocks, shape.top_k)
         received, anchors = (launch.new(shape, shape.n_heads, shape.n_tokens, fill=0.0) for _ in range(2))
         rows = launch.new(shape, shape.n_heads, len(focus), shape.top_k * shape.block_k, fill=0.0)

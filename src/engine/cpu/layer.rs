@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     engine::{
-        device::{AttentionShape, Collect, LayerAttention, StageCosts},
+        device::{AttentionShape, Collect, Coming, LayerAttention, StageCosts},
         search::{Candidates, baseline, by_head::Survey, sample::Histogram, tree::Tree},
     },
     error::Error,
@@ -165,19 +165,20 @@ impl LayerAttention for Layer {
         Ok(())
     }
 
-    fn survey(&mut self) -> Result<Survey, Error> {
+    fn survey(&mut self) -> Result<Coming<Survey>, Error> {
         let AttentionShape { blocks, config, n_heads, .. } = &self.shape;
         let histogram = |(query_block, masses): &(usize, Vec<Vec<f32>>), head: usize| {
             let Candidates { candidates, .. } = Candidates::new(blocks, config, *query_block, 0);
             Histogram::of(&masses[head], candidates)
         };
         let heads = (0..*n_heads).into_par_iter();
-        Ok(Survey {
+        let survey = Survey {
             sample: self.sampled.iter().map(|(query_block, _)| *query_block).collect(),
             heads: heads
                 .map(|head| self.sampled.iter().map(|block| histogram(block, head)).collect())
                 .collect(),
-        })
+        };
+        Ok(Box::new(|| Ok(survey)))
     }
 
     fn share_out(&mut self, budgets: Budgets) -> Result<(), Error> {

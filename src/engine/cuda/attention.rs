@@ -6,15 +6,15 @@ use cudarc::driver::CudaSlice;
 
 use super::{
     kernel_params::KernelParams,
-    launch::{Settings, sizes},
+    launch::{Settings, parts, sizes},
     layer::Layer,
     module::{Kernel, Work},
-    params::{AttentionParams, Focus, RecordParams, Rows},
+    params::{AttentionParams, AttentionPartsParams, Focus, Parts, RecordParams, Rows},
     pointer::TensorMap,
     tensor::Tensor,
     vertical::Anchors,
 };
-use crate::error::Error;
+use crate::{engine::device::AttentionShape, error::Error};
 
 /// Rows of output and their log-sum-exp.
 type Attended = (Tensor, CudaSlice<f32>);
@@ -37,6 +37,23 @@ impl Layer {
     /// Computes attention over all keys.
     pub(super) fn attention_dense(&self, queries: &Tensor, first: usize) -> Result<Attended, Error> {
         self.run(&self.reading_all(queries, first), "attention_dense", queries, first)
+    }
+
+    /// Computes attention over the kept blocks or over all keys, of which nothing is recorded.
+    pub(super) fn attention(&self, queries: &Tensor, first: usize, dense: bool) -> Result<Tensor, Error> {
+        let AttentionShape { blocks, n_heads, .. } = &self.shape;
+        let n_keys = if dense { blocks.n_tokens } else { self.budgets.most() * blocks.block_size_k };
+        let n_parts = match self.shape.query_blocks(first, queries.n_rows).len() {
+            1 => parts(*n_heads, blocks.block_size_q, n_keys),
+            _ => 1,
+        };
+        let attended = match (n_parts, dense) {
+            (1, false) => self.attention_sparse(queries, first)?,
+            (1, true) => self.attention_dense(queries, first)?,
+            (n, false) => return self.run_in_parts(n, "attention_sparse_parts", queries, first),
+            (n, true) => return self.run_in_parts(n, "attention_dense_parts", queries, first),
+        };
+        Ok(attended.0)
     }
 
     /// Records the attention of rows whose log-sum-exp is `lse`. In an exact run keys receive from all
@@ -105,6 +122,29 @@ impl Layer {
             self.launch(launch, &self.attention_params(pointers, rows, &output, Some(&lse)))?;
         }
         Ok((output, lse))
+    }
+
+    /// Shares the keys of each row out among `n_parts` thread blocks.
+    fn run_in_parts(
+        &self,
+        n_parts: usize,
+        entry: &'static str,
+        queries: &Tensor,
+        first: usize,
+    ) -> Result<Tensor, Error> {
+        let gpu = &self.gpu;
+        let output = Tensor::new(gpu, queries.n_rows, queries.width)?;
+        let n_lses = self.shape.n_heads * queries.n_rows;
+        let (outs, lses) = (gpu.alloc(n_parts * output.len())?, gpu.alloc(n_parts * n_lses)?);
+        let (rows, n_blocks) = self.settings.rows(&self.tokens(queries, first));
+        let pointers = [&*queries.data, &self.keys, &self.values].map(|x| gpu.pointer(x));
+        let params = AttentionPartsParams {
+            attention: self.attention_params(pointers, rows, &output, None),
+            parts: Parts { outs: gpu.pointer(&outs), lses: gpu.pointer(&lses), n_parts: n_parts as i32 },
+        };
+        self.launch(self.settings.attention(entry, n_blocks * n_parts), &params)?;
+        self.launch(self.settings.attention("attention_of_parts", queries.n_rows), &params)?;
+        Ok(output)
     }
 
     fn record_with(

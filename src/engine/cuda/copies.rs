@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::driver::{CudaEvent, CudaSlice, CudaStream, DevicePtr, DeviceRepr, PinnedHostSlice};
 
-use super::{gpu::Gpu, staging::Staging};
+use super::{gpu::Gpu, residual::Word, staging::Staging};
 use crate::error::Error;
 
 impl Gpu {
@@ -54,6 +54,18 @@ impl Gpu {
         self.bring(&self.of_records, &self.records, from, len)
     }
 
+    /// As [`Gpu::collect`], for what the host waits for: no record is before it.
+    pub fn answer<T: DeviceRepr + Default + Clone>(
+        &self,
+        mark: &CudaEvent,
+        from: &CudaSlice<T>,
+        len: usize,
+    ) -> Result<Vec<T>, Error> {
+        self.make_current()?;
+        self.after(&self.answers, mark)?;
+        self.bring(&self.from_card, &self.answers, from, len)
+    }
+
     fn bring<T: DeviceRepr + Default + Clone>(
         &self,
         staging: &Mutex<Staging>,
@@ -80,6 +92,17 @@ impl Gpu {
             let n_bytes = size_of::<T>() * len;
             self.failed(&format!("{n_bytes} bytes of the host's memory could not be pinned"), e)
         })
+    }
+
+    /// Returns a number in pinned memory that nobody else holds.
+    pub fn word(&self) -> Result<Word, Error> {
+        let mut words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(free) = words.iter().find(|word| Arc::strong_count(word) == 1) {
+            return Ok(free.clone());
+        }
+        let word = Arc::new(Mutex::new(self.pinned(1)?));
+        words.push(word.clone());
+        Ok(word)
     }
 
     pub fn store<T: DeviceRepr>(

@@ -18,6 +18,7 @@ use super::{
     libraries,
     module::{Kernel, Loaded, Work},
     pointer::{DevicePointer, TensorMap},
+    residual::Word,
     staging::{OnCard, Staging, THREADS, Way},
 };
 use crate::error::Error;
@@ -29,6 +30,8 @@ pub struct Gpu {
     pub copies: Arc<CudaStream>,
     /// The stream that brings records back meanwhile.
     pub(super) records: Arc<CudaStream>,
+    /// The stream that brings back what the host waits for, while there is other work.
+    pub(super) answers: Arc<CudaStream>,
     /// The stream that brings chunks of hidden states back and forth meanwhile.
     pub(super) residuals: Arc<CudaStream>,
     pub name: String,
@@ -41,6 +44,8 @@ pub struct Gpu {
     pub(super) on_card: Mutex<Option<Arc<OnCard>>>,
     pub(super) from_card: Mutex<Staging>,
     pub(super) of_records: Mutex<Staging>,
+    /// Of all residual streams so far: pinned memory takes the host a millisecond.
+    pub(super) words: Mutex<Vec<Word>>,
 }
 
 impl Gpu {
@@ -73,7 +78,8 @@ impl Gpu {
         // meanwhile.
         unsafe { context.disable_event_tracking() };
         let stream = || context.new_stream().map_err(|e| failed(&name, "a stream cannot be made", e));
-        let (stream, copies, records, residuals) = (stream()?, stream()?, stream()?, stream()?);
+        let [copies, records, answers, residuals] = [stream()?, stream()?, stream()?, stream()?];
+        let stream = stream()?;
         let to_card = std::array::from_fn(|thread| Mutex::new(Staging::new(Way::ToCard, thread)));
         let [from_card, of_records] = [0, 1].map(|i| Mutex::new(Staging::new(Way::FromCard, i)));
         let loaded = Mutex::default();
@@ -81,6 +87,7 @@ impl Gpu {
             stream,
             copies,
             records,
+            answers,
             residuals,
             name,
             architecture,
@@ -89,6 +96,7 @@ impl Gpu {
             on_card: Mutex::default(),
             from_card,
             of_records,
+            words: Mutex::default(),
         };
         gpu.keep_freed_memory()?;
         Ok(gpu)

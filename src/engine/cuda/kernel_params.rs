@@ -7,11 +7,12 @@ use super::{
         GatherParams, GroupedParams, ListParams, RouteParams, ScatterParams, SigmoidParams, SumParams,
     },
     params::{
-        Anchors, AttentionParams, AttentionWithoutParams, BiasParams, ClampedParams, ClusterParams,
-        DequantizeParams, ExhaustiveParams, FiniteParams, Focus, GramParams, Hidden, HistogramParams,
-        LengthsParams, Mask, Nodes, OnSinkParams, PairParams, ProximityParams, PyramidParams, RecallParams,
-        RecordParams, RmsNormParams, RopeParams, Rows, Rule, SampleParams, SampleRecallParams, SearchParams,
-        SentenceParams, Sizes, VerticalParams, WrittenOfBlocksParams, WrittenParams,
+        Anchors, AttentionParams, AttentionPartsParams, AttentionWithoutParams, BiasParams, ClampedParams,
+        ClusterParams, DequantizeParams, ExhaustiveParams, FiniteParams, Focus, GramParams, Hidden,
+        HistogramParams, LengthsParams, Mask, Nodes, OnSinkParams, PairParams, Parts, ProximityParams,
+        PyramidParams, RecallParams, RecordParams, RmsNormParams, RopeParams, Rows, Rule, SampleParams,
+        SampleRecallParams, SearchParams, SentenceParams, Sizes, VerticalParams, WrittenOfBlocksParams,
+        WrittenParams,
     },
     pointer::{DevicePointer, TensorMap},
 };
@@ -42,6 +43,7 @@ kernel_params! {
     AttentionParams<DevicePointer<u16>>, 96: "attention_sparse", "attention_dense";
     AttentionParams<TensorMap>, 512: "attention_sparse", "attention_dense";
     AttentionWithoutParams, 112: "attention_without", "attention_dense_without";
+    AttentionPartsParams, 120: "attention_sparse_parts", "attention_dense_parts", "attention_of_parts";
     RecordParams<DevicePointer<u16>>, 144: "attention_record";
     RecordParams<TensorMap>, 384: "attention_record";
     SearchParams, 120: "search_hierarchical";
@@ -78,7 +80,8 @@ kernel_params! {
 
 const _: () = assert!(size_of::<TensorMap>() == 128 && align_of::<TensorMap>() == 64);
 const _: () = assert!(size_of::<Mask>() == 24 && size_of::<Rows>() == 8 && size_of::<Sizes>() == 12);
-const _: () = assert!(size_of::<Hidden>() == 16 && size_of::<Focus>() == 16 && size_of::<Anchors>() == 32);
+const _: () = assert!(size_of::<Hidden>() == 16 && size_of::<Parts>() == 24);
+const _: () = assert!(size_of::<Focus>() == 16 && size_of::<Anchors>() == 32);
 const _: () = assert!(size_of::<Rule>() == 8 && size_of::<Nodes>() == 32);
 
 #[cfg(test)]

@@ -36,8 +36,9 @@ pub struct Settings {
     estimate: &'static str,
 }
 
-/// Thread blocks that keep a card busy.
+/// Thread blocks that keep a card busy, and warps that do.
 const BUSY: usize = 512;
+const BUSY_WARPS: usize = 1024;
 
 /// Most nodes that the hierarchical search holds on any card.
 const MAX_FRONTIER: usize = 3904;
@@ -47,7 +48,11 @@ const WIDE_Q: usize = 128;
 const WIDE_K: usize = 64;
 
 /// Fewest key blocks of a segment that is worth a thread block.
-const SEGMENT: usize = 512;
+const SEGMENT: usize = 64;
+
+/// Fewest parts of the keys that are worth a kernel that joins them, and fewest keys of one.
+const PARTS: usize = 4;
+const PART: usize = 64;
 
 impl Settings {
     /// # Errors
@@ -169,9 +174,10 @@ impl Settings {
     }
 
     /// Returns an attention kernel; `entry` is "attention_sparse", "attention_dense" or, for any card,
-    /// these without some pairs, "attention_without" and "attention_dense_without".
+    /// "attention_sparse_parts", "attention_dense_parts" and what joins them, "attention_of_parts" (of rows, not
+    /// blocks), and these without some pairs, "attention_without" and "attention_dense_without".
     pub fn attention(&self, entry: &'static str, n_blocks: usize) -> (Kernel, Work) {
-        let on_hopper = self.warpgroups && !entry.ends_with("_without");
+        let on_hopper = self.warpgroups && !entry.ends_with("_without") && !entry.ends_with("_parts");
         let file = if on_hopper { "attention_sm90" } else { "attention" };
         (self.kernel(file, entry, &[self.soft_cap()]), Work::new(n_blocks, self.n_heads))
     }
@@ -185,6 +191,13 @@ impl Settings {
         let held = if all_keys { 0 } else { self.top_k };
         (self.kernel(file, "attention_record", &macros), Work { items: n_blocks, heads: self.n_heads, held })
     }
+}
+
+/// Returns the number of parts in which one query block's attention reads its keys, of which it has up to `n_keys`;
+/// 1 if its heads keep the card busy as they are.
+pub fn parts(n_heads: usize, block_q: usize, n_keys: usize) -> usize {
+    let n = (BUSY_WARPS / (n_heads * block_q.div_ceil(32))).min(n_keys.div_ceil(PART));
+    if n < PARTS { 1 } else { n }
 }
 
 /// Returns the sizes of a layer over its prompt, as kernels take them.

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     engine::{
-        device::{AttentionShape, Collect, LayerAttention, StageCosts},
+        device::{AttentionShape, Collect, Coming, LayerAttention, StageCosts},
         search::{Candidates, baseline, by_head::Survey},
     },
     error::Error,
@@ -44,7 +44,7 @@ pub struct Layer {
     pub(super) nodes: Option<Nodes>,
     /// Number of tokens that the nodes were made of.
     indexed: usize,
-    budgets: Budgets,
+    pub(super) budgets: Budgets,
     /// Of each head its budget, and those of the heads before it. `[n_heads, 2]`
     budgets_on_card: CudaSlice<u32>,
     /// Rows as in [`BlockMask::kept`].
@@ -168,11 +168,12 @@ impl LayerAttention for Layer {
         sampled.read(gpu, shape, settings, queries, query_blocks.len(), &self.keys)
     }
 
-    fn survey(&mut self) -> Result<Survey, Error> {
-        let none = Survey { sample: Vec::new(), heads: vec![Vec::new(); self.shape.n_heads] };
-        self.sampled
-            .as_ref()
-            .map_or(Ok(none), |sampled| sampled.survey(&self.gpu, &self.shape, &self.settings))
+    fn survey(&mut self) -> Result<Coming<Survey>, Error> {
+        let n_heads = self.shape.n_heads;
+        match &self.sampled {
+            Some(sampled) => sampled.survey(&self.gpu, &self.shape, &self.settings),
+            None => Ok(Box::new(move || Ok(Survey::empty(n_heads)))),
+        }
     }
 
     /// Makes room for a mask; uploads that of a search that reads no key.
@@ -275,12 +276,7 @@ impl LayerAttention for Layer {
     fn attend_without(&mut self, queries: &Tensor, first: usize, hidden: &Hidden) -> Result<Tensor, Error> {
         let exact = self.shape.config.exact;
         if hidden.is_empty() {
-            let all = if exact {
-                self.attention_dense(queries, first)
-            } else {
-                self.attention_sparse(queries, first)
-            };
-            return Ok(all?.0);
+            return self.attention(queries, first, exact);
         }
         let gpu = &self.gpu;
         let edges =
@@ -307,8 +303,8 @@ impl LayerAttention for Layer {
         first: usize,
         measured: Option<(&BlockMask, &mut [f64])>,
     ) -> Result<Tensor, Error> {
+        let Some((mask, kept_mass)) = measured else { return self.attention(queries, first, true) };
         let (output, lse_dense) = self.attention_dense(queries, first)?;
-        let Some((mask, kept_mass)) = measured else { return Ok(output) };
         if !self.has_mask {
             self.kept = self.gpu.upload(&mask.kept)?;
             self.set(mask.budgets.clone())?;

@@ -1,5 +1,6 @@
 //! Memory of a run on a GPU, planned before anything runs.
 
+use super::launch::parts;
 use crate::{
     engine::{
         device::{Purpose, Sizes, VOCABULARY_CHUNK, in_layers},
@@ -185,7 +186,14 @@ impl Sizes {
         let rotation = self.chunk * (2 * self.width + self.hidden) * BF16;
         let search = self.chunk * self.width * BF16 + scores * WORD;
         let attention = self.chunk * self.heads * (2 * self.head_dim * BF16 + WORD);
-        feed_forward.max(rotation).max(search).max(attention)
+        feed_forward.max(rotation).max(search).max(attention).max(self.parts_of_block(n_tokens))
+    }
+
+    /// What one query block leaves whose keys are read in parts, where one is alone in a chunk.
+    fn parts_of_block(&self, n_tokens: usize) -> u64 {
+        let alone = (n_tokens as u64 - 1) % self.chunk < self.block_size_q;
+        let n = parts(self.heads as usize, self.block_size_q as usize, n_tokens) as u64;
+        if alone && n > 1 { n * self.block_size_q * self.heads * (self.head_dim + 1) * WORD } else { 0 }
     }
 
     fn proximities(&self) -> u64 {

@@ -62,6 +62,19 @@ pub struct AttentionWithoutParams {
 }
 
 #[repr(C)]
+pub struct Parts {
+    pub outs: Floats,
+    pub lses: Floats,
+    pub n_parts: i32,
+}
+
+#[repr(C)]
+pub struct AttentionPartsParams {
+    pub attention: AttentionParams<Bf16s>,
+    pub parts: Parts,
+}
+
+#[repr(C)]
 pub struct Focus {
     pub rows: Floats,
     pub first: i32,

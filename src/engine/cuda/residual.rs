@@ -13,8 +13,11 @@ pub struct Residual {
     /// Not 0 once a number that was put in place is not finite.
     broken: CudaSlice<u32>,
     /// What marks bring to the host: one may be waited for while the next is made.
-    words: [Arc<Mutex<PinnedHostSlice<u32>>>; 2],
+    words: [Word; 2],
 }
+
+/// A number in pinned memory.
+pub type Word = Arc<Mutex<PinnedHostSlice<u32>>>;
 
 enum Chunks {
     Card(Vec<Tensor>),
@@ -45,7 +48,7 @@ struct Travelling {
 
 /// A point in the card's work, and whether a number before it was not finite.
 pub struct Mark {
-    broken: Arc<Mutex<PinnedHostSlice<u32>>>,
+    broken: Word,
     done: CudaEvent,
 }
 
@@ -61,9 +64,8 @@ impl Mark {
 
 impl Residual {
     pub fn new(gpu: &Gpu, on_host: bool) -> Result<Self, Error> {
-        let word = || gpu.pinned(1).map(|word| Arc::new(Mutex::new(word)));
         let chunks = if on_host { Chunks::Host(Host::default()) } else { Chunks::Card(Vec::new()) };
-        Ok(Residual { chunks, broken: gpu.zeros(1)?, words: [word()?, word()?] })
+        Ok(Residual { chunks, broken: gpu.zeros(1)?, words: [gpu.word()?, gpu.word()?] })
     }
 
     /// Returns chunk `i`, on the card.

@@ -1,5 +1,7 @@
 //! Sampled query blocks on a GPU: what they look at, and how much of it their kept blocks hold.
 
+use std::sync::Arc;
+
 use cudarc::driver::CudaSlice;
 
 use super::{
@@ -10,7 +12,7 @@ use super::{
 };
 use crate::{
     engine::{
-        device::AttentionShape,
+        device::{AttentionShape, Coming},
         search::{by_head::Survey, sample::Histogram},
     },
     error::Error,
@@ -74,10 +76,15 @@ impl Sampled {
         Ok(())
     }
 
-    /// Returns what the sampled query blocks look at.
-    pub fn survey(&self, gpu: &Gpu, shape: &AttentionShape, settings: &Settings) -> Result<Survey, Error> {
-        let n = self.sample.len();
-        let len = shape.n_heads * n * Histogram::BINS;
+    /// Starts to count what the sampled query blocks look at; a call waits for it.
+    pub fn survey(
+        &self,
+        gpu: &Arc<Gpu>,
+        shape: &AttentionShape,
+        settings: &Settings,
+    ) -> Result<Coming<Survey>, Error> {
+        let (sample, n_heads) = (self.sample.clone(), shape.n_heads);
+        let len = n_heads * sample.len() * Histogram::BINS;
         // Counts, then masses: one copy takes less time than two.
         let of_bins = gpu.alloc::<u32>(2 * len)?;
         let params = HistogramParams {
@@ -88,22 +95,22 @@ impl Sampled {
             sizes: sizes(shape),
             rule: rule(shape),
         };
-        let (kernel, work) = settings.sample("sample_histogram", n);
+        let (kernel, work) = settings.sample("sample_histogram", sample.len());
         // SAFETY: as the header of kernels/sample.cu says.
         unsafe { gpu.launch(&kernel, work, &params)? };
-        let of_bins = gpu.download(&of_bins, 2 * len)?;
-        let (counts, sums) = of_bins.split_at(len);
-        let histograms = counts.chunks(Histogram::BINS).zip(sums.chunks(Histogram::BINS));
-        let histograms: Vec<Histogram> = histograms
-            .map(|(counts, sums)| Histogram {
-                counts: counts.into(),
-                masses: sums.iter().map(|&sum| sum as f32 / WHOLE).collect(),
-            })
-            .collect();
-        Ok(Survey {
-            sample: self.sample.clone(),
-            heads: histograms.chunks(n.max(1)).map(<[Histogram]>::to_vec).collect(),
-        })
+        let (gpu, done) = (gpu.clone(), gpu.mark()?);
+        Ok(Box::new(move || {
+            let of_bins = gpu.answer(&done, &of_bins, 2 * len)?;
+            let (counts, sums) = of_bins.split_at(len);
+            let histogram = |at: usize| {
+                let of = |numbers: &[u32]| std::array::from_fn(|i| numbers[at * Histogram::BINS + i]);
+                let masses: [u32; Histogram::BINS] = of(sums);
+                Histogram { counts: of(counts), masses: masses.map(|sum| sum as f32 / WHOLE) }
+            };
+            let of_head =
+                |head: usize| (0..sample.len()).map(|i| histogram(head * sample.len() + i)).collect();
+            Ok(Survey { heads: (0..n_heads).map(of_head).collect(), sample })
+        }))
     }
 
     /// Returns the mass on the kept blocks of each sampled query block; 2³¹ is 1. `[n_heads, n_sampled]`

@@ -63,7 +63,7 @@ impl<D: Device> Decoder<'_, D> {
                     experts: Vec::new(),
                 };
                 self.append(&mut pass)?;
-                self.advance(&mut pass, |q| q.attention.attend_without(q.rows, q.first, without))?;
+                self.advance(&mut pass, None, |q| q.attention.attend_without(q.rows, q.first, without))?;
                 self.check(layer, self.device.mark(hidden)?)
             };
             take(&mut attention, &mut branches[0], &Hidden::default())?;

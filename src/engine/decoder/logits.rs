@@ -3,12 +3,15 @@
 //! The output layer comes part by part, and so do the logits: whoever needs but a few numbers of each row
 //! never holds `[n_rows, vocab_size]`.
 
-use std::{borrow::Borrow, ops::Range, slice};
+use std::{borrow::Borrow, collections::VecDeque, ops::Range, slice};
 
 use safetensors::{Dtype, tensor::TensorView};
 
 use super::{Decoder, resident::output_parts};
 use crate::{engine::device::Device, error::Error};
+
+/// Rows whose logits take little memory.
+const FEW: usize = 8;
 
 impl<D: Device> Decoder<'_, D> {
     /// Returns the logits that follow the last `n` of the rows that this process takes, all of them if there are
@@ -81,21 +84,33 @@ impl<D: Device> Decoder<'_, D> {
             return Ok(());
         }
         let x = self.norm(&self.on_device(states)?, norm)?;
+        // Of few rows the next part is under way while the host reads one.
+        let n_ahead = usize::from(states.len() <= FEW * self.model.config.hidden_size);
+        let mut started = VecDeque::new();
         for part in output {
-            let mut logits = self.device.to_host(&self.device.linear(&x, part?.borrow(), None)?)?;
-            if !logits.iter().all(|l| l.is_finite()) {
-                return Err(self.not_finite("the logits".into()));
+            started.push_back(self.device.linear(&x, part?.borrow(), None)?);
+            if started.len() > n_ahead {
+                started.pop_front().map_or(Ok(()), |part| self.read_part(part, &mut on_part))?;
             }
-            let scale = self.model.config.logit_scale;
-            if scale != 1.0 {
-                logits.iter_mut().for_each(|l| *l *= scale);
-            }
-            // Only now: the cap would turn an infinity into a number.
-            if let Some(cap) = self.model.config.logit_soft_cap {
-                logits.iter_mut().for_each(|l| *l = cap * (*l / cap).tanh());
-            }
-            on_part(&logits);
         }
+        started.into_iter().try_for_each(|part| self.read_part(part, &mut on_part))
+    }
+
+    /// Brings a part of the logits to the host, and finishes them there.
+    fn read_part(&self, part: D::Tensor, on_part: &mut impl FnMut(&[f32])) -> Result<(), Error> {
+        let mut logits = self.device.to_host(&part)?;
+        if !logits.iter().all(|l| l.is_finite()) {
+            return Err(self.not_finite("the logits".into()));
+        }
+        let scale = self.model.config.logit_scale;
+        if scale != 1.0 {
+            logits.iter_mut().for_each(|l| *l *= scale);
+        }
+        // Only now: the cap would turn an infinity into a number.
+        if let Some(cap) = self.model.config.logit_soft_cap {
+            logits.iter_mut().for_each(|l| *l = cap * (*l / cap).tanh());
+        }
+        on_part(&logits);
         Ok(())
     }
 

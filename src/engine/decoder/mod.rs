@@ -19,14 +19,14 @@ use std::{ops::Range, slice, sync::Arc};
 use rayon::prelude::*;
 
 use super::{
-    device::{AttentionShape, Device, LayerAttention},
+    device::{AttentionShape, Coming, Device, LayerAttention},
     model::{
         LayerWeights, Model,
         rope::{RopeConfig, Rotary},
         weight::Weight,
     },
     peers::Parts,
-    search::by_head,
+    search::by_head::{self, Survey},
 };
 use crate::{
     error::Error,
@@ -217,17 +217,22 @@ impl<D: Device> Decoder<'_, D> {
     ) -> Result<(), Error> {
         self.append(pass)?;
         pass.attention.gather()?;
+        if searches {
+            pass.attention.index()?;
+        }
+        // Rows that are added later keep the budgets of the prompt.
+        let survey = if searches && pass.first_row == 0 { Some(self.survey(pass)?) } else { None };
+        // While the survey comes to the host, the device has this to do.
         if !self.sentences.is_empty() {
             pass.attention.weigh(&pass.weights.output.weight)?;
         }
-        if searches {
-            pass.attention.index()?;
-            // Rows that are added later keep the budgets of the prompt.
-            if pass.first_row == 0 {
-                self.share_out(pass)?;
-            }
+        let queries = self.chunks(pass.first_row).next().map(|(i, row)| self.queries_of_chunk(pass, i, row));
+        let queries = queries.transpose()?;
+        if let Some(survey) = survey {
+            let budgets = self.budgets(pass.layer, survey)?;
+            pass.attention.share_out(budgets)?;
         }
-        self.advance(pass, attend)
+        self.advance(pass, queries, attend)
     }
 
     /// Adds the keys and values of the pass's rows to the layer's attention.
@@ -260,8 +265,9 @@ impl<D: Device> Decoder<'_, D> {
         self.check(pass.layer, self.device.mark(pass.hidden)?).map(|()| true)
     }
 
-    /// Gives each head of a layer its budget, from a sample of its queries where budgets differ.
-    fn share_out(&self, pass: &mut Pass<D>) -> Result<(), Error> {
+    /// Reads a sample of a layer's queries exactly. Where budgets differ by head, what they look at comes with the
+    /// call that it returns.
+    fn survey(&self, pass: &mut Pass<D>) -> Result<Option<Coming<Survey>>, Error> {
         let shape = self.shape(pass.layer, self.tokens.len());
         let (blocks, config) = (&shape.blocks, &shape.config);
         let start = self.own_rows().start;
@@ -276,33 +282,42 @@ impl<D: Device> Decoder<'_, D> {
             let queries = self.queries(pass.weights, &x, &positions, pass.angles)?;
             pass.attention.sample(&queries, of_chunk)?;
         }
-        let shares = config.sample > 0 && !config.search.is_baseline();
+        let differ = config.budget == Budget::ByHead && config.sample > 0 && !config.search.is_baseline();
         // Where the budget is for all blocks, it is also for those that are to come.
         let has_all = config.recall.is_none() && config.top_k >= blocks.n_key_blocks();
-        let budgets = match config.budget {
-            Budget::ByHead if shares && !has_all => {
-                let survey = self.parts.gathered(pass.attention.survey()?)?;
-                match config.recall {
-                    Some(recall) => by_head::for_recall(&survey, blocks, config, recall),
-                    None => by_head::shared_out(&survey, blocks, config),
-                }
-            }
-            _ => Budgets::uniform(shape.n_heads, config.top_k),
-        };
-        pass.attention.share_out(budgets)
+        (differ && !has_all).then(|| pass.attention.survey()).transpose()
     }
 
-    /// Replaces the pass's rows by what the layer makes of them, whose keys and values are all there.
+    /// Returns the budgets of a layer's heads.
+    fn budgets(&self, layer: usize, survey: Option<Coming<Survey>>) -> Result<Budgets, Error> {
+        let AttentionShape { blocks, config, n_heads, .. } = &self.shape(layer, self.tokens.len());
+        let Some(survey) = survey else { return Ok(Budgets::uniform(*n_heads, config.top_k)) };
+        let survey = self.parts.gathered(survey()?)?;
+        Ok(match config.recall {
+            Some(recall) => by_head::for_recall(&survey, blocks, config, recall),
+            None => by_head::shared_out(&survey, blocks, config),
+        })
+    }
+
+    /// Returns the queries of the chunk that starts at a row.
+    fn queries_of_chunk(&self, pass: &Pass<D>, i: usize, row: usize) -> Result<D::Tensor, Error> {
+        let x = self.device.chunk(pass.hidden, i)?;
+        self.queries(pass.weights, &x, &[self.rows_from(row)], pass.angles)
+    }
+
+    /// Replaces the pass's rows by what the layer makes of them, whose keys and values are all there. `queries` are those
+    /// of the first chunk, if they are there already.
     fn advance(
         &self,
         pass: &mut Pass<D>,
+        mut queries: Option<D::Tensor>,
         mut attend: impl FnMut(QueryChunk<D>) -> Result<D::Tensor, Error>,
     ) -> Result<(), Error> {
         let weights = pass.weights;
         for (i, row) in self.chunks(pass.first_row) {
+            let rows = queries.take().map_or_else(|| self.queries_of_chunk(pass, i, row), Ok)?;
             let x = self.device.chunk(pass.hidden, i)?;
             let first = row / self.config.block_size_q;
-            let rows = self.queries(weights, &x, &[self.rows_from(row)], pass.angles)?;
             let attention = &mut *pass.attention;
             let end = self.rows_from(row).end;
             let attended = attend(QueryChunk { layer: pass.layer, attention, rows: &rows, first, end })?;

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::{Angles, Decoder, Pass, loader::not_there, resident::AllWeights, visitor::search_and_attend};
+use super::{Angles, Decoder, Pass, loader::not_there, resident::AllWeights};
 use crate::{
     engine::{
         device::{Device, LayerAttention},
@@ -15,7 +15,7 @@ use crate::{
         peers::Parts,
     },
     error::Error,
-    protocol::{Layout, Weights},
+    protocol::{Hidden, Layout, Weights},
     trace::{Span, StreamConfig},
 };
 
@@ -141,7 +141,8 @@ impl<'a, D: Device> Session<'a, D> {
                 if setting.dense {
                     return queries.attention.attend_dense(queries.rows, queries.first, None);
                 }
-                search_and_attend(queries)
+                queries.attention.search(queries.rows, queries.first)?;
+                queries.attention.attend_without(queries.rows, queries.first, &Hidden::default())
             })?;
             on_layer(layer);
             device.mark(&mut hidden).map(Some)

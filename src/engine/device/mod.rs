@@ -271,8 +271,8 @@ pub trait LayerAttention {
     /// block's queries on each key block.
     fn sample(&mut self, queries: &Self::Tensor, query_blocks: &[usize]) -> Result<(), Error>;
 
-    /// Returns what the sampled query blocks of this rank look at.
-    fn survey(&mut self) -> Result<Survey, Error>;
+    /// Starts to count what the sampled query blocks of this rank look at; a call waits for it.
+    fn survey(&mut self) -> Result<Coming<Survey>, Error>;
 
     /// Makes room for masks with these budgets, and empties them.
     fn share_out(&mut self, budgets: Budgets) -> Result<(), Error>;
@@ -332,6 +332,9 @@ pub trait LayerAttention {
     /// thread while the device goes on.
     fn into_record(self) -> Result<impl Collect + 'static, Error>;
 }
+
+/// Something that is still on its way to the host: a call waits for it.
+pub type Coming<T> = Box<dyn FnOnce() -> Result<T, Error>>;
 
 /// A record that is still on the device: a call brings it to the host.
 pub trait Collect: FnOnce() -> Result<(LayerRecord, StageCosts), Error> + Send {}

@@ -24,12 +24,16 @@ pub struct Survey {
 }
 
 impl Survey {
+    /// A survey of no query block.
+    pub fn empty(n_heads: usize) -> Self {
+        Survey { sample: Vec::new(), heads: vec![Vec::new(); n_heads] }
+    }
+
     /// Returns the number of sampled query blocks, these, and the histograms of each head.
     pub fn to_bytes(&self) -> Vec<u8> {
         let numbers = [self.sample.len()].into_iter().chain(self.sample.iter().copied()).map(|n| n as u32);
-        let of_histogram = |histogram: &Histogram| {
-            [histogram.counts.clone(), histogram.masses.iter().map(|m| m.to_bits()).collect()].concat()
-        };
+        let of_histogram =
+            |histogram: &Histogram| [histogram.counts, histogram.masses.map(f32::to_bits)].concat();
         let histograms = self.heads.iter().flatten().flat_map(of_histogram);
         numbers.chain(histograms).flat_map(u32::to_le_bytes).collect()
     }
@@ -41,11 +45,8 @@ impl Survey {
         let (&n, rest) = numbers.split_first()?;
         let (sample, rest) = rest.split_at_checked(n as usize)?;
         let histogram = |numbers: &[u32]| {
-            let (counts, masses) = numbers.split_at(Histogram::BINS);
-            Histogram {
-                counts: counts.into(),
-                masses: masses.iter().map(|&bits| f32::from_bits(bits)).collect(),
-            }
+            let [counts, masses] = [0, Histogram::BINS].map(|at| std::array::from_fn(|i| numbers[at + i]));
+            Histogram { counts, masses: masses.map(f32::from_bits) }
         };
         let histograms: Vec<Histogram> = rest.chunks_exact(2 * Histogram::BINS).map(histogram).collect();
         let heads = match n {
@@ -284,7 +285,7 @@ mod tests {
             let missing = |top_k: usize| {
                 let kept = |&block: &usize| Candidates::new(&BLOCKS, &config(0), block, top_k).budget;
                 let of_block =
-                    |(block, histogram): (&usize, &Histogram)| histogram.missing(&[kept(block)])[0];
+                    |(block, histogram): (&usize, &Histogram)| histogram.missing(&[kept(block)]).sum::<f64>();
                 let blocks = survey.sample.iter().zip(&survey.heads[head]);
                 blocks.map(of_block).sum::<f64>() / survey.sample.len() as f64
             };

@@ -19,10 +19,10 @@ pub fn sampled(blocks: &Blocks, config: &StreamConfig) -> Vec<usize> {
 /// Masses of one query block on the key blocks that compete: how many have about the same, by powers of 2^-1/4.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Histogram {
-    /// `[Histogram::BINS]`, of the largest masses first.
-    pub counts: Vec<u32>,
-    /// Sum of the masses in each bin. `[Histogram::BINS]`
-    pub masses: Vec<f32>,
+    /// Of the largest masses first.
+    pub counts: [u32; Histogram::BINS],
+    /// Sum of the masses in each bin.
+    pub masses: [f32; Histogram::BINS],
 }
 
 impl Histogram {
@@ -30,7 +30,7 @@ impl Histogram {
 
     /// Counts the masses of some key blocks, `[n_key_blocks]`.
     pub fn of(masses: &[f32], candidates: Range<usize>) -> Self {
-        let mut histogram = Histogram { counts: vec![0; Self::BINS], masses: vec![0.0; Self::BINS] };
+        let mut histogram = Histogram { counts: [0; Self::BINS], masses: [0.0; Self::BINS] };
         for &mass in &masses[candidates] {
             let bin = ((-mass.log2() * 4.0).max(0.0) as usize).min(Self::BINS - 1);
             histogram.counts[bin] += 1;
@@ -40,11 +40,11 @@ impl Histogram {
     }
 
     /// Returns the mass outside the `n` key blocks that have most, for ascending `n`.
-    pub fn missing(&self, ns: &[usize]) -> Vec<f64> {
+    pub fn missing(&self, ns: &[usize]) -> impl Iterator<Item = f64> {
         let mut bins = self.counts.iter().zip(&self.masses).filter(|(count, _)| **count > 0);
         let mut left: f64 = self.masses.iter().map(|&mass| f64::from(mass)).sum();
         let (mut taken, mut here, mut each) = (0, 0, 0.0);
-        let missing = |&n: &usize| {
+        ns.iter().map(move |&n| {
             while taken < n {
                 if here == 0 {
                     let Some((&count, &mass)) = bins.next() else { return 0.0 };
@@ -54,8 +54,7 @@ impl Histogram {
                 (taken, here, left) = (taken + more, here - more, left - more as f64 * each);
             }
             left.max(0.0)
-        };
-        ns.iter().map(missing).collect()
+        })
     }
 }
 
@@ -77,7 +76,7 @@ mod tests {
     #[test]
     fn what_is_missing_is_the_smallest_masses() {
         let masses = [0.4, 0.01, 0.2, 0.05, 0.1, 0.0, 0.03];
-        let found = Histogram::of(&masses, 1..7).missing(&[0, 1, 2, 3, 4, 5, 6, 9]);
+        let found: Vec<f64> = Histogram::of(&masses, 1..7).missing(&[0, 1, 2, 3, 4, 5, 6, 9]).collect();
         let expected = [0.39, 0.19, 0.09, 0.04, 0.01, 0.0, 0.0, 0.0];
         assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{found:?}");
     }
