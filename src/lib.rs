@@ -91,6 +91,7 @@ pub mod client;
 #[cfg(feature = "engine")]
 pub mod engine;
 pub mod error;
+mod open_file;
 pub mod protocol;
 mod start;
 pub mod study;

@@ -6,7 +6,7 @@ use super::Local;
 use crate::{
     error::Error,
     protocol::{
-        Engine, LoadOptions, Payload, Reply, Request,
+        Engine, LoadOptions, Payload, Reply, Request, beside,
         frame::{self, Message},
     },
     trace::Trace,
@@ -20,6 +20,9 @@ use crate::{
 pub fn serve(mut model: Option<LoadOptions>) -> Result<(), Error> {
     let requests = requests();
     let mut engine = Local::default();
+    let is_beside = beside::is_beside();
+    // The last answer's data: its receiver has opened it when the next request comes.
+    let mut _answered = Payload::None;
     for received in requests {
         let (request, payload) = received?;
         let opened = model.clone().map_or(Ok(()), |options| {
@@ -28,7 +31,7 @@ pub fn serve(mut model: Option<LoadOptions>) -> Result<(), Error> {
         match opened {
             Ok(()) => {
                 model = None;
-                answer(&mut engine, request, payload)?;
+                _answered = answer(&mut engine, request, payload, is_beside)?;
             }
             Err(error) => say(&Message::Error(error), &Payload::None)?,
         }
@@ -36,8 +39,9 @@ pub fn serve(mut model: Option<LoadOptions>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Answers one request, and reports its progress.
-fn answer(engine: &mut Local, request: Request, payload: Payload) -> Result<(), Error> {
+/// Answers one request, and reports its progress; returns the data that went with the answer. A client beside opens
+/// traces where they are.
+fn answer(engine: &mut Local, request: Request, payload: Payload, is_beside: bool) -> Result<Payload, Error> {
     let (request, layers) = match request {
         Request::TraceInPieces { prompt, config, layers } => {
             (Request::Trace { prompt, config }, Some(layers))
@@ -54,10 +58,16 @@ fn answer(engine: &mut Local, request: Request, payload: Payload) -> Result<(), 
     match (result, layers) {
         (Ok((Reply::Traced, Payload::Trace(trace))), Some(layers)) => {
             pieces(&trace, layers.as_deref().unwrap_or(trace.layers()))?;
-            say(&Message::Reply(Reply::Traced), &Payload::None)
+            say(&Message::Reply(Reply::Traced), &Payload::None).map(|()| Payload::None)
         }
-        (Ok((reply, payload)), _) => say(&Message::Reply(reply), &payload),
-        (Err(error), _) => say(&Message::Error(error), &Payload::None),
+        (Ok((reply, payload)), _) => {
+            let payload = match payload {
+                Payload::Trace(trace) if is_beside => Payload::Beside(trace),
+                other => other,
+            };
+            say(&Message::Reply(reply), &payload).map(|()| payload)
+        }
+        (Err(error), _) => say(&Message::Error(error), &Payload::None).map(|()| Payload::None),
     }
 }
 

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | 4 | `STRM` |
 //! | 2 | version of this protocol, little-endian (4) |
-//! | 1 | what the body is: 0 nothing, 1 a trace file, 2 bytes |
+//! | 1 | what the body is: 0 nothing, 1 a trace file, 2 bytes, 3 where a trace file is open on this machine |
 //! | 1 | 0 |
 //! | 4 | length of the header, little-endian |
 //! | 8 | length of the body, little-endian |
@@ -55,10 +55,15 @@ pub enum Message {
 /// The writer's own errors.
 pub fn write(out: &mut impl Write, header: &impl Serialize, payload: &Payload) -> io::Result<()> {
     let header = serde_json::to_vec(header)?;
-    let (kind, n_body) = match payload {
-        Payload::None => (0, 0),
-        Payload::Trace(trace) => (1, trace.n_bytes()?),
-        Payload::Bytes(bytes) => (2, bytes.len() as u64),
+    let handle = match payload {
+        Payload::Beside(trace) => trace.handle()?,
+        _ => None,
+    };
+    let (kind, n_body) = match (payload, &handle) {
+        (Payload::None, _) => (0, 0),
+        (Payload::Beside(_), Some(handle)) => (3, handle.len() as u64),
+        (Payload::Trace(trace) | Payload::Beside(trace), _) => (1, trace.n_bytes()?),
+        (Payload::Bytes(bytes), _) => (2, bytes.len() as u64),
     };
     let mut out = BufWriter::with_capacity(buffer(n_body), out);
     out.write_all(MAGIC)?;
@@ -67,10 +72,11 @@ pub fn write(out: &mut impl Write, header: &impl Serialize, payload: &Payload) -
     out.write_all(&(header.len() as u32).to_le_bytes())?;
     out.write_all(&n_body.to_le_bytes())?;
     out.write_all(&header)?;
-    match payload {
-        Payload::None => {}
-        Payload::Trace(trace) => trace.write_to(&mut out)?,
-        Payload::Bytes(bytes) => out.write_all(bytes)?,
+    match (payload, &handle) {
+        (Payload::None, _) => {}
+        (Payload::Beside(_), Some(handle)) => out.write_all(handle)?,
+        (Payload::Trace(trace) | Payload::Beside(trace), _) => trace.write_to(&mut out)?,
+        (Payload::Bytes(bytes), _) => out.write_all(bytes)?,
     }
     out.flush()
 }
@@ -134,10 +140,13 @@ fn read_payload(input: &mut impl Read, kind: u8, n_body: u64) -> Result<Payload,
             file.rewind().map_err(Error::io("read", &folder))?;
             Payload::Trace(Trace::from_file(file, Path::new("from the engine"))?)
         }
-        2 => {
+        2 | 3 => {
             let mut bytes = Vec::new();
             body.read_to_end(&mut bytes).map_err(broken)?;
-            Payload::Bytes(bytes)
+            if (bytes.len() as u64) < n_body {
+                return Err(broken(io::ErrorKind::UnexpectedEof.into()));
+            }
+            if kind == 2 { Payload::Bytes(bytes) } else { Payload::Trace(Trace::from_handle(&bytes)?) }
         }
         other => return Err(foreign(format!("a body of kind {other}"))),
     };
@@ -206,6 +215,25 @@ mod tests {
             Request::CountTokens { text: "b".into() }
         );
         assert!(read::<Request>(&mut input).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_trace_beside_is_opened_where_it_is() {
+        let trace = crate::trace::synthetic::trace(&crate::trace::synthetic::Shape::default());
+        let [sent, beside] = [Payload::Trace(trace.clone()), Payload::Beside(trace.clone())]
+            .map(|payload| frame(&Request::Model, &payload));
+        if cfg!(target_os = "linux") {
+            assert!(beside.len() < sent.len() && beside[6] == 3);
+        }
+        for bytes in [&sent, &beside] {
+            let (_, payload) = read::<Request>(&mut bytes.as_slice()).unwrap().unwrap();
+            let Payload::Trace(read) = payload else { panic!("no trace arrived") };
+            assert_eq!(read.summary(), trace.summary());
+            assert_eq!(read.head(1, 0).unwrap(), trace.head(1, 0).unwrap());
+        }
+        drop(trace);
+        // Its process holds it no longer; or its number is another file's.
+        assert!(read::<Request>(&mut beside.as_slice()).is_err() || !cfg!(target_os = "linux"));
     }
 
     #[test]

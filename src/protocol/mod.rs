@@ -5,6 +5,7 @@
 //! `streamtrace serve` and sends it [`Request`]s ([`frame`] says how). With the feature `engine` the same
 //! requests are answered in process.
 
+pub mod beside;
 pub mod chat;
 pub mod frame;
 pub mod generate;
@@ -98,11 +99,13 @@ pub enum Reply {
 
 /// The data that comes with a request or a reply.
 #[derive(Clone, Default)]
-#[expect(clippy::large_enum_variant, reason = "one at a time, on its way through a pipe")]
 pub enum Payload {
     #[default]
     None,
     Trace(Trace),
+    /// A trace whose numbers its receiver, on the same machine, reads from the file that the sender holds open; it
+    /// arrives as [`Payload::Trace`].
+    Beside(Trace),
     Bytes(Vec<u8>),
 }
 

@@ -13,6 +13,7 @@ use std::{
 
 use super::{
     Engine, LoadOptions, Payload, Progress, Reply, Request,
+    beside::Shown,
     frame::{self, Message},
 };
 use crate::{
@@ -90,6 +91,8 @@ struct Running {
     /// The last lines of standard error.
     said: Arc<Mutex<VecDeque<String>>>,
     listener: JoinHandle<()>,
+    /// By which the engine knows that it need not send its traces.
+    _shown: Option<Shown>,
 }
 
 /// How long an engine that has stopped answering may take to end by itself, which tells more than killing it.
@@ -182,6 +185,8 @@ impl Running {
     fn start(command: &Command) -> Result<Self, Error> {
         let mut process = std::process::Command::new(&command.program);
         process.args(&command.arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let shown = Shown::new();
+        process.envs(shown.as_ref().and_then(Shown::variable));
         let failed = |what: String| Error::engine(what, "check the engine's command, or build it again");
         let mut child = process
             .spawn()
@@ -196,7 +201,7 @@ impl Running {
             let said = said.clone();
             move || listen(stderr, &said)
         });
-        Ok(Running { child, stdin, stdout: BufReader::new(stdout), said, listener })
+        Ok(Running { child, stdin, stdout: BufReader::new(stdout), said, listener, _shown: shown })
     }
 
     fn call(

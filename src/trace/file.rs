@@ -340,9 +340,36 @@ impl Trace {
         Ok(notes)
     }
 
+    /// Returns the start of the numbers in this process's file (8 bytes, little-endian), the length of a trace file's
+    /// header (8 bytes), this header and the path by which others on this machine open the file; `None` where open
+    /// files have no path.
+    pub(crate) fn handle(&self) -> std::io::Result<Option<Vec<u8>>> {
+        let Some((path, start)) = self.tensors.handle() else { return Ok(None) };
+        let header = self.header()?;
+        let numbers = [start, header.len() as u64].map(u64::to_le_bytes).concat();
+        Ok(Some([numbers, header, path.into_bytes()].concat()))
+    }
+
+    /// Opens the trace that [`Trace::handle`] tells of, as long as its process holds it.
+    pub(crate) fn from_handle(handle: &[u8]) -> Result<Self, Error> {
+        let gone = |e: String| Error::engine(format!("its trace cannot be opened: {e}"), "call again");
+        let cut_off = || gone("its handle was cut off".into());
+        let (&start, rest) = handle.split_first_chunk().ok_or_else(cut_off)?;
+        let (&n_header, rest) = rest.split_first_chunk().ok_or_else(cut_off)?;
+        let n_header = usize::try_from(u64::from_le_bytes(n_header)).map_err(|_| cut_off())?;
+        let (header, path) = rest.split_at_checked(n_header).ok_or_else(cut_off)?;
+        let metadata = serde_json::from_slice(header).map_err(|e| gone(e.to_string()))?;
+        let file = File::open(String::from_utf8_lossy(path).as_ref()).map_err(|e| gone(e.to_string()))?;
+        let start = u64::from_le_bytes(start);
+        Self::from_tensors(Tensors::new(file, Path::new("from the engine"), metadata, start)?)
+    }
+
     /// Opens a trace in an open file; `path` is named in errors.
     pub(crate) fn from_file(file: File, path: &Path) -> Result<Self, Error> {
-        let mut tensors = Tensors::open(file, path)?;
+        Self::from_tensors(Tensors::open(file, path)?)
+    }
+
+    fn from_tensors(mut tensors: Tensors) -> Result<Self, Error> {
         let notes = tensors.metadata.metadata().clone().unwrap_or_default();
         if notes.get("format").map(String::as_str) != Some("streamtrace") {
             return Err(tensors.damaged("a file written by streamtrace", "another safetensors file".into()));
@@ -354,7 +381,7 @@ impl Trace {
                 let fix = "update streamtrace to read it";
                 let (expected, found) =
                     (format!("format version {FORMAT_VERSION} or older"), format!("version {version}"));
-                return Err(Error::trace(path.display(), expected, found, fix));
+                return Err(Error::trace(tensors.path.display(), expected, found, fix));
             }
             other => {
                 return Err(tensors.damaged(

@@ -15,7 +15,7 @@ use half::f16;
 use safetensors::{Dtype, tensor::Metadata};
 
 use super::{BlockMask, Budgets, Summary, name};
-use crate::error::Error;
+use crate::{error::Error, open_file};
 
 /// A length above that of any trace's header.
 const MAX_HEADER: u64 = 100_000_000;
@@ -26,7 +26,7 @@ const CHUNK: usize = 1 << 16;
 /// An open file and where its tensors lie.
 pub(super) struct Tensors {
     file: Mutex<File>,
-    path: PathBuf,
+    pub(super) path: PathBuf,
     pub(super) metadata: Metadata,
     /// Byte of the file at which the tensors' data starts.
     start: u64,
@@ -67,6 +67,12 @@ impl Tensors {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         file.seek(SeekFrom::Start(self.start + byte as u64))?;
         Ok(file)
+    }
+
+    /// Returns the path by which other processes of this machine open the file, and the byte at which the data starts.
+    pub(super) fn handle(&self) -> Option<(String, u64)> {
+        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        open_file::path_of(&file).map(|path| (path, self.start))
     }
 
     /// Writes all tensors' bytes.

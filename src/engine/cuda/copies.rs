@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cudarc::driver::{CudaEvent, CudaSlice, CudaStream, DevicePtr, DeviceRepr, PinnedHostSlice};
+use cudarc::driver::{CudaEvent, CudaSlice, CudaStream, DevicePtr, DeviceRepr, PinnedHostSlice, result};
 
-use super::{gpu::Gpu, residual::Word, staging::Staging};
+use super::{gpu::Gpu, pointer::DevicePointer, staging::Staging, word::Word};
 use crate::error::Error;
 
 impl Gpu {
@@ -94,14 +94,25 @@ impl Gpu {
         })
     }
 
-    /// Returns a number in pinned memory that nobody else holds.
-    pub fn word(&self) -> Result<Word, Error> {
+    /// Returns a 0 in the host's memory that nobody else holds, for what the stream does next.
+    pub fn word(&self) -> Result<Arc<Word>, Error> {
         let mut words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(free) = words.iter().find(|word| Arc::strong_count(word) == 1) {
-            return Ok(free.clone());
-        }
-        let word = Arc::new(Mutex::new(self.pinned(1)?));
-        words.push(word.clone());
+        let free = words.iter().find(|word| Arc::strong_count(word) == 1).cloned();
+        let word = match free {
+            Some(word) => word,
+            None => {
+                let number = self.pinned(1)?;
+                let address =
+                    number.as_ptr().map_err(|e| self.failed("the host's memory is not there", e))?;
+                words.push(Arc::new(Word { on_card: DevicePointer::new(address as u64), number }));
+                words[words.len() - 1].clone()
+            }
+        };
+        self.make_current()?;
+        let (address, stream) = (word.on_card.address(), self.stream.cu_stream());
+        // SAFETY: the bytes of a number; what was started before is through with it when the stream comes to this.
+        let set = unsafe { result::memset_d8_async(address, 0, size_of::<u32>(), stream) };
+        set.map_err(|e| self.failed("its memory cannot be set", e))?;
         Ok(word)
     }
 

@@ -18,8 +18,8 @@ use super::{
     libraries,
     module::{Kernel, Loaded, Work},
     pointer::{DevicePointer, TensorMap},
-    residual::Word,
     staging::{OnCard, Staging, THREADS, Way},
+    word::Word,
 };
 use crate::error::Error;
 
@@ -44,8 +44,8 @@ pub struct Gpu {
     pub(super) on_card: Mutex<Option<Arc<OnCard>>>,
     pub(super) from_card: Mutex<Staging>,
     pub(super) of_records: Mutex<Staging>,
-    /// Of all residual streams so far: pinned memory takes the host a millisecond.
-    pub(super) words: Mutex<Vec<Word>>,
+    /// Of all runs so far: to pin memory takes the host a millisecond.
+    pub(super) words: Mutex<Vec<Arc<Word>>>,
 }
 
 impl Gpu {

@@ -36,6 +36,7 @@ mod stopwatch;
 mod tensor;
 mod vertical;
 mod weights;
+mod word;
 mod written;
 
 use std::{
@@ -217,7 +218,7 @@ impl Device for Cuda {
     }
 
     fn put(&self, residual: &mut Residual, i: usize, x: Tensor) -> Result<(), Error> {
-        let found = residual.note(&self.gpu);
+        let found = residual.note();
         let params = FiniteParams { x: self.gpu.pointer(&x.data), found, n_vectors: n_vectors(&x) };
         // SAFETY: one number is written.
         unsafe { self.elementwise("is_finite", params.n_vectors, &params)? };

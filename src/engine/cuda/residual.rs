@@ -3,21 +3,16 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cudarc::driver::{CudaEvent, CudaSlice, PinnedHostSlice};
+use cudarc::driver::{CudaEvent, PinnedHostSlice};
 
-use super::{gpu::Gpu, pointer::DevicePointer, tensor::Tensor};
+use super::{gpu::Gpu, pointer::DevicePointer, tensor::Tensor, word::Word};
 use crate::error::Error;
 
 pub struct Residual {
     chunks: Chunks,
-    /// Not 0 once a number that was put in place is not finite.
-    broken: CudaSlice<u32>,
-    /// What marks bring to the host: one may be waited for while the next is made.
-    words: [Word; 2],
+    /// Where kernels note a number that is not finite, since the last mark and between it and the one before.
+    notes: [Arc<Word>; 2],
 }
-
-/// A number in pinned memory.
-pub type Word = Arc<Mutex<PinnedHostSlice<u32>>>;
 
 enum Chunks {
     Card(Vec<Tensor>),
@@ -46,9 +41,9 @@ struct Travelling {
     done: CudaEvent,
 }
 
-/// A point in the card's work, and whether a number before it was not finite.
+/// A point in the card's work, and whether a number between it and the mark before was not finite.
 pub struct Mark {
-    broken: Word,
+    broken: Arc<Word>,
     done: CudaEvent,
 }
 
@@ -57,15 +52,14 @@ impl Mark {
     pub fn is_finite(&self, gpu: &Gpu) -> Result<bool, Error> {
         let failed = |e| gpu.failed("a layer failed", e);
         self.done.synchronize().map_err(failed)?;
-        let broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(broken.as_slice().map_err(failed)? == [0])
+        Ok(self.broken.number.as_slice().map_err(failed)? == [0])
     }
 }
 
 impl Residual {
     pub fn new(gpu: &Gpu, on_host: bool) -> Result<Self, Error> {
         let chunks = if on_host { Chunks::Host(Host::default()) } else { Chunks::Card(Vec::new()) };
-        Ok(Residual { chunks, broken: gpu.zeros(1)?, words: [gpu.word()?, gpu.word()?] })
+        Ok(Residual { chunks, notes: [gpu.word()?, gpu.word()?] })
     }
 
     /// Returns chunk `i`, on the card.
@@ -87,16 +81,14 @@ impl Residual {
     }
 
     /// Returns where kernels note a number that is not finite.
-    pub fn note(&self, gpu: &Gpu) -> DevicePointer<u32> {
-        gpu.pointer(&self.broken)
+    pub fn note(&self) -> DevicePointer<u32> {
+        self.notes[0].on_card
     }
 
     /// Marks the card's work so far. The mark before the last must have been waited for.
     pub fn mark(&mut self, gpu: &Gpu) -> Result<Mark, Error> {
-        self.words.swap(0, 1);
-        let broken = self.words[0].clone();
-        gpu.store(&gpu.stream, &self.broken, &mut broken.lock().unwrap_or_else(PoisonError::into_inner))?;
-        Ok(Mark { broken, done: gpu.mark()? })
+        self.notes.swap(0, 1);
+        Ok(Mark { broken: self.notes[1].clone(), done: gpu.mark()? })
     }
 }
 
