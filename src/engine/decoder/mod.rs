@@ -215,7 +215,7 @@ impl<D: Device> Decoder<'_, D> {
         searches: bool,
         attend: impl FnMut(QueryChunk<D>) -> Result<D::Tensor, Error>,
     ) -> Result<(), Error> {
-        self.append(pass)?;
+        let normed = self.append(pass)?;
         pass.attention.gather()?;
         if searches {
             pass.attention.index()?;
@@ -226,8 +226,8 @@ impl<D: Device> Decoder<'_, D> {
         if !self.sentences.is_empty() {
             pass.attention.weigh(&pass.weights.output.weight)?;
         }
-        let queries = self.chunks(pass.first_row).next().map(|(i, row)| self.queries_of_chunk(pass, i, row));
-        let queries = queries.transpose()?;
+        let first = self.chunks(pass.first_row).next();
+        let queries = first.map(|(i, row)| self.queries_of_chunk(pass, i, row, normed)).transpose()?;
         if let Some(survey) = survey {
             let budgets = self.budgets(pass.layer, survey)?;
             pass.attention.share_out(budgets)?;
@@ -235,9 +235,11 @@ impl<D: Device> Decoder<'_, D> {
         self.advance(pass, queries, attend)
     }
 
-    /// Adds the keys and values of the pass's rows to the layer's attention.
-    fn append(&self, pass: &mut Pass<D>) -> Result<(), Error> {
+    /// Adds the keys and values of the pass's rows to the layer's attention; returns the normed rows where they are one
+    /// chunk.
+    fn append(&self, pass: &mut Pass<D>) -> Result<Option<D::Tensor>, Error> {
         let weights = pass.weights;
+        let mut normed = None;
         for (i, row) in self.chunks(pass.first_row) {
             let hidden = self.device.chunk(pass.hidden, i)?;
             if !self.sentences.is_empty() {
@@ -247,8 +249,9 @@ impl<D: Device> Decoder<'_, D> {
             let (keys, norm) = (self.linear(&x, &weights.key)?, weights.key_norm.as_ref());
             let keys = self.rotated(keys, norm, &[self.rows_from(row)], pass.angles, 1.0)?;
             pass.attention.append(&keys, &self.linear(&x, &weights.value)?)?;
+            normed = Some(x).filter(|_| i == 0);
         }
-        Ok(())
+        Ok(normed)
     }
 
     /// Takes the prompt's last row, alone in `pass`, through a layer; returns whether the other rows of its
@@ -299,10 +302,18 @@ impl<D: Device> Decoder<'_, D> {
         })
     }
 
-    /// Returns the queries of the chunk that starts at a row.
-    fn queries_of_chunk(&self, pass: &Pass<D>, i: usize, row: usize) -> Result<D::Tensor, Error> {
-        let x = self.device.chunk(pass.hidden, i)?;
-        self.queries(pass.weights, &x, &[self.rows_from(row)], pass.angles)
+    /// Returns the queries of the chunk that starts at a row, of its normed rows if they are there.
+    fn queries_of_chunk(
+        &self,
+        pass: &Pass<D>,
+        i: usize,
+        row: usize,
+        normed: Option<D::Tensor>,
+    ) -> Result<D::Tensor, Error> {
+        let norm = pass.weights.attention_norm.as_ref();
+        let of_chunk = || self.maybe_norm(self.device.chunk(pass.hidden, i)?, norm);
+        let normed = normed.map_or_else(of_chunk, Ok)?;
+        self.queries_of_normed(pass.weights, &normed, &[self.rows_from(row)], pass.angles)
     }
 
     /// Replaces the pass's rows by what the layer makes of them, whose keys and values are all there. `queries` are those
@@ -315,7 +326,7 @@ impl<D: Device> Decoder<'_, D> {
     ) -> Result<(), Error> {
         let weights = pass.weights;
         for (i, row) in self.chunks(pass.first_row) {
-            let rows = queries.take().map_or_else(|| self.queries_of_chunk(pass, i, row), Ok)?;
+            let rows = queries.take().map_or_else(|| self.queries_of_chunk(pass, i, row, None), Ok)?;
             let x = self.device.chunk(pass.hidden, i)?;
             let first = row / self.config.block_size_q;
             let attention = &mut *pass.attention;

@@ -38,8 +38,20 @@ impl<D: Device> Decoder<'_, D> {
         positions: &[Range<usize>],
         angles: &D::Angles,
     ) -> Result<D::Tensor, Error> {
-        let queries =
-            self.of_normed(x, weights.attention_norm.as_ref(), |x| self.linear(x, &weights.query))?;
+        self.of_normed(x, weights.attention_norm.as_ref(), |normed| {
+            self.queries_of_normed(weights, normed, positions, angles)
+        })
+    }
+
+    /// As [`Decoder::queries`], of rows that are normed already.
+    pub(super) fn queries_of_normed(
+        &self,
+        weights: &LayerWeights<D::Tensor>,
+        normed: &D::Tensor,
+        positions: &[Range<usize>],
+        angles: &D::Angles,
+    ) -> Result<D::Tensor, Error> {
+        let queries = self.linear(normed, &weights.query)?;
         self.rotated(queries, weights.query_norm.as_ref(), positions, angles, self.model.config.query_scale)
     }
 
