@@ -12,7 +12,7 @@
 // norms   [n_heads, query blocks of this launch, n_segments, BLOCK_Q] f32
 // scores  [n_heads, query blocks of this launch, n_key_blocks] u32: floats as integers in their order, of
 //         candidates only
-// mask    written by exhaustive_select
+// mask    written by exhaustive_select; its budgets are null where the scores come before them
 // grid norms and scores (query blocks of this launch * n_segments, n_heads), select (query blocks of this
 // launch, n_heads)
 // Stands after segments.cu. Compile with -D HEAD_DIM, BLOCK_Q (16 to 128), BLOCK_K (4 to 64),
@@ -44,10 +44,12 @@ struct Part {
     }
 };
 
+// Without budgets all compete: they may come while this runs.
 DEVICE Part part_of(const ExhaustiveParams& p) {
     Part part;
     part.sight = sight_of(p.first_block + blockIdx.x / p.n_segments, p.sizes);
-    part.candidates = candidates_of(part.sight, p.rule, top_k_of(p.mask));
+    part.candidates = candidates_of(part.sight, p.rule, p.mask.budgets ? top_k_of(p.mask) : 0);
+    if (!p.mask.budgets) part.candidates.budget = 1;
     return part;
 }
 

@@ -14,6 +14,7 @@ use super::{
     params::{self, AttentionWithoutParams, LengthsParams, Mask, RecallParams, Rows},
     proximity::{Around, Proximity},
     sample::Sampled,
+    scored::Scored,
     sinks::Sinks,
     stopwatch::Stopwatch,
     tensor::Tensor,
@@ -23,11 +24,11 @@ use super::{
 use crate::{
     engine::{
         device::{AttentionShape, Collect, Coming, LayerAttention, StageCosts},
-        search::{Candidates, baseline, by_head::Survey},
+        search::{baseline, by_head::Survey},
     },
     error::Error,
     protocol::{Edges, Hidden},
-    trace::{BlockMask, Blocks, Budgets, LayerRecord, Search},
+    trace::{BlockMask, Blocks, Budgets, LayerRecord},
 };
 
 /// Keys and values of one layer, and the results of search and attention.
@@ -55,6 +56,8 @@ pub struct Layer {
     /// Rows of the focus tokens, key by key.
     pub(super) focus: CudaSlice<f32>,
     sampled: Option<Sampled>,
+    /// Of query blocks that were searched before the budgets were known.
+    pub(super) scored: Option<Scored>,
     pub(super) sinks: Option<Sinks>,
     pub(super) anchors: Option<Anchors>,
     /// Of the residual stream's own rows before the layer, of which `n_measured` are there; or nothing
@@ -100,6 +103,7 @@ impl Layer {
             received: gpu.zeros(n_heads * n_tokens)?,
             focus: gpu.alloc(0)?,
             sampled: None,
+            scored: None,
             sinks: Sinks::new(&gpu, &shape)?,
             anchors: Anchors::new(&gpu, &shape)?,
             lengths: gpu.alloc(if shape.sentences.is_empty() { 0 } else { n_tokens })?,
@@ -210,30 +214,11 @@ impl LayerAttention for Layer {
     }
 
     fn search(&mut self, queries: &Tensor, first_query_block: usize) -> Result<(), Error> {
-        let n_read = self.n_read_exactly.get_or_insert(0);
-        let first = first_query_block;
-        let found = self.shape.query_blocks(first, queries.n_rows);
-        let n_pruned = match self.shape.config.search {
-            Search::Window | Search::Random { .. } => return Ok(()),
-            Search::Exhaustive => 0,
-            Search::Hierarchical(_) if !self.settings.searches_hierarchically() => 0,
-            Search::Hierarchical(_) => {
-                let first_exact = self.shape.config.first_exact_block(self.shape.blocks.n_tokens);
-                first_exact.saturating_sub(first).min(found.len())
-            }
-        };
-        let exact = first + n_pruned..found.end;
-        let keys_read = |block, top_k| {
-            Candidates::new(&self.shape.blocks, &self.shape.config, block, top_k)
-                .keys_read(self.shape.blocks.block_size_k)
-        };
-        let budgets = self.budgets.as_slice();
-        let read = |block| budgets.iter().map(|&top_k| keys_read(block, top_k)).sum::<usize>();
-        *n_read += exact.clone().map(read).sum::<usize>() as u64;
-        let start = Stopwatch::start(&self.gpu)?;
-        self.search_hierarchical(queries, first, n_pruned)?;
-        self.search_exhaustive(queries, first, exact)?;
-        self.searching.stop(&self.gpu, start)
+        self.find(queries, first_query_block)
+    }
+
+    fn search_ahead(&mut self, queries: &Tensor, first_query_block: usize) -> Result<(), Error> {
+        self.find_ahead(queries, first_query_block)
     }
 
     fn attend(&mut self, queries: &Tensor, first_query_block: usize) -> Result<Tensor, Error> {
@@ -405,7 +390,7 @@ impl Layer {
     pub(super) fn mask(&self) -> Mask {
         Mask {
             kept: self.gpu.pointer(&self.kept),
-            budgets: self.gpu.pointer(&self.budgets_on_card),
+            budgets: Some(self.gpu.pointer(&self.budgets_on_card)),
             n_query_blocks: self.shape.own_query_blocks().len() as i32,
             first_query_block: self.shape.own_query_blocks().start as i32,
         }

@@ -29,6 +29,7 @@ mod pointer;
 mod proximity;
 mod residual;
 mod sample;
+mod scored;
 mod search;
 mod sinks;
 mod staging;

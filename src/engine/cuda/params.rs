@@ -13,7 +13,7 @@ type Floats = DevicePointer<f32>;
 #[repr(C)]
 pub struct Mask {
     pub kept: DevicePointer<u32>,
-    pub budgets: DevicePointer<u32>,
+    pub budgets: Option<DevicePointer<u32>>,
     pub n_query_blocks: i32,
     pub first_query_block: i32,
 }

@@ -6,19 +6,70 @@ use super::{
     launch::{rule, sizes},
     layer::Layer,
     nodes::Nodes,
-    params::{ExhaustiveParams, SearchParams},
+    params::{ExhaustiveParams, Mask, SearchParams},
+    scored::Scored,
+    stopwatch::Stopwatch,
     tensor::Tensor,
 };
-use crate::error::Error;
+use crate::{engine::search::Candidates, error::Error, trace::Search};
 
 impl Layer {
+    /// Finds the blocks that the queries' blocks keep, within the budgets.
+    pub(super) fn find(&mut self, queries: &Tensor, first: usize) -> Result<(), Error> {
+        let found = self.shape.query_blocks(first, queries.n_rows);
+        let n_pruned = match self.shape.config.search {
+            Search::Hierarchical(_) if self.settings.searches_hierarchically() => self.n_pruned(&found),
+            _ => 0,
+        };
+        let n_read = self.n_read_exactly.get_or_insert(0);
+        if self.shape.config.search.is_baseline() {
+            return Ok(());
+        }
+        let exact = first + n_pruned..found.end;
+        let keys_read = |block, top_k| {
+            Candidates::new(&self.shape.blocks, &self.shape.config, block, top_k)
+                .keys_read(self.shape.blocks.block_size_k)
+        };
+        let budgets = self.budgets.as_slice();
+        let read = |block| budgets.iter().map(|&top_k| keys_read(block, top_k)).sum::<usize>();
+        *n_read += exact.clone().map(read).sum::<usize>() as u64;
+        let start = Stopwatch::start(&self.gpu)?;
+        self.search_hierarchical(queries, first, n_pruned)?;
+        if !exact.is_empty() {
+            let scored = match self.scored.take().filter(|scored| scored.found == exact) {
+                Some(scored) => scored,
+                None => self.score_exhaustively(queries, first, exact, self.mask())?,
+            };
+            self.select(scored)?;
+        }
+        self.searching.stop(&self.gpu, start)
+    }
+
+    /// Reads every key for the queries' blocks, if that is how they are searched: it needs no budgets.
+    pub(super) fn find_ahead(&mut self, queries: &Tensor, first: usize) -> Result<(), Error> {
+        let found = self.shape.query_blocks(first, queries.n_rows);
+        let is_exhaustive = match self.shape.config.search {
+            Search::Window | Search::Random { .. } => false,
+            Search::Hierarchical(_) => self.n_pruned(&found) == 0,
+            Search::Exhaustive => true,
+        };
+        if !is_exhaustive {
+            return Ok(());
+        }
+        let start = Stopwatch::start(&self.gpu)?;
+        let mask = Mask { budgets: None, ..self.mask() };
+        self.scored = Some(self.score_exhaustively(queries, first, found, mask)?);
+        self.searching.stop(&self.gpu, start)
+    }
+
+    /// Counts the first of these query blocks, for which ranges of keys are split.
+    fn n_pruned(&self, found: &Range<usize>) -> usize {
+        let first_exact = self.shape.config.first_exact_block(self.shape.blocks.n_tokens);
+        first_exact.saturating_sub(found.start).min(found.len())
+    }
+
     /// Splits ranges of keys for the first `n_blocks` query blocks of the queries.
-    pub(super) fn search_hierarchical(
-        &self,
-        queries: &Tensor,
-        first: usize,
-        n_blocks: usize,
-    ) -> Result<(), Error> {
+    fn search_hierarchical(&self, queries: &Tensor, first: usize, n_blocks: usize) -> Result<(), Error> {
         if n_blocks == 0 {
             return Ok(());
         }
@@ -41,16 +92,15 @@ impl Layer {
         unsafe { self.gpu.launch(&kernel, work, &params) }
     }
 
-    /// Reads every key for the query blocks `found`, of queries that start at query block `first`.
-    pub(super) fn search_exhaustive(
+    /// Reads every key for the query blocks `found`, of queries that start at query block `first`; `mask` has no
+    /// budgets where they are not known yet.
+    fn score_exhaustively(
         &self,
         queries: &Tensor,
         first: usize,
         found: Range<usize>,
-    ) -> Result<(), Error> {
-        if found.is_empty() {
-            return Ok(());
-        }
+        mask: Mask,
+    ) -> Result<Scored, Error> {
         let blocks = &self.shape.blocks;
         let n_rows = self.shape.n_heads * found.len();
         let n_segments = self.settings.segments(found.len(), blocks.n_key_blocks());
@@ -63,24 +113,29 @@ impl Layer {
             keys: self.gpu.pointer(&self.keys),
             norms: self.gpu.pointer(&norms),
             scores: self.gpu.pointer(&scores),
-            mask: self.mask(),
+            mask,
             sizes: sizes(&self.shape),
             rule: rule(&self.shape),
             n_segments: n_segments as i32,
             first_block: found.start as i32,
         };
         let in_segments = found.len() * n_segments;
-        let launches = [
-            ("exhaustive_norms", in_segments),
-            ("exhaustive_scores", in_segments),
-            ("exhaustive_select", found.len()),
-        ];
-        for (entry, n_blocks) in launches {
-            let (kernel, work) = self.settings.exhaustive(entry, n_blocks);
+        for entry in ["exhaustive_norms", "exhaustive_scores"] {
+            let (kernel, work) = self.settings.exhaustive(entry, in_segments);
             // SAFETY: as the header of kernels/search_exhaustive.cu says; the rows of these query blocks are
             // among the queries.
             unsafe { self.gpu.launch(&kernel, work, &params)? };
         }
+        Ok(Scored { found, scores, params })
+    }
+
+    /// Keeps the blocks that have the best scores.
+    fn select(&self, scored: Scored) -> Result<(), Error> {
+        let (kernel, work) = self.settings.exhaustive("exhaustive_select", scored.found.len());
+        let params = ExhaustiveParams { mask: self.mask(), ..scored.params };
+        // SAFETY: as above; of what was read and written before, only the scores are still there and read.
+        unsafe { self.gpu.launch(&kernel, work, &params)? };
+        drop(scored.scores);
         Ok(())
     }
 }

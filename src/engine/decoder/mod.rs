@@ -228,6 +228,9 @@ impl<D: Device> Decoder<'_, D> {
         }
         let first = self.chunks(pass.first_row).next();
         let queries = first.map(|(i, row)| self.queries_of_chunk(pass, i, row, normed)).transpose()?;
+        if let (Some(Some(_)), Some(queries), Some((_, row))) = (&survey, &queries, first) {
+            pass.attention.search_ahead(queries, row / self.config.block_size_q)?;
+        }
         if let Some(survey) = survey {
             let budgets = self.budgets(pass.layer, survey)?;
             pass.attention.share_out(budgets)?;

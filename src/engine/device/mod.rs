@@ -274,6 +274,11 @@ pub trait LayerAttention {
     /// Starts to count what the sampled query blocks of this rank look at; a call waits for it.
     fn survey(&mut self) -> Result<Coming<Survey>, Error>;
 
+    /// Starts what of a search for these queries needs no budgets, if the device has such a thing.
+    fn search_ahead(&mut self, _queries: &Self::Tensor, _first_query_block: usize) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Makes room for masks with these budgets, and empties them.
     fn share_out(&mut self, budgets: Budgets) -> Result<(), Error>;
 
