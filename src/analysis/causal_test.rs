@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Unit;
 use crate::{protocol::Effect, trace::Span, words::numbers::median};
 
 /// How a claim about cause is tested.
@@ -30,6 +31,8 @@ pub struct CausalTest {
     pub claim: String,
     /// The measure with its unit; more is a stronger effect.
     pub measure: String,
+    #[serde(default)]
+    pub unit: Unit,
     /// The effect of each named thing, with a short name.
     pub claimed: Vec<(String, f64)>,
     /// The effect of each control.
@@ -47,6 +50,7 @@ impl CausalTest {
         CausalTest {
             claim: format!("the {}", claimed.name),
             measure: format!("by how much the log-probability of {what} falls, in nats"),
+            unit: Unit::Nats,
             claimed: vec![(claimed.name.clone(), claimed.drop())],
             controls: controls.iter().map(Effect::drop).collect(),
             model: model.into(),
@@ -79,6 +83,7 @@ mod tests {
         let test = |claimed: &[f64], controls: &[f64]| CausalTest {
             claim: "two sentences".into(),
             measure: "drop, in nats".into(),
+            unit: Unit::Nats,
             claimed: claimed.iter().map(|value| (String::new(), *value)).collect(),
             controls: controls.into(),
             model: "synthetic".into(),

@@ -17,6 +17,7 @@ mod shared_experts;
 mod sinks;
 #[cfg(test)]
 pub(crate) mod synthetic;
+mod unit;
 mod vertical;
 
 pub use anchors::{AnchorConfig, ThoughtAnchors};
@@ -33,3 +34,4 @@ pub use sentence_attention::SentenceAttention;
 pub use sentence_matrix::{SentenceMatrix, SuppressionMeasure};
 pub use shared_experts::{ExpertsOfLayer, SharedExperts};
 pub use sinks::Sink;
+pub use unit::Unit;

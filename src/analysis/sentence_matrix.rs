@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{CausalTest, HeadRanking, Sentence, auc::auc, sentence::spans};
+use super::{CausalTest, HeadRanking, Sentence, Unit, auc::auc, sentence::spans};
 use crate::{
     error::Error,
     protocol::{Effect, Intervention},
@@ -26,6 +26,8 @@ pub enum SuppressionMeasure {
 pub struct SentenceMatrix {
     /// What the numbers are.
     pub measure: String,
+    #[serde(default)]
+    pub unit: Unit,
     pub sentences: Vec<Sentence>,
     /// For each sentence the numbers of all before it. `[n_sentences][..i]`
     pub rows: Vec<Vec<f64>>,
@@ -116,6 +118,14 @@ impl SuppressionMeasure {
             SuppressionMeasure::Peak => "log KL without the sentence, of the three tokens that change most",
         }
     }
+
+    /// A number less its row's mean is no divergence's logarithm.
+    fn unit(self) -> Unit {
+        match self {
+            SuppressionMeasure::Published => Unit::Plain,
+            SuppressionMeasure::Peak => Unit::LogKl,
+        }
+    }
 }
 
 impl SentenceMatrix {
@@ -160,12 +170,24 @@ impl SentenceMatrix {
                 .map(|value| if measure == SuppressionMeasure::Published { value - middle } else { value })
                 .collect()
         };
-        Self::new(measure.name().into(), sentences, (0..sentences.len()).map(row).collect(), model)
+        let matrix =
+            Self::new(measure.name().into(), sentences, (0..sentences.len()).map(row).collect(), model);
+        SentenceMatrix { unit: measure.unit(), ..matrix }
     }
 
     fn new(measure: String, sentences: &[Sentence], rows: Vec<Vec<f64>>, model: &str) -> Self {
         let (sentences, model) = (sentences.to_vec(), model.into());
-        SentenceMatrix { measure, sentences, rows, model, known: Vec::new(), known_auc: None, note: None }
+        let unit = Unit::default();
+        SentenceMatrix {
+            measure,
+            unit,
+            sentences,
+            rows,
+            model,
+            known: Vec::new(),
+            known_auc: None,
+            note: None,
+        }
     }
 
     /// The same beside what is known: `depends_on[i]` are the sentences that sentence `i` needs. Earlier sentences of the kinds
@@ -191,6 +213,7 @@ impl SentenceMatrix {
         CausalTest {
             claim: claim.into(),
             measure: format!("{}; largest of the sentences at least {min_distance} later", self.measure),
+            unit: self.unit,
             claimed: claimed.into_iter().map(|(j, value)| (j.to_string(), value)).collect(),
             controls: controls.into_iter().map(|(_, value)| value).collect(),
             model: self.model.clone(),

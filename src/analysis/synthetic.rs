@@ -1,7 +1,7 @@
 //! Synthetic findings for tests and the gallery: anchors and a sentence matrix.
 
 use streamtrace::{
-    analysis::{HeadRanking, Sentence, SentenceMatrix, ThoughtAnchors},
+    analysis::{HeadRanking, Sentence, SentenceMatrix, ThoughtAnchors, Unit},
     trace::{SentenceKind, Span},
 };
 
@@ -40,6 +40,7 @@ pub fn made_up_matrix(n: usize) -> SentenceMatrix {
     };
     SentenceMatrix {
         measure: "made-up numbers".into(),
+        unit: Unit::Plain,
         sentences: made_up_sentences(n, "A sentence."),
         rows: (0..n).map(|i| (0..i).map(|j| value(i, j)).collect()).collect(),
         model: "synthetic".into(),

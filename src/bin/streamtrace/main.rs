@@ -134,8 +134,7 @@ enum Command {
 
 #[derive(Args)]
 struct RunArgs {
-    /// Trace file to write, compressed if the name ends in .gz; compare draws the recall of each head into
-    /// .svg or .png
+    /// Trace file to write, compressed if the name ends in .gz
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Write only these layers, such as 3,4
@@ -195,6 +194,7 @@ impl ShowArgs {
 }
 
 #[derive(Args)]
+#[command(mut_arg("out", |out| out.help(COMPARE_OUT)))]
 struct CompareArgs {
     /// Measure recall on about this many rows of the sparse run, in O(rows · T); the next token is not
     /// compared
@@ -213,6 +213,8 @@ struct CompareArgs {
     #[command(flatten)]
     run: RunArgs,
 }
+
+const COMPARE_OUT: &str = "Trace file to write, compressed if the name ends in .gz, or the recall of each head as a picture: .svg or .png";
 
 /// Whether the file's ending is that of a picture.
 fn is_figure(file: &Path) -> bool {

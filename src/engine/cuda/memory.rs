@@ -130,7 +130,7 @@ fn laid_out(
         // They are gone before the next layer runs.
         (in_layers("what keys write and sentences get", n), n * 2 * run.heads * run.tokens * WORD),
         (in_layers("sampled masses", n), n * run.sampled_masses(config) * WORD),
-        ("a chunk of activations".into(), run.chunk_of_activations(n_tokens, config)),
+        ("a chunk of activations".into(), run.chunk_of_activations(n_tokens, config, purpose)),
         ("proximity".into(), if config.proximity { run.proximities() } else { 0 }),
         (in_layers("weights", n_weights), (weights + run.expert) * BF16),
     ];
@@ -174,7 +174,7 @@ impl Sizes {
     }
 
     /// The stage of a layer that holds most for a chunk.
-    fn chunk_of_activations(&self, n_tokens: usize, config: &StreamConfig) -> u64 {
+    fn chunk_of_activations(&self, n_tokens: usize, config: &StreamConfig, purpose: Purpose) -> u64 {
         // Query blocks for which every key is read.
         let exact = match config.search {
             Search::Exhaustive => self.query_blocks,
@@ -186,14 +186,19 @@ impl Sizes {
         let rotation = self.chunk * (2 * self.width + self.hidden) * BF16;
         let search = self.chunk * self.width * BF16 + scores * WORD;
         let attention = self.chunk * self.heads * (2 * self.head_dim * BF16 + WORD);
-        feed_forward.max(rotation).max(search).max(attention).max(self.parts_of_block(n_tokens))
+        // A query block that is alone in a chunk, as each token's that is written: its keys are read in parts.
+        let is_alone = purpose == Purpose::Generate
+            || self.tokens.saturating_sub(1) % self.chunk.max(1) < self.block_size_q;
+        let in_parts = if is_alone { self.parts_of_block(n_tokens) } else { 0 };
+        feed_forward.max(rotation).max(search).max(attention).max(in_parts)
     }
 
-    /// What one query block leaves whose keys are read in parts, where one is alone in a chunk.
+    /// What the parts of one query block's keys leave.
     fn parts_of_block(&self, n_tokens: usize) -> u64 {
-        let alone = (n_tokens as u64 - 1) % self.chunk < self.block_size_q;
-        let n = parts(self.heads as usize, self.block_size_q as usize, n_tokens) as u64;
-        if alone && n > 1 { n * self.block_size_q * self.heads * (self.head_dim + 1) * WORD } else { 0 }
+        match parts(self.heads as usize, self.block_size_q as usize, n_tokens) {
+            1 => 0,
+            n => n as u64 * self.block_size_q * self.heads * (self.head_dim + 1) * WORD,
+        }
     }
 
     fn proximities(&self) -> u64 {

@@ -221,14 +221,15 @@ impl<D: Device> Decoder<'_, D> {
             pass.attention.index()?;
         }
         // Rows that are added later keep the budgets of the prompt.
-        let survey = if searches && pass.first_row == 0 { Some(self.survey(pass)?) } else { None };
+        let survey = (searches && pass.first_row == 0).then(|| self.survey(pass)).transpose()?;
         // While the survey comes to the host, the device has this to do.
         if !self.sentences.is_empty() {
             pass.attention.weigh(&pass.weights.output.weight)?;
         }
         let first = self.chunks(pass.first_row).next();
         let queries = first.map(|(i, row)| self.queries_of_chunk(pass, i, row, normed)).transpose()?;
-        if let (Some(Some(_)), Some(queries), Some((_, row))) = (&survey, &queries, first) {
+        let waits = matches!(survey, Some(Some(_)));
+        if let (true, Some(queries), Some((_, row))) = (waits, &queries, first) {
             pass.attention.search_ahead(queries, row / self.config.block_size_q)?;
         }
         if let Some(survey) = survey {

@@ -3,11 +3,11 @@
 use super::{
     canvas::{Canvas, Pen, Point, Type},
     figure::Figure,
-    labels::{is_log_kl, powers_of_ten, title_width, width},
+    labels::{powers_of_ten, title_width, width},
     theme::{LINE, MARKS, MUTED},
 };
 use crate::{
-    analysis::CausalTest,
+    analysis::{CausalTest, Unit},
     error::Error,
     words::{
         letters::shortened,
@@ -75,9 +75,9 @@ impl CausalTest {
 
     /// The result on one line.
     pub(crate) fn facts(&self) -> String {
-        let number = |value: f64| match is_log_kl(&self.measure) {
-            true => format!("KL {}", plain(value.exp())),
-            false => number(value),
+        let number = |value: f64| match self.unit {
+            Unit::LogKl => format!("KL {}", plain(value.exp())),
+            _ => number(value),
         };
         let effect = number(self.effect());
         let effect = match self.claimed.len() {
@@ -101,8 +101,7 @@ impl CausalTest {
     /// Draws the axis with round numbers; below those of a log-probability, what becomes of the probability; instead of
     /// logarithms of divergences, powers of ten of divergences.
     fn axis(&self, pen: &Pen, ends: Ends) {
-        let is_nats = self.measure.contains("nats");
-        let powers = if is_log_kl(&self.measure) { powers_of_ten(ends) } else { Vec::new() };
+        let powers = if self.unit == Unit::LogKl { powers_of_ten(ends) } else { Vec::new() };
         let is_log = powers.len() > 1;
         let ticks =
             if is_log { powers } else { round(ends).into_iter().map(|value| (value, value)).collect() };
@@ -111,7 +110,7 @@ impl CausalTest {
             let at = x(value, ends);
             pen.line((at, AXIS), (at, AXIS + 4), LINE);
             pen.text(&plain(told), (at, AXIS + 13), Type::TEXT.centered());
-            if is_nats {
+            if self.unit == Unit::Nats {
                 pen.text(&format!("p × {}", plain((-value).exp())), (at, AXIS + 29), Type::NOTE.centered());
             }
         }
@@ -202,6 +201,7 @@ mod tests {
         CausalTest {
             claim: "<route>".into(),
             measure: "drop, in nats".into(),
+            unit: Unit::Nats,
             claimed: claimed.iter().map(|value| ("route".into(), *value)).collect(),
             controls,
             model: "synthetic".into(),

@@ -126,11 +126,6 @@ pub(super) fn facts(summary: &Summary, top_k: usize, pruned: f64, recall: Option
     facts.join(" · ")
 }
 
-/// Whether a measure is the natural logarithm of a divergence in nats.
-pub(super) fn is_log_kl(measure: &str) -> bool {
-    measure.starts_with("log KL")
-}
-
 /// Returns at most seven powers of ten whose natural logarithms lie between two numbers: each logarithm, and the power.
 pub(super) fn powers_of_ten((low, high): (f64, f64)) -> Vec<(f64, f64)> {
     let ten = std::f64::consts::LN_10;

@@ -6,13 +6,13 @@ use super::{
     bitmap::{Bitmap, Shade},
     canvas::{Canvas, Pen, Point, Type},
     figure::Figure,
-    labels::{is_log_kl, powers_of_ten, ticks, title_width, width},
+    labels::{powers_of_ten, ticks, title_width, width},
     legend::{BAR, color_bar},
     sentence_kinds::kinds_legend,
     theme::{LINE, MARKS, PAPER},
 };
 use crate::{
-    analysis::SentenceMatrix,
+    analysis::{SentenceMatrix, Unit},
     error::Error,
     trace::Span,
     words::{
@@ -209,7 +209,7 @@ impl SentenceMatrix {
             for (j, value) in row.iter().take(n).enumerate() {
                 let text = |at: usize| format!("{at}: {}", shortened(&self.sentences[at].text, 90));
                 let corner = (left + cell * j as i32, TOP + cell * i as i32);
-                let value = if is_log_kl(&self.measure) {
+                let value = if self.unit == Unit::LogKl {
                     format!("KL {} nats", plain(value.exp()))
                 } else {
                     format!("{value:.3}")
@@ -231,9 +231,9 @@ impl SentenceMatrix {
     fn scale(&self, canvas: &mut Canvas, (left, top): Point, (low, high): (f64, f64)) {
         let place = |value: f64| ((value - low) / (high - low) * f64::from(BAR.0)).round() as i32;
         let tick = |(value, kl): (f64, f64)| (place(value), plain(kl));
-        let mut ticks: Vec<(i32, String)> = match is_log_kl(&self.measure) {
-            true => powers_of_ten((low, high)).into_iter().map(tick).collect(),
-            false => Vec::new(),
+        let mut ticks: Vec<(i32, String)> = match self.unit {
+            Unit::LogKl => powers_of_ten((low, high)).into_iter().map(tick).collect(),
+            _ => Vec::new(),
         };
         if ticks.len() < 2 {
             ticks = [(0, plain(low)), (BAR.0, plain(high))].into();
@@ -250,13 +250,16 @@ impl SentenceMatrix {
     }
 
     fn beside_scale(&self) -> String {
-        if is_log_kl(&self.measure) { format!("KL in nats · {ROW}") } else { ROW.into() }
+        if self.unit == Unit::LogKl { format!("KL in nats · {ROW}") } else { ROW.into() }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::{analysis::synthetic::made_up_matrix, view::plot::bitmap::tests::decode};
+    use crate::{
+        analysis::{Unit, synthetic::made_up_matrix},
+        view::plot::bitmap::tests::decode,
+    };
 
     #[test]
     fn a_dependency_is_darker_than_its_surroundings() {
@@ -308,7 +311,7 @@ mod tests {
     #[test]
     fn logarithms_of_divergences_are_told_as_divergences() {
         let mut matrix = made_up_matrix(30);
-        matrix.measure = "log KL without the sentence".into();
+        matrix.unit = Unit::LogKl;
         matrix.rows[1][0] = 1e-3f64.ln();
         matrix.rows[20][7] = 2.5f64.ln();
         let figure = matrix.figure();
