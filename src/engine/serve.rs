@@ -21,17 +21,18 @@ pub fn serve(mut model: Option<LoadOptions>) -> Result<(), Error> {
     let requests = requests();
     let mut engine = Local::default();
     let is_beside = beside::is_beside();
-    // The last answer's data: its receiver has opened it when the next request comes.
-    let mut _answered = Payload::None;
+    // The last answer's data, which its receiver has opened when the next request comes.
+    let mut answered = Payload::None;
     for received in requests {
         let (request, payload) = received?;
+        drop(std::mem::take(&mut answered));
         let opened = model.clone().map_or(Ok(()), |options| {
             engine.call(Request::Load(options), Payload::None, &mut |_| {}).map(drop)
         });
         match opened {
             Ok(()) => {
                 model = None;
-                _answered = answer(&mut engine, request, payload, is_beside)?;
+                answered = answer(&mut engine, request, payload, is_beside)?;
             }
             Err(error) => say(&Message::Error(error), &Payload::None)?,
         }
