@@ -19,8 +19,8 @@
 //         whatever else hides them; a query always sees itself
 // parts   outs [n_parts, n_rows, n_heads, HEAD_DIM] f32, nothing where a part has no key that the query sees;
 //         lses [n_parts, n_heads, n_rows] f32, which is -infinity there; the sink is in the first
-// grid (query blocks of these rows, times n_parts for a kernel of parts, n_heads), of attention_of_parts (n_rows,
-// n_heads), n_parts at most 1024: one warp for 16 or 32 queries
+// grid (query blocks of these rows, n_heads): one warp for 16 or 32 queries; where keys are in parts (query
+// blocks * n_parts, n_heads), n_parts at most MAX_PARTS; attention_of_parts (n_rows, n_heads)
 // Compile with -D HEAD_DIM, BLOCK_Q (16 to 128), BLOCK_K (4 to 64), SOFT_CAP (attention_rows.cu). Any card
 // from sm_80.
 // Reference: tests/cuda/reference.py, attention; src/engine/cpu/attend.rs

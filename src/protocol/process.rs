@@ -91,7 +91,7 @@ struct Running {
     /// The last lines of standard error.
     said: Arc<Mutex<VecDeque<String>>>,
     listener: JoinHandle<()>,
-    /// By which the engine knows that it need not send its traces.
+    /// Held open for the engine to read: so it knows that it need not send its traces.
     _shown: Option<Shown>,
 }
 

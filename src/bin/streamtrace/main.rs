@@ -214,7 +214,9 @@ struct CompareArgs {
     run: RunArgs,
 }
 
-const COMPARE_OUT: &str = "Trace file to write, compressed if the name ends in .gz, or the recall of each head as a picture: .svg or .png";
+/// What [`RunArgs`] says of `--out`, and what `compare` draws beside.
+const COMPARE_OUT: &str = "Trace file to write, compressed if the name ends in .gz, or the recall of each head as a \
+                           picture: .svg or .png";
 
 /// Whether the file's ending is that of a picture.
 fn is_figure(file: &Path) -> bool {

@@ -36,7 +36,7 @@ pub struct Settings {
     estimate: &'static str,
 }
 
-/// Thread blocks that keep a card busy, and warps that do.
+/// Thread blocks that keep a card busy, and warps that do: no more than MAX_PARTS of kernels/attention.cu.
 const BUSY: usize = 512;
 const BUSY_WARPS: usize = 1024;
 
