@@ -32,6 +32,7 @@ constexpr int THREADS = 2 * BLOCK_Q / M;
 constexpr int MIN_BLOCKS = larger((HEAD_DIM > 64 ? 256 : 384) / THREADS, 1);  // on a multiprocessor
 constexpr bool QUERY_IN_REGISTERS = HEAD_DIM <= 128;
 constexpr int MAX_PARTS = 1024;
+constexpr int SHARES = 512 / HEAD_DIM;  // of the parts, which are joined side by side
 
 // Values are taken in groups: of each a lane takes WIDE neighbouring dimensions of its keys, which are columns
 // of as many products. So column n of product t has dimension 8 WIDE group + WIDE n + t.
@@ -44,7 +45,7 @@ GEOMETRY(attention_dense, THREADS, 1, 1, 0, 0);
 GEOMETRY(attention_dense_without, THREADS, 1, 1, 0, 0);
 GEOMETRY(attention_sparse_parts, THREADS, 1, 1, 0, 0);
 GEOMETRY(attention_dense_parts, THREADS, 1, 1, 0, 0);
-GEOMETRY(attention_of_parts, HEAD_DIM, 1, 1, 0, 0);
+GEOMETRY(attention_of_parts, SHARES * HEAD_DIM, 1, 1, 0, 0);
 
 typedef AttentionParams<const u16*> Params;
 
@@ -80,8 +81,9 @@ static_assert(sizeof(Parts) == 24, "as in src/engine/cuda/params.rs");
 struct AttentionPartsParams {
     Params attention;
     Parts parts;
+    const Place* place;  // of the one query block or some of its rows; or null
 };
-static_assert(sizeof(AttentionPartsParams) == 120, "as in src/engine/cuda/params.rs");
+static_assert(sizeof(AttentionPartsParams) == 128, "as in src/engine/cuda/params.rs");
 
 // Keys [first, end) of a query block's row, and which part of them they are.
 struct Share {
@@ -116,11 +118,11 @@ struct Tile {
 
 // ---- phases of a tile
 
-DEVICE void load_queries(QueryRows<M>& q, const Params& p, int query) {
-    int row0 = p.rows.first_block * BLOCK_Q;
+// `row0` is the token of the first row of the queries.
+DEVICE void load_queries(QueryRows<M>& q, const Params& p, int row0, int query) {
 #pragma unroll
     for (int j = 0; j < ROWS; j++) {
-        u64 row = min(query + j * 8 - row0, p.rows.n_rows - 1);
+        u64 row = max(min(query + j * 8 - row0, p.rows.n_rows - 1), 0);
         q.load(j, p.queries + (row * gridDim.y + blockIdx.y) * HEAD_DIM, [](u32) {});
     }
 }
@@ -242,8 +244,7 @@ DEVICE void each_pair(const Softmax& state, int j, float sum, Write write) {
     }
 }
 
-DEVICE void write_rows(const Softmax& state, const Params& p, Sight sight, int query) {
-    int row0 = p.rows.first_block * BLOCK_Q;
+DEVICE void write_rows(const Softmax& state, const Params& p, Sight sight, int row0, int query) {
 #pragma unroll
     for (int j = 0; j < ROWS; j++) {
         float sum = quad_sum(state.sum[j]);
@@ -258,13 +259,12 @@ DEVICE void write_rows(const Softmax& state, const Params& p, Sight sight, int q
 }
 
 DEVICE void write_part(const Softmax& state, const Params& p, const Parts& parts, int part, Sight sight,
-                       int query) {
-    int row0 = p.rows.first_block * BLOCK_Q;
+                       int row0, int query) {
 #pragma unroll
     for (int j = 0; j < ROWS; j++) {
         float sum = quad_sum(state.sum[j]);
         int token = query + j * 8;
-        if (token >= sight.end_query) continue;
+        if (token < row0 || token >= sight.end_query) continue;
         u64 row = (u64)part * p.rows.n_rows, head = blockIdx.y;
         if (threadIdx.x % 4 == 0) {
             float lse = sum > 0.0f ? (state.most[j] + log2f(sum)) / LOG2E : -infinity();
@@ -278,14 +278,14 @@ DEVICE void write_part(const Softmax& state, const Params& p, const Parts& parts
 
 // Attention of this warp's queries, of which the lane's first is `query`, to the keys of a share.
 template <bool WITHOUT>
-DEVICE Softmax attend(const Params& p, Row row, Share share, int query, Hidden hidden) {
+DEVICE Softmax attend(const Params& p, Row row, Share share, Sight sight, int row0, int query, Hidden hidden) {
     const float scale = LOG2E / sqrtf((float)HEAD_DIM);
     u32 stride = p.sizes.n_kv_heads * HEAD_DIM, of_head = kv_head_of(p.sizes.n_kv_heads) * HEAD_DIM;
     const u16 *keys = p.keys + of_head + threadIdx.x % 4 * 8,
               *values = p.values + of_head + threadIdx.x % 32 / 4 * WIDE;
     const float* sinks = share.part ? nullptr : p.sinks;
     QueryRows<M> q;
-    if (QUERY_IN_REGISTERS) load_queries(q, p, query);
+    if (QUERY_IN_REGISTERS) load_queries(q, p, row0, query);
     Softmax state = {};
 #pragma unroll
     for (int j = 0; j < ROWS; j++) {
@@ -293,9 +293,9 @@ DEVICE Softmax attend(const Params& p, Row row, Share share, int query, Hidden h
         state.sum[j] = count_of_sink(sinks);
     }
     for (int first = share.first; first < share.end; first += KEYS) {
-        Tile tile = {row, first, p.sizes.n_tokens - 1};
+        Tile tile = {row, first, sight.end_query - 1};
         Scores s;
-        if (!QUERY_IN_REGISTERS) load_queries(q, p, query);
+        if (!QUERY_IN_REGISTERS) load_queries(q, p, row0, query);
         score_tile<WITHOUT>(s, q, tile, keys, stride, query, p.sizes.window, hidden);
         online_softmax(state, s, scale);
         add_values(state, s, tile, values, stride);
@@ -310,16 +310,29 @@ DEVICE int query_of(Sight sight) {
 
 template <bool WITHOUT>
 DEVICE void attend_all(const Params& p, Row row, Sight sight, Hidden hidden) {
-    int query = query_of(sight);
-    write_rows(attend<WITHOUT>(p, row, Share{0, row.count * BLOCK_K, 0}, query, hidden), p, sight, query);
+    int row0 = p.rows.first_block * BLOCK_Q, query = query_of(sight);
+    Share all = {0, row.count * BLOCK_K, 0};
+    write_rows(attend<WITHOUT>(p, row, all, sight, row0, query, hidden), p, sight, row0, query);
 }
 
-DEVICE void attend_part(const AttentionPartsParams& p, Row row, Sight sight) {
+// What this thread block's query block sees, and the token of the first row of the queries.
+DEVICE Sight sight_of_part(const AttentionPartsParams& p, int& row0) {
+    Sizes sizes = p.attention.sizes;
+    int first_block = p.attention.rows.first_block;
+    row0 = first_block * BLOCK_Q;
+    if (p.place) {
+        row0 = p.place->first_row, first_block = row0 / BLOCK_Q;
+        sizes.n_tokens = row0 + p.attention.rows.n_rows;
+    }
+    return sight_of(first_block + blockIdx.x / p.parts.n_parts, sizes);
+}
+
+DEVICE void attend_part(const AttentionPartsParams& p, Row row, Sight sight, int row0) {
     int n_parts = p.parts.n_parts, part = blockIdx.x % n_parts, query = query_of(sight);
     int n_tiles = (row.count * BLOCK_K + KEYS - 1) / KEYS, n = (n_tiles + n_parts - 1) / n_parts;
     Share share = {part * n * KEYS, min((part + 1) * n, n_tiles) * KEYS, part};
-    write_part(attend<false>(p.attention, row, share, query, Hidden{}), p.attention, p.parts, part, sight,
-               query);
+    Softmax found = attend<false>(p.attention, row, share, sight, row0, query, Hidden{});
+    write_part(found, p.attention, p.parts, part, sight, row0, query);
 }
 
 // ---- kernels
@@ -350,37 +363,50 @@ KERNEL void __launch_bounds__(THREADS, MIN_BLOCKS) attention_dense(const __grid_
 
 KERNEL void __launch_bounds__(THREADS, MIN_BLOCKS)
     attention_sparse_parts(const __grid_constant__ AttentionPartsParams p) {
-    int query_block = p.attention.rows.first_block + blockIdx.x / p.parts.n_parts;
-    Sight sight = sight_of(query_block, p.attention.sizes);
-    attend_part(p, kept_row(p.attention.mask, query_block, sight), sight);
+    int row0;
+    Sight sight = sight_of_part(p, row0);
+    attend_part(p, kept_row(p.attention.mask, sight.first_query / BLOCK_Q, sight), sight, row0);
 }
 
 KERNEL void __launch_bounds__(THREADS, MIN_BLOCKS)
     attention_dense_parts(const __grid_constant__ AttentionPartsParams p) {
-    Sight sight = sight_of(p.attention.rows.first_block + blockIdx.x / p.parts.n_parts, p.attention.sizes);
-    attend_part(p, visible_row(sight), sight);
+    int row0;
+    Sight sight = sight_of_part(p, row0);
+    attend_part(p, visible_row(sight), sight, row0);
 }
 
-// One row of one head; a thread has one of its dimensions.
+// One row of one head; a thread has one of its dimensions, of a share of the parts.
 KERNEL void attention_of_parts(const __grid_constant__ AttentionPartsParams p) {
-    __shared__ float weights[MAX_PARTS];
+    __shared__ float weights[MAX_PARTS], sums[SHARES], merged[SHARES][HEAD_DIM], largest;
     int n_parts = p.parts.n_parts, n_rows = p.attention.rows.n_rows;
+    int dim = threadIdx.x % HEAD_DIM, share = threadIdx.x / HEAD_DIM;
     u64 row = blockIdx.x, head = blockIdx.y, part = (u64)gridDim.y * n_rows;
     const float* lses = p.parts.lses + head * n_rows + row;
-    const float* outs = p.parts.outs + (row * gridDim.y + head) * HEAD_DIM + threadIdx.x;
-    for (int i = threadIdx.x; i < n_parts; i += HEAD_DIM) weights[i] = lses[i * part];
+    const float* outs = p.parts.outs + (row * gridDim.y + head) * HEAD_DIM + dim;
+    if (threadIdx.x < 32) {
+        float most = -infinity();
+        for (int i = threadIdx.x; i < n_parts; i += 32) most = fmaxf(most, lses[i * part]);
+        most = warp_max(most);
+        if (threadIdx.x == 0) largest = most;
+    }
     __syncthreads();
-    float most = -infinity(), sum = 0.0f, out = 0.0f;
-    for (int i = 0; i < n_parts; i++) most = fmaxf(most, weights[i]);
+    float most = largest, sum = 0.0f, out = 0.0f;
+    for (int i = threadIdx.x; i < n_parts; i += SHARES * HEAD_DIM) {
+        weights[i] = exp2f((lses[i * part] - most) * LOG2E);
+    }
     __syncthreads();
-    for (int i = threadIdx.x; i < n_parts; i += HEAD_DIM) weights[i] = exp2f((weights[i] - most) * LOG2E);
-    __syncthreads();
-#pragma unroll 16
-    for (int i = 0; i < n_parts; i++) {
+#pragma unroll 8
+    for (int i = share; i < n_parts; i += SHARES) {
         float weight = weights[i];
         sum += weight;
         if (weight > 0.0f) out = fmaf(weight, outs[i * part * HEAD_DIM], out);
     }
-    p.attention.out[(row * gridDim.y + head) * HEAD_DIM + threadIdx.x] = to_bf16(out / sum);
-    if (p.attention.lse && threadIdx.x == 0) p.attention.lse[head * n_rows + row] = most + log2f(sum) / LOG2E;
+    merged[share][dim] = out;
+    if (dim == 0) sums[share] = sum;
+    __syncthreads();
+    if (share) return;
+#pragma unroll
+    for (int i = 1; i < SHARES; i++) out += merged[i][dim], sum += sums[i];
+    p.attention.out[(row * gridDim.y + head) * HEAD_DIM + dim] = to_bf16(out / sum);
+    if (p.attention.lse && dim == 0) p.attention.lse[head * n_rows + row] = most + log2f(sum) / LOG2E;
 }

@@ -30,6 +30,12 @@ struct Sizes {
 };
 static_assert(sizeof(Sizes) == 12, "as in src/engine/cuda/params.rs");
 
+// Where the last query block is, of a prompt that grows while launches are repeated as they are: these take rows as if
+// they were the last of n_tokens.
+struct Place {
+    u32 length, first_row;  // of the prompt; of the rows, the block's or its last one alone
+};
+
 // ---- what is seen
 
 // The range that a query block sees: tokens [first_query, end_query), columns [first_column, end_column).

@@ -5,10 +5,12 @@
 // clamped_swiglu: out[i] = g / (1 + exp(-1.702 g)) * (u + 1), g = min(x[i], limit), u = y[i] between -limit and limit
 // add:       out[i] = x[i] + y[i]
 // add_bias:  x[i] += bias[i % width]
+// append:    rows of keys and values after those that are there, from row `row` or *first_row on
 // is_finite: *found = 1 if one of x is NaN, infinite or at least 2^56, too large for its square (untouched
 // otherwise)
 //
-// x, y, out [8 * n_vectors] bf16; bias [width] bf16, width a multiple of 8; sums rounded to bf16
+// x, y, out, keys, values [8 * n_vectors] bf16; bias [width] bf16, width a multiple of 8; sums rounded to bf16
+// to_keys, to_values rows of `width` vectors
 // grid ceil(n_vectors / THREADS)
 // Reference: tests/cuda/reference.py, swiglu, clamped_swiglu
 
@@ -19,6 +21,7 @@ GEOMETRY(geglu, THREADS, THREADS, 1, 0, 0);
 GEOMETRY(clamped_swiglu, THREADS, THREADS, 1, 0, 0);
 GEOMETRY(add, THREADS, THREADS, 1, 0, 0);
 GEOMETRY(add_bias, THREADS, THREADS, 1, 0, 0);
+GEOMETRY(append, THREADS, THREADS, 1, 0, 0);
 GEOMETRY(is_finite, THREADS, THREADS, 1, 0, 0);
 
 // Of swiglu, geglu and add.
@@ -44,6 +47,15 @@ struct BiasParams {
     int width;
 };
 static_assert(sizeof(BiasParams) == 32, "as in src/engine/cuda/params.rs");
+
+struct AppendParams {
+    const uint4 *keys, *values;
+    uint4 *to_keys, *to_values;
+    const u32* first_row;  // or null
+    u64 n_vectors;
+    int row, width;
+};
+static_assert(sizeof(AppendParams) == 56, "as in src/engine/cuda/params.rs");
 
 struct FiniteParams {
     const uint4* x;
@@ -106,4 +118,9 @@ KERNEL void is_finite(const __grid_constant__ FiniteParams p) {
     if (i >= p.n_vectors) return;
     uint4 v = p.x[i];
     if (odd_pair(v.x) || odd_pair(v.y) || odd_pair(v.z) || odd_pair(v.w)) *p.found = 1;
+}
+
+KERNEL void append(const __grid_constant__ AppendParams p) {
+    u64 i = my_vector(), before = (u64)(p.first_row ? *p.first_row : p.row) * p.width;
+    if (i < p.n_vectors) p.to_keys[before + i] = p.keys[i], p.to_values[before + i] = p.values[i];
 }

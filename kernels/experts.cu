@@ -93,12 +93,6 @@ static_assert(sizeof(SigmoidParams) == 32, "as in src/engine/cuda/params.rs");
 
 // ---- route: a warp a row, whose scores and corrected scores lie in shared memory
 
-DEVICE float warp_max(float x) {
-#pragma unroll
-    for (int apart = 16; apart > 0; apart /= 2) x = fmaxf(x, exchanged(x, apart));
-    return x;
-}
-
 // The scores of a row.
 DEVICE void score_experts(const RouteParams& p, int row, float* scores, float* candidates) {
     int lane = threadIdx.x % 32;

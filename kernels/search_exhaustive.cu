@@ -28,12 +28,13 @@ struct ExhaustiveParams {
     const u16 *queries, *keys;
     float* norms;
     u32* scores;
+    const Place* place;  // of the one query block, or null
     Mask mask;
     Sizes sizes;
     Rule rule;
     int n_segments, first_block;
 };
-static_assert(sizeof(ExhaustiveParams) == 88, "as in src/engine/cuda/params.rs");
+static_assert(sizeof(ExhaustiveParams) == 96, "as in src/engine/cuda/params.rs");
 
 // What a thread block of exhaustive_norms and exhaustive_scores works on.
 struct Part {
@@ -44,10 +45,20 @@ struct Part {
     }
 };
 
+// The first query block of this launch, and what a block sees.
+DEVICE int first_block_of(const ExhaustiveParams& p) {
+    return p.place ? p.place->first_row / BLOCK_Q : p.first_block;
+}
+DEVICE Sight sight_in(const ExhaustiveParams& p, int i) {
+    Sizes sizes = p.sizes;
+    if (p.place) sizes.n_tokens = p.place->length;
+    return sight_of(first_block_of(p) + i, sizes);
+}
+
 // Without budgets all compete: they may come while this runs.
 DEVICE Part part_of(const ExhaustiveParams& p) {
     Part part;
-    part.sight = sight_of(p.first_block + blockIdx.x / p.n_segments, p.sizes);
+    part.sight = sight_in(p, blockIdx.x / p.n_segments);
     part.candidates = candidates_of(part.sight, p.rule, p.mask.budgets ? top_k_of(p.mask) : 0);
     if (!p.mask.budgets) part.candidates.budget = 1;
     return part;
@@ -60,7 +71,7 @@ KERNEL void __launch_bounds__(THREADS, MIN_BLOCKS)
     if (!part.competes()) return;
     int n_segments = p.n_segments;
     Queries q;
-    load_queries(q, p.queries, part.sight, p.first_block * BLOCK_Q, shared);
+    load_queries(q, p.queries, part.sight, first_block_of(p) * BLOCK_Q, shared);
     Search s = search_of(p.keys, Nodes{}, p.sizes, part.candidates);
     int2 segment = segment_of(part.sight.first_column, part.sight.end_column, n_segments);
     pass_over<KEY_NORMS>(s, segment, q, shared, [](int, u32) {});
@@ -75,7 +86,7 @@ KERNEL void __launch_bounds__(THREADS, MIN_BLOCKS)
     if (!part.competes()) return;
     int n_key_blocks = (p.sizes.n_tokens + BLOCK_K - 1) / BLOCK_K, n_segments = p.n_segments;
     Queries q;
-    load_queries(q, p.queries, part.sight, p.first_block * BLOCK_Q, shared);
+    load_queries(q, p.queries, part.sight, first_block_of(p) * BLOCK_Q, shared);
     join_norms(q, norms_of(p.norms, n_segments), n_segments);
     Search s = search_of(p.keys, Nodes{}, p.sizes, part.candidates);
     u64 query_block = (u64)blockIdx.y * (gridDim.x / n_segments) + blockIdx.x / n_segments;
@@ -178,8 +189,8 @@ DEVICE void write_row(u32* out, const u32* scores, Sight sight, Candidates c, u3
 }
 
 KERNEL void exhaustive_select(const __grid_constant__ ExhaustiveParams p) {
-    int n_key_blocks = (p.sizes.n_tokens + BLOCK_K - 1) / BLOCK_K, query_block = p.first_block + blockIdx.x;
-    Sight sight = sight_of(query_block, p.sizes);
+    int n_key_blocks = (p.sizes.n_tokens + BLOCK_K - 1) / BLOCK_K, query_block = first_block_of(p) + blockIdx.x;
+    Sight sight = sight_in(p, blockIdx.x);
     int top_k = top_k_of(p.mask);
     Candidates c = candidates_of(sight, p.rule, top_k);
     const u32* scores = p.scores + ((u64)blockIdx.y * gridDim.x + blockIdx.x) * n_key_blocks;

@@ -14,7 +14,13 @@ DEVICE float warp_sum(float x) {
     return x;
 }
 
-// The same, neighbours first.
+DEVICE float warp_max(float x) {
+#pragma unroll
+    for (int apart = 16; apart > 0; apart /= 2) x = fmaxf(x, exchanged(x, apart));
+    return x;
+}
+
+// A sum, neighbours first.
 DEVICE float warp_sum_upwards(float x) {
 #pragma unroll
     for (int apart = 1; apart < 32; apart *= 2) x += exchanged(x, apart);

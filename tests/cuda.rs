@@ -324,6 +324,42 @@ fn the_same_is_written() {
     }
 }
 
+/// A token and its probability are those that follow the prompt and what was written before it, through the rest of a
+/// query block and two more.
+#[test]
+fn what_is_written_follows_the_whole_text() {
+    let Some(([_, gpu], _alone)) = both() else { return };
+    let sparse = StreamConfig {
+        search: Search::Exhaustive,
+        budget: Budget::Uniform,
+        top_k: 40,
+        ..StreamConfig::default()
+    };
+    for (config, dense) in [(StreamConfig::default(), true), (sparse, false)] {
+        let (gpu, prompt) = (gpu.with(config), needle(&gpu, 3_000, 4));
+        let after = |text: &str, max_tokens| {
+            let how = GenerateConfig { max_tokens, dense, ..GenerateConfig::default() };
+            gpu.generate_with(text, &how).unwrap()
+        };
+        let written = after(&prompt, 90);
+        assert_eq!(written.tokens.len(), 90, "{}", written.text);
+        let mut n_compared = 0;
+        for n in (1..90).step_by(4) {
+            let text: String = written.tokens[..n].iter().map(|token| token.text.as_str()).collect();
+            let next = after(&format!("{prompt}{text}"), 1);
+            // Another split into tokens is another prompt.
+            if next.n_prompt != written.n_prompt + n {
+                continue;
+            }
+            let (a, b) = (&written.tokens[n], &next.tokens[0]);
+            let near = (a.logprob - b.logprob).abs() < 0.1;
+            assert!(near && (a.id == b.id || a.logprob < -0.6), "token {n}, dense {dense}: {a:?} and {b:?}");
+            n_compared += 1;
+        }
+        assert!(n_compared > 10, "{n_compared} compared, dense {dense}");
+    }
+}
+
 #[test]
 fn recall_is_the_same() {
     let Some(([cpu, gpu], _alone)) = both() else { return };

@@ -51,6 +51,11 @@ impl<D: Device> Run<'_, D> {
             if self.model.end_of_text.contains(&id) {
                 break (End::EndOfText, usize::MAX);
             }
+            let is_last = text.tokens.len() + 1 == how.max_tokens;
+            // The device goes on while the text is looked at. If it ends there, this is lost.
+            if !is_last {
+                session.start(id)?;
+            }
             text.push(id, &logits);
             let written = text.written();
             let (n_settled, stop) = generate::settled(&written, &how.stop);
@@ -60,8 +65,8 @@ impl<D: Device> Run<'_, D> {
             }
             match stop {
                 Some(stop) => break (End::Stop(stop.clone()), n_settled),
-                None if text.tokens.len() == how.max_tokens => break (End::MaxTokens, usize::MAX),
-                None => logits = session.read(&[id], |_| {})?,
+                None if is_last => break (End::MaxTokens, usize::MAX),
+                None => logits = session.finish()?,
             }
         };
         let mut written = text.written();

@@ -42,6 +42,27 @@ fn ruler_counts_the_answers_that_survive() {
     assert!((0.0..1000.0).contains(&counted["keys_read_per_query_block"].as_f64().unwrap()), "{counted}");
 }
 
+/// Several prompts at a time give the numbers of one at a time, and their error ends the command.
+#[test]
+fn prompts_at_once_count_alike() {
+    let short = ["--n-tokens", "600", "--n-prompts", "3", "--json"];
+    let counted = |more: &[&str]| {
+        let mut counted = object(&ruler(&[&short[..], &["--max-tokens", "3", "--dense"], more].concat()));
+        counted["niah_multikey_1"].as_object_mut().unwrap().remove("seconds").unwrap();
+        counted
+    };
+    let heads = |more: &[&str]| {
+        let fixed = ["retrieval-heads", "--device", "cpu", "--model", MODEL];
+        streamtrace(&[&fixed[..], &short, more].concat())
+    };
+    assert_eq!(counted(&["--at-once", "2"]), counted(&[]));
+    let [one, two] = [heads(&[]), heads(&["--at-once", "2"])];
+    assert_eq!((two.status.code(), stdout(&two)), (Some(0), stdout(&one)));
+    let failed = heads(&["--at-once", "2", "--task", "niah_multivalue"]);
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(stderr(&failed).contains("choose one of niah_single_1"), "{}", stderr(&failed));
+}
+
 /// Runs `streamtrace ruler` on the bundled model; it must succeed.
 #[track_caller]
 fn ruler(arguments: &[&str]) -> Output {

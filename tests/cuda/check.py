@@ -3,6 +3,7 @@
 usage: python3 check.py [--few] [--seed N]      (--few: small shapes for compute-sanitizer)
 """
 
+import dataclasses
 import sys
 
 import torch
@@ -139,6 +140,37 @@ def check_search(shape, generator):
         same_masks(f"search exhaustive, {kind}", shape, as_mask(kept.cpu()), reference.search_exhaustive(shape, q, k), 0.95)
 
 
+def check_placed(shape, generator):
+    """Kernels that look up where their query block is do what others do there."""
+    q, k, v = inputs(shape, generator, False)
+    block = (shape.n_query_blocks - 1) // 2
+    first = block * shape.block_q
+    length = first + shape.block_q // 2 + 1
+    if first + shape.block_q > shape.n_tokens:
+        return
+    now, as_last = dataclasses.replace(shape, n_tokens=length), shape.n_query_blocks - 1
+    place = torch.tensor([length, first], dtype=torch.int32, device="cuda")
+    rows, rows_now = q[first : first + shape.block_q].contiguous(), q[first:length].contiguous()
+    kept, kept_now = new_mask(shape), new_mask(now)
+    scores = launch.new(shape, shape.n_heads * shape.n_key_blocks, dtype=torch.int32)
+    launch.search_exhaustive(now, rows_now, k, kept_now, scores, block)
+    launch.search_exhaustive(shape, rows, k, kept, scores, as_last, place=place)
+    report("search, placed", shape, torch.equal(kept[:, block], kept_now[:, block]), "equal")
+    at = torch.tensor([length, length - 1], dtype=torch.int32, device="cuda")
+    row, one = q[length - 1 : length].contiguous(), dataclasses.replace(shape, block_q=16)
+    out_row, lse_row = torch.empty_like(row), launch.new(shape, shape.n_heads, 1)
+    launch.attention(one, row, k, v, None, out_row, lse_row, one.n_query_blocks - 1, False, None, 5, at)
+    for name, placed, there in (("sparse", kept, kept_now), ("dense", None, None)):
+        out, out_now = torch.empty_like(rows), torch.empty_like(rows_now)
+        lse, lse_now = (launch.new(shape, shape.n_heads, x.shape[0]) for x in (rows, rows_now))
+        launch.attention(shape, rows, k, v, placed, out, lse, as_last, False, None, 5, place)
+        launch.attention(now, rows_now, k, v, there, out_now, lse_now, block, False, None, 5)
+        close(f"attention {name}, placed", shape, out[: length - first], out_now.double(), 6e-3)
+        close(f"attention {name} lse, placed", shape, lse[:, : length - first], lse_now.double(), 1e-4)
+    close("attention of a row, placed", shape, out_row, out_now[-1:].double(), 6e-3)
+    close("attention of a row lse, placed", shape, lse_row, lse_now[:, -1:].double(), 1e-4)
+
+
 def check_attention(shape, generator):
     q, k, v = inputs(shape, generator, False)
     kept = new_mask(shape)
@@ -222,6 +254,10 @@ def check_rest(generator):
     want = y + weight
     launch.add_bias(y, weight)
     report("add_bias", None, torch.equal(y, want), "equal")
+    rows, kept = normal(2, 7, 32), torch.zeros(2, 20, 32, device="cuda", dtype=torch.bfloat16)
+    launch.append(rows[0], rows[1], kept[0], kept[1], 3)
+    launch.append(rows[1], rows[0], kept[0], kept[1], 0, torch.tensor([11], dtype=torch.int32, device="cuda"))
+    report("append", None, torch.equal(kept[:, 3:10], rows) and torch.equal(kept[:, 11:18], rows.flip(0)) and kept[:, [2, 10, 18]].eq(0).all().item(), "equal")
     report("is_finite", None, launch.is_finite(x), "finite")
     for odd in (float("nan"), float("-inf"), 1e17):
         x[36, 1031] = odd
@@ -302,6 +338,7 @@ def main():
     for shape in shapes:
         check_search(shape, generator)
         check_attention(shape, generator)
+        check_placed(shape, generator)
         check_sample(shape, generator)
     torch.cuda.synchronize()
     print(f"{len(FAILED)} failed" + "".join(f"\n  {name}" for name in FAILED))

@@ -108,6 +108,13 @@ def add_bias(x, bias):
     elementwise("add_bias", params.BiasParams(x=pointer(x), bias=pointer(bias), n_vectors=x.numel() // 8, width=bias.numel()))
 
 
+def append(keys, values, to_keys, to_values, row, first_row=None):
+    """Writes rows from `row` on, or from that in `first_row` `[1]` i32."""
+    p = params.AppendParams(keys=pointer(keys), values=pointer(values), to_keys=pointer(to_keys), to_values=pointer(to_values),
+                            first_row=pointer(first_row), n_vectors=keys.numel() // 8, row=row, width=keys.shape[1] // 8)
+    elementwise("append", p)
+
+
 def is_finite(x):
     found = new(None, 1, dtype=torch.int32, fill=0)
     elementwise("is_finite", params.FiniteParams(x=pointer(x), found=pointer(found), n_vectors=x.numel() // 8))
@@ -196,17 +203,18 @@ def search_hierarchical(shape, queries, keys, estimate, nodes, kept, n_read, fir
     gpu().launch("search_hierarchical.cu", "search_hierarchical", defines, p, n_blocks(shape, queries), shape.n_heads, shape.max_frontier)
 
 
-def search_exhaustive(shape, queries, keys, kept, scores, first_block=0, n_segments=3):
+def search_exhaustive(shape, queries, keys, kept, scores, first_block=0, n_segments=3, place=None):
+    """`place` `[2]` i32: length of the prompt and first row of the one query block, wherever `first_block` says."""
     defines, n = {**blocks_of(shape), "ESTIMATE": "FIRST"}, n_blocks(shape, queries)
     norms = new(shape, shape.n_heads * n * n_segments * shape.block_q)
-    p = params.ExhaustiveParams(queries=pointer(queries), keys=pointer(keys), norms=pointer(norms), scores=pointer(scores),
+    p = params.ExhaustiveParams(queries=pointer(queries), keys=pointer(keys), norms=pointer(norms), scores=pointer(scores), place=pointer(place),
                                 mask=mask_of(shape, kept), sizes=sizes_of(shape), rule=rule_of(shape), n_segments=n_segments,
                                 first_block=first_block)
     for entry, items in (("exhaustive_norms", n * n_segments), ("exhaustive_scores", n * n_segments), ("exhaustive_select", n)):
         gpu().launch("search_exhaustive.cu", entry, defines, p, items, shape.n_heads)
 
 
-def attention(shape, queries, keys, values, kept, out, lse, first_block=0, warpgroups=None, sinks=None, n_parts=1):
+def attention(shape, queries, keys, values, kept, out, lse, first_block=0, warpgroups=None, sinks=None, n_parts=1, place=None):
     """Sparse over `kept`, or dense if it is None; several thread blocks share a row's keys if `n_parts` is more than 1."""
     entry = "attention_dense" if kept is None else "attention_sparse"
     on_hopper = hopper(shape) if warpgroups is None else warpgroups
@@ -219,7 +227,7 @@ def attention(shape, queries, keys, values, kept, out, lse, first_block=0, warpg
         p = params.AttentionParams(pointer(queries), pointer(keys), pointer(values), **rest)
     if n_parts > 1:
         outs, lses = new(shape, n_parts, *out.shape), new(shape, n_parts, *lse.shape)
-        in_parts = params.AttentionPartsParams(p, params.Parts(pointer(outs), pointer(lses), n_parts))
+        in_parts = params.AttentionPartsParams(p, params.Parts(pointer(outs), pointer(lses), n_parts), pointer(place))
         gpu().launch("attention.cu", entry + "_parts", blocks_of(shape), in_parts, n_blocks(shape, queries) * n_parts, shape.n_heads)
         gpu().launch("attention.cu", "attention_of_parts", blocks_of(shape), in_parts, queries.shape[0], shape.n_heads)
         return

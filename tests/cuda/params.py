@@ -41,10 +41,10 @@ AttentionParams, AttentionMapParams = attention_params(pointer), attention_param
 RecordParams, RecordMapParams = record_params(pointer), record_params(TensorMap)
 AttentionWithoutParams = structure("AttentionWithoutParams", ("attention", AttentionParams), ("hidden", Hidden))
 Parts = structure("Parts", ("outs lses", pointer), ("n_parts", c_int))
-AttentionPartsParams = structure("AttentionPartsParams", ("attention", AttentionParams), ("parts", Parts))
+AttentionPartsParams = structure("AttentionPartsParams", ("attention", AttentionParams), ("parts", Parts), ("place", pointer))
 SearchParams = structure("SearchParams", ("queries keys", pointer), ("nodes", Nodes), ("mask", Mask), ("n_read", pointer), ("sizes", Sizes),
                          ("rule", Rule), ("first_block beam down max_frontier", c_int))
-ExhaustiveParams = structure("ExhaustiveParams", ("queries keys norms scores", pointer), ("mask", Mask), ("sizes", Sizes), ("rule", Rule),
+ExhaustiveParams = structure("ExhaustiveParams", ("queries keys norms scores place", pointer), ("mask", Mask), ("sizes", Sizes), ("rule", Rule),
                              ("n_segments first_block", c_int))
 SampleParams = structure("SampleParams", ("queries keys sample norms masses", pointer), ("sizes", Sizes), ("n_segments", c_int))
 HistogramParams = structure("HistogramParams", ("masses sample counts sums", pointer), ("sizes", Sizes), ("rule", Rule))
@@ -64,6 +64,7 @@ DequantizeParams = structure("DequantizeParams", ("blocks out", pointer), ("n_ve
                              ("factor offset", c_float))
 PairParams = structure("PairParams", ("x y out", pointer), ("n_vectors", c_uint64))
 BiasParams = structure("BiasParams", ("x bias", pointer), ("n_vectors", c_uint64), ("width", c_int))
+AppendParams = structure("AppendParams", ("keys values to_keys to_values first_row", pointer), ("n_vectors", c_uint64), ("row width", c_int))
 FiniteParams = structure("FiniteParams", ("x found", pointer), ("n_vectors", c_uint64))
 ClampedParams = structure("ClampedParams", ("x y out", pointer), ("n_vectors", c_uint64), ("limit", c_float))
 RouteParams = structure("RouteParams", ("logits bias correction chosen weights places counts", pointer),

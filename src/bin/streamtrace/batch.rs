@@ -1,13 +1,6 @@
 //! `streamtrace batch`: many prompts, told as tables.
 
-use std::{
-    iter::Enumerate,
-    num::NonZeroUsize,
-    path::PathBuf,
-    str::FromStr,
-    sync::{Mutex, PoisonError, mpsc},
-    thread,
-};
+use std::{path::PathBuf, str::FromStr, sync::mpsc, thread};
 
 use clap::Args;
 use serde_json::json;
@@ -19,6 +12,7 @@ use streamtrace::{
 
 use crate::{
     args::ModelArgs,
+    at_once::{AtOnceArgs, on_each},
     output::{Format, table},
 };
 
@@ -41,9 +35,8 @@ pub struct BatchArgs {
     /// Folder of the same tables with one file each, written at the end of all that are in the other
     #[arg(long, value_name = "FOLDER")]
     merged: Option<PathBuf>,
-    /// Prompts that share the device; each has the model for itself, and its part of the memory
-    #[arg(long, value_name = "PROMPTS", default_value_t = NonZeroUsize::MIN)]
-    at_once: NonZeroUsize,
+    #[command(flatten)]
+    at_once: AtOnceArgs,
     #[command(flatten)]
     format: Format,
     #[command(flatten)]
@@ -107,20 +100,11 @@ struct Done {
 
 impl BatchArgs {
     pub fn run(&self) -> Result<(), Error> {
-        if self.model.is_of_ranks() && self.at_once.get() > 1 {
-            let fix = "leave at-once out, or the ranks";
-            return Err(Error::setting(
-                "at-once",
-                "1 prompt, which all ranks trace together",
-                self.at_once,
-                fix,
-            ));
-        }
         let shard = self.shard()?;
         let n = Prompts::count(&self.prompts, shard)?;
         let lines = Prompts::open(&self.prompts, shard)?;
         let tables = Tables::open(&self.out)?;
-        let tracers = self.model.tracers(self.at_once)?;
+        let tracers = self.at_once.tracers(&self.model)?;
         if let Keep::Layers(layers) = &self.keep {
             tracers[0].model().chosen(layers)?;
         }
@@ -165,7 +149,7 @@ impl BatchArgs {
         }
     }
 
-    /// Traces what is not done, each tracer a prompt at a time; rows are written while the next prompts run.
+    /// Traces what is not done; rows are written while the next prompts run.
     fn trace_all(
         &self,
         tracers: &[Tracer],
@@ -173,24 +157,25 @@ impl BatchArgs {
         tables: &Tables,
         n: usize,
     ) -> Result<Done, Error> {
-        let lines = Mutex::new(lines.enumerate());
         thread::scope(|scope| {
             let (send, traced) = mpsc::sync_channel(1);
             let writing = scope.spawn(move || self.write_all(traced, tables));
-            let trace = |tracer, send| trace_lines(tracer, &lines, tables, n, &send);
-            let tracing: Vec<_> = tracers
-                .iter()
-                .map(|tracer| (tracer, send.clone()))
-                .map(|(t, send)| scope.spawn(move || trace(t, send)))
-                .collect();
+            let ended = || Error::engine("the tables' writer ended", "please report this");
+            // Whether a line was done before.
+            let was_done = on_each(tracers, lines.enumerate(), |tracer, (i, line)| {
+                let line = line?;
+                if tables.has(&line.id()) {
+                    return Ok(true);
+                }
+                part_of(&format!("prompt {} of {n}", i + 1));
+                // The writer ends at the first error of the disk, which is told instead of this one.
+                let sent = send.send(traced_line(tracer, line));
+                sent.map(|()| false).map_err(|_| ended())
+            });
             drop(send);
-            let lost = |_| Err(Error::engine("a thread of the batch ended", "please report this"));
-            let before =
-                tracing.into_iter().map(|tracing| tracing.join().unwrap_or_else(lost)).sum::<Result<_, _>>();
-            let done = writing
-                .join()
-                .map_err(|_| Error::engine("the tables' writer ended", "please report this"))??;
-            before.map(|before| Done { before, ..done })
+            let done = writing.join().unwrap_or_else(|_| Err(ended()))?;
+            let before = was_done?.into_iter().filter(|before| *before).count();
+            Ok(Done { before, ..done })
         })
     }
 
@@ -220,32 +205,6 @@ impl Done {
         *count += 1;
         self.n_tokens += row.n_tokens.unwrap_or(0);
         self.seconds += row.seconds.unwrap_or(0.0);
-    }
-}
-
-/// Traces lines that are not done as long as there are some; counts those that were done before.
-fn trace_lines(
-    tracer: &Tracer,
-    lines: &Mutex<Enumerate<Prompts>>,
-    tables: &Tables,
-    n: usize,
-    send: &mpsc::SyncSender<Traced>,
-) -> Result<usize, Error> {
-    let mut before = 0;
-    loop {
-        let Some((i, line)) = lines.lock().unwrap_or_else(PoisonError::into_inner).next() else {
-            return Ok(before);
-        };
-        let line = line?;
-        if tables.has(&line.id()) {
-            before += 1;
-            continue;
-        }
-        part_of(&format!("prompt {} of {n}", i + 1));
-        // The writer stops at the first error of the disk.
-        if send.send(traced_line(tracer, line)).is_err() {
-            return Ok(before);
-        }
     }
 }
 

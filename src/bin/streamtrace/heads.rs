@@ -11,6 +11,7 @@ use streamtrace::{
 
 use crate::{
     args::ModelArgs,
+    at_once::{AtOnceArgs, on_each},
     output::{Output, check_writable, table, wrote},
     prompt_args::ChatArgs,
 };
@@ -36,6 +37,8 @@ pub struct RetrievalHeadsArgs {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     #[command(flatten)]
+    at_once: AtOnceArgs,
+    #[command(flatten)]
     chat: ChatArgs,
     #[command(flatten)]
     output: Output,
@@ -49,15 +52,14 @@ const SHOWN: usize = 10;
 impl RetrievalHeadsArgs {
     pub fn run(&self) -> Result<(), Error> {
         check_writable(self.output.out.as_deref())?;
-        let tracer = self.model.tracer()?;
-        let chat = self.chat.frame(&tracer)?;
+        let tracers = self.at_once.tracers(&self.model)?;
+        let chat = self.chat.frame(&tracers[0])?;
         let config = RulerConfig { task: self.task, n_tokens: self.n_tokens, chat, ..RulerConfig::default() };
         let seeds = self.seed..self.seed.saturating_add(self.n_prompts);
-        let one = |(n, seed)| {
+        let prompts = on_each(&tracers, seeds.enumerate(), |tracer, (n, seed)| {
             part_of(&format!("prompt {} of {}", n + 1, self.n_prompts));
-            one_prompt(&tracer, &RulerConfig { seed, ..config.clone() })
-        };
-        let prompts = seeds.enumerate().map(one).collect::<Result<Vec<_>, _>>()?;
+            one_prompt(tracer, &RulerConfig { seed, ..config.clone() })
+        })?;
         part_of("");
         let heads = RetrievalHeads::mean(&prompts)?;
         if let Some(out) = &self.output.out {

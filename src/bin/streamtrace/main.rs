@@ -5,6 +5,7 @@
 //! Exit codes: 0 done; 1 the run failed, with a sentence on standard error; 2 the arguments make no sense.
 
 mod args;
+mod at_once;
 mod batch;
 mod bench;
 mod claims;

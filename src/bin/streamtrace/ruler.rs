@@ -17,6 +17,7 @@ use streamtrace::{
 
 use crate::{
     args::ModelArgs,
+    at_once::{AtOnceArgs, on_each},
     output::{Format, check_writable, print, table, table_row, wrote},
     prompt_args::ChatArgs,
 };
@@ -62,6 +63,8 @@ pub struct RulerArgs {
     #[arg(long, value_name = "NUMBER", default_value_t = 5, value_parser = clap::value_parser!(u64).range(2..=100))]
     depths: u64,
     #[command(flatten)]
+    at_once: AtOnceArgs,
+    #[command(flatten)]
     chat: ChatArgs,
     #[command(flatten)]
     format: Format,
@@ -89,24 +92,25 @@ impl RulerArgs {
         check_writable(self.out.as_deref())?;
         let read = |path: &PathBuf| read_text("read the haystack", path);
         let essay = self.haystack.as_ref().map(read).transpose()?;
-        let tracer = self.model.tracer()?;
-        let chat = self.chat.frame(&tracer)?;
+        let tracers = self.at_once.tracers(&self.model)?;
+        let tracer = &tracers[0];
+        let chat = self.chat.frame(tracer)?;
         for &n_tokens in &self.n_tokens {
             tracer.plan(n_tokens)?.check()?;
         }
         if !self.format.json {
             print(table(&HEADER, &[]))?;
         }
-        let (contenders, mut rows) = (self.contenders(&tracer), Vec::new());
+        let (contenders, mut rows) = (self.contenders(tracer), Vec::new());
         for (&task, &n_tokens) in tasks.iter().flat_map(|task| self.n_tokens.iter().map(move |n| (task, n))) {
             let (essay, chat) = (essay.clone(), chat.clone());
             let config = RulerConfig { task, n_tokens, essay, chat, ..RulerConfig::default() };
-            for (contender, tally) in contenders.iter().zip(self.measure(&contenders, &config)?) {
+            for (contender, tally) in contenders.iter().zip(self.measure(&tracers, &config)?) {
                 let row = Row { task, n_tokens, search: contender.name, tally };
                 if !self.format.json {
                     print(table_row(
                         &HEADER,
-                        &row.tally.cells(task, n_tokens, row.search, note(&tracer, task)),
+                        &row.tally.cells(task, n_tokens, row.search, note(tracer, task)),
                     ))?;
                 }
                 rows.push(row);
@@ -169,29 +173,34 @@ impl RulerArgs {
     }
 
     /// A tally of each search over all prompts of a task and length, depth by depth.
-    fn measure(&self, contenders: &[Contender], config: &RulerConfig) -> Result<Vec<Tally>, Error> {
-        let mut tallies: Vec<Tally> = contenders.iter().map(|_| Tally::default()).collect();
+    fn measure(&self, tracers: &[Tracer], config: &RulerConfig) -> Result<Vec<Tally>, Error> {
         let seeds = self.seed..self.seed.saturating_add(self.n_prompts);
-        for (depth, seed) in
-            self.depths().into_iter().flat_map(|depth| seeds.clone().map(move |seed| (depth, seed)))
-        {
-            let (n_done, n_prompts) = (tallies[0].scores.len(), self.depths().len() as u64 * self.n_prompts);
-            part_of(&format!(
-                "{}, {} tokens, prompt {} of {n_prompts}",
-                config.task,
-                config.n_tokens,
-                n_done + 1
-            ));
-            let prompt = contenders[0].tracer.prompt(&RulerConfig { seed, depth, ..config.clone() })?;
-            let max_tokens = self.max_tokens.map_or(config.task.answer_tokens(), |n| n as usize);
-            let dense = || Written::by(&contenders[0].tracer, &prompt, max_tokens, true);
-            let dense = self.dense.then(dense).transpose()?;
-            for (contender, tally) in contenders.iter().zip(&mut tallies) {
-                tally.measure(&contender.tracer, &prompt, max_tokens, dense.as_ref())?;
-            }
-        }
+        let depths = self.depths();
+        let n_prompts = depths.len() as u64 * self.n_prompts;
+        let prompts =
+            depths.into_iter().flat_map(|depth| seeds.clone().map(move |seed| (depth, seed))).enumerate();
+        let of_prompts = on_each(tracers, prompts, |tracer, (i, (depth, seed))| {
+            let (task, n_tokens) = (config.task, config.n_tokens);
+            part_of(&format!("{task}, {n_tokens} tokens, prompt {} of {n_prompts}", i + 1));
+            self.one_prompt(&self.contenders(tracer), &RulerConfig { seed, depth, ..config.clone() })
+        })?;
         part_of("");
-        Ok(tallies)
+        let join = |mut all: Vec<Tally>, of_prompt: Vec<Tally>| {
+            all.iter_mut().zip(of_prompt).for_each(|(tally, of_prompt)| tally.join(of_prompt));
+            all
+        };
+        Ok(of_prompts.into_iter().reduce(join).unwrap_or_default())
+    }
+
+    /// A tally of each search on one prompt.
+    fn one_prompt(&self, contenders: &[Contender], config: &RulerConfig) -> Result<Vec<Tally>, Error> {
+        let prompt = contenders[0].tracer.prompt(config)?;
+        let max_tokens = self.max_tokens.map_or(config.task.answer_tokens(), |n| n as usize);
+        let dense = || Written::by(&contenders[0].tracer, &prompt, max_tokens, true);
+        let dense = self.dense.then(dense).transpose()?;
+        let measure =
+            |contender: &Contender| Tally::of_prompt(&contender.tracer, &prompt, max_tokens, dense.as_ref());
+        contenders.iter().map(measure).collect()
     }
 
     /// Shares of the haystack before the needle: those of the seeds, unless they are drawn.

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::{
     attend::{KeysValues, Recorded, dense, sparse, sparse_without},
     bf16::Bf16Rows,
+    never::Never,
     proximity::Shares,
     queries::Queries,
     record::{gram, lengths},
@@ -103,6 +104,7 @@ impl Layer {
 
 impl LayerAttention for Layer {
     type Tensor = Tensor;
+    type Repeater = Never;
 
     fn append(&mut self, keys: &Tensor, values: &Tensor) -> Result<(), Error> {
         let head_dim = self.shape.head_dim;
@@ -115,6 +117,12 @@ impl LayerAttention for Layer {
         self.keys.iter_mut().chain(&mut self.values).for_each(|rows| rows.truncate(len));
         self.searched.iter_mut().for_each(|rows| rows.truncate(n_rows));
         self.shape.blocks.n_tokens = n_tokens;
+    }
+
+    fn follow(&mut self, repeater: Option<&Never>) {
+        if let Some(repeater) = repeater {
+            match *repeater {}
+        }
     }
 
     fn gather(&mut self) -> Result<(), Error> {

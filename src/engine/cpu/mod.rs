@@ -12,6 +12,7 @@ pub mod exponentials;
 pub mod lanes;
 mod layer;
 pub mod memory;
+mod never;
 mod one_query;
 mod proximity;
 pub mod queries;
@@ -42,6 +43,7 @@ use blocks::Blocks;
 use experts::{add_scattered, gathered, times_sigmoid};
 use lanes::vectorized;
 pub use layer::Layer;
+use never::Never;
 pub use tensor::Tensor;
 use tensor::with_slice;
 
@@ -100,6 +102,7 @@ impl Device for Cpu {
     type Angles = Angles;
     type Layer = Layer;
     type Routes = Routes;
+    type Repeater = Never;
     const STEPS: bool = true;
 
     fn name(&self) -> String {

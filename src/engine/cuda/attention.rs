@@ -2,9 +2,8 @@
 
 use std::ops::Range;
 
-use cudarc::driver::CudaSlice;
-
 use super::{
+    array::Array,
     kernel_params::KernelParams,
     launch::{Settings, parts, sizes},
     layer::Layer,
@@ -17,7 +16,7 @@ use super::{
 use crate::{engine::device::AttentionShape, error::Error};
 
 /// Rows of output and their log-sum-exp.
-type Attended = (Tensor, CudaSlice<f32>);
+type Attended = (Tensor, Array<f32>);
 
 /// What a pass over probabilities records.
 #[derive(Clone, Copy)]
@@ -43,22 +42,26 @@ impl Layer {
     pub(super) fn attention(&self, queries: &Tensor, first: usize, dense: bool) -> Result<Tensor, Error> {
         let AttentionShape { blocks, n_heads, .. } = &self.shape;
         let n_keys = if dense { blocks.n_tokens } else { self.budgets.most() * blocks.block_size_k };
+        let is_row = dense && self.place.is_some();
+        let settings = if is_row { self.settings.of_one_row() } else { self.settings.clone() };
         let n_parts = match self.shape.query_blocks(first, queries.n_rows).len() {
-            1 => parts(*n_heads, blocks.block_size_q, n_keys),
+            1 => parts(*n_heads, settings.block_q, n_keys),
             _ => 1,
         };
-        let attended = match (n_parts, dense) {
-            (1, false) => self.attention_sparse(queries, first)?,
-            (1, true) => self.attention_dense(queries, first)?,
-            (n, false) => return self.run_in_parts(n, "attention_sparse_parts", queries, first),
-            (n, true) => return self.run_in_parts(n, "attention_dense_parts", queries, first),
+        if n_parts > 1 || self.place.is_some() {
+            let entry = if dense { "attention_dense_parts" } else { "attention_sparse_parts" };
+            return self.run_in_parts(&settings, n_parts, entry, queries, first);
+        }
+        let attended = match dense {
+            true => self.attention_dense(queries, first)?,
+            false => self.attention_sparse(queries, first)?,
         };
         Ok(attended.0)
     }
 
     /// Records the attention of rows whose log-sum-exp is `lse`. In an exact run keys receive from all
     /// queries that see them, which takes a pass of its own.
-    pub(super) fn record(&self, queries: &Tensor, first: usize, lse: &CudaSlice<f32>) -> Result<(), Error> {
+    pub(super) fn record(&self, queries: &Tensor, first: usize, lse: &Array<f32>) -> Result<(), Error> {
         let (exact, anchors) = (self.shape.config.exact, self.anchors.is_some());
         let kept = Recorded { all_keys: false, received: !exact, anchors: anchors && !exact };
         self.record_with(&self.settings, kept, queries, first, lse)?;
@@ -75,7 +78,7 @@ impl Layer {
         tensors: [T; 3],
         rows: Rows,
         output: &Tensor,
-        lse: Option<&CudaSlice<f32>>,
+        lse: Option<&Array<f32>>,
     ) -> AttentionParams<T> {
         let [queries, keys, values] = tensors;
         AttentionParams {
@@ -127,6 +130,7 @@ impl Layer {
     /// Shares the keys of each row out among `n_parts` thread blocks.
     fn run_in_parts(
         &self,
+        settings: &Settings,
         n_parts: usize,
         entry: &'static str,
         queries: &Tensor,
@@ -136,14 +140,15 @@ impl Layer {
         let output = Tensor::new(gpu, queries.n_rows, queries.width)?;
         let n_lses = self.shape.n_heads * queries.n_rows;
         let (outs, lses) = (gpu.alloc(n_parts * output.len())?, gpu.alloc(n_parts * n_lses)?);
-        let (rows, n_blocks) = self.settings.rows(&self.tokens(queries, first));
+        let (rows, n_blocks) = settings.rows(&self.tokens(queries, first));
         let pointers = [&*queries.data, &self.keys, &self.values].map(|x| gpu.pointer(x));
         let params = AttentionPartsParams {
             attention: self.attention_params(pointers, rows, &output, None),
             parts: Parts { outs: gpu.pointer(&outs), lses: gpu.pointer(&lses), n_parts: n_parts as i32 },
+            place: self.place.as_ref().map(|place| place.pointer(gpu)),
         };
-        self.launch(self.settings.attention(entry, n_blocks * n_parts), &params)?;
-        self.launch(self.settings.attention("attention_of_parts", queries.n_rows), &params)?;
+        self.launch(settings.attention(entry, n_blocks * n_parts), &params)?;
+        self.launch(settings.attention("attention_of_parts", queries.n_rows), &params)?;
         Ok(output)
     }
 
@@ -153,7 +158,7 @@ impl Layer {
         what: Recorded,
         queries: &Tensor,
         first: usize,
-        lse: &CudaSlice<f32>,
+        lse: &Array<f32>,
     ) -> Result<(), Error> {
         let (rows, n_blocks) = settings.rows(&self.tokens(queries, first));
         let launch = settings.record(n_blocks, what.anchors, what.all_keys);
@@ -172,7 +177,7 @@ impl Layer {
         tensors: [T; 2],
         what: Recorded,
         rows: Rows,
-        lse: &CudaSlice<f32>,
+        lse: &Array<f32>,
     ) -> RecordParams<T> {
         let (gpu, focus) = (&self.gpu, &self.shape.focus);
         let [queries, keys] = tensors;
@@ -203,7 +208,7 @@ impl Layer {
     }
 
     /// Returns a map of this layer's keys or values.
-    fn key_map(&self, settings: &Settings, x: &CudaSlice<u16>) -> Result<TensorMap, Error> {
+    fn key_map(&self, settings: &Settings, x: &Array<u16>) -> Result<TensorMap, Error> {
         let shape = &self.shape;
         self.gpu.map(x, shape.blocks.n_tokens, shape.n_kv_heads, shape.head_dim, settings.block_k)
     }

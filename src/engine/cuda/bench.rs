@@ -122,7 +122,7 @@ fn attention(
         })?,
     ];
     // Neither stage waits for the host, and the host does not need their results: one graph replays both.
-    let graph = cuda.gpu.captured(|| {
+    let (graph, _memory, ()) = cuda.gpu.captured(|| {
         attention.search(&queries, 0)?;
         attention.attend(&queries, 0).map(drop)
     })?;

@@ -2,17 +2,17 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cudarc::driver::{CudaEvent, CudaSlice, CudaStream, DevicePtr, DeviceRepr, PinnedHostSlice, result};
+use cudarc::driver::{CudaEvent, CudaStream, DevicePtr, DeviceRepr, PinnedHostSlice, result};
 
-use super::{gpu::Gpu, pointer::DevicePointer, staging::Staging, word::Word};
+use super::{array::Array, gpu::Gpu, pointer::DevicePointer, staging::Staging, word::Word};
 use crate::error::Error;
 
 impl Gpu {
-    pub fn upload<T: DeviceRepr>(&self, values: &[T]) -> Result<CudaSlice<T>, Error> {
+    pub fn upload<T: DeviceRepr>(&self, values: &[T]) -> Result<Array<T>, Error> {
         let mut to = self.alloc(values.len())?;
         if !values.is_empty() {
             self.stream
-                .memcpy_htod(values, &mut to)
+                .memcpy_htod(values, &mut *to)
                 .map_err(|e| self.failed("a copy to the card failed", e))?;
         }
         Ok(to)
@@ -21,7 +21,7 @@ impl Gpu {
     /// Returns the first `len` values; waits for everything before.
     pub fn download<T: DeviceRepr + Default + Clone>(
         &self,
-        from: &CudaSlice<T>,
+        from: &Array<T>,
         len: usize,
     ) -> Result<Vec<T>, Error> {
         self.make_current()?;
@@ -46,7 +46,7 @@ impl Gpu {
     pub fn collect<T: DeviceRepr + Default + Clone>(
         &self,
         mark: &CudaEvent,
-        from: &CudaSlice<T>,
+        from: &Array<T>,
         len: usize,
     ) -> Result<Vec<T>, Error> {
         self.make_current()?;
@@ -58,7 +58,7 @@ impl Gpu {
     pub fn answer<T: DeviceRepr + Default + Clone>(
         &self,
         mark: &CudaEvent,
-        from: &CudaSlice<T>,
+        from: &Array<T>,
         len: usize,
     ) -> Result<Vec<T>, Error> {
         self.make_current()?;
@@ -70,16 +70,27 @@ impl Gpu {
         &self,
         staging: &Mutex<Staging>,
         stream: &Arc<CudaStream>,
-        from: &CudaSlice<T>,
+        from: &Array<T>,
         len: usize,
     ) -> Result<Vec<T>, Error> {
         let (from, mut values) = (from.slice(..len), vec![T::default(); len]);
         let mut staging = staging.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: the bytes of plain numbers; both are as long.
-        let copied = unsafe {
-            let bytes = std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(&values[..]));
-            staging.download(stream, from.device_ptr(stream).0, bytes)
-        };
+        let copied = unsafe { staging.download(stream, from.device_ptr(stream).0, bytes_of(&mut values)) };
+        copied.map_err(|e| self.failed("a copy from the card failed", e))?;
+        Ok(values)
+    }
+
+    /// Returns what stands at some addresses, of each as many numbers as beside it, one after the other.
+    ///
+    /// # Safety
+    /// The numbers must be there.
+    pub unsafe fn download_all(&self, from: &[(DevicePointer<u16>, usize)]) -> Result<Vec<u16>, Error> {
+        self.make_current()?;
+        let mut values = vec![0; from.iter().map(|from| from.1).sum()];
+        let mut staging = self.from_card.lock().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: the caller vouches for it.
+        let copied = unsafe { staging.download_all(&self.stream, from, bytes_of(&mut values)) };
         copied.map_err(|e| self.failed("a copy from the card failed", e))?;
         Ok(values)
     }
@@ -119,27 +130,27 @@ impl Gpu {
     pub fn store<T: DeviceRepr>(
         &self,
         stream: &Arc<CudaStream>,
-        from: &CudaSlice<T>,
+        from: &Array<T>,
         to: &mut PinnedHostSlice<T>,
     ) -> Result<(), Error> {
-        stream.memcpy_dtoh(from, to).map_err(|e| self.failed("a copy to the host failed", e))
+        stream.memcpy_dtoh(&**from, to).map_err(|e| self.failed("a copy to the host failed", e))
     }
 
     pub fn fetch(
         &self,
         stream: &Arc<CudaStream>,
         from: &PinnedHostSlice<u16>,
-        to: &mut CudaSlice<u16>,
+        to: &mut Array<u16>,
     ) -> Result<(), Error> {
-        stream.memcpy_htod(from, to).map_err(|e| self.failed("a copy from the host failed", e))
+        stream.memcpy_htod(from, &mut **to).map_err(|e| self.failed("a copy from the host failed", e))
     }
 
     /// Copies `len` values.
     pub fn copy<T: DeviceRepr>(
         &self,
-        from: &CudaSlice<T>,
+        from: &Array<T>,
         at: usize,
-        to: &mut CudaSlice<T>,
+        to: &mut Array<T>,
         to_at: usize,
         len: usize,
     ) -> Result<(), Error> {
@@ -147,4 +158,13 @@ impl Gpu {
             self.stream.memcpy_dtod(&from.slice(at..at + len), &mut to.slice_mut(to_at..to_at + len));
         copied.map_err(|e| self.failed("a copy on the card failed", e))
     }
+}
+
+/// Returns the bytes of numbers.
+///
+/// # Safety
+/// They must be plain, so that whatever is written is a number.
+unsafe fn bytes_of<T>(numbers: &mut [T]) -> &mut [u8] {
+    // SAFETY: as many bytes as the numbers have; the caller vouches for the rest.
+    unsafe { std::slice::from_raw_parts_mut(numbers.as_mut_ptr().cast(), size_of_val(numbers)) }
 }

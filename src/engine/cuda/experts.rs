@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 
-use cudarc::{cublas::sys as cublas, driver::CudaSlice};
+use cudarc::cublas::sys as cublas;
 
 use super::{
     Cuda,
+    array::Array,
     expert_params::{GatherParams, ListParams, RouteParams, ScatterParams, SigmoidParams},
     gpu::Gpu,
     kernel_params::KernelParams,
@@ -28,15 +29,15 @@ pub struct Routes {
     pub(super) n_rows: usize,
     pub(super) top_k: usize,
     /// Rows that each expert takes. `[n_experts]`
-    pub(super) counts: CudaSlice<u32>,
+    pub(super) counts: Array<u32>,
     /// The experts of each row, those with the highest scores first, the places of the row among the rows of all
     /// experts, and the weights of what they write. `[n_rows, top_k]`
-    chosen: CudaSlice<u32>,
-    pub(super) places: CudaSlice<u32>,
-    pub(super) weights: CudaSlice<f32>,
+    chosen: Array<u32>,
+    pub(super) places: Array<u32>,
+    pub(super) weights: Array<f32>,
     /// Row and weight of each place, one expert after the other. `[n_rows · top_k]`
-    pub(super) rows: CudaSlice<u32>,
-    of_rows: CudaSlice<f32>,
+    pub(super) rows: Array<u32>,
+    of_rows: Array<f32>,
 }
 
 impl Routes {

@@ -8,12 +8,12 @@ use std::{
 };
 
 use cudarc::driver::{
-    CudaContext, CudaGraph, CudaSlice, CudaStream, DevicePtr, DeviceRepr, DriverError, LaunchConfig,
-    PushKernelArg,
+    CudaContext, CudaGraph, CudaStream, DevicePtr, DeviceRepr, DriverError, LaunchConfig, PushKernelArg,
     sys::{self, CUfunction_attribute_enum, CUresult},
 };
 
 use super::{
+    array::{Array, Pieces},
     kernel_params::KernelParams,
     libraries,
     module::{Kernel, Loaded, Work},
@@ -46,6 +46,8 @@ pub struct Gpu {
     pub(super) of_records: Mutex<Staging>,
     /// Of all runs so far: to pin memory takes the host a millisecond.
     pub(super) words: Mutex<Vec<Arc<Word>>>,
+    /// What arrays take while work is captured.
+    keeping: Mutex<Option<Arc<Pieces>>>,
 }
 
 impl Gpu {
@@ -97,6 +99,7 @@ impl Gpu {
             from_card,
             of_records,
             words: Mutex::default(),
+            keeping: Mutex::default(),
         };
         gpu.keep_freed_memory()?;
         Ok(gpu)
@@ -191,39 +194,56 @@ impl Gpu {
     }
 
     /// Takes memory whose content is not set.
-    pub fn alloc<T: DeviceRepr>(&self, len: usize) -> Result<CudaSlice<T>, Error> {
-        // SAFETY: every kernel that gets such memory first writes what it or others read.
-        unsafe { self.stream.alloc(len.max(1)) }
-            .map_err(|e| self.failed(&format!("{} bytes could not be had", len * size_of::<T>()), e))
+    pub fn alloc<T: DeviceRepr>(&self, len: usize) -> Result<Array<T>, Error> {
+        let kept = self.keeping.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let array = match kept {
+            // SAFETY: as below; and work that is captured is all that uses it. The stream's calls are not captured.
+            Some(pieces) => unsafe { pieces.array(&self.copies, len.max(1)) },
+            // SAFETY: every kernel that gets such memory first writes what it or others read.
+            None => unsafe { Array::new(&self.stream, len.max(1)) },
+        };
+        array.map_err(|e| self.failed(&format!("{} bytes could not be had", len * size_of::<T>()), e))
     }
 
     /// Takes memory full of zeros.
     pub fn zeros<T: DeviceRepr + cudarc::driver::ValidAsZeroBits>(
         &self,
         len: usize,
-    ) -> Result<CudaSlice<T>, Error> {
-        self.stream
-            .alloc_zeros(len.max(1))
-            .map_err(|e| self.failed(&format!("{} bytes could not be had", len * size_of::<T>()), e))
+    ) -> Result<Array<T>, Error> {
+        let mut array = self.alloc(len)?;
+        let set = self.stream.memset_zeros(&mut *array);
+        set.map_err(|e| self.failed("its memory cannot be set", e)).map(|()| array)
     }
 
-    /// Captures the launches of `work` for replay; it must not wait, and must give back the memory that it
-    /// takes.
-    pub fn captured(&self, work: impl FnOnce() -> Result<(), Error>) -> Result<CudaGraph, Error> {
+    /// Captures the launches of `work` for replay; it must not wait. The memory that it takes is in the pieces, which must
+    /// be there as long as the graph.
+    pub fn captured<T>(
+        &self,
+        work: impl FnOnce() -> Result<T, Error>,
+    ) -> Result<(CudaGraph, Arc<Pieces>, T), Error> {
         let failed = |e| self.failed("work could not be captured in a graph", e);
-        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
+        let pieces = Arc::new(Pieces::default());
+        let keep = |pieces| *self.keeping.lock().unwrap_or_else(PoisonError::into_inner) = pieces;
         self.stream.begin_capture(mode).map_err(failed)?;
+        keep(Some(pieces.clone()));
         let done = work();
+        keep(None);
         let graph = self.stream.end_capture(sys::CUgraphInstantiate_flags(0)).map_err(failed);
-        done.and(graph)?.ok_or_else(|| failed(DriverError(CUresult::CUDA_ERROR_STREAM_CAPTURE_INVALIDATED)))
+        let (done, graph) = (done?, graph?);
+        let graph =
+            graph.ok_or_else(|| failed(DriverError(CUresult::CUDA_ERROR_STREAM_CAPTURE_INVALIDATED)))?;
+        // The pieces are there.
+        self.wait_for(&self.copies)?;
+        Ok((graph, pieces, done))
     }
 
-    pub fn pointer<T>(&self, x: &CudaSlice<T>) -> DevicePointer<T> {
+    pub fn pointer<T>(&self, x: &Array<T>) -> DevicePointer<T> {
         self.pointer_at(x, 0)
     }
 
     /// Returns the address of number `at`.
-    pub fn pointer_at<T>(&self, x: &CudaSlice<T>, at: usize) -> DevicePointer<T> {
+    pub fn pointer_at<T>(&self, x: &Array<T>, at: usize) -> DevicePointer<T> {
         debug_assert!(at <= x.len());
         DevicePointer::new(x.device_ptr(&self.stream).0 + (at * size_of::<T>()) as u64)
     }
@@ -232,7 +252,7 @@ impl Gpu {
     /// a head, for Hopper's copy engine.
     pub fn map(
         &self,
-        x: &CudaSlice<u16>,
+        x: &Array<u16>,
         n_rows: usize,
         n_heads: usize,
         head_dim: usize,

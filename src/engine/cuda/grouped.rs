@@ -1,9 +1,10 @@
 //! Products of rows with the weights of the experts that take them, all experts of a layer in one launch.
 
-use cudarc::driver::{CudaSlice, DevicePtr};
+use cudarc::driver::DevicePtr;
 
 use super::{
     Cuda,
+    array::Array,
     expert_params::{GroupedParams, SumParams},
     experts::Routes,
     macros::Macro,
@@ -22,8 +23,8 @@ const PLACES: usize = 128;
 
 /// Where two weights of each expert lie, and their biases if they have some.
 struct Pairs {
-    weights: CudaSlice<u64>,
-    biases: Option<CudaSlice<u64>>,
+    weights: Array<u64>,
+    biases: Option<Array<u64>>,
     n_experts: usize,
     /// Rows of a weight, and their width.
     n_out: usize,

@@ -7,12 +7,12 @@ use super::{
         GatherParams, GroupedParams, ListParams, RouteParams, ScatterParams, SigmoidParams, SumParams,
     },
     params::{
-        Anchors, AttentionParams, AttentionPartsParams, AttentionWithoutParams, BiasParams, ClampedParams,
-        ClusterParams, DequantizeParams, ExhaustiveParams, FiniteParams, Focus, GramParams, Hidden,
-        HistogramParams, LengthsParams, Mask, Nodes, OnSinkParams, PairParams, Parts, ProximityParams,
-        PyramidParams, RecallParams, RecordParams, RmsNormParams, RopeParams, Rows, Rule, SampleParams,
-        SampleRecallParams, SearchParams, SentenceParams, Sizes, VerticalParams, WrittenOfBlocksParams,
-        WrittenParams,
+        Anchors, AppendParams, AttentionParams, AttentionPartsParams, AttentionWithoutParams, BiasParams,
+        ClampedParams, ClusterParams, DequantizeParams, ExhaustiveParams, FiniteParams, Focus, GramParams,
+        Hidden, HistogramParams, LengthsParams, Mask, Nodes, OnSinkParams, PairParams, Parts,
+        ProximityParams, PyramidParams, RecallParams, RecordParams, RmsNormParams, RopeParams, Rows, Rule,
+        SampleParams, SampleRecallParams, SearchParams, SentenceParams, Sizes, VerticalParams,
+        WrittenOfBlocksParams, WrittenParams,
     },
     pointer::{DevicePointer, TensorMap},
 };
@@ -43,11 +43,11 @@ kernel_params! {
     AttentionParams<DevicePointer<u16>>, 96: "attention_sparse", "attention_dense";
     AttentionParams<TensorMap>, 512: "attention_sparse", "attention_dense";
     AttentionWithoutParams, 112: "attention_without", "attention_dense_without";
-    AttentionPartsParams, 120: "attention_sparse_parts", "attention_dense_parts", "attention_of_parts";
+    AttentionPartsParams, 128: "attention_sparse_parts", "attention_dense_parts", "attention_of_parts";
     RecordParams<DevicePointer<u16>>, 144: "attention_record";
     RecordParams<TensorMap>, 384: "attention_record";
     SearchParams, 120: "search_hierarchical";
-    ExhaustiveParams, 88: "exhaustive_norms", "exhaustive_scores", "exhaustive_select";
+    ExhaustiveParams, 96: "exhaustive_norms", "exhaustive_scores", "exhaustive_select";
     SampleParams, 56: "sample_norms", "sample_masses";
     HistogramParams, 56: "sample_histogram";
     SampleRecallParams, 64: "sample_recall";
@@ -63,6 +63,7 @@ kernel_params! {
     OnSinkParams, 40: "on_sink";
     PairParams, 32: "swiglu", "geglu", "add";
     BiasParams, 32: "add_bias";
+    AppendParams, 56: "append";
     FiniteParams, 24: "is_finite";
     RmsNormParams, 32: "rms_norm";
     LengthsParams, 24: "lengths";

@@ -17,7 +17,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Settings {
     head_dim: usize,
-    block_q: usize,
+    pub(super) block_q: usize,
     pub(super) block_k: usize,
     n_heads: usize,
     /// The largest budget of a head.
@@ -36,9 +36,12 @@ pub struct Settings {
     estimate: &'static str,
 }
 
-/// Thread blocks that keep a card busy, and warps that do: no more than MAX_PARTS of kernels/attention.cu.
+/// Thread blocks that keep a card busy, and warps of attention that do: no more than MAX_PARTS of kernels/attention.cu.
 const BUSY: usize = 512;
 const BUSY_WARPS: usize = 1024;
+
+/// Rows of a query block of kernels that have one.
+const ONE_ROW_Q: usize = 16;
 
 /// Most nodes that the hierarchical search holds on any card.
 const MAX_FRONTIER: usize = 3904;
@@ -104,6 +107,11 @@ impl Settings {
             true => Settings { block_q: WIDE_Q, block_k: WIDE_K, warpgroups: true, ..self.clone() },
             false => self.clone(),
         }
+    }
+
+    /// Returns the settings of kernels that read all keys of a row alone.
+    pub fn of_one_row(&self) -> Settings {
+        Settings { block_q: ONE_ROW_Q, warpgroups: false, ..self.clone() }
     }
 
     /// Returns rows of tokens as kernels take them, and the number of their query blocks.

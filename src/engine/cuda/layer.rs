@@ -3,16 +3,17 @@
 
 use std::sync::Arc;
 
-use cudarc::driver::CudaSlice;
-
 use super::{
+    array::Array,
     gpu::Gpu,
     launch::Settings,
     module::{Kernel, Work},
     nccl::Nccl,
     nodes::Nodes,
-    params::{self, AttentionWithoutParams, LengthsParams, Mask, RecallParams, Rows},
+    operations::{n_vectors, same},
+    params::{self, AppendParams, AttentionWithoutParams, LengthsParams, Mask, RecallParams, Rows},
     proximity::{Around, Proximity},
+    repeat::{Place, Repeater},
     sample::Sampled,
     scored::Scored,
     sinks::Sinks,
@@ -39,37 +40,41 @@ pub struct Layer {
     pub(super) shape: AttentionShape,
     pub(super) settings: Settings,
     /// `[capacity, n_kv_heads, head_dim]`, of which `n_rows` are there.
-    pub(super) keys: CudaSlice<u16>,
-    pub(super) values: CudaSlice<u16>,
+    pub(super) keys: Array<u16>,
+    pub(super) values: Array<u16>,
     n_rows: usize,
     pub(super) nodes: Option<Nodes>,
     /// Number of tokens that the nodes were made of.
     indexed: usize,
     pub(super) budgets: Budgets,
     /// Of each head its budget, and those of the heads before it. `[n_heads, 2]`
-    budgets_on_card: CudaSlice<u32>,
+    budgets_on_card: Array<u32>,
     /// Rows as in [`BlockMask::kept`].
-    pub(super) kept: CudaSlice<u32>,
-    pub(super) mass: CudaSlice<f32>,
+    pub(super) kept: Array<u32>,
+    pub(super) mass: Array<f32>,
     /// `[n_heads, n_tokens]`
-    pub(super) received: CudaSlice<f32>,
+    pub(super) received: Array<f32>,
     /// Rows of the focus tokens, key by key.
-    pub(super) focus: CudaSlice<f32>,
+    pub(super) focus: Array<f32>,
     sampled: Option<Sampled>,
     /// Of query blocks that were searched before the budgets were known.
     pub(super) scored: Option<Scored>,
     pub(super) sinks: Option<Sinks>,
     pub(super) anchors: Option<Anchors>,
     /// Of the residual stream's own rows before the layer, of which `n_measured` are there; or nothing
-    lengths: CudaSlice<f32>,
+    lengths: Array<f32>,
     n_measured: usize,
     /// Once the values are weighed.
     written: Option<Written>,
     pub(super) proximity: Option<Proximity>,
+    /// Tokens for which `kept` is the mask of a search that reads no key.
+    n_masked: usize,
     /// Whether `kept` holds the mask that a dense run compares with.
     has_mask: bool,
+    /// Of the rows that come, if launches are repeated.
+    pub(super) place: Option<Arc<Place>>,
     /// Nodes and keys that the hierarchical search read, and keys that were read one by one.
-    pub(super) n_read: CudaSlice<u64>,
+    pub(super) n_read: Array<u64>,
     pub(super) n_read_exactly: Option<u64>,
     pub(super) searching: Stopwatch,
     attending: Stopwatch,
@@ -110,7 +115,9 @@ impl Layer {
             n_measured: 0,
             written: None,
             proximity: Proximity::new(&gpu, &shape)?,
+            n_masked: 0,
             has_mask: false,
+            place: None,
             n_read: gpu.zeros(1)?,
             n_read_exactly: None,
             searching: Stopwatch::default(),
@@ -124,18 +131,35 @@ impl Layer {
 
 impl LayerAttention for Layer {
     type Tensor = Tensor;
+    type Repeater = Repeater;
 
     fn append(&mut self, keys: &Tensor, values: &Tensor) -> Result<(), Error> {
-        let at = self.n_rows * keys.width;
-        self.gpu.copy(&keys.data, 0, &mut self.keys, at, keys.len())?;
-        self.gpu.copy(&values.data, 0, &mut self.values, at, values.len())?;
+        let params = AppendParams {
+            keys: self.gpu.pointer(&keys.data),
+            values: self.gpu.pointer(&values.data),
+            to_keys: self.gpu.pointer(&self.keys),
+            to_values: self.gpu.pointer(&self.values),
+            first_row: self.place.as_ref().map(|place| place.first_row(&self.gpu)),
+            n_vectors: n_vectors(keys),
+            row: self.n_rows as i32,
+            width: keys.width as i32 / 8,
+        };
+        same("keys and values", keys.len(), values.len())?;
         self.n_rows += keys.n_rows;
-        Ok(())
+        same("rows past the end", 0, self.n_rows.saturating_sub(self.shape.capacity))?;
+        let work = Work::new(params.n_vectors as usize, 1);
+        // SAFETY: as the header of kernels/elementwise.cu says; there is room for all rows, also for those of the last
+        // query block.
+        unsafe { self.gpu.launch(&Kernel::new("elementwise", "append"), work, &params) }
     }
 
     fn resize(&mut self, n_rows: usize, n_tokens: usize) {
         self.n_rows = n_rows;
         self.shape.blocks.n_tokens = n_tokens;
+    }
+
+    fn follow(&mut self, repeater: Option<&Repeater>) {
+        self.place = repeater.map(Repeater::place);
     }
 
     fn gather(&mut self) -> Result<(), Error> {
@@ -182,12 +206,11 @@ impl LayerAttention for Layer {
 
     /// Makes room for a mask; uploads that of a search that reads no key.
     fn share_out(&mut self, budgets: Budgets) -> Result<(), Error> {
-        let AttentionShape { blocks, config, n_heads, focus, .. } = &self.shape;
         let n_kept = self.shape.query_blocks_held() * budgets.sum();
-        self.kept = match baseline::mask(*blocks, config, *n_heads) {
-            Some(mask) => self.gpu.upload(&mask.kept_of(self.shape.own_query_blocks()))?,
-            None => self.gpu.alloc(n_kept)?,
-        };
+        if !self.keep_baseline()? {
+            self.kept = self.gpu.alloc(n_kept)?;
+        }
+        let AttentionShape { blocks, focus, .. } = &self.shape;
         self.mass = self.gpu.alloc(n_kept)?;
         self.focus = self.gpu.zeros(focus.len() * budgets.sum() * blocks.block_size_k)?;
         if let Some(proximity) = &mut self.proximity {
@@ -325,7 +348,7 @@ impl LayerAttention for Layer {
         let Layer { n_read, n_read_exactly, mut searching, mut attending, .. } = self;
         let done = gpu.mark()?;
         Ok(move || {
-            let collect = |from: &CudaSlice<f32>, len| gpu.collect(&done, from, len);
+            let collect = |from: &Array<f32>, len| gpu.collect(&done, from, len);
             let AttentionShape { blocks, n_heads, .. } = shape;
             // For now, of this card's rows alone.
             let of_rows = Blocks { n_tokens: shape.own_rows().len(), ..blocks };
@@ -341,7 +364,7 @@ impl LayerAttention for Layer {
             let n_rows = n_heads * n_query_blocks;
             let on_sink = sinks.map_or(Ok(Vec::new()), |sinks| collect(&sinks.mass, n_rows))?;
             let some =
-                |from: Option<CudaSlice<f32>>| from.map_or(Ok(Vec::new()), |from| collect(&from, from.len()));
+                |from: Option<Array<f32>>| from.map_or(Ok(Vec::new()), |from| collect(&from, from.len()));
             let n_focus_keys = shape.focus.len() * mask.budgets.sum() * blocks.block_size_k;
             let mut record = LayerRecord {
                 recall,
@@ -375,6 +398,18 @@ impl Layer {
     /// Waits for the searches so far; returns how many keys and nodes they read.
     pub(super) fn keys_read(&self) -> Result<u64, Error> {
         Ok(self.n_read_exactly.unwrap_or(0) + self.gpu.download(&self.n_read, 1)?[0])
+    }
+
+    /// Uploads the mask of a search that reads no key, if the prompt has grown; returns whether it is such a search.
+    pub(super) fn keep_baseline(&mut self) -> Result<bool, Error> {
+        let AttentionShape { blocks, config, n_heads, .. } = &self.shape;
+        if self.n_masked == blocks.n_tokens {
+            return Ok(true);
+        }
+        let Some(mask) = baseline::mask(*blocks, config, *n_heads) else { return Ok(false) };
+        self.kept = self.gpu.upload(&mask.kept_of(self.shape.own_query_blocks()))?;
+        self.n_masked = blocks.n_tokens;
+        Ok(true)
     }
 
     /// Takes the budgets of the mask.

@@ -131,6 +131,7 @@ fn laid_out(
         (in_layers("what keys write and sentences get", n), n * 2 * run.heads * run.tokens * WORD),
         (in_layers("sampled masses", n), n * run.sampled_masses(config) * WORD),
         ("a chunk of activations".into(), run.chunk_of_activations(n_tokens, config, purpose)),
+        ("logits of a query block".into(), run.logits_of_block(model, purpose)),
         ("proximity".into(), if config.proximity { run.proximities() } else { 0 }),
         (in_layers("weights", n_weights), (weights + run.expert) * BF16),
     ];
@@ -199,6 +200,12 @@ impl Sizes {
             1 => 0,
             n => n as u64 * self.block_size_q * self.heads * (self.head_dim + 1) * WORD,
         }
+    }
+
+    /// As each token's that is written.
+    fn logits_of_block(&self, model: &ModelConfig, purpose: Purpose) -> u64 {
+        let rows = if purpose == Purpose::Generate { self.block_size_q } else { 0 };
+        rows * model.vocab_size as u64 * BF16
     }
 
     fn proximities(&self) -> u64 {

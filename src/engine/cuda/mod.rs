@@ -4,6 +4,7 @@
 //! The crate builds without CUDA; [`Cuda::open`] says what is missing to run. All unsafe code of the crate is
 //! here, except for the maps of weights.
 
+mod array;
 mod attention;
 pub mod bench;
 mod blocks;
@@ -27,6 +28,7 @@ mod operations;
 mod params;
 mod pointer;
 mod proximity;
+mod repeat;
 mod residual;
 mod sample;
 mod scored;
@@ -48,7 +50,7 @@ use std::{
 
 use cudarc::{
     cublas::{CudaBlas, sys as cublas},
-    driver::{CudaContext, CudaSlice},
+    driver::CudaContext,
 };
 use safetensors::tensor::TensorView;
 
@@ -64,6 +66,7 @@ use super::{
     peers::Peers,
 };
 use crate::{error::Error, protocol::MemoryPlan, trace::StreamConfig};
+use array::Array;
 use experts::Routes;
 use gpu::Gpu;
 pub use layer::Layer;
@@ -71,6 +74,7 @@ use module::{Kernel, Work};
 use nccl::Nccl;
 use operations::{n_vectors, same};
 use params::{FiniteParams, RmsNormParams, RopeParams};
+use repeat::{Place, Repeater};
 use residual::{Mark, Residual};
 pub use tensor::Tensor;
 
@@ -87,10 +91,12 @@ pub struct Cuda {
 /// Frequencies from which the rotary angles of a position are computed.
 pub struct Angles {
     /// `[n_rotated / 2]`
-    inverse_frequencies: CudaSlice<f64>,
+    inverse_frequencies: Array<f64>,
     n_rotated: usize,
     head_dim: usize,
     scale: f64,
+    /// Of the rows, if they are the last query block's wherever it is.
+    place: Option<Arc<Place>>,
 }
 
 impl Cuda {
@@ -146,6 +152,7 @@ impl Device for Cuda {
     type Angles = Angles;
     type Layer = Layer;
     type Routes = Routes;
+    type Repeater = Repeater;
 
     fn name(&self) -> String {
         self.gpu.name.clone()
@@ -329,7 +336,8 @@ impl Device for Cuda {
     fn angles(&self, _: usize, rotary: &Rotary) -> Result<Angles, Error> {
         let inverse_frequencies = self.gpu.upload(&rotary.inverse_frequencies)?;
         let n_rotated = 2 * rotary.inverse_frequencies.len();
-        Ok(Angles { inverse_frequencies, n_rotated, head_dim: rotary.head_dim, scale: rotary.scale })
+        let (head_dim, scale) = (rotary.head_dim, rotary.scale);
+        Ok(Angles { inverse_frequencies, n_rotated, head_dim, scale, place: None })
     }
 
     fn rope(
@@ -352,7 +360,10 @@ impl Device for Cuda {
             x: self.gpu.pointer(&x.data),
             norm_weight: norm.map(|(weight, _)| self.gpu.pointer(&weight.data)),
             frequency: self.gpu.pointer(&angles.inverse_frequencies),
-            starts: starts.as_ref().map(|starts| self.gpu.pointer(starts)),
+            starts: match &angles.place {
+                Some(place) => Some(place.first_row(&self.gpu)),
+                None => starts.as_ref().map(|starts| self.gpu.pointer(starts)),
+            },
             out: self.gpu.pointer(&out.data),
             n_heads: n_heads as i32,
             n_rotated: angles.n_rotated as i32,
@@ -385,5 +396,8 @@ impl Device for Cuda {
 
     fn layer(&self, shape: AttentionShape) -> Result<Layer, Error> {
         Layer::new(self.gpu.clone(), self.nccl.clone(), shape)
+    }
+    fn repeater(&self) -> Result<Option<Repeater>, Error> {
+        Repeater::new(self.gpu.clone()).map(Some)
     }
 }

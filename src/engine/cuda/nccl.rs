@@ -10,10 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cudarc::driver::{CudaSlice, DevicePtr};
+use cudarc::driver::DevicePtr;
 use libloading::os::unix::{Library, Symbol};
 
-use super::{gpu::Gpu, libraries};
+use super::{array::Array, gpu::Gpu, libraries};
 use crate::{engine::peers::Peers, error::Error};
 
 /// How long cards may take to find each other.
@@ -136,7 +136,7 @@ impl Nccl {
     pub fn gather(
         &self,
         gpu: &Gpu,
-        arrays: [&mut CudaSlice<u16>; 2],
+        arrays: [&mut Array<u16>; 2],
         of_ranks: &[Range<usize>],
     ) -> Result<(), Error> {
         let functions = self.functions;

@@ -1,8 +1,7 @@
 //! Means and spreads of the nodes over key blocks, for estimates: made on the card once all keys are there.
 
-use cudarc::driver::CudaSlice;
-
 use super::{
+    array::Array,
     gpu::Gpu,
     module::{Kernel, Work},
     params::{self, ClusterParams, PyramidParams},
@@ -17,20 +16,20 @@ use crate::{
 pub struct Nodes {
     n_nodes: usize,
     /// `[n_kv_heads, n_nodes, head_dim]`, of two clusters `[n_kv_heads, n_nodes, 2, head_dim]`
-    means: CudaSlice<u16>,
+    means: Array<u16>,
     spreads: Spreads,
 }
 
 enum Spreads {
     /// Variances `[n_kv_heads, n_nodes, head_dim]`
-    OfDimensions(CudaSlice<u16>),
+    OfDimensions(Array<u16>),
     /// `[n_kv_heads, n_nodes, 2]`
-    OfClusters(CudaSlice<f32>),
+    OfClusters(Array<f32>),
 }
 
 impl Nodes {
     /// Makes the nodes that a layer's search reads; `None` if it only reads keys.
-    pub fn new(gpu: &Gpu, shape: &AttentionShape, keys: &CudaSlice<u16>) -> Result<Option<Self>, Error> {
+    pub fn new(gpu: &Gpu, shape: &AttentionShape, keys: &Array<u16>) -> Result<Option<Self>, Error> {
         match shape.config.search {
             Search::Hierarchical(Estimate::MeanSpread) => Self::mean_spread(gpu, shape, keys).map(Some),
             Search::Hierarchical(Estimate::TwoMeans) => Self::two_means(gpu, shape, keys).map(Some),
@@ -39,7 +38,7 @@ impl Nodes {
     }
 
     /// Computes mean and variance of each node's keys. `keys` is `[n_tokens, n_kv_heads, head_dim]`
-    fn mean_spread(gpu: &Gpu, shape: &AttentionShape, keys: &CudaSlice<u16>) -> Result<Self, Error> {
+    fn mean_spread(gpu: &Gpu, shape: &AttentionShape, keys: &Array<u16>) -> Result<Self, Error> {
         let AttentionShape { blocks, n_kv_heads, head_dim, .. } = *shape;
         let kernel = |entry| {
             Kernel::new("pyramid", entry).with("HEAD_DIM", head_dim).with("BLOCK_K", blocks.block_size_k)
@@ -72,7 +71,7 @@ impl Nodes {
     }
 
     /// Makes two clusters of each node's keys. `keys` is `[n_tokens, n_kv_heads, head_dim]`
-    fn two_means(gpu: &Gpu, shape: &AttentionShape, keys: &CudaSlice<u16>) -> Result<Self, Error> {
+    fn two_means(gpu: &Gpu, shape: &AttentionShape, keys: &Array<u16>) -> Result<Self, Error> {
         let AttentionShape { blocks, n_kv_heads, head_dim, .. } = *shape;
         let levels = levels(blocks.n_key_blocks());
         let n_nodes: usize = levels.iter().sum();

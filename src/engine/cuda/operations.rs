@@ -2,11 +2,12 @@
 
 use cudarc::{
     cublas::{result::gemm_ex, sys as cublas},
-    driver::{CudaSlice, DevicePtr},
+    driver::DevicePtr,
 };
 
 use super::{
     Cuda,
+    array::Array,
     kernel_params::KernelParams,
     module::{Kernel, Work},
     params::{BiasParams, ClampedParams, PairParams},
@@ -64,7 +65,7 @@ impl Cuda {
         &self,
         x: &Tensor,
         weight: &Tensor,
-        out: &CudaSlice<T>,
+        out: &Array<T>,
         kind: cublas::cudaDataType_t,
     ) -> Result<(), Error> {
         same("weight columns", x.width, weight.width)?;

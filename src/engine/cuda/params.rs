@@ -72,6 +72,7 @@ pub struct Parts {
 pub struct AttentionPartsParams {
     pub attention: AttentionParams<Bf16s>,
     pub parts: Parts,
+    pub place: Option<DevicePointer<u32>>,
 }
 
 #[repr(C)]
@@ -144,6 +145,7 @@ pub struct ExhaustiveParams {
     pub keys: Bf16s,
     pub norms: Floats,
     pub scores: DevicePointer<u32>,
+    pub place: Option<DevicePointer<u32>>,
     pub mask: Mask,
     pub sizes: Sizes,
     pub rule: Rule,
@@ -303,6 +305,18 @@ pub struct BiasParams {
     pub x: Bf16s,
     pub bias: Bf16s,
     pub n_vectors: u64,
+    pub width: i32,
+}
+
+#[repr(C)]
+pub struct AppendParams {
+    pub keys: Bf16s,
+    pub values: Bf16s,
+    pub to_keys: Bf16s,
+    pub to_values: Bf16s,
+    pub first_row: Option<DevicePointer<u32>>,
+    pub n_vectors: u64,
+    pub row: i32,
     pub width: i32,
 }
 

@@ -1,8 +1,9 @@
 //! How near what each kept block writes comes to what a query block's residual stream becomes, on a GPU.
 
-use cudarc::driver::{CudaEvent, CudaSlice};
+use cudarc::driver::CudaEvent;
 
 use super::{
+    array::Array,
     gpu::Gpu,
     launch::sizes,
     module::{Kernel, Work},
@@ -14,17 +15,17 @@ use crate::{engine::device::AttentionShape, error::Error, trace::BlockMask};
 /// A layer's record of proximity.
 pub struct Proximity {
     /// Attention of the last rows to each key of their kept blocks, row by row as the mask.
-    pub shares: CudaSlice<f32>,
+    pub shares: Array<f32>,
     /// As the mask's kept blocks.
-    found: CudaSlice<f32>,
+    found: Array<f32>,
     /// `[n_query_blocks]`
-    stays: CudaSlice<f32>,
+    stays: Array<f32>,
 }
 
 /// A layer's other inputs of the kernel.
 pub struct Around<'a> {
     pub mask: Mask,
-    pub values: &'a CudaSlice<u16>,
+    pub values: &'a Array<u16>,
     /// The output layer's.
     pub weight: &'a Tensor,
     /// Rows of the residual stream before attention and after.

@@ -48,6 +48,10 @@ pub struct Mark {
 }
 
 impl Mark {
+    pub fn new(broken: Arc<Word>, done: CudaEvent) -> Self {
+        Mark { broken, done }
+    }
+
     /// Waits for the mark; returns whether no such number was noted before it.
     pub fn is_finite(&self, gpu: &Gpu) -> Result<bool, Error> {
         let failed = |e| gpu.failed("a layer failed", e);
@@ -80,9 +84,21 @@ impl Residual {
         Ok(())
     }
 
+    /// Forgets all chunks that are on the card.
+    pub fn clear(&mut self) {
+        if let Chunks::Card(chunks) = &mut self.chunks {
+            chunks.clear();
+        }
+    }
+
     /// Returns where kernels note a number that is not finite.
     pub fn note(&self) -> DevicePointer<u32> {
         self.notes[0].on_card
+    }
+
+    /// Returns what they note now.
+    pub fn noted(&self) -> Arc<Word> {
+        self.notes[0].clone()
     }
 
     /// Marks the card's work so far. The mark before the last must have been waited for.

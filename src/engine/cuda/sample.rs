@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use cudarc::driver::CudaSlice;
-
 use super::{
+    array::Array,
     gpu::Gpu,
     launch::{Settings, rule, sizes},
     params::{HistogramParams, Mask, SampleParams, SampleRecallParams},
@@ -24,11 +23,11 @@ const WHOLE: f32 = (1u32 << 31) as f32;
 /// Masses of a layer's sampled query blocks.
 pub struct Sampled {
     sample: Vec<usize>,
-    on_card: CudaSlice<u32>,
+    on_card: Array<u32>,
     /// Blocks that were read so far.
     n_read: usize,
     /// Mean mass of the queries on each key block; 2³¹ is 1. `[n_sampled, n_heads, n_key_blocks]`
-    masses: CudaSlice<u32>,
+    masses: Array<u32>,
 }
 
 impl Sampled {
@@ -53,7 +52,7 @@ impl Sampled {
         settings: &Settings,
         queries: &Tensor,
         n: usize,
-        keys: &CudaSlice<u16>,
+        keys: &Array<u16>,
     ) -> Result<(), Error> {
         let n_key_blocks = shape.blocks.n_key_blocks();
         let n_segments = settings.segments(n, n_key_blocks);
@@ -120,7 +119,7 @@ impl Sampled {
         shape: &AttentionShape,
         settings: &Settings,
         mask: Mask,
-    ) -> Result<CudaSlice<u32>, Error> {
+    ) -> Result<Array<u32>, Error> {
         let n = self.sample.len();
         let recall = gpu.zeros::<u32>(shape.n_heads * n)?;
         let params = SampleRecallParams {

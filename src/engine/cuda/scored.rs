@@ -2,14 +2,12 @@
 
 use std::ops::Range;
 
-use cudarc::driver::CudaSlice;
-
-use super::params::ExhaustiveParams;
+use super::{array::Array, params::ExhaustiveParams};
 
 /// Query blocks whose key blocks have scores, of which the best are yet to be kept.
 pub struct Scored {
     pub found: Range<usize>,
-    pub scores: CudaSlice<u32>,
+    pub scores: Array<u32>,
     /// Of the kernels that made the scores.
     pub params: ExhaustiveParams,
 }

@@ -14,18 +14,21 @@ use super::{
 use crate::{engine::search::Candidates, error::Error, trace::Search};
 
 impl Layer {
-    /// Finds the blocks that the queries' blocks keep, within the budgets.
+    /// Finds the blocks that the queries' blocks keep, within the budgets; measures it but where launches are repeated.
     pub(super) fn find(&mut self, queries: &Tensor, first: usize) -> Result<(), Error> {
         let found = self.shape.query_blocks(first, queries.n_rows);
         let n_pruned = match self.shape.config.search {
             Search::Hierarchical(_) if self.settings.searches_hierarchically() => self.n_pruned(&found),
             _ => 0,
         };
+        let exact = first + n_pruned..found.end;
         let n_read = self.n_read_exactly.get_or_insert(0);
         if self.shape.config.search.is_baseline() {
-            return Ok(());
+            return self.keep_baseline().map(drop);
         }
-        let exact = first + n_pruned..found.end;
+        if self.place.is_some() {
+            return self.find_both_ways(queries, first, exact);
+        }
         let keys_read = |block, top_k| {
             Candidates::new(&self.shape.blocks, &self.shape.config, block, top_k)
                 .keys_read(self.shape.blocks.block_size_k)
@@ -34,15 +37,21 @@ impl Layer {
         let read = |block| budgets.iter().map(|&top_k| keys_read(block, top_k)).sum::<usize>();
         *n_read += exact.clone().map(read).sum::<usize>() as u64;
         let start = Stopwatch::start(&self.gpu)?;
-        self.search_hierarchical(queries, first, n_pruned)?;
-        if !exact.is_empty() {
-            let scored = match self.scored.take().filter(|scored| scored.found == exact) {
-                Some(scored) => scored,
-                None => self.score_exhaustively(queries, first, exact, self.mask())?,
-            };
-            self.select(scored)?;
-        }
+        self.find_both_ways(queries, first, exact)?;
         self.searching.stop(&self.gpu, start)
+    }
+
+    /// Splits ranges of keys for the query blocks before those in `exact`, for which it reads every key.
+    fn find_both_ways(&mut self, queries: &Tensor, first: usize, exact: Range<usize>) -> Result<(), Error> {
+        self.search_hierarchical(queries, first, exact.start - first)?;
+        if exact.is_empty() {
+            return Ok(());
+        }
+        let scored = match self.scored.take().filter(|scored| scored.found == exact) {
+            Some(scored) => scored,
+            None => self.score_exhaustively(queries, first, exact, self.mask())?,
+        };
+        self.select(scored)
     }
 
     /// Reads every key for the queries' blocks, if that is how they are searched: it needs no budgets.
@@ -113,6 +122,7 @@ impl Layer {
             keys: self.gpu.pointer(&self.keys),
             norms: self.gpu.pointer(&norms),
             scores: self.gpu.pointer(&scores),
+            place: self.place.as_ref().map(|place| place.pointer(&self.gpu)),
             mask,
             sizes: sizes(&self.shape),
             rule: rule(&self.shape),

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use cudarc::driver::CudaSlice;
-
 use super::{
+    array::Array,
     gpu::Gpu,
     module::{Kernel, Work},
     params::OnSinkParams,
@@ -15,9 +14,9 @@ use crate::{engine::device::AttentionShape, error::Error};
 /// Logits beside the keys that have no value, one of each head.
 pub struct Sinks {
     /// `[n_heads]`
-    logits: CudaSlice<f32>,
+    logits: Array<f32>,
     /// Mean mass over the queries of each block. `[n_heads, n_query_blocks]`
-    pub mass: CudaSlice<f32>,
+    pub mass: Array<f32>,
 }
 
 impl Sinks {
@@ -39,7 +38,7 @@ impl Sinks {
         &self,
         gpu: &Gpu,
         shape: &AttentionShape,
-        lse: &CudaSlice<f32>,
+        lse: &Array<f32>,
         first_query_block: usize,
         n_rows: usize,
     ) -> Result<(), Error> {

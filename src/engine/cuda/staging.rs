@@ -151,12 +151,42 @@ impl Staging {
         before.map_or(Ok(()), |(i, to)| self.collect(i, stream, to))
     }
 
+    /// As [`Staging::download`], from several addresses, of each as many numbers as beside it; all of them fit in a piece.
+    ///
+    /// # Safety
+    /// As [`Staging::download`].
+    pub unsafe fn download_all(
+        &mut self,
+        stream: &Arc<CudaStream>,
+        from: &[(DevicePointer<u16>, usize)],
+        to: &mut [u8],
+    ) -> Result<(), DriverError> {
+        let piece = self.piece(0, stream)?;
+        let too_long = DriverError(sys::CUresult::CUDA_ERROR_INVALID_VALUE);
+        let mut rest = piece.bytes.as_mut_slice()?.get_mut(..to.len()).ok_or(too_long)?;
+        for (address, len) in from {
+            let (pinned, behind) = rest.split_at_mut(len * size_of::<u16>());
+            // SAFETY: the caller vouches for what is read.
+            unsafe { result::memcpy_dtoh_async(pinned, address.address(), stream.cu_stream())? };
+            rest = behind;
+        }
+        piece.copied.record(stream)?;
+        self.collect(0, stream, to)
+    }
+
     /// Copies to `to` what a piece brought from the card.
     fn collect(&mut self, i: usize, stream: &Arc<CudaStream>, to: &mut [u8]) -> Result<(), DriverError> {
         let piece = self.piece(i, stream)?;
         piece.copied.synchronize()?;
         let from = &piece.bytes.as_slice()?[..to.len()];
-        to.par_chunks_mut(PART).zip(from.par_chunks(PART)).for_each(|(to, from)| to.copy_from_slice(from));
+        if to.len() <= PART {
+            // To wake a thread takes longer.
+            to.copy_from_slice(from);
+        } else {
+            to.par_chunks_mut(PART)
+                .zip(from.par_chunks(PART))
+                .for_each(|(to, from)| to.copy_from_slice(from));
+        }
         Ok(())
     }
 

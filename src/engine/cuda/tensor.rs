@@ -2,12 +2,11 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use cudarc::driver::CudaSlice;
 use half::{bf16, f16};
 use rayon::prelude::*;
 use safetensors::{Dtype, tensor::TensorView};
 
-use super::gpu::Gpu;
+use super::{array::Array, gpu::Gpu};
 use crate::error::Error;
 
 /// Numbers that a thread rounds at a time.
@@ -16,7 +15,7 @@ const AT_A_TIME: usize = 1 << 16;
 /// `[n_rows, width]` bf16; a vector is one row. A copy is the same memory.
 #[derive(Clone)]
 pub struct Tensor {
-    pub data: Arc<CudaSlice<u16>>,
+    pub data: Arc<Array<u16>>,
     pub n_rows: usize,
     pub width: usize,
 }
@@ -32,7 +31,7 @@ impl Tensor {
         gpu: &Gpu,
         n_rows: usize,
         width: usize,
-        fill: impl FnOnce(&mut CudaSlice<u16>) -> Result<(), Error>,
+        fill: impl FnOnce(&mut Array<u16>) -> Result<(), Error>,
     ) -> Result<Self, Error> {
         if !width.is_multiple_of(8) {
             let what = format!("rows of {width} numbers; the kernels need a multiple of 8");
@@ -54,10 +53,13 @@ impl Tensor {
     }
 
     pub fn to_host(&self, gpu: &Gpu) -> Result<Vec<f32>, Error> {
-        let bits = gpu.download(&self.data, self.len())?;
-        // As `bf16::to_f32`, but for what a NaN says.
-        Ok(bits.into_iter().map(|bits| f32::from_bits(u32::from(bits) << 16)).collect())
+        gpu.download(&self.data, self.len()).map(numbers)
     }
+}
+
+/// Returns what bits of bf16 say. As `bf16::to_f32`, but for what a NaN says.
+pub(super) fn numbers(bits: Vec<u16>) -> Vec<f32> {
+    bits.into_iter().map(|bits| f32::from_bits(u32::from(bits) << 16)).collect()
 }
 
 /// Returns the number of rows of a shape, and their width; a vector is one row.

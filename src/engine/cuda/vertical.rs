@@ -1,9 +1,8 @@
 //! Vertical scores of one layer on a GPU: what every token received of its sentence's share, and the means
 //! over sentences.
 
-use cudarc::driver::CudaSlice;
-
 use super::{
+    array::Array,
     gpu::Gpu,
     module::{Kernel, Work},
     params::{self, SentenceParams, VerticalParams},
@@ -12,13 +11,13 @@ use crate::{engine::device::AttentionShape, error::Error, trace::MIN_DISTANCE};
 
 pub struct Anchors {
     /// First token and end of each sentence. `[n_sentences, 2]`
-    spans: CudaSlice<u32>,
+    spans: Array<u32>,
     n_sentences: usize,
     /// The sentence of each token, and 1 / tokens of that sentence; both 0 between sentences. `[n_tokens]`
-    sentence: CudaSlice<u32>,
-    weight: CudaSlice<f32>,
+    sentence: Array<u32>,
+    weight: Array<f32>,
     /// `[n_heads, n_tokens]`
-    received: CudaSlice<f32>,
+    received: Array<f32>,
 }
 
 impl Anchors {
@@ -60,7 +59,7 @@ impl Anchors {
     }
 
     /// Returns the vertical scores. `[n_heads, n_sentences]`
-    pub fn vertical(&self, gpu: &Gpu, shape: &AttentionShape) -> Result<CudaSlice<f32>, Error> {
+    pub fn vertical(&self, gpu: &Gpu, shape: &AttentionShape) -> Result<Array<f32>, Error> {
         let out = gpu.alloc::<f32>(shape.n_heads * self.n_sentences)?;
         let params = VerticalParams {
             anchors: gpu.pointer(&self.received),

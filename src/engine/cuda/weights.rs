@@ -9,10 +9,12 @@ use std::{
     thread::{self, ScopedJoinHandle},
 };
 
-use cudarc::driver::{CudaSlice, CudaStream, DevicePtrMut};
+use cudarc::driver::{CudaStream, DevicePtrMut};
 
 use super::{
-    Cuda, blocks,
+    Cuda,
+    array::Array,
+    blocks,
     gpu::Gpu,
     operations::same,
     pointer::DevicePointer,
@@ -70,7 +72,7 @@ impl Gpu {
         &self,
         stream: &Arc<CudaStream>,
         from: &[u8],
-        to: &mut CudaSlice<u16>,
+        to: &mut Array<u16>,
     ) -> Result<(), Error> {
         debug_assert_eq!(from.len(), to.num_bytes());
         let address = to.device_ptr_mut(stream).0;

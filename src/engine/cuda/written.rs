@@ -1,8 +1,7 @@
 //! Lengths of what each key's value writes to the residual stream, for each head of a layer on a GPU.
 
-use cudarc::driver::CudaSlice;
-
 use super::{
+    array::Array,
     gpu::Gpu,
     module::{Kernel, Work},
     params::{GramParams, WrittenOfBlocksParams, WrittenParams},
@@ -11,7 +10,7 @@ use super::{
 use crate::{engine::device::AttentionShape, error::Error};
 
 /// ‖W_O v‖ of every head and key. `[n_heads, n_tokens]`
-pub struct Written(CudaSlice<f32>);
+pub struct Written(Array<f32>);
 
 impl Written {
     /// Computes the lengths; `weight` is `[hidden_size, n_heads · head_dim]`, `values` `[n_tokens,
@@ -20,7 +19,7 @@ impl Written {
         gpu: &Gpu,
         shape: &AttentionShape,
         weight: &Tensor,
-        values: &CudaSlice<u16>,
+        values: &Array<u16>,
     ) -> Result<Self, Error> {
         let AttentionShape { blocks, n_heads, n_kv_heads, head_dim, .. } = *shape;
         let gram = gpu.alloc::<u16>(n_heads * 2 * head_dim * head_dim)?;
@@ -51,8 +50,8 @@ impl Written {
         &self,
         gpu: &Gpu,
         shape: &AttentionShape,
-        received: &CudaSlice<f32>,
-    ) -> Result<CudaSlice<f32>, Error> {
+        received: &Array<f32>,
+    ) -> Result<Array<f32>, Error> {
         let AttentionShape { blocks, n_heads, .. } = *shape;
         let n = blocks.n_key_blocks();
         let means = gpu.alloc::<f32>(n_heads * n)?;

@@ -7,7 +7,10 @@ use std::{borrow::Borrow, collections::VecDeque, ops::Range, slice};
 
 use safetensors::{Dtype, tensor::TensorView};
 
-use super::{Decoder, resident::output_parts};
+use super::{
+    Decoder,
+    resident::{AllWeights, output_parts},
+};
 use crate::{engine::device::Device, error::Error};
 
 /// Rows whose logits take little memory.
@@ -56,6 +59,17 @@ impl<D: Device> Decoder<'_, D> {
         self.each_part(states, &norm, output_parts(&table).map(|part| self.device.weight(&part)), on_part)
     }
 
+    /// Starts to compute the logits that follow the first chunk of hidden states, part by part of the vocabulary, with
+    /// weights that are on the device. `[n_rows, n_ids]`
+    pub(super) fn logits_of_chunk(
+        &self,
+        hidden: &D::Residual,
+        weights: &AllWeights<D::Tensor>,
+    ) -> Result<Vec<D::Tensor>, Error> {
+        let x = self.norm(&self.device.chunk(hidden, 0)?, &weights.final_norm)?;
+        weights.output.iter().map(|part| self.device.linear(&x, part, None)).collect()
+    }
+
     /// Returns the logits that follow some rows of hidden states from `first_row` on. `[n_rows][vocab_size]`
     pub(super) fn logits(
         &self,
@@ -98,8 +112,14 @@ impl<D: Device> Decoder<'_, D> {
 
     /// Brings a part of the logits to the host, and finishes them there.
     fn read_part(&self, part: D::Tensor, on_part: &mut impl FnMut(&[f32])) -> Result<(), Error> {
-        let mut logits = self.device.to_host(&part)?;
-        if !logits.iter().all(|l| l.is_finite()) {
+        let logits = self.device.to_host(&part)?;
+        on_part(&self.finished(logits)?);
+        Ok(())
+    }
+
+    /// Returns logits as the model means them, of what its output layer gives.
+    pub(super) fn finished(&self, mut logits: Vec<f32>) -> Result<Vec<f32>, Error> {
+        if !logits.iter().fold(true, |are, l| are & l.is_finite()) {
             return Err(self.not_finite("the logits".into()));
         }
         let scale = self.model.config.logit_scale;
@@ -110,8 +130,7 @@ impl<D: Device> Decoder<'_, D> {
         if let Some(cap) = self.model.config.logit_soft_cap {
             logits.iter_mut().for_each(|l| *l = cap * (*l / cap).tanh());
         }
-        on_part(&logits);
-        Ok(())
+        Ok(logits)
     }
 
     /// Brings hidden states back to the device that they came from: no number changes.

@@ -7,6 +7,7 @@
 
 pub mod branches;
 mod experts;
+mod last_block;
 mod loader;
 mod logits;
 mod parts;
@@ -62,6 +63,13 @@ pub struct Angles<A> {
     windowed: Option<A>,
     /// Of the layers that do not rotate, where there are some: angles of 0.
     none: Option<A>,
+}
+
+impl<A> Angles<A> {
+    /// Iterates over the angles of all kinds.
+    fn all(&mut self) -> impl Iterator<Item = &mut A> {
+        [&mut self.full].into_iter().chain(&mut self.windowed).chain(&mut self.none)
+    }
 }
 
 /// Rows of a prompt on their way through one layer.
@@ -168,23 +176,32 @@ impl<D: Device> Decoder<'_, D> {
         none.or(windowed).unwrap_or(&angles.full)
     }
 
-    /// Embeds the tokens from `first_row` on, in chunks; a row of the embedding comes to the device once for a chunk.
+    /// Embeds the tokens from `first_row` on, in chunks.
     fn embed(&self, first_row: usize) -> Result<D::Residual, Error> {
-        let embedding = self.model.embedding()?;
         let mut hidden = self.device.residual(self.layout.hidden_on_host)?;
-        let mut bytes = Vec::new();
         for (i, row) in self.chunks(first_row) {
-            let tokens = &self.tokens[self.rows_from(row)];
-            let mut ids = tokens.to_vec();
-            ids.sort_unstable();
-            ids.dedup();
-            embedding.gather(ids.par_iter().map(|&id| id as usize), &mut bytes);
-            let of_ids = self.device.weight(&embedding.of_rows(&bytes))?;
-            let place = |id| ids.partition_point(|other| other < id);
-            let rows: Vec<_> = tokens.iter().map(place).map(|at| at..at + 1).collect();
-            self.device.put(&mut hidden, i, self.device.rows(&of_ids, &rows)?)?;
+            let rows = self.embedded(&self.tokens[self.rows_from(row)])?;
+            self.device.put(&mut hidden, i, rows)?;
         }
         Ok(hidden)
+    }
+
+    /// Returns the embeddings of tokens; a row of the embedding comes to the device once. `[n_tokens, hidden_size]`
+    fn embedded(&self, tokens: &[u32]) -> Result<D::Tensor, Error> {
+        let embedding = self.model.embedding()?;
+        if let [id] = tokens {
+            let id = *id as usize;
+            return self.device.weight(&embedding.rows(id..id + 1));
+        }
+        let mut ids = tokens.to_vec();
+        ids.sort_unstable();
+        ids.dedup();
+        let mut bytes = Vec::new();
+        embedding.gather(ids.par_iter().map(|&id| id as usize), &mut bytes);
+        let of_ids = self.device.weight(&embedding.of_rows(&bytes))?;
+        let place = |id| ids.partition_point(|other| other < id);
+        let rows: Vec<_> = tokens.iter().map(place).map(|at| at..at + 1).collect();
+        self.device.rows(&of_ids, &rows)
     }
 
     /// Returns the rows of the chunk that starts at a row.

@@ -2,12 +2,15 @@
 //!
 //! The queries of a block share their key blocks, so a new token can change what the others of its block
 //! keep. A step therefore runs the last query block again through all layers, over the keys and values of the
-//! blocks before it: what it gives is what the whole prompt would give. Where the device can, a step runs the
-//! new row alone, and the block only from the first layer on in which it keeps something else.
+//! blocks before it: what it gives is what the whole prompt would give. A device may keep this work, to do it
+//! again; or it may run the new row alone, and the block only from the first layer on in which it keeps something else.
 
 use std::sync::Arc;
 
-use super::{Angles, Decoder, Pass, loader::not_there, resident::AllWeights};
+use super::{
+    Angles, Decoder, Pass, last_block::LastBlock, loader::not_there, resident::AllWeights,
+    visitor::QueryChunk,
+};
 use crate::{
     engine::{
         device::{Device, LayerAttention},
@@ -16,18 +19,23 @@ use crate::{
     },
     error::Error,
     protocol::{Hidden, Layout, Weights},
-    trace::{Span, StreamConfig},
+    trace::{Search, Span, StreamConfig},
 };
 
 /// A model on a device, reading and writing.
 pub struct Session<'a, D: Device> {
-    model: &'a Model,
-    device: &'a D,
-    setting: Setting,
-    tokens: Vec<u32>,
-    weights: Arc<AllWeights<D::Tensor>>,
-    layers: Vec<D::Layer>,
-    angles: Angles<D::Angles>,
+    pub(super) model: &'a Model,
+    pub(super) device: &'a D,
+    pub(super) setting: Setting,
+    pub(super) tokens: Vec<u32>,
+    pub(super) weights: Arc<AllWeights<D::Tensor>>,
+    pub(super) layers: Vec<D::Layer>,
+    pub(super) angles: Angles<D::Angles>,
+    pub(super) repeater: Option<D::Repeater>,
+    /// Once a token alone was read, where there is a repeater.
+    pub(super) last_block: Option<LastBlock<D>>,
+    /// The end of the work on a token that was started.
+    running: Option<D::Mark>,
     /// The rows of the last query block before each layer, for steps. `[n_layers][n_rows, hidden_size]`
     inputs: Vec<Vec<f32>>,
 }
@@ -59,12 +67,16 @@ impl<'a, D: Device> Session<'a, D> {
         setting: Setting,
     ) -> Result<Self, Error> {
         let decoder = setting.decoder(model, device, &weights, &[]);
-        let layer = |layer| device.layer(decoder.shape(layer, setting.capacity));
+        let repeater = device.repeater()?;
+        let layer = |layer| device.layer(decoder.shape(layer, setting.room()));
         Ok(Session {
             model,
             device,
             tokens: Vec::new(),
             layers: (0..model.config.n_layers).map(layer).collect::<Result<_, Error>>()?,
+            repeater,
+            last_block: None,
+            running: None,
             angles: decoder.angles(setting.capacity)?,
             inputs: vec![Vec::new(); model.config.n_layers],
             weights,
@@ -79,28 +91,60 @@ impl<'a, D: Device> Session<'a, D> {
     /// [`Error::NotFinite`] naming the layer, [`Error::Device`]; [`Error::Prompt`] for more tokens than there
     /// is room for.
     pub fn read(&mut self, tokens: &[u32], on_layer: impl FnMut(usize)) -> Result<Vec<f32>, Error> {
-        let n_before = self.tokens.len();
-        let capacity = self.setting.capacity;
-        if tokens.is_empty() || n_before + tokens.len() > capacity {
-            let (expected, found) =
-                (format!("1 to {} more tokens", capacity - n_before), tokens.len().to_string());
+        let first_row = self.block_of(self.tokens.len());
+        self.take(tokens)?;
+        self.read_on(first_row, on_layer)
+    }
+
+    /// Starts to read one more token, if the device keeps the work; [`Session::finish`] must be called next, or never.
+    ///
+    /// # Errors
+    /// As [`Session::read`].
+    pub fn start(&mut self, token: u32) -> Result<(), Error> {
+        self.take(&[token])?;
+        self.running = self.repeat()?;
+        Ok(())
+    }
+
+    /// Returns the logits that follow the token that was started. `[vocab_size]`
+    ///
+    /// # Errors
+    /// As [`Session::read`].
+    pub fn finish(&mut self) -> Result<Vec<f32>, Error> {
+        if let Some(mark) = self.running.take()
+            && let Some(logits) = self.repeated(mark)?
+        {
+            return Ok(logits);
+        }
+        if D::STEPS {
+            return self.step();
+        }
+        self.read_on(self.block_of(self.tokens.len() - 1), |_| {})
+    }
+
+    fn take(&mut self, tokens: &[u32]) -> Result<(), Error> {
+        let room = self.setting.capacity - self.tokens.len();
+        if tokens.is_empty() || tokens.len() > room {
+            let (expected, found) = (format!("1 to {room} more tokens"), tokens.len().to_string());
             return Err(Error::prompt(expected, found, "make room for as many tokens as are to come"));
         }
         self.tokens.extend_from_slice(tokens);
-        if D::STEPS && tokens.len() == 1 && n_before > 0 {
-            return self.step();
-        }
-        let first_row = self.block_of(n_before);
+        Ok(())
+    }
+
+    /// Takes the rows from `first_row` on, the start of a query block, through all layers.
+    fn read_on(&mut self, first_row: usize, on_layer: impl FnMut(usize)) -> Result<Vec<f32>, Error> {
+        self.last_block.iter_mut().for_each(LastBlock::forget_rows);
         let hidden = self.decoder().embed(first_row)?;
         self.read_from(0, hidden, first_row, on_layer)
     }
 
     /// Returns the first row of the query block of a row.
-    fn block_of(&self, row: usize) -> usize {
+    pub(super) fn block_of(&self, row: usize) -> usize {
         row / self.setting.config.block_size_q * self.setting.config.block_size_q
     }
 
-    fn decoder(&self) -> Decoder<'_, D> {
+    pub(super) fn decoder(&self) -> Decoder<'_, D> {
         self.setting.decoder(self.model, self.device, &self.weights, &self.tokens)
     }
 
@@ -115,7 +159,7 @@ impl<'a, D: Device> Session<'a, D> {
     ) -> Result<Vec<f32>, Error> {
         let n_tokens = self.tokens.len();
         let last_block: Vec<usize> = (self.block_of(n_tokens - 1)..n_tokens).collect();
-        let Session { model, device, setting, tokens, layers, weights, inputs, angles } = self;
+        let Session { model, device, setting, tokens, layers, weights, inputs, angles, .. } = self;
         let mut decoder = setting.decoder(model, *device, weights, tokens);
         // Blocks serve a few rows; many are worth turning a layer's blocks into numbers.
         if setting.layout.weights == Weights::Mapped && n_tokens - first_row > FEW {
@@ -126,6 +170,7 @@ impl<'a, D: Device> Session<'a, D> {
                 inputs[layer] = decoder.states(&hidden, first_row, &last_block)?;
             }
             let attention = &mut layers[layer];
+            attention.follow(None);
             attention.resize(first_row, tokens.len());
             let angles = decoder.angles_of(layer, angles);
             let mut pass = Pass {
@@ -137,13 +182,7 @@ impl<'a, D: Device> Session<'a, D> {
                 first_row,
                 experts: Vec::new(),
             };
-            decoder.layer(&mut pass, !setting.dense, |queries| {
-                if setting.dense {
-                    return queries.attention.attend_dense(queries.rows, queries.first, None);
-                }
-                queries.attention.search(queries.rows, queries.first)?;
-                queries.attention.attend_without(queries.rows, queries.first, &Hidden::default())
-            })?;
+            decoder.layer(&mut pass, !setting.dense, |queries| attended(queries, setting.dense))?;
             on_layer(layer);
             device.mark(&mut hidden).map(Some)
         })?;
@@ -156,7 +195,7 @@ impl<'a, D: Device> Session<'a, D> {
     fn step(&mut self) -> Result<Vec<f32>, Error> {
         let row = self.tokens.len() - 1;
         let first_row = self.block_of(row);
-        let Session { model, device, setting, tokens, layers, weights, inputs, angles } = self;
+        let Session { model, device, setting, tokens, layers, weights, inputs, angles, .. } = self;
         let decoder = setting.decoder(model, *device, weights, tokens);
         let mut hidden = decoder.embed(row)?;
         for (layer, attention) in layers.iter_mut().enumerate() {
@@ -187,6 +226,15 @@ impl<'a, D: Device> Session<'a, D> {
     }
 }
 
+/// Returns what the queries of a chunk attend to: all keys, or those that the search keeps.
+pub(super) fn attended<D: Device>(queries: QueryChunk<D>, dense: bool) -> Result<D::Tensor, Error> {
+    if dense {
+        return queries.attention.attend_dense(queries.rows, queries.first, None);
+    }
+    queries.attention.search(queries.rows, queries.first)?;
+    queries.attention.attend_without(queries.rows, queries.first, &Hidden::default())
+}
+
 /// Returns the logits that follow the last token, of hidden states from `first_row` on.
 fn last_logits<D: Device>(
     decoder: &Decoder<D>,
@@ -198,7 +246,20 @@ fn last_logits<D: Device>(
 }
 
 impl Setting {
-    fn decoder<'t, D: Device>(
+    /// Rows that there is room for: whole query blocks.
+    pub(super) fn room(&self) -> usize {
+        self.capacity.next_multiple_of(self.config.block_size_q)
+    }
+
+    /// Whether the tokens of a query block are the same work: nothing that changes comes from the host, and every key is
+    /// read for them.
+    pub(super) fn repeats(&self, model: &Model) -> bool {
+        let StreamConfig { search, exact_queries, .. } = self.config;
+        let reads_all = search == Search::Exhaustive || !search.is_baseline() && exact_queries > 0;
+        model.config.experts.is_none() && (self.dense || reads_all)
+    }
+
+    pub(super) fn decoder<'t, D: Device>(
         &self,
         model: &'t Model,
         device: &'t D,

@@ -3,6 +3,7 @@
 
 mod costs;
 mod rates;
+mod repeat;
 mod routes;
 mod shape;
 mod sizes;
@@ -29,6 +30,7 @@ use crate::{
 };
 pub use costs::{Purpose, StageCosts};
 pub use rates::{Rates, rates};
+pub use repeat::Repeat;
 pub use routes::Routes;
 pub use shape::AttentionShape;
 pub use sizes::{Sizes, in_layers};
@@ -44,9 +46,11 @@ pub trait Device: Sync {
     /// Rotary angles of every position.
     type Angles;
     /// Keys and values of one layer, and all that search and attention make of them.
-    type Layer: LayerAttention<Tensor = Self::Tensor>;
+    type Layer: LayerAttention<Tensor = Self::Tensor, Repeater = Self::Repeater>;
     /// The experts that rows take. A row taken by an expert has a place; those of an expert follow each other.
     type Routes;
+    /// Does work again that it keeps.
+    type Repeater: Repeat<Tensor = Self::Tensor, Residual = Self::Residual, Mark = Self::Mark, Angles = Self::Angles>;
 
     /// Whether [`LayerAttention::step`] takes a row through attention alone.
     const STEPS: bool = false;
@@ -232,6 +236,11 @@ pub trait Device: Sync {
 
     /// Room for the attention of one layer.
     fn layer(&self, shape: AttentionShape) -> Result<Self::Layer, Error>;
+
+    /// What keeps work, if the device does.
+    fn repeater(&self) -> Result<Option<Self::Repeater>, Error> {
+        Ok(None)
+    }
 }
 
 /// What a run may take of a device.
@@ -252,6 +261,8 @@ pub struct Room {
 pub trait LayerAttention {
     /// Activations or weights on the device.
     type Tensor;
+    /// As of the device.
+    type Repeater;
 
     /// Adds the next rows of keys and values, `[n_rows, n_kv_heads · head_dim]`.
     fn append(&mut self, keys: &Self::Tensor, values: &Self::Tensor) -> Result<(), Error>;
@@ -259,6 +270,10 @@ pub trait LayerAttention {
     /// Keeps the first `n_rows` rows of keys and values; from now on the prompt has `n_tokens`, at most the
     /// capacity.
     fn resize(&mut self, n_rows: usize, n_tokens: usize);
+
+    /// Takes the rows that come for those of the last query block, wherever a repeater says it is, and measures nothing; or
+    /// no longer.
+    fn follow(&mut self, repeater: Option<&Self::Repeater>);
 
     /// Gives the other ranks the keys and values that were added, and takes theirs; called once all of this rank's
     /// are there.

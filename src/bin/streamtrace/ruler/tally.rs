@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use streamtrace::{
     Error, Tracer,
     tasks::{Prompt, Task},
-    trace::{AnswerScore, Seconds},
+    trace::Seconds,
     words::numbers,
 };
 
@@ -43,13 +43,12 @@ pub const HEADER: [&str; 11] = [
 
 impl Tally {
     /// Answers a prompt on what the search keeps, and compares with what dense attention writes, if given.
-    pub fn measure(
-        &mut self,
+    pub fn of_prompt(
         tracer: &Tracer,
         prompt: &Prompt,
         max_tokens: usize,
         dense: Option<&Written>,
-    ) -> Result<(), Error> {
+    ) -> Result<Self, Error> {
         let sparse = Written::by(tracer, prompt, max_tokens, false)?;
         let answer = on_kept_blocks(tracer, prompt, &sparse, dense)?;
         let survives = match &prompt.answers[..] {
@@ -58,22 +57,33 @@ impl Tally {
             _ => sparse.score >= dense.map_or(1.0, |dense| dense.score),
         };
         let counts = dense.is_none_or(|dense| dense.score > 0.0);
-        self.n_counted += usize::from(counts);
-        self.n_survives += usize::from(counts && survives);
-        self.scores.push(sparse.score);
-        self.add(&answer);
-        if let Some(dense) = dense {
-            self.dense_scores.push(dense.score);
-        }
-        Ok(())
+        Ok(Tally {
+            n_counted: usize::from(counts),
+            n_survives: usize::from(counts && survives),
+            scores: vec![sparse.score],
+            dense_scores: dense.iter().map(|dense| dense.score).collect(),
+            recall: answer.recall.iter().map(|recall| recall.mean).collect(),
+            pruned: vec![answer.pruned],
+            keys_read: answer.keys_read_per_query_block.into_iter().collect(),
+            top_k: vec![answer.top_k as f64],
+            seconds: vec![answer.seconds],
+        })
     }
 
-    fn add(&mut self, score: &AnswerScore) {
-        self.pruned.push(score.pruned);
-        self.keys_read.extend(score.keys_read_per_query_block);
-        self.recall.extend(score.recall.map(|recall| recall.mean));
-        self.top_k.push(score.top_k as f64);
-        self.seconds.push(score.seconds);
+    /// Adds the results on more prompts.
+    pub fn join(&mut self, more: Self) {
+        self.n_counted += more.n_counted;
+        self.n_survives += more.n_survives;
+        let lists = [
+            (&mut self.scores, more.scores),
+            (&mut self.dense_scores, more.dense_scores),
+            (&mut self.recall, more.recall),
+            (&mut self.pruned, more.pruned),
+            (&mut self.keys_read, more.keys_read),
+            (&mut self.top_k, more.top_k),
+        ];
+        lists.into_iter().for_each(|(all, more)| all.extend(more));
+        self.seconds.extend(more.seconds);
     }
 
     pub fn json(&self) -> Value {
