@@ -8,15 +8,31 @@ use super::{
     launch::{Settings, parts, sizes},
     layer::Layer,
     module::{Kernel, Work},
-    params::{AttentionParams, AttentionPartsParams, Focus, Parts, RecordParams, Rows},
+    params::{
+        self, AttentionParams, AttentionPartsParams, AttentionWithoutParams, Focus, Parts, RecordParams, Rows,
+    },
     pointer::TensorMap,
     tensor::Tensor,
     vertical::Anchors,
 };
-use crate::{engine::device::AttentionShape, error::Error};
+use crate::{
+    engine::device::AttentionShape,
+    error::Error,
+    protocol::{Edges, Hidden},
+};
 
 /// Rows of output and their log-sum-exp.
 type Attended = (Tensor, Array<f32>);
+
+/// Numbers of an edge in kernels/attention.cu.
+const EDGE: usize = 6;
+
+/// Returns edges as kernels/attention.cu takes them.
+fn numbers(edges: &Edges, stays: i32) -> [i32; EDGE] {
+    let [q0, q1, k0, k1] = [edges.queries.start, edges.queries.end, edges.keys.start, edges.keys.end]
+        .map(|token| i32::try_from(token).unwrap_or(i32::MAX));
+    [edges.head.map_or(-1, |head| head as i32), q0, q1, k0, k1, stays]
+}
 
 /// What a pass over probabilities records.
 #[derive(Clone, Copy)]
@@ -125,6 +141,33 @@ impl Layer {
             self.launch(launch, &self.attention_params(pointers, rows, &output, Some(&lse)))?;
         }
         Ok((output, lse))
+    }
+
+    /// Computes attention over the kept blocks, or all keys in an exact run, without the edges in `hidden`.
+    pub(super) fn attention_without(
+        &self,
+        queries: &Tensor,
+        first: usize,
+        hidden: &Hidden,
+    ) -> Result<Tensor, Error> {
+        let exact = self.shape.config.exact;
+        let gpu = &self.gpu;
+        let edges =
+            |edges: &[Edges], stays: i32| edges.iter().flat_map(|e| numbers(e, stays)).collect::<Vec<i32>>();
+        let hidden = gpu.upload(&[edges(&hidden.hide, 0), edges(&hidden.keep, 1)].concat())?;
+        let output = Tensor::new(gpu, queries.n_rows, queries.width)?;
+        let tensors = [&*queries.data, &self.keys, &self.values].map(|x| gpu.pointer(x));
+        let rows = Rows { first_block: first as i32, n_rows: queries.n_rows as i32 };
+        let params = AttentionWithoutParams {
+            attention: self.attention_params(tensors, rows, &output, None),
+            hidden: params::Hidden { edges: gpu.pointer(&hidden), n_hidden: (hidden.len() / EDGE) as i32 },
+        };
+        let n_blocks = self.shape.query_blocks(first, queries.n_rows).len();
+        let without = if exact { "attention_dense_without" } else { "attention_without" };
+        let (kernel, work) = self.settings.attention(without, n_blocks);
+        // SAFETY: as the header of kernels/attention.cu says.
+        unsafe { gpu.launch(&kernel, work, &params)? };
+        Ok(output)
     }
 
     /// Shares the keys of each row out among `n_parts` thread blocks.

@@ -11,7 +11,7 @@ use super::{
     nccl::Nccl,
     nodes::Nodes,
     operations::{n_vectors, same},
-    params::{self, AppendParams, AttentionWithoutParams, LengthsParams, Mask, RecallParams, Rows},
+    params::{AppendParams, LengthsParams, Mask, RecallParams},
     proximity::{Around, Proximity},
     repeat::{Place, Repeater},
     sample::Sampled,
@@ -28,7 +28,7 @@ use crate::{
         search::{baseline, by_head::Survey},
     },
     error::Error,
-    protocol::{Edges, Hidden},
+    protocol::Hidden,
     trace::{BlockMask, Blocks, Budgets, LayerRecord},
 };
 
@@ -78,16 +78,6 @@ pub struct Layer {
     pub(super) n_read_exactly: Option<u64>,
     pub(super) searching: Stopwatch,
     attending: Stopwatch,
-}
-
-/// Numbers of an edge in kernels/attention.cu.
-const EDGE: usize = 6;
-
-/// Returns edges as kernels/attention.cu takes them.
-fn numbers(edges: &Edges, stays: i32) -> [i32; EDGE] {
-    let [q0, q1, k0, k1] = [edges.queries.start, edges.queries.end, edges.keys.start, edges.keys.end]
-        .map(|token| i32::try_from(token).unwrap_or(i32::MAX));
-    [edges.head.map_or(-1, |head| head as i32), q0, q1, k0, k1, stays]
 }
 
 impl Layer {
@@ -286,23 +276,7 @@ impl LayerAttention for Layer {
         if hidden.is_empty() {
             return self.attention(queries, first, exact);
         }
-        let gpu = &self.gpu;
-        let edges =
-            |edges: &[Edges], stays: i32| edges.iter().flat_map(|e| numbers(e, stays)).collect::<Vec<i32>>();
-        let hidden = gpu.upload(&[edges(&hidden.hide, 0), edges(&hidden.keep, 1)].concat())?;
-        let output = Tensor::new(gpu, queries.n_rows, queries.width)?;
-        let tensors = [&*queries.data, &self.keys, &self.values].map(|x| gpu.pointer(x));
-        let rows = Rows { first_block: first as i32, n_rows: queries.n_rows as i32 };
-        let params = AttentionWithoutParams {
-            attention: self.attention_params(tensors, rows, &output, None),
-            hidden: params::Hidden { edges: gpu.pointer(&hidden), n_hidden: (hidden.len() / EDGE) as i32 },
-        };
-        let n_blocks = self.shape.query_blocks(first, queries.n_rows).len();
-        let without = if exact { "attention_dense_without" } else { "attention_without" };
-        let (kernel, work) = self.settings.attention(without, n_blocks);
-        // SAFETY: as the header of kernels/attention.cu says.
-        unsafe { gpu.launch(&kernel, work, &params)? };
-        Ok(output)
+        self.attention_without(queries, first, hidden)
     }
 
     fn attend_dense(

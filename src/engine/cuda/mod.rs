@@ -30,6 +30,7 @@ mod pointer;
 mod proximity;
 mod repeat;
 mod residual;
+mod rope;
 mod sample;
 mod scored;
 mod search;
@@ -66,16 +67,16 @@ use super::{
     peers::Peers,
 };
 use crate::{error::Error, protocol::MemoryPlan, trace::StreamConfig};
-use array::Array;
 use experts::Routes;
 use gpu::Gpu;
 pub use layer::Layer;
 use module::{Kernel, Work};
 use nccl::Nccl;
 use operations::{n_vectors, same};
-use params::{FiniteParams, RmsNormParams, RopeParams};
-use repeat::{Place, Repeater};
+use params::{FiniteParams, RmsNormParams};
+use repeat::Repeater;
 use residual::{Mark, Residual};
+use rope::Angles;
 pub use tensor::Tensor;
 
 /// An NVIDIA card.
@@ -86,17 +87,6 @@ pub struct Cuda {
     nccl: Option<Arc<Nccl>>,
     /// Makes cuBLAS load its kernels.
     warming: Option<JoinHandle<()>>,
-}
-
-/// Frequencies from which the rotary angles of a position are computed.
-pub struct Angles {
-    /// `[n_rotated / 2]`
-    inverse_frequencies: Array<f64>,
-    n_rotated: usize,
-    head_dim: usize,
-    scale: f64,
-    /// Of the rows, if they are the last query block's wherever it is.
-    place: Option<Arc<Place>>,
 }
 
 impl Cuda {
@@ -334,10 +324,7 @@ impl Device for Cuda {
     }
 
     fn angles(&self, _: usize, rotary: &Rotary) -> Result<Angles, Error> {
-        let inverse_frequencies = self.gpu.upload(&rotary.inverse_frequencies)?;
-        let n_rotated = 2 * rotary.inverse_frequencies.len();
-        let (head_dim, scale) = (rotary.head_dim, rotary.scale);
-        Ok(Angles { inverse_frequencies, n_rotated, head_dim, scale, place: None })
+        Angles::new(&self.gpu, rotary)
     }
 
     fn rope(
@@ -348,35 +335,7 @@ impl Device for Cuda {
         angles: &Angles,
         scale: f32,
     ) -> Result<Tensor, Error> {
-        let n_heads = x.width / angles.head_dim;
-        let out = Tensor::new(&self.gpu, x.n_rows, x.width)?;
-        let starts = match positions {
-            [_] => None,
-            _ => Some(self.gpu.upload(&positions.iter().map(|p| p.start as u32).collect::<Vec<_>>())?),
-        };
-        let first = positions.first().cloned().unwrap_or_default();
-        same("positions", x.n_rows, positions.iter().map(Range::len).sum())?;
-        let params = RopeParams {
-            x: self.gpu.pointer(&x.data),
-            norm_weight: norm.map(|(weight, _)| self.gpu.pointer(&weight.data)),
-            frequency: self.gpu.pointer(&angles.inverse_frequencies),
-            starts: match &angles.place {
-                Some(place) => Some(place.first_row(&self.gpu)),
-                None => starts.as_ref().map(|starts| self.gpu.pointer(starts)),
-            },
-            out: self.gpu.pointer(&out.data),
-            n_heads: n_heads as i32,
-            n_rotated: angles.n_rotated as i32,
-            first_position: first.start as i32,
-            stretch: first.len() as i32,
-            eps: norm.map_or(0.0, |(_, eps)| eps as f32),
-            turn: angles.scale as f32,
-            scale,
-        };
-        let kernel = Kernel::new("rope", "rope").with("HEAD_DIM", angles.head_dim);
-        // SAFETY: as the header of kernels/rope.cu says.
-        unsafe { self.gpu.launch(&kernel, Work::new(x.n_rows, n_heads), &params)? };
-        Ok(out)
+        self.rotated(x, norm, positions, angles, scale)
     }
 
     fn rows(&self, x: &Tensor, stretches: &[Range<usize>]) -> Result<Tensor, Error> {

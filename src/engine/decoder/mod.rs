@@ -6,6 +6,7 @@
 //! instead, to go on writing.
 
 pub mod branches;
+mod embedding;
 mod experts;
 mod last_block;
 mod loader;
@@ -16,8 +17,6 @@ pub mod session;
 mod visitor;
 
 use std::{ops::Range, slice, sync::Arc};
-
-use rayon::prelude::*;
 
 use super::{
     device::{AttentionShape, Coming, Device, LayerAttention},
@@ -131,6 +130,14 @@ impl<D: Device> Decoder<'_, D> {
         self.run(true, visitor).map(drop)
     }
 
+    /// Returns the same decoder of another prompt.
+    fn over<'b>(&'b self, tokens: &'b [u32]) -> Decoder<'b, D> {
+        let Decoder { model, device, focus, layout, .. } = *self;
+        let (config, sentences) = (self.config.clone(), self.sentences.clone());
+        let (parts, resident) = (self.parts.clone(), self.resident.clone());
+        Decoder { model, device, tokens, config, focus, sentences, parts, layout, resident }
+    }
+
     fn run(&self, searches: bool, visitor: &mut impl Visitor<D>) -> Result<D::Residual, Error> {
         let angles = self.angles(self.tokens.len())?;
         let mut hidden = self.embed(0)?;
@@ -174,34 +181,6 @@ impl<D: Device> Decoder<'_, D> {
         let none = angles.none.as_ref().filter(|_| !self.model.config.rotates[layer]);
         let windowed = angles.windowed.as_ref().filter(|_| self.model.config.windows[layer].is_some());
         none.or(windowed).unwrap_or(&angles.full)
-    }
-
-    /// Embeds the tokens from `first_row` on, in chunks.
-    fn embed(&self, first_row: usize) -> Result<D::Residual, Error> {
-        let mut hidden = self.device.residual(self.layout.hidden_on_host)?;
-        for (i, row) in self.chunks(first_row) {
-            let rows = self.embedded(&self.tokens[self.rows_from(row)])?;
-            self.device.put(&mut hidden, i, rows)?;
-        }
-        Ok(hidden)
-    }
-
-    /// Returns the embeddings of tokens; a row of the embedding comes to the device once. `[n_tokens, hidden_size]`
-    fn embedded(&self, tokens: &[u32]) -> Result<D::Tensor, Error> {
-        let embedding = self.model.embedding()?;
-        if let [id] = tokens {
-            let id = *id as usize;
-            return self.device.weight(&embedding.rows(id..id + 1));
-        }
-        let mut ids = tokens.to_vec();
-        ids.sort_unstable();
-        ids.dedup();
-        let mut bytes = Vec::new();
-        embedding.gather(ids.par_iter().map(|&id| id as usize), &mut bytes);
-        let of_ids = self.device.weight(&embedding.of_rows(&bytes))?;
-        let place = |id| ids.partition_point(|other| other < id);
-        let rows: Vec<_> = tokens.iter().map(place).map(|at| at..at + 1).collect();
-        self.device.rows(&of_ids, &rows)
     }
 
     /// Returns the rows of the chunk that starts at a row.

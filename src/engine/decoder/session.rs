@@ -7,10 +7,7 @@
 
 use std::sync::Arc;
 
-use super::{
-    Angles, Decoder, Pass, last_block::LastBlock, loader::not_there, resident::AllWeights,
-    visitor::QueryChunk,
-};
+use super::{Angles, Decoder, Pass, last_block::LastBlock, loader::not_there, resident::AllWeights};
 use crate::{
     engine::{
         device::{Device, LayerAttention},
@@ -18,22 +15,21 @@ use crate::{
         peers::Parts,
     },
     error::Error,
-    protocol::{Hidden, Layout, Weights},
+    protocol::{Layout, Weights},
     trace::{Search, Span, StreamConfig},
 };
 
 /// A model on a device, reading and writing.
 pub struct Session<'a, D: Device> {
-    pub(super) model: &'a Model,
-    pub(super) device: &'a D,
-    pub(super) setting: Setting,
-    pub(super) tokens: Vec<u32>,
-    pub(super) weights: Arc<AllWeights<D::Tensor>>,
-    pub(super) layers: Vec<D::Layer>,
-    pub(super) angles: Angles<D::Angles>,
-    pub(super) repeater: Option<D::Repeater>,
-    /// Once a token alone was read, where there is a repeater.
-    pub(super) last_block: Option<LastBlock<D>>,
+    model: &'a Model,
+    device: &'a D,
+    setting: Setting,
+    tokens: Vec<u32>,
+    weights: Arc<AllWeights<D::Tensor>>,
+    layers: Vec<D::Layer>,
+    angles: Angles<D::Angles>,
+    /// Once a token was started, where the device keeps work.
+    last_block: Option<LastBlock<D>>,
     /// The end of the work on a token that was started.
     running: Option<D::Mark>,
     /// The rows of the last query block before each layer, for steps. `[n_layers][n_rows, hidden_size]`
@@ -67,14 +63,12 @@ impl<'a, D: Device> Session<'a, D> {
         setting: Setting,
     ) -> Result<Self, Error> {
         let decoder = setting.decoder(model, device, &weights, &[]);
-        let repeater = device.repeater()?;
         let layer = |layer| device.layer(decoder.shape(layer, setting.room()));
         Ok(Session {
             model,
             device,
             tokens: Vec::new(),
             layers: (0..model.config.n_layers).map(layer).collect::<Result<_, Error>>()?,
-            repeater,
             last_block: None,
             running: None,
             angles: decoder.angles(setting.capacity)?,
@@ -102,7 +96,16 @@ impl<'a, D: Device> Session<'a, D> {
     /// As [`Session::read`].
     pub fn start(&mut self, token: u32) -> Result<(), Error> {
         self.take(&[token])?;
-        self.running = self.repeat()?;
+        let (dense, capacity) = (self.setting.dense, self.setting.capacity);
+        if self.last_block.is_none()
+            && self.setting.repeats(self.model)
+            && let Some(repeater) = self.device.repeater()?
+        {
+            self.last_block = Some(LastBlock::new(&self.decoder(), repeater, dense, capacity)?);
+        }
+        let Session { model, device, setting, tokens, weights, layers, last_block, .. } = self;
+        let decoder = setting.decoder(model, *device, weights, tokens);
+        self.running = last_block.as_mut().map(|block| block.start(&decoder, layers)).transpose()?;
         Ok(())
     }
 
@@ -111,8 +114,9 @@ impl<'a, D: Device> Session<'a, D> {
     /// # Errors
     /// As [`Session::read`].
     pub fn finish(&mut self) -> Result<Vec<f32>, Error> {
-        if let Some(mark) = self.running.take()
-            && let Some(logits) = self.repeated(mark)?
+        if let Some(end) = self.running.take()
+            && let Some(block) = &self.last_block
+            && let Some(logits) = block.logits(&self.decoder(), end)?
         {
             return Ok(logits);
         }
@@ -140,11 +144,11 @@ impl<'a, D: Device> Session<'a, D> {
     }
 
     /// Returns the first row of the query block of a row.
-    pub(super) fn block_of(&self, row: usize) -> usize {
+    fn block_of(&self, row: usize) -> usize {
         row / self.setting.config.block_size_q * self.setting.config.block_size_q
     }
 
-    pub(super) fn decoder(&self) -> Decoder<'_, D> {
+    fn decoder(&self) -> Decoder<'_, D> {
         self.setting.decoder(self.model, self.device, &self.weights, &self.tokens)
     }
 
@@ -182,7 +186,7 @@ impl<'a, D: Device> Session<'a, D> {
                 first_row,
                 experts: Vec::new(),
             };
-            decoder.layer(&mut pass, !setting.dense, |queries| attended(queries, setting.dense))?;
+            decoder.layer(&mut pass, !setting.dense, |queries| queries.attended(setting.dense))?;
             on_layer(layer);
             device.mark(&mut hidden).map(Some)
         })?;
@@ -226,15 +230,6 @@ impl<'a, D: Device> Session<'a, D> {
     }
 }
 
-/// Returns what the queries of a chunk attend to: all keys, or those that the search keeps.
-pub(super) fn attended<D: Device>(queries: QueryChunk<D>, dense: bool) -> Result<D::Tensor, Error> {
-    if dense {
-        return queries.attention.attend_dense(queries.rows, queries.first, None);
-    }
-    queries.attention.search(queries.rows, queries.first)?;
-    queries.attention.attend_without(queries.rows, queries.first, &Hidden::default())
-}
-
 /// Returns the logits that follow the last token, of hidden states from `first_row` on.
 fn last_logits<D: Device>(
     decoder: &Decoder<D>,
@@ -247,19 +242,19 @@ fn last_logits<D: Device>(
 
 impl Setting {
     /// Rows that there is room for: whole query blocks.
-    pub(super) fn room(&self) -> usize {
+    fn room(&self) -> usize {
         self.capacity.next_multiple_of(self.config.block_size_q)
     }
 
     /// Whether the tokens of a query block are the same work: nothing that changes comes from the host, and every key is
     /// read for them.
-    pub(super) fn repeats(&self, model: &Model) -> bool {
+    fn repeats(&self, model: &Model) -> bool {
         let StreamConfig { search, exact_queries, .. } = self.config;
         let reads_all = search == Search::Exhaustive || !search.is_baseline() && exact_queries > 0;
         model.config.experts.is_none() && (self.dense || reads_all)
     }
 
-    pub(super) fn decoder<'t, D: Device>(
+    fn decoder<'t, D: Device>(
         &self,
         model: &'t Model,
         device: &'t D,

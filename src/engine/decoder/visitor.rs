@@ -6,6 +6,7 @@ use std::slice;
 use crate::{
     engine::device::{Device, LayerAttention, StageCosts},
     error::Error,
+    protocol::Hidden,
     trace::{BlockMask, Blocks, LayerRecord},
 };
 
@@ -19,6 +20,17 @@ pub(super) struct QueryChunk<'a, D: Device> {
     pub first: usize,
     /// The row after the last one.
     pub end: usize,
+}
+
+impl<D: Device> QueryChunk<'_, D> {
+    /// Returns what they attend to, all keys or those that the search keeps; nothing is recorded.
+    pub fn attended(self, dense: bool) -> Result<D::Tensor, Error> {
+        if dense {
+            return self.attention.attend_dense(self.rows, self.first, None);
+        }
+        self.attention.search(self.rows, self.first)?;
+        self.attention.attend_without(self.rows, self.first, &Hidden::default())
+    }
 }
 
 /// How far a layer is.
