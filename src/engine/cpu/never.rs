@@ -1,16 +1,12 @@
 //! A step of writing takes the new row alone, so nothing is done again.
 
-use super::{Angles, Residual, Tensor};
+use super::{Angles, Cpu, Residual, Tensor};
 use crate::{engine::device::Repeat, error::Error};
 
 /// There is none.
 pub enum Never {}
 
-impl Repeat for Never {
-    type Tensor = Tensor;
-    type Residual = Residual;
-    type Mark = bool;
-    type Angles = Angles;
+impl Repeat<Cpu> for Never {
     type Work = Never;
 
     fn set_place(&self, _: usize, _: usize) -> Result<(), Error> {

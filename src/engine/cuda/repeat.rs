@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cudarc::driver::{CudaGraph, result, sys};
 
 use super::{
-    Angles,
+    Angles, Cuda,
     array::{Array, Pieces},
     gpu::Gpu,
     operations::same,
@@ -59,11 +59,7 @@ impl Repeater {
     }
 }
 
-impl Repeat for Repeater {
-    type Tensor = Tensor;
-    type Residual = Residual;
-    type Mark = Mark;
-    type Angles = Angles;
+impl Repeat<Cuda> for Repeater {
     type Work = Work;
 
     fn set_place(&self, n_tokens: usize, first_row: usize) -> Result<(), Error> {

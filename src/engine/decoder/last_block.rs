@@ -16,7 +16,7 @@ use crate::{
 /// A prompt's last rows.
 pub struct LastBlock<D: Device> {
     /// From the second token on.
-    work: Option<<D::Repeater as Repeat>::Work>,
+    work: Option<<D::Repeater as Repeat<D>>::Work>,
     repeater: D::Repeater,
     dense: bool,
     /// Rows that there is room for, whole query blocks.

@@ -36,7 +36,7 @@ pub use shape::AttentionShape;
 pub use sizes::{Sizes, in_layers};
 
 /// A processor that runs a decoder. Activations are chunks of the prompt, `[n_rows, width]`.
-pub trait Device: Sync {
+pub trait Device: Sized + Sync {
     /// Activations or weights on the device.
     type Tensor: Send + Sync;
     /// The residual stream between layers, in chunks of rows.
@@ -50,7 +50,7 @@ pub trait Device: Sync {
     /// The experts that rows take. A row taken by an expert has a place; those of an expert follow each other.
     type Routes;
     /// Does work again that it keeps.
-    type Repeater: Repeat<Tensor = Self::Tensor, Residual = Self::Residual, Mark = Self::Mark, Angles = Self::Angles>;
+    type Repeater: Repeat<Self>;
 
     /// Whether [`LayerAttention::step`] takes a row through attention alone.
     const STEPS: bool = false;
