@@ -1,11 +1,14 @@
 //! Rows of numbers in bf16, and their products with 32 queries, for the search on the CPU.
 //!
 //! To rank key blocks bf16 is enough, and what a GPU reads, too. It takes half of the memory of f32, and half of
-//! the time where the processor multiplies pairs of numbers (AVX512-BF16); elsewhere pairs are taken apart.
+//! the time where the processor multiplies pairs of numbers fast (AVX512-BF16); elsewhere pairs are taken apart.
 
 use pulp::Simd;
 
-use super::lanes::{Best, Instructions, LANES, Lanes, ROWS, fused_add, lanes, vectorized, vectors};
+use super::lanes::{self, Best, Instructions, LANES, Lanes, vectorized};
+
+/// Rows that are taken apart together.
+const APART: usize = 8;
 
 /// Two numbers, the first in the lower half.
 pub type Pair = u32;
@@ -58,17 +61,19 @@ impl Bf16Rows {
 
 /// Rounds a panel of queries `[n_numbers][LANES]` to bf16.
 pub fn pairs(panel: &[Lanes]) -> Vec<PairLanes> {
-    let zero = [0.0; LANES];
+    let mut pairs = vec![[0; LANES]; panel.len().div_ceil(2)];
     vectorized(
         #[inline(always)]
         || {
-            let two = |dims: &[Lanes]| {
-                let (a, b) = (&dims[0], dims.get(1).unwrap_or(&zero));
-                std::array::from_fn(|lane| pair(a[lane], b[lane]))
-            };
-            panel.chunks(2).map(two).collect()
+            for (pairs, dims) in pairs.iter_mut().zip(panel.chunks(2)) {
+                let (a, b) = (&dims[0], dims.get(1).unwrap_or(&[0.0; LANES]));
+                for lane in 0..LANES {
+                    pairs[lane] = pair(a[lane], b[lane]);
+                }
+            }
         },
-    )
+    );
+    pairs
 }
 
 #[inline(always)]
@@ -95,11 +100,18 @@ fn second(pair: Pair) -> f32 {
     f32::from_bits(pair & 0xffff_0000)
 }
 
+#[inline(always)]
+fn take_apart(pairs: &[Pair], firsts: &mut [f32], seconds: &mut [f32]) {
+    for (&pair, (a, b)) in pairs.iter().zip(firsts.iter_mut().zip(seconds)) {
+        (*a, *b) = (first(pair), second(pair));
+    }
+}
+
 /// Products of each row with all lanes: `out[i] = Σ_d row(i)[d] · panel[d]`.
 pub fn products<'a>(panel: &[PairLanes], row: impl Fn(usize) -> &'a [Pair], out: &mut [Lanes]) {
     let products = Products { panel, row, out };
     #[cfg(target_arch = "x86_64")]
-    if let Some(simd) = x86::Pairwise::try_new() {
+    if let Some(simd) = x86::Pairwise::where_faster() {
         return simd.vectorize(x86::With(simd, products));
     }
     pulp::Arch::new().dispatch(Best(products));
@@ -111,63 +123,43 @@ struct Products<'p, R> {
     out: &'p mut [Lanes],
 }
 
-/// Instructions that multiply a few rows with a panel.
-trait Multiply: Copy {
-    fn multiply<const N: usize>(self, panel: &[PairLanes], rows: [&[Pair]; N]) -> [Lanes; N];
-}
-
-impl<'a, R: Fn(usize) -> &'a [Pair]> Products<'_, R> {
-    #[inline(always)]
-    fn with(self, simd: impl Multiply) {
-        let Products { panel, row, out } = self;
-        let row = |i: usize| &row(i)[..panel.len()];
-        let (groups, rest) = out.as_chunks_mut::<ROWS>();
-        let n_grouped = groups.len() * ROWS;
-        for (group, sums) in groups.iter_mut().enumerate() {
-            *sums = simd.multiply(panel, [0, 1, 2, 3].map(|i| row(group * ROWS + i)));
-        }
-        for (i, sum) in rest.iter_mut().enumerate() {
-            [*sum] = simd.multiply(panel, [row(n_grouped + i)]);
-        }
-    }
-}
-
+/// Takes pairs apart: the panel once, and some rows at a time.
 impl<'a, R: Fn(usize) -> &'a [Pair]> Instructions for Products<'_, R> {
     #[inline(always)]
     fn run<S: Simd, const V: usize>(self, simd: S) {
-        self.with(Apart::<S, V>(simd));
-    }
-}
-
-/// Takes pairs apart, for vectors of f32 of which `V` are 32 lanes.
-#[derive(Clone, Copy)]
-struct Apart<S, const V: usize>(S);
-
-impl<S: Simd, const V: usize> Multiply for Apart<S, V> {
-    #[inline(always)]
-    fn multiply<const N: usize>(self, panel: &[PairLanes], rows: [&[Pair]; N]) -> [Lanes; N] {
-        let mut sums = [[self.0.splat_f32s(0.0); V]; N];
-        for (d, queries) in panel.iter().enumerate() {
-            let [a, b] = [queries.map(first), queries.map(second)].map(|lanes| vectors::<S, V>(&lanes));
-            for i in 0..N {
-                fused_add(self.0, &mut sums[i], first(rows[i][d]), &a);
-                fused_add(self.0, &mut sums[i], second(rows[i][d]), &b);
-            }
+        let width = self.panel.len();
+        let mut panel = vec![[0.0; LANES]; 2 * width];
+        let (firsts, seconds) = panel.split_at_mut(width);
+        for (pairs, (firsts, seconds)) in self.panel.iter().zip(firsts.iter_mut().zip(seconds)) {
+            take_apart(pairs, firsts, seconds);
         }
-        sums.map(lanes::<S, V>)
+        let mut rows = vec![0.0; APART * 2 * width];
+        for (group, out) in self.out.chunks_mut(APART).enumerate() {
+            for (i, apart) in rows.chunks_exact_mut(2 * width).take(out.len()).enumerate() {
+                let (firsts, seconds) = apart.split_at_mut(width);
+                take_apart((self.row)(group * APART + i), firsts, seconds);
+            }
+            let row = |i: usize| &rows[i * 2 * width..][..2 * width];
+            lanes::Products { panel: &panel, row, out }.run::<S, V>(simd);
+        }
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::{
-        arch::x86_64::{__m512, __m512bh, __m512i, _mm512_dpbf16_ps},
+        arch::x86_64::{__cpuid, __m512, __m512bh, __m512i, _mm512_dpbf16_ps},
+        array,
         mem::transmute,
+        sync::LazyLock,
     };
 
     use pulp::{NullaryFnOnce, cast};
 
-    use super::{Lanes, Multiply, Pair, PairLanes, Products};
+    use super::{Lanes, Pair, PairLanes, Products};
+
+    /// Rows multiplied together: enough independent sums to fill the pipelines.
+    const ROWS: usize = 4;
 
     pulp::simd_type! {
         /// A processor that multiplies pairs of bf16.
@@ -178,6 +170,16 @@ mod x86 {
     }
 
     impl Pairwise {
+        /// Returns the instructions where they are worth it: Intel's processors multiply two single numbers sooner than
+        /// a pair.
+        pub fn where_faster() -> Option<Self> {
+            static IS_INTEL: LazyLock<bool> = LazyLock::new(|| {
+                let vendor = __cpuid(0);
+                [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).concat() == b"GenuineIntel"
+            });
+            Self::try_new().filter(|_| !*IS_INTEL)
+        }
+
         /// Adds to each lane the products of two pairs.
         #[inline(always)]
         fn add(self, sums: __m512, a: __m512i, b: __m512i) -> __m512 {
@@ -189,9 +191,7 @@ mod x86 {
                 _mm512_dpbf16_ps(sums, a, b)
             }
         }
-    }
 
-    impl Multiply for Pairwise {
         #[inline(always)]
         fn multiply<const N: usize>(self, panel: &[PairLanes], rows: [&[Pair]; N]) -> [Lanes; N] {
             let mut sums = [[self.avx512f._mm512_setzero_ps(); 2]; N];
@@ -216,7 +216,16 @@ mod x86 {
 
         #[inline(always)]
         fn call(self) {
-            self.1.with(self.0);
+            let With(simd, Products { panel, row, out }) = self;
+            let row = |i: usize| &row(i)[..panel.len()];
+            let (groups, rest) = out.as_chunks_mut::<ROWS>();
+            let n_grouped = groups.len() * ROWS;
+            for (group, sums) in groups.iter_mut().enumerate() {
+                *sums = simd.multiply(panel, array::from_fn::<_, ROWS, _>(|i| row(group * ROWS + i)));
+            }
+            for (i, sum) in rest.iter_mut().enumerate() {
+                [*sum] = simd.multiply(panel, [row(n_grouped + i)]);
+            }
         }
     }
 }
@@ -255,14 +264,18 @@ mod tests {
                 key.iter().zip(&panel).map(|(&k, q)| round(k) * round(q[lane])).sum()
             };
             let pairs = pairs(&panel);
-            let mut found = [vec![[0.0; LANES]; n_rows], vec![[0.0; LANES]; n_rows]];
-            products(&pairs, |i| rows.row(i), &mut found[0]);
-            let apart = Products { panel: &pairs, row: |i: usize| rows.row(i), out: &mut found[1] };
-            pulp::Arch::new().dispatch(Best(apart));
-            for (row, lane) in (0..n_rows).flat_map(|row| (0..LANES).map(move |lane| (row, lane))) {
-                for found in &found {
+            let check = |multiply: &dyn Fn(&mut [Lanes])| {
+                let mut found = vec![[0.0; LANES]; n_rows];
+                multiply(&mut found);
+                for (row, lane) in (0..n_rows).flat_map(|row| (0..LANES).map(move |lane| (row, lane))) {
                     assert!((f64::from(found[row][lane]) - exact(row, lane)).abs() < 1e-5, "{row} {lane}");
                 }
+            };
+            let (panel, row) = (&pairs[..], |i: usize| rows.row(i));
+            check(&|out| pulp::Arch::new().dispatch(Best(Products { panel, row, out })));
+            #[cfg(target_arch = "x86_64")]
+            if let Some(simd) = x86::Pairwise::try_new() {
+                check(&|out| simd.vectorize(x86::With(simd, Products { panel, row, out })));
             }
             rows.truncate(1);
             assert_eq!(rows.n_rows(), 1);

@@ -5,7 +5,7 @@
 //! run time (AVX-512, AVX2, NEON). The two products are written with explicit vectors: left to itself the
 //! compiler packs rows, not lanes.
 
-use std::cell::Cell;
+use std::{array, cell::Cell};
 
 use pulp::{Simd, WithSimd};
 
@@ -14,9 +14,6 @@ pub const LANES: usize = 32;
 
 /// One number for each of 32 queries.
 pub type Lanes = [f32; LANES];
-
-/// Rows multiplied together: enough independent sums to fill the pipelines, few enough to stay in registers.
-pub(super) const ROWS: usize = 4;
 
 /// Runs loops over lanes compiled for the best instruction set that the processor has.
 #[inline(always)]
@@ -83,26 +80,32 @@ impl<I: Instructions> WithSimd for Best<I> {
     }
 }
 
-struct Products<'p, R> {
-    panel: &'p [Lanes],
-    row: R,
-    out: &'p mut [Lanes],
+pub(super) struct Products<'p, R> {
+    pub panel: &'p [Lanes],
+    pub row: R,
+    pub out: &'p mut [Lanes],
 }
 
 impl<'a, R: Fn(usize) -> &'a [f32]> Instructions for Products<'_, R> {
     #[inline(always)]
     fn run<S: Simd, const V: usize>(self, simd: S) {
+        match V {
+            2 => self.together::<S, V, 8>(simd),
+            _ => self.together::<S, V, 4>(simd),
+        }
+    }
+}
+
+impl<'a, R: Fn(usize) -> &'a [f32]> Products<'_, R> {
+    /// Multiplies `N` rows together: enough independent sums to fill the pipelines, few enough to stay in registers.
+    #[inline(always)]
+    fn together<S: Simd, const V: usize, const N: usize>(self, simd: S) {
         let Products { panel, row, out } = self;
         let row = |i: usize| &row(i)[..panel.len()];
-        let (groups, rest) = out.as_chunks_mut::<ROWS>();
-        let n_grouped = groups.len() * ROWS;
+        let (groups, rest) = out.as_chunks_mut::<N>();
+        let n_grouped = groups.len() * N;
         for (group, sums) in groups.iter_mut().enumerate() {
-            let first = group * ROWS;
-            *sums = products_of::<S, V, ROWS>(
-                simd,
-                panel,
-                [row(first), row(first + 1), row(first + 2), row(first + 3)],
-            );
+            *sums = products_of::<S, V, N>(simd, panel, array::from_fn(|i| row(group * N + i)));
         }
         for (i, sum) in rest.iter_mut().enumerate() {
             [*sum] = products_of::<S, V, 1>(simd, panel, [row(n_grouped + i)]);
@@ -135,11 +138,22 @@ struct AddWeighted<'p, R> {
 impl<'a, R: Fn(usize) -> &'a [f32]> Instructions for AddWeighted<'_, R> {
     #[inline(always)]
     fn run<S: Simd, const V: usize>(self, simd: S) {
+        match V {
+            2 => self.together::<S, V, 8>(simd),
+            _ => self.together::<S, V, 4>(simd),
+        }
+    }
+}
+
+impl<'a, R: Fn(usize) -> &'a [f32]> AddWeighted<'_, R> {
+    /// Adds to `N` sums together, as of products.
+    #[inline(always)]
+    fn together<S: Simd, const V: usize, const N: usize>(self, simd: S) {
         let AddWeighted { out, weights, row } = self;
-        let (groups, rest) = out.as_chunks_mut::<ROWS>();
-        let n_grouped = groups.len() * ROWS;
+        let (groups, rest) = out.as_chunks_mut::<N>();
+        let n_grouped = groups.len() * N;
         for (group, sums) in groups.iter_mut().enumerate() {
-            add_weighted_to::<S, V, ROWS>(simd, sums, weights, |i| row(i)[group * ROWS..].first_chunk());
+            add_weighted_to::<S, V, N>(simd, sums, weights, |i| row(i)[group * N..].first_chunk());
         }
         for (d, sum) in rest.iter_mut().enumerate() {
             let one = std::array::from_mut(sum);
@@ -155,7 +169,7 @@ fn add_weighted_to<'a, S: Simd, const V: usize, const N: usize>(
     weights: &[Lanes],
     values: impl Fn(usize) -> Option<&'a [f32; N]>,
 ) {
-    let mut sums: [[S::f32s; V]; N] = std::array::from_fn(|i| vectors::<S, V>(&out[i]));
+    let mut sums: [[S::f32s; V]; N] = array::from_fn(|i| vectors::<S, V>(&out[i]));
     for (i, weight) in weights.iter().enumerate() {
         let weight = vectors::<S, V>(weight);
         let Some(values) = values(i) else { return };
