@@ -4,12 +4,12 @@
 //! A product says nothing about what a query looks at without the products beside it: queries that like every
 //! key would drown out one that likes a single key very much.
 
-use std::f32::consts::LOG2_E;
+use std::{array, f32::consts::LOG2_E};
 
 use crate::{
     engine::cpu::{
         bf16::{Bf16Rows, products},
-        exponentials::{add, exponential, raise, raise_rows, sum_of_exponentials, times},
+        exponentials::{add, exponential, raise, raise_rows, sum_of_exponentials, times, times_and_sum},
         lanes::{LANES, Lanes, lend, soft_cap, vectorized},
         queries::{Queries, QueryPanel, hide_invisible},
     },
@@ -53,18 +53,17 @@ pub fn mean_masses(
     query_block: usize,
     soft_cap: Option<f32>,
 ) -> Vec<f32> {
-    let visible: Vec<usize> = blocks.visible(query_block).collect();
+    let visible = blocks.visible(query_block);
+    let all: Vec<usize> = visible.clone().collect();
+    let n = blocks.queries(query_block).len() as f32;
     let mut means = vec![0.0; blocks.n_key_blocks()];
     for panel in &queries.panels {
-        let masses = masses(panel, keys, blocks, query_block, &visible, soft_cap);
+        let mut masses = masses(panel, keys, blocks, query_block, &all, soft_cap);
         let mut total = [0.0; LANES];
         add(&mut total, &masses);
-        for (&block, mass) in visible.iter().zip(&masses) {
-            means[block] += (0..panel.n).map(|lane| mass[lane] / total[lane]).sum::<f32>();
-        }
+        let share = |lane| if lane < panel.n { 1.0 / (n * total[lane]) } else { 0.0 };
+        times_and_sum(&mut masses, &array::from_fn(share), &mut means[visible.clone()]);
     }
-    let n = blocks.queries(query_block).len() as f32;
-    means.iter_mut().for_each(|mean| *mean /= n);
     means
 }
 

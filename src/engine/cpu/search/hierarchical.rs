@@ -72,17 +72,15 @@ fn descend(
     loop {
         let n = if level == 0 { widths.survivors } else { widths.ranges };
         let inside = |node: usize| candidates.start <= node << level && (node + 1) << level <= candidates.end;
-        // Those inside first.
-        frontier.sort_by_key(|item| !inside(item.1 as usize));
-        let n_inside = frontier.partition_point(|item| inside(item.1 as usize));
-        if n_inside > n {
-            let (scored, past) = frontier.split_at_mut(n_inside);
-            scores.score(queries, head, level, scored);
-            past.iter_mut().for_each(|item| item.0 = f32::INFINITY);
-            n_read += n_inside * head.index.rows_per_node();
-            let n_past = past.len();
-            keep_best(&mut frontier, n + n_past);
+        let (mut ranked, past): (Vec<_>, Vec<_>) =
+            frontier.into_iter().partition(|item| inside(item.1 as usize));
+        if ranked.len() > n {
+            scores.score(queries, head, level, &mut ranked);
+            n_read += ranked.len() * head.index.rows_per_node();
+            keep_best(&mut ranked, n);
         }
+        frontier = ranked;
+        frontier.extend(past);
         if level == 0 {
             return (frontier, n_read);
         }
