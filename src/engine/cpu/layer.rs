@@ -1,7 +1,7 @@
 //! One layer's attention on the CPU: keys, values and pyramids of every head, and the record, filled chunk by
 //! chunk.
 
-use std::{borrow::Cow, time::Instant};
+use std::{borrow::Cow, mem, time::Instant};
 
 use rayon::prelude::*;
 
@@ -18,6 +18,7 @@ use super::{
         exhaustive,
         hierarchical::{self, Indexed},
     },
+    sums::product,
     tensor::{Tensor, with_slice},
 };
 use crate::{
@@ -213,9 +214,8 @@ impl LayerAttention for Layer {
 
     fn measure(&mut self, hidden: &Tensor) -> Result<(), Error> {
         let width = hidden.numbers()?.dims2()?.1;
-        let lengths: Vec<f32> = with_slice(hidden, |rows| {
-            rows.chunks(width).map(|row| row.iter().map(|v| v * v).sum::<f32>().sqrt()).collect()
-        })?;
+        let lengths: Vec<f32> =
+            with_slice(hidden, |rows| rows.par_chunks(width).map(|row| product(row, row).sqrt()).collect())?;
         self.record.residual.extend(self.shape.means_of_query_blocks(&lengths));
         Ok(())
     }
@@ -248,17 +248,18 @@ impl LayerAttention for Layer {
             let all = self.attended(mask, head, query_block);
             sparse(queries, self.keys_values(head), &shape.blocks, query_block, &all, recorded)
         })?;
-        let mut output = vec![0.0; queries.numbers()?.elem_count()];
+        let mut outputs = Vec::with_capacity(attended.len());
         self.shares.clear();
-        for (head, query_block, block) in attended {
-            self.place(&mut output, first_query_block, head, query_block, &block.output);
+        for (head, query_block, mut block) in attended {
+            outputs.push(mem::take(&mut block.output));
             let block = self.note(head, query_block, block);
             if self.shape.records_proximity() {
                 self.shares.push((head, query_block, block.received));
             }
         }
+        let output = self.in_rows(&outputs);
         self.costs += StageCosts { attention: start.elapsed(), ..StageCosts::default() };
-        Tensor::of_rows(output, self.shape.n_heads * self.shape.head_dim)
+        output
     }
 
     fn proximity(
@@ -292,11 +293,7 @@ impl LayerAttention for Layer {
             let all = self.attended(&self.record.mask, head, query_block);
             sparse_without(queries, self.keys_values(head), &blocks, query_block, &all, &hidden)
         })?;
-        let mut output = vec![0.0; queries.numbers()?.elem_count()];
-        for (head, query_block, rows) in attended {
-            self.place(&mut output, first_query_block, head, query_block, &rows);
-        }
-        Tensor::of_rows(output, self.shape.n_heads * self.shape.head_dim)
+        self.in_rows(&attended.into_iter().map(|(_, _, output)| output).collect::<Vec<_>>())
     }
 
     fn step(&mut self, query: &Tensor, dense: bool) -> Result<Option<Tensor>, Error> {
@@ -314,14 +311,14 @@ impl LayerAttention for Layer {
             let kept = mask.map_or(&[][..], |mask| mask.kept(head, query_block));
             dense(queries, self.keys_values(head), &self.shape.blocks, query_block, kept)
         })?;
-        let mut output = vec![0.0; queries.numbers()?.elem_count()];
-        for (head, query_block, (rows, mass)) in attended {
-            self.place(&mut output, first_query_block, head, query_block, &rows);
+        let mut outputs = Vec::with_capacity(attended.len());
+        for (head, _, (output, mass)) in attended {
+            outputs.push(output);
             if let Some(kept_mass) = &mut kept_mass {
                 kept_mass[head] += mass;
             }
         }
-        Tensor::of_rows(output, self.shape.n_heads * self.shape.head_dim)
+        self.in_rows(&outputs)
     }
 
     fn into_record(self) -> Result<impl Collect + 'static, Error> {
@@ -404,25 +401,28 @@ impl Layer {
         })
     }
 
-    /// Copies a block's outputs `[n_queries, head_dim]` to their place in the rows.
-    fn place(
-        &self,
-        output: &mut [f32],
-        first_query_block: usize,
-        head: usize,
-        query_block: usize,
-        rows: &[f32],
-    ) {
+    /// Brings outputs `[n_queries, head_dim]`, those of a query block head by head, into rows.
+    /// `[n_rows, n_heads · head_dim]`
+    fn in_rows(&self, outputs: &[Vec<f32>]) -> Result<Tensor, Error> {
         let AttentionShape { blocks, n_heads, head_dim, .. } = self.shape;
-        let first = blocks.queries(query_block).start - blocks.queries(first_query_block).start;
-        for (i, row) in rows.chunks(head_dim).enumerate() {
-            output[((first + i) * n_heads + head) * head_dim..][..head_dim].copy_from_slice(row);
-        }
+        let width = n_heads * head_dim;
+        let mut rows = vec![0.0; outputs.iter().map(Vec::len).sum()];
+        let of_blocks = rows.par_chunks_mut(blocks.block_size_q * width).zip(outputs.par_chunks(n_heads));
+        of_blocks.for_each(|(rows, heads)| {
+            for (i, row) in rows.chunks_mut(width).enumerate() {
+                let heads = heads.iter().map(|head| &head[i * head_dim..][..head_dim]);
+                row.chunks_mut(head_dim).zip(heads).for_each(|(to, head)| to.copy_from_slice(head));
+            }
+        });
+        Tensor::of_rows(rows, width)
     }
 }
 
 fn append(heads: &mut [Vec<f32>], rows: &[f32], head_dim: usize) {
-    for row in rows.chunks(head_dim * heads.len()) {
-        heads.iter_mut().zip(row.chunks(head_dim)).for_each(|(head, values)| head.extend_from_slice(values));
-    }
+    let width = head_dim * heads.len();
+    let of_head = |head: usize| rows.chunks(width).map(move |row| &row[head * head_dim..][..head_dim]);
+    heads
+        .par_iter_mut()
+        .enumerate()
+        .for_each(|(head, to)| of_head(head).for_each(|row| to.extend_from_slice(row)));
 }

@@ -17,8 +17,10 @@ mod one_query;
 mod proximity;
 pub mod queries;
 mod record;
+mod rope;
 pub mod search;
 mod step;
+mod sums;
 mod tensor;
 
 use std::{ops::Range, sync::Arc};
@@ -44,6 +46,7 @@ use experts::{add_scattered, gathered, times_sigmoid};
 use lanes::vectorized;
 pub use layer::Layer;
 use never::Never;
+use rope::Rotation;
 pub use tensor::Tensor;
 use tensor::with_slice;
 
@@ -223,7 +226,19 @@ impl Device for Cpu {
     }
 
     fn add(&self, x: &Tensor, y: &Tensor) -> Result<Tensor, Error> {
-        Ok((x.numbers()? + y.numbers()?)?.into())
+        let shape = x.numbers()?.shape();
+        let mut out = vec![0.0; shape.elem_count()];
+        with_slice(x, |x| {
+            with_slice(y, |y| {
+                let parts = out.par_chunks_mut(PART).zip(x.par_chunks(PART)).zip(y.par_chunks(PART));
+                parts.for_each(|((out, x), y)| {
+                    for (out, (x, y)) in out.iter_mut().zip(x.iter().zip(y)) {
+                        *out = x + y;
+                    }
+                });
+            })
+        })??;
+        Ok(Numbers::from_vec(out, shape, &candle_core::Device::Cpu)?.into())
     }
 
     fn zeros_like(&self, x: &Tensor) -> Result<Tensor, Error> {
@@ -288,24 +303,21 @@ impl Device for Cpu {
         angles: &Angles,
         scale: f32,
     ) -> Result<Tensor, Error> {
-        let (n_rows, width) = x.numbers()?.dims2()?;
-        let Angles { cos, sin, head_dim } = angles;
-        let mut x: Tensor = x.numbers()?.reshape((1, n_rows, width / head_dim, *head_dim))?.into();
-        if let Some((weight, eps)) = norm {
-            x = self.rms_norm(&x, weight, eps)?;
-        }
-        let x = x.numbers()?;
-        let cos = stretches_of(cos, positions)?;
-        let sin = stretches_of(sin, positions)?;
-        let n_rotated = 2 * cos.dim(D::Minus1)?;
-        let rotated =
-            candle_nn::rotary_emb::rope_thd(&x.narrow(D::Minus1, 0, n_rotated)?.contiguous()?, &cos, &sin)?;
-        let x = match head_dim - n_rotated {
-            0 => rotated,
-            n => Numbers::cat(&[&rotated, &x.narrow(D::Minus1, n_rotated, n)?], D::Minus1)?,
-        };
-        let x = if scale == 1.0 { x } else { (x * scale as f64)? };
-        Ok(x.reshape((n_rows, width))?.into())
+        let width = x.numbers()?.dim(D::Minus1)?;
+        // What has no norm must be found, and not become 0.
+        let scale = if norm.is_some() && !has_norm(x)? { f32::NAN } else { scale };
+        let weight = norm.map(|(weight, _)| self.to_host(weight)).transpose()?;
+        let norm = weight.as_deref().zip(norm.map(|(_, eps)| eps as f32));
+        let [cos, sin] = [&angles.cos, &angles.sin].map(|table| stretches_of(table, positions));
+        let (cos, sin): (Tensor, Tensor) = (cos?.into(), sin?.into());
+        let rotated = with_slice(x, |x| {
+            with_slice(&cos, |cos| {
+                with_slice(&sin, |sin| {
+                    Rotation { head_dim: angles.head_dim, norm, angles: [cos, sin], scale }.of(x, width)
+                })
+            })
+        })???;
+        Tensor::of_rows(rotated, width)
     }
 
     fn rows(&self, x: &Tensor, stretches: &[Range<usize>]) -> Result<Tensor, Error> {

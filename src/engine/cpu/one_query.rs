@@ -3,10 +3,8 @@
 use super::{
     attend::KeysValues,
     lanes::{exp2, soft_cap, vectorized},
+    sums::product,
 };
-
-/// Numbers that are summed side by side.
-const WIDE: usize = 16;
 
 /// Softmax and value sum over `tokens`, which the query sees; `query` and `output` are `[head_dim]`.
 pub fn attend_one(query: &[f32], kv: KeysValues, tokens: &[usize], output: &mut [f32]) {
@@ -25,19 +23,6 @@ pub fn attend_one(query: &[f32], kv: KeysValues, tokens: &[usize], output: &mut 
             }
         },
     );
-}
-
-/// The inner product.
-#[inline(always)]
-fn product(a: &[f32], b: &[f32]) -> f32 {
-    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<WIDE>(), b.as_chunks::<WIDE>());
-    let mut sums = [0.0; WIDE];
-    for (a, b) in a.iter().zip(b) {
-        for i in 0..WIDE {
-            sums[i] += a[i] * b[i];
-        }
-    }
-    sums.iter().sum::<f32>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>()
 }
 
 /// Softmax in base 2 of scores times `scale` and a sink, which takes its part.

@@ -17,6 +17,7 @@ use crate::engine::{
         bf16::{Bf16Rows, products},
         lanes::{LANES, Lanes, lend, lengths, vectorized},
         queries::QueryPanel,
+        sums::square_of_distance,
     },
     search::tree::Tree,
 };
@@ -97,8 +98,7 @@ fn merged(mut clusters: Vec<Cluster>) -> Vec<Cluster> {
 
 /// Returns by how much merging raises the sum of squared distances.
 fn cost(a: &Cluster, b: &Cluster) -> f32 {
-    let apart: f32 = a.mean.iter().zip(&b.mean).map(|(a, b)| (a - b) * (a - b)).sum();
-    apart * a.n * b.n / (a.n + b.n)
+    square_of_distance(&a.mean, &b.mean) * a.n * b.n / (a.n + b.n)
 }
 
 impl Level {
