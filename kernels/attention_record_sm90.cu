@@ -90,16 +90,16 @@ DEVICE void load_columns(Columns& c, const Params& p, Sight sight) {
     }
 }
 
-// Two queries of a thread, next to each other: the last sentence that counts for each, and its weight.
+// Two queries of a thread, next to each other: where the keys that count for each end, and its weight.
 struct __align__(16) Pair {
-    int sentence[2];
+    int limit[2];
     float weight[2];
 };
 
 DEVICE void load_pairs(Pair* pairs, const Params& p, Sight sight) {
     for (int i = threadIdx.x; i < BLOCK_Q; i += THREADS) {
         int token = min(sight.first_query + i, p.sizes.n_tokens - 1);
-        pairs[i / 2].sentence[i % 2] = (int)p.anchors.sentence[token] - p.anchors.distance;
+        pairs[i / 2].limit[i % 2] = p.anchors.limit[token];
         pairs[i / 2].weight[i % 2] = p.anchors.weight[token];
     }
 }
@@ -108,17 +108,16 @@ DEVICE void load_pairs(Pair* pairs, const Params& p, Sight sight) {
 
 // A thread's two keys of a tile: i and i + 8.
 struct Keys {
-    int i, slot[2], key[2], sentence[2];
+    int i, slot[2], key[2];
 };
 
-DEVICE Keys keys_of(const Params& p, Kept row, int tile) {
+DEVICE Keys keys_of(Kept row, int tile) {
     Keys k;
     k.i = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4;
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         k.slot[r] = tile * SLOTS + (k.i + r * 8) / BLOCK_K;
         k.key[r] = key_of(row, k.slot[r], (k.i + r * 8) % BLOCK_K);
-        k.sentence[r] = ANCHORS && k.key[r] < p.sizes.n_tokens ? (int)p.anchors.sentence[k.key[r]] : UNSEEN;
     }
     return k;
 }
@@ -186,8 +185,8 @@ DEVICE void write_key(const Params& p, float sum, const Keys& k, int r, int tile
 
 // What the two keys of a thread get of all queries far enough behind them, from their probabilities.
 DEVICE void anchor_rows(float (&sums)[2], const float (&dots)[DOTS], const Keys& k, const Pair* pairs) {
-    // Sentences do not decrease, but for tokens between them, which weigh nothing as queries.
-    bool all = __all_sync(~0u, max(k.sentence[0], k.sentence[1]) <= pairs[0].sentence[0]);
+    // Limits do not decrease, but for tokens between sentences, which weigh nothing as queries.
+    bool all = __all_sync(~0u, max(k.key[0], k.key[1]) < pairs[0].limit[0]);
     sums[0] = sums[1] = 0.0f;
 #pragma unroll
     for (int j = 0; j < COLUMNS; j++) {
@@ -195,7 +194,7 @@ DEVICE void anchor_rows(float (&sums)[2], const float (&dots)[DOTS], const Keys&
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             float p = dots[j / 2 * 4 + r * 2 + j % 2];
-            if (all || k.sentence[r] <= pair.sentence[j % 2]) sums[r] = fmaf(p, pair.weight[j % 2], sums[r]);
+            if (all || k.key[r] < pair.limit[j % 2]) sums[r] = fmaf(p, pair.weight[j % 2], sums[r]);
         }
     }
     sums[0] = quad_sum(sums[0]), sums[1] = quad_sum(sums[1]);
@@ -251,7 +250,7 @@ DEVICE void record_all(const Params& p, Kept row, Sight sight, int n_tiles, Ring
     bool has_focus = !ALL_KEYS && sight.first_query < focus.end && sight.end_query > focus.first;
     barrier_wait(ring.query_full, 0);
     for (int tile = 0; tile < n_tiles; tile++) {
-        Keys keys = keys_of(p, row, tile);
+        Keys keys = keys_of(row, tile);
         float dots[DOTS];
         multiply_tile(dots, ring, tile);
         if (threadIdx.x % 32 == 0) barrier_arrive(ring.empty + tile % STAGES * 8);

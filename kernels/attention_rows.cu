@@ -27,12 +27,11 @@ static_assert(sizeof(Focus) == 16, "as in src/engine/cuda/params.rs");
 
 // Inputs of vertical scores.
 struct Anchors {
-    const u32* sentence;
+    const u32* limit;
     const float* weight;
     float* received;
-    int distance;
 };
-static_assert(sizeof(Anchors) == 32, "as in src/engine/cuda/params.rs");
+static_assert(sizeof(Anchors) == 24, "as in src/engine/cuda/params.rs");
 
 // Of attention_record.cu and attention_record_sm90.cu.
 template <typename Tensor>
@@ -46,7 +45,7 @@ struct RecordParams {
     Rows rows;
     Sizes sizes;
 };
-static_assert(sizeof(RecordParams<const u16*>) == 144, "as in src/engine/cuda/params.rs");
+static_assert(sizeof(RecordParams<const u16*>) == 136, "as in src/engine/cuda/params.rs");
 
 // ---- key blocks of a row
 

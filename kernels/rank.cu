@@ -25,18 +25,22 @@ DEVICE float norm_of_held(const float* held, int count, int query, Norm* sums) {
     return norm.most + log2f(norm.sum);
 }
 
-// Takes the norms of the queries over all items, then scores the first `n_scored`.
+// Where the norms of the queries are, as binary logarithms, after a rank that held what each query gives each item.
+DEVICE Norm* norms_of_rank(u8* shared) { return (Norm*)(shared + HELD * BLOCK_Q * 4); }
+
+// Takes the norms of the queries over all items, then scores the first `n_scored`. Returns whether all items had
+// room: then what each gives each query is held, [count, BLOCK_Q], and norms are in `norms_of_rank(shared)[query].most`.
 template <bool OF_KEYS>
-DEVICE void rank(const Search& s, const u32* items, int count, int n_scored, Queries& q, u8* shared,
+DEVICE bool rank(const Search& s, const u32* items, int count, int n_scored, Queries& q, u8* shared,
                  u32* out) {
     if (count > HELD) {
         pass<OF_KEYS ? KEY_NORMS : NODE_NORMS>(s, items, count, q, shared, out);
         settle_norms(q, shared);
         pass<OF_KEYS ? KEY_SCORES : NODE_SCORES>(s, items, n_scored, q, shared, out);
-        return;
+        return false;
     }
     float* held = (float*)shared;
-    Norm* sums = (Norm*)(shared + HELD * BLOCK_Q * 4);
+    Norm* sums = norms_of_rank(shared);
     pass_holding<OF_KEYS ? KEYS_HELD : NODES_HELD>(s, items, count, q, held, out);
     constexpr int PARTS = BLOCK_Q > 32 ? BLOCK_Q / 32 : 1;
     float norms[PARTS];
@@ -61,4 +65,5 @@ DEVICE void rank(const Search& s, const u32* items, int count, int n_scored, Que
     __syncthreads();
 #pragma unroll
     for (int j = 0; j < OF_LANE; j++) q.norm[j] = sums[place_of(j)].most / TO_LOG2;
+    return true;
 }

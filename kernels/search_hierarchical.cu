@@ -27,6 +27,8 @@
 // mask      written
 // n_read    one u64, to which the number of rows is added that were scored: keys, and what stands for several
 //           of them
+// found     [n_rows, n_heads] f32, zeroed by the caller, or null: ln sum_k exp(q . k / sqrt(HEAD_DIM)) over the kept
+//           keys of the rows of which RESCORE holds what each block gives; others stay 0. There is no soft cap
 // Scoring is in score.cu and rank.cu, which stand before this file.
 // grid (query blocks of this launch, n_heads); a thread block holds max_frontier nodes: at least S +
 // sink_blocks + local_blocks and 2^down (w + 2), a multiple of 64. local_blocks is at least ceil(BLOCK_Q /
@@ -40,11 +42,12 @@ struct SearchParams {
     Nodes nodes;
     Mask mask;
     u64* n_read;
+    float* found;
     Sizes sizes;
     Rule rule;
     int first_block, beam, down, max_frontier;
 };
-static_assert(sizeof(SearchParams) == 120, "as in src/engine/cuda/params.rs");
+static_assert(sizeof(SearchParams) == 128, "as in src/engine/cuda/params.rs");
 
 // Nodes under way, each array of max_frontier numbers in shared memory.
 struct Frontier {
@@ -105,7 +108,7 @@ DEVICE Threshold threshold_of(const u32* scores, int count, int keep) {
 }
 
 // Replaces the best `keep` of the frontier, or all if it has no more, by the nodes `down` levels below that
-// reach into the candidates.
+// reach into the candidates. Scores become 1 for those that stay, else 0.
 DEVICE void go_down(const Search& s, Frontier& f, int keep, int down) {
     __shared__ Threshold best;
     __shared__ int n_next;
@@ -130,7 +133,9 @@ DEVICE void go_down(const Search& s, Frontier& f, int keep, int down) {
         u32 above = f.above[i / 32], equal = f.equal[i / 32];
         int n_above = __popc(above & (bit - 1)), n_equal = __popc(equal & (bit - 1));
         for (int w = 0; w < i / 32; w++) n_above += __popc(f.above[w]), n_equal += __popc(f.equal[w]);
-        if (!(above & bit) && (!(equal & bit) || n_equal >= best.n_equals)) continue;
+        bool stays = above & bit || (equal & bit && n_equal < best.n_equals);
+        f.scores[i] = stays;
+        if (!stays) continue;
         int n_before = n_above + min(n_equal, best.n_equals), at = before_first + (n_before << down), end = 0;
         int child = f.nodes[i] << down;
         for (int c = 0; c < 1 << down; c++) {
@@ -166,16 +171,43 @@ DEVICE int split(const SearchParams& p, Search& s, Frontier& f, int survivors, i
     }
 }
 
-// The `budget` surviving blocks that get most of a query's attention, by their keys; returns the rows read.
-DEVICE int rescore(const Search& s, Frontier& f, Sight sight, int budget, Queries& q, u8* scoring) {
+// Writes the rows of log-sum-exps of a query block: norms less what `count` items gave that do not stay.
+DEVICE void write_norms(float* rows, const u32* stays, int count, int n_queries, u8* scoring) {
+    const float* held = (float*)scoring;
+    Norm* norms = norms_of_rank(scoring);
+    for (int query = threadIdx.x % 32; query < BLOCK_Q; query += 32) {
+        float gone = 0.0f, norm = norms[query].most;
+        for (int i = threadIdx.x / 32 * 4; i < count; i += WARPS * 4) {
+            uint4 of = *(const uint4*)(stays + i);
+            if (of.x & of.y & of.z & of.w) continue;
+            u32 four[4] = {of.x, of.y, of.z, of.w};
+#pragma unroll
+            for (int n = 0; n < 4; n++) {
+                if (!four[n] && i + n < count) gone += exp2_fast(held[(i + n) * BLOCK_Q + query] - norm);
+            }
+        }
+        norms[threadIdx.x / 32 * BLOCK_Q + query].sum = gone;
+    }
+    __syncthreads();
+    for (int query = threadIdx.x; query < n_queries; query += THREADS) {
+        float share = 1.0f;
+        for (int n = 0; n < WARPS; n++) share -= norms[n * BLOCK_Q + query].sum;
+        if (share > 1e-3f) rows[(u64)query * gridDim.y] = (norms[query].most + log2f(share)) / LOG2E;
+    }
+}
+
+// The `budget` surviving blocks that get most of a query's attention, by their keys; returns the rows read. `found`
+// is where the log-sum-exp of the first query belongs, or null.
+DEVICE int rescore(const Search& s, Frontier& f, Sight sight, int budget, Queries& q, u8* scoring, float* found) {
     int count = f.count, n_before = s.first_column - sight.first_column;
     int n_kept = n_before + sight.end_column - s.end_column;
     for (int i = threadIdx.x; i < n_kept; i += THREADS) {
         f.nodes[count + i] = i < n_before ? sight.first_column + i : s.end_column + i - n_before;
     }
     reset_scores(s, f);
-    rank<true>(s, f.nodes, count + n_kept, count, q, scoring, f.scores);
+    bool are_held = rank<true>(s, f.nodes, count + n_kept, count, q, scoring, f.scores);
     go_down(s, f, budget, 0);
+    if (found && are_held) write_norms(found, f.scores, count, sight.end_query - sight.first_query, scoring);
     return (count + n_kept) * BLOCK_K;
 }
 
@@ -214,7 +246,10 @@ KERNEL void __launch_bounds__(THREADS, MIN_BLOCKS)
         int width = max(p.beam ? p.beam : c.budget, (survivors + (1 << p.down) - 1) >> p.down);
         Search s = search_of(p.keys, p.nodes, p.sizes, c);
         int rows_read = split(p, s, f, survivors, width, q, scoring);
-        if (RESCORE && f.count > c.budget) rows_read += rescore(s, f, sight, c.budget, q, scoring);
+        if (RESCORE && f.count > c.budget) {
+            u64 row = (u64)blockIdx.x * BLOCK_Q * gridDim.y + blockIdx.y;
+            rows_read += rescore(s, f, sight, c.budget, q, scoring, p.found ? p.found + row : nullptr);
+        }
         if (threadIdx.x == 0) atomicAdd(p.n_read, (u64)rows_read);
     }
     write_row(p.mask.kept + row_of_mask(p.mask, query_block), top_k, sight, c, f.nodes);

@@ -1,13 +1,14 @@
 // sentences: what vertical scores need of sentences, and the scores themselves.
 //
-// sentences_of_tokens: sentence[t], the sentence of token t, and weight[t] = 1 / its tokens; tokens between
-// sentences are left as they are: zeroed by the caller.
+// sentences_of_tokens: of a token t of sentence s, limit[t] = where the first sentence starts that is less than
+// `distance` before s, and weight[t] = 1 / its tokens; tokens between sentences are left as they are: zeroed by the
+// caller.
 // vertical_scores: the mean over a sentence's tokens of what they received, a mean over the sentences that
 // are far enough behind: out[h, i] = sum of anchors[h, t] over t in i, / (tokens in i * (n_sentences - i -
 // distance)); 0 where no sentence is that far.
 //
 // spans    [n_sentences, 2] u32: first token and end
-// sentence [n_tokens] u32; weight [n_tokens] f32
+// limit    [n_tokens] u32; weight [n_tokens] f32
 // anchors  [n_heads, n_tokens] f32
 // out      [n_heads, n_sentences] f32
 // grid of_tokens n_sentences / WARPS, vertical (n_sentences / WARPS, n_heads), rounded up: a warp for each
@@ -21,9 +22,9 @@ GEOMETRY(vertical_scores, 32 * WARPS, WARPS, 1, 0, 0);
 
 struct SentenceParams {
     const u32* spans;
-    u32* sentence;
+    u32* limit;
     float* weight;
-    int n_sentences;
+    int n_sentences, distance;
 };
 static_assert(sizeof(SentenceParams) == 32, "as in src/engine/cuda/params.rs");
 
@@ -39,8 +40,9 @@ KERNEL void sentences_of_tokens(const __grid_constant__ SentenceParams p) {
     int i = blockIdx.x * WARPS + threadIdx.x / 32;
     if (i >= p.n_sentences) return;
     u32 start = p.spans[2 * i], end = p.spans[2 * i + 1];
+    u32 limit = i < p.distance ? 0 : p.spans[2 * (i - p.distance + 1)];
     for (u32 t = start + threadIdx.x % 32; t < end; t += 32) {
-        p.sentence[t] = i, p.weight[t] = 1.0f / (end - start);
+        p.limit[t] = limit, p.weight[t] = 1.0f / (end - start);
     }
 }
 

@@ -9,7 +9,7 @@
 // values [n_tokens, n_kv_heads, HEAD_DIM] bf16
 // out    [n_heads, n_tokens] f32
 // means  [n_heads, n_key_blocks] f32; received [n_heads, n_tokens] f32
-// grid gram (HEAD_DIM, n_heads), written (n_tokens / TOKENS, n_heads), written_of_blocks (n_key_blocks /
+// grid gram (HEAD_DIM / ROWS_OF_GRAM, n_heads), written (n_tokens / TOKENS, n_heads), written_of_blocks (n_key_blocks /
 // BLOCKS, n_heads), rounded up
 // Stands after rows.cu. Compile with -D HEAD_DIM. Any card from sm_80.
 // Reference: src/engine/cpu/layer.rs, length and written; tests/cuda.rs compares
@@ -17,9 +17,10 @@
 constexpr int M = HEAD_DIM > 128 ? 1 : 2;  // times 16 tokens a warp has
 constexpr int WARPS = 4;
 constexpr int TOKENS = WARPS * 16 * M;
-constexpr int BLOCKS = 256;  // key blocks, one a thread
+constexpr int BLOCKS = 256;      // key blocks, one a thread
+constexpr int ROWS_OF_GRAM = 8;  // of a thread block, whose threads have a column each
 
-GEOMETRY(gram, HEAD_DIM, 1, 1, 0, 0);
+GEOMETRY(gram, HEAD_DIM, ROWS_OF_GRAM, 1, 0, 0);
 GEOMETRY(written, 32 * WARPS, TOKENS, 1, 0, 0);
 GEOMETRY(written_of_blocks, BLOCKS, BLOCKS, 1, 0, 0);
 
@@ -45,17 +46,27 @@ struct WrittenOfBlocksParams {
 static_assert(sizeof(WrittenOfBlocksParams) == 32, "as in src/engine/cuda/params.rs");
 
 KERNEL void gram(const __grid_constant__ GramParams p) {
-    int width = gridDim.y * HEAD_DIM;
+    int width = gridDim.y * HEAD_DIM, first = blockIdx.x * ROWS_OF_GRAM;
     const u16* column = p.weight + blockIdx.y * HEAD_DIM;
-    float sum = 0.0f;
+    float sums[ROWS_OF_GRAM] = {};
 #pragma unroll 8
     for (int r = 0; r < p.hidden; r++) {
         const u16* row = column + (u64)r * width;
-        sum += from_bf16(row[blockIdx.x]) * from_bf16(row[threadIdx.x]);
+        uint4 v = load_16(row + first);
+        u32 pairs[4] = {v.x, v.y, v.z, v.w};
+        float own = from_bf16(row[threadIdx.x]);
+#pragma unroll
+        for (int i = 0; i < ROWS_OF_GRAM; i++) {
+            sums[i] += (i % 2 ? high_bf16(pairs[i / 2]) : low_bf16(pairs[i / 2])) * own;
+        }
     }
-    u16* out = p.gram + ((u64)blockIdx.y * 2 * HEAD_DIM + blockIdx.x) * HEAD_DIM + threadIdx.x;
-    out[0] = to_bf16(sum);
-    out[HEAD_DIM * HEAD_DIM] = to_bf16(sum - from_bf16(to_bf16(sum)));
+    u16* out = p.gram + ((u64)blockIdx.y * 2 * HEAD_DIM + first) * HEAD_DIM + threadIdx.x;
+#pragma unroll
+    for (int i = 0; i < ROWS_OF_GRAM; i++) {
+        u16 rounded = to_bf16(sums[i]);
+        out[i * HEAD_DIM] = rounded;
+        out[(HEAD_DIM + i) * HEAD_DIM] = to_bf16(sums[i] - from_bf16(rounded));
+    }
 }
 
 // Tokens are the rows of A, rows of gram the columns of B, in an order in which a lane has their products with

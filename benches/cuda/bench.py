@@ -44,13 +44,18 @@ def ours(shape, estimate, repeats):
     focus = range(shape.n_tokens - 32, shape.n_tokens)
     rows = launch.new(shape, shape.n_heads, 32, shape.top_k * shape.block_k, fill=0.0)
     nodes, n_read = (launch.Clusters if estimate == TWO_MEANS else launch.Pyramid)(shape), torch.zeros(1, dtype=torch.int64, device="cuda")
+    found = launch.new(shape, shape.n_tokens, shape.n_heads, fill=0.0) if shape.rescore and not launch.hopper(shape) else None
     stages = {
         "pyramid": lambda: nodes.build(shape, k),
-        "search": lambda: launch.search_hierarchical(shape, q, k, estimate, nodes, kept, n_read),
+        "search": lambda: launch.search_hierarchical(shape, q, k, estimate, nodes, kept, n_read, 0, found),
         "attention": lambda: launch.attention(shape, q, k, v, kept, out, lse),
         "record": lambda: launch.record(shape, q, k, kept, lse, mass, received, rows, focus),
     }
+    if not launch.hopper(shape):
+        stages["both"] = lambda: launch.attention_recorded(shape, q, k, v, kept, found, out, lse, mass, received, rows, focus)
     times = {name: milliseconds(run, repeats) for name, run in stages.items()}
+    if "both" in stages:
+        del stages["attention"], stages["record"]
 
     def layer():
         for run in stages.values():
@@ -111,8 +116,8 @@ def main():
     torch.manual_seed(1)
     results = {"device": torch.cuda.get_device_name(), "driver": driver(), "torch": torch.__version__, "nvrtc": nvrtc_version(), "options": vars(o), "rows": []}
     print(f"{results['device']}, driver {results['driver']}, torch {torch.__version__}, NVRTC {nvrtc_version()}, {o}")
-    print("| tokens | pyramid | search | attention | record | all, ms | attention, TFLOP/s | record, TFLOP/s | cuDNN | flash | FlexAttention |")
-    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    print("| tokens | pyramid | search | attention | record | both in one | all, ms | attention, TFLOP/s | record, TFLOP/s | cuDNN | flash | FlexAttention |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
     for n_tokens in map(int, o.tokens.split(",")):
         shape = Shape(n_tokens, o.bq, o.bk, 32, 8, 128, o.keys // o.bk, o.sinks // o.bk, o.local // o.bk, 0, o.beam, o.split.bit_length() - 1, o.rescore)
         times, rates = ours(shape, ESTIMATES[o.estimate], o.repeats)
@@ -123,7 +128,7 @@ def main():
                 others["cudnn"] = attempt(lambda: dense(shape, "CUDNN_ATTENTION", 3))
                 others["flash"] = attempt(lambda: dense(shape, "FLASH_ATTENTION", 3))
         results["rows"].append({"tokens": n_tokens, "ms": times, "tflops": rates, "others": others})
-        cells = [f"{times[s]:.2f}" for s in ("pyramid", "search", "attention", "record", "all")] + [f"{r:.0f}" for r in rates.values()]
+        cells = [f"{times[s]:.2f}" if s in times else "-" for s in ("pyramid", "search", "attention", "record", "both", "all")] + [f"{r:.0f}" for r in rates.values()]
         cells += [f"{others[name]:.1f}" if others.get(name) else "-" for name in ("cudnn", "flash", "flex")]
         print(f"| {n_tokens:,} | " + " | ".join(cells) + " |", flush=True)
     if o.json:

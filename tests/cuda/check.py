@@ -35,6 +35,7 @@ SHAPES = [
     Shape(1900, 16, 16, 2, 2, 96, 14, 1, 2, beam=4, down=2, rescore=True, window=1100),
     Shape(2500, 64, 8, 2, 1, 64, 20, 1, 6, beam=8, down=3, rescore=True, window=1500),
     Shape(3001, 128, 16, 2, 1, 128, 16, 1, 2, beam=8, down=2, rescore=True),
+    Shape(1600, 32, 8, 4, 1, 128, 40, 1, 6, beam=16, down=2, rescore=True),
     Shape(1300, 32, 8, 2, 1, 256, 24, 1, 6, beam=16, down=2, rescore=True),
     Shape(1500, 16, 4, 4, 2, 64, 60, 1, 4, beam=16, down=2, rescore=True),
     Shape(901, 32, 4, 2, 1, 128, 30, 2, 8, beam=16, down=2, rescore=True, window=400),
@@ -173,8 +174,8 @@ def check_placed(shape, generator):
 
 def check_attention(shape, generator):
     q, k, v = inputs(shape, generator, False)
-    kept = new_mask(shape)
-    launch.search_hierarchical(shape, q, k, MIDDLE, None, kept, torch.zeros(1, dtype=torch.int64, device="cuda"))
+    kept, found = new_mask(shape), launch.new(shape, shape.n_tokens, shape.n_heads, fill=0.0)
+    launch.search_hierarchical(shape, q, k, MIDDLE, None, kept, torch.zeros(1, dtype=torch.int64, device="cuda"), 0, found)
     mask = as_mask(kept.cpu())
     sentence = (torch.arange(shape.n_tokens, device="cuda") // 23).int()
     weight = 1.0 / torch.bincount(sentence)[sentence.long()].float()
@@ -183,6 +184,7 @@ def check_attention(shape, generator):
     want_out, want_lse, p = reference.attention(shape, q, k, v, mask, sinks)
     want = reference.record(shape, mask, p, focus, sentence, 4)
     dense_out, dense_lse, dense_p = reference.attention(shape, q, k, v, None, sinks)
+    check_recorded(shape, (q, k, v), kept, found, sinks, (focus, sentence, weight), (want_out, want_lse, *want))
     kinds = [("warps", False, 1), ("parts", False, 5)] + [("warpgroups", True, 1)] * launch.hopper(shape)
     for kind, warpgroups, n_parts in kinds:
         outs, lses, dense, dense_lses = [], [], [], []
@@ -222,6 +224,36 @@ def check_attention(shape, generator):
         close(f"recall, {kind}", shape, got, reference.recall(dense_p, reference.kept_keys(shape, mask, "cuda")), 1e-3)
 
 
+def check_recorded(shape, inputs, kept, found, sinks, of_record, want):
+    """Attention and its record in one pass, with the search's log-sum-exps and without."""
+    (q, k, v), (focus, sentence, weight) = inputs, of_record
+    if sinks is None:
+        known = found != 0
+        close("search, log-sum-exps", shape, torch.where(known, found, want[1].T.to(found).float()), want[1].T.double(), 1e-4)
+        has_room = shape.rescore and shape.top_k * 5 // 4 < 11264 // shape.block_q
+        report("search, log-sum-exps", shape, known.any().item() == has_room, f"{known.double().mean().item():.3f} known")
+    for kind, norms in (("found", found), ("not found", None)):
+        mass = launch.new(shape, shape.n_heads, shape.n_query_blocks, shape.top_k)
+        received, anchors = (launch.new(shape, shape.n_heads, shape.n_tokens, fill=0.0) for _ in range(2))
+        rows = launch.new(shape, shape.n_heads, max(len(focus), 1), shape.top_k * shape.block_k, fill=0.0)
+        outs, lses = [], []
+        for first, part in chunks(shape, q):
+            out, lse = launch.new(shape, *part.shape, dtype=torch.bfloat16), launch.new(shape, shape.n_heads, part.shape[0])
+            of_part = None if norms is None else norms[first * shape.block_q :][: part.shape[0]].contiguous()
+            launch.attention_recorded(shape, part, k, v, kept, of_part, out, lse, mass, received, rows, focus, sentence, weight, anchors, 4,
+                                      first, sinks)
+            outs.append(out), lses.append(lse)
+        got = [torch.cat(outs), torch.cat(lses, 1), mass, received, rows, anchors]
+        names = ["out", "lse", "mass", "received", "focus", "anchors"]
+        for name, one, expected, tolerance in zip(names, got, want, (6e-3, 1e-4, 1e-3, 1e-3, 1e-3, 1e-3)):
+            if name != "focus" or len(focus):
+                close(f"attention recorded, {name}, {kind}", shape, one, expected, tolerance)
+        plain = launch.new(shape, shape.n_heads, shape.n_tokens, fill=0.0)
+        out, lse = torch.empty_like(q), launch.new(shape, shape.n_heads, shape.n_tokens)
+        launch.attention_recorded(shape, q, k, v, kept, norms, out, lse, mass, plain, rows, focus, sinks=sinks)
+        close(f"attention recorded, received alone, {kind}", shape, plain, want[3], 1e-3)
+
+
 def check_sample(shape, generator):
     q, k, v = inputs(shape, generator, False)
     kept = new_mask(shape)
@@ -246,7 +278,8 @@ def check_rest(generator):
     def normal(*size):
         return torch.randn(size, generator=generator, device="cuda").bfloat16()
     x, weight, y = normal(37, 1032), normal(1032), normal(37, 1032)
-    close("rms_norm", None, launch.rms_norm(x, weight, 1e-5), reference.rms_norm(x, weight, 1e-5), 3e-3)
+    for entry in ("rms_norm", "rms_norm_of_few"):
+        close(entry, None, launch.rms_norm(x, weight, 1e-5, entry), reference.rms_norm(x, weight, 1e-5), 3e-3)
     close("swiglu", None, launch.swiglu(x, y), reference.swiglu(x, y), 3e-3)
     close("geglu", None, launch.geglu(x, y), reference.geglu(x, y), 3e-3)
     close("clamped_swiglu", None, launch.clamped_swiglu(x, y, 0.7), reference.clamped_swiglu(x, y, 0.7), 3e-3)

@@ -58,6 +58,8 @@ def variants(file, shapes):
             found.append({**blocks, "ESTIMATE": "FIRST"})
         elif file == "sample.cu":
             found += [{**blocks, "ESTIMATE": "FIRST", "SOFT_CAP": c} for c in caps]
+        elif file == "attention_recorded.cu":
+            found += [{**blocks, "ANCHORS": a, "ALL_KEYS": 0, "SOFT_CAP": c} for a in (0, 1) for c in caps]
         elif file.startswith("attention_record"):
             found += [{**blocks, "ANCHORS": a, "ALL_KEYS": k, "SOFT_CAP": c} for a in (0, 1) for k in (0, 1) for c in caps]
         elif file.startswith("attention"):
@@ -68,7 +70,7 @@ def variants(file, shapes):
 
 
 FILES = ["rms_norm.cu", "rope.cu", "written.cu", "elementwise.cu", "experts.cu", "grouped.cu", "pyramid.cu", "clusters.cu", "search_hierarchical.cu", "search_exhaustive.cu",
-         "attention.cu", "attention_record.cu", "proximity.cu", "recall.cu", "sentences.cu", "sample.cu", "dequantize.cu", "attention_sm90.cu",
+         "attention.cu", "attention_record.cu", "attention_recorded.cu", "proximity.cu", "recall.cu", "sentences.cu", "sample.cu", "dequantize.cu", "attention_sm90.cu",
          "attention_record_sm90.cu", "grouped_sm90.cu"]
 
 

@@ -66,10 +66,10 @@ def new(shape, *size, dtype=torch.float32, fill=None):
     return x.fill_(7 if dtype == torch.int32 else float("nan"))
 
 
-def rms_norm(x, weight, eps):
+def rms_norm(x, weight, eps, entry="rms_norm"):
     out = new(None, *x.shape, dtype=torch.bfloat16)
-    p = params.RmsNormParams(x=pointer(x), weight=pointer(weight), out=pointer(out), hidden=x.shape[1], eps=eps)
-    gpu().launch("rms_norm.cu", "rms_norm", {}, p, x.shape[0])
+    p = params.RmsNormParams(x=pointer(x), weight=pointer(weight), out=pointer(out), n_rows=x.shape[0], hidden=x.shape[1], eps=eps)
+    gpu().launch("rms_norm.cu", entry, {}, p, x.shape[0])
     return out
 
 
@@ -193,13 +193,13 @@ def levels_of(shape, x):
         n = -(-n // 2)
 
 
-def search_hierarchical(shape, queries, keys, estimate, nodes, kept, n_read, first_block=0):
-    """`nodes`: a Pyramid or Clusters where the estimate reads one; adds to `n_read` `[1]` i64."""
+def search_hierarchical(shape, queries, keys, estimate, nodes, kept, n_read, first_block=0, found=None):
+    """`nodes`: a Pyramid or Clusters where the estimate reads one; adds to `n_read` `[1]` i64; `found` [n_rows, n_heads], zeroed."""
     defines = {**blocks_of(shape), "ESTIMATE": ESTIMATES[estimate], "RESCORE": int(shape.rescore)}
     reads_nodes = nodes is not None and estimate in (MEAN_SPREAD, TWO_MEANS)
     p = params.SearchParams(queries=pointer(queries), keys=pointer(keys), nodes=nodes.nodes() if reads_nodes else params.Nodes(),
-                            mask=mask_of(shape, kept), n_read=pointer(n_read), sizes=sizes_of(shape), rule=rule_of(shape),
-                            first_block=first_block, beam=shape.beam, down=shape.down, max_frontier=shape.max_frontier)
+                            mask=mask_of(shape, kept), n_read=pointer(n_read), found=pointer(found), sizes=sizes_of(shape),
+                            rule=rule_of(shape), first_block=first_block, beam=shape.beam, down=shape.down, max_frontier=shape.max_frontier)
     gpu().launch("search_hierarchical.cu", "search_hierarchical", defines, p, n_blocks(shape, queries), shape.n_heads, shape.max_frontier)
 
 
@@ -235,13 +235,18 @@ def attention(shape, queries, keys, values, kept, out, lse, first_block=0, warpg
     gpu().launch(file, entry, blocks_of(shape), p, n_blocks(shape, queries), shape.n_heads)
 
 
+def limits_of(sentence, distance):
+    """Of each token where the first sentence starts that is less than `distance` before its own, `[n_tokens]` i32; or None."""
+    return None if sentence is None else torch.searchsorted(sentence, sentence - distance + 1).int()
+
+
 def record(shape, queries, keys, kept, lse, mass, received, focus_rows, focus, sentence=None, weight=None, anchors=None, distance=4,
            first_block=0, warpgroups=None, all_keys=False):
     """Adds to `received`, `anchors` (if given) and writes `mass` and `focus_rows`, without `all_keys`; `focus` is a range of tokens."""
-    on_hopper = hopper(shape) if warpgroups is None else warpgroups
+    on_hopper, limits = hopper(shape) if warpgroups is None else warpgroups, limits_of(sentence, distance)
     rest = {"mask": mask_of(shape, kept), "lse": pointer(lse), "mass": pointer(mass), "received": pointer(received), "shares": None,
             "focus": params.Focus(pointer(focus_rows), focus.start, focus.stop),
-            "anchors": params.Anchors(pointer(sentence), pointer(weight), pointer(anchors), distance),
+            "anchors": params.Anchors(pointer(limits), pointer(weight), pointer(anchors)),
             "rows": params.Rows(first_block, queries.shape[0]), "sizes": sizes_of(shape)}
     if on_hopper:
         p = params.RecordMapParams(gpu().tensor_map(queries, 64), gpu().tensor_map(keys, shape.block_k), **rest)
@@ -250,6 +255,21 @@ def record(shape, queries, keys, kept, lse, mass, received, focus_rows, focus, s
     file = "attention_record_sm90.cu" if on_hopper else "attention_record.cu"
     defines = {**blocks_of(shape), "ANCHORS": int(anchors is not None), "ALL_KEYS": int(all_keys)}
     gpu().launch(file, "attention_record", defines, p, n_blocks(shape, queries), shape.n_heads, 0 if all_keys else shape.top_k)
+
+
+def attention_recorded(shape, queries, keys, values, kept, found, out, lse, mass, received, focus_rows, focus, sentence=None, weight=None,
+                       anchors=None, distance=4, first_block=0, sinks=None):
+    """Attention over `kept` and its record, as `attention` and `record` give them; `found` as of `search_hierarchical`, or None."""
+    mask, rows, sizes = mask_of(shape, kept), params.Rows(first_block, queries.shape[0]), sizes_of(shape)
+    q, k, v, limits = pointer(queries), pointer(keys), pointer(values), limits_of(sentence, distance)
+    p = params.AttentionRecordedParams(
+        params.AttentionParams(q, k, v, mask, pointer(out), pointer(lse), pointer(sinks), rows, sizes),
+        params.RecordParams(q, k, mask, pointer(lse), pointer(mass), pointer(received), None,
+                            params.Focus(pointer(focus_rows), focus.start, focus.stop),
+                            params.Anchors(pointer(limits), pointer(weight), pointer(anchors)), rows, sizes),
+        pointer(found))
+    defines = {**blocks_of(shape), "ANCHORS": int(anchors is not None), "ALL_KEYS": 0}
+    gpu().launch("attention_recorded.cu", "attention_recorded", defines, p, n_blocks(shape, queries), shape.n_heads, shape.top_k)
 
 
 def sample(shape, queries, keys, blocks, kept, n_segments=3, n_bins=128):

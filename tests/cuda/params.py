@@ -22,7 +22,7 @@ Rows = structure("Rows", ("first_block n_rows", c_int))
 Sizes = structure("Sizes", ("n_tokens n_kv_heads window", c_int))
 Hidden = structure("Hidden", ("edges", pointer), ("n_hidden", c_int))
 Focus = structure("Focus", ("rows", pointer), ("first end", c_int))
-Anchors = structure("Anchors", ("sentence weight received", pointer), ("distance", c_int))
+Anchors = structure("Anchors", ("limit weight received", pointer))
 Rule = structure("Rule", ("sink_blocks local_blocks", c_int))
 Nodes = structure("Nodes", ("means variances spreads", pointer), ("n_nodes", c_int))
 
@@ -42,7 +42,8 @@ RecordParams, RecordMapParams = record_params(pointer), record_params(TensorMap)
 AttentionWithoutParams = structure("AttentionWithoutParams", ("attention", AttentionParams), ("hidden", Hidden))
 Parts = structure("Parts", ("outs lses", pointer), ("n_parts", c_int))
 AttentionPartsParams = structure("AttentionPartsParams", ("attention", AttentionParams), ("parts", Parts), ("place", pointer))
-SearchParams = structure("SearchParams", ("queries keys", pointer), ("nodes", Nodes), ("mask", Mask), ("n_read", pointer), ("sizes", Sizes),
+AttentionRecordedParams = structure("AttentionRecordedParams", ("attention", AttentionParams), ("record", RecordParams), ("found", pointer))
+SearchParams = structure("SearchParams", ("queries keys", pointer), ("nodes", Nodes), ("mask", Mask), ("n_read found", pointer), ("sizes", Sizes),
                          ("rule", Rule), ("first_block beam down max_frontier", c_int))
 ExhaustiveParams = structure("ExhaustiveParams", ("queries keys norms scores place", pointer), ("mask", Mask), ("sizes", Sizes), ("rule", Rule),
                              ("n_segments first_block", c_int))
@@ -56,7 +57,7 @@ ProximityParams = structure("ProximityParams", ("shares", pointer), ("mask", Mas
 GramParams = structure("GramParams", ("weight gram", pointer), ("hidden", c_int))
 WrittenParams = structure("WrittenParams", ("values gram out", pointer), ("n_tokens n_kv_heads", c_int))
 WrittenOfBlocksParams = structure("WrittenOfBlocksParams", ("lengths received means", pointer), ("n_tokens block_size", c_int))
-SentenceParams = structure("SentenceParams", ("spans sentence weight", pointer), ("n_sentences", c_int))
+SentenceParams = structure("SentenceParams", ("spans limit weight", pointer), ("n_sentences distance", c_int))
 VerticalParams = structure("VerticalParams", ("anchors spans out", pointer), ("n_tokens n_sentences distance", c_int))
 RecallParams = structure("RecallParams", ("lse_kept lse_dense sinks recall", pointer), ("n_rows", c_int))
 OnSinkParams = structure("OnSinkParams", ("lse sinks mass", pointer), ("n_rows block_size first_block n_query_blocks", c_int))
@@ -75,8 +76,8 @@ ScatterParams = structure("ScatterParams", ("sum part rows weights", pointer), (
 SumParams = structure("SumParams", ("part places weights out", pointer), ("width top_k", c_int))
 GroupedParams = structure("GroupedParams", ("x rows counts weights biases out", pointer), ("n_experts n_in n_out", c_int), ("limit", c_float))
 SigmoidParams = structure("SigmoidParams", ("y x gate", pointer), ("width inner", c_int))
-RmsNormParams = structure("RmsNormParams", ("x weight out", pointer), ("hidden", c_int), ("eps", c_float))
-LengthsParams = structure("LengthsParams", ("x length", pointer), ("hidden", c_int))
+RmsNormParams = structure("RmsNormParams", ("x weight out", pointer), ("n_rows hidden", c_int), ("eps", c_float))
+LengthsParams = structure("LengthsParams", ("x length", pointer), ("n_rows hidden", c_int))
 RopeParams = structure("RopeParams", ("x norm_weight frequency starts out", pointer), ("n_heads n_rotated first_position stretch", c_int),
                        ("eps turn scale", c_float))
 

@@ -35,8 +35,9 @@ def run(shape):
     sentence = (torch.arange(shape.n_tokens, device="cuda") // 23).int()
     weight = torch.full((shape.n_tokens,), 1 / 23, device="cuda")
     focus = range(max(shape.n_tokens - 33, 0), shape.n_tokens)
+    found = launch.new(shape, shape.n_tokens, shape.n_heads, fill=0.0)
     for estimate, nodes in ((FIRST, None), (MEAN_SPREAD, pyramid), (TWO_MEANS, clusters)):
-        launch.search_hierarchical(shape, q, k, estimate, nodes, kept, n_read)
+        launch.search_hierarchical(shape, q, k, estimate, nodes, kept, n_read, 0, found)
     for warpgroups in (False, True) if launch.hopper(shape) else (False,):
         out, lse, dense_lse = torch.empty_like(q), *(launch.new(shape, shape.n_heads, shape.n_tokens) for _ in range(2))
         launch.attention(shape, q, k, v, kept, out, lse, warpgroups=warpgroups)
@@ -49,11 +50,14 @@ def run(shape):
         launch.record(shape, q, k, kept, lse, mass, received, rows, focus, sentence, weight, anchors, 4, 0, warpgroups)
         launch.record(shape, q, k, kept, lse, mass, received, rows, focus, warpgroups=warpgroups)
         launch.record(shape, q, k, kept, dense_lse, None, received, None, range(0), sentence, weight, anchors, 4, 0, warpgroups, True)
+        for norms, of_sentences in ((found, (sentence, weight, anchors)), (None, ())):
+            launch.attention_recorded(shape, q, k, v, kept, norms, out, lse, mass, received, rows, focus, *of_sentences)
         launch.recall(shape, lse, dense_lse)
     torch.cuda.synchronize()
 
 
-launch.rms_norm(normal(37, 1032), normal(1032), 1e-5)
+for entry in ("rms_norm", "rms_norm_of_few"):
+    launch.rms_norm(normal(37, 1032), normal(1032), 1e-5, entry)
 launch.swiglu(normal(19, 264), normal(19, 264))
 launch.geglu(normal(19, 264), normal(19, 264))
 launch.add_bias(launch.add(normal(19, 264), normal(19, 264)), normal(264))

@@ -144,9 +144,8 @@ impl LayerAttention for Layer {
     /// Takes over new keys for the search, and builds the estimates of ranges of them, unless those built
     /// before still serve.
     fn index(&mut self) -> Result<(), Error> {
+        self.take_over_keys();
         let head_dim = self.shape.head_dim;
-        let heads = self.keys.par_iter().zip(&mut self.searched);
-        heads.for_each(|(keys, searched)| searched.extend(&keys[searched.n_rows() * head_dim..]));
         if let Search::Hierarchical(estimate) = self.shape.config.search
             && !self.shape.is_indexed(self.indexed)
         {
@@ -158,6 +157,7 @@ impl LayerAttention for Layer {
     }
 
     fn sample(&mut self, queries: &Tensor, query_blocks: &[usize]) -> Result<(), Error> {
+        self.take_over_keys();
         let AttentionShape { blocks, soft_cap, .. } = self.shape;
         let mut first_row = 0;
         for &query_block in query_blocks {
@@ -399,6 +399,13 @@ impl Layer {
         with_slice(rows, |rows| {
             tasks.into_par_iter().map(|(head, query_block)| run(rows, head, query_block)).collect()
         })
+    }
+
+    /// Rounds the keys that are new to bf16, for the search.
+    fn take_over_keys(&mut self) {
+        let head_dim = self.shape.head_dim;
+        let heads = self.keys.par_iter().zip(&mut self.searched);
+        heads.for_each(|(keys, searched)| searched.extend(&keys[searched.n_rows() * head_dim..]));
     }
 
     /// Brings outputs `[n_queries, head_dim]`, those of a query block head by head, into rows.

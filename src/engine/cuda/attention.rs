@@ -9,7 +9,8 @@ use super::{
     layer::Layer,
     module::{Kernel, Work},
     params::{
-        self, AttentionParams, AttentionPartsParams, AttentionWithoutParams, Focus, Parts, RecordParams, Rows,
+        self, AttentionParams, AttentionPartsParams, AttentionRecordedParams, AttentionWithoutParams, Focus,
+        Parts, RecordParams, Rows,
     },
     pointer::TensorMap,
     tensor::Tensor,
@@ -75,17 +76,24 @@ impl Layer {
         Ok(attended.0)
     }
 
-    /// Records the attention of rows whose log-sum-exp is `lse`. In an exact run keys receive from all
-    /// queries that see them, which takes a pass of its own.
-    pub(super) fn record(&self, queries: &Tensor, first: usize, lse: &Array<f32>) -> Result<(), Error> {
+    /// Computes attention and records it. In an exact run keys receive from all queries that see them, which takes a
+    /// pass of its own.
+    pub(super) fn attention_recorded(&mut self, queries: &Tensor, first: usize) -> Result<Attended, Error> {
         let (exact, anchors) = (self.shape.config.exact, self.anchors.is_some());
         let kept = Recorded { all_keys: false, received: !exact, anchors: anchors && !exact };
-        self.record_with(&self.settings, kept, queries, first, lse)?;
-        if !exact {
-            return Ok(());
+        if !exact && !self.settings.takes_maps() {
+            return self.run_recorded(kept, queries, first);
         }
-        let all = Recorded { all_keys: true, received: true, anchors };
-        self.record_with(&self.reading_all(queries, first), all, queries, first, lse)
+        let attended = match exact {
+            true => self.attention_dense(queries, first)?,
+            false => self.attention_sparse(queries, first)?,
+        };
+        self.record(&self.settings, kept, queries, first, &attended.1)?;
+        if exact {
+            let all = Recorded { all_keys: true, received: true, anchors };
+            self.record(&self.reading_all(queries, first), all, queries, first, &attended.1)?;
+        }
+        Ok(attended)
     }
 
     /// Returns the parameters of attention; `tensors` are those of queries, keys and values.
@@ -111,7 +119,7 @@ impl Layer {
     }
 
     /// Returns the tokens of queries whose first is that of query block `first`.
-    fn tokens(&self, queries: &Tensor, first: usize) -> Range<usize> {
+    pub(super) fn tokens(&self, queries: &Tensor, first: usize) -> Range<usize> {
         let start = first * self.shape.blocks.block_size_q;
         start..start + queries.n_rows
     }
@@ -140,6 +148,24 @@ impl Layer {
             let pointers = [&*queries.data, &self.keys, &self.values].map(|x| gpu.pointer(x));
             self.launch(launch, &self.attention_params(pointers, rows, &output, Some(&lse)))?;
         }
+        Ok((output, lse))
+    }
+
+    /// Computes attention over the kept blocks and records it, in one pass over keys and values.
+    fn run_recorded(&mut self, what: Recorded, queries: &Tensor, first: usize) -> Result<Attended, Error> {
+        let tokens = self.tokens(queries, first);
+        let found = self.found.take().filter(|found| found.tokens == tokens);
+        let gpu = &self.gpu;
+        let output = Tensor::new(gpu, queries.n_rows, queries.width)?;
+        let lse = gpu.alloc::<f32>(self.shape.n_heads * queries.n_rows)?;
+        let (rows, n_blocks) = self.settings.rows(&tokens);
+        let [queries, keys, values] = [&*queries.data, &self.keys, &self.values].map(|x| gpu.pointer(x));
+        let params = AttentionRecordedParams {
+            attention: self.attention_params([queries, keys, values], rows, &output, Some(&lse)),
+            record: self.record_params([queries, keys], what, rows, &lse),
+            found: found.as_ref().map(|found| gpu.pointer(&found.norms)),
+        };
+        self.launch(self.settings.attention_recorded(n_blocks, what.anchors), &params)?;
         Ok((output, lse))
     }
 
@@ -195,7 +221,8 @@ impl Layer {
         Ok(output)
     }
 
-    fn record_with(
+    /// Records the attention of rows whose log-sum-exp is `lse`.
+    fn record(
         &self,
         settings: &Settings,
         what: Recorded,

@@ -7,12 +7,12 @@ use super::{
         GatherParams, GroupedParams, ListParams, RouteParams, ScatterParams, SigmoidParams, SumParams,
     },
     params::{
-        Anchors, AppendParams, AttentionParams, AttentionPartsParams, AttentionWithoutParams, BiasParams,
-        ClampedParams, ClusterParams, DequantizeParams, ExhaustiveParams, FiniteParams, Focus, GramParams,
-        Hidden, HistogramParams, LengthsParams, Mask, Nodes, OnSinkParams, PairParams, Parts,
-        ProximityParams, PyramidParams, RecallParams, RecordParams, RmsNormParams, RopeParams, Rows, Rule,
-        SampleParams, SampleRecallParams, SearchParams, SentenceParams, Sizes, VerticalParams,
-        WrittenOfBlocksParams, WrittenParams,
+        Anchors, AppendParams, AttentionParams, AttentionPartsParams, AttentionRecordedParams,
+        AttentionWithoutParams, BiasParams, ClampedParams, ClusterParams, DequantizeParams, ExhaustiveParams,
+        FiniteParams, Focus, GramParams, Hidden, HistogramParams, LengthsParams, Mask, Nodes, OnSinkParams,
+        PairParams, Parts, ProximityParams, PyramidParams, RecallParams, RecordParams, RmsNormParams,
+        RopeParams, Rows, Rule, SampleParams, SampleRecallParams, SearchParams, SentenceParams, Sizes,
+        VerticalParams, WrittenOfBlocksParams, WrittenParams,
     },
     pointer::{DevicePointer, TensorMap},
 };
@@ -44,9 +44,10 @@ kernel_params! {
     AttentionParams<TensorMap>, 512: "attention_sparse", "attention_dense";
     AttentionWithoutParams, 112: "attention_without", "attention_dense_without";
     AttentionPartsParams, 128: "attention_sparse_parts", "attention_dense_parts", "attention_of_parts";
-    RecordParams<DevicePointer<u16>>, 144: "attention_record";
+    RecordParams<DevicePointer<u16>>, 136: "attention_record";
     RecordParams<TensorMap>, 384: "attention_record";
-    SearchParams, 120: "search_hierarchical";
+    AttentionRecordedParams, 240: "attention_recorded";
+    SearchParams, 128: "search_hierarchical";
     ExhaustiveParams, 96: "exhaustive_norms", "exhaustive_scores", "exhaustive_select";
     SampleParams, 56: "sample_norms", "sample_masses";
     HistogramParams, 56: "sample_histogram";
@@ -65,7 +66,7 @@ kernel_params! {
     BiasParams, 32: "add_bias";
     AppendParams, 56: "append";
     FiniteParams, 24: "is_finite";
-    RmsNormParams, 32: "rms_norm";
+    RmsNormParams, 40: "rms_norm", "rms_norm_of_few";
     LengthsParams, 24: "lengths";
     RopeParams, 72: "rope";
     ClampedParams, 40: "clamped_swiglu";
@@ -82,7 +83,7 @@ kernel_params! {
 const _: () = assert!(size_of::<TensorMap>() == 128 && align_of::<TensorMap>() == 64);
 const _: () = assert!(size_of::<Mask>() == 24 && size_of::<Rows>() == 8 && size_of::<Sizes>() == 12);
 const _: () = assert!(size_of::<Hidden>() == 16 && size_of::<Parts>() == 24);
-const _: () = assert!(size_of::<Focus>() == 16 && size_of::<Anchors>() == 32);
+const _: () = assert!(size_of::<Focus>() == 16 && size_of::<Anchors>() == 24);
 const _: () = assert!(size_of::<Rule>() == 8 && size_of::<Nodes>() == 32);
 
 #[cfg(test)]

@@ -14,6 +14,8 @@ const ACTIVATIONS: &str = text!("activations");
 const GROUPED_ROWS: &str = text!("grouped_rows");
 const TILES: &str = text!("tiles");
 const BLOCKS: &str = text!("blocks");
+const ATTENTION_TILES: &str = text!("attention_tiles");
+const RECEIVED: &str = text!("received");
 const ATTENTION_ROWS: &str = text!("attention_rows");
 const SOFT_CAP: &str = text!("soft_cap");
 const SEARCH: &str = text!("search");
@@ -26,7 +28,7 @@ const SEARCH_HIERARCHICAL: &str = text!("search_hierarchical");
 
 /// Kernels that [`source`] knows.
 #[cfg(test)]
-pub const FILES: [&str; 20] = [
+pub const FILES: [&str; 21] = [
     "elementwise",
     "experts",
     "grouped",
@@ -47,6 +49,7 @@ pub const FILES: [&str; 20] = [
     "attention_sm90",
     "attention_record",
     "attention_record_sm90",
+    "attention_recorded",
 ];
 
 /// Returns the whole source of a kernel.
@@ -72,11 +75,24 @@ pub fn source(file: &str) -> String {
         "search_hierarchical" => {
             &[TILES, BLOCKS, SOFT_CAP, SEARCH, ROWS, QUERY_BLOCK, SCORE, RANK, SEARCH_HIERARCHICAL]
         }
-        "attention" => &[TILES, BLOCKS, SOFT_CAP, ATTENTION_ROWS, ROWS, text!("attention")],
+        "attention" => {
+            &[TILES, BLOCKS, SOFT_CAP, ATTENTION_ROWS, ROWS, QUERY_BLOCK, ATTENTION_TILES, text!("attention")]
+        }
         "attention_sm90" => &[PRELUDE_SM90, TILES, BLOCKS, SOFT_CAP, ATTENTION_ROWS, text!("attention_sm90")],
         "attention_record" => {
-            &[TILES, BLOCKS, SOFT_CAP, ATTENTION_ROWS, ROWS, QUERY_BLOCK, text!("attention_record")]
+            &[TILES, BLOCKS, SOFT_CAP, ATTENTION_ROWS, ROWS, QUERY_BLOCK, RECEIVED, text!("attention_record")]
         }
+        "attention_recorded" => &[
+            TILES,
+            BLOCKS,
+            SOFT_CAP,
+            ATTENTION_ROWS,
+            ROWS,
+            QUERY_BLOCK,
+            ATTENTION_TILES,
+            RECEIVED,
+            text!("attention_recorded"),
+        ],
         "attention_record_sm90" => {
             &[PRELUDE_SM90, TILES, BLOCKS, SOFT_CAP, ATTENTION_ROWS, text!("attention_record_sm90")]
         }

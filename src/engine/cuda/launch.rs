@@ -150,6 +150,11 @@ impl Settings {
         self.max_frontier() <= MAX_FRONTIER
     }
 
+    /// Returns whether the hierarchical search has log-sum-exps of attention's own products.
+    pub fn finds_norms(&self) -> bool {
+        self.rescore && self.soft_cap == 0.0 && !self.warpgroups
+    }
+
     pub fn search_hierarchical(&self, n_blocks: usize) -> (Kernel, Work) {
         let rescore = Macro::Number(self.rescore as usize);
         let macros = [("ESTIMATE", Macro::Name(self.estimate)), ("RESCORE", rescore)];
@@ -188,6 +193,14 @@ impl Settings {
         let on_hopper = self.warpgroups && !entry.ends_with("_without") && !entry.ends_with("_parts");
         let file = if on_hopper { "attention_sm90" } else { "attention" };
         (self.kernel(file, entry, &[self.soft_cap()]), Work::new(n_blocks, self.n_heads))
+    }
+
+    /// Returns the kernel of attention over kept blocks and its record; none of Hopper's has both.
+    pub fn attention_recorded(&self, n_blocks: usize, anchors: bool) -> (Kernel, Work) {
+        let of_anchors = Macro::Number(anchors as usize);
+        let macros = [("ANCHORS", of_anchors), ("ALL_KEYS", Macro::Number(0)), self.soft_cap()];
+        let kernel = self.kernel("attention_recorded", "attention_recorded", &macros);
+        (kernel, Work { items: n_blocks, heads: self.n_heads, held: self.top_k })
     }
 
     /// Returns the record kernel; `anchors` says whether vertical scores are recorded, `all_keys` whether

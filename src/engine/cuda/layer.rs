@@ -16,6 +16,7 @@ use super::{
     repeat::{Place, Repeater},
     sample::Sampled,
     scored::Scored,
+    search::Found,
     sinks::Sinks,
     stopwatch::Stopwatch,
     tensor::Tensor,
@@ -57,6 +58,8 @@ pub struct Layer {
     /// Rows of the focus tokens, key by key.
     pub(super) focus: Array<f32>,
     sampled: Option<Sampled>,
+    /// Of the rows that were searched last.
+    pub(super) found: Option<Found>,
     /// Of query blocks that were searched before the budgets were known.
     pub(super) scored: Option<Scored>,
     pub(super) sinks: Option<Sinks>,
@@ -98,6 +101,7 @@ impl Layer {
             received: gpu.zeros(n_heads * n_tokens)?,
             focus: gpu.alloc(0)?,
             sampled: None,
+            found: None,
             scored: None,
             sinks: Sinks::new(&gpu, &shape)?,
             anchors: Anchors::new(&gpu, &shape)?,
@@ -218,6 +222,7 @@ impl LayerAttention for Layer {
         let params = LengthsParams {
             x: self.gpu.pointer(&hidden.data),
             length: self.gpu.pointer_at(&self.lengths, self.n_measured),
+            n_rows: hidden.n_rows as i32,
             hidden: hidden.width as i32,
         };
         self.n_measured += hidden.n_rows;
@@ -236,16 +241,12 @@ impl LayerAttention for Layer {
 
     fn attend(&mut self, queries: &Tensor, first_query_block: usize) -> Result<Tensor, Error> {
         let start = Stopwatch::start(&self.gpu)?;
-        let (output, lse) = match self.shape.config.exact {
-            true => self.attention_dense(queries, first_query_block)?,
-            false => self.attention_sparse(queries, first_query_block)?,
-        };
         if let Some(proximity) = &mut self.proximity {
             let n_blocks = self.shape.query_blocks(first_query_block, queries.n_rows).len();
             let n_keys = n_blocks * self.budgets.sum() * self.shape.blocks.block_size_k;
             proximity.expect(&self.gpu, n_keys)?;
         }
-        self.record(queries, first_query_block, &lse)?;
+        let (output, lse) = self.attention_recorded(queries, first_query_block)?;
         if let Some(sinks) = &self.sinks {
             sinks.record(&self.gpu, &self.shape, &lse, first_query_block, queries.n_rows)?;
         }
@@ -267,6 +268,7 @@ impl LayerAttention for Layer {
     }
 
     fn keep(&mut self, mask: BlockMask) -> Result<(), Error> {
+        self.found = None;
         self.kept = self.gpu.upload(&mask.kept)?;
         self.set(mask.budgets)
     }

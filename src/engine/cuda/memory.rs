@@ -185,8 +185,9 @@ impl Sizes {
         let scores = self.heads * exact.min(self.chunk_blocks) * self.key_blocks;
         let feed_forward = self.chunk * (2 * self.hidden + 3 * self.inner) * BF16;
         let rotation = self.chunk * (2 * self.width + self.hidden) * BF16;
-        let search = self.chunk * self.width * BF16 + scores * WORD;
-        let attention = self.chunk * self.heads * (2 * self.head_dim * BF16 + WORD);
+        let norms = self.chunk * self.heads * WORD; // of attention's rows; and those that the search found
+        let search = self.chunk * self.width * BF16 + scores * WORD + norms;
+        let attention = self.chunk * self.heads * 2 * self.head_dim * BF16 + 2 * norms;
         // A query block that is alone in a chunk, as each token's that is written: its keys are read in parts.
         let is_alone = purpose == Purpose::Generate
             || self.tokens.saturating_sub(1) % self.chunk.max(1) < self.block_size_q;

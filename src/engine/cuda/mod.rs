@@ -79,6 +79,9 @@ use residual::{Mark, Residual};
 use rope::Angles;
 pub use tensor::Tensor;
 
+/// Rows below which a thread block takes each one, not a warp.
+const FEW: usize = 1024;
+
 /// An NVIDIA card.
 pub struct Cuda {
     gpu: Arc<Gpu>,
@@ -242,11 +245,13 @@ impl Device for Cuda {
             x: self.gpu.pointer(&x.data),
             weight: self.gpu.pointer(&weight.data),
             out: self.gpu.pointer(&out.data),
+            n_rows: x.n_rows as i32,
             hidden: x.width as i32,
             eps: eps as f32,
         };
+        let entry = if x.n_rows < FEW { "rms_norm_of_few" } else { "rms_norm" };
         // SAFETY: as the header of kernels/rms_norm.cu says.
-        unsafe { self.gpu.launch(&Kernel::new("rms_norm", "rms_norm"), Work::new(x.n_rows, 1), &params)? };
+        unsafe { self.gpu.launch(&Kernel::new("rms_norm", entry), Work::new(x.n_rows, 1), &params)? };
         Ok(out)
     }
 

@@ -84,10 +84,9 @@ pub struct Focus {
 
 #[repr(C)]
 pub struct Anchors {
-    pub sentence: Option<DevicePointer<u32>>,
+    pub limit: Option<DevicePointer<u32>>,
     pub weight: Option<Floats>,
     pub received: Option<Floats>,
-    pub distance: i32,
 }
 
 /// `Tensor` is a pointer, or on Hopper a [`TensorMap`](super::pointer::TensorMap).
@@ -104,6 +103,13 @@ pub struct RecordParams<Tensor> {
     pub anchors: Anchors,
     pub rows: Rows,
     pub sizes: Sizes,
+}
+
+#[repr(C)]
+pub struct AttentionRecordedParams {
+    pub attention: AttentionParams<Bf16s>,
+    pub record: RecordParams<Bf16s>,
+    pub found: Option<Floats>,
 }
 
 // ---- kernels/search.cu and the searches
@@ -131,6 +137,7 @@ pub struct SearchParams {
     pub nodes: Nodes,
     pub mask: Mask,
     pub n_read: DevicePointer<u64>,
+    pub found: Option<Floats>,
     pub sizes: Sizes,
     pub rule: Rule,
     pub first_block: i32,
@@ -255,9 +262,10 @@ pub struct WrittenOfBlocksParams {
 #[repr(C)]
 pub struct SentenceParams {
     pub spans: DevicePointer<u32>,
-    pub sentence: DevicePointer<u32>,
+    pub limit: DevicePointer<u32>,
     pub weight: Floats,
     pub n_sentences: i32,
+    pub distance: i32,
 }
 
 #[repr(C)]
@@ -332,6 +340,7 @@ pub struct RmsNormParams {
     pub x: Bf16s,
     pub weight: Bf16s,
     pub out: Bf16s,
+    pub n_rows: i32,
     pub hidden: i32,
     pub eps: f32,
 }
@@ -340,6 +349,7 @@ pub struct RmsNormParams {
 pub struct LengthsParams {
     pub x: Bf16s,
     pub length: Floats,
+    pub n_rows: i32,
     pub hidden: i32,
 }
 

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::{
+    array::Array,
     launch::{rule, sizes},
     layer::Layer,
     nodes::Nodes,
@@ -12,6 +13,13 @@ use super::{
     tensor::Tensor,
 };
 use crate::{engine::search::Candidates, error::Error, trace::Search};
+
+/// What the hierarchical search found of rows besides their blocks: log-sum-exps over these, 0 where it does not know.
+/// `norms` is `[n_rows, n_heads]`
+pub(super) struct Found {
+    pub tokens: Range<usize>,
+    pub norms: Array<f32>,
+}
 
 impl Layer {
     /// Finds the blocks that the queries' blocks keep, within the budgets; measures it but where launches are repeated.
@@ -43,7 +51,10 @@ impl Layer {
 
     /// Splits ranges of keys for the query blocks before those in `exact`, for which it reads every key.
     fn find_both_ways(&mut self, queries: &Tensor, first: usize, exact: Range<usize>) -> Result<(), Error> {
-        self.search_hierarchical(queries, first, exact.start - first)?;
+        self.found = None;
+        if exact.start > first {
+            self.search_hierarchical(queries, first, exact.start - first)?;
+        }
         if exact.is_empty() {
             return Ok(());
         }
@@ -78,9 +89,10 @@ impl Layer {
     }
 
     /// Splits ranges of keys for the first `n_blocks` query blocks of the queries.
-    fn search_hierarchical(&self, queries: &Tensor, first: usize, n_blocks: usize) -> Result<(), Error> {
-        if n_blocks == 0 {
-            return Ok(());
+    fn search_hierarchical(&mut self, queries: &Tensor, first: usize, n_blocks: usize) -> Result<(), Error> {
+        if self.settings.finds_norms() {
+            let norms = self.gpu.zeros(queries.n_rows * self.shape.n_heads)?;
+            self.found = Some(Found { tokens: self.tokens(queries, first), norms });
         }
         let config = &self.shape.config;
         let params = SearchParams {
@@ -89,6 +101,7 @@ impl Layer {
             nodes: Nodes::params(self.nodes.as_ref(), &self.gpu),
             mask: self.mask(),
             n_read: self.gpu.pointer(&self.n_read),
+            found: self.found.as_ref().map(|found| self.gpu.pointer(&found.norms)),
             sizes: sizes(&self.shape),
             rule: rule(&self.shape),
             first_block: first as i32,

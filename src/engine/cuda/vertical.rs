@@ -13,8 +13,9 @@ pub struct Anchors {
     /// First token and end of each sentence. `[n_sentences, 2]`
     spans: Array<u32>,
     n_sentences: usize,
-    /// The sentence of each token, and 1 / tokens of that sentence; both 0 between sentences. `[n_tokens]`
-    sentence: Array<u32>,
+    /// Of each token where the sentences end that count for it, and 1 / tokens of its own; both 0 between sentences.
+    /// `[n_tokens]`
+    limit: Array<u32>,
     weight: Array<f32>,
     /// `[n_heads, n_tokens]`
     received: Array<f32>,
@@ -32,15 +33,16 @@ impl Anchors {
         let anchors = Anchors {
             spans: gpu.upload(&spans)?,
             n_sentences,
-            sentence: gpu.zeros(n_tokens)?,
+            limit: gpu.zeros(n_tokens)?,
             weight: gpu.zeros(n_tokens)?,
             received: gpu.zeros(shape.n_heads * n_tokens)?,
         };
         let params = SentenceParams {
             spans: gpu.pointer(&anchors.spans),
-            sentence: gpu.pointer(&anchors.sentence),
+            limit: gpu.pointer(&anchors.limit),
             weight: gpu.pointer(&anchors.weight),
             n_sentences: n_sentences as i32,
+            distance: MIN_DISTANCE as i32,
         };
         let kernel = Kernel::new("sentences", "sentences_of_tokens");
         // SAFETY: as the header of kernels/sentences.cu says; the spans are of the prompt's tokens.
@@ -51,10 +53,9 @@ impl Anchors {
     /// Returns the parameters of the kernels that record attention; null without anchors.
     pub fn params(anchors: Option<&Self>, gpu: &Gpu) -> params::Anchors {
         params::Anchors {
-            sentence: anchors.map(|anchors| gpu.pointer(&anchors.sentence)),
+            limit: anchors.map(|anchors| gpu.pointer(&anchors.limit)),
             weight: anchors.map(|anchors| gpu.pointer(&anchors.weight)),
             received: anchors.map(|anchors| gpu.pointer(&anchors.received)),
-            distance: MIN_DISTANCE as i32,
         }
     }
 

@@ -26,7 +26,7 @@ use super::{
         weight::Weight,
     },
     peers::Parts,
-    search::by_head::{self, Survey},
+    search::by_head::{self, Costs, Survey},
 };
 use crate::{
     error::Error,
@@ -213,12 +213,12 @@ impl<D: Device> Decoder<'_, D> {
     ) -> Result<(), Error> {
         let normed = self.append(pass)?;
         pass.attention.gather()?;
-        if searches {
-            pass.attention.index()?;
-        }
         // Rows that are added later keep the budgets of the prompt.
         let survey = (searches && pass.first_row == 0).then(|| self.survey(pass)).transpose()?;
         // While the survey comes to the host, the device has this to do.
+        if searches {
+            pass.attention.index()?;
+        }
         if !self.sentences.is_empty() {
             pass.attention.weigh(&pass.weights.output.weight)?;
         }
@@ -295,10 +295,11 @@ impl<D: Device> Decoder<'_, D> {
     fn budgets(&self, layer: usize, survey: Option<Coming<Survey>>) -> Result<Budgets, Error> {
         let AttentionShape { blocks, config, n_heads, .. } = &self.shape(layer, self.tokens.len());
         let Some(survey) = survey else { return Ok(Budgets::uniform(*n_heads, config.top_k)) };
+        let costs = Costs::new(blocks, config);
         let survey = self.parts.gathered(survey()?)?;
         Ok(match config.recall {
-            Some(recall) => by_head::for_recall(&survey, blocks, config, recall),
-            None => by_head::shared_out(&survey, blocks, config),
+            Some(recall) => by_head::for_recall(&survey, &costs, blocks, config, recall),
+            None => by_head::shared_out(&survey, &costs, blocks, config),
         })
     }
 

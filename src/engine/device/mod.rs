@@ -279,7 +279,7 @@ pub trait LayerAttention {
     /// are there.
     fn gather(&mut self) -> Result<(), Error>;
 
-    /// Prepares the search, once all keys are there.
+    /// Prepares the search, once all keys are there; samples do not need it.
     fn index(&mut self) -> Result<(), Error>;
 
     /// Reads every key for some query blocks, whose rows the queries are, and keeps the mean mass of each

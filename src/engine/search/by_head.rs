@@ -65,8 +65,8 @@ impl Survey {
     }
 }
 
-/// What budgets cost: the candidates that all query blocks keep with them.
-struct Costs {
+/// What budgets cost, whatever the survey says: the candidates that all query blocks keep with them.
+pub struct Costs {
     /// Of each query block the budget from which on it keeps all its candidates, ascending.
     whole: Vec<usize>,
     /// Candidates of the query blocks before each, and what those from each on always keep.
@@ -75,7 +75,7 @@ struct Costs {
 }
 
 impl Costs {
-    fn new(blocks: &Blocks, config: &StreamConfig) -> Self {
+    pub fn new(blocks: &Blocks, config: &StreamConfig) -> Self {
         let of_block = |query_block| {
             let split = Candidates::new(blocks, config, query_block, 0);
             let always = split.sinks.len() + split.local.len();
@@ -137,12 +137,11 @@ impl Steps {
 }
 
 /// Returns the budgets of a layer's heads that keep no more pairs than `config.top_k` for each would.
-pub fn shared_out(survey: &Survey, blocks: &Blocks, config: &StreamConfig) -> Budgets {
+pub fn shared_out(survey: &Survey, costs: &Costs, blocks: &Blocks, config: &StreamConfig) -> Budgets {
     let n_heads = survey.heads.len();
     let most = config.top_k.saturating_mul(MOST).min(MOST_BLOCKS.max(config.top_k));
     let most = most.min(blocks.n_key_blocks());
-    let costs = Costs::new(blocks, config);
-    let steps = Steps::new(&costs, survey, blocks, config, most);
+    let steps = Steps::new(costs, survey, blocks, config, most);
     let mut pairs = n_heads as u64 * costs.of(config.top_k);
     let mut room = (n_heads * room(config.top_k, blocks)).saturating_sub(n_heads * steps.top_k[0]);
     let mut gains: Vec<(f64, usize, usize)> = (0..n_heads)
@@ -170,8 +169,14 @@ pub fn shared_out(survey: &Survey, blocks: &Blocks, config: &StreamConfig) -> Bu
 }
 
 /// Returns the smallest budgets that bring the recall of each head on the sample to `recall`.
-pub fn for_recall(survey: &Survey, blocks: &Blocks, config: &StreamConfig, recall: f64) -> Budgets {
-    let steps = Steps::new(&Costs::new(blocks, config), survey, blocks, config, blocks.n_key_blocks());
+pub fn for_recall(
+    survey: &Survey,
+    costs: &Costs,
+    blocks: &Blocks,
+    config: &StreamConfig,
+    recall: f64,
+) -> Budgets {
+    let steps = Steps::new(costs, survey, blocks, config, blocks.n_key_blocks());
     let bound = (1.0 - recall) * survey.sample.len() as f64;
     let top_k = |head: usize| {
         let losses = steps.losses(&survey.heads[head], |missing| missing);
@@ -251,10 +256,14 @@ mod tests {
         Survey { heads: factors.iter().map(of_head).collect(), sample }
     }
 
+    fn shared(survey: &Survey, config: &StreamConfig) -> Budgets {
+        shared_out(survey, &Costs::new(&BLOCKS, config), &BLOCKS, config)
+    }
+
     #[test]
     fn heads_that_look_far_get_the_blocks_of_those_that_do_not() {
         let config = config(40);
-        let budgets = shared_out(&survey(&[0.5, 0.9, 0.99, 0.995]), &BLOCKS, &config);
+        let budgets = shared(&survey(&[0.5, 0.9, 0.99, 0.995]), &config);
         let top_k = budgets.as_slice();
         assert!(top_k.is_sorted() && top_k[0] < 20 && top_k[3] > 60, "{top_k:?}");
         let all = |top_k: &[usize]| top_k.iter().map(|&k| cost(&BLOCKS, &config, k)).sum::<u64>();
@@ -265,22 +274,22 @@ mod tests {
 
     #[test]
     fn heads_that_look_alike_get_the_same() {
-        let budgets = shared_out(&survey(&[0.97; 6]), &BLOCKS, &config(40));
+        let budgets = shared(&survey(&[0.97; 6]), &config(40));
         assert!(budgets.as_slice().iter().all(|k| (36..=44).contains(k)), "{budgets:?}");
     }
 
     #[test]
     fn a_budget_of_what_is_always_kept_is_shared_by_all() {
         let config = config(7);
-        assert_eq!(shared_out(&survey(&[0.5, 0.99]), &BLOCKS, &config).as_slice(), [7, 7]);
+        assert_eq!(shared(&survey(&[0.5, 0.99]), &config).as_slice(), [7, 7]);
         let all = StreamConfig { top_k: 512, ..config };
-        assert_eq!(shared_out(&survey(&[0.5, 0.99]), &BLOCKS, &all).as_slice(), [512, 512]);
+        assert_eq!(shared(&survey(&[0.5, 0.99]), &all).as_slice(), [512, 512]);
     }
 
     #[test]
     fn a_recall_takes_as_few_blocks_as_bring_it() {
         let survey = survey(&[0.5, 0.98, 0.999]);
-        let budgets = for_recall(&survey, &BLOCKS, &config(0), 0.9);
+        let budgets = for_recall(&survey, &Costs::new(&BLOCKS, &config(0)), &BLOCKS, &config(0), 0.9);
         for (head, &top_k) in budgets.as_slice().iter().enumerate() {
             let missing = |top_k: usize| {
                 let kept = |&block: &usize| Candidates::new(&BLOCKS, &config(0), block, top_k).budget;
