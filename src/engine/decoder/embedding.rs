@@ -1,19 +1,49 @@
 //! From tokens to the hidden states before the first layer.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::Decoder;
-use crate::{engine::device::Device, error::Error};
+use crate::{
+    engine::{device::Device, model::weight::Weight},
+    error::Error,
+};
+
+/// Rows of the embedding, each once, and which of them each token has.
+struct Gathered {
+    bytes: Vec<u8>,
+    rows: Vec<Range<usize>>,
+}
+
+impl Gathered {
+    fn new(embedding: &Weight, tokens: &[u32]) -> Self {
+        let mut ids = tokens.to_vec();
+        ids.sort_unstable();
+        ids.dedup();
+        let mut bytes = Vec::new();
+        embedding.gather(ids.par_iter().map(|&id| id as usize), &mut bytes);
+        let place = |id| ids.partition_point(|other| other < id);
+        Gathered { bytes, rows: tokens.iter().map(place).map(|at| at..at + 1).collect() }
+    }
+}
 
 impl<D: Device> Decoder<'_, D> {
-    /// Embeds the tokens from `first_row` on, in chunks.
+    /// Embeds the tokens from `first_row` on, in chunks: one is gathered while the one before goes to the device.
     pub(super) fn embed(&self, first_row: usize) -> Result<D::Residual, Error> {
         let mut hidden = self.device.residual(self.layout.hidden_on_host)?;
-        for (i, row) in self.chunks(first_row) {
-            let rows = self.embedded(&self.tokens[self.rows_from(row)])?;
-            self.device.put(&mut hidden, i, rows)?;
-        }
-        Ok(hidden)
+        let embedding = self.model.embedding()?;
+        let gathered = |row: usize| Gathered::new(&embedding, &self.tokens[self.rows_from(row)]);
+        std::thread::scope(|scope| {
+            let mut chunks = self.chunks(first_row).peekable();
+            let mut coming = chunks.peek().map(|&(_, row)| scope.spawn(move || gathered(row)));
+            while let (Some((i, _)), Some(thread)) = (chunks.next(), coming.take()) {
+                let of_chunk = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                coming = chunks.peek().map(|&(_, row)| scope.spawn(move || gathered(row)));
+                self.device.put(&mut hidden, i, self.placed(&embedding, of_chunk)?)?;
+            }
+            Ok(hidden)
+        })
     }
 
     /// Returns the embeddings of tokens; a row of the embedding comes to the device once. `[n_tokens, hidden_size]`
@@ -23,14 +53,11 @@ impl<D: Device> Decoder<'_, D> {
             let id = *id as usize;
             return self.device.weight(&embedding.rows(id..id + 1));
         }
-        let mut ids = tokens.to_vec();
-        ids.sort_unstable();
-        ids.dedup();
-        let mut bytes = Vec::new();
-        embedding.gather(ids.par_iter().map(|&id| id as usize), &mut bytes);
-        let of_ids = self.device.weight(&embedding.of_rows(&bytes))?;
-        let place = |id| ids.partition_point(|other| other < id);
-        let rows: Vec<_> = tokens.iter().map(place).map(|at| at..at + 1).collect();
-        self.device.rows(&of_ids, &rows)
+        self.placed(&embedding, Gathered::new(&embedding, tokens))
+    }
+
+    fn placed(&self, embedding: &Weight, gathered: Gathered) -> Result<D::Tensor, Error> {
+        let of_ids = self.device.weight(&embedding.of_rows(&gathered.bytes))?;
+        self.device.rows(&of_ids, &gathered.rows)
     }
 }
