@@ -8,7 +8,7 @@ use pulp::Simd;
 use super::lanes::{self, Best, Instructions, LANES, Lanes, vectorized};
 
 /// Rows that are taken apart together.
-const APART: usize = 8;
+const APART: usize = 16;
 
 /// Two numbers, the first in the lower half.
 pub type Pair = u32;
@@ -59,8 +59,29 @@ impl Bf16Rows {
     }
 }
 
-/// Rounds a panel of queries `[n_numbers][LANES]` to bf16.
-pub fn pairs(panel: &[Lanes]) -> Vec<PairLanes> {
+/// A panel of queries in bf16, as this processor multiplies it.
+pub enum Panel {
+    /// For instructions that multiply pairs. `[n_numbers / 2][LANES]`
+    #[cfg(target_arch = "x86_64")]
+    Pairs(x86::Pairwise, Vec<PairLanes>),
+    /// First numbers of all pairs, then the second ones. `[n_numbers][LANES]`
+    Apart(Vec<Lanes>),
+}
+
+impl Panel {
+    /// Rounds a panel of queries `[n_numbers][LANES]`.
+    pub fn new(queries: &[Lanes]) -> Self {
+        let pairs = pairs(queries);
+        #[cfg(target_arch = "x86_64")]
+        if let Some(simd) = x86::Pairwise::where_faster() {
+            return Panel::Pairs(simd, pairs);
+        }
+        Panel::Apart(apart(&pairs))
+    }
+}
+
+/// Rounds a panel to pairs.
+fn pairs(panel: &[Lanes]) -> Vec<PairLanes> {
     let mut pairs = vec![[0; LANES]; panel.len().div_ceil(2)];
     vectorized(
         #[inline(always)]
@@ -74,6 +95,16 @@ pub fn pairs(panel: &[Lanes]) -> Vec<PairLanes> {
         },
     );
     pairs
+}
+
+/// First numbers of all pairs, then the second ones.
+fn apart(panel: &[PairLanes]) -> Vec<Lanes> {
+    let mut apart = vec![[0.0; LANES]; 2 * panel.len()];
+    let (firsts, seconds) = apart.split_at_mut(panel.len());
+    for (pairs, (firsts, seconds)) in panel.iter().zip(firsts.iter_mut().zip(seconds)) {
+        take_apart(pairs, firsts, seconds);
+    }
+    apart
 }
 
 #[inline(always)]
@@ -108,39 +139,35 @@ fn take_apart(pairs: &[Pair], firsts: &mut [f32], seconds: &mut [f32]) {
 }
 
 /// Products of each row with all lanes: `out[i] = Σ_d row(i)[d] · panel[d]`.
-pub fn products<'a>(panel: &[PairLanes], row: impl Fn(usize) -> &'a [Pair], out: &mut [Lanes]) {
-    let products = Products { panel, row, out };
-    #[cfg(target_arch = "x86_64")]
-    if let Some(simd) = x86::Pairwise::where_faster() {
-        return simd.vectorize(x86::With(simd, products));
+pub fn products<'a>(panel: &Panel, row: impl Fn(usize) -> &'a [Pair], out: &mut [Lanes]) {
+    match panel {
+        #[cfg(target_arch = "x86_64")]
+        Panel::Pairs(simd, panel) => simd.vectorize(x86::With(*simd, x86::Products { panel, row, out })),
+        Panel::Apart(panel) => pulp::Arch::new().dispatch(Best(Products { panel, row, out })),
     }
-    pulp::Arch::new().dispatch(Best(products));
 }
 
+/// Products with a panel that is taken apart.
 struct Products<'p, R> {
-    panel: &'p [PairLanes],
+    panel: &'p [Lanes],
     row: R,
     out: &'p mut [Lanes],
 }
 
-/// Takes pairs apart: the panel once, and some rows at a time.
+/// Takes rows apart, some at a time.
 impl<'a, R: Fn(usize) -> &'a [Pair]> Instructions for Products<'_, R> {
     #[inline(always)]
     fn run<S: Simd, const V: usize>(self, simd: S) {
-        let width = self.panel.len();
-        let mut panel = vec![[0.0; LANES]; 2 * width];
-        let (firsts, seconds) = panel.split_at_mut(width);
-        for (pairs, (firsts, seconds)) in self.panel.iter().zip(firsts.iter_mut().zip(seconds)) {
-            take_apart(pairs, firsts, seconds);
-        }
-        let mut rows = vec![0.0; APART * 2 * width];
-        for (group, out) in self.out.chunks_mut(APART).enumerate() {
-            for (i, apart) in rows.chunks_exact_mut(2 * width).take(out.len()).enumerate() {
-                let (firsts, seconds) = apart.split_at_mut(width);
-                take_apart((self.row)(group * APART + i), firsts, seconds);
+        let Products { panel, row: pairs, out } = self;
+        let n_numbers = panel.len();
+        let mut rows = vec![0.0; APART * n_numbers];
+        for (group, out) in out.chunks_mut(APART).enumerate() {
+            for (i, apart) in rows.chunks_exact_mut(n_numbers).take(out.len()).enumerate() {
+                let (firsts, seconds) = apart.split_at_mut(n_numbers / 2);
+                take_apart(pairs(group * APART + i), firsts, seconds);
             }
-            let row = |i: usize| &rows[i * 2 * width..][..2 * width];
-            lanes::Products { panel: &panel, row, out }.run::<S, V>(simd);
+            let row = |i: usize| &rows[i * n_numbers..][..n_numbers];
+            lanes::Products { panel, row, out }.run::<S, V>(simd);
         }
     }
 }
@@ -156,7 +183,7 @@ mod x86 {
 
     use pulp::{NullaryFnOnce, cast};
 
-    use super::{Lanes, Pair, PairLanes, Products};
+    use super::{Lanes, Pair, PairLanes};
 
     /// Rows multiplied together: enough independent sums to fill the pipelines.
     const ROWS: usize = 4;
@@ -206,6 +233,13 @@ mod x86 {
             }
             cast(sums)
         }
+    }
+
+    /// Products with a panel of pairs.
+    pub struct Products<'p, R> {
+        pub panel: &'p [PairLanes],
+        pub row: R,
+        pub out: &'p mut [Lanes],
     }
 
     /// Products and the instructions for them; a closure would not be inlined.
@@ -264,6 +298,7 @@ mod tests {
                 key.iter().zip(&panel).map(|(&k, q)| round(k) * round(q[lane])).sum()
             };
             let pairs = pairs(&panel);
+            let apart = apart(&pairs);
             let check = |multiply: &dyn Fn(&mut [Lanes])| {
                 let mut found = vec![[0.0; LANES]; n_rows];
                 multiply(&mut found);
@@ -271,11 +306,12 @@ mod tests {
                     assert!((f64::from(found[row][lane]) - exact(row, lane)).abs() < 1e-5, "{row} {lane}");
                 }
             };
-            let (panel, row) = (&pairs[..], |i: usize| rows.row(i));
-            check(&|out| pulp::Arch::new().dispatch(Best(Products { panel, row, out })));
+            let row = |i: usize| rows.row(i);
+            check(&|out| products(&Panel::new(&panel), row, out));
+            check(&|out| pulp::Arch::new().dispatch(Best(Products { panel: &apart, row, out })));
             #[cfg(target_arch = "x86_64")]
             if let Some(simd) = x86::Pairwise::try_new() {
-                check(&|out| simd.vectorize(x86::With(simd, Products { panel, row, out })));
+                check(&|out| simd.vectorize(x86::With(simd, x86::Products { panel: &pairs, row, out })));
             }
             rows.truncate(1);
             assert_eq!(rows.n_rows(), 1);

@@ -12,6 +12,9 @@ use pulp::{Simd, WithSimd};
 /// Queries that are worked on together.
 pub const LANES: usize = 32;
 
+/// Dimensions that are multiplied between two checks of bounds.
+const DIMS: usize = 8;
+
 /// One number for each of 32 queries.
 pub type Lanes = [f32; LANES];
 
@@ -120,7 +123,18 @@ fn products_of<S: Simd, const V: usize, const N: usize>(
     rows: [&[f32]; N],
 ) -> [Lanes; N] {
     let mut sums = [[simd.splat_f32s(0.0); V]; N];
-    for (d, queries) in panel.iter().enumerate() {
+    let (groups, rest) = panel.as_chunks::<DIMS>();
+    let of_groups = rows.map(|row| row.as_chunks::<DIMS>().0);
+    for (g, group) in groups.iter().enumerate() {
+        let numbers: [&[f32; DIMS]; N] = array::from_fn(|i| &of_groups[i][g]);
+        for d in 0..DIMS {
+            let queries = vectors::<S, V>(&group[d]);
+            for i in 0..N {
+                fused_add(simd, &mut sums[i], numbers[i][d], &queries);
+            }
+        }
+    }
+    for (d, queries) in panel.iter().enumerate().skip(panel.len() - rest.len()) {
         let queries = vectors::<S, V>(queries);
         for i in 0..N {
             fused_add(simd, &mut sums[i], rows[i][d], &queries);

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{
-    bf16::{PairLanes, pairs},
+    bf16,
     lanes::{LANES, Lanes, panel},
 };
 use crate::trace::Blocks;
@@ -16,8 +16,8 @@ pub struct Queries {
 pub struct QueryPanel {
     /// `[head_dim][LANES]`
     pub values: Vec<Lanes>,
-    /// In bf16, for the search. `[head_dim / 2][LANES]`
-    pub pairs: Vec<PairLanes>,
+    /// In bf16, for the search.
+    pub in_bf16: bf16::Panel,
     /// The prompt's position of the first lane.
     pub first: usize,
     pub n: usize,
@@ -29,7 +29,7 @@ impl Queries {
         let panels = positions.clone().step_by(LANES).map(|first| {
             let n = (positions.end - first).min(LANES);
             let values = panel(&rows[(first - positions.start) * stride..], stride, n, head_dim);
-            QueryPanel { pairs: pairs(&values), values, first, n }
+            QueryPanel { in_bf16: bf16::Panel::new(&values), values, first, n }
         });
         Queries { panels: panels.collect() }
     }

@@ -88,7 +88,7 @@ fn masses(
         tokens.clear();
         tokens.extend(group.iter().flat_map(|&block| blocks.keys(block)));
         lend(tokens.len(), |found| {
-            products(&panel.pairs, |i| keys.row(tokens[i]), found);
+            products(&panel.in_bf16, |i| keys.row(tokens[i]), found);
             if let Some(cap) = cap {
                 let cap = cap * (head_dim as f32).sqrt();
                 vectorized(

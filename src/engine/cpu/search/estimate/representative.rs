@@ -50,6 +50,6 @@ impl Index for Representative {
         nodes: &[(f32, u32)],
         out: &mut [Lanes],
     ) {
-        products(&queries.pairs, |i| keys.row(self.token(level, nodes[i].1)), out);
+        products(&queries.in_bf16, |i| keys.row(self.token(level, nodes[i].1)), out);
     }
 }

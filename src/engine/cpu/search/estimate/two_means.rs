@@ -136,16 +136,18 @@ impl Index for TwoMeans {
         let here = &self.levels[level];
         let cluster = |i: usize| 2 * nodes[i / 2].1 as usize + i % 2;
         lend(2 * nodes.len(), |found| {
-            products(&queries.pairs, |i| here.means.row(cluster(i)), found);
+            products(&queries.in_bf16, |i| here.means.row(cluster(i)), found);
             vectorized(
                 #[inline(always)]
                 || {
                     let lengths = lengths(&queries.values);
-                    for (i, out) in out.iter_mut().enumerate() {
-                        let [a, b] = [2 * i, 2 * i + 1].map(|i| (&found[i], here.spreads[cluster(i)]));
+                    for (out, (found, node)) in out.iter_mut().zip(found.as_chunks::<2>().0.iter().zip(nodes))
+                    {
+                        let [a, b] = found;
+                        let spreads = &here.spreads[2 * node.1 as usize..][..2];
                         for lane in 0..LANES {
-                            out[lane] =
-                                (a.0[lane] + lengths[lane] * a.1).max(b.0[lane] + lengths[lane] * b.1);
+                            out[lane] = (a[lane] + lengths[lane] * spreads[0])
+                                .max(b[lane] + lengths[lane] * spreads[1]);
                         }
                     }
                 },
