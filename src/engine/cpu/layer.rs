@@ -9,6 +9,7 @@ use super::{
     attend::{KeysValues, Recorded, dense, sparse, sparse_without},
     bf16::Bf16Rows,
     never::Never,
+    parts::in_parts,
     proximity::Shares,
     queries::Queries,
     record::{gram, lengths},
@@ -70,7 +71,7 @@ impl Layer {
         let mask = BlockMask::empty(Blocks { n_tokens, ..shape.blocks }, Budgets::uniform(n_heads, 0));
         let sentences = shape.token_sentences();
         let n_stays = if shape.records_proximity() { mask.blocks.n_query_blocks() } else { 0 };
-        let empty = || vec![Vec::with_capacity(n_tokens * shape.head_dim); shape.n_kv_heads];
+        let empty = || (0..shape.n_kv_heads).map(|_| Vec::with_capacity(n_tokens * shape.head_dim)).collect();
         Layer {
             keys: empty(),
             values: empty(),
@@ -413,9 +414,10 @@ impl Layer {
     fn in_rows(&self, outputs: &[Vec<f32>]) -> Result<Tensor, Error> {
         let AttentionShape { blocks, n_heads, head_dim, .. } = self.shape;
         let width = n_heads * head_dim;
-        let mut rows = vec![0.0; outputs.iter().map(Vec::len).sum()];
-        let of_blocks = rows.par_chunks_mut(blocks.block_size_q * width).zip(outputs.par_chunks(n_heads));
-        of_blocks.for_each(|(rows, heads)| {
+        let n = outputs.iter().map(Vec::len).sum();
+        let of_block = blocks.block_size_q * width;
+        let rows = in_parts(n, of_block, |at, rows| {
+            let heads = &outputs[at.start / of_block * n_heads..][..n_heads];
             for (i, row) in rows.chunks_mut(width).enumerate() {
                 let heads = heads.iter().map(|head| &head[i * head_dim..][..head_dim]);
                 row.chunks_mut(head_dim).zip(heads).for_each(|(to, head)| to.copy_from_slice(head));

@@ -1,5 +1,5 @@
-//! The decoder's operations on the CPU: products and norms by candle, search, attention and activation by our
-//! own vector code, in parallel over heads and query blocks by rayon. Everything is f32, whatever the weights
+//! The decoder's operations on the CPU: products by gemm, norms, search, attention and activation by our own
+//! code, in parallel over heads, query blocks and rows by rayon. Everything is f32, whatever the weights
 //! are stored in, but for what the search reads, in bf16; only the few rows of a step of writing are multiplied with
 //! the blocks themselves.
 
@@ -11,9 +11,12 @@ mod experts;
 pub mod exponentials;
 pub mod lanes;
 mod layer;
+mod linear;
 pub mod memory;
 mod never;
+mod norm;
 mod one_query;
+mod parts;
 mod proximity;
 pub mod queries;
 mod record;
@@ -30,7 +33,7 @@ use rayon::prelude::*;
 use safetensors::tensor::TensorView;
 
 use super::{
-    device::{AttentionShape, Device, Purpose, Room, Routes, TOO_LARGE},
+    device::{AttentionShape, Device, Purpose, Room, Routes},
     model::{
         Linear,
         config::{Activation, ModelConfig},
@@ -46,6 +49,7 @@ use experts::{add_scattered, gathered, times_sigmoid};
 use lanes::vectorized;
 pub use layer::Layer;
 use never::Never;
+use parts::in_parts;
 use rope::Rotation;
 pub use tensor::Tensor;
 use tensor::with_slice;
@@ -81,10 +85,9 @@ impl From<candle_core::Error> for Error {
     }
 }
 
-/// Whether all numbers are below [`TOO_LARGE`].
+/// Whether all numbers are below [`TOO_LARGE`](super::device::TOO_LARGE).
 fn has_norm(x: &Tensor) -> Result<bool, Error> {
-    let have = |x: &[f32]| x.iter().fold(true, |have, v| have & (v.abs() < TOO_LARGE));
-    with_slice(x, |x| x.par_chunks(PART).all(have))
+    with_slice(x, |x| x.par_chunks(PART).all(norm::has_norm))
 }
 
 /// Returns some rows, one stretch after the other.
@@ -184,61 +187,57 @@ impl Device for Cpu {
     }
 
     fn rms_norm(&self, x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor, Error> {
-        // What has no norm must be found, and not become 0.
-        let numbers = x.numbers()?;
-        let x = if has_norm(x)? { numbers.clone() } else { (numbers * f64::NAN)? };
-        Ok(candle_nn::ops::rms_norm(&x, weight.numbers()?, eps as f32)?.into())
+        let width = x.numbers()?.dim(D::Minus1)?;
+        let normed = |x: &[f32], weight: &[f32]| norm::rms_norm(x, weight, eps as f32);
+        Tensor::of_rows(with_slice(x, |x| with_slice(weight, |weight| normed(x, weight)))??, width)
     }
 
     fn linear(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor, Error> {
         let y = match weight {
-            Tensor::Numbers(weight) => x.numbers()?.matmul(&weight.t()?)?,
+            Tensor::Numbers(numbers) => {
+                let (n_out, n_in) = numbers.dims2()?;
+                let product =
+                    with_slice(x, |x| with_slice(weight, |weight| linear::times(x, weight, n_in)))??;
+                Tensor::of_rows(product, n_out)?
+            }
             Tensor::Blocks(blocks) => {
-                let product = with_slice(x, |x| blocks.multiply(x))?;
-                Numbers::from_vec(product, (x.numbers()?.dim(0)?, blocks.n_out()), &candle_core::Device::Cpu)?
+                Tensor::of_rows(with_slice(x, |x| blocks.multiply(x))?, blocks.n_out())?
             }
         };
         Ok(match bias {
-            Some(bias) => y.broadcast_add(bias.numbers()?)?.into(),
-            None => y.into(),
+            Some(bias) => y.numbers()?.broadcast_add(bias.numbers()?)?.into(),
+            None => y,
         })
     }
 
     fn gated(&self, gate: &Tensor, up: &Tensor, activation: Activation) -> Result<Tensor, Error> {
-        let shape = gate.numbers()?.shape();
-        let mut out = vec![0.0; shape.elem_count()];
-        with_slice(gate, |gate| {
-            with_slice(up, |up| {
-                let parts = out.par_chunks_mut(PART).zip(gate.par_chunks(PART)).zip(up.par_chunks(PART));
-                parts.for_each(|((out, gate), up)| {
-                    vectorized(
-                        #[inline(always)]
-                        || match activation {
-                            Activation::Silu => swiglu(gate, up, out),
-                            Activation::GeluTanh => geglu(gate, up, out),
-                            Activation::Clamped { limit } => clamped_swiglu(gate, up, limit, out),
-                        },
-                    )
-                });
-            })
-        })??;
-        Ok(Numbers::from_vec(out, shape, &candle_core::Device::Cpu)?.into())
+        let width = gate.numbers()?.dim(D::Minus1)?;
+        let activate = |gate: &[f32], up: &[f32], out: &mut [f32]| {
+            vectorized(
+                #[inline(always)]
+                || match activation {
+                    Activation::Silu => swiglu(gate, up, out),
+                    Activation::GeluTanh => geglu(gate, up, out),
+                    Activation::Clamped { limit } => clamped_swiglu(gate, up, limit, out),
+                },
+            )
+        };
+        let of = |gate: &[f32], up: &[f32]| {
+            in_parts(gate.len(), PART, |at, out| activate(&gate[at.clone()], &up[at], out))
+        };
+        Tensor::of_rows(with_slice(gate, |gate| with_slice(up, |up| of(gate, up)))??, width)
     }
 
     fn add(&self, x: &Tensor, y: &Tensor) -> Result<Tensor, Error> {
-        let shape = x.numbers()?.shape();
-        let mut out = vec![0.0; shape.elem_count()];
-        with_slice(x, |x| {
-            with_slice(y, |y| {
-                let parts = out.par_chunks_mut(PART).zip(x.par_chunks(PART)).zip(y.par_chunks(PART));
-                parts.for_each(|((out, x), y)| {
-                    for (out, (x, y)) in out.iter_mut().zip(x.iter().zip(y)) {
-                        *out = x + y;
-                    }
-                });
+        let width = x.numbers()?.dim(D::Minus1)?;
+        let sum = |x: &[f32], y: &[f32]| {
+            in_parts(x.len(), PART, |at, out| {
+                for (out, (x, y)) in out.iter_mut().zip(x[at.clone()].iter().zip(&y[at])) {
+                    *out = x + y;
+                }
             })
-        })??;
-        Ok(Numbers::from_vec(out, shape, &candle_core::Device::Cpu)?.into())
+        };
+        Tensor::of_rows(with_slice(x, |x| with_slice(y, |y| sum(x, y)))??, width)
     }
 
     fn zeros_like(&self, x: &Tensor) -> Result<Tensor, Error> {
@@ -284,13 +283,16 @@ impl Device for Cpu {
     }
 
     fn angles(&self, n_tokens: usize, rotary: &Rotary) -> Result<Angles, Error> {
+        let width = rotary.inverse_frequencies.len();
         let table = |trigonometric: fn(f64) -> f64| {
-            let row = |t: usize| {
-                let angle = move |f: &f64| (rotary.scale * trigonometric(t as f64 * f)) as f32;
-                rotary.inverse_frequencies.iter().map(angle)
-            };
-            Numbers::from_iter((0..n_tokens).flat_map(row), &candle_core::Device::Cpu)?
-                .reshape((n_tokens, rotary.inverse_frequencies.len()))
+            let numbers = in_parts(n_tokens * width, PART / width.max(1) * width, |at, out| {
+                for (t, row) in (at.start / width..).zip(out.chunks_mut(width)) {
+                    for (out, f) in row.iter_mut().zip(&rotary.inverse_frequencies) {
+                        *out = (rotary.scale * trigonometric(t as f64 * f)) as f32;
+                    }
+                }
+            });
+            Numbers::from_vec(numbers, (n_tokens, width), &candle_core::Device::Cpu)
         };
         Ok(Angles { cos: table(f64::cos)?, sin: table(f64::sin)?, head_dim: rotary.head_dim })
     }
@@ -304,8 +306,6 @@ impl Device for Cpu {
         scale: f32,
     ) -> Result<Tensor, Error> {
         let width = x.numbers()?.dim(D::Minus1)?;
-        // What has no norm must be found, and not become 0.
-        let scale = if norm.is_some() && !has_norm(x)? { f32::NAN } else { scale };
         let weight = norm.map(|(weight, _)| self.to_host(weight)).transpose()?;
         let norm = weight.as_deref().zip(norm.map(|(_, eps)| eps as f32));
         let [cos, sin] = [&angles.cos, &angles.sin].map(|table| stretches_of(table, positions));

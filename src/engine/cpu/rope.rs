@@ -1,8 +1,6 @@
 //! Rotates the heads of queries or keys by their positions, normed before where a family norms them.
 
-use rayon::prelude::*;
-
-use super::{lanes::vectorized, sums::product};
+use super::{lanes::vectorized, norm::root, parts::in_parts, sums::product};
 
 /// Rows that one thread works on at a time.
 const ROWS: usize = 32;
@@ -21,14 +19,13 @@ impl Rotation<'_> {
     /// Turns rows of `width` numbers, whole heads.
     pub fn of(&self, rows: &[f32], width: usize) -> Vec<f32> {
         let half = self.angles[0].len() / (rows.len() / width).max(1);
-        let mut out = vec![0.0; rows.len()];
-        let [cos, sin] = self.angles.map(|angles| angles.par_chunks(ROWS * half));
-        let parts = out.par_chunks_mut(ROWS * width).zip(rows.par_chunks(ROWS * width));
-        parts.zip(cos.zip(sin)).for_each(|((out, rows), (cos, sin))| {
+        in_parts(rows.len(), ROWS * width, |at, out| {
+            let first = at.start / width;
+            let [cos, sin] = self.angles.map(|angles| &angles[first * half..]);
             vectorized(
                 #[inline(always)]
                 || {
-                    let rows = out.chunks_exact_mut(width).zip(rows.chunks_exact(width));
+                    let rows = out.chunks_exact_mut(width).zip(rows[at].chunks_exact(width));
                     for ((out, row), (cos, sin)) in
                         rows.zip(cos.chunks_exact(half).zip(sin.chunks_exact(half)))
                     {
@@ -39,15 +36,14 @@ impl Rotation<'_> {
                     }
                 },
             );
-        });
-        out
+        })
     }
 
     #[inline(always)]
     fn head(&self, head: &[f32], cos: &[f32], sin: &[f32], out: &mut [f32]) {
         out.copy_from_slice(head);
         if let Some((weight, eps)) = self.norm {
-            let root = (product(head, head) / head.len() as f32 + eps).sqrt();
+            let root = root(head, product(head, head), eps);
             for (x, weight) in out.iter_mut().zip(weight) {
                 *x = *x / root * weight;
             }
