@@ -1,4 +1,4 @@
-//! Query blocks between the two halves of the exhaustive search.
+//! What the searches leave: blocks with scores between the two halves of the exhaustive one, log-sum-exps of the hierarchical one.
 
 use std::ops::Range;
 
@@ -10,4 +10,11 @@ pub struct Scored {
     pub scores: Array<u32>,
     /// Of the kernels that made the scores.
     pub params: ExhaustiveParams,
+}
+
+/// What the hierarchical search found of rows besides their blocks: log-sum-exps over these, 0 where it does not know.
+/// `norms` is `[n_rows, n_heads]`
+pub struct Found {
+    pub tokens: Range<usize>,
+    pub norms: Array<f32>,
 }

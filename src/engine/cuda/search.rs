@@ -3,23 +3,15 @@
 use std::ops::Range;
 
 use super::{
-    array::Array,
     launch::{rule, sizes},
     layer::Layer,
     nodes::Nodes,
     params::{ExhaustiveParams, Mask, SearchParams},
-    scored::Scored,
+    scored::{Found, Scored},
     stopwatch::Stopwatch,
     tensor::Tensor,
 };
 use crate::{engine::search::Candidates, error::Error, trace::Search};
-
-/// What the hierarchical search found of rows besides their blocks: log-sum-exps over these, 0 where it does not know.
-/// `norms` is `[n_rows, n_heads]`
-pub(super) struct Found {
-    pub tokens: Range<usize>,
-    pub norms: Array<f32>,
-}
 
 impl Layer {
     /// Finds the blocks that the queries' blocks keep, within the budgets; measures it but where launches are repeated.
