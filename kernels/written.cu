@@ -18,9 +18,10 @@ constexpr int M = HEAD_DIM > 128 ? 1 : 2;  // times 16 tokens a warp has
 constexpr int WARPS = 4;
 constexpr int TOKENS = WARPS * 16 * M;
 constexpr int BLOCKS = 256;      // key blocks, one a thread
-constexpr int ROWS_OF_GRAM = 8;  // of a thread block, whose threads have a column each
+constexpr int ROWS_OF_GRAM = 8;  // of a thread block
+constexpr int SHARES = 512 / HEAD_DIM;  // of the output rows, whose products are added up by different threads
 
-GEOMETRY(gram, HEAD_DIM, ROWS_OF_GRAM, 1, 0, 0);
+GEOMETRY(gram, SHARES * HEAD_DIM, ROWS_OF_GRAM, 1, 0, 0);
 GEOMETRY(written, 32 * WARPS, TOKENS, 1, 0, 0);
 GEOMETRY(written_of_blocks, BLOCKS, BLOCKS, 1, 0, 0);
 
@@ -46,26 +47,32 @@ struct WrittenOfBlocksParams {
 static_assert(sizeof(WrittenOfBlocksParams) == 32, "as in src/engine/cuda/params.rs");
 
 KERNEL void gram(const __grid_constant__ GramParams p) {
+    __shared__ float parts[SHARES][ROWS_OF_GRAM][HEAD_DIM];
     int width = gridDim.y * HEAD_DIM, first = blockIdx.x * ROWS_OF_GRAM;
+    int dim = threadIdx.x % HEAD_DIM, share = threadIdx.x / HEAD_DIM;
     const u16* column = p.weight + blockIdx.y * HEAD_DIM;
     float sums[ROWS_OF_GRAM] = {};
 #pragma unroll 8
-    for (int r = 0; r < p.hidden; r++) {
+    for (int r = share; r < p.hidden; r += SHARES) {
         const u16* row = column + (u64)r * width;
         uint4 v = load_16(row + first);
         u32 pairs[4] = {v.x, v.y, v.z, v.w};
-        float own = from_bf16(row[threadIdx.x]);
+        float own = from_bf16(row[dim]);
 #pragma unroll
         for (int i = 0; i < ROWS_OF_GRAM; i++) {
             sums[i] += (i % 2 ? high_bf16(pairs[i / 2]) : low_bf16(pairs[i / 2])) * own;
         }
     }
-    u16* out = p.gram + ((u64)blockIdx.y * 2 * HEAD_DIM + first) * HEAD_DIM + threadIdx.x;
 #pragma unroll
-    for (int i = 0; i < ROWS_OF_GRAM; i++) {
-        u16 rounded = to_bf16(sums[i]);
+    for (int i = 0; i < ROWS_OF_GRAM; i++) parts[share][i][dim] = sums[i];
+    __syncthreads();
+    u16* out = p.gram + ((u64)blockIdx.y * 2 * HEAD_DIM + first) * HEAD_DIM + dim;
+    for (int i = share; i < ROWS_OF_GRAM; i += SHARES) {
+        float sum = 0.0f;
+        for (int other = 0; other < SHARES; other++) sum += parts[other][i][dim];
+        u16 rounded = to_bf16(sum);
         out[i * HEAD_DIM] = rounded;
-        out[(HEAD_DIM + i) * HEAD_DIM] = to_bf16(sums[i] - from_bf16(rounded));
+        out[(HEAD_DIM + i) * HEAD_DIM] = to_bf16(sum - from_bf16(rounded));
     }
 }
 

@@ -18,13 +18,20 @@ struct Gathered {
 
 impl Gathered {
     fn new(embedding: &Weight, tokens: &[u32]) -> Self {
-        let mut ids = tokens.to_vec();
-        ids.sort_unstable();
-        ids.dedup();
+        let n_ids = tokens.iter().max().map_or(0, |&id| id as usize + 1);
+        let (mut ends, mut ids) = (vec![0; n_ids], Vec::new());
+        let mut place = |&id: &u32| {
+            let end: &mut usize = &mut ends[id as usize];
+            if *end == 0 {
+                ids.push(id as usize);
+                *end = ids.len();
+            }
+            *end - 1..*end
+        };
+        let rows = tokens.iter().map(&mut place).collect();
         let mut bytes = Vec::new();
-        embedding.gather(ids.par_iter().map(|&id| id as usize), &mut bytes);
-        let place = |id| ids.partition_point(|other| other < id);
-        Gathered { bytes, rows: tokens.iter().map(place).map(|at| at..at + 1).collect() }
+        embedding.gather(ids.into_par_iter(), &mut bytes);
+        Gathered { bytes, rows }
     }
 }
 

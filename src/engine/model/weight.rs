@@ -289,7 +289,10 @@ impl<'a> Weight<'a> {
     /// less than new memory.
     pub fn gather(&self, rows: impl IndexedParallelIterator<Item = usize>, bytes: &mut Vec<u8>) {
         let n = self.bytes.len() / self.shape[0];
-        bytes.resize(rows.len() * n, 0);
+        match bytes.capacity() {
+            0 => *bytes = vec![0; rows.len() * n], // the threads bring its pages
+            _ => bytes.resize(rows.len() * n, 0),
+        }
         let places = bytes.par_chunks_mut(n.max(1)).with_min_len(AT_A_TIME).zip(rows);
         places.for_each(|(to, row)| to.copy_from_slice(&self.bytes[row * n..][..n]));
     }
