@@ -27,7 +27,7 @@ DEVICE Anchored anchored(const Recording& p, Sight sight) {
     return a;
 }
 
-// A lane's two products of eight keys: of the first of them, and the next.
+// Of a tile's eight keys `e` the first of the two with which a lane has products.
 DEVICE int first_key(Row row, int first, int e) {
     u32 at = first + e * 8 + threadIdx.x % 4 * 2;
     return key_of(row, at / BLOCK_K, at % BLOCK_K);
