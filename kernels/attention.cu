@@ -5,8 +5,7 @@
 // leave what each part of a row's keys gives, attention_of_parts joins them.
 //
 // Dense attention is the same kernel with a mask that keeps every visible block, so both are one code.
-// Causal, with the layer's sliding window. Keys stream through shared memory in tiles with an online softmax:
-// nothing of size T^2.
+// Causal, with the layer's sliding window. Keys come tile by tile, with an online softmax: nothing of size T^2.
 //
 // queries [n_rows, n_heads, HEAD_DIM] bf16
 // keys    [n_tokens, n_kv_heads, HEAD_DIM] bf16

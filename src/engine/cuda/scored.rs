@@ -1,4 +1,4 @@
-//! What the searches leave: blocks with scores between the two halves of the exhaustive one, log-sum-exps of the hierarchical one.
+//! What the searches leave: the exhaustive one scores between its two halves, the hierarchical one log-sum-exps.
 
 use std::ops::Range;
 
